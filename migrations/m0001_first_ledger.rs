@@ -1,0 +1,34 @@
+//! Format 1: the first ledger.
+//!
+//! Every value begins with the version byte of its own record type, then postcard; integers in keys are big-endian.
+//!
+//! | tree | key | value |
+//! |---|---|---|
+//! | (default) | `format` | format version, u32 big-endian, nothing else |
+//! | `challenges` | sequence number (8) | `ChallengeRecord` 1: a challenge that may still be paid |
+//! | `sales` | payment hash (32) | `SaleRecord` 1: a paid invoice |
+//! | `sales_by_time` | settled at, Unix ms (8) ‖ payment hash (32) | empty |
+//! | `tokens` | payment hash (32) ‖ token id (32) | `TokenRecord` 1: a token that was used, and how often |
+//! | `closures` | closed at, Unix ms (8) ‖ channel id (32) | `ClosureRecord` 1: a channel that is no more |
+//! | `totals` | `sales` | `Totals` 1: number and sum of the sales |
+
+use super::Migration;
+
+/// Makes the trees.
+pub(super) const MIGRATION: Migration = Migration {
+    version: 1,
+    file: "m0001_first_ledger",
+    run: |db| {
+        for tree in [
+            "challenges",
+            "sales",
+            "sales_by_time",
+            "tokens",
+            "closures",
+            "totals",
+        ] {
+            db.open_tree(tree)?;
+        }
+        Ok(())
+    },
+};

@@ -1,0 +1,20 @@
+//! The steps from an empty store to the newest format, forward only, each in a file of its own.
+//!
+//! The format version stands under its own key and is checked before anything is read; an old program refuses a newer
+//! store. Each file's doc comment is the schema that the step leaves behind.
+
+mod m0001_first_ledger;
+
+/// One step.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// The format version that the step leaves behind.
+    pub version: u32,
+    /// The file it stands in, without the ending.
+    pub file: &'static str,
+    /// Does it; may be repeated after a crash, because the version is written behind it.
+    pub run: fn(&sled::Db) -> sled::Result<()>,
+}
+
+/// Every step, in order.
+pub const MIGRATIONS: &[Migration] = &[m0001_first_ledger::MIGRATION];

@@ -1,0 +1,60 @@
+//! The harness as a program: a network to look at (`demo`) or to use from outside (`up`).
+
+mod demo;
+mod shop;
+mod stop;
+mod tell;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::stop::Signals;
+
+/// A Lightning network of one machine: a regtest chain, an Esplora server, the tollhouse program and a customer.
+#[derive(Debug, Parser)]
+#[command(name = "regtest", version)]
+struct Arguments {
+    /// The tollhouse program to drive; otherwise what TOLLHOUSE_EXE names, otherwise the one beside this program.
+    #[arg(long, global = true, value_name = "PATH")]
+    tollhouse: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Up(up::Up),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not by returning it: that would print a backtrace where a person needs the sentence.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
+    let Arguments { tollhouse, command } = Arguments::parse();
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.from_env_lossy())
+        .with_writer(std::io::stderr)
+        .init();
+    let mut signals = Signals::listen()?;
+    match command {
+        Command::Demo(demo) => demo.run(tollhouse, &mut signals).await,
+        Command::Up(up) => up.run(tollhouse, &mut signals).await,
+    }
+}

@@ -1,0 +1,86 @@
+# shellcheck shell=bash
+# What the other scripts share. Sourced, never run: it defines names and does nothing else.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# Absolute, because cargo would read a relative one from the folder it is started in.
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
+export CARGO_TARGET_DIR
+
+# The file that rustup adds to the login shell is not read by a CI job or a cron job.
+PATH=$PATH:${CARGO_HOME:-${HOME:-}/.cargo}/bin
+
+# Progress goes to stderr: stdout belongs to what was asked for.
+say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
+
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# What each purpose needs, as `command:package`, or `/file:package` where the package brings no command.
+#   build  ring, SQLite (bundled) and libsodium (bundled, of the macaroon crate) are C
+#   tests  scripts/bitcoind: a download and a lock
+#   bench  scripts/bench
+requirements() {
+    case $1 in
+        build) echo cc:build-essential make:build-essential pkg-config:pkg-config ;;
+        tests) echo curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates flock:util-linux ;;
+        bench) echo wrk:wrk strace:strace ;;
+        *) die "no such purpose: $1" ;;
+    esac
+}
+
+# need_packages PURPOSE…: sees that the system packages are there. Installs them where that needs no password, and
+# otherwise says the one line to run.
+need_packages() {
+    local purpose requirement probe missing=() sudo=()
+    for purpose in "$@"; do
+        for requirement in $(requirements "$purpose"); do
+            probe=${requirement%%:*}
+            [[ $probe == /* && -e $probe ]] || command -v "$probe" >/dev/null || missing+=("${requirement#*:}")
+        done
+    done
+    ((${#missing[@]})) || return 0
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+    ((EUID == 0)) || sudo=(sudo -n)
+    if ! command -v apt-get >/dev/null || ! "${sudo[@]}" true 2>/dev/null; then
+        die "packages are missing; install them, then try again:  sudo apt-get install ${missing[*]}"
+    fi
+    say "installing ${missing[*]}"
+    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}")
+    # A fresh machine has no package lists yet, and old lists name files that are gone: both show as a failed install.
+    "${sudo[@]}" "${install[@]}" >&2 </dev/null && return
+    "${sudo[@]}" apt-get update -q >&2 </dev/null
+    "${sudo[@]}" "${install[@]}" >&2 </dev/null
+}
+
+# need_rust: sees that the toolchain is there and new enough; Cargo.toml says how new.
+need_rust() {
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+    found=$(cd "$root" && rustc --version 2>/dev/null | cut -d' ' -f2) || found=0
+    if [[ $(printf '%s\n' "$wanted" "$found" | sort -V | head -n1) != "$wanted" ]]; then
+        die "Rust $wanted or newer is needed (found: ${found/#0/none}). Install it as https://rustup.rs says, or:  rustup update stable"
+    fi
+    command -v cargo >/dev/null || die "rustc is here, but cargo is not; https://rustup.rs installs both"
+}
+
+# need_subcommand NAME HOW: sees that `cargo NAME` is there, or says how to get it.
+need_subcommand() {
+    (cd "$root" && cargo "$1" --version >/dev/null 2>&1) || die "cargo $1 is missing:  $2"
+}
+
+# run_harness ARGS…: builds what ships and the harness that drives it, and becomes the harness. stdout is the harness's.
+run_harness() {
+    need_packages build tests
+    need_rust
+    say "building tollhouse and its harness (release; about 6 minutes the first time on two cores, seconds after that)"
+    # Both packages in one go and never `-p`: one feature graph, so nothing is built twice (Cargo.toml, default-members).
+    (cd "$root" && cargo build --release --locked) >&2
+    say "built"
+    # Two lines, because `export NAME=$(command)` would hide the command's failure.
+    BITCOIND_EXE=$("$root/scripts/bitcoind")
+    export BITCOIND_EXE TOLLHOUSE_EXE="$CARGO_TARGET_DIR/release/tollhouse"
+    exec "$CARGO_TARGET_DIR/release/regtest" "$@"
+}

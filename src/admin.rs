@@ -1,0 +1,243 @@
+//! The operator's listener: loopback, behind a token of its own. Nothing of it is ever on the public one.
+
+mod access;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+pub use access::AdminToken;
+
+use crate::clock::Clock;
+use crate::invoice::Reach;
+use crate::ledger::record::{ClosureRecord, SaleRecord, Totals};
+use crate::ledger::{Ledger, LedgerError, SALES_PAGE_MAX};
+use crate::node::{Node, NodeUnavailable, Status};
+use crate::route::{Access, RouteTable};
+
+/// Closed channels that the status shows; the ledger keeps all of them.
+const CLOSURES_SHOWN: usize = 100;
+
+/// Sales on a page, if the caller does not say.
+const SALES_PAGE: usize = 100;
+
+/// What the operator asks about.
+#[derive(Debug)]
+pub struct Admin {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The account.
+    pub ledger: Arc<Ledger>,
+    /// What is sold.
+    pub routes: RouteTable,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// When the program started, Unix seconds.
+    pub started_secs: u64,
+}
+
+/// The operator's router: every path wants the token.
+pub fn router(admin: Admin, token: AdminToken) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/status", get(status))
+        .route("/sales", get(sales))
+        .route("/sync", post(sync))
+        .with_state(Arc::new(admin))
+        .layer(middleware::from_fn_with_state(
+            Arc::new(token),
+            access::require,
+        ))
+}
+
+#[derive(Debug, Serialize)]
+struct Health {
+    status: &'static str,
+    version: &'static str,
+    uptime_secs: u64,
+}
+
+/// 200 as long as the process answers.
+async fn health(State(admin): State<Arc<Admin>>) -> Json<Health> {
+    Json(Health {
+        status: "ok",
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_secs: admin.clock.unix_secs().saturating_sub(admin.started_secs),
+    })
+}
+
+/// Whether a challenge can be paid now.
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+    /// Why not.
+    reason: Option<String>,
+    /// What can arrive now, in msat.
+    inbound_msat: u64,
+    /// Routes whose price cannot be received now.
+    unpayable_routes: Vec<String>,
+}
+
+/// 200 if every route's price can be paid now, else 503 with the reason.
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    let reach = admin.node.reach().borrow().clone();
+    let ready = match reach {
+        Reach::Unready(why) => Ready {
+            ready: false,
+            reason: Some(why.to_string()),
+            inbound_msat: 0,
+            unpayable_routes: vec![],
+        },
+        Reach::Ready(inbound) => {
+            let unpayable: Vec<String> = admin
+                .routes
+                .iter()
+                .filter(|route| match &route.access {
+                    Access::Free => false,
+                    Access::Paid(offer) => !inbound.takes(offer.price.quote()),
+                })
+                .map(|route| route.name.to_string())
+                .collect();
+            let reason = (!unpayable.is_empty()).then(|| {
+                format!(
+                    "the price of {} cannot be received: {} msat can arrive",
+                    unpayable.join(", "),
+                    inbound.capacity_msat
+                )
+            });
+            Ready {
+                ready: unpayable.is_empty(),
+                reason,
+                inbound_msat: inbound.capacity_msat,
+                unpayable_routes: unpayable,
+            }
+        }
+    };
+    let status = if ready.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(ready)).into_response()
+}
+
+#[derive(Debug, Serialize)]
+struct StatusBody {
+    version: &'static str,
+    uptime_secs: u64,
+    data_dir: String,
+    node: NodeBody,
+    sales: Totals,
+    /// Challenges that are remembered and not paid yet.
+    challenges_open: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeBody {
+    #[serde(flatten)]
+    status: Status,
+    /// Channels that are no more, the newest first.
+    channels_closed: Vec<ClosureRecord>,
+}
+
+/// Node, channels, money and sales in one answer.
+async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fault> {
+    let asked = Arc::clone(&admin);
+    // The node's locks and the store's pages: not on a thread that serves requests.
+    let (status, channels_closed) =
+        blocking(move || Ok((asked.node.status(), asked.ledger.closures(CLOSURES_SHOWN)?))).await?;
+    Ok(Json(StatusBody {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_secs: admin.clock.unix_secs().saturating_sub(admin.started_secs),
+        data_dir: admin.data_dir.display().to_string(),
+        node: NodeBody {
+            status,
+            channels_closed,
+        },
+        sales: admin.ledger.totals(),
+        challenges_open: admin.ledger.challenge_count(),
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SalesQuery {
+    /// Sales on the page.
+    limit: Option<usize>,
+    /// `next` of the page before.
+    before: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct SalesBody {
+    sales: Vec<SaleRecord>,
+    /// For `before`, if there are more.
+    next: Option<String>,
+}
+
+/// Sales, the newest first.
+async fn sales(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<SalesQuery>,
+) -> Result<Json<SalesBody>, Fault> {
+    let before = query
+        .before
+        .map(hex::decode)
+        .transpose()
+        .map_err(|_| Fault::Asked("`before` is the `next` of the page before"))?;
+    let limit = query.limit.unwrap_or(SALES_PAGE).clamp(1, SALES_PAGE_MAX);
+    let page = blocking(move || admin.ledger.sales(before.as_deref(), limit)).await?;
+    Ok(Json(SalesBody {
+        sales: page.sales,
+        next: page.next.map(hex::encode),
+    }))
+}
+
+/// Reads the chain now.
+async fn sync(State(admin): State<Arc<Admin>>) -> Result<StatusCode, Fault> {
+    admin.node.sync().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
+) -> Result<T, LedgerError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("reading for the operator does not panic")
+}
+
+/// Why the operator gets no answer.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("{0}")]
+    Asked(&'static str),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Node(#[from] NodeUnavailable),
+}
+
+impl axum::response::IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::Asked(_) => StatusCode::BAD_REQUEST,
+            Self::Ledger(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (
+            status,
+            Json(serde_json::json!({ "error": self.to_string() })),
+        )
+            .into_response()
+    }
+}

@@ -1,0 +1,283 @@
+//! The composition root: everything long-lived is built here, from the store up, and stopped in reverse.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, Admin, AdminToken};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gate::Gate;
+use crate::http::{self, Limits, Public, Server};
+use crate::invoice::Minter;
+use crate::l402::{MasterKey, RootKeys};
+use crate::ledger::{Ledger, LedgerError};
+use crate::node::{Node, NodeError, NodeKeys, SeedError};
+use crate::resource::Resources;
+use crate::secret_file::{self, SecretFileError};
+use crate::store::{DataLock, LockError};
+
+/// How often what nobody waits for is written. A crash loses at most this much of use counts, in the customer's favour.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// The operator is one person with a few scripts.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// How long the operator's requests may take to finish; none of them is long.
+const ADMIN_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the program ended, or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data folder.
+    #[error("failed to make the data folder {path}")]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another program has it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A secret.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    /// The master key's file holds something else.
+    #[error("{0} holds no master key: one line of 64 hex digits belongs there")]
+    MasterKey(PathBuf),
+    /// The seed.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// The account.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A listener.
+    #[error("failed to listen on {address} ({key} in the settings)")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The settings' key.
+        key: &'static str,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+/// Runs until `stop` says so, or until a fault that must not be passed over.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
+    let clock = Clock::system();
+    let data_dir = &config.data_dir;
+    make_data_dir(data_dir)?;
+    // Before anything in the folder is opened.
+    let _lock = DataLock::acquire(data_dir)?;
+    let keys = NodeKeys::open(&data_dir.join("seed.words"), config.node.network)?;
+    let root_keys = RootKeys::new(&master_key(&data_dir.join("master.key"))?, &[]);
+    let admin_token = AdminToken::open(&data_dir.join("admin.token"))?;
+    let opening = (config.ledger.clone(), clock.clone());
+    let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening.0, opening.1)).await;
+    let ledger = Arc::new(opened.expect("opening the ledger does not panic")?);
+
+    let node = Arc::new(Node::new(config.node.clone(), keys.clone(), clock.clone()));
+    let minter = Minter::new(
+        keys.payment_keys(),
+        config.node.network,
+        config.invoice_expiry,
+        node.reach(),
+    );
+    let gate = Arc::new(Gate::new(
+        root_keys,
+        minter,
+        Arc::clone(&ledger),
+        clock.clone(),
+    ));
+
+    let public = Server {
+        name: "public",
+        listener: listen(config.http.listen, "http.listen").await?,
+        router: http::router(Public {
+            routes: config.routes.clone(),
+            gate,
+            resources: Resources::new(config.resource),
+        }),
+        limits: Limits {
+            connections_max: config.http.connections_max,
+            header_timeout: config.http.header_timeout,
+            grace: config.http.grace,
+        },
+    };
+    let started_secs = clock.unix_secs();
+    let admin = Admin {
+        node: Arc::clone(&node),
+        ledger: Arc::clone(&ledger),
+        routes: config.routes,
+        data_dir: data_dir.clone(),
+        clock,
+        started_secs,
+    };
+    let admin = Server {
+        name: "operator's",
+        listener: listen(config.admin_listen, "admin.listen").await?,
+        router: admin::router(admin, admin_token),
+        limits: Limits {
+            connections_max: ADMIN_CONNECTIONS_MAX,
+            header_timeout: config.http.header_timeout,
+            grace: ADMIN_GRACE,
+        },
+    };
+    tracing::info!(
+        "Selling on http://{}, the operator's listener is http://{}",
+        config.http.listen,
+        config.admin_listen
+    );
+    Running::start(public, admin, node, ledger, stop).await
+}
+
+/// The tasks of a running program, in the order in which they are stopped.
+struct Running {
+    http: Tasks,
+    node: Tasks,
+    admin: Tasks,
+    writer: Tasks,
+}
+
+/// Some tasks, and what ends them.
+#[derive(Default)]
+struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+impl Running {
+    /// HTTP first: valid credentials are served whatever the state of the node.
+    async fn start(
+        public: Server,
+        admin: Server,
+        node: Arc<Node>,
+        ledger: Arc<Ledger>,
+        stop: CancellationToken,
+    ) -> Result<(), AppError> {
+        let running = Self {
+            http: Tasks::default(),
+            node: Tasks::default(),
+            admin: Tasks::default(),
+            writer: Tasks::default(),
+        };
+        let Self {
+            http: http_tasks,
+            node: node_tasks,
+            admin: admin_tasks,
+            writer: writer_tasks,
+        } = &running;
+        http_tasks
+            .tracker
+            .spawn(public.run(http_tasks.tracker.clone(), http_tasks.stop.clone()));
+        admin_tasks
+            .tracker
+            .spawn(admin.run(admin_tasks.tracker.clone(), admin_tasks.stop.clone()));
+        let mut writing = writer_tasks
+            .tracker
+            .spawn(write_behind(Arc::clone(&ledger), writer_tasks.stop.clone()));
+        let node_ledger = Arc::clone(&ledger);
+        let node_stop = node_tasks.stop.clone();
+        let mut serving = node_tasks
+            .tracker
+            .spawn(async move { node.run(node_ledger, node_stop).await });
+        let fault = tokio::select! {
+            () = stop.cancelled() => None,
+            ended = &mut serving => ended.expect("the node's task does not panic").err().map(AppError::from),
+            ended = &mut writing => ended.expect("the writer does not panic").err().map(AppError::from),
+        };
+        match &fault {
+            None => tracing::info!("Stopping: requests in flight are finished first"),
+            Some(fault) => tracing::error!("Stopping because of a fault: {fault}"),
+        }
+        running.end(&ledger).await?;
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// In reverse: who is served, then the node, then the operator's view of both, then the books.
+    async fn end(self, ledger: &Arc<Ledger>) -> Result<(), AppError> {
+        self.http.end().await;
+        self.node.end().await;
+        self.admin.end().await;
+        self.writer.end().await;
+        let ledger = Arc::clone(ledger);
+        tokio::task::spawn_blocking(move || ledger.close())
+            .await
+            .expect("closing the ledger does not panic")?;
+        tracing::info!("Stopped");
+        Ok(())
+    }
+}
+
+/// Writes what nobody waits for, until told to stop.
+async fn write_behind(ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), LedgerError> {
+    let mut tick = interval(WRITE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        let ledger = Arc::clone(&ledger);
+        tokio::task::spawn_blocking(move || ledger.write_behind())
+            .await
+            .expect("writing behind does not panic")?;
+    }
+}
+
+async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| AppError::Listen {
+            address,
+            key,
+            source,
+        })
+}
+
+/// For the owner only: seed, keys and channel state are in it.
+fn make_data_dir(path: &Path) -> Result<(), AppError> {
+    let failed = |source| AppError::DataDir {
+        path: path.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(path).map_err(failed)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// The macaroons' key: random bytes of its own, in a file of its own.
+fn master_key(path: &Path) -> Result<MasterKey, AppError> {
+    let draw = || {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)?;
+        Ok(hex::encode(secret))
+    };
+    let text = secret_file::read_or_make(path, draw)?;
+    let mut secret = [0; 32];
+    hex::decode_to_slice(text.trim(), &mut secret)
+        .map_err(|_| AppError::MasterKey(path.to_owned()))?;
+    Ok(MasterKey { epoch: 0, secret })
+}

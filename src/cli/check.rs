@@ -1,0 +1,86 @@
+//! `tollhouse check`: what the settings mean.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config;
+use crate::route::{Access, Resource, Route};
+
+use super::{BAD_SETTINGS, complain};
+
+/// Exit 0 with the route table, or 2 with everything that is wrong.
+#[expect(clippy::print_stdout, reason = "this command's answer")]
+pub(super) fn check(file: &Path) -> ExitCode {
+    let config = match config::load(file) {
+        Ok(config) => config,
+        Err(complaints) => {
+            complain(&complaints);
+            return ExitCode::from(BAD_SETTINGS);
+        }
+    };
+    println!("{} is good.\n", file.display());
+    println!("public listener      http://{}", config.http.listen);
+    println!("operator's listener  http://{}", config.admin_listen);
+    println!("network              {}", config.node.network);
+    println!("chain source         {}", config.node.chain.esplora);
+    println!("data folder          {}\n", config.data_dir.display());
+    let header = ["path", "methods", "service", "price", "grant", "resource"].map(str::to_owned);
+    let rows: Vec<_> = std::iter::once(header)
+        .chain(config.routes.iter().map(|route| row(route)))
+        .collect();
+    if rows.len() == 1 {
+        println!("There are no routes: nothing is sold.");
+    }
+    for row in &rows[..if rows.len() == 1 { 0 } else { rows.len() }] {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = rows
+                .iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0);
+            format!("{cell:width$}")
+        });
+        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    ExitCode::SUCCESS
+}
+
+fn row(route: &Route) -> [String; 6] {
+    let methods = if route.methods.is_empty() {
+        "all".to_owned()
+    } else {
+        route
+            .methods
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let (service, price, grant) = match &route.access {
+        Access::Free => ("-".to_owned(), "free".to_owned(), "-".to_owned()),
+        Access::Paid(offer) => (
+            offer.service.to_string(),
+            offer.price.to_string(),
+            offer.grant.to_string(),
+        ),
+    };
+    let resource = match &route.resource {
+        Resource::Upstream {
+            base,
+            strip_prefix: true,
+        } => format!("{base} (without {})", route.pattern),
+        Resource::Upstream {
+            base,
+            strip_prefix: false,
+        } => base.to_string(),
+        Resource::Files { folder } => folder.display().to_string(),
+    };
+    [
+        route.pattern.to_string(),
+        methods,
+        service,
+        price,
+        grant,
+        resource,
+    ]
+}

@@ -1,0 +1,479 @@
+//! Settings: built-in defaults, then the file, then the environment; read strictly, and turned into each room's own
+//! `Config`. Nobody below this room sees a settings file or an environment variable.
+
+mod raw;
+mod routes;
+mod span;
+mod strict;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bitcoin::Network;
+use config::{Environment, File, FileFormat};
+use serde::Deserialize as _;
+
+use crate::route::RouteTable;
+use crate::{http, ledger, node, resource};
+
+use raw::Raw;
+use strict::Strict;
+
+/// The defaults, as their readers see them.
+const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// Where a built-in value comes from.
+const BUILT_IN: &str = "the built-in defaults";
+
+/// What settings in the environment begin with.
+const PREFIX: &str = "TOLLHOUSE";
+
+/// ldk-node's own minimum between two looks at the chain.
+const SYNC_INTERVAL_MIN: Duration = Duration::from_secs(10);
+
+/// The longest alias in gossip (BOLT 7).
+const ALIAS_BYTES_MAX: usize = 32;
+
+/// One thing that is wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// The file, or the environment.
+    pub origin: String,
+    /// The key; empty if it is about all of it.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub what: String,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.key.is_empty() {
+            write!(f, "{}: {}", self.origin, self.what)
+        } else {
+            write!(f, "{}: {}: {}", self.origin, self.key, self.what)
+        }
+    }
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaints(pub Vec<Complaint>);
+
+impl fmt::Display for Complaints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Complaints {}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// What the log needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct LogConfig {
+    /// The least important level that is written.
+    pub level: tracing::Level,
+    /// How it is written.
+    pub format: LogFormat,
+}
+
+/// The settings of every room.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where seed, keys, ledger and channel state live.
+    pub data_dir: PathBuf,
+    /// The public listener.
+    pub http: http::Config,
+    /// The operator's listener.
+    pub admin_listen: SocketAddr,
+    /// What is forwarded.
+    pub resource: resource::Config,
+    /// The node.
+    pub node: node::Config,
+    /// How long an invoice can be paid.
+    pub invoice_expiry: Duration,
+    /// The ledger.
+    pub ledger: ledger::Config,
+    /// The log.
+    pub log: LogConfig,
+    /// What is sold.
+    pub routes: RouteTable,
+}
+
+/// Reads the settings of this file and of the process's environment.
+pub fn load(file: &Path) -> Result<Config, Complaints> {
+    load_with(file, std::env::vars_os())
+}
+
+/// The same with a given environment.
+pub fn load_with(
+    file: &Path,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Config, Complaints> {
+    let environment = own_variables(environment)?;
+    let origin = file.display().to_string();
+    let whole = |what: String| {
+        Complaints(vec![Complaint {
+            origin: origin.clone(),
+            key: String::new(),
+            what,
+        }])
+    };
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| whole(format!("failed to read the settings: {error}")))?;
+    // The file's text rather than its path: the crate guesses the format from the name's ending.
+    let parsed = toml_value(&text, &origin).map_err(&whole)?;
+    let merged = config::Config::builder()
+        .add_source(toml_value(DEFAULTS, BUILT_IN).map_err(&whole)?)
+        .add_source(parsed)
+        .add_source(
+            Environment::with_prefix(PREFIX)
+                .prefix_separator("__")
+                .separator("__")
+                .source(Some(environment)),
+        )
+        .build()
+        .map_err(|error| whole(error.to_string()))?;
+    let raw = Raw::deserialize(Strict::root(&merged.cache)).map_err(|mismatch| {
+        Complaints(vec![Complaint {
+            origin: mismatch.origin.unwrap_or_else(|| origin.clone()),
+            key: mismatch.key.unwrap_or_default(),
+            what: mismatch.what,
+        }])
+    })?;
+    let folder = file
+        .canonicalize()
+        .ok()
+        .and_then(|file| file.parent().map(Path::to_owned))
+        .unwrap_or_default();
+    Meaning {
+        merged: &merged.cache,
+        origin: &origin,
+        folder: &folder,
+        complaints: Vec::new(),
+    }
+    .of(&raw)
+}
+
+/// Our own variables; a misspelt one is an error, not a setting that is silently not there.
+fn own_variables(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<config::Map<String, String>, Complaints> {
+    let mut own = config::Map::new();
+    let mut complaints = Vec::new();
+    for (name, value) in environment {
+        let name = name.to_string_lossy().into_owned();
+        if !name.starts_with(PREFIX) || !name[PREFIX.len()..].starts_with('_') {
+            continue;
+        }
+        let mut complain = |what: &str| {
+            complaints.push(Complaint {
+                origin: strict::ENVIRONMENT.to_owned(),
+                key: name.clone(),
+                what: what.to_owned(),
+            });
+        };
+        match value.into_string() {
+            Ok(value) if name[PREFIX.len()..].starts_with("__") => {
+                own.insert(name, value);
+            }
+            Ok(_) => complain(
+                "there is no such setting; they are written with two underscores, as TOLLHOUSE__HTTP__LISTEN",
+            ),
+            Err(_) => complain("the value is not UTF-8"),
+        }
+    }
+    if complaints.is_empty() {
+        Ok(own)
+    } else {
+        Err(Complaints(complaints))
+    }
+}
+
+/// TOML whose values remember where they were written.
+fn toml_value(text: &str, origin: &str) -> Result<Named, String> {
+    let parsed = config::Config::builder()
+        .add_source(File::from_str(text, FileFormat::Toml))
+        .build();
+    // The crate's message shows the line and a mark under the place.
+    let parsed = parsed.map_err(|error| error.to_string().trim_end().to_owned())?;
+    Ok(Named {
+        value: renamed(parsed.cache, origin),
+        origin: origin.to_owned(),
+    })
+}
+
+/// Gives every value inside this one a new origin: the crate names no source for text.
+fn renamed(value: config::Value, origin: &str) -> config::Value {
+    let kind = match value.kind {
+        config::ValueKind::Table(table) => config::ValueKind::Table(
+            table
+                .into_iter()
+                .map(|(key, value)| (key, renamed(value, origin)))
+                .collect(),
+        ),
+        config::ValueKind::Array(values) => config::ValueKind::Array(
+            values
+                .into_iter()
+                .map(|value| renamed(value, origin))
+                .collect(),
+        ),
+        scalar => scalar,
+    };
+    config::Value::new(Some(&origin.to_owned()), kind)
+}
+
+/// A source whose values know their origin.
+#[derive(Clone, Debug)]
+struct Named {
+    value: config::Value,
+    origin: String,
+}
+
+impl config::Source for Named {
+    fn clone_into_box(&self) -> Box<dyn config::Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<config::Map<String, config::Value>, config::ConfigError> {
+        match &self.value.kind {
+            config::ValueKind::Table(table) => Ok(table.clone()),
+            _ => Err(config::ConfigError::Message(format!(
+                "{} is no table",
+                self.origin
+            ))),
+        }
+    }
+}
+
+/// Turns keys into meaning and collects everything that is wrong with them.
+struct Meaning<'a> {
+    /// The merged values, which know where they come from.
+    merged: &'a config::Value,
+    /// The settings file.
+    origin: &'a str,
+    /// The settings file's folder, where relative paths begin.
+    folder: &'a Path,
+    /// What is wrong so far.
+    complaints: Vec<Complaint>,
+}
+
+impl Meaning<'_> {
+    fn of(mut self, raw: &Raw) -> Result<Config, Complaints> {
+        let data_dir = self.folder.join(&raw.data_dir);
+        let http_listen = self.address("http.listen", &raw.http.listen);
+        let admin_listen = self.loopback("admin.listen", &raw.admin.listen);
+        if http_listen == admin_listen && http_listen.port() != 0 {
+            self.complain(
+                "admin.listen",
+                "the operator's listener cannot be the public one: give it another port",
+            );
+        }
+        let http = http::Config {
+            listen: http_listen,
+            connections_max: self.at_least_one("http.connections_max", raw.http.connections_max),
+            header_timeout: self.span("http.header_timeout", &raw.http.header_timeout),
+            grace: self.span("http.shutdown_grace", &raw.http.shutdown_grace),
+        };
+        let resource = resource::Config {
+            body_bytes_max: raw.http.body_bytes_max,
+            body_timeout: self.span("http.body_timeout", &raw.http.body_timeout),
+            upstream_timeout: self.span("http.upstream_timeout", &raw.http.upstream_timeout),
+        };
+        let node = self.node(raw, &data_dir);
+        let invoice_expiry = self.span("l402.invoice_expiry", &raw.l402.invoice_expiry);
+        let ledger = ledger::Config {
+            folder: data_dir.join("ledger"),
+            challenges_max: self.at_least_one("ledger.challenges_max", raw.ledger.challenges_max),
+        };
+        let log = self.log(raw);
+        let routes = self.routes(&raw.route, &data_dir);
+        if !self.complaints.is_empty() {
+            return Err(Complaints(self.complaints));
+        }
+        Ok(Config {
+            data_dir,
+            http,
+            admin_listen,
+            resource,
+            node,
+            invoice_expiry,
+            ledger,
+            log,
+            routes,
+        })
+    }
+
+    fn node(&mut self, raw: &Raw, data_dir: &Path) -> node::Config {
+        let network = match raw.node.network.as_str() {
+            "bitcoin" => Network::Bitcoin,
+            "testnet" => Network::Testnet,
+            "signet" => Network::Signet,
+            "regtest" => Network::Regtest,
+            other => {
+                self.complain(
+                    "node.network",
+                    format!(
+                        "`{other}` is no network; there are bitcoin, testnet, signet and regtest"
+                    ),
+                );
+                Network::Regtest
+            }
+        };
+        if raw.node.alias.len() > ALIAS_BYTES_MAX {
+            self.complain("node.alias", "an alias has at most 32 bytes");
+        }
+        let esplora = raw.node.chain.esplora.trim_end_matches('/').to_owned();
+        if esplora.is_empty() {
+            self.complain(
+                "node.chain.esplora",
+                "give the base URL of an Esplora API, as in \"https://example.com/api\"",
+            );
+        } else if !is_web_address(&esplora) {
+            self.complain(
+                "node.chain.esplora",
+                format!("`{esplora}` is no http or https URL"),
+            );
+        }
+        let sync_interval = self.span("node.chain.sync_interval", &raw.node.chain.sync_interval);
+        if sync_interval < SYNC_INTERVAL_MIN {
+            self.complain("node.chain.sync_interval", "at least 10s");
+        }
+        node::Config {
+            network,
+            folder: data_dir.join("node"),
+            alias: raw.node.alias.clone(),
+            listen: raw
+                .node
+                .listen
+                .iter()
+                .map(|address| self.address("node.listen", address))
+                .collect(),
+            chain: node::ChainConfig {
+                esplora,
+                sync_interval,
+            },
+        }
+    }
+
+    fn log(&mut self, raw: &Raw) -> LogConfig {
+        let level = match raw.log.level.as_str() {
+            "error" => tracing::Level::ERROR,
+            "warn" => tracing::Level::WARN,
+            "info" => tracing::Level::INFO,
+            "debug" => tracing::Level::DEBUG,
+            "trace" => tracing::Level::TRACE,
+            other => {
+                self.complain(
+                    "log.level",
+                    format!("`{other}` is no level; there are error, warn, info, debug and trace"),
+                );
+                tracing::Level::INFO
+            }
+        };
+        let format = match raw.log.format.as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            other => {
+                self.complain(
+                    "log.format",
+                    format!("`{other}` is no format; there are text and json"),
+                );
+                LogFormat::Text
+            }
+        };
+        LogConfig { level, format }
+    }
+
+    /// Notes what is wrong with a key, and where it was written.
+    fn complain(&mut self, key: &str, what: impl Into<String>) {
+        let origin = origin_of(self.merged, key)
+            .unwrap_or(self.origin)
+            .to_owned();
+        self.complaints.push(Complaint {
+            origin,
+            key: key.to_owned(),
+            what: what.into(),
+        });
+    }
+
+    fn span(&mut self, key: &str, text: &str) -> Duration {
+        span::parse(text).unwrap_or_else(|what| {
+            self.complain(key, what);
+            Duration::from_secs(1)
+        })
+    }
+
+    fn address(&mut self, key: &str, text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| {
+            self.complain(key, format!("`{text}` is no address: write an IP address and a port, as in \"127.0.0.1:8402\""));
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    fn loopback(&mut self, key: &str, text: &str) -> SocketAddr {
+        let address = self.address(key, text);
+        if !address.ip().is_loopback() {
+            self.complain(key, "the operator's listener speaks no TLS, so it stays on loopback: write 127.0.0.1 or [::1]");
+        }
+        address
+    }
+
+    fn at_least_one(&mut self, key: &str, number: u32) -> usize {
+        if number == 0 {
+            self.complain(key, "at least 1");
+        }
+        number as usize
+    }
+}
+
+/// Where the value of a key like `http.listen` or `route[2].price` was written.
+fn origin_of<'a>(root: &'a config::Value, key: &str) -> Option<&'a str> {
+    let mut value = root;
+    for part in key.split('.') {
+        let (name, index) = match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+            Some((name, index)) => (name, Some(index.parse::<usize>().ok()?.checked_sub(1)?)),
+            None => (part, None),
+        };
+        let config::ValueKind::Table(table) = &value.kind else {
+            return None;
+        };
+        let Some(inner) = table.get(name) else {
+            return value.origin().filter(|origin| *origin != BUILT_IN);
+        };
+        value = inner;
+        if let Some(index) = index {
+            let config::ValueKind::Array(values) = &value.kind else {
+                return None;
+            };
+            value = values.get(index)?;
+        }
+    }
+    value.origin()
+}
+
+/// An address that can be asked over HTTP: scheme, host, no query.
+fn is_web_address(text: &str) -> bool {
+    let Ok(uri) = text.parse::<::http::Uri>() else {
+        return false;
+    };
+    let names_a_password = uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'));
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && uri.query().is_none()
+        && !names_a_password
+}

@@ -1,0 +1,298 @@
+//! The routes of a settings file: what each sells, and whether they go together.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Uri};
+
+use crate::route::{Access, Grant, Offer, Pattern, Resource, Route, RouteTable};
+
+use super::raw::{RawGrant, RawRoute};
+use super::{Meaning, is_web_address, span};
+
+/// How long a token is good if the route does not say: a day, in which nobody has to pay twice.
+const VALID_DEFAULT: Duration = Duration::from_secs(86_400);
+
+/// The longest name of a service: it stands in every caveat of every token.
+const SERVICE_BYTES_MAX: usize = 64;
+
+impl Meaning<'_> {
+    pub(super) fn routes(&mut self, raw: &[RawRoute], data_dir: &Path) -> RouteTable {
+        let mut routes = Vec::with_capacity(raw.len());
+        // Numbers are counted from 1, as people count tables.
+        for (number, raw) in (1..).zip(raw) {
+            routes.extend(self.route(&format!("route[{number}]"), raw));
+        }
+        if routes.len() < raw.len() {
+            return RouteTable::default();
+        }
+        self.no_secrets_for_sale(&routes, data_dir);
+        self.one_price_a_service(&routes);
+        RouteTable::new(routes).unwrap_or_else(|shadowed| {
+            self.complain(
+                &format!("route[{}].path", shadowed.second),
+                format!("{shadowed}; take one of them out, or give them different methods"),
+            );
+            RouteTable::default()
+        })
+    }
+
+    /// `None` if anything about it is wrong, which has then been complained about.
+    fn route(&mut self, key: &str, raw: &RawRoute) -> Option<Route> {
+        let before = self.complaints.len();
+        let pattern = Pattern::parse(&raw.path)
+            .map_err(|error| self.complain(&format!("{key}.path"), error.to_string()));
+        let methods = self.methods(key, raw);
+        let access = self.access(key, raw);
+        let resource = self.resource(key, raw);
+        let (pattern, access, resource) = (pattern.ok()?, access?, resource?);
+        if matches!(resource, Resource::Files { .. }) && matches!(pattern, Pattern::Exact(_)) {
+            self.complain(
+                &format!("{key}.path"),
+                "a route of `files` sells a folder: let its path end with `/*`",
+            );
+        }
+        (self.complaints.len() == before).then(|| Route {
+            name: raw.path.as_str().into(),
+            pattern,
+            methods,
+            access,
+            resource,
+        })
+    }
+
+    fn methods(&mut self, key: &str, raw: &RawRoute) -> Vec<Method> {
+        let Some(names) = &raw.methods else {
+            return Vec::new();
+        };
+        let key = format!("{key}.methods");
+        if names.is_empty() {
+            self.complain(
+                &key,
+                "without a method nothing can be asked for: leave the key out for all of them",
+            );
+        }
+        let mut methods = Vec::with_capacity(names.len());
+        for name in names {
+            match name.parse::<Method>() {
+                Ok(method) if name.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+                    methods.push(method)
+                }
+                _ => self.complain(
+                    &key,
+                    format!(
+                        "`{name}` is no method: write them in capitals, as in [\"GET\", \"POST\"]"
+                    ),
+                ),
+            }
+        }
+        methods
+    }
+
+    fn access(&mut self, key: &str, raw: &RawRoute) -> Option<Access> {
+        match raw.access.as_deref() {
+            Some("free") => {
+                for (name, is_given) in [
+                    ("service", raw.service.is_some()),
+                    ("price", raw.price.is_some()),
+                    ("grant", raw.grant.is_some()),
+                ] {
+                    if is_given {
+                        self.complain(
+                            &format!("{key}.{name}"),
+                            "a free route has none: take this key out, or `access = \"free\"`",
+                        );
+                        return None;
+                    }
+                }
+                return Some(Access::Free);
+            }
+            Some(other) => {
+                self.complain(
+                    &format!("{key}.access"),
+                    format!(
+                        "`{other}` is no access: write \"free\", or leave it out and give a price"
+                    ),
+                );
+                return None;
+            }
+            None => {}
+        }
+        let service = self.service(key, raw);
+        let Some(price) = &raw.price else {
+            self.complain(
+                &format!("{key}.price"),
+                "give a price, as in \"10 sat\", or write access = \"free\"",
+            );
+            return None;
+        };
+        let price = price.parse().map_err(|error: crate::price::PriceError| {
+            self.complain(&format!("{key}.price"), error.to_string())
+        });
+        let grant = self.grant(key, raw.grant.as_ref());
+        Some(Access::Paid(Offer {
+            service: service?,
+            price: price.ok()?,
+            grant: grant?,
+        }))
+    }
+
+    /// A `:`, a `,` or a `=` in a service's name would make tokens that never verify.
+    fn service(&mut self, key: &str, raw: &RawRoute) -> Option<Arc<str>> {
+        let key = format!("{key}.service");
+        let Some(service) = &raw.service else {
+            self.complain(
+                &key,
+                "give the service a name, which stands in the token, as in \"articles\"",
+            );
+            return None;
+        };
+        let is_name = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+        };
+        if service.is_empty() || service.len() > SERVICE_BYTES_MAX || !service.bytes().all(is_name)
+        {
+            self.complain(
+                &key,
+                format!("`{service}` is no name for a service: 1 to 64 of a-z, 0-9, - and _"),
+            );
+            return None;
+        }
+        Some(service.as_str().into())
+    }
+
+    fn grant(&mut self, key: &str, raw: Option<&RawGrant>) -> Option<Grant> {
+        let requests = raw.and_then(|grant| grant.requests);
+        if requests == Some(0) {
+            self.complain(
+                &format!("{key}.grant.requests"),
+                "a grant of no requests sells nothing: at least 1, or leave it out for any number",
+            );
+            return None;
+        }
+        let valid = match raw.and_then(|grant| grant.valid.as_deref()) {
+            None => VALID_DEFAULT,
+            Some(text) => span::parse(text)
+                .map_err(|what| self.complain(&format!("{key}.grant.valid"), what))
+                .ok()?,
+        };
+        Some(Grant { requests, valid })
+    }
+
+    fn resource(&mut self, key: &str, raw: &RawRoute) -> Option<Resource> {
+        match (&raw.upstream, &raw.files) {
+            (Some(upstream), None) => {
+                self.upstream(key, upstream, raw.strip_prefix.unwrap_or(false))
+            }
+            (None, Some(files)) => {
+                if raw.strip_prefix.is_some() {
+                    self.complain(
+                        &format!("{key}.strip_prefix"),
+                        "a route of `files` always takes its prefix off: leave this key out",
+                    );
+                    return None;
+                }
+                self.files(key, files)
+            }
+            (None, None) => {
+                self.complain(
+                    key,
+                    "give what is sold: `upstream` (a URL) or `files` (a folder)",
+                );
+                None
+            }
+            (Some(_), Some(_)) => {
+                self.complain(key, "a route sells one thing: `upstream` or `files`");
+                None
+            }
+        }
+    }
+
+    fn upstream(&mut self, key: &str, text: &str, strip_prefix: bool) -> Option<Resource> {
+        let base = text.trim_end_matches('/').parse::<Uri>();
+        match base {
+            Ok(base) if is_web_address(text) => Some(Resource::Upstream { base, strip_prefix }),
+            _ => {
+                self.complain(
+                    &format!("{key}.upstream"),
+                    format!("`{text}` is no URL of a server: write \"http://127.0.0.1:3000\""),
+                );
+                None
+            }
+        }
+    }
+
+    fn files(&mut self, key: &str, text: &str) -> Option<Resource> {
+        let folder = self.folder.join(text);
+        match folder.canonicalize() {
+            Ok(folder) if folder.is_dir() => Some(Resource::Files { folder }),
+            Ok(_) => {
+                self.complain(
+                    &format!("{key}.files"),
+                    format!("{} is no folder", folder.display()),
+                );
+                None
+            }
+            Err(error) => {
+                self.complain(
+                    &format!("{key}.files"),
+                    format!("the folder {} cannot be opened: {error}", folder.display()),
+                );
+                None
+            }
+        }
+    }
+
+    /// Seed, keys and ledger are never in reach of the public listener.
+    fn no_secrets_for_sale(&mut self, routes: &[Route], data_dir: &Path) {
+        // On a first start the folder is not there yet; then its parent tells where it will be.
+        let real = data_dir.canonicalize().or_else(|_| {
+            let parent = data_dir.parent().unwrap_or(data_dir).canonicalize()?;
+            Ok::<_, std::io::Error>(parent.join(data_dir.file_name().unwrap_or_default()))
+        });
+        let data_dir = real.unwrap_or_else(|_| data_dir.to_owned());
+        for (number, route) in (1..).zip(routes) {
+            if let Resource::Files { folder } = &route.resource
+                && (data_dir.starts_with(folder) || folder.starts_with(&data_dir))
+            {
+                self.complain(
+                    &format!("route[{number}].files"),
+                    format!("{} and the data folder {} hold one another: seed and keys would be for sale", folder.display(), data_dir.display()),
+                );
+            }
+        }
+    }
+
+    /// A token opens a service, so a service has one price and one grant.
+    fn one_price_a_service(&mut self, routes: &[Route]) {
+        let mut first: HashMap<&str, (usize, &Offer)> = HashMap::new();
+        for (number, route) in (1..).zip(routes) {
+            let Access::Paid(offer) = &route.access else {
+                continue;
+            };
+            let (earlier, known) = *first.entry(&offer.service).or_insert((number, offer));
+            let service = &offer.service;
+            if known.price != offer.price {
+                self.complain(
+                    &format!("route[{number}].price"),
+                    format!(
+                        "service `{service}` costs {} in route {earlier} and {} here: a token bought there would open this \
+                         one, so give it another service name or the same price",
+                        known.price, offer.price
+                    ),
+                );
+            } else if known.grant != offer.grant {
+                self.complain(
+                    &format!("route[{number}].grant"),
+                    format!(
+                        "service `{service}` grants {} in route {earlier} and {} here: a token bought there would open this \
+                         one, so give it another service name or the same grant",
+                        known.grant, offer.grant
+                    ),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Spans of time as people write them: `30s`, `10m`, `1h`, `7d`.
+
+use std::time::Duration;
+
+/// A hundred years: beyond that a date no longer fits what it is added to, and nobody means it.
+const SECS_MAX: u64 = 100 * 365 * 86_400;
+
+/// Reads one whole number and one unit.
+pub(super) fn parse(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no span of time: write 30s, 10m, 1h or 7d");
+    let (number, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(wrong)?;
+    let unit_secs = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let secs = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit_secs))
+        .ok_or_else(wrong)?;
+    match secs {
+        0 => Err(format!(
+            "`{text}` is no time at all: write 30s, 10m, 1h or 7d"
+        )),
+        secs if secs > SECS_MAX => Err(format!("`{text}` is more than a hundred years")),
+        secs => Ok(Duration::from_secs(secs)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+    use std::time::Duration;
+
+    #[test]
+    fn spans_are_one_number_and_one_unit() {
+        for (text, secs) in [("30s", 30), ("10m", 600), ("1h", 3_600), ("7d", 604_800)] {
+            assert_eq!(parse(text), Ok(Duration::from_secs(secs)));
+        }
+        for text in [
+            "",
+            "s",
+            "1",
+            "1.5h",
+            "-1s",
+            "1 h",
+            "1h30m",
+            "0s",
+            "1w",
+            "999999999999d",
+            "1ä",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Strict reading of merged settings: the `config` crate alone turns 8080.9 into 8081 and `true` into 1, and forgets where
+//! a value came from. Here a value has the type it was written with, and every complaint names its source and its key.
+//!
+//! Values from the environment are text; they are read as whatever the key wants, as strictly.
+
+use std::fmt;
+
+use config::{Value, ValueKind};
+use serde::de::{
+    self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
+
+/// What the `config` crate calls the environment.
+pub(super) const ENVIRONMENT: &str = "the environment";
+
+/// A value that is not what its key wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mismatch {
+    /// Where it was written: a file, or the environment.
+    pub(super) origin: Option<String>,
+    /// The key, from the top: `http.listen`, `route[2].price`.
+    pub(super) key: Option<String>,
+    /// What is wrong and what would be right.
+    pub(super) what: String,
+    /// The name inside `key` that the complaint is about: unknown or missing there.
+    name: Option<String>,
+}
+
+impl Mismatch {
+    /// Fills in where, unless a more precise place is known.
+    fn at(mut self, value: &Value, path: &str) -> Self {
+        if self.key.is_some() {
+            return self;
+        }
+        let mut origin = value.origin();
+        self.key = Some(path.to_owned());
+        if let Some(name) = &self.name {
+            self.key = Some(join(path, name));
+            if let ValueKind::Table(table) = &value.kind {
+                // A table's own origin is the built-in default, if that wrote it first; its parts know better.
+                let named = table.get(name).and_then(Value::origin);
+                origin = named
+                    .or_else(|| {
+                        table
+                            .values()
+                            .filter_map(Value::origin)
+                            .find(|from| *from != super::BUILT_IN)
+                    })
+                    .or(origin);
+            }
+        }
+        self.origin = origin.map(str::to_owned);
+        self
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Mismatch {}
+
+impl de::Error for Mismatch {
+    fn custom<T: fmt::Display>(what: T) -> Self {
+        Self {
+            what: what.to_string(),
+            ..Self::default()
+        }
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Self {
+            what: format!("there is no such key; there are {}", expected.join(", ")),
+            name: Some(field.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self {
+            what: "this key must be given".to_owned(),
+            name: Some(field.to_owned()),
+            ..Self::default()
+        }
+    }
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Strict<'a> {
+    value: &'a Value,
+    path: String,
+}
+
+impl<'a> Strict<'a> {
+    /// The whole of the settings.
+    pub(super) fn root(value: &'a Value) -> Self {
+        Self {
+            value,
+            path: String::new(),
+        }
+    }
+
+    /// The text, if this is a value from the environment.
+    fn environment(&self) -> Option<&'a str> {
+        match &self.value.kind {
+            ValueKind::String(text) if self.value.origin() == Some(ENVIRONMENT) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn parsed<T: std::str::FromStr>(&self, text: &str, wanted: &str) -> Result<T, Mismatch> {
+        let wrong = || de::Error::custom(format!("`{text}` is no {wanted}"));
+        text.parse()
+            .map_err(|_| Mismatch::at(wrong(), self.value, &self.path))
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+macro_rules! numbers {
+    ($($method:ident $type:ty, $visit:ident, $wanted:literal;)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+            match self.environment() {
+                Some(text) => {
+                    let number: $type = self.parsed(text, $wanted)?;
+                    visitor.$visit(number).map_err(|error: Mismatch| error.at(self.value, &self.path))
+                }
+                None => self.deserialize_any(visitor),
+            }
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Strict<'de> {
+    type Error = Mismatch;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        let (value, path) = (self.value, self.path);
+        let read = match &value.kind {
+            ValueKind::Nil => visitor.visit_unit(),
+            ValueKind::Boolean(boolean) => visitor.visit_bool(*boolean),
+            ValueKind::I64(number) => visitor.visit_i64(*number),
+            ValueKind::I128(number) => visitor.visit_i128(*number),
+            ValueKind::U64(number) => visitor.visit_u64(*number),
+            ValueKind::U128(number) => visitor.visit_u128(*number),
+            ValueKind::Float(number) => visitor.visit_f64(*number),
+            ValueKind::String(text) => visitor.visit_borrowed_str(text),
+            ValueKind::Table(table) => {
+                let mut entries: Vec<_> = table.iter().collect();
+                entries.sort_by_key(|(name, _)| *name);
+                visitor.visit_map(Entries {
+                    entries: entries.into_iter(),
+                    next: None,
+                    path: &path,
+                })
+            }
+            ValueKind::Array(values) => visitor.visit_seq(Elements {
+                values: values.iter().enumerate(),
+                path: &path,
+            }),
+        };
+        read.map_err(|error: Mismatch| error.at(value, &path))
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        match self.environment() {
+            Some(text) => visitor.visit_bool(self.parsed(text, "`true` or `false`")?),
+            None => self.deserialize_any(visitor),
+        }
+    }
+
+    numbers! {
+        deserialize_u16 u16, visit_u16, "whole number from 0 to 65535";
+        deserialize_u32 u32, visit_u32, "whole number";
+        deserialize_u64 u64, visit_u64, "whole number";
+        deserialize_i64 i64, visit_i64, "whole number";
+        deserialize_f64 f64, visit_f64, "number";
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        match self.value.kind {
+            ValueKind::Nil => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        match self.environment() {
+            Some("") => {
+                visitor.visit_seq(de::value::SeqDeserializer::new(std::iter::empty::<&str>()))
+            }
+            Some(text) => visitor.visit_seq(de::value::SeqDeserializer::new(
+                text.split(',').map(str::trim),
+            )),
+            None => self.deserialize_any(visitor),
+        }
+    }
+
+    serde::forward_to_deserialize_any! {
+        i8 i16 i32 i128 u8 u128 f32 char str string bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct
+        map struct enum identifier ignored_any
+    }
+}
+
+/// A table's entries, in the order of their names.
+struct Entries<'a, 'p> {
+    entries: std::vec::IntoIter<(&'a String, &'a Value)>,
+    next: Option<(&'a String, &'a Value)>,
+    path: &'p str,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de, '_> {
+    type Error = Mismatch;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Mismatch> {
+        self.next = self.entries.next();
+        let Some((name, _)) = self.next else {
+            return Ok(None);
+        };
+        seed.deserialize(name.as_str().into_deserializer())
+            .map(Some)
+    }
+
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Mismatch> {
+        let (name, value) = self
+            .next
+            .take()
+            .ok_or_else(|| Mismatch::custom("a value without a key"))?;
+        seed.deserialize(Strict {
+            value,
+            path: join(self.path, name),
+        })
+    }
+}
+
+use de::Error as _;
+
+/// An array's elements, counted from 1: people count tables like that.
+struct Elements<'a, 'p> {
+    values: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
+    path: &'p str,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'de, '_> {
+    type Error = Mismatch;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Mismatch> {
+        let Some((index, value)) = self.values.next() else {
+            return Ok(None);
+        };
+        seed.deserialize(Strict {
+            value,
+            path: format!("{}[{}]", self.path, index + 1),
+        })
+        .map(Some)
+    }
+}

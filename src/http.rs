@@ -1,0 +1,191 @@
+//! The public listener: requests in, the gate's decision, answers out.
+
+mod answer;
+mod server;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::response::Response;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HOST, ORIGIN};
+use http::{HeaderMap, Method, Version};
+use http_body_util::BodyExt as _;
+
+pub use server::{Limits, Server};
+
+use crate::gate::{Asked, Decision, Gate};
+use crate::resource::{Downstream, Resources};
+use crate::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
+
+/// Names and values of a request's headers together: what other servers allow for one or two, and room for a token of the
+/// largest size that is read.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// What the public listener needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// How long a client may take to send its headers, also on a connection that it keeps open.
+    pub header_timeout: Duration,
+    /// How long requests in flight may take to finish once the program was told to stop.
+    pub grace: Duration,
+}
+
+/// What a request is answered with.
+#[derive(Debug)]
+pub struct Public {
+    /// The routes.
+    pub routes: RouteTable,
+    /// The decision.
+    pub gate: Arc<Gate>,
+    /// What is sold.
+    pub resources: Resources,
+}
+
+/// The public router.
+pub fn router(public: Public) -> Router {
+    Router::new().fallback(serve).with_state(Arc::new(public))
+}
+
+/// Answers one request.
+async fn serve(
+    State(public): State<Arc<Public>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    if let Err(refusal) = check(&request, public.resources.body_bytes_max()) {
+        return answer::refusal(&refusal);
+    }
+    let path = match RequestPath::parse(request.uri().path()) {
+        Ok(path) => path,
+        Err(error) => return answer::refusal(&Refusal::Path(error)),
+    };
+    let route = match public.routes.find(request.method(), &path) {
+        Found::Route(route) => Arc::clone(route),
+        Found::MethodNotTaken(_) if is_preflight(request.method(), request.headers()) => {
+            return answer::preflight(&[]);
+        }
+        Found::MethodNotTaken(methods) => return answer::refusal(&Refusal::Method(methods)),
+        Found::Nothing => return answer::refusal(&Refusal::NoRoute),
+    };
+    let is_paid = matches!(route.access, Access::Paid(_));
+    if is_paid && is_preflight(request.method(), request.headers()) {
+        return answer::preflight(&route.methods);
+    }
+    let mut response = public.pass(&route, &path, peer.ip(), request).await;
+    if is_paid {
+        answer::open_to_browsers(response.headers_mut());
+    }
+    response
+}
+
+impl Public {
+    /// Takes a request through the gate.
+    async fn pass(
+        &self,
+        route: &Route,
+        path: &RequestPath,
+        client: IpAddr,
+        request: Request,
+    ) -> Response {
+        let asked = Asked {
+            method: request.method(),
+            path,
+            headers: request.headers(),
+            client,
+        };
+        let unpaid = match self.gate.decide(route, &asked).await {
+            Ok(Decision::Permit(permit)) => {
+                let request =
+                    request.map(|body| crate::resource::Body::new(body.map_err(Into::into)));
+                let served = self
+                    .resources
+                    .serve(permit, route, path, Downstream { client }, request)
+                    .await;
+                return match served {
+                    Ok(response) => response.map(axum::body::Body::new),
+                    Err(failure) => answer::failure(&failure, &route.name),
+                };
+            }
+            Ok(Decision::Unpaid(unpaid)) => unpaid,
+            Err(fault) => return answer::fault(&fault),
+        };
+        // What cannot be delivered is not sold.
+        if !takes_method(route, request.method()) {
+            return answer::failure(&crate::resource::Failure::MethodNotAllowed, &route.name);
+        }
+        if !self.resources.is_there(route, path).await {
+            return answer::failure(&crate::resource::Failure::NotFound, &route.name);
+        }
+        match self.gate.challenge(&unpaid) {
+            Ok(challenge) => answer::challenge(&challenge, request.headers()),
+            Err(denial) => answer::denial(denial),
+        }
+    }
+}
+
+/// Files take GET and HEAD only; what an upstream takes it knows itself.
+fn takes_method(route: &Route, method: &Method) -> bool {
+    match route.resource {
+        Resource::Files { .. } => matches!(*method, Method::GET | Method::HEAD),
+        Resource::Upstream { .. } => true,
+    }
+}
+
+/// What is refused before anybody looks for a route.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// More header bytes than are read.
+    HeadersTooLarge,
+    /// None, several, or something else than text.
+    Host,
+    /// CONNECT and TRACE, which no route means.
+    NotForUs,
+    /// A path that could be read in two ways.
+    Path(crate::route::PathError),
+    /// Longer than the limit.
+    BodyTooLarge(u64),
+    /// The path is known, the method is not.
+    Method(Vec<Method>),
+    /// No route.
+    NoRoute,
+}
+
+fn check(request: &Request, body_bytes_max: u64) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let header_bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if header_bytes > HEADER_BYTES_MAX {
+        return Err(Refusal::HeadersTooLarge);
+    }
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::NotForUs);
+    }
+    // RFC 9112, section 3.2: exactly one, and HTTP/1.0 may do without.
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(Refusal::Host);
+    }
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > body_bytes_max) {
+        return Err(Refusal::BodyTooLarge(body_bytes_max));
+    }
+    Ok(())
+}
+
+/// A browser asking whether it may ask (Fetch standard, CORS preflight): never paid for, never counted.
+fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}

@@ -1,0 +1,324 @@
+//! Answers: every decision that is not served, as a response. What the client reads stands here; what the log keeps is
+//! written where the fault is met.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde::Serialize;
+
+use crate::gate::{Challenge, Denial};
+use crate::invoice::Unready;
+use crate::l402::challenge::www_authenticate;
+use crate::ledger::LedgerError;
+use crate::resource::Failure;
+
+use super::Refusal;
+
+/// When to ask again while the node cannot be paid, in seconds: peers and chain sources come back within minutes.
+const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("30");
+
+/// RFC 9457.
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// A problem body (RFC 9457).
+#[derive(Debug, Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+}
+
+/// The body of a 402.
+#[derive(Debug, Serialize)]
+struct ChallengeBody<'a> {
+    #[serde(flatten)]
+    problem: Problem<'a>,
+    service: &'a str,
+    price_msat: u64,
+    invoice: &'a str,
+    payment_hash: String,
+    macaroon: &'a str,
+    /// Unix seconds.
+    expires_at: u64,
+    grant: GrantBody,
+    how_to_pay: String,
+}
+
+/// What the payment buys.
+#[derive(Debug, Serialize)]
+struct GrantBody {
+    /// `null` for any number.
+    requests: Option<u64>,
+    valid_secs: u64,
+}
+
+/// 402 with an invoice and a token.
+pub(super) fn challenge(challenge: &Challenge, _asked: &HeaderMap) -> Response {
+    let invoice = &challenge.invoice;
+    let detail = challenge.why.to_string();
+    let body = ChallengeBody {
+        problem: Problem {
+            r#type: "about:blank",
+            title: "Payment Required",
+            status: 402,
+            detail: &detail,
+        },
+        service: &challenge.service,
+        price_msat: challenge.price.msat(),
+        invoice: &invoice.bolt11,
+        payment_hash: hex::encode(invoice.payment_hash),
+        macaroon: &challenge.macaroon,
+        expires_at: invoice.expires_at_secs,
+        grant: GrantBody {
+            requests: challenge.grant.requests,
+            valid_secs: challenge.grant.valid.as_secs(),
+        },
+        how_to_pay: format!(
+            "Pay the Lightning invoice in `invoice` ({}), which gives you a preimage (64 hex digits), then send the same \
+             request again with the header `Authorization: L402 <macaroon>:<preimage>`; it buys {}.",
+            challenge.price, challenge.grant
+        ),
+    };
+    let mut response = json(StatusCode::PAYMENT_REQUIRED, &body);
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("Accept, Authorization"));
+    // One line a scheme, never folded: clients read only the first.
+    for line in www_authenticate(&challenge.macaroon, &invoice.bolt11)
+        .into_iter()
+        .flatten()
+    {
+        headers.append(WWW_AUTHENTICATE, line);
+    }
+    response
+}
+
+/// The answer when there is not even a challenge.
+pub(super) fn denial(denial: Denial) -> Response {
+    let detail = match denial {
+        Denial::Unpayable(reason) => {
+            let shown = match reason {
+                // The operator reads which; the client needs to know only that it cannot pay now.
+                Unready::Starting
+                | Unready::ChainSourceUnreachable
+                | Unready::NoChannel
+                | Unready::PeersOffline
+                | Unready::KeyMismatch
+                | Unready::Stopping => {
+                    "No invoice can be paid here at the moment. Nothing was charged; ask again later."
+                }
+                Unready::NoInboundCapacity => {
+                    "This amount cannot be received at the moment. Nothing was charged; ask again later."
+                }
+            };
+            tracing::debug!("No challenge: {reason}");
+            shown
+        }
+        Denial::NoRandomness => {
+            tracing::error!("No challenge: the operating system gives no randomness");
+            "No invoice can be made at the moment. Nothing was charged; ask again later."
+        }
+    };
+    let mut response = problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Cannot be paid now",
+        detail,
+    );
+    response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECS);
+    response
+}
+
+/// The answer to what is refused before anybody looks for a route.
+pub(super) fn refusal(refusal: &Refusal) -> Response {
+    match refusal {
+        Refusal::HeadersTooLarge => problem(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "Headers too large",
+            "The headers of a request may have 16 KiB in all.",
+        ),
+        Refusal::Host => problem(
+            StatusCode::BAD_REQUEST,
+            "Bad Host",
+            "A request names exactly one host in its `Host` header.",
+        ),
+        Refusal::NotForUs => problem(
+            StatusCode::NOT_IMPLEMENTED,
+            "Not implemented",
+            "CONNECT and TRACE are not served here.",
+        ),
+        Refusal::Path(error) => problem(
+            StatusCode::BAD_REQUEST,
+            "Bad path",
+            &sentence(&error.to_string()),
+        ),
+        Refusal::BodyTooLarge(max) => body_too_large(*max),
+        Refusal::Method(methods) => {
+            let mut response = problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Method not allowed",
+                "This path does not take this method.",
+            );
+            response.headers_mut().insert(ALLOW, list(methods));
+            response
+        }
+        Refusal::NoRoute => problem(StatusCode::NOT_FOUND, "Not found", "There is nothing here."),
+    }
+}
+
+/// The answer when a permitted request could not be served; its use went back to the holder.
+pub(super) fn failure(failure: &Failure, route: &str) -> Response {
+    match failure {
+        Failure::NotFound => problem(StatusCode::NOT_FOUND, "Not found", "There is nothing here."),
+        Failure::MethodNotAllowed => {
+            let mut response = problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Method not allowed",
+                "A file takes GET and HEAD only.",
+            );
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
+        }
+        Failure::BodyTooLarge(max) => body_too_large(*max),
+        Failure::BodyTooSlow => problem(
+            StatusCode::REQUEST_TIMEOUT,
+            "Request timeout",
+            "The request's body did not arrive in time.",
+        ),
+        Failure::UpstreamUnreachable(why) => {
+            tracing::warn!(
+                route.name = route,
+                "The upstream of {route} does not answer: {}",
+                chain(why.as_ref())
+            );
+            problem(
+                StatusCode::BAD_GATEWAY,
+                "Bad gateway",
+                "The server behind this one does not answer. The request was not counted; ask again later.",
+            )
+        }
+        Failure::UpstreamTimeout => {
+            tracing::warn!(route.name = route, "The upstream of {route} took too long");
+            problem(
+                StatusCode::GATEWAY_TIMEOUT,
+                "Gateway timeout",
+                "The server behind this one took too long. The request was not counted; ask again later.",
+            )
+        }
+        Failure::Unreadable(error) => {
+            tracing::error!(
+                route.name = route,
+                "Failed to read a file of {route}: {error}"
+            );
+            problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Internal error",
+                "The request was not counted.",
+            )
+        }
+    }
+}
+
+/// The answer to a fault of our own.
+pub(super) fn fault(fault: &LedgerError) -> Response {
+    tracing::error!("Failed to decide about a request: {}", chain(fault));
+    problem(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "Internal error",
+        "The request was not counted.",
+    )
+}
+
+/// The answer to a browser that asks whether it may ask.
+pub(super) fn preflight(methods: &[Method]) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    // `*` does not cover Authorization, so the headers are named.
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("Authorization, Content-Type, Accept-Payment"),
+    );
+    let allowed = if methods.is_empty() {
+        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+    } else {
+        list(methods)
+    };
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, allowed);
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}
+
+/// Lets scripts of other origins read what was paid for, and the challenge before it; an upstream's own word stands.
+pub(super) fn open_to_browsers(headers: &mut HeaderMap) {
+    headers
+        .entry(ACCESS_CONTROL_ALLOW_ORIGIN)
+        .or_insert(HeaderValue::from_static("*"));
+    headers
+        .entry(ACCESS_CONTROL_EXPOSE_HEADERS)
+        .or_insert(HeaderValue::from_static(
+            "WWW-Authenticate, Payment-Receipt, Retry-After",
+        ));
+}
+
+fn body_too_large(max: u64) -> Response {
+    let detail = format!("The body of a request may have {max} bytes.");
+    problem(StatusCode::PAYLOAD_TOO_LARGE, "Body too large", &detail)
+}
+
+fn problem(status: StatusCode, title: &'static str, detail: &str) -> Response {
+    json(
+        status,
+        &Problem {
+            r#type: "about:blank",
+            title,
+            status: status.as_u16(),
+            detail,
+        },
+    )
+}
+
+/// A problem body; whatever is refused now may be sold a moment later, so nothing of it is stored.
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let body =
+        serde_json::to_vec(body).expect("these types have no maps with other keys than strings");
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn list(methods: &[Method]) -> HeaderValue {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    HeaderValue::try_from(names.join(", ")).unwrap_or(HeaderValue::from_static("GET"))
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars
+        .next()
+        .map(|first| first.to_uppercase().to_string())
+        .unwrap_or_default();
+    format!("{first}{}.", chars.as_str())
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,146 @@
+//! The accept loop: hyper's own server, because `axum::serve` sets neither a header timeout nor a limit on sizes and
+//! connections.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+use tower::util::Oneshot;
+
+/// What hyper buffers of one connection. The headers' own limit is lower and answered by us, with a body that explains it.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Header lines of one request.
+const HEADERS_MAX: usize = 100;
+
+/// How long to wait before accepting again when the operating system is out of something.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The limits of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; more wait in the operating system's queue.
+    pub connections_max: usize,
+    /// How long a client may take to send its headers, also on a connection that it keeps open.
+    pub header_timeout: Duration,
+    /// How long requests in flight may take to finish once the program was told to stop.
+    pub grace: Duration,
+}
+
+/// A listener and what answers on it.
+#[derive(Debug)]
+pub struct Server {
+    /// What it is called in the log.
+    pub name: &'static str,
+    /// The listener.
+    pub listener: TcpListener,
+    /// What answers.
+    pub router: Router,
+    /// The limits.
+    pub limits: Limits,
+}
+
+impl Server {
+    /// Accepts until told to stop, then lets every request in flight finish, within the grace.
+    pub async fn run(self, tracker: TaskTracker, stop: CancellationToken) {
+        let Self {
+            name,
+            listener,
+            router,
+            limits,
+        } = self;
+        let connections = Arc::new(Semaphore::new(limits.connections_max));
+        let graceful = GracefulShutdown::new();
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .max_headers(HEADERS_MAX);
+        loop {
+            let slot = tokio::select! {
+                slot = Arc::clone(&connections).acquire_owned() => slot.expect("the semaphore is never closed"),
+                () = stop.cancelled() => break,
+            };
+            let (stream, peer) = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // Out of file descriptors, most likely: busy looping would not free one.
+                        tracing::warn!("Failed to accept a connection on the {name} listener: {error}");
+                        tokio::time::sleep_until(tokio::time::Instant::now() + ACCEPT_BACKOFF).await;
+                        continue;
+                    }
+                },
+                () = stop.cancelled() => break,
+            };
+            let connection = serve(&http, stream, peer, router.clone());
+            let connection = graceful.watch(connection);
+            tracker.spawn(async move {
+                // A client that breaks off is not worth a line above debug.
+                if let Err(error) = connection.await {
+                    tracing::debug!("A connection ended: {error}");
+                }
+                drop(slot);
+            });
+        }
+        drop(listener);
+        let in_flight = graceful.count();
+        if tokio::time::timeout(limits.grace, graceful.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "Gave up on requests in flight on the {name} listener after {:?} of grace",
+                limits.grace
+            );
+        } else if in_flight > 0 {
+            tracing::info!("Finished what was in flight on the {name} listener");
+        }
+    }
+}
+
+/// One connection's requests: each is told where it comes from and handed to the router.
+#[derive(Debug)]
+struct Answering {
+    router: Router,
+    peer: SocketAddr,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Answering {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Oneshot<Router, axum::extract::Request>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        self.router.clone().oneshot(request.map(Body::new))
+    }
+}
+
+fn serve(
+    http: &http1::Builder,
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+) -> http1::Connection<TokioIo<TcpStream>, Answering> {
+    // Without it a small answer waits for the client's delayed acknowledgement: 40 ms.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!("Failed to set TCP_NODELAY: {error}");
+    }
+    http.serve_connection(TokioIo::new(stream), Answering { router, peer })
+}

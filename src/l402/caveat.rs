@@ -1,0 +1,356 @@
+//! Caveats: `condition=value` restrictions inside a token, and what satisfies each of them.
+//!
+//! All occurrences of a condition that is ours are walked in order: each must be at least as strict as the one before,
+//! and the last is held against the request. Conditions that are ours fail closed when they are not understood;
+//! conditions that are not ours are skipped, because holders add caveats for other programs.
+
+use std::net::IpAddr;
+
+use super::credential::decode_preimage;
+
+/// What a request is, as far as caveats speak of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The service that the request's route belongs to.
+    pub service: &'a str,
+    /// The route's price class: a token of a lower one does not open it.
+    pub tier: u32,
+    /// What the request costs, in msat.
+    pub price_msat: u64,
+    /// The normalised path.
+    pub path: &'a str,
+    /// The method.
+    pub method: &'a str,
+    /// The client's address, where it is known.
+    pub client: Option<IpAddr>,
+    /// Unix time in seconds.
+    pub now_secs: u64,
+}
+
+/// A caveat that keeps a token from opening a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsatisfied {
+    /// No `services` caveat, or none that lists this service with this price class.
+    Service,
+    /// The time of validity is over.
+    Expired,
+    /// A later caveat asks for more than an earlier one gave.
+    Widened,
+    /// A condition of ours whose value is not understood or not supported.
+    NotUnderstood,
+    /// Path, method, client address or price are outside what the token was narrowed to.
+    OutsideScope,
+}
+
+/// What the caveats of a token allow, once all of them are satisfied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// Requests that may be served on this token id in all; `None` for any number.
+    pub requests_max: Option<u64>,
+    /// When the token stops being good, Unix seconds.
+    pub valid_until_secs: Option<u64>,
+    /// A preimage that stands inside the token.
+    pub preimage: Option<[u8; 32]>,
+}
+
+/// Holds every caveat against the request.
+pub fn satisfy<'a>(
+    caveats: impl Iterator<Item = &'a [u8]>,
+    subject: &Subject<'_>,
+) -> Result<Allowance, Unsatisfied> {
+    let mut allowance = Allowance::default();
+    let mut services: Option<&str> = None;
+    for caveat in caveats {
+        // What is not text, or no condition, is not ours.
+        let Some((condition, value)) = std::str::from_utf8(caveat)
+            .ok()
+            .and_then(|text| text.split_once('='))
+        else {
+            continue;
+        };
+        if condition == "services" {
+            if services.is_some_and(|before| !is_narrower_list(value, before)) {
+                return Err(Unsatisfied::Widened);
+            }
+            services = Some(value);
+        } else if condition == "preimage" {
+            let preimage = decode_preimage(value.as_bytes()).ok_or(Unsatisfied::NotUnderstood)?;
+            if allowance.preimage.is_some_and(|before| before != preimage) {
+                return Err(Unsatisfied::Widened);
+            }
+            allowance.preimage = Some(preimage);
+        } else if let Some(condition) = condition
+            .strip_prefix(subject.service)
+            .and_then(|rest| rest.strip_prefix('_'))
+        {
+            satisfy_own(condition, value, subject, &mut allowance)?;
+        }
+    }
+    if tier_of(services.ok_or(Unsatisfied::Service)?, subject.service)
+        .is_none_or(|tier| tier < subject.tier)
+    {
+        return Err(Unsatisfied::Service);
+    }
+    if allowance
+        .valid_until_secs
+        .is_some_and(|until| subject.now_secs >= until)
+    {
+        return Err(Unsatisfied::Expired);
+    }
+    Ok(allowance)
+}
+
+/// One condition of the form `<service>_<condition>`. Scopes (path, method, client, price) must each hold, which makes
+/// every further one narrower; limits are compared with the one before.
+fn satisfy_own(
+    condition: &str,
+    value: &str,
+    subject: &Subject<'_>,
+    allowance: &mut Allowance,
+) -> Result<(), Unsatisfied> {
+    match condition {
+        "valid_until" => narrow(&mut allowance.valid_until_secs, value),
+        "requests" => narrow(&mut allowance.requests_max, value),
+        "price_msat" => in_scope(subject.price_msat <= decimal(value)?),
+        "path" => in_scope(
+            value
+                .strip_suffix('*')
+                .map_or(value == subject.path, |start| {
+                    subject.path.starts_with(start)
+                }),
+        ),
+        "method" => in_scope(value.split(',').any(|method| method == subject.method)),
+        "ip" => in_scope(is_in_network(subject.client, value).ok_or(Unsatisfied::NotUnderstood)?),
+        // No route asks for a capability, so any list of them opens it.
+        "capabilities" => Ok(()),
+        // Ours, and not metered yet: a holder who limits bytes or seconds must not be given them without a limit.
+        "bytes" | "seconds" => Err(Unsatisfied::NotUnderstood),
+        _ => Ok(()),
+    }
+}
+
+/// Replaces a limit by a stricter or equal one.
+fn narrow(limit: &mut Option<u64>, value: &str) -> Result<(), Unsatisfied> {
+    let value = decimal(value)?;
+    if limit.is_some_and(|before| value > before) {
+        return Err(Unsatisfied::Widened);
+    }
+    *limit = Some(value);
+    Ok(())
+}
+
+fn in_scope(holds: bool) -> Result<(), Unsatisfied> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Unsatisfied::OutsideScope)
+    }
+}
+
+/// Digits only: `u64::from_str` would take a plus sign too.
+fn decimal(value: &str) -> Result<u64, Unsatisfied> {
+    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Unsatisfied::NotUnderstood);
+    }
+    value.parse().map_err(|_| Unsatisfied::NotUnderstood)
+}
+
+/// The price class that a `services` value gives to this service.
+fn tier_of(services: &str, service: &str) -> Option<u32> {
+    services.split(',').find_map(|entry| {
+        let (name, tier) = entry.split_once(':')?;
+        (name == service).then(|| tier.parse().ok())?
+    })
+}
+
+/// Whether every service of `later` stands in `before` with the same price class or a higher one.
+fn is_narrower_list(later: &str, before: &str) -> bool {
+    later.split(',').all(|entry| {
+        let Some((name, tier)) = entry.split_once(':') else {
+            return false;
+        };
+        let Ok(tier) = tier.parse::<u32>() else {
+            return false;
+        };
+        tier_of(before, name).is_some_and(|allowed| tier <= allowed)
+    })
+}
+
+/// Whether the address is inside `address/length` (or is the address); `None` if that is no network.
+fn is_in_network(client: Option<IpAddr>, network: &str) -> Option<bool> {
+    let (address, length) = match network.split_once('/') {
+        Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
+        None => (network, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let (network_bits, width) = bits(address);
+    let length = length.unwrap_or(width);
+    if length > width {
+        return None;
+    }
+    let Some((client_bits, client_width)) = client.map(|client| bits(client.to_canonical())) else {
+        return Some(false);
+    };
+    let shift = width - length;
+    let differing = (network_bits ^ client_bits).checked_shr(shift).unwrap_or(0);
+    Some(client_width == width && differing == 0)
+}
+
+/// An address as a number, and how many bits it has.
+fn bits(address: IpAddr) -> (u128, u32) {
+    match address {
+        IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32),
+        IpAddr::V6(v6) => (v6.to_bits(), 128),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUBJECT: Subject<'static> = Subject {
+        service: "chain",
+        tier: 0,
+        price_msat: 10_000,
+        path: "/chain/blocks",
+        method: "GET",
+        client: Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7))),
+        now_secs: 1_000,
+    };
+
+    fn check(caveats: &[&str]) -> Result<Allowance, Unsatisfied> {
+        satisfy(caveats.iter().map(|caveat| caveat.as_bytes()), &SUBJECT)
+    }
+
+    #[test]
+    fn a_token_opens_only_the_services_it_lists() {
+        assert!(check(&["services=chain:0"]).is_ok());
+        assert!(check(&["services=other:0,chain:3"]).is_ok());
+        for caveats in [
+            &[][..],
+            &["services=other:0"],
+            &["services="],
+            &["services=chain"],
+            &["services=chain:"],
+            &["services=chain:x"],
+            &["services=chains:0"],
+        ] {
+            assert_eq!(check(caveats), Err(Unsatisfied::Service), "{caveats:?}");
+        }
+    }
+
+    #[test]
+    fn a_cheap_price_class_does_not_open_a_dear_one() {
+        let dear = Subject { tier: 2, ..SUBJECT };
+        let check = |caveat: &str| satisfy(std::iter::once(caveat.as_bytes()), &dear);
+        assert_eq!(check("services=chain:1"), Err(Unsatisfied::Service));
+        assert!(check("services=chain:2").is_ok());
+    }
+
+    #[test]
+    fn later_caveats_only_narrow() {
+        let services = "services=chain:0,other:1";
+        assert!(check(&[services, "services=chain:0"]).is_ok());
+        for wider in [
+            "services=chain:1",
+            "services=chain:0,third:0",
+            "services=chain",
+        ] {
+            assert_eq!(
+                check(&[services, wider]),
+                Err(Unsatisfied::Widened),
+                "{wider}"
+            );
+        }
+        let allowance = check(&[services, "chain_requests=5", "chain_requests=2"]).unwrap();
+        assert_eq!(allowance.requests_max, Some(2));
+        assert_eq!(
+            check(&[services, "chain_requests=5", "chain_requests=6"]),
+            Err(Unsatisfied::Widened)
+        );
+        assert_eq!(
+            check(&[services, "chain_valid_until=2000", "chain_valid_until=2001"]),
+            Err(Unsatisfied::Widened)
+        );
+    }
+
+    #[test]
+    fn a_token_is_good_until_its_second_and_not_in_it() {
+        assert!(check(&["services=chain:0", "chain_valid_until=1001"]).is_ok());
+        assert_eq!(
+            check(&["services=chain:0", "chain_valid_until=1000"]),
+            Err(Unsatisfied::Expired)
+        );
+    }
+
+    #[test]
+    fn a_holder_narrows_to_a_path_a_method_a_network_a_price() {
+        let with = |caveat| check(&["services=chain:0", caveat]);
+        for good in [
+            "chain_path=/chain/*",
+            "chain_path=/chain/blocks",
+            "chain_method=HEAD,GET",
+            "chain_ip=192.0.2.0/24",
+            "chain_ip=192.0.2.7",
+            "chain_ip=0.0.0.0/0",
+            "chain_price_msat=10000",
+            "chain_capabilities=",
+        ] {
+            assert!(with(good).is_ok(), "{good}");
+        }
+        for outside in [
+            "chain_path=/chain/tx*",
+            "chain_path=/chain",
+            "chain_method=POST",
+            "chain_method=get",
+            "chain_ip=192.0.3.0/24",
+            "chain_ip=::/0",
+            "chain_price_msat=9999",
+        ] {
+            assert_eq!(with(outside), Err(Unsatisfied::OutsideScope), "{outside}");
+        }
+        let twice = check(&[
+            "services=chain:0",
+            "chain_path=/chain/tx*",
+            "chain_path=/chain/*",
+        ]);
+        assert_eq!(twice, Err(Unsatisfied::OutsideScope));
+    }
+
+    #[test]
+    fn conditions_of_ours_that_are_not_understood_fail_closed() {
+        for caveat in [
+            "chain_requests=",
+            "chain_requests=+1",
+            "chain_requests=-1",
+            "chain_requests=many",
+            "chain_requests=99999999999999999999",
+            "chain_valid_until=soon",
+            "chain_ip=nowhere",
+            "chain_ip=192.0.2.0/33",
+            "chain_bytes=5",
+            "chain_seconds=5",
+            "preimage=00",
+        ] {
+            assert_eq!(
+                check(&["services=chain:0", caveat]),
+                Err(Unsatisfied::NotUnderstood),
+                "{caveat}"
+            );
+        }
+    }
+
+    #[test]
+    fn conditions_of_others_are_skipped() {
+        for caveat in [
+            "mood=sunny",
+            "other_valid_until=1",
+            "no condition at all",
+            "chain_mood=sunny",
+        ] {
+            assert!(check(&["services=chain:0", caveat]).is_ok(), "{caveat}");
+        }
+        let bytes = [&b"services=chain:0"[..], &[0xff, 0xfe]];
+        assert!(satisfy(bytes.into_iter(), &SUBJECT).is_ok());
+    }
+}

@@ -1,0 +1,181 @@
+//! A credential as it is presented: token and preimage, in every spelling that deployed clients use.
+
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+
+use super::macaroon::MACAROON_BYTES_MAX;
+
+/// Copies of one token in a single credential; clients send one, the specification allows a list.
+const MACAROONS_MAX: usize = 4;
+
+/// Credentials looked at in one request; clients send one. The headers' own size limit holds besides.
+pub const CREDENTIALS_MAX: usize = 8;
+
+/// Where gRPC clients put the hex of a macaroon.
+pub const MACAROON_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("macaroon"),
+    HeaderName::from_static("grpc-metadata-macaroon"),
+    HeaderName::from_static("token"),
+];
+
+/// Standard alphabet, padding as it comes.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Token and preimage as presented; nothing in it has been verified.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The tokens' bytes; each of them has to verify.
+    pub macaroons: Vec<Vec<u8>>,
+    /// The preimage after the colon, if there is one; it may also stand in a caveat.
+    pub preimage: Option<[u8; 32]>,
+}
+
+/// Both halves are secrets.
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+impl Credential {
+    /// Reads what follows the scheme: `<base64 macaroon>[,<base64 macaroon>…][:<64 hex preimage>]`.
+    fn read(text: &str) -> Option<Self> {
+        let (tokens, preimage) = match text.trim().split_once(':') {
+            Some((tokens, preimage)) => {
+                (tokens, Some(decode_preimage(preimage.trim().as_bytes())?))
+            }
+            None => (text.trim(), None),
+        };
+        let mut macaroons = Vec::with_capacity(1);
+        for token in tokens.split(',') {
+            if macaroons.len() == MACAROONS_MAX {
+                return None;
+            }
+            macaroons.push(decode_base64(token.trim().as_bytes())?);
+        }
+        Some(Self {
+            macaroons,
+            preimage,
+        })
+    }
+}
+
+/// What the headers of a request present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presented {
+    /// No header speaks of L402.
+    Nothing,
+    /// Something was presented, and none of it can be read.
+    Unreadable,
+    /// These could be read, in the order of their headers; one good one is enough.
+    Credentials(Vec<Credential>),
+}
+
+/// Looks through a request's headers for credentials.
+pub fn presented(headers: &HeaderMap) -> Presented {
+    let mut found = Vec::new();
+    let mut unreadable = false;
+    for value in headers.get_all(AUTHORIZATION) {
+        let Some(text) = l402_value(value.as_bytes()) else {
+            continue;
+        };
+        match std::str::from_utf8(text).ok().and_then(Credential::read) {
+            Some(credential) if found.len() < CREDENTIALS_MAX => found.push(credential),
+            _ => unreadable = true,
+        }
+    }
+    for name in &MACAROON_HEADERS {
+        for value in headers.get_all(name) {
+            match hex::decode(value.as_bytes()) {
+                Ok(bytes) if bytes.len() <= MACAROON_BYTES_MAX && found.len() < CREDENTIALS_MAX => {
+                    found.push(Credential {
+                        macaroons: vec![bytes],
+                        preimage: None,
+                    });
+                }
+                // `token` is a name that others use too: what is no hex there is not meant for us.
+                _ => unreadable |= *name != MACAROON_HEADERS[2],
+            }
+        }
+    }
+    match (found.is_empty(), unreadable) {
+        (true, false) => Presented::Nothing,
+        (true, true) => Presented::Unreadable,
+        (false, _) => Presented::Credentials(found),
+    }
+}
+
+/// Takes everything out of these headers that could be a credential of ours, so that no upstream ever sees one.
+pub fn strip(headers: &mut HeaderMap) {
+    if let http::header::Entry::Occupied(entry) = headers.entry(AUTHORIZATION) {
+        let (name, values) = entry.remove_entry_mult();
+        let others: Vec<_> = values
+            .filter(|value| l402_value(value.as_bytes()).is_none())
+            .collect();
+        for value in others {
+            headers.append(name.clone(), value);
+        }
+    }
+    let [macaroon, grpc_macaroon, token] = &MACAROON_HEADERS;
+    headers.remove(macaroon);
+    headers.remove(grpc_macaroon);
+    // `token` belongs to the upstream unless it holds a macaroon: version byte 2, in hex.
+    if let http::header::Entry::Occupied(entry) = headers.entry(token) {
+        let (name, values) = entry.remove_entry_mult();
+        let others: Vec<_> = values
+            .filter(|value| !value.as_bytes().starts_with(b"02"))
+            .collect();
+        for value in others {
+            headers.append(name.clone(), value);
+        }
+    }
+}
+
+/// What follows the scheme, if the scheme is `L402` or its older name `LSAT`.
+fn l402_value(value: &[u8]) -> Option<&[u8]> {
+    let value = value.trim_ascii_start();
+    let (scheme, rest) = value.split_at_checked(4)?;
+    let ours = scheme.eq_ignore_ascii_case(b"L402") || scheme.eq_ignore_ascii_case(b"LSAT");
+    // A scheme that only begins like ours is somebody else's.
+    (ours
+        && rest
+            .first()
+            .is_none_or(|byte| !byte.is_ascii_alphanumeric()))
+    .then(|| rest.trim_ascii())
+}
+
+/// Standard or URL-safe base64, padded or not; `None` if it is neither, empty, or longer than a token may be.
+pub(super) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    if text.is_empty() || text.len() > MACAROON_BYTES_MAX.div_ceil(3) * 4 {
+        return None;
+    }
+    if text.iter().any(|byte| matches!(byte, b'-' | b'_')) {
+        let standard: Vec<u8> = text
+            .iter()
+            .map(|byte| match byte {
+                b'-' => b'+',
+                b'_' => b'/',
+                other => *other,
+            })
+            .collect();
+        return LENIENT.decode(standard).ok();
+    }
+    LENIENT.decode(text).ok()
+}
+
+/// Standard base64 with padding, as it stands in a challenge.
+pub fn encode_base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// 64 hex digits in any case.
+pub(super) fn decode_preimage(text: &[u8]) -> Option<[u8; 32]> {
+    let mut preimage = [0; 32];
+    hex::decode_to_slice(text, &mut preimage).ok()?;
+    Some(preimage)
+}

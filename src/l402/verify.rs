@@ -1,0 +1,148 @@
+//! Verification of a credential: an HMAC chain, one SHA-256, and the caveats. Pure arithmetic.
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::caveat::{Allowance, Subject, Unsatisfied, satisfy};
+use super::credential::Credential;
+use super::identifier::Identifier;
+use super::macaroon::{FormatError, Parsed};
+use super::root_key::RootKeys;
+
+/// A credential that is good for the request it was held against, as far as arithmetic can tell: how often it was used
+/// already, and whether it was revoked, stands in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Which payment and which token.
+    pub identifier: Identifier,
+    /// What the token's caveats allow.
+    pub allowance: Allowance,
+}
+
+/// Why a credential opens nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The token is not in the form that we write.
+    #[error("the token cannot be read")]
+    Unreadable,
+    /// A caveat in it wants a discharge from a third party.
+    #[error("the token has a third-party caveat")]
+    ThirdPartyCaveat,
+    /// It was minted under a master key that is not, or no longer, in force; or by another server.
+    #[error("the token's key is not in force here")]
+    UnknownEpoch,
+    /// The signature does not fit: forged, or minted by another server.
+    #[error("the token's signature is wrong")]
+    WrongSignature,
+    /// Neither after the colon nor in a caveat.
+    #[error("there is no preimage")]
+    NoPreimage,
+    /// The preimage is not the one of the token's payment.
+    #[error("the preimage is not the one of the token's invoice")]
+    WrongPreimage,
+    /// Several tokens, and not all for the same payment.
+    #[error("the tokens belong to different payments")]
+    MixedTokens,
+    /// For another service, or for a cheaper class of it.
+    #[error("the token is for another service")]
+    OtherService,
+    /// Its time is over.
+    #[error("the token's time is over")]
+    Expired,
+    /// Somebody tried to get more out of it than was sold.
+    #[error("a caveat asks for more than an earlier one gave")]
+    Widened,
+    /// A caveat that we have to hold and do not understand.
+    #[error("a caveat is not understood")]
+    CaveatNotUnderstood,
+    /// Its holder narrowed it to something else.
+    #[error("the token was narrowed to other requests")]
+    OutsideScope,
+}
+
+/// Verifies every token of a credential against this request. Signatures come first, so that nothing about a token is
+/// told to somebody who cannot hold one.
+pub fn verify(
+    keys: &RootKeys,
+    credential: &Credential,
+    subject: &Subject<'_>,
+) -> Result<Verified, Refusal> {
+    let mut all: Option<Verified> = None;
+    for macaroon in &credential.macaroons {
+        let one = verify_one(keys, macaroon, credential.preimage.as_ref(), subject)?;
+        all = Some(match all {
+            None => one,
+            Some(first) if first.identifier == one.identifier => stricter(first, one),
+            Some(_) => return Err(Refusal::MixedTokens),
+        });
+    }
+    all.ok_or(Refusal::Unreadable)
+}
+
+fn verify_one(
+    keys: &RootKeys,
+    macaroon: &[u8],
+    preimage: Option<&[u8; 32]>,
+    subject: &Subject<'_>,
+) -> Result<Verified, Refusal> {
+    let token = Parsed::read(macaroon)?;
+    let identifier = Identifier::from_bytes(token.identifier).ok_or(Refusal::Unreadable)?;
+    let root_key = keys
+        .root_key(token.identifier)
+        .ok_or(Refusal::UnknownEpoch)?;
+    if !bool::from(token.expected_signature(&root_key).ct_eq(token.signature)) {
+        return Err(Refusal::WrongSignature);
+    }
+    let allowance = satisfy(token.caveats(), subject)?;
+    let known = preimage
+        .or(allowance.preimage.as_ref())
+        .ok_or(Refusal::NoPreimage)?;
+    let is_preimage =
+        |preimage: &[u8; 32]| bool::from(Sha256::digest(preimage).ct_eq(&identifier.payment_hash));
+    if !is_preimage(known) || !allowance.preimage.as_ref().is_none_or(is_preimage) {
+        return Err(Refusal::WrongPreimage);
+    }
+    Ok(Verified {
+        identifier,
+        allowance,
+    })
+}
+
+/// Of two copies of one token, the stricter limits.
+fn stricter(first: Verified, second: Verified) -> Verified {
+    let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+    Verified {
+        identifier: first.identifier,
+        allowance: Allowance {
+            requests_max: least(first.allowance.requests_max, second.allowance.requests_max),
+            valid_until_secs: least(
+                first.allowance.valid_until_secs,
+                second.allowance.valid_until_secs,
+            ),
+            preimage: first.allowance.preimage,
+        },
+    }
+}
+
+impl From<FormatError> for Refusal {
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::ThirdPartyCaveat => Self::ThirdPartyCaveat,
+            FormatError::NotVersion2 | FormatError::TooLong | FormatError::UnknownIdentifier => {
+                Self::Unreadable
+            }
+        }
+    }
+}
+
+impl From<Unsatisfied> for Refusal {
+    fn from(unsatisfied: Unsatisfied) -> Self {
+        match unsatisfied {
+            Unsatisfied::Service => Self::OtherService,
+            Unsatisfied::Expired => Self::Expired,
+            Unsatisfied::Widened => Self::Widened,
+            Unsatisfied::NotUnderstood => Self::CaveatNotUnderstood,
+            Unsatisfied::OutsideScope => Self::OutsideScope,
+        }
+    }
+}

@@ -1,0 +1,587 @@
+//! The account of what was sold: challenges made, payments settled, tokens used. Keyed by payment hash, which is where the
+//! HTTP side and the Lightning side meet.
+//!
+//! Two promises. A settlement is on the disk twice (journal and store) before it is acknowledged to the node, and telling
+//! it again changes nothing. And a request that was not paid for writes nothing that anybody waits for.
+
+pub mod challenges;
+mod journal;
+pub mod record;
+pub mod usage;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use challenges::Challenge;
+pub use usage::Reservation;
+
+use crate::clock::Clock;
+use crate::l402::Verified;
+use crate::store::{Store, StoreError, Together, Tree};
+
+use challenges::Challenges;
+use journal::{Journal, Line, Replay};
+use record::{ChallengeRecord, ClosureRecord, SaleRecord, TokenRecord, Totals};
+use usage::{Usage, Usages};
+
+/// A challenge is written behind once it has stood this long: under a flood it is pushed out before.
+const WRITE_AFTER_MS: u64 = 2_000;
+
+/// Challenges written in one go, once a second: 500 of some 200 bytes are 100 KB/s at the most, whatever comes in.
+const CHALLENGES_PER_WRITE: usize = 500;
+
+/// A count that nobody has used for this long is read from the store again when it is.
+const IDLE_MS: u64 = 60_000;
+
+/// The longest page of sales.
+pub const SALES_PAGE_MAX: usize = 500;
+
+/// Where the one record of [`Totals`] stands.
+const TOTALS_KEY: &[u8] = b"sales";
+
+/// What the ledger needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder of store, journal and dump.
+    pub folder: PathBuf,
+    /// How many unpaid challenges are remembered at most.
+    pub challenges_max: usize,
+}
+
+/// What went wrong with the account. All of these end the program: what is not on the disk must not be acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The store.
+    #[error("failed to use the ledger's store")]
+    Store(#[from] StoreError),
+    /// The journal or a dump.
+    #[error("failed to use the ledger's journal")]
+    Journal(#[from] io::Error),
+}
+
+/// A payment that the node received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// Its hash.
+    pub payment_hash: [u8; 32],
+    /// What arrived, in msat.
+    pub amount_msat: u64,
+}
+
+/// What a settlement was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// A sale, now on the disk.
+    New(SaleRecord),
+    /// A sale that was in the books already: the event was told again.
+    Known,
+    /// Another payment of an invoice that was paid before.
+    Surplus(SaleRecord),
+}
+
+/// A page of sales, the newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SalesPage {
+    /// The sales.
+    pub sales: Vec<SaleRecord>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<Vec<u8>>,
+}
+
+/// The account.
+#[derive(Debug)]
+pub struct Ledger {
+    /// The database.
+    store: Store,
+    /// Its trees.
+    trees: Trees,
+    /// Challenges that may still be paid.
+    challenges: Challenges,
+    /// Counts of the tokens in use.
+    usages: Usages,
+    /// Held by whoever changes a sale, journal line included. Its holders wait for the disk: never on a request's way.
+    books: Mutex<Books>,
+    /// Where the time comes from.
+    clock: Clock,
+    /// Names this run of the program in the sales that it challenged and settled.
+    run: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Trees {
+    challenges: Tree<ChallengeRecord>,
+    sales: Tree<SaleRecord>,
+    sales_by_time: Tree<()>,
+    tokens: Tree<TokenRecord>,
+    closures: Tree<ClosureRecord>,
+    totals: Tree<Totals>,
+}
+
+#[derive(Debug)]
+struct Books {
+    journal: Journal,
+    totals: Totals,
+    /// A write failed: what is on the disk is not known, so nothing more is written.
+    is_poisoned: bool,
+}
+
+impl Ledger {
+    /// Opens the account: the journal is read back and compared with the store; a store that sled calls corrupt is set
+    /// aside, whole, and rebuilt from the newest dump and the journal.
+    pub fn open(config: &Config, clock: Clock) -> Result<Self, LedgerError> {
+        std::fs::create_dir_all(&config.folder)?;
+        let (journal, replay) = Journal::open(&config.folder)?;
+        let store_path = config.folder.join("store");
+        let (store, trees, stored) = match open_store(&store_path, &replay) {
+            Ok(opened) => opened,
+            Err(StoreError::Corrupt(why)) => {
+                let aside = Store::set_aside(&store_path, clock.unix_secs())?;
+                tracing::error!(
+                    store.aside = %aside.display(),
+                    "The ledger's store is damaged ({why}). It is kept as {}, and rebuilt from dump and journal", aside.display()
+                );
+                let mut everything = journal.read_dump()?;
+                everything.lines.extend(replay.lines.iter().cloned());
+                everything.damaged += replay.damaged;
+                open_store(&store_path, &everything)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if replay.damaged > 0 {
+            tracing::error!(
+                "{} damaged lines in the ledger's journal were passed over",
+                replay.damaged
+            );
+        }
+        let totals = trees.totals.get(TOTALS_KEY)?.unwrap_or_default();
+        Ok(Self {
+            challenges: Challenges::new(config.challenges_max, stored),
+            usages: Usages::default(),
+            books: Mutex::new(Books {
+                journal,
+                totals,
+                is_poisoned: false,
+            }),
+            run: clock.unix_ms().max(1),
+            store,
+            trees,
+            clock,
+        })
+    }
+
+    fn books(&self) -> Result<MutexGuard<'_, Books>, LedgerError> {
+        // A panic while the books were held leaves them in an unknown state, like a failed write.
+        let books = self.books.lock().unwrap_or_else(|poisoned| {
+            let mut books = PoisonError::into_inner(poisoned);
+            books.is_poisoned = true;
+            books
+        });
+        if books.is_poisoned {
+            Err(StoreError::Poisoned.into())
+        } else {
+            Ok(books)
+        }
+    }
+
+    /// Does something to the books; if it fails, nothing is ever written to them again.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Books) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let mut books = self.books()?;
+        let changed = change(&mut books);
+        books.is_poisoned = changed.is_err();
+        changed
+    }
+
+    /// Remembers a challenge, in memory.
+    pub fn challenge(&self, challenge: Challenge) {
+        self.challenges.keep(challenge);
+    }
+
+    /// How many challenges are remembered.
+    pub fn challenge_count(&self) -> usize {
+        self.challenges.len()
+    }
+
+    /// Enters a payment that the node received. On return it would survive a power cut, and only then may the event be
+    /// acknowledged. Blocks on the disk.
+    pub fn settle(&self, payment: Payment) -> Result<Settlement, LedgerError> {
+        self.change(|books| match self.trees.sales.get(&payment.payment_hash)? {
+            None => self.settle_first(books, payment),
+            Some(sale) if sale.run == self.run => self.settle_again(books, payment, sale),
+            Some(_) => Ok(Settlement::Known),
+        })
+    }
+
+    fn settle_first(&self, books: &mut Books, payment: Payment) -> Result<Settlement, LedgerError> {
+        let challenge = self.challenges.find(&payment.payment_hash);
+        // The token may have been used before the node told us: the preimage alone proves the payment.
+        let token = self
+            .trees
+            .tokens
+            .with_prefix(&payment.payment_hash)
+            .next()
+            .transpose()?
+            .map(|(_, token)| token);
+        let mut sale = SaleRecord {
+            payment_hash: payment.payment_hash,
+            amount_msat: payment.amount_msat,
+            settled_ms: self.clock.unix_ms(),
+            ..SaleRecord::default()
+        };
+        if let Some((challenge, is_of_this_run)) = challenge {
+            sale.price_msat = Some(challenge.price_msat);
+            sale.service = Some(challenge.service.to_string());
+            sale.route = Some(challenge.route.to_string());
+            sale.token_id = Some(challenge.token_id);
+            sale.challenged_ms = Some(challenge.challenged_ms);
+            sale.run = if is_of_this_run { self.run } else { 0 };
+        }
+        if let Some(token) = token {
+            redeem(&mut sale, &token);
+        }
+        books.totals.count += 1;
+        books.totals.amount_msat += payment.amount_msat;
+        self.write_sale(books, &sale)?;
+        Ok(Settlement::New(sale))
+    }
+
+    fn settle_again(
+        &self,
+        books: &mut Books,
+        payment: Payment,
+        mut sale: SaleRecord,
+    ) -> Result<Settlement, LedgerError> {
+        sale.surplus_msat += payment.amount_msat;
+        books.totals.amount_msat += payment.amount_msat;
+        self.write_sale(books, &sale)?;
+        Ok(Settlement::Surplus(sale))
+    }
+
+    /// Journal first: of the two it is the one that cannot be damaged beyond its last line.
+    fn write_sale(&self, books: &mut Books, sale: &SaleRecord) -> Result<(), LedgerError> {
+        books.journal.append([&Line::Sale(sale.clone())])?;
+        books.journal.sync()?;
+        put_sale(&self.store, &self.trees, sale, &books.totals)?;
+        self.store.flush_blocking()?;
+        Ok(())
+    }
+
+    /// Reserves one request on this token. `None` if its grant is used up. Reads the store at a token's first use only.
+    pub async fn reserve(
+        &self,
+        verified: &Verified,
+        service: &str,
+    ) -> Result<Option<Reservation>, LedgerError> {
+        let token_id = verified.identifier.token_id;
+        let usage = match self.usages.find(&token_id) {
+            Some(usage) => usage,
+            None => {
+                let usage = self.load_usage(verified, service).await?;
+                self.usages.find_or_keep(token_id, usage)
+            }
+        };
+        Ok(Reservation::reserve(
+            &usage,
+            verified.allowance.requests_max,
+            &self.clock,
+        ))
+    }
+
+    async fn load_usage(&self, verified: &Verified, service: &str) -> Result<Usage, LedgerError> {
+        let payment_hash = verified.identifier.payment_hash;
+        let token_id = verified.identifier.token_id;
+        let tokens = self.trees.tokens.clone();
+        let load = move || tokens.get(&TokenRecord::key(&payment_hash, &token_id.0));
+        let stored = tokio::task::spawn_blocking(load)
+            .await
+            .expect("reading a record does not panic")?;
+        let now_ms = self.clock.unix_ms();
+        let token = stored.unwrap_or_else(|| TokenRecord {
+            payment_hash,
+            token_id: token_id.0,
+            service: service.to_owned(),
+            issued_ms: self
+                .challenges
+                .find(&payment_hash)
+                .map(|(challenge, _)| challenge.challenged_ms),
+            first_used_ms: now_ms,
+            last_used_ms: now_ms,
+            requests: 0,
+            valid_until_secs: verified.allowance.valid_until_secs,
+        });
+        Ok(Usage::new(token, false))
+    }
+
+    /// Enters a closed channel. Blocks on the disk.
+    pub fn record_closure(&self, closure: &ClosureRecord) -> Result<(), LedgerError> {
+        self.change(|books| {
+            books.journal.append([&Line::Closure(closure.clone())])?;
+            books.journal.sync()?;
+            put_closure(&self.trees, closure)?;
+            self.store.flush_blocking()?;
+            Ok(())
+        })
+    }
+
+    /// Channels that are no more, the newest first, at most this many.
+    pub fn closures(&self, max: usize) -> Result<Vec<ClosureRecord>, LedgerError> {
+        let newest = self.trees.closures.iter().rev().take(max);
+        Ok(newest
+            .map(|entry| entry.map(|(_, closure)| closure))
+            .collect::<Result<_, _>>()?)
+    }
+
+    /// Number and sum of the sales.
+    pub fn totals(&self) -> Totals {
+        self.books
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .totals
+    }
+
+    /// The newest sales before `before` (or of all), at most `max` and at most [`SALES_PAGE_MAX`].
+    pub fn sales(&self, before: Option<&[u8]>, max: usize) -> Result<SalesPage, LedgerError> {
+        let mut page = SalesPage::default();
+        for key in self
+            .trees
+            .sales_by_time
+            .keys_before(before)
+            .take(max.clamp(1, SALES_PAGE_MAX))
+        {
+            let key = key?;
+            if let Some(sale) = self.trees.sales.get(key.get(8..).unwrap_or_default())? {
+                page.sales.push(sale);
+            }
+            page.next = Some(key);
+        }
+        if let Some(last) = page.next.take() {
+            page.next = self
+                .trees
+                .sales_by_time
+                .keys_before(Some(&last))
+                .next()
+                .transpose()?
+                .map(|_| last);
+        }
+        Ok(page)
+    }
+
+    /// The sale of this payment.
+    pub fn sale(&self, payment_hash: &[u8; 32]) -> Result<Option<SaleRecord>, LedgerError> {
+        Ok(self.trees.sales.get(payment_hash)?)
+    }
+
+    /// Writes behind what nobody waits for; called about once a second. Blocks on the disk.
+    pub fn write_behind(&self) -> Result<(), LedgerError> {
+        let now_ms = self.clock.unix_ms();
+        self.write_challenges(now_ms.saturating_sub(WRITE_AFTER_MS), CHALLENGES_PER_WRITE)?;
+        self.write_tokens()?;
+        // Only now: what was taken from the counts is in the store.
+        self.usages.forget_idle(now_ms.saturating_sub(IDLE_MS));
+        self.fold_if_long()
+    }
+
+    /// Writes everything and waits for the disk. The last call before the end.
+    pub fn close(&self) -> Result<(), LedgerError> {
+        self.write_challenges(u64::MAX, usize::MAX)?;
+        self.write_tokens()?;
+        self.change(|books| {
+            books.journal.sync()?;
+            Ok(self.store.flush_blocking()?)
+        })
+    }
+
+    fn write_challenges(&self, made_before_ms: u64, max: usize) -> Result<(), LedgerError> {
+        let behind = self
+            .challenges
+            .write_behind(self.clock.unix_ms(), made_before_ms, max);
+        self.change(|_| {
+            self.trees.challenges.put_all(&behind.put)?;
+            self.trees.challenges.remove_below(&behind.remove_below)?;
+            Ok(())
+        })
+    }
+
+    fn write_tokens(&self) -> Result<(), LedgerError> {
+        let tokens = self.usages.take_dirty();
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        self.change(|books| {
+            let mut entries = Vec::with_capacity(tokens.len());
+            let mut lines = Vec::with_capacity(tokens.len());
+            for token in tokens {
+                if let Some(mut sale) = self.trees.sales.get(&token.payment_hash)?
+                    && sale.redeemed_ms.is_none()
+                {
+                    redeem(&mut sale, &token);
+                    self.trees.sales.put(&sale.payment_hash, &sale)?;
+                    lines.push(Line::Sale(sale));
+                }
+                lines.push(Line::Token(token.clone()));
+                entries.push((
+                    TokenRecord::key(&token.payment_hash, &token.token_id),
+                    token,
+                ));
+            }
+            books.journal.append(&lines)?;
+            Ok(self.trees.tokens.put_all(&entries)?)
+        })
+    }
+
+    fn fold_if_long(&self) -> Result<(), LedgerError> {
+        if !self.books()?.journal.is_long() {
+            return Ok(());
+        }
+        self.change(|books| {
+            // The journal may only go once the store has all of it for good.
+            self.store.flush_blocking()?;
+            let sales = self
+                .trees
+                .sales
+                .iter()
+                .map(|entry| Ok(Line::Sale(entry?.1)));
+            let tokens = self
+                .trees
+                .tokens
+                .iter()
+                .map(|entry| Ok(Line::Token(entry?.1)));
+            let closures = self
+                .trees
+                .closures
+                .iter()
+                .map(|entry| Ok(Line::Closure(entry?.1)));
+            books
+                .journal
+                .fold::<LedgerError>(sales.chain(tokens).chain(closures))
+        })
+    }
+}
+
+/// Fills into a sale what the first use of its token tells.
+fn redeem(sale: &mut SaleRecord, token: &TokenRecord) {
+    sale.service.get_or_insert_with(|| token.service.clone());
+    sale.token_id.get_or_insert(token.token_id);
+    sale.redeemed_ms.get_or_insert(token.first_used_ms);
+}
+
+type Opened = (Store, Trees, Vec<(u64, ChallengeRecord)>);
+
+/// Opens the store, brings it up to what the journal says, and reads the challenges.
+fn open_store(path: &std::path::Path, replay: &Replay) -> Result<Opened, StoreError> {
+    let store = Store::open(path)?;
+    let trees = Trees {
+        challenges: store.tree("challenges")?,
+        sales: store.tree("sales")?,
+        sales_by_time: store.tree("sales_by_time")?,
+        tokens: store.tree("tokens")?,
+        closures: store.tree("closures")?,
+        totals: store.tree("totals")?,
+    };
+    let missing = apply(&store, &trees, &replay.lines)?;
+    if missing > 0 {
+        store.flush_blocking()?;
+        tracing::warn!(
+            "{missing} entries of the ledger's journal were missing in its store and are there again"
+        );
+    }
+    let mut stored = Vec::new();
+    for entry in trees.challenges.iter() {
+        let (key, challenge) = entry?;
+        let key: [u8; 8] = key
+            .try_into()
+            .map_err(|_| StoreError::Corrupt("a challenge's key is not eight bytes".into()))?;
+        stored.push((u64::from_be_bytes(key), challenge));
+    }
+    Ok((store, trees, stored))
+}
+
+/// Enters what the store does not have yet, and says how many lines that were.
+fn apply(store: &Store, trees: &Trees, lines: &[Line]) -> Result<usize, StoreError> {
+    let mut totals = trees.totals.get(TOTALS_KEY)?.unwrap_or_default();
+    let mut missing = 0;
+    for line in lines {
+        let is_missing = match line {
+            Line::Sale(sale) => apply_sale(store, trees, sale, &mut totals)?,
+            Line::Token(token) => {
+                let key = TokenRecord::key(&token.payment_hash, &token.token_id);
+                // Counts only grow: a rebuild must not revive a used token.
+                let is_newer = trees
+                    .tokens
+                    .get(&key)?
+                    .is_none_or(|stored| stored.requests < token.requests);
+                if is_newer {
+                    trees.tokens.put(&key, token)?;
+                }
+                is_newer
+            }
+            Line::Closure(closure) => {
+                let is_new = trees.closures.get(&closure_key(closure))?.is_none();
+                if is_new {
+                    put_closure(trees, closure)?;
+                }
+                is_new
+            }
+        };
+        missing += usize::from(is_missing);
+    }
+    Ok(missing)
+}
+
+fn apply_sale(
+    store: &Store,
+    trees: &Trees,
+    sale: &SaleRecord,
+    totals: &mut Totals,
+) -> Result<bool, StoreError> {
+    let stored = trees.sales.get(&sale.payment_hash)?;
+    let is_missing = match &stored {
+        None => true,
+        Some(stored) => {
+            stored.surplus_msat < sale.surplus_msat
+                || (stored.redeemed_ms.is_none() && sale.redeemed_ms.is_some())
+        }
+    };
+    if !is_missing {
+        return Ok(false);
+    }
+    let mut sale = sale.clone();
+    match stored {
+        None => {
+            totals.count += 1;
+            totals.amount_msat += sale.amount_msat + sale.surplus_msat;
+        }
+        Some(stored) => {
+            sale.surplus_msat = sale.surplus_msat.max(stored.surplus_msat);
+            sale.redeemed_ms = stored.redeemed_ms.or(sale.redeemed_ms);
+            totals.amount_msat += sale.surplus_msat - stored.surplus_msat;
+        }
+    }
+    put_sale(store, trees, &sale, totals)?;
+    Ok(true)
+}
+
+fn put_sale(
+    store: &Store,
+    trees: &Trees,
+    sale: &SaleRecord,
+    totals: &Totals,
+) -> Result<(), StoreError> {
+    store.write(
+        Together::default()
+            .put(&trees.sales, &sale.payment_hash, sale)?
+            .put(&trees.sales_by_time, &sale.time_key(), &())?
+            .put(&trees.totals, TOTALS_KEY, totals)?,
+    )
+}
+
+fn closure_key(closure: &ClosureRecord) -> Vec<u8> {
+    [&closure.closed_ms.to_be_bytes()[..], &closure.channel_id].concat()
+}
+
+fn put_closure(trees: &Trees, closure: &ClosureRecord) -> Result<(), StoreError> {
+    trees.closures.put(&closure_key(closure), closure)
+}

@@ -1,0 +1,277 @@
+//! The challenges that may still be paid: a table in memory, bounded in number, written behind in small batches.
+//!
+//! A challenge that nobody pays must cost next to nothing: a scanner makes thousands of them a second. So none of it is on
+//! the disk when the 402 goes out, and under a flood the oldest give way before they ever get there. What is lost with a
+//! record is only the sale's description: a settlement without one is still a sale, and its token works.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::store::Entry;
+
+use super::record::ChallengeRecord;
+
+/// A challenge in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// The invoice's payment hash.
+    pub payment_hash: [u8; 32],
+    /// The token that went with it.
+    pub token_id: [u8; 32],
+    /// The service that the token opens.
+    pub service: Arc<str>,
+    /// The route that was asked for.
+    pub route: Arc<str>,
+    /// What was asked, in msat.
+    pub price_msat: u64,
+    /// When, Unix milliseconds.
+    pub challenged_ms: u64,
+    /// When the invoice expires, Unix milliseconds.
+    pub expires_ms: u64,
+}
+
+/// The table. A `std` mutex: held for a few hundred nanoseconds, never across an await.
+#[derive(Debug)]
+pub(super) struct Challenges {
+    /// How many are kept at most.
+    max: usize,
+    /// The table itself.
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// In the order in which they were made; the first has the sequence number `first`.
+    ring: VecDeque<Challenge>,
+    /// The sequence number of the oldest in the ring.
+    first: u64,
+    /// How many of the oldest are in the store already.
+    written: usize,
+    /// The first sequence number that was made in this run of the program.
+    run_first: u64,
+    /// From payment hash to sequence number.
+    by_hash: HashMap<[u8; 32], u64>,
+}
+
+/// What the store has to do to follow the table.
+#[derive(Debug, Default)]
+pub(super) struct WriteBehind {
+    /// Records to write.
+    pub(super) put: Vec<Entry<ChallengeRecord>>,
+    /// Everything below this key is gone.
+    pub(super) remove_below: [u8; 8],
+}
+
+impl Challenges {
+    /// A table of at most `max` challenges, filled with what the store still had.
+    pub(super) fn new(
+        max: usize,
+        stored: impl IntoIterator<Item = (u64, ChallengeRecord)>,
+    ) -> Self {
+        let mut table = Table::default();
+        for (sequence, record) in stored {
+            if table.ring.is_empty() {
+                table.first = sequence;
+            }
+            // Sequence numbers have no gaps: what is missing in between was removed from the front.
+            let expected = table.first + table.ring.len() as u64;
+            if sequence != expected {
+                table.ring.clear();
+                table.by_hash.clear();
+                table.first = sequence;
+            }
+            table.by_hash.insert(record.payment_hash, sequence);
+            table.ring.push_back(record.into());
+        }
+        table.written = table.ring.len();
+        table.run_first = table.first + table.ring.len() as u64;
+        Self {
+            max,
+            table: Mutex::new(table),
+        }
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+        // The table holds no invariant that a panic in between could break for good: at worst a description is lost.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a challenge; the oldest gives way when the table is full.
+    pub(super) fn keep(&self, challenge: Challenge) {
+        let mut table = self.table();
+        if table.ring.len() >= self.max {
+            table.drop_oldest();
+        }
+        let sequence = table.first + table.ring.len() as u64;
+        table.by_hash.insert(challenge.payment_hash, sequence);
+        table.ring.push_back(challenge);
+    }
+
+    /// The challenge for this payment, if it is still there, and whether it was made in this run of the program.
+    pub(super) fn find(&self, payment_hash: &[u8; 32]) -> Option<(Challenge, bool)> {
+        let table = self.table();
+        let sequence = *table.by_hash.get(payment_hash)?;
+        let index = usize::try_from(sequence.checked_sub(table.first)?).ok()?;
+        Some((table.ring.get(index)?.clone(), sequence >= table.run_first))
+    }
+
+    /// How many are kept.
+    pub(super) fn len(&self) -> usize {
+        self.table().ring.len()
+    }
+
+    /// Drops what has expired, and says what the store has to do: at most `max_puts` records that were made before
+    /// `made_before_ms`.
+    pub(super) fn write_behind(
+        &self,
+        now_ms: u64,
+        made_before_ms: u64,
+        max_puts: usize,
+    ) -> WriteBehind {
+        let mut table = self.table();
+        while table
+            .ring
+            .front()
+            .is_some_and(|oldest| oldest.expires_ms <= now_ms)
+        {
+            table.drop_oldest();
+        }
+        let (first, written) = (table.first, table.written);
+        let put: Vec<_> = table
+            .ring
+            .iter()
+            .enumerate()
+            .skip(written)
+            .take(max_puts)
+            .take_while(|(_, challenge)| challenge.challenged_ms < made_before_ms)
+            .map(|(index, challenge)| {
+                (
+                    (first + index as u64).to_be_bytes().to_vec(),
+                    challenge.into(),
+                )
+            })
+            .collect();
+        table.written += put.len();
+        WriteBehind {
+            put,
+            remove_below: first.to_be_bytes(),
+        }
+    }
+}
+
+impl Table {
+    fn drop_oldest(&mut self) {
+        let Some(oldest) = self.ring.pop_front() else {
+            return;
+        };
+        if self.by_hash.get(&oldest.payment_hash) == Some(&self.first) {
+            self.by_hash.remove(&oldest.payment_hash);
+        }
+        self.first += 1;
+        self.written = self.written.saturating_sub(1);
+    }
+}
+
+impl From<ChallengeRecord> for Challenge {
+    fn from(record: ChallengeRecord) -> Self {
+        Self {
+            payment_hash: record.payment_hash,
+            token_id: record.token_id,
+            service: record.service.into(),
+            route: record.route.into(),
+            price_msat: record.price_msat,
+            challenged_ms: record.challenged_ms,
+            expires_ms: record.expires_ms,
+        }
+    }
+}
+
+impl From<&Challenge> for ChallengeRecord {
+    fn from(challenge: &Challenge) -> Self {
+        Self {
+            payment_hash: challenge.payment_hash,
+            token_id: challenge.token_id,
+            service: challenge.service.to_string(),
+            route: challenge.route.to_string(),
+            price_msat: challenge.price_msat,
+            challenged_ms: challenge.challenged_ms,
+            expires_ms: challenge.expires_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn challenge(number: u8, challenged_ms: u64) -> Challenge {
+        Challenge {
+            payment_hash: [number; 32],
+            token_id: [number; 32],
+            service: "chain".into(),
+            route: "/chain/*".into(),
+            price_msat: 10_000,
+            challenged_ms,
+            expires_ms: challenged_ms + 1_000,
+        }
+    }
+
+    #[test]
+    fn the_oldest_gives_way_when_the_table_is_full() {
+        let challenges = Challenges::new(2, []);
+        for number in 1..=3 {
+            challenges.keep(challenge(number, 0));
+        }
+        assert_eq!(challenges.len(), 2);
+        assert_eq!(challenges.find(&[1; 32]), None);
+        assert_eq!(challenges.find(&[3; 32]), Some((challenge(3, 0), true)));
+    }
+
+    #[test]
+    fn expired_ones_go_and_the_store_follows() {
+        let challenges = Challenges::new(10, []);
+        challenges.keep(challenge(1, 0));
+        challenges.keep(challenge(2, 500));
+        let first = challenges.write_behind(900, 900, 10);
+        assert_eq!(first.put.len(), 2);
+        assert_eq!(first.remove_below, 0_u64.to_be_bytes());
+        let second = challenges.write_behind(1_000, 1_000, 10);
+        assert!(second.put.is_empty());
+        assert_eq!(second.remove_below, 1_u64.to_be_bytes());
+        assert_eq!(challenges.len(), 1);
+    }
+
+    #[test]
+    fn under_a_flood_little_reaches_the_store() {
+        let challenges = Challenges::new(10, []);
+        for round in 0..100 {
+            for number in 0..100 {
+                challenges.keep(challenge(number, round * 10));
+            }
+            // Nothing is older than two seconds before it is pushed out.
+            let behind =
+                challenges.write_behind(round * 10, (round * 10).saturating_sub(2_000), 500);
+            assert!(behind.put.is_empty());
+        }
+        assert_eq!(challenges.len(), 10);
+    }
+
+    #[test]
+    fn what_was_stored_is_found_again_and_known_to_be_of_an_earlier_run() {
+        let before = Challenges::new(10, []);
+        before.keep(challenge(1, 0));
+        before.keep(challenge(2, 0));
+        let stored = before.write_behind(1, 1, 10).put;
+        let stored = stored
+            .into_iter()
+            .map(|(key, record)| (u64::from_be_bytes(key.try_into().unwrap()), record));
+        let after = Challenges::new(10, stored);
+        assert_eq!(after.find(&[2; 32]), Some((challenge(2, 0), false)));
+        after.keep(challenge(3, 1));
+        assert_eq!(
+            after.find(&[3; 32]).map(|(_, of_this_run)| of_this_run),
+            Some(true)
+        );
+        assert_eq!(after.write_behind(2, 2, 10).put.len(), 1);
+    }
+}

@@ -1,0 +1,187 @@
+//! The records of the account. Each is kept in the store as it is, and written as JSON to the journal, to dumps and to the
+//! operator: byte strings are hex there.
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::Record;
+
+/// A challenge that may still be paid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeRecord {
+    /// The invoice's payment hash.
+    #[serde(with = "hex_bytes")]
+    pub payment_hash: [u8; 32],
+    /// The token that went with it.
+    #[serde(with = "hex_bytes")]
+    pub token_id: [u8; 32],
+    /// The service that the token opens.
+    pub service: String,
+    /// The route that was asked for.
+    pub route: String,
+    /// What was asked, in msat.
+    pub price_msat: u64,
+    /// When, Unix milliseconds.
+    pub challenged_ms: u64,
+    /// When the invoice expires, Unix milliseconds.
+    pub expires_ms: u64,
+}
+
+/// A paid invoice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaleRecord {
+    /// The invoice's payment hash.
+    #[serde(with = "hex_bytes")]
+    pub payment_hash: [u8; 32],
+    /// What arrived with the first payment, in msat.
+    pub amount_msat: u64,
+    /// What arrived with further payments of the same invoice, in msat.
+    pub surplus_msat: u64,
+    /// What was asked, in msat, where the challenge's record was still there.
+    pub price_msat: Option<u64>,
+    /// The service, from the challenge's record or from the token's first use.
+    pub service: Option<String>,
+    /// The route that was asked for.
+    pub route: Option<String>,
+    /// The token that was sold.
+    #[serde(with = "hex_option")]
+    pub token_id: Option<[u8; 32]>,
+    /// When the challenge was made, Unix milliseconds.
+    pub challenged_ms: Option<u64>,
+    /// When the payment was settled, Unix milliseconds.
+    pub settled_ms: u64,
+    /// When the token was first used, Unix milliseconds.
+    pub redeemed_ms: Option<u64>,
+    /// The run of the program that both made the challenge and settled the payment; 0 if they were different ones. Only
+    /// within one run is a second event for the same hash known to be a second payment, and not the same one told again.
+    pub run: u64,
+}
+
+/// A token that was used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// The payment it was bought with.
+    #[serde(with = "hex_bytes")]
+    pub payment_hash: [u8; 32],
+    /// Which token.
+    #[serde(with = "hex_bytes")]
+    pub token_id: [u8; 32],
+    /// The service it opened first.
+    pub service: String,
+    /// When it was minted, Unix milliseconds, where the challenge's record was still there.
+    pub issued_ms: Option<u64>,
+    /// When it was first used, Unix milliseconds.
+    pub first_used_ms: u64,
+    /// When it was last used, Unix milliseconds.
+    pub last_used_ms: u64,
+    /// Requests served on it, attenuated copies included.
+    pub requests: u64,
+    /// Until when it is good, Unix seconds, as its caveats said at first use.
+    pub valid_until_secs: Option<u64>,
+}
+
+/// A channel that is no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosureRecord {
+    /// The channel.
+    #[serde(with = "hex_bytes")]
+    pub channel_id: [u8; 32],
+    /// Who was at the other end, a node id in hex.
+    pub counterparty: Option<String>,
+    /// LDK's words for why.
+    pub reason: String,
+    /// When we learnt of it, Unix milliseconds.
+    pub closed_ms: u64,
+}
+
+/// Number and sum of the sales.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// How many invoices were paid.
+    pub count: u64,
+    /// The sum of what arrived, surplus included, in msat.
+    pub amount_msat: u64,
+}
+
+impl Record for ChallengeRecord {
+    const VERSION: u8 = 1;
+}
+impl Record for SaleRecord {
+    const VERSION: u8 = 1;
+}
+impl Record for TokenRecord {
+    const VERSION: u8 = 1;
+}
+impl Record for ClosureRecord {
+    const VERSION: u8 = 1;
+}
+impl Record for Totals {
+    const VERSION: u8 = 1;
+}
+
+/// A key that stands for itself.
+impl Record for () {
+    const VERSION: u8 = 1;
+}
+
+impl TokenRecord {
+    /// Where it is kept: under its payment first, so that a sale finds its token.
+    pub fn key(payment_hash: &[u8; 32], token_id: &[u8; 32]) -> Vec<u8> {
+        [payment_hash.as_slice(), token_id].concat()
+    }
+}
+
+impl SaleRecord {
+    /// Where its line in the order of time is kept.
+    pub fn time_key(&self) -> Vec<u8> {
+        [&self.settled_ms.to_be_bytes()[..], &self.payment_hash].concat()
+    }
+}
+
+/// 32 bytes: as they are in the store, hex where people read.
+mod hex_bytes {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &[u8; 32],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&hex::encode(bytes))
+        } else {
+            bytes.serialize(serializer)
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<[u8; 32], D::Error> {
+        if !deserializer.is_human_readable() {
+            return <[u8; 32]>::deserialize(deserializer);
+        }
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(String::deserialize(deserializer)?, &mut bytes)
+            .map_err(D::Error::custom)?;
+        Ok(bytes)
+    }
+}
+
+/// The same for bytes that may be missing.
+mod hex_option {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Hex(#[serde(with = "super::hex_bytes")] [u8; 32]);
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Option<[u8; 32]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        bytes.map(Hex).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<[u8; 32]>, D::Error> {
+        Ok(Option::<Hex>::deserialize(deserializer)?.map(|hex| hex.0))
+    }
+}

@@ -1,0 +1,164 @@
+//! What the operator is told about the node.
+
+use serde::Serialize;
+
+use crate::invoice::Reach;
+
+use super::{Node, Phase, address};
+
+/// The node, as it is now.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    /// Whether it runs.
+    pub running: bool,
+    /// What it does if it does not run, or since when it does.
+    pub phase: String,
+    /// Since when, Unix seconds.
+    pub since_secs: Option<u64>,
+    /// The network.
+    pub network: String,
+    /// Its id, hex.
+    pub node_id: Option<String>,
+    /// Where peers connect to.
+    pub p2p: Vec<String>,
+    /// Its peers, and whether they are connected.
+    pub peers: Vec<Peer>,
+    /// Its channels.
+    pub channels: Vec<Channel>,
+    /// Its money.
+    pub balances: Option<Balances>,
+    /// Where on-chain money is sent to.
+    pub deposit_address: Option<String>,
+    /// What can arrive now, in msat.
+    pub inbound_msat: u64,
+    /// When it last read the chain for its channels, Unix seconds.
+    pub lightning_synced_secs: Option<u64>,
+    /// When it last read the chain for its wallet, Unix seconds.
+    pub onchain_synced_secs: Option<u64>,
+    /// The best block that it knows.
+    pub block_height: Option<u32>,
+}
+
+/// A peer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Peer {
+    /// Its id, hex.
+    pub node_id: String,
+    /// Its address.
+    pub address: String,
+    /// Whether it is connected.
+    pub is_connected: bool,
+}
+
+/// A channel.
+#[derive(Clone, Debug, Serialize)]
+pub struct Channel {
+    /// Its id, hex.
+    pub channel_id: String,
+    /// Who is at the other end, hex.
+    pub counterparty: String,
+    /// Whether payments can arrive over it now.
+    pub usable: bool,
+    /// Whether its funding is locked in.
+    pub ready: bool,
+    /// Whether it is announced to the network.
+    pub announced: bool,
+    /// Its size, in sat.
+    pub capacity_sat: u64,
+    /// What can arrive over it, in msat.
+    pub inbound_msat: u64,
+    /// What can be sent over it, in msat.
+    pub outbound_msat: u64,
+    /// Confirmations of its funding.
+    pub confirmations: u32,
+}
+
+/// Money, in sat.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Balances {
+    /// On chain, unconfirmed included.
+    pub onchain_total_sat: u64,
+    /// On chain, spendable now.
+    pub onchain_spendable_sat: u64,
+    /// In channels.
+    pub lightning_sat: u64,
+}
+
+impl Node {
+    /// What the node is and has now. Takes locks of the node's: call it off the request path.
+    pub fn status(&self) -> Status {
+        let mut status = Status {
+            network: self.config.network.to_string(),
+            p2p: self.config.listen.iter().map(ToString::to_string).collect(),
+            inbound_msat: match &*self.reach.borrow() {
+                Reach::Ready(inbound) => inbound.capacity_msat,
+                Reach::Unready(_) => 0,
+            },
+            ..Status::default()
+        };
+        match self.phase() {
+            Phase::Starting => status.phase = "starting".to_owned(),
+            Phase::Stopped => status.phase = "stopped".to_owned(),
+            Phase::Waiting {
+                node,
+                why,
+                since_secs,
+            } => {
+                status.phase = format!(
+                    "waiting for the chain source {}: {why}",
+                    self.config.chain.esplora
+                );
+                status.since_secs = Some(since_secs);
+                self.describe(&node, &mut status);
+            }
+            Phase::Running { node, since_secs } => {
+                status.running = true;
+                status.phase = "running".to_owned();
+                status.since_secs = Some(since_secs);
+                self.describe(&node, &mut status);
+            }
+        }
+        status
+    }
+
+    fn describe(&self, node: &ldk_node::Node, status: &mut Status) {
+        let ldk = node.status();
+        let balances = node.list_balances();
+        status.node_id = Some(node.node_id().to_string());
+        status.block_height = Some(ldk.current_best_block.height);
+        status.lightning_synced_secs = ldk.latest_lightning_wallet_sync_timestamp;
+        status.onchain_synced_secs = ldk.latest_onchain_wallet_sync_timestamp;
+        status.balances = Some(Balances {
+            onchain_total_sat: balances.total_onchain_balance_sats,
+            onchain_spendable_sat: balances.spendable_onchain_balance_sats,
+            lightning_sat: balances.total_lightning_balance_sats,
+        });
+        status.deposit_address = address::deposit(&self.config.folder, self.config.network, node);
+        status.peers = node
+            .list_peers()
+            .into_iter()
+            .map(|peer| Peer {
+                node_id: peer.node_id.to_string(),
+                address: peer.address.to_string(),
+                is_connected: peer.is_connected,
+            })
+            .collect();
+        status.channels = node.list_channels().iter().map(Channel::from).collect();
+    }
+}
+
+impl From<&ldk_node::ChannelDetails> for Channel {
+    fn from(channel: &ldk_node::ChannelDetails) -> Self {
+        Self {
+            channel_id: channel.channel_id.to_string(),
+            counterparty: channel.counterparty_node_id.to_string(),
+            usable: channel.is_usable,
+            ready: channel.is_channel_ready,
+            announced: channel.is_announced,
+            capacity_sat: channel.channel_value_sats,
+            inbound_msat: channel.inbound_capacity_msat,
+            outbound_msat: channel.outbound_capacity_msat,
+            confirmations: channel.confirmations.unwrap_or(0),
+        }
+    }
+}

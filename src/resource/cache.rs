@@ -1,0 +1,74 @@
+//! What caches may do with a paid answer: keep it for the one who paid, unless the upstream forbids even that.
+
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, HeaderMap};
+
+/// Directives that speak of shared caches, which must not keep a paid answer at all.
+const SHARED: [&str; 4] = [
+    "public",
+    "s-maxage",
+    "proxy-revalidate",
+    "stale-while-revalidate",
+];
+
+/// Makes `Cache-Control` at least `private` (RFC 9111, section 5.2.2.7). What is stricter stays.
+pub(super) fn keep_private(headers: &mut HeaderMap) {
+    let said: Vec<&str> = headers
+        .get_all(CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|directive| !directive.is_empty())
+        .collect();
+    let name = |directive: &str| {
+        directive
+            .split('=')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+    };
+    // `private="field"` only covers a field, so it is not enough.
+    if said
+        .iter()
+        .any(|directive| name(directive) == "no-store" || directive.eq_ignore_ascii_case("private"))
+    {
+        return;
+    }
+    let kept = said
+        .iter()
+        .filter(|directive| !SHARED.contains(&name(directive).as_str()));
+    let value = std::iter::once(&"private")
+        .chain(kept)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("private"));
+    headers.insert(CACHE_CONTROL, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_paid_answer_is_private_unless_it_is_stricter() {
+        for (said, kept) in [
+            (&[][..], "private"),
+            (&["public, max-age=60"], "private, max-age=60"),
+            (&["max-age=60", "s-maxage=600"], "private, max-age=60"),
+            (&["no-store"], "no-store"),
+            (&["Private, max-age=5"], "Private, max-age=5"),
+            (&["no-cache"], "private, no-cache"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in said {
+                headers.append(CACHE_CONTROL, value.parse().unwrap());
+            }
+            keep_private(&mut headers);
+            assert_eq!(headers[CACHE_CONTROL], kept);
+            assert_eq!(headers.get_all(CACHE_CONTROL).iter().count(), 1);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Files that hold a secret: mode 0600, made on first start, whole or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The owner reads and writes; nobody else anything.
+const MODE: u32 = 0o600;
+
+/// Why a secret could not be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretFileError {
+    /// Others on this machine can read or change it.
+    #[error("{path} can be read by others (mode {mode:03o}): run `chmod 600 {path}`", path = .path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The operating system refused.
+    #[error("failed to read or make {path}", path = .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Reads the secret in this file; if there is no file, makes one out of what `draw` gives.
+pub fn read_or_make(
+    path: &Path,
+    draw: impl FnOnce() -> io::Result<String>,
+) -> Result<String, SecretFileError> {
+    let failed = |source| SecretFileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    match File::open(path) {
+        Ok(file) => {
+            let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                return Err(SecretFileError::Exposed {
+                    path: path.to_owned(),
+                    mode,
+                });
+            }
+            io::read_to_string(file).map_err(failed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = draw().map_err(failed)?;
+            write_new(path, &secret).map_err(failed)?;
+            Ok(secret)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Writes a secret to a file that must not exist yet. Killed half-way it leaves a file of another name, never half a
+/// secret: the name appears when the content is on the disk.
+pub fn write_new(path: &Path, secret: &str) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(&new)?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()?;
+    // Unlike a rename, a link refuses to replace what is there.
+    std::fs::hard_link(&new, path)?;
+    std::fs::remove_file(&new)?;
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_for_the_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        assert_eq!(
+            read_or_make(&path, || Ok("first".into())).unwrap().trim(),
+            "first"
+        );
+        assert_eq!(
+            read_or_make(&path, || Ok("second".into())).unwrap().trim(),
+            "first"
+        );
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(write_new(&path, "third").is_err());
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write_new(&path, "secret").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = read_or_make(&path, || Ok(String::new())).unwrap_err();
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
+}

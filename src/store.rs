@@ -1,0 +1,196 @@
+//! The database: open, trees, versioned records, a flush that survives a power cut, migrations.
+//!
+//! Nothing above this room names a sled type, and nothing in here knows what a sale is.
+
+pub mod lock;
+#[path = "../migrations/mod.rs"]
+pub mod migrations;
+pub mod record;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use lock::{DataLock, LockError};
+pub use record::{Entry, Record, Together, Tree};
+
+use migrations::MIGRATIONS;
+
+/// Memory for sled's page cache; its own default is 1 GiB, a Raspberry Pi has that in all.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How often sled writes out what nobody waits for. Loses at most this much of unflushed use counts in a crash.
+const FLUSH_EVERY_MS: u64 = 1_000;
+
+/// Where the format version stands.
+const FORMAT_KEY: &[u8] = b"format";
+
+/// What went wrong with the store, by what can be done about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// sled found damage: the store is set aside and rebuilt.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// Written by a newer program: nothing is touched.
+    #[error(
+        "the store has format {found}, this program knows formats up to {known}: start the newer program"
+    )]
+    Newer {
+        /// The format found.
+        found: u32,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// The operating system refused: permissions, a full disk, a held lock.
+    #[error("failed to use the store")]
+    Io(#[source] io::Error),
+    /// sled refuses for a reason of its own.
+    #[error("the database refused: {0}")]
+    Refused(String),
+    /// An earlier flush failed: what is on disk is not known any more.
+    #[error("an earlier write failed, nothing more is written until a restart")]
+    Poisoned,
+}
+
+impl From<sled::Error> for StoreError {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Corruption { at, .. } => {
+                Self::Corrupt(format!("sled reports corruption at {at:?}"))
+            }
+            sled::Error::Io(error) => Self::Io(error),
+            sled::Error::Unsupported(why) => Self::Refused(why),
+            sled::Error::ReportableBug(why) => Self::Refused(why),
+            sled::Error::CollectionNotFound(name) => Self::Corrupt(format!(
+                "a tree is missing: {}",
+                String::from_utf8_lossy(&name)
+            )),
+        }
+    }
+}
+
+/// An open database.
+#[derive(Clone)]
+pub struct Store {
+    /// sled's handle.
+    db: sled::Db,
+    /// sled's database file, which its own flush does not sync for good.
+    file: PathBuf,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens or makes the database in this folder and brings it to the newest format.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let db = sled::Config::new()
+            .path(folder)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(FLUSH_EVERY_MS))
+            .open()?;
+        let store = Self {
+            db,
+            file: folder.join("db"),
+        };
+        store.migrate()?;
+        Ok(store)
+    }
+
+    fn migrate(&self) -> Result<(), StoreError> {
+        let known = MIGRATIONS.last().map_or(0, |migration| migration.version);
+        let found = self.format()?;
+        if found > known {
+            return Err(StoreError::Newer { found, known });
+        }
+        for migration in MIGRATIONS
+            .iter()
+            .filter(|migration| migration.version > found)
+        {
+            (migration.run)(&self.db)?;
+            self.db
+                .insert(FORMAT_KEY, &migration.version.to_be_bytes())?;
+            self.flush_blocking()?;
+            tracing::info!(
+                store.format = migration.version,
+                "Migrated the store to format {}",
+                migration.version
+            );
+        }
+        Ok(())
+    }
+
+    fn format(&self) -> Result<u32, StoreError> {
+        match self.db.get(FORMAT_KEY)? {
+            None => Ok(0),
+            Some(bytes) => {
+                let bytes: [u8; 4] = bytes.as_ref().try_into().map_err(|_| {
+                    StoreError::Corrupt("the format version is not four bytes".to_owned())
+                })?;
+                Ok(u32::from_be_bytes(bytes))
+            }
+        }
+    }
+
+    /// A tree of records of one type.
+    pub fn tree<R: Record>(&self, name: &str) -> Result<Tree<R>, StoreError> {
+        Ok(Tree::new(self.db.open_tree(name)?))
+    }
+
+    /// Writes everything out and waits until it would survive a power cut.
+    pub fn flush_blocking(&self) -> Result<(), StoreError> {
+        self.db.flush()?;
+        // sled's own flush is `sync_file_range` on Linux: it leaves the drive's cache and the file's size to luck.
+        File::open(&self.file)
+            .and_then(|file| file.sync_data())
+            .map_err(StoreError::Io)
+    }
+
+    /// Moves a damaged database out of the way, whole, and says where it is now.
+    pub fn set_aside(folder: &Path, unix_secs: u64) -> Result<PathBuf, StoreError> {
+        let mut aside = folder.as_os_str().to_owned();
+        aside.push(format!(".corrupt-{unix_secs}"));
+        let aside = PathBuf::from(aside);
+        std::fs::rename(folder, &aside).map_err(StoreError::Io)?;
+        Ok(aside)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        drop(Store::open(&path).unwrap());
+        let db = sled::open(&path).unwrap();
+        db.insert(FORMAT_KEY, &99_u32.to_be_bytes()).unwrap();
+        drop(db);
+        assert!(matches!(
+            Store::open(&path),
+            Err(StoreError::Newer {
+                found: 99,
+                known: 1
+            })
+        ));
+        let db = sled::open(&path).unwrap();
+        assert_eq!(
+            db.get(FORMAT_KEY).unwrap().unwrap().as_ref(),
+            99_u32.to_be_bytes()
+        );
+    }
+
+    #[test]
+    fn migrations_are_listed_in_order_without_a_gap() {
+        for (index, migration) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(migration.version as usize, index + 1);
+        }
+    }
+}

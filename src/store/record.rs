@@ -1,0 +1,173 @@
+//! Records: one type a tree, each value behind a version byte of its own.
+
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Store, StoreError};
+
+/// A type that is kept in the store.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The first byte of every value; goes up when the type changes its shape.
+    const VERSION: u8;
+}
+
+/// A key and its record.
+pub type Entry<R> = (Vec<u8>, R);
+
+/// A tree of records of one type.
+pub struct Tree<R> {
+    /// sled's tree.
+    tree: sled::Tree,
+    /// What its values are.
+    record: PhantomData<fn() -> R>,
+}
+
+impl<R> std::fmt::Debug for Tree<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tree").finish_non_exhaustive()
+    }
+}
+
+impl<R> Clone for Tree<R> {
+    fn clone(&self) -> Self {
+        Self {
+            tree: self.tree.clone(),
+            record: PhantomData,
+        }
+    }
+}
+
+/// Writes for several trees that happen together or not at all.
+#[derive(Debug, Default)]
+pub struct Together {
+    /// Tree by tree.
+    writes: Vec<(sled::Tree, sled::Batch)>,
+}
+
+impl Together {
+    /// Adds a write.
+    pub fn put<R: Record>(
+        mut self,
+        tree: &Tree<R>,
+        key: &[u8],
+        record: &R,
+    ) -> Result<Self, StoreError> {
+        let mut batch = sled::Batch::default();
+        batch.insert(key, encode(record)?);
+        self.writes.push((tree.tree.clone(), batch));
+        Ok(self)
+    }
+}
+
+impl Store {
+    /// Does these writes, all of them or none; not yet flushed. A tree may stand in them once.
+    pub fn write(&self, together: Together) -> Result<(), StoreError> {
+        use sled::transaction::{
+            ConflictableTransactionError, TransactionError, Transactional as _,
+        };
+        let (trees, batches): (Vec<_>, Vec<_>) = together.writes.into_iter().unzip();
+        // The closure may run several times: it only writes what was decided before.
+        let done = trees.as_slice().transaction(|trees| {
+            for (tree, batch) in trees.iter().zip(&batches) {
+                tree.apply_batch(batch)?;
+            }
+            Ok::<(), ConflictableTransactionError<std::convert::Infallible>>(())
+        });
+        done.map_err(|error| match error {
+            TransactionError::Storage(error) => error.into(),
+            TransactionError::Abort(never) => match never {},
+        })
+    }
+}
+
+impl<R: Record> Tree<R> {
+    pub(super) fn new(tree: sled::Tree) -> Self {
+        Self {
+            tree,
+            record: PhantomData,
+        }
+    }
+
+    /// The record under this key.
+    pub fn get(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
+        self.tree.get(key)?.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    /// Writes one record; not yet flushed.
+    pub fn put(&self, key: &[u8], record: &R) -> Result<(), StoreError> {
+        self.tree.insert(key, encode(record)?)?;
+        Ok(())
+    }
+
+    /// Writes many records at once; not yet flushed.
+    pub fn put_all(&self, entries: &[Entry<R>]) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (key, record) in entries {
+            batch.insert(key.as_slice(), encode(record)?);
+        }
+        self.tree.apply_batch(batch)?;
+        Ok(())
+    }
+
+    /// Removes every key below this one; not yet flushed.
+    pub fn remove_below(&self, key: &[u8]) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for below in self.tree.range(..key) {
+            batch.remove(below?.0);
+        }
+        self.tree.apply_batch(batch)?;
+        Ok(())
+    }
+
+    /// Every key and record, in the order of the keys.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Result<Entry<R>, StoreError>> + use<R> {
+        self.tree.iter().map(|entry| {
+            let (key, value) = entry?;
+            Ok((key.to_vec(), decode(&value)?))
+        })
+    }
+
+    /// Records under keys that begin like this.
+    pub fn with_prefix(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<Entry<R>, StoreError>> + use<R> {
+        self.tree.scan_prefix(prefix).map(|entry| {
+            let (key, value) = entry?;
+            Ok((key.to_vec(), decode(&value)?))
+        })
+    }
+
+    /// Keys below `before` (or all), the highest first.
+    pub fn keys_before(
+        &self,
+        before: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<Vec<u8>, StoreError>> + use<R> {
+        let range = match before {
+            Some(before) => self.tree.range(..before),
+            None => self.tree.iter(),
+        };
+        range.rev().map(|entry| Ok(entry?.0.to_vec()))
+    }
+}
+
+fn encode<R: Record>(record: &R) -> Result<Vec<u8>, StoreError> {
+    postcard::to_extend(record, vec![R::VERSION])
+        .map_err(|error| StoreError::Refused(format!("a record cannot be encoded: {error}")))
+}
+
+fn decode<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
+    let (version, rest) = bytes
+        .split_first()
+        .ok_or_else(|| StoreError::Corrupt("an empty value".to_owned()))?;
+    if *version != R::VERSION {
+        return Err(StoreError::Corrupt(format!(
+            "a record of version {version} where {} belongs",
+            R::VERSION
+        )));
+    }
+    postcard::from_bytes(rest)
+        .map_err(|error| StoreError::Corrupt(format!("a record cannot be decoded: {error}")))
+}
