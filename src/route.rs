@@ -115,16 +115,16 @@ impl Pattern {
         if !path.starts_with('/') {
             return Err(refused("it begins with a slash, as in `/articles/*`"));
         }
-        let (literal, is_prefix) = match path.strip_suffix("/*") {
-            Some(literal) => (literal, true),
-            None => (path, false),
+        // With the slash in front of the star, so that `/a//*` shows what it is.
+        let (literal, is_prefix) = match path.strip_suffix('*') {
+            Some(literal) if literal.ends_with('/') => (literal, true),
+            Some(_) | None => (path, false),
         };
         if literal.contains('*') {
             return Err(refused("a `*` stands at the end only, as in `/articles/*`"));
         }
-        let shown = if literal.is_empty() { "/" } else { literal };
-        match RequestPath::parse(shown) {
-            Ok(normal) if normal.as_str() == shown => {}
+        match RequestPath::parse(literal) {
+            Ok(normal) if normal.as_str() == literal => {}
             Ok(_) => {
                 return Err(refused(
                     "characters that need no %-encoding are written as they are",
