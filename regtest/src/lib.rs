@@ -21,7 +21,7 @@ pub mod payer;
 mod payer_api;
 pub mod port;
 pub mod rpc;
-mod server;
+pub mod server;
 pub mod settings;
 pub mod token;
 pub mod wait;

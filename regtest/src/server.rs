@@ -17,7 +17,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running HTTP server; dropping it stops it.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     /// Where it listens.
     address: SocketAddr,
     /// `None` after the stop.
@@ -26,7 +26,10 @@ pub(crate) struct Server {
 
 impl Server {
     /// Binds `address` and serves `app` from then on.
-    pub(crate) fn start(name: &str, address: SocketAddr, app: Router) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn start(name: &str, address: SocketAddr, app: Router) -> Result<Self> {
         let bind = || format!("failed to bind {address} for {name}");
         let listener = TcpListener::bind(address).with_context(bind)?;
         listener.set_nonblocking(true).with_context(bind)?;
@@ -53,12 +56,13 @@ impl Server {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Closes the listener and every connection; returns when they are closed.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             parent::off_runtime(|| runtime.shutdown_timeout(STOP_TIMEOUT));
         }

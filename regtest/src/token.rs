@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bitcoin::hashes::{Hash as _, HashEngine as _, Hmac, HmacEngine, sha256};
 
 /// Field types of the format.
 const END: u8 = 0;
@@ -95,6 +96,19 @@ impl Token {
     #[must_use]
     pub fn to_base64(&self) -> String {
         STANDARD.encode(self.to_bytes())
+    }
+
+    /// A copy that its holder restricted further: `signature = HMAC-SHA256(signature, caveat)`.
+    #[must_use]
+    pub fn attenuated(&self, caveat: &str) -> Self {
+        let mut hmac = HmacEngine::<sha256::Hash>::new(&self.signature);
+        hmac.input(caveat.as_bytes());
+        let mut copy = self.clone();
+        copy.caveats.push(caveat.to_owned());
+        copy.signature = Hmac::<sha256::Hash>::from_engine(hmac)
+            .to_byte_array()
+            .to_vec();
+        copy
     }
 
     /// The payment hash in the identifier: bytes 2 to 34 of its 66.

@@ -1,4 +1,6 @@
-//! The log: to standard error, filtered.
+//! The log: to standard error, filtered, in colours only where a person looks at them.
+
+use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -13,6 +15,7 @@ pub(super) fn start(config: &LogConfig) {
     ));
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter);
     match config.format {
         LogFormat::Text => log.init(),

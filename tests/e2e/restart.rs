@@ -1,0 +1,79 @@
+//! The program stopped and started again at every step of a purchase.
+
+use crate::shop::{HEIGHT, Shop};
+
+#[tokio::test]
+async fn an_invoice_is_paid_after_a_restart_and_the_sale_still_knows_its_route() {
+    let mut shop = Shop::open().await;
+    let url = format!("{}{HEIGHT}", shop.network.gate_url());
+    let challenge = shop.network.client().challenge(&url).await.unwrap();
+    shop.restart().await;
+
+    let paid = shop.network.payer.pay(&challenge.bolt11).await.unwrap();
+    let credential = challenge.credential(&paid);
+    assert_eq!(shop.get(HEIGHT, Some(&credential)).await.status, 200);
+    let sales = shop.redeemed_sales(1).await;
+    assert_eq!(sales[0]["service"], "chain");
+    assert_eq!(sales[0]["route"], "/chain/*");
+    assert!(sales[0]["challenged_ms"].is_u64());
+}
+
+#[tokio::test]
+async fn an_invoice_is_paid_after_a_kill_that_lost_its_challenge() {
+    let mut shop = Shop::open().await;
+    let url = format!("{}{HEIGHT}", shop.network.gate_url());
+    let challenge = shop.network.client().challenge(&url).await.unwrap();
+    // At once: the challenge was in memory only.
+    shop.network.merchant.kill().unwrap();
+    shop.come_back().await;
+
+    let paid = shop.network.payer.pay(&challenge.bolt11).await.unwrap();
+    let credential = challenge.credential(&paid);
+    assert_eq!(shop.get(HEIGHT, Some(&credential)).await.status, 200);
+    let sales = shop.redeemed_sales(1).await;
+    assert_eq!(sales[0]["amount_msat"], 10_000);
+    // The token told it.
+    assert_eq!(sales[0]["service"], "chain");
+    assert!(sales[0]["price_msat"].is_null());
+}
+
+#[tokio::test]
+async fn a_token_that_was_paid_before_a_restart_is_good_after_it_for_what_is_left() {
+    let mut shop = Shop::open().await;
+    let url = format!("{}{HEIGHT}", shop.network.gate_url());
+    let challenge = shop.network.client().challenge(&url).await.unwrap();
+    let paid = shop.network.payer.pay(&challenge.bolt11).await.unwrap();
+    let credential = challenge.credential(&paid);
+    // Between payment and redemption.
+    shop.restart().await;
+    assert_eq!(shop.get(HEIGHT, Some(&credential)).await.status, 200);
+    // Between its two requests.
+    shop.restart().await;
+    assert_eq!(shop.get(HEIGHT, Some(&credential)).await.status, 200);
+    shop.refused(HEIGHT, &credential).await;
+    // And a used-up token stays used up.
+    shop.restart().await;
+    shop.refused(HEIGHT, &credential).await;
+
+    let sales = shop.redeemed_sales(1).await;
+    assert_eq!(sales[0]["service"], "chain");
+    let status = shop.network.merchant.admin().status().await.unwrap();
+    assert_eq!(status["sales"]["count"], 1);
+    assert_eq!(status["sales"]["amount_msat"], 10_000);
+}
+
+impl Shop {
+    /// Stops the program in good order and starts it again.
+    async fn restart(&mut self) {
+        let status = self.network.merchant.terminate().await.unwrap();
+        assert!(status.success(), "{status}");
+        self.come_back().await;
+    }
+
+    /// Starts it again and waits until it can be paid. These tests let no payment be under way, so no channel is lost.
+    async fn come_back(&mut self) {
+        self.network.merchant.restart().await.unwrap();
+        self.network.merchant.wait_up().await.unwrap();
+        assert_eq!(self.network.ensure_channel().await.unwrap(), 0);
+    }
+}
