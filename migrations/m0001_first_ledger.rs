@@ -5,11 +5,12 @@
 //! | tree | key | value |
 //! |---|---|---|
 //! | (default) | `format` | format version, u32 big-endian, nothing else |
+//! | (default) | `complete` | empty; there once the store holds all that dump and journal hold |
 //! | `challenges` | sequence number (8) | `ChallengeRecord` 1: a challenge that may still be paid |
 //! | `sales` | payment hash (32) | `SaleRecord` 1: a paid invoice |
 //! | `sales_by_time` | settled at, Unix ms (8) ‖ payment hash (32) | empty |
 //! | `tokens` | payment hash (32) ‖ token id (32) | `TokenRecord` 1: a token that was used, and how often |
-//! | `closures` | closed at, Unix ms (8) ‖ channel id (32) | `ClosureRecord` 1: a channel that is no more |
+//! | `channels` | channel id (32) | `ChannelRecord` 1: a channel that was once ready, and how it ended |
 //! | `totals` | `sales` | `Totals` 1: number and sum of the sales |
 
 use super::Migration;
@@ -24,7 +25,7 @@ pub(super) const MIGRATION: Migration = Migration {
             "sales",
             "sales_by_time",
             "tokens",
-            "closures",
+            "channels",
             "totals",
         ] {
             db.open_tree(tree)?;

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 
 pub use access::AdminToken;
 
+use crate::causes::chain;
 use crate::clock::Clock;
 use crate::invoice::Reach;
-use crate::ledger::record::{ClosureRecord, SaleRecord, Totals};
+use crate::ledger::record::{ChannelRecord, SaleRecord, Totals};
 use crate::ledger::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::node::{Node, NodeUnavailable, Status};
 use crate::route::{Access, RouteTable};
@@ -137,7 +138,7 @@ struct StatusBody {
     data_dir: String,
     node: NodeBody,
     sales: Totals,
-    /// Challenges that are remembered and not paid yet.
+    /// Challenges that are remembered, paid ones included until they expire.
     challenges_open: usize,
 }
 
@@ -146,15 +147,18 @@ struct NodeBody {
     #[serde(flatten)]
     status: Status,
     /// Channels that are no more, the newest first.
-    channels_closed: Vec<ClosureRecord>,
+    channels_closed: Vec<ChannelRecord>,
 }
 
 /// Node, channels, money and sales in one answer.
 async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fault> {
     let asked = Arc::clone(&admin);
     // The node's locks and the store's pages: not on a thread that serves requests.
-    let (status, channels_closed) =
-        blocking(move || Ok((asked.node.status(), asked.ledger.closures(CLOSURES_SHOWN)?))).await?;
+    let (status, channels_closed, sales) = blocking(move || {
+        let closed = asked.ledger.closed_channels(CLOSURES_SHOWN)?;
+        Ok((asked.node.status(), closed, asked.ledger.totals()))
+    })
+    .await?;
     Ok(Json(StatusBody {
         version: env!("CARGO_PKG_VERSION"),
         uptime_secs: admin.clock.unix_secs().saturating_sub(admin.started_secs),
@@ -163,7 +167,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fau
             status,
             channels_closed,
         },
-        sales: admin.ledger.totals(),
+        sales,
         challenges_open: admin.ledger.challenge_count(),
     }))
 }
@@ -231,7 +235,13 @@ impl axum::response::IntoResponse for Fault {
     fn into_response(self) -> Response {
         let status = match self {
             Self::Asked(_) => StatusCode::BAD_REQUEST,
-            Self::Ledger(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Ledger(ref fault) => {
+                tracing::error!(
+                    "Failed to read the books for the operator: {}",
+                    chain(fault)
+                );
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         (

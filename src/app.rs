@@ -1,8 +1,7 @@
 //! The composition root: everything long-lived is built here, from the store up, and stopped in reverse.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, AdminToken};
+use crate::causes::chain;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gate::Gate;
@@ -46,6 +46,30 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
+    /// Others on this machine can look into it.
+    #[error("the data folder {path} is open to others (mode {mode:03o}): run `chmod 700 {path}`", path = .path.display())]
+    Exposed {
+        /// The folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A secret is gone, and what was made with it is there.
+    #[error(
+        "{secret} is missing, and {made} was made with it: put it back from a backup (a new one would make what was sold, or \
+         the channels, worthless), or move {made} away to begin anew",
+        secret = .secret.display(),
+        made = .made.display()
+    )]
+    Lost {
+        /// The secret's file.
+        secret: PathBuf,
+        /// What was made with it.
+        made: PathBuf,
+    },
+    /// A bug.
+    #[error("a part of the program panicked")]
+    Panicked(#[from] tokio::task::JoinError),
     /// Another program has it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -84,12 +108,16 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     make_data_dir(data_dir)?;
     // Before anything in the folder is opened.
     let _lock = DataLock::acquire(data_dir)?;
-    let keys = NodeKeys::open(&data_dir.join("seed.words"), config.node.network)?;
-    let root_keys = RootKeys::new(&master_key(&data_dir.join("master.key"))?, &[]);
+    let seed = data_dir.join("seed.words");
+    must_not_be_lost(&seed, &config.node.folder)?;
+    let keys = NodeKeys::open(&seed, config.node.network)?;
+    let master = data_dir.join("master.key");
+    must_not_be_lost(&master, &config.ledger.folder)?;
+    let root_keys = RootKeys::new(&master_key(&master)?, &[]);
     let admin_token = AdminToken::open(&data_dir.join("admin.token"))?;
     let opening = (config.ledger.clone(), clock.clone());
     let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening.0, opening.1)).await;
-    let ledger = Arc::new(opened.expect("opening the ledger does not panic")?);
+    let ledger = Arc::new(opened??);
 
     let node = Arc::new(Node::new(config.node.clone(), keys.clone(), clock.clone()));
     let minter = Minter::new(
@@ -116,6 +144,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
         limits: Limits {
             connections_max: config.http.connections_max,
             header_timeout: config.http.header_timeout,
+            write_timeout: config.http.write_timeout,
             grace: config.http.grace,
         },
     };
@@ -135,6 +164,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
         limits: Limits {
             connections_max: ADMIN_CONNECTIONS_MAX,
             header_timeout: config.http.header_timeout,
+            write_timeout: config.http.write_timeout,
             grace: ADMIN_GRACE,
         },
     };
@@ -206,15 +236,16 @@ impl Running {
             .spawn(async move { node.run(node_ledger, node_stop).await });
         let fault = tokio::select! {
             () = stop.cancelled() => None,
-            ended = &mut serving => ended.expect("the node's task does not panic").err().map(AppError::from),
-            ended = &mut writing => ended.expect("the writer does not panic").err().map(AppError::from),
+            ended = &mut serving => fault(ended),
+            ended = &mut writing => fault(ended),
         };
         match &fault {
             None => tracing::info!("Stopping: requests in flight are finished first"),
-            Some(fault) => tracing::error!("Stopping because of a fault: {fault}"),
+            Some(fault) => tracing::error!("Stopping because of a fault: {}", chain(fault)),
         }
-        running.end(&ledger).await?;
-        fault.map_or(Ok(()), Err)
+        let ended = running.end(&ledger).await;
+        // The first fault is the one to tell; it may be why the books cannot be closed.
+        fault.map_or(ended, Err)
     }
 
     /// In reverse: who is served, then the node, then the operator's view of both, then the books.
@@ -224,9 +255,7 @@ impl Running {
         self.admin.end().await;
         self.writer.end().await;
         let ledger = Arc::clone(ledger);
-        tokio::task::spawn_blocking(move || ledger.close())
-            .await
-            .expect("closing the ledger does not panic")?;
+        tokio::task::spawn_blocking(move || ledger.close()).await??;
         tracing::info!("Stopped");
         Ok(())
     }
@@ -244,7 +273,17 @@ async fn write_behind(ledger: Arc<Ledger>, stop: CancellationToken) -> Result<()
         let ledger = Arc::clone(&ledger);
         tokio::task::spawn_blocking(move || ledger.write_behind())
             .await
-            .expect("writing behind does not panic")?;
+            .expect("whatever the ledger does with its store is calm")?;
+    }
+}
+
+/// Why a task ended that ends only when it is told to.
+fn fault<E: Into<AppError>>(
+    ended: Result<Result<(), E>, tokio::task::JoinError>,
+) -> Option<AppError> {
+    match ended {
+        Ok(ended) => ended.err().map(Into::into),
+        Err(panicked) => Some(panicked.into()),
     }
 }
 
@@ -258,14 +297,37 @@ async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpL
         })
 }
 
-/// For the owner only: seed, keys and channel state are in it.
+/// For the owner only: seed, keys and channel state are in it. A folder that is there already is not changed: it may be
+/// somebody's home.
 fn make_data_dir(path: &Path) -> Result<(), AppError> {
     let failed = |source| AppError::DataDir {
         path: path.to_owned(),
         source,
     };
-    std::fs::create_dir_all(path).map_err(failed)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed)?;
+    let mode = path.metadata().map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(AppError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+/// A secret that was lost is not replaced without a word: a new one would not fit what was made with the old one.
+fn must_not_be_lost(secret: &Path, made: &Path) -> Result<(), AppError> {
+    if made.exists() && !secret.exists() {
+        return Err(AppError::Lost {
+            secret: secret.to_owned(),
+            made: made.to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// The macaroons' key: random bytes of its own, in a file of its own.

@@ -1,6 +1,7 @@
 //! The command line: read arguments, load settings, start tracing, hand over.
 
 mod check;
+mod descriptors;
 mod run;
 mod tracing;
 

@@ -9,7 +9,7 @@ mod strict;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use bitcoin::Network;
@@ -153,8 +153,8 @@ pub fn load_with(
             what: mismatch.what,
         }])
     })?;
-    let folder = file
-        .canonicalize()
+    // Where the name stands, not where a link points to: the data folder must not move with the file behind it.
+    let folder = std::path::absolute(file)
         .ok()
         .and_then(|file| file.parent().map(Path::to_owned))
         .unwrap_or_default();
@@ -175,7 +175,12 @@ fn own_variables(
     let mut complaints = Vec::new();
     for (name, value) in environment {
         let name = name.to_string_lossy().into_owned();
-        if !name.starts_with(PREFIX) || !name[PREFIX.len()..].starts_with('_') {
+        let is_ours = name
+            .split_at_checked(PREFIX.len())
+            .is_some_and(|(prefix, rest)| {
+                prefix.eq_ignore_ascii_case(PREFIX) && rest.starts_with('_')
+            });
+        if !is_ours {
             continue;
         }
         let mut complain = |what: &str| {
@@ -185,7 +190,11 @@ fn own_variables(
                 what: what.to_owned(),
             });
         };
+        let is_capital = |byte: u8| !byte.is_ascii_lowercase();
         match value.into_string() {
+            Ok(_) if !name.bytes().all(is_capital) => {
+                complain("variables are written in capitals, as TOLLHOUSE__HTTP__LISTEN");
+            }
             Ok(value) if name[PREFIX.len()..].starts_with("__") => {
                 own.insert(name, value);
             }
@@ -273,6 +282,16 @@ struct Meaning<'a> {
 impl Meaning<'_> {
     fn of(mut self, raw: &Raw) -> Result<Config, Complaints> {
         let data_dir = self.folder.join(&raw.data_dir);
+        if raw.data_dir.is_empty()
+            || data_dir
+                .components()
+                .any(|part| part == Component::ParentDir)
+        {
+            self.complain(
+                "data_dir",
+                "give a folder of its own, without `..`, as in \"tollhouse-data\"",
+            );
+        }
         let http_listen = self.address("http.listen", &raw.http.listen);
         let admin_listen = self.loopback("admin.listen", &raw.admin.listen);
         if http_listen == admin_listen && http_listen.port() != 0 {
@@ -285,6 +304,7 @@ impl Meaning<'_> {
             listen: http_listen,
             connections_max: self.at_least_one("http.connections_max", raw.http.connections_max),
             header_timeout: self.span("http.header_timeout", &raw.http.header_timeout),
+            write_timeout: self.span("http.write_timeout", &raw.http.write_timeout),
             grace: self.span("http.shutdown_grace", &raw.http.shutdown_grace),
         };
         let resource = resource::Config {
@@ -464,16 +484,26 @@ fn origin_of<'a>(root: &'a config::Value, key: &str) -> Option<&'a str> {
     value.origin()
 }
 
-/// An address that can be asked over HTTP: scheme, host, no query.
+/// An address that can be asked over HTTP: scheme, host, perhaps a port and a path, and nothing else.
 fn is_web_address(text: &str) -> bool {
     let Ok(uri) = text.parse::<::http::Uri>() else {
         return false;
     };
-    let names_a_password = uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'));
+    let Some(authority) = uri.authority() else {
+        return false;
+    };
+    // The crate takes any digits, and even none, for a port and then falls back to the scheme's own.
+    let has_good_port = match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => true,
+        Some(rest) => rest
+            .strip_prefix(':')
+            .is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port != 0)),
+        // There is a password.
+        None => false,
+    };
     matches!(uri.scheme_str(), Some("http" | "https"))
-        && uri.host().is_some_and(|host| !host.is_empty())
+        && !authority.host().is_empty()
+        && has_good_port
         && uri.query().is_none()
-        && !names_a_password
+        && !text.contains('#')
 }

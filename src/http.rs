@@ -2,6 +2,7 @@
 
 mod answer;
 mod server;
+mod stall;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HOST, ORIGIN};
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body_util::BodyExt as _;
 
 pub use server::{Limits, Server};
@@ -33,6 +34,8 @@ pub struct Config {
     pub connections_max: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub write_timeout: Duration,
     /// How long requests in flight may take to finish once the program was told to stop.
     pub grace: Duration,
 }
@@ -68,15 +71,20 @@ async fn serve(
     };
     let route = match public.routes.find(request.method(), &path) {
         Found::Route(route) => Arc::clone(route),
-        Found::MethodNotTaken(_) if is_preflight(request.method(), request.headers()) => {
-            return answer::preflight(&[]);
+        Found::MethodNotTaken { methods, is_paid } => {
+            // Whether a free resource answers other origins is the business of what is behind it.
+            return if is_paid && is_preflight(request.method(), request.headers()) {
+                answer::preflight(&methods)
+            } else {
+                answer::refusal(&Refusal::Method(methods))
+            };
         }
-        Found::MethodNotTaken(methods) => return answer::refusal(&Refusal::Method(methods)),
         Found::Nothing => return answer::refusal(&Refusal::NoRoute),
+        Found::Ambiguous(error) => return answer::refusal(&Refusal::Path(error)),
     };
     let is_paid = matches!(route.access, Access::Paid(_));
     if is_paid && is_preflight(request.method(), request.headers()) {
-        return answer::preflight(&route.methods);
+        return answer::preflight(&route.methods_taken());
     }
     let mut response = public.pass(&route, &path, peer.ip(), request).await;
     if is_paid {
@@ -120,11 +128,11 @@ impl Public {
         if !takes_method(route, request.method()) {
             return answer::failure(&crate::resource::Failure::MethodNotAllowed, &route.name);
         }
-        if !self.resources.is_there(route, path).await {
-            return answer::failure(&crate::resource::Failure::NotFound, &route.name);
+        if let Err(failure) = self.resources.look(route, path).await {
+            return answer::failure(&failure, &route.name);
         }
         match self.gate.challenge(&unpaid) {
-            Ok(challenge) => answer::challenge(&challenge, request.headers()),
+            Ok(challenge) => answer::challenge(&challenge),
             Err(denial) => answer::denial(denial),
         }
     }
@@ -170,8 +178,16 @@ fn check(request: &Request, body_bytes_max: u64) -> Result<(), Refusal> {
         return Err(Refusal::NotForUs);
     }
     // RFC 9112, section 3.2: exactly one, and HTTP/1.0 may do without.
-    let hosts = headers.get_all(HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() || (host.is_none() && request.version() == Version::HTTP_11) {
+        return Err(Refusal::Host);
+    }
+    let is_authority = |host: &HeaderValue| {
+        let host = http::uri::Authority::try_from(host.as_bytes());
+        host.is_ok_and(|host| !host.as_str().contains('@'))
+    };
+    if !host.is_none_or(is_authority) {
         return Err(Refusal::Host);
     }
     let length = headers

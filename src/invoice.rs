@@ -177,16 +177,6 @@ impl Minter {
         }
     }
 
-    /// How long an invoice is good for.
-    pub fn expiry(&self) -> Duration {
-        self.expiry
-    }
-
-    /// Whether a payment of this amount could arrive now.
-    pub fn check(&self, amount: Msat) -> Result<(), Unready> {
-        payable(&self.reach.borrow(), amount).map(|_| ())
-    }
-
     /// Makes an invoice, unless the node could not be paid that amount now.
     pub fn mint(&self, terms: &Terms<'_>) -> Result<Invoice, Unready> {
         let hints = payable(&self.reach.borrow(), terms.amount)?.hints.clone();

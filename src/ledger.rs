@@ -9,8 +9,10 @@ mod journal;
 pub mod record;
 pub mod usage;
 
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use challenges::Challenge;
@@ -18,11 +20,11 @@ pub use usage::Reservation;
 
 use crate::clock::Clock;
 use crate::l402::Verified;
-use crate::store::{Store, StoreError, Together, Tree};
+use crate::store::{Store, StoreError, Together, Tree, calm};
 
 use challenges::Challenges;
-use journal::{Journal, Line, Replay};
-use record::{ChallengeRecord, ClosureRecord, SaleRecord, TokenRecord, Totals};
+use journal::{Journal, Line};
+use record::{ChallengeRecord, ChannelRecord, REASON_CHARS_MAX, SaleRecord, TokenRecord, Totals};
 use usage::{Usage, Usages};
 
 /// A challenge is written behind once it has stood this long: under a flood it is pushed out before.
@@ -49,7 +51,8 @@ pub struct Config {
     pub challenges_max: usize,
 }
 
-/// What went wrong with the account. All of these end the program: what is not on the disk must not be acknowledged.
+/// What went wrong with the account. Each of these ends the program, at once where a settlement is entered and within a
+/// second where a request met it: what is not on the disk must not be acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The store.
@@ -100,6 +103,10 @@ pub struct Ledger {
     challenges: Challenges,
     /// Counts of the tokens in use.
     usages: Usages,
+    /// Set when the store turned out to be damaged: the next write behind ends the program.
+    is_damaged: AtomicBool,
+    /// Where that is noted for the next start, which sets the store aside.
+    damage_note: PathBuf,
     /// Held by whoever changes a sale, journal line included. Its holders wait for the disk: never on a request's way.
     books: Mutex<Books>,
     /// Where the time comes from.
@@ -114,7 +121,7 @@ struct Trees {
     sales: Tree<SaleRecord>,
     sales_by_time: Tree<()>,
     tokens: Tree<TokenRecord>,
-    closures: Tree<ClosureRecord>,
+    channels: Tree<ChannelRecord>,
     totals: Tree<Totals>,
 }
 
@@ -127,37 +134,37 @@ struct Books {
 }
 
 impl Ledger {
-    /// Opens the account: the journal is read back and compared with the store; a store that sled calls corrupt is set
-    /// aside, whole, and rebuilt from the newest dump and the journal.
+    /// Opens the account: the journal is read back and compared with the store; a store that sled calls corrupt, now or
+    /// while it was last used, is set aside, whole, and rebuilt from the newest dump and the journal.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, LedgerError> {
         std::fs::create_dir_all(&config.folder)?;
-        let (journal, replay) = Journal::open(&config.folder)?;
-        let store_path = config.folder.join("store");
-        let (store, trees, stored) = match open_store(&store_path, &replay) {
-            Ok(opened) => opened,
-            Err(StoreError::Corrupt(why)) => {
-                let aside = Store::set_aside(&store_path, clock.unix_secs())?;
-                tracing::error!(
-                    store.aside = %aside.display(),
-                    "The ledger's store is damaged ({why}). It is kept as {}, and rebuilt from dump and journal", aside.display()
-                );
-                let mut everything = journal.read_dump()?;
-                everything.lines.extend(replay.lines.iter().cloned());
-                everything.damaged += replay.damaged;
-                open_store(&store_path, &everything)?
+        let journal = Journal::open(&config.folder)?;
+        let path = config.folder.join("store");
+        let damage_note = config.folder.join("store.damaged");
+        let mut opened = match std::fs::read_to_string(&damage_note) {
+            Ok(why) => Err(StoreError::Corrupt(why).into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                calm(|| open_store(&path, &journal))
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         };
-        if replay.damaged > 0 {
-            tracing::error!(
-                "{} damaged lines in the ledger's journal were passed over",
-                replay.damaged
-            );
+        if let Err(LedgerError::Store(StoreError::Corrupt(why))) = &opened {
+            if let Some(aside) = Store::set_aside(&path, clock.unix_secs())? {
+                let aside = aside.display();
+                tracing::error!(
+                    "The ledger's store is damaged ({why}). It is kept as {aside}, and rebuilt from dump and journal"
+                );
+            }
+            remove_if_there(&damage_note)?;
+            opened = open_store(&path, &journal);
         }
+        let (store, trees, stored) = opened?;
         let totals = trees.totals.get(TOTALS_KEY)?.unwrap_or_default();
         Ok(Self {
             challenges: Challenges::new(config.challenges_max, stored),
             usages: Usages::default(),
+            is_damaged: AtomicBool::new(false),
+            damage_note,
             books: Mutex::new(Books {
                 journal,
                 totals,
@@ -168,6 +175,27 @@ impl Ledger {
             trees,
             clock,
         })
+    }
+
+    /// Uses the store. Damage is noted on the disk, so that the next start sets the store aside instead of meeting it again.
+    fn using<T>(&self, work: impl FnOnce() -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        let done = calm(work);
+        if let Err(LedgerError::Store(StoreError::Corrupt(why))) = &done
+            && !self.is_damaged.swap(true, Ordering::AcqRel)
+        {
+            tracing::error!(
+                "The ledger's store is damaged ({why}): it is rebuilt at the next start"
+            );
+            let noted = std::fs::write(&self.damage_note, why)
+                .and_then(|()| File::open(&self.damage_note)?.sync_all());
+            if let Err(error) = noted {
+                tracing::error!(
+                    "Failed to note that in {}: {error}",
+                    self.damage_note.display()
+                );
+            }
+        }
+        done
     }
 
     fn books(&self) -> Result<MutexGuard<'_, Books>, LedgerError> {
@@ -190,7 +218,7 @@ impl Ledger {
         change: impl FnOnce(&mut Books) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let mut books = self.books()?;
-        let changed = change(&mut books);
+        let changed = self.using(|| change(&mut books));
         books.is_poisoned = changed.is_err();
         changed
     }
@@ -255,7 +283,6 @@ impl Ledger {
         mut sale: SaleRecord,
     ) -> Result<Settlement, LedgerError> {
         sale.surplus_msat += payment.amount_msat;
-        books.totals.amount_msat += payment.amount_msat;
         self.write_sale(books, &sale)?;
         Ok(Settlement::Surplus(sale))
     }
@@ -294,10 +321,12 @@ impl Ledger {
         let payment_hash = verified.identifier.payment_hash;
         let token_id = verified.identifier.token_id;
         let tokens = self.trees.tokens.clone();
-        let load = move || tokens.get(&TokenRecord::key(&payment_hash, &token_id.0));
-        let stored = tokio::task::spawn_blocking(load)
+        let key = TokenRecord::key(&payment_hash, &token_id.0);
+        let load = move || calm(|| tokens.get(&key));
+        let loaded = tokio::task::spawn_blocking(load)
             .await
-            .expect("reading a record does not panic")?;
+            .expect("reading a record is calm");
+        let stored = self.using(|| Ok(loaded?))?;
         let now_ms = self.clock.unix_ms();
         let token = stored.unwrap_or_else(|| TokenRecord {
             payment_hash,
@@ -312,26 +341,64 @@ impl Ledger {
             requests: 0,
             valid_until_secs: verified.allowance.valid_until_secs,
         });
-        Ok(Usage::new(token, false))
+        Ok(Usage::new(token))
     }
 
-    /// Enters a closed channel. Blocks on the disk.
-    pub fn record_closure(&self, closure: &ClosureRecord) -> Result<(), LedgerError> {
+    /// Enters a channel that is ready. Blocks on the disk.
+    pub fn open_channel(
+        &self,
+        channel_id: [u8; 32],
+        counterparty: Option<String>,
+    ) -> Result<(), LedgerError> {
         self.change(|books| {
-            books.journal.append([&Line::Closure(closure.clone())])?;
-            books.journal.sync()?;
-            put_closure(&self.trees, closure)?;
-            self.store.flush_blocking()?;
-            Ok(())
+            if self.trees.channels.get(&channel_id)?.is_some() {
+                return Ok(());
+            }
+            let channel = ChannelRecord {
+                channel_id,
+                counterparty,
+                ready_ms: self.clock.unix_ms(),
+                closed_ms: None,
+                reason: None,
+            };
+            self.write_channel(books, channel)
         })
     }
 
+    /// Enters the end of a channel, and says whether it was ever ready: only those are in the books. Blocks on the disk.
+    pub fn close_channel(&self, channel_id: [u8; 32], reason: &str) -> Result<bool, LedgerError> {
+        self.change(|books| {
+            let Some(mut channel) = self.trees.channels.get(&channel_id)? else {
+                return Ok(false);
+            };
+            if channel.closed_ms.is_none() {
+                channel.closed_ms = Some(self.clock.unix_ms());
+                channel.reason = Some(reason.chars().take(REASON_CHARS_MAX).collect());
+                self.write_channel(books, channel)?;
+            }
+            Ok(true)
+        })
+    }
+
+    fn write_channel(&self, books: &mut Books, channel: ChannelRecord) -> Result<(), LedgerError> {
+        books.journal.append([&Line::Channel(channel.clone())])?;
+        books.journal.sync()?;
+        self.trees.channels.put(&channel.channel_id, &channel)?;
+        Ok(self.store.flush_blocking()?)
+    }
+
     /// Channels that are no more, the newest first, at most this many.
-    pub fn closures(&self, max: usize) -> Result<Vec<ClosureRecord>, LedgerError> {
-        let newest = self.trees.closures.iter().rev().take(max);
-        Ok(newest
-            .map(|entry| entry.map(|(_, closure)| closure))
-            .collect::<Result<_, _>>()?)
+    pub fn closed_channels(&self, max: usize) -> Result<Vec<ChannelRecord>, LedgerError> {
+        self.using(|| {
+            let all = self.trees.channels.iter();
+            let mut closed: Vec<ChannelRecord> = all
+                .map(|entry| entry.map(|(_, channel)| channel))
+                .filter(|channel| !matches!(channel, Ok(channel) if channel.closed_ms.is_none()))
+                .collect::<Result<_, _>>()?;
+            closed.sort_by_key(|channel| std::cmp::Reverse(channel.closed_ms));
+            closed.truncate(max);
+            Ok(closed)
+        })
     }
 
     /// Number and sum of the sales.
@@ -344,38 +411,30 @@ impl Ledger {
 
     /// The newest sales before `before` (or of all), at most `max` and at most [`SALES_PAGE_MAX`].
     pub fn sales(&self, before: Option<&[u8]>, max: usize) -> Result<SalesPage, LedgerError> {
-        let mut page = SalesPage::default();
-        for key in self
-            .trees
-            .sales_by_time
-            .keys_before(before)
-            .take(max.clamp(1, SALES_PAGE_MAX))
-        {
-            let key = key?;
-            if let Some(sale) = self.trees.sales.get(key.get(8..).unwrap_or_default())? {
-                page.sales.push(sale);
+        let max = max.clamp(1, SALES_PAGE_MAX);
+        self.using(|| {
+            let mut page = SalesPage::default();
+            let mut last = None;
+            for key in self.trees.sales_by_time.keys_before(before) {
+                let key = key?;
+                if page.sales.len() == max {
+                    page.next = last;
+                    break;
+                }
+                if let Some(sale) = self.trees.sales.get(key.get(8..).unwrap_or_default())? {
+                    page.sales.push(sale);
+                }
+                last = Some(key);
             }
-            page.next = Some(key);
-        }
-        if let Some(last) = page.next.take() {
-            page.next = self
-                .trees
-                .sales_by_time
-                .keys_before(Some(&last))
-                .next()
-                .transpose()?
-                .map(|_| last);
-        }
-        Ok(page)
-    }
-
-    /// The sale of this payment.
-    pub fn sale(&self, payment_hash: &[u8; 32]) -> Result<Option<SaleRecord>, LedgerError> {
-        Ok(self.trees.sales.get(payment_hash)?)
+            Ok(page)
+        })
     }
 
     /// Writes behind what nobody waits for; called about once a second. Blocks on the disk.
     pub fn write_behind(&self) -> Result<(), LedgerError> {
+        if self.is_damaged.load(Ordering::Acquire) {
+            return Err(StoreError::Poisoned.into());
+        }
         let now_ms = self.clock.unix_ms();
         self.write_challenges(now_ms.saturating_sub(WRITE_AFTER_MS), CHALLENGES_PER_WRITE)?;
         self.write_tokens()?;
@@ -428,6 +487,8 @@ impl Ledger {
                 ));
             }
             books.journal.append(&lines)?;
+            // Once a second at the most: a power cut loses no more than a crash.
+            books.journal.sync()?;
             Ok(self.trees.tokens.put_all(&entries)?)
         })
     }
@@ -439,26 +500,36 @@ impl Ledger {
         self.change(|books| {
             // The journal may only go once the store has all of it for good.
             self.store.flush_blocking()?;
-            let sales = self
-                .trees
-                .sales
-                .iter()
-                .map(|entry| Ok(Line::Sale(entry?.1)));
-            let tokens = self
-                .trees
-                .tokens
-                .iter()
-                .map(|entry| Ok(Line::Token(entry?.1)));
-            let closures = self
-                .trees
-                .closures
-                .iter()
-                .map(|entry| Ok(Line::Closure(entry?.1)));
-            books
-                .journal
-                .fold::<LedgerError>(sales.chain(tokens).chain(closures))
+            let dump = match books.journal.dump(everything(&self.trees)) {
+                Ok(dump) => dump,
+                // A full disk, most likely. The journal is as good as before, only longer.
+                Err(LedgerError::Journal(error)) => {
+                    tracing::error!("Failed to fold the ledger's journal: {error}");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            // What the store has lost without a word is still in the old dump and the journal.
+            if dump.sales != books.totals.count {
+                let (found, count) = (dump.sales, books.totals.count);
+                let why = format!("it holds {found} sales where {count} were entered");
+                return Err(StoreError::Corrupt(why).into());
+            }
+            books.journal.fold(dump)?;
+            Ok(self.store.mark_complete(books.journal.dump_bytes())?)
         })
     }
+}
+
+/// All that a dump holds.
+fn everything(trees: &Trees) -> impl Iterator<Item = Result<Line, LedgerError>> + use<> {
+    let sales = trees.sales.iter().map(|entry| Ok(Line::Sale(entry?.1)));
+    let tokens = trees.tokens.iter().map(|entry| Ok(Line::Token(entry?.1)));
+    let channels = trees
+        .channels
+        .iter()
+        .map(|entry| Ok(Line::Channel(entry?.1)));
+    sales.chain(tokens).chain(channels)
 }
 
 /// Fills into a sale what the first use of its token tells.
@@ -470,23 +541,40 @@ fn redeem(sale: &mut SaleRecord, token: &TokenRecord) {
 
 type Opened = (Store, Trees, Vec<(u64, ChallengeRecord)>);
 
-/// Opens the store, brings it up to what the journal says, and reads the challenges.
-fn open_store(path: &std::path::Path, replay: &Replay) -> Result<Opened, StoreError> {
+/// Opens the store, brings it up to what the journal says, and reads the challenges. A store that is new, or whose rebuild
+/// was cut short, takes the newest dump first.
+fn open_store(path: &Path, journal: &Journal) -> Result<Opened, LedgerError> {
     let store = Store::open(path)?;
     let trees = Trees {
         challenges: store.tree("challenges")?,
         sales: store.tree("sales")?,
         sales_by_time: store.tree("sales_by_time")?,
         tokens: store.tree("tokens")?,
-        closures: store.tree("closures")?,
+        channels: store.tree("channels")?,
         totals: store.tree("totals")?,
     };
-    let missing = apply(&store, &trees, &replay.lines)?;
+    let is_complete = store.is_complete(journal.dump_bytes())?;
+    let mut missing = 0_u64;
+    let mut apply = |line: Line| -> Result<(), LedgerError> {
+        missing += u64::from(apply(&store, &trees, &line)?);
+        Ok(())
+    };
+    let mut damaged = 0;
+    if !is_complete {
+        damaged += journal.read_dump(&mut apply)?;
+    }
+    damaged += journal.read(&mut apply)?;
+    if damaged > 0 {
+        tracing::error!("{damaged} damaged lines in the ledger's journal or dump were passed over");
+    }
     if missing > 0 {
         store.flush_blocking()?;
         tracing::warn!(
             "{missing} entries of the ledger's journal were missing in its store and are there again"
         );
+    }
+    if !is_complete {
+        store.mark_complete(journal.dump_bytes())?;
     }
     let mut stored = Vec::new();
     for entry in trees.challenges.iter() {
@@ -499,68 +587,58 @@ fn open_store(path: &std::path::Path, replay: &Replay) -> Result<Opened, StoreEr
     Ok((store, trees, stored))
 }
 
-/// Enters what the store does not have yet, and says how many lines that were.
-fn apply(store: &Store, trees: &Trees, lines: &[Line]) -> Result<usize, StoreError> {
-    let mut totals = trees.totals.get(TOTALS_KEY)?.unwrap_or_default();
-    let mut missing = 0;
-    for line in lines {
-        let is_missing = match line {
-            Line::Sale(sale) => apply_sale(store, trees, sale, &mut totals)?,
-            Line::Token(token) => {
-                let key = TokenRecord::key(&token.payment_hash, &token.token_id);
-                // Counts only grow: a rebuild must not revive a used token.
-                let is_newer = trees
-                    .tokens
-                    .get(&key)?
-                    .is_none_or(|stored| stored.requests < token.requests);
-                if is_newer {
-                    trees.tokens.put(&key, token)?;
-                }
-                is_newer
-            }
-            Line::Closure(closure) => {
-                let is_new = trees.closures.get(&closure_key(closure))?.is_none();
-                if is_new {
-                    put_closure(trees, closure)?;
-                }
-                is_new
-            }
-        };
-        missing += usize::from(is_missing);
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
-    Ok(missing)
 }
 
-fn apply_sale(
-    store: &Store,
-    trees: &Trees,
-    sale: &SaleRecord,
-    totals: &mut Totals,
-) -> Result<bool, StoreError> {
-    let stored = trees.sales.get(&sale.payment_hash)?;
-    let is_missing = match &stored {
-        None => true,
-        Some(stored) => {
-            stored.surplus_msat < sale.surplus_msat
-                || (stored.redeemed_ms.is_none() && sale.redeemed_ms.is_some())
+/// Enters a line that the store does not have yet, and says whether it was missing.
+fn apply(store: &Store, trees: &Trees, line: &Line) -> Result<bool, StoreError> {
+    match line {
+        Line::Sale(sale) => apply_sale(store, trees, sale),
+        Line::Token(token) => {
+            let key = TokenRecord::key(&token.payment_hash, &token.token_id);
+            // Counts only grow: a rebuild must not revive a used token.
+            let stored = trees.tokens.get(&key)?;
+            let is_newer = stored.is_none_or(|stored| stored.requests < token.requests);
+            if is_newer {
+                trees.tokens.put(&key, token)?;
+            }
+            Ok(is_newer)
         }
-    };
-    if !is_missing {
-        return Ok(false);
+        Line::Channel(channel) => {
+            let stored = trees.channels.get(&channel.channel_id)?;
+            let is_newer = stored
+                .is_none_or(|stored| stored.closed_ms.is_none() && channel.closed_ms.is_some());
+            if is_newer {
+                trees.channels.put(&channel.channel_id, channel)?;
+            }
+            Ok(is_newer)
+        }
     }
+}
+
+fn apply_sale(store: &Store, trees: &Trees, sale: &SaleRecord) -> Result<bool, StoreError> {
+    let stored = trees.sales.get(&sale.payment_hash)?;
+    let mut totals = trees.totals.get(TOTALS_KEY)?.unwrap_or_default();
     let mut sale = sale.clone();
     match stored {
         None => {
             totals.count += 1;
-            totals.amount_msat += sale.amount_msat + sale.surplus_msat;
+            totals.amount_msat += sale.amount_msat;
         }
         Some(stored) => {
+            let is_redeemed = stored.redeemed_ms.is_none() && sale.redeemed_ms.is_some();
+            if stored.surplus_msat >= sale.surplus_msat && !is_redeemed {
+                return Ok(false);
+            }
             sale.surplus_msat = sale.surplus_msat.max(stored.surplus_msat);
             sale.redeemed_ms = stored.redeemed_ms.or(sale.redeemed_ms);
-            totals.amount_msat += sale.surplus_msat - stored.surplus_msat;
         }
     }
-    put_sale(store, trees, &sale, totals)?;
+    put_sale(store, trees, &sale, &totals)?;
     Ok(true)
 }
 
@@ -576,12 +654,4 @@ fn put_sale(
             .put(&trees.sales_by_time, &sale.time_key(), &())?
             .put(&trees.totals, TOTALS_KEY, totals)?,
     )
-}
-
-fn closure_key(closure: &ClosureRecord) -> Vec<u8> {
-    [&closure.closed_ms.to_be_bytes()[..], &closure.channel_id].concat()
-}
-
-fn put_closure(trees: &Trees, closure: &ClosureRecord) -> Result<(), StoreError> {
-    trees.closures.put(&closure_key(closure), closure)
 }

@@ -2,6 +2,7 @@
 //! minter how it is reached. The node's handle never leaves this room.
 
 mod address;
+mod chain;
 mod database;
 mod events;
 pub mod keys;
@@ -35,6 +36,9 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// The longest pause between two starts.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// The node's threads: one waits for the disk while another hears its peers.
+const THREADS: usize = 2;
 
 /// What the node needs to know.
 #[derive(Clone, Debug)]
@@ -84,6 +88,15 @@ pub enum NodeError {
     /// ldk-node could not note that an event was handled.
     #[error("failed to acknowledge an event of the node")]
     Acknowledge(#[source] ldk_node::NodeError),
+    /// It does not start for a reason that waiting does not mend.
+    #[error("failed to start the node (is something else listening on node.listen?)")]
+    Start(#[source] ldk_node::NodeError),
+    /// Its threads cannot be started.
+    #[error("failed to start the node's runtime")]
+    Runtime(#[source] std::io::Error),
+    /// A step of it panicked.
+    #[error("the node panicked")]
+    Panicked(#[source] tokio::task::JoinError),
 }
 
 /// Why the operator's request to the node failed.
@@ -95,6 +108,9 @@ pub enum NodeUnavailable {
     /// It refused.
     #[error("the node refused")]
     Refused(#[from] ldk_node::NodeError),
+    /// It panicked.
+    #[error("the node panicked")]
+    Panicked(#[source] tokio::task::JoinError),
 }
 
 /// The node and what is known of it.
@@ -107,6 +123,8 @@ pub struct Node {
     reach: watch::Sender<Reach>,
     /// What the operator reads. A `std` mutex: held to copy a few words.
     phase: Mutex<Phase>,
+    /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
+    deposit: Mutex<Option<String>>,
 }
 
 /// How far the node is.
@@ -150,17 +168,13 @@ impl Node {
             clock,
             reach,
             phase: Mutex::new(Phase::Starting),
+            deposit: Mutex::new(None),
         }
     }
 
     /// How the node is reached, now and from now on.
     pub fn reach(&self) -> watch::Receiver<Reach> {
         self.reach.subscribe()
-    }
-
-    /// The network.
-    pub fn network(&self) -> Network {
-        self.config.network
     }
 
     fn phase(&self) -> Phase {
@@ -186,60 +200,85 @@ impl Node {
     /// Builds and starts the node, starts it again as long as its chain source is away, and handles its events until told
     /// to stop. Ends early only by a fault.
     pub async fn run(&self, ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), NodeError> {
+        // Threads of its own: ldk-node waits for its database on them, and requests must not wait with it.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("node")
+            .enable_all()
+            .build()
+            .map_err(NodeError::Runtime)?;
+        let ended = self.run_on(runtime.handle().clone(), ledger, stop).await;
+        self.reach.send_replace(Reach::Unready(Unready::Stopping));
+        self.enter(Phase::Stopped);
+        // Not dropped, which would block; the node is stopped, so nothing of it is under way.
+        runtime.shutdown_background();
+        ended
+    }
+
+    async fn run_on(
+        &self,
+        runtime: tokio::runtime::Handle,
+        ledger: Arc<Ledger>,
+        stop: CancellationToken,
+    ) -> Result<(), NodeError> {
         let config = self.config.clone();
         let seed = self.keys.mnemonic();
-        let build = tokio::task::spawn_blocking(move || build(&config, seed));
-        let node = Arc::new(build.await.expect("building the node does not panic")?);
+        let build = tokio::task::spawn_blocking(move || build(&config, seed, runtime));
+        let node = Arc::new(build.await.map_err(NodeError::Panicked)??);
         if node.node_id() != self.keys.payment_keys().node_id() {
             tracing::error!(
                 "The node's keys are not the ones that invoices are made with: nothing is sold"
             );
             self.reach
                 .send_replace(Reach::Unready(Unready::KeyMismatch));
+            self.waiting(&node, Unready::KeyMismatch.to_string());
             stop.cancelled().await;
             return Ok(());
         }
-        let ended = if self.start(&node, &stop).await {
-            let ended = events::handle(self, &node, &ledger, &stop).await;
-            self.reach.send_replace(Reach::Unready(Unready::Stopping));
-            stop_node(&node).await;
-            ended
-        } else {
-            Ok(())
-        };
+        if !self.start(&node, &stop).await? {
+            return Ok(());
+        }
+        let ended = events::handle(self, &node, &ledger, &stop).await;
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
-        self.enter(Phase::Stopped);
+        stop_node(&node).await;
         ended
     }
 
-    /// Starts the node, however often it takes; `false` if told to stop before it ran.
-    async fn start(&self, node: &Arc<ldk_node::Node>, stop: &CancellationToken) -> bool {
+    /// Starts the node, however long its chain source is away; `false` if told to stop before it ran.
+    async fn start(
+        &self,
+        node: &Arc<ldk_node::Node>,
+        stop: &CancellationToken,
+    ) -> Result<bool, NodeError> {
         let mut pause = RETRY_MIN;
         loop {
             let starting = Arc::clone(node);
             let started = tokio::task::spawn_blocking(move || starting.start()).await;
-            let why = match started.expect("starting the node does not panic") {
+            match started.map_err(NodeError::Panicked)? {
                 Ok(()) => {
                     tracing::info!(node.id = %node.node_id(), "The node is running");
                     self.enter(Phase::Running {
                         node: Arc::clone(node),
                         since_secs: self.clock.unix_secs(),
                     });
-                    return true;
+                    return Ok(true);
                 }
-                Err(error) => error,
-            };
-            // The only step of a start that needs the world: fee rates from the chain source.
-            tracing::warn!(
-                "The node does not start ({why}): is the chain source {} up? Next try in {pause:?}",
-                self.config.chain.esplora
-            );
+                // The only step of a start that needs the world: fee rates from the chain source. Starting again after
+                // any other failure would only add to what the first try left running.
+                Err(
+                    ldk_node::NodeError::FeerateEstimationUpdateFailed
+                    | ldk_node::NodeError::FeerateEstimationUpdateTimeout,
+                ) => {}
+                Err(error) => return Err(NodeError::Start(error)),
+            }
+            let why = chain::complaint(&self.config.chain.esplora).await;
+            tracing::warn!("The node waits for its chain source: {why}. Next try in {pause:?}");
             self.reach
                 .send_replace(Reach::Unready(Unready::ChainSourceUnreachable));
-            self.waiting(node, why.to_string());
+            self.waiting(node, why);
             tokio::select! {
                 () = tokio::time::sleep_until(tokio::time::Instant::now() + pause) => {}
-                () = stop.cancelled() => return false,
+                () = stop.cancelled() => return Ok(false),
             }
             pause = (pause * 2).min(RETRY_MAX);
         }
@@ -260,16 +299,17 @@ impl Node {
     /// Reads the chain now, instead of at the next interval. Takes as long as the chain source does.
     pub async fn sync(&self) -> Result<(), NodeUnavailable> {
         let node = self.running()?;
-        let syncing = tokio::task::spawn_blocking(move || node.sync_wallets());
-        syncing.await.expect("synchronising does not panic")?;
-        self.refresh_reach();
+        let syncing = tokio::task::spawn_blocking(move || {
+            node.sync_wallets()?;
+            Ok::<_, NodeUnavailable>(reach::of(&node.list_channels()))
+        });
+        let reach = syncing.await.map_err(NodeUnavailable::Panicked)??;
+        self.reached(reach);
         Ok(())
     }
 
-    /// Looks at the channels and tells the minter, if anything changed.
-    fn refresh_reach(&self) {
-        let Ok(node) = self.running() else { return };
-        let reach = reach::of(&node.list_channels());
+    /// Tells the minter how the node is reached, if that has changed.
+    fn reached(&self, reach: Reach) {
         self.reach.send_if_modified(|current| {
             let is_changed = *current != reach;
             if is_changed {
@@ -298,6 +338,7 @@ fn tell(before: &Reach, after: &Reach) {
 fn build(
     config: &Config,
     mnemonic: ldk_node::bip39::Mnemonic,
+    runtime: tokio::runtime::Handle,
 ) -> Result<ldk_node::Node, NodeError> {
     std::fs::create_dir_all(&config.folder).map_err(NodeError::Folder)?;
     database::prepare(&config.folder)?;
@@ -313,6 +354,7 @@ fn build(
         }),
         ..ldk_node::config::Config::default()
     });
+    builder.set_runtime(runtime);
     builder.set_entropy_bip39_mnemonic(mnemonic, None);
     builder.set_chain_source_esplora(
         config.chain.esplora.clone(),

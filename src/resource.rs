@@ -31,7 +31,7 @@ pub struct Config {
     pub upstream_timeout: Duration,
 }
 
-/// Why a permitted request was not served. The use goes back to the holder in each case.
+/// Why a permitted request was not served. The use goes back to the holder unless the request's own body was the reason.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// No such file, or none that is served.
@@ -46,6 +46,9 @@ pub enum Failure {
     /// The request's body did not arrive in time.
     #[error("the request's body took too long")]
     BodyTooSlow,
+    /// The request's body ended before its time.
+    #[error("the request's body broke off")]
+    BodyBroken,
     /// The upstream did not answer.
     #[error("the upstream does not answer")]
     UpstreamUnreachable(#[source] BoxError),
@@ -87,14 +90,14 @@ impl Resources {
         self.config.body_bytes_max
     }
 
-    /// Whether there is something to sell at this path: a file that is not there is 404 before any challenge. Only an
-    /// upstream knows of its own paths.
-    pub async fn is_there(&self, route: &Route, path: &RequestPath) -> bool {
+    /// Looks whether there is something to sell at this path: a file that is not there, or cannot be read, is said to be so
+    /// before any challenge. Only an upstream knows of its own paths.
+    pub async fn look(&self, route: &Route, path: &RequestPath) -> Result<(), Failure> {
         match &route.resource {
-            Resource::Upstream { .. } => true,
-            Resource::Files { folder } => {
-                files::find(folder, route.pattern.rest(path)).await.is_ok()
-            }
+            Resource::Upstream { .. } => Ok(()),
+            Resource::Files { folder } => files::find(folder, route.pattern.rest(path))
+                .await
+                .map(|_| ()),
         }
     }
 
@@ -113,7 +116,7 @@ impl Resources {
                 let rest = if *strip_prefix {
                     route.pattern.rest(path)
                 } else {
-                    path.as_str()
+                    path.wire()
                 };
                 let target = forward::Target {
                     base,

@@ -123,6 +123,11 @@ impl Pattern {
         if literal.contains('*') {
             return Err(refused("a `*` stands at the end only, as in `/articles/*`"));
         }
+        if literal.contains(';') {
+            return Err(refused(
+                "a `;` and what follows it is cut off by some servers",
+            ));
+        }
         match RequestPath::parse(literal) {
             Ok(normal) if normal.as_str() == literal => {}
             Ok(_) => {
@@ -158,6 +163,14 @@ impl Pattern {
         }
     }
 
+    /// The pattern in small letters.
+    fn folded(&self) -> Self {
+        match self {
+            Self::Exact(exact) => Self::Exact(exact.to_ascii_lowercase()),
+            Self::Below(prefix) => Self::Below(prefix.to_ascii_lowercase()),
+        }
+    }
+
     /// Of two patterns that match one path, the one with the higher rank decides.
     fn specificity(&self) -> (usize, bool) {
         match self {
@@ -166,16 +179,22 @@ impl Pattern {
         }
     }
 
-    /// What comes after the pattern's own prefix, beginning with a slash; all of it for an exact pattern.
+    /// What comes after the pattern's own prefix, beginning with a slash, as it is sent on; all of it for an exact pattern.
     pub fn rest<'a>(&self, path: &'a RequestPath) -> &'a str {
         match self {
-            Self::Exact(_) => path.as_str(),
-            Self::Below(prefix) => match path.as_str().strip_prefix(prefix.as_str()) {
-                Some(rest) if rest.starts_with('/') => rest,
-                _ => "/",
+            Self::Exact(_) => path.wire(),
+            // The two forms of a path differ inside segments only, so the prefix ends at the same slash in both.
+            Self::Below(prefix) => match path.wire().match_indices('/').nth(segments(prefix)) {
+                Some((slash, _)) => &path.wire()[slash..],
+                None => "/",
             },
         }
     }
+}
+
+/// How many segments a path has that does not end with a slash.
+fn segments(path: &str) -> usize {
+    path.bytes().filter(|byte| *byte == b'/').count()
 }
 
 impl fmt::Display for Pattern {
@@ -204,6 +223,15 @@ pub struct Route {
 }
 
 impl Route {
+    /// The methods that the route takes, if they are limited: HEAD with GET.
+    pub fn methods_taken(&self) -> Vec<Method> {
+        let mut methods = self.methods.clone();
+        if methods.contains(&Method::GET) && !methods.contains(&Method::HEAD) {
+            methods.push(Method::HEAD);
+        }
+        methods
+    }
+
     /// Whether the route takes this method.
     pub fn takes(&self, method: &Method) -> bool {
         self.methods.is_empty()
@@ -219,9 +247,16 @@ pub enum Found<'a> {
     Route(&'a Arc<Route>),
     /// The path is known, the method is not taken there. Never a less specific route: a guarded path must not be open by
     /// another method.
-    MethodNotTaken(Vec<Method>),
+    MethodNotTaken {
+        /// What is taken there, HEAD with GET.
+        methods: Vec<Method>,
+        /// Whether any of it is sold.
+        is_paid: bool,
+    },
     /// No route.
     Nothing,
+    /// Two servers could read the path in two ways that belong to different routes.
+    Ambiguous(PathError),
 }
 
 /// Two routes, of which one can never be reached.
@@ -243,6 +278,10 @@ pub struct Shadowed {
 pub struct RouteTable {
     /// In the order in which they are tried.
     routes: Vec<Arc<Route>>,
+    /// Their patterns in small letters, in the same order.
+    folded: Vec<Pattern>,
+    /// Whether that makes a difference to any of them.
+    has_upper_case: bool,
 }
 
 impl RouteTable {
@@ -265,7 +304,15 @@ impl RouteTable {
         }
         let mut routes: Vec<_> = routes.into_iter().map(Arc::new).collect();
         routes.sort_by_key(|route| std::cmp::Reverse(route.pattern.specificity()));
-        Ok(Self { routes })
+        let folded: Vec<_> = routes.iter().map(|route| route.pattern.folded()).collect();
+        Ok(Self {
+            has_upper_case: routes
+                .iter()
+                .zip(&folded)
+                .any(|(route, folded)| route.pattern != *folded),
+            folded,
+            routes,
+        })
     }
 
     /// The route of a request. The most specific path decides; its routes may share it by method.
@@ -273,17 +320,35 @@ impl RouteTable {
         let Some(best) = self.routes.iter().find(|route| route.pattern.matches(path)) else {
             return Found::Nothing;
         };
-        let mut same = self
-            .routes
-            .iter()
-            .filter(|route| route.pattern == best.pattern);
-        match same.clone().find(|route| route.takes(method)) {
+        // The server behind a free `/*` must not be asked for `/Guarded/x` or `/guarded;a/x`.
+        let folded = match path.folded() {
+            None if !self.has_upper_case => None,
+            None => Some(path.clone()),
+            Some(Ok(folded)) => Some(folded),
+            Some(Err(error)) => return Found::Ambiguous(error),
+        };
+        if let Some(folded) = folded
+            && let Some((index, _)) = self
+                .folded
+                .iter()
+                .enumerate()
+                .find(|(_, pattern)| pattern.matches(&folded))
+            && let Access::Paid(_) = self.routes[index].access
+            && self.routes[index].pattern != best.pattern
+        {
+            return Found::Ambiguous(PathError::Lookalike);
+        }
+        let same = || {
+            self.routes
+                .iter()
+                .filter(|route| route.pattern == best.pattern)
+        };
+        match same().find(|route| route.takes(method)) {
             Some(route) => Found::Route(route),
-            None => Found::MethodNotTaken(
-                same.by_ref()
-                    .flat_map(|route| route.methods.iter().cloned())
-                    .collect(),
-            ),
+            None => Found::MethodNotTaken {
+                methods: same().flat_map(|route| route.methods_taken()).collect(),
+                is_paid: same().any(|route| matches!(route.access, Access::Paid(_))),
+            },
         }
     }
 
@@ -293,9 +358,17 @@ impl RouteTable {
     }
 }
 
-/// A request's path in the one form that matching, caveats and forwarding see.
+/// A request's path, normalised once: what matching, caveats, files and upstreams see all comes from here.
+///
+/// RFC 3986 leaves open whether `@` and `%40` mean the same in a path. For matching they do, or a guarded path could be
+/// written so that it misses its route; an upstream is still sent the spelling that the client chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestPath(String);
+pub struct RequestPath {
+    /// Whatever may stand in a path as it is, stands there as it is.
+    matched: String,
+    /// The same, with `!$&'()*+,;=:@` as the client wrote them.
+    wire: String,
+}
 
 /// Why a path is refused. Nothing is resolved or repaired: a path that two programs could read in two ways is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -318,6 +391,12 @@ pub enum PathError {
     /// NUL or another control character, plain or encoded.
     #[error("the path has a control character")]
     ControlCharacter,
+    /// Read as some servers do (in small letters, without what stands behind a `;`), the path is one that is sold, and as
+    /// it is written it is another one.
+    #[error(
+        "some servers would take this path for another one, which is sold: mind the case, and leave out any `;`"
+    )]
+    Lookalike,
 }
 
 impl RequestPath {
@@ -327,7 +406,8 @@ impl RequestPath {
         if !raw.starts_with('/') {
             return Err(PathError::NotAbsolute);
         }
-        let mut normal = String::with_capacity(raw.len());
+        let mut matched = String::with_capacity(raw.len());
+        let mut wire = String::with_capacity(raw.len());
         let mut rest = raw.as_bytes();
         while let Some((&byte, after)) = rest.split_first() {
             let (byte, was_encoded) = match byte {
@@ -347,21 +427,63 @@ impl RequestPath {
                 b'\\' => return Err(PathError::Separator),
                 b'/' if was_encoded => return Err(PathError::Separator),
                 0..=0x1f | 0x7f => return Err(PathError::ControlCharacter),
-                b'/' => normal.push('/'),
-                plain if is_unreserved(plain) || (!was_encoded && is_path_char(plain)) => {
-                    normal.push(char::from(plain))
+                plain if plain == b'/' || is_unreserved(plain) => {
+                    matched.push(char::from(plain));
+                    wire.push(char::from(plain));
                 }
-                other => normal.push_str(&format!("%{other:02X}")),
+                plain if is_path_char(plain) => {
+                    matched.push(char::from(plain));
+                    if was_encoded {
+                        push_encoded(&mut wire, plain);
+                    } else {
+                        wire.push(char::from(plain));
+                    }
+                }
+                other => {
+                    push_encoded(&mut matched, other);
+                    push_encoded(&mut wire, other);
+                }
             }
         }
-        check_segments(&normal)?;
-        Ok(Self(normal))
+        check_segments(&matched)?;
+        Ok(Self { matched, wire })
     }
 
-    /// The normalised path, still percent-encoded where it must be.
+    /// The path as it is matched, still percent-encoded where it must be.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.matched
     }
+
+    /// The path as it is sent on.
+    pub fn wire(&self) -> &str {
+        &self.wire
+    }
+
+    /// What a server makes of it that knows no upper case and cuts path parameters off each segment; `None` if that is the
+    /// path itself.
+    fn folded(&self) -> Option<Result<Self, PathError>> {
+        let is_plain = |byte: u8| !byte.is_ascii_uppercase() && byte != b';';
+        if self.matched.bytes().all(is_plain) {
+            return None;
+        }
+        let cut = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
+        let path: Vec<_> = self.matched.split('/').map(cut).collect();
+        let folded = Self::parse(&path.join("/")).map(|path| Self {
+            matched: path.matched.to_ascii_lowercase(),
+            wire: path.wire,
+        });
+        Some(folded)
+    }
+}
+
+/// RFC 3986, section 2.1: with upper-case digits.
+fn push_encoded(text: &mut String, byte: u8) {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
+    ];
+    text.push('%');
+    text.push(DIGITS[usize::from(byte >> 4)]);
+    text.push(DIGITS[usize::from(byte & 0xf)]);
 }
 
 fn check_segments(path: &str) -> Result<(), PathError> {
@@ -406,8 +528,9 @@ mod tests {
     fn found(table: &RouteTable, method: &Method, path: &str) -> Option<String> {
         match table.find(method, &RequestPath::parse(path).unwrap()) {
             Found::Route(route) => Some(route.name.to_string()),
-            Found::MethodNotTaken(_) => Some("405".to_owned()),
+            Found::MethodNotTaken { .. } => Some("405".to_owned()),
             Found::Nothing => None,
+            Found::Ambiguous(error) => Some(error.to_string()),
         }
     }
 
@@ -484,13 +607,82 @@ mod tests {
             ("/a%3fb", "/a%3Fb"),
             ("/%252e%252e/", "/%252e%252e/"),
             ("/a;x=1", "/a;x=1"),
-            ("/a%3Bb", "/a%3Bb"),
+            ("/a%3Bb", "/a;b"),
+            ("/c%2b%2B", "/c++"),
+            ("/%40me", "/@me"),
             ("/...", "/..."),
             ("/a/", "/a/"),
             ("/ä", "/%C3%A4"),
         ] {
             assert_eq!(RequestPath::parse(raw).unwrap().as_str(), normal, "{raw}");
         }
+    }
+
+    fn paid(path: &str, service: &str) -> Route {
+        Route {
+            access: Access::Paid(Offer {
+                service: service.into(),
+                price: "1 sat".parse().unwrap(),
+                grant: Grant {
+                    requests: None,
+                    valid: Duration::from_secs(1),
+                },
+            }),
+            ..route(path, &[])
+        }
+    }
+
+    #[test]
+    fn a_guarded_path_is_guarded_in_every_spelling() {
+        let table = RouteTable::new(vec![
+            route("/*", &[]),
+            paid("/c++/*", "a"),
+            paid("/@vip", "b"),
+            paid("/Premium/*", "c"),
+            paid("/premium/dear/*", "d"),
+        ])
+        .unwrap();
+        for (path, name) in [
+            ("/c%2B%2b/x", "/c++/*"),
+            ("/%63++/x", "/c++/*"),
+            ("/%40vip", "/@vip"),
+            ("/Premium/x;a", "/Premium/*"),
+            ("/Premium/X", "/Premium/*"),
+            ("/premium/dear/X", "/premium/dear/*"),
+            ("/Other;a/x", "/*"),
+        ] {
+            assert_eq!(
+                found(&table, &Method::GET, path).as_deref(),
+                Some(name),
+                "{path}"
+            );
+        }
+        for path in [
+            "/Premium;a/x",
+            "/premium/x",
+            "/PREMIUM%3Ba/x",
+            "/;a/Premium/x",
+            "/@VIP",
+            "/@vip;a",
+            "/Premium/Dear/x",
+            "/Premium/dear;a/x",
+        ] {
+            let path = RequestPath::parse(path).unwrap();
+            assert!(
+                matches!(table.find(&Method::GET, &path), Found::Ambiguous(_)),
+                "{path:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_upstream_is_sent_the_spelling_of_the_client() {
+        let path = RequestPath::parse("/c%2b+/a%2Bb%61/%e4").unwrap();
+        assert_eq!(path.wire(), "/c%2B+/a%2Bba/%E4");
+        assert_eq!(path.as_str(), "/c++/a+ba/%E4");
+        let below = Pattern::parse("/c++/*").unwrap();
+        assert!(below.matches(&path));
+        assert_eq!(below.rest(&path), "/a%2Bba/%E4");
     }
 
     #[test]
@@ -530,7 +722,7 @@ mod tests {
             assert!(Pattern::parse(path).is_ok(), "{path}");
         }
         for path in [
-            "", "a", "*", "/a*", "/*/a", "/a/**", "/../a", "/%61", "//", "/a//*", "/%2f",
+            "", "a", "*", "/a*", "/a;b/*", "/*/a", "/a/**", "/../a", "/%61", "//", "/a//*", "/%2f",
         ] {
             assert!(Pattern::parse(path).is_err(), "{path}");
         }

@@ -48,7 +48,14 @@ pub fn read_or_make(
                     mode,
                 });
             }
-            io::read_to_string(file).map_err(failed)
+            let secret = io::read_to_string(file).map_err(failed)?;
+            if secret.trim().is_empty() {
+                return Err(failed(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "it is empty: put it back from a backup, or remove it to have a new one made",
+                )));
+            }
+            Ok(secret)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let secret = draw().map_err(failed)?;
@@ -67,7 +74,7 @@ pub fn write_new(path: &Path, secret: &str) -> io::Result<()> {
     let new = PathBuf::from(new);
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Ok(()) | Err(_) => {}
     }
     let mut file = OpenOptions::new()
         .write(true)

@@ -25,6 +25,9 @@ const FLUSH_EVERY_MS: u64 = 1_000;
 /// Where the format version stands.
 const FORMAT_KEY: &[u8] = b"format";
 
+/// Says from how long a dump on the store holds all that it is made from.
+const COMPLETE_KEY: &[u8] = b"complete";
+
 /// What went wrong with the store, by what can be done about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -89,11 +92,14 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Opens or makes the database in this folder and brings it to the newest format.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let db = sled::Config::new()
-            .path(folder)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(FLUSH_EVERY_MS))
-            .open()?;
+        let open = || {
+            sled::Config::new()
+                .path(folder)
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(Some(FLUSH_EVERY_MS))
+                .open()
+        };
+        let db = calm(|| Ok::<_, StoreError>(open()?))?;
         let store = Self {
             db,
             file: folder.join("db"),
@@ -137,6 +143,20 @@ impl Store {
         }
     }
 
+    /// Whether the store was filled with this dump (by its length) or made it. sled opens an empty store where there is
+    /// none, and goes back to an older state without a word where its file was cut.
+    pub fn is_complete(&self, dump_bytes: u64) -> Result<bool, StoreError> {
+        let noted = self.db.get(COMPLETE_KEY)?;
+        Ok(noted.is_some_and(|noted| noted.as_ref() == dump_bytes.to_be_bytes()))
+    }
+
+    /// Notes that the store holds all of this dump, after that is on the disk.
+    pub fn mark_complete(&self, dump_bytes: u64) -> Result<(), StoreError> {
+        self.flush_blocking()?;
+        self.db.insert(COMPLETE_KEY, &dump_bytes.to_be_bytes())?;
+        self.flush_blocking()
+    }
+
     /// A tree of records of one type.
     pub fn tree<R: Record>(&self, name: &str) -> Result<Tree<R>, StoreError> {
         Ok(Tree::new(self.db.open_tree(name)?))
@@ -151,14 +171,36 @@ impl Store {
             .map_err(StoreError::Io)
     }
 
-    /// Moves a damaged database out of the way, whole, and says where it is now.
-    pub fn set_aside(folder: &Path, unix_secs: u64) -> Result<PathBuf, StoreError> {
-        let mut aside = folder.as_os_str().to_owned();
-        aside.push(format!(".corrupt-{unix_secs}"));
-        let aside = PathBuf::from(aside);
-        std::fs::rename(folder, &aside).map_err(StoreError::Io)?;
-        Ok(aside)
+    /// Moves a damaged database out of the way, whole, and says where it is now; `None` if there is none.
+    pub fn set_aside(folder: &Path, unix_secs: u64) -> Result<Option<PathBuf>, StoreError> {
+        for attempt in unix_secs.. {
+            let mut aside = folder.as_os_str().to_owned();
+            aside.push(format!(".corrupt-{attempt}"));
+            let aside = PathBuf::from(aside);
+            if aside.exists() {
+                continue;
+            }
+            return match std::fs::rename(folder, &aside) {
+                Ok(()) => Ok(Some(aside)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(StoreError::Io(error)),
+            };
+        }
+        Ok(None)
     }
+}
+
+/// Does something with the database. sled panics on some kinds of damage, which must not be met again at every start.
+pub fn calm<T, E: From<StoreError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    // Whatever was being changed is not used again: the store is set aside and the books are closed.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let why = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        let why = why.unwrap_or("no reason given");
+        Err(StoreError::Corrupt(format!("the database panicked: {why}")).into())
+    })
 }
 
 #[cfg(test)]

@@ -31,9 +31,8 @@ impl AdminToken {
             getrandom::fill(&mut token)?;
             Ok(hex::encode(token))
         };
-        Ok(Self(
-            secret_file::read_or_make(path, draw)?.trim().to_owned(),
-        ))
+        let token = secret_file::read_or_make(path, draw)?;
+        Ok(Self(token.trim().to_owned()))
     }
 
     fn is(&self, presented: &[u8]) -> bool {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{app, config};
 
-use super::{BAD_SETTINGS, complain, tracing::start};
+use super::{BAD_SETTINGS, complain, descriptors, tracing::start};
 
 /// Exit 0 after SIGINT or SIGTERM, 2 if the settings do not hold, 1 after a fault.
 pub(super) fn run(file: &Path) -> ExitCode {
@@ -20,6 +20,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
         }
     };
     start(&config.log);
+    descriptors::raise(config.http.connections_max);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -55,6 +56,11 @@ async fn until_signalled(config: config::Config) -> anyhow::Result<()> {
     tokio::select! {
         ended = &mut app => Ok(ended?),
         // Twice means now. What must not be lost is on the disk already.
-        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted twice, stopped without finishing")),
+        _ = interrupt.recv() => Err(told_twice()),
+        _ = terminate.recv() => Err(told_twice()),
     }
+}
+
+fn told_twice() -> anyhow::Error {
+    anyhow::anyhow!("told to stop a second time, ended without finishing what was in flight")
 }

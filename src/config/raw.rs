@@ -23,6 +23,7 @@ pub(super) struct RawHttp {
     pub(super) listen: String,
     pub(super) connections_max: u32,
     pub(super) header_timeout: String,
+    pub(super) write_timeout: String,
     pub(super) body_bytes_max: u64,
     pub(super) body_timeout: String,
     pub(super) upstream_timeout: String,

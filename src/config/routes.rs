@@ -18,6 +18,17 @@ const VALID_DEFAULT: Duration = Duration::from_secs(86_400);
 /// The longest name of a service: it stands in every caveat of every token.
 const SERVICE_BYTES_MAX: usize = 64;
 
+/// What a route can take (RFC 9110, RFC 5789); CONNECT and TRACE are never served.
+const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
 impl Meaning<'_> {
     pub(super) fn routes(&mut self, raw: &[RawRoute], data_dir: &Path) -> RouteTable {
         let mut routes = Vec::with_capacity(raw.len());
@@ -48,6 +59,22 @@ impl Meaning<'_> {
         let access = self.access(key, raw);
         let resource = self.resource(key, raw);
         let (pattern, access, resource) = (pattern.ok()?, access?, resource?);
+        if matches!(pattern, Pattern::Exact(_)) && raw.strip_prefix == Some(true) {
+            self.complain(
+                &format!("{key}.strip_prefix"),
+                "an exact path has no prefix: let the path end with `/*`, or leave this key out",
+            );
+        }
+        if matches!(resource, Resource::Files { .. })
+            && let Some(method) = methods
+                .iter()
+                .find(|method| !matches!(**method, Method::GET | Method::HEAD))
+        {
+            self.complain(
+                &format!("{key}.methods"),
+                format!("a file takes GET and HEAD only, not {method}"),
+            );
+        }
         if matches!(resource, Resource::Files { .. }) && matches!(pattern, Pattern::Exact(_)) {
             self.complain(
                 &format!("{key}.path"),
@@ -77,13 +104,11 @@ impl Meaning<'_> {
         let mut methods = Vec::with_capacity(names.len());
         for name in names {
             match name.parse::<Method>() {
-                Ok(method) if name.bytes().all(|byte| byte.is_ascii_uppercase()) => {
-                    methods.push(method)
-                }
+                Ok(method) if METHODS.contains(&method) => methods.push(method),
                 _ => self.complain(
                     &key,
                     format!(
-                        "`{name}` is no method: write them in capitals, as in [\"GET\", \"POST\"]"
+                        "`{name}` is no method that a route can take: write them in capitals, as in [\"GET\", \"POST\"]"
                     ),
                 ),
             }
@@ -247,12 +272,12 @@ impl Meaning<'_> {
 
     /// Seed, keys and ledger are never in reach of the public listener.
     fn no_secrets_for_sale(&mut self, routes: &[Route], data_dir: &Path) {
-        // On a first start the folder is not there yet; then its parent tells where it will be.
-        let real = data_dir.canonicalize().or_else(|_| {
-            let parent = data_dir.parent().unwrap_or(data_dir).canonicalize()?;
-            Ok::<_, std::io::Error>(parent.join(data_dir.file_name().unwrap_or_default()))
+        // On a first start the folder is not there yet; what there is of its way tells where it will be.
+        let real = data_dir.ancestors().find_map(|ancestor| {
+            let rest = data_dir.strip_prefix(ancestor).ok()?;
+            Some(ancestor.canonicalize().ok()?.join(rest))
         });
-        let data_dir = real.unwrap_or_else(|_| data_dir.to_owned());
+        let data_dir = real.unwrap_or_else(|| data_dir.to_owned());
         for (number, route) in (1..).zip(routes) {
             if let Resource::Files { folder } = &route.resource
                 && (data_dir.starts_with(folder) || folder.starts_with(&data_dir))

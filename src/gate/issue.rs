@@ -13,7 +13,7 @@ use super::{Gate, Unpaid, Why};
 pub(super) const TIER: u32 = 0;
 
 /// A challenge, ready to be written as headers and body.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Challenge {
     /// The invoice to pay.
     pub invoice: Invoice,
@@ -27,6 +27,17 @@ pub struct Challenge {
     pub service: std::sync::Arc<str>,
     /// Why the request was not served.
     pub why: Why,
+}
+
+impl std::fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the token: with a preimage it is money.
+        f.debug_struct("Challenge")
+            .field("service", &self.service)
+            .field("price", &self.price)
+            .field("why", &self.why)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why there is not even a challenge.

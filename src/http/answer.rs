@@ -11,6 +11,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 
+use crate::causes::chain;
 use crate::gate::{Challenge, Denial};
 use crate::invoice::Unready;
 use crate::l402::challenge::www_authenticate;
@@ -59,7 +60,7 @@ struct GrantBody {
 }
 
 /// 402 with an invoice and a token.
-pub(super) fn challenge(challenge: &Challenge, _asked: &HeaderMap) -> Response {
+pub(super) fn challenge(challenge: &Challenge) -> Response {
     let invoice = &challenge.invoice;
     let detail = challenge.why.to_string();
     let body = ChallengeBody {
@@ -191,6 +192,11 @@ pub(super) fn failure(failure: &Failure, route: &str) -> Response {
             "Request timeout",
             "The request's body did not arrive in time.",
         ),
+        Failure::BodyBroken => problem(
+            StatusCode::BAD_REQUEST,
+            "Bad body",
+            "The request's body broke off or cannot be read.",
+        ),
         Failure::UpstreamUnreachable(why) => {
             tracing::warn!(
                 route.name = route,
@@ -310,15 +316,4 @@ fn sentence(text: &str) -> String {
         .map(|first| first.to_uppercase().to_string())
         .unwrap_or_default();
     format!("{first}{}.", chars.as_str())
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

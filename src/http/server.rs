@@ -14,13 +14,14 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tower::util::Oneshot;
+
+use super::stall::Stallable;
 
 /// What hyper buffers of one connection. The headers' own limit is lower and answered by us, with a body that explains it.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -31,6 +32,10 @@ const HEADERS_MAX: usize = 100;
 /// How long to wait before accepting again when the operating system is out of something.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// What a client reads that had begun to ask and did not come to an end: hyper itself closes without a word.
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
 /// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -38,6 +43,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub write_timeout: Duration,
     /// How long requests in flight may take to finish once the program was told to stop.
     pub grace: Duration,
 }
@@ -65,7 +72,7 @@ impl Server {
             limits,
         } = self;
         let connections = Arc::new(Semaphore::new(limits.connections_max));
-        let graceful = GracefulShutdown::new();
+        let cut = CancellationToken::new();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
@@ -88,19 +95,23 @@ impl Server {
                 },
                 () = stop.cancelled() => break,
             };
-            let connection = serve(&http, stream, peer, router.clone());
-            let connection = graceful.watch(connection);
+            let stream = prepared(stream, limits.write_timeout);
+            let answering = Answering {
+                router: router.clone(),
+                peer,
+            };
+            let connection = http.serve_connection(TokioIo::new(stream), answering);
+            let ended = until_ended(connection, stop.clone(), cut.clone());
             tracker.spawn(async move {
-                // A client that breaks off is not worth a line above debug.
-                if let Err(error) = connection.await {
-                    tracing::debug!("A connection ended: {error}");
-                }
+                ended.await;
                 drop(slot);
             });
         }
         drop(listener);
-        let in_flight = graceful.count();
-        if tokio::time::timeout(limits.grace, graceful.shutdown())
+        let in_flight = limits.connections_max - connections.available_permits();
+        // All slots are free when the last connection has ended.
+        let all = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
+        if tokio::time::timeout(limits.grace, connections.acquire_many(all))
             .await
             .is_err()
         {
@@ -108,6 +119,8 @@ impl Server {
                 "Gave up on requests in flight on the {name} listener after {:?} of grace",
                 limits.grace
             );
+            // Without it a client that reads nothing would keep the program from ending.
+            cut.cancel();
         } else if in_flight > 0 {
             tracing::info!("Finished what was in flight on the {name} listener");
         }
@@ -132,15 +145,39 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
     }
 }
 
-fn serve(
-    http: &http1::Builder,
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-) -> http1::Connection<TokioIo<TcpStream>, Answering> {
+/// One client's connection.
+type Connection = http1::Connection<TokioIo<Stallable>, Answering>;
+
+fn prepared(stream: TcpStream, write_timeout: Duration) -> Stallable {
     // Without it a small answer waits for the client's delayed acknowledgement: 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("Failed to set TCP_NODELAY: {error}");
     }
-    http.serve_connection(TokioIo::new(stream), Answering { router, peer })
+    Stallable::new(stream, write_timeout)
+}
+
+/// Answers on one connection until it ends: by itself, after `stop` with the request in flight, or at once when `cut`.
+async fn until_ended(mut connection: Connection, stop: CancellationToken, cut: CancellationToken) {
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            Pin::new(&mut connection).graceful_shutdown();
+            tokio::select! {
+                ended = &mut connection => ended,
+                () = cut.cancelled() => return,
+            }
+        }
+    };
+    // A client that breaks off is not worth a line above debug.
+    let Err(error) = ended else { return };
+    tracing::debug!("A connection ended: {error}");
+    let is_timeout = error.is_timeout();
+    let parts = connection.into_parts();
+    // A kept connection that asks nothing more is closed without a word, as clients expect.
+    if is_timeout && !parts.read_buf.is_empty() {
+        // If it does not fit the socket's buffer, nobody reads it anyway.
+        if let Err(error) = parts.io.inner().try_write(TOO_SLOW) {
+            tracing::debug!("Failed to say that a client was too slow: {error}");
+        }
+    }
 }

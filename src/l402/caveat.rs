@@ -4,6 +4,7 @@
 //! and the last is held against the request. Conditions that are ours fail closed when they are not understood;
 //! conditions that are not ours are skipped, because holders add caveats for other programs.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::credential::decode_preimage;
@@ -43,7 +44,7 @@ pub enum Unsatisfied {
 }
 
 /// What the caveats of a token allow, once all of them are satisfied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Allowance {
     /// Requests that may be served on this token id in all; `None` for any number.
     pub requests_max: Option<u64>,
@@ -51,6 +52,16 @@ pub struct Allowance {
     pub valid_until_secs: Option<u64>,
     /// A preimage that stands inside the token.
     pub preimage: Option<[u8; 32]>,
+}
+
+impl fmt::Debug for Allowance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allowance")
+            .field("requests_max", &self.requests_max)
+            .field("valid_until_secs", &self.valid_until_secs)
+            .field("preimage", &self.preimage.map(|_| "…"))
+            .finish()
+    }
 }
 
 /// Holds every caveat against the request.
@@ -61,11 +72,14 @@ pub fn satisfy<'a>(
     let mut allowance = Allowance::default();
     let mut services: Option<&str> = None;
     for caveat in caveats {
-        // What is not text, or no condition, is not ours.
-        let Some((condition, value)) = std::str::from_utf8(caveat)
-            .ok()
-            .and_then(|text| text.split_once('='))
-        else {
+        // What is no condition is not ours.
+        let Some((condition, value)) = split(caveat) else {
+            continue;
+        };
+        let Ok(value) = std::str::from_utf8(value) else {
+            if is_ours(condition, subject.service) {
+                return Err(Unsatisfied::NotUnderstood);
+            }
             continue;
         };
         if condition == "services" {
@@ -98,6 +112,23 @@ pub fn satisfy<'a>(
         return Err(Unsatisfied::Expired);
     }
     Ok(allowance)
+}
+
+/// A caveat's condition and value, at the first `=`.
+fn split(caveat: &[u8]) -> Option<(&str, &[u8])> {
+    let end = caveat.iter().position(|byte| *byte == b'=')?;
+    let condition = std::str::from_utf8(&caveat[..end]).ok()?;
+    Some((condition, &caveat[end + 1..]))
+}
+
+/// Whether a condition is one that we hold.
+fn is_ours(condition: &str, service: &str) -> bool {
+    let is_of_service = |condition: &str| {
+        condition
+            .strip_prefix(service)
+            .is_some_and(|rest| rest.starts_with('_'))
+    };
+    matches!(condition, "services" | "preimage") || is_of_service(condition)
 }
 
 /// One condition of the form `<service>_<condition>`. Scopes (path, method, client, price) must each hold, which makes
@@ -350,7 +381,21 @@ mod tests {
         ] {
             assert!(check(&["services=chain:0", caveat]).is_ok(), "{caveat}");
         }
-        let bytes = [&b"services=chain:0"[..], &[0xff, 0xfe]];
-        assert!(satisfy(bytes.into_iter(), &SUBJECT).is_ok());
+        for others in [&[0xff, 0xfe][..], b"\xff=1", b"mood=\xff"] {
+            let bytes = [&b"services=chain:0"[..], others];
+            assert!(satisfy(bytes.into_iter(), &SUBJECT).is_ok());
+        }
+        // A narrowing of ours that cannot be read is not passed over.
+        for ours in [
+            &b"chain_path=/caf\xe9"[..],
+            b"services=\xff",
+            b"preimage=\xff",
+        ] {
+            let bytes = [&b"services=chain:0"[..], ours];
+            assert_eq!(
+                satisfy(bytes.into_iter(), &SUBJECT),
+                Err(Unsatisfied::NotUnderstood)
+            );
+        }
     }
 }

@@ -5,7 +5,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
-use super::macaroon::MACAROON_BYTES_MAX;
+use super::macaroon::{MACAROON_BYTES_MAX, Parsed};
 
 /// Copies of one token in a single credential; clients send one, the specification allows a list.
 const MACAROONS_MAX: usize = 4;
@@ -91,15 +91,17 @@ pub fn presented(headers: &HeaderMap) -> Presented {
     }
     for name in &MACAROON_HEADERS {
         for value in headers.get_all(name) {
+            let is_shared = *name == MACAROON_HEADERS[2];
             match hex::decode(value.as_bytes()) {
+                // `token` is a name that others use too: what is no macaroon there is not meant for us.
+                Ok(bytes) if is_shared && Parsed::read(&bytes).is_err() => {}
                 Ok(bytes) if bytes.len() <= MACAROON_BYTES_MAX && found.len() < CREDENTIALS_MAX => {
                     found.push(Credential {
                         macaroons: vec![bytes],
                         preimage: None,
                     });
                 }
-                // `token` is a name that others use too: what is no hex there is not meant for us.
-                _ => unreadable |= *name != MACAROON_HEADERS[2],
+                _ => unreadable |= !is_shared,
             }
         }
     }
@@ -124,16 +126,21 @@ pub fn strip(headers: &mut HeaderMap) {
     let [macaroon, grpc_macaroon, token] = &MACAROON_HEADERS;
     headers.remove(macaroon);
     headers.remove(grpc_macaroon);
-    // `token` belongs to the upstream unless it holds a macaroon: version byte 2, in hex.
+    // `token` belongs to the upstream unless it holds a macaroon.
     if let http::header::Entry::Occupied(entry) = headers.entry(token) {
         let (name, values) = entry.remove_entry_mult();
         let others: Vec<_> = values
-            .filter(|value| !value.as_bytes().starts_with(b"02"))
+            .filter(|value| !is_macaroon_hex(value.as_bytes()))
             .collect();
         for value in others {
             headers.append(name.clone(), value);
         }
     }
+}
+
+/// Whether this is the hex of a token in the form that we write.
+fn is_macaroon_hex(value: &[u8]) -> bool {
+    hex::decode(value.trim_ascii()).is_ok_and(|bytes| Parsed::read(&bytes).is_ok())
 }
 
 /// What follows the scheme, if the scheme is `L402` or its older name `LSAT`.

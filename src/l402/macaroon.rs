@@ -46,7 +46,7 @@ pub fn mint(keys: &RootKeys, identifier: &Identifier, caveats: &[String]) -> Opt
 }
 
 /// A token that has been read, not yet verified; borrows the bytes it was read from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Parsed<'a> {
     /// The 66 bytes of the identifier.
     pub identifier: &'a [u8; IDENTIFIER_BYTES],
@@ -54,6 +54,14 @@ pub struct Parsed<'a> {
     caveats: &'a [u8],
     /// The last link of the HMAC chain.
     pub signature: &'a [u8; 32],
+}
+
+impl std::fmt::Debug for Parsed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parsed")
+            .field("identifier", &self.identifier)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why bytes are no token of ours.

@@ -5,19 +5,19 @@
 //! The ledger is rebuilt from the newest dump (the same lines, of everything) and the journal after it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{ClosureRecord, SaleRecord, TokenRecord};
+use super::record::{ChannelRecord, SaleRecord, TokenRecord};
 
 /// A journal is folded into a dump when it has grown to this, or to twice the dump before, whichever is more: what is
 /// written in all then stays within three times what is kept.
 const FOLD_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 /// The longest line that is read back; ours have some 600 bytes.
-const LINE_BYTES_MAX: usize = 64 * 1024;
+const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,17 +27,8 @@ pub(super) enum Line {
     Sale(SaleRecord),
     /// A token and its count.
     Token(TokenRecord),
-    /// A channel that is no more.
-    Closure(ClosureRecord),
-}
-
-/// What was read back.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Replay {
-    /// The lines, in the order of writing.
-    pub(super) lines: Vec<Line>,
-    /// Whole lines whose checksum does not fit: damage, not a torn end.
-    pub(super) damaged: usize,
+    /// A channel, as it was at the time of writing.
+    Channel(ChannelRecord),
 }
 
 /// The open journal.
@@ -49,48 +40,57 @@ pub(super) struct Journal {
     file: File,
     /// How long the journal is.
     bytes: u64,
-    /// How long the dump was.
+    /// How long it may become before it is folded.
+    fold_at_bytes: u64,
+    /// How long the dump is that is in force; 0 if there is none.
     dump_bytes: u64,
 }
 
 impl Journal {
-    /// Opens or makes the journal in this folder, cuts a torn last line off, and reads it back.
-    pub(super) fn open(folder: &Path) -> io::Result<(Self, Replay)> {
-        let mut replay = Replay::default();
+    /// Opens or makes the journal in this folder, and cuts a torn last line off.
+    pub(super) fn open(folder: &Path) -> io::Result<Self> {
         let dump_bytes = match std::fs::metadata(dump_path(folder)) {
             Ok(dump) => dump.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
-        let path = folder.join("journal.log");
         let mut file = OpenOptions::new()
             .create(true)
             .read(true)
             .append(true)
-            .open(path)?;
-        let bytes = read_lines(&file, &mut replay)?;
+            .open(journal_path(folder))?;
+        let bytes = whole_bytes(&file)?;
         // Without this cut the next line would be glued to the torn one and be lost with it.
         file.set_len(bytes)?;
         file.seek(io::SeekFrom::End(0))?;
         sync_folder(folder)?;
-        Ok((
-            Self {
-                folder: folder.to_owned(),
-                file,
-                bytes,
-                dump_bytes,
-            },
-            replay,
-        ))
+        Ok(Self {
+            folder: folder.to_owned(),
+            file,
+            bytes,
+            fold_at_bytes: fold_at(dump_bytes),
+            dump_bytes,
+        })
+    }
+
+    /// Reads every line back, in the order of writing, and says how many are damaged: whole lines whose checksum does not
+    /// fit.
+    pub(super) fn read<E: From<io::Error>>(
+        &self,
+        each: impl FnMut(Line) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        read_lines(&File::open(journal_path(&self.folder))?, each)
     }
 
     /// Reads the newest dump, which holds all that stood in the store when the journal was begun.
-    pub(super) fn read_dump(&self) -> io::Result<Replay> {
-        let mut replay = Replay::default();
+    pub(super) fn read_dump<E: From<io::Error>>(
+        &self,
+        each: impl FnMut(Line) -> Result<(), E>,
+    ) -> Result<u64, E> {
         match File::open(dump_path(&self.folder)) {
-            Ok(dump) => read_lines(&dump, &mut replay).map(|_| replay),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(replay),
-            Err(error) => Err(error),
+            Ok(dump) => read_lines(&dump, each),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -113,34 +113,82 @@ impl Journal {
         self.file.sync_data()
     }
 
-    /// Whether it is time to fold the journal into a dump.
-    pub(super) fn is_long(&self) -> bool {
-        self.bytes >= FOLD_BYTES_MIN.max(2 * self.dump_bytes)
+    /// How long the dump is that is in force, which tells one dump from the next: they only grow. 0 if there is none.
+    pub(super) fn dump_bytes(&self) -> u64 {
+        self.dump_bytes
     }
 
-    /// Replaces dump and journal by a dump of everything. Killed in between, the old journal is read once more after the
-    /// new dump, which changes nothing.
-    pub(super) fn fold<E: From<io::Error>>(
+    /// Whether it is time to fold the journal into a dump.
+    pub(super) fn is_long(&self) -> bool {
+        self.bytes >= self.fold_at_bytes
+    }
+
+    /// Writes a dump of everything beside the old one. If that fails, a full disk for instance, nothing has changed; the
+    /// next try waits until the journal has grown again.
+    pub(super) fn dump<E: From<io::Error>>(
         &mut self,
         everything: impl IntoIterator<Item = Result<Line, E>>,
-    ) -> Result<(), E> {
-        let new = self.folder.join("dump.new");
-        let mut writer = BufWriter::new(File::create(&new)?);
-        for line in everything {
-            write_line(&mut writer, &line?)?;
+    ) -> Result<Dump, E> {
+        let path = self.folder.join("dump.new");
+        let written = write_dump(&path, everything);
+        if written.is_err() {
+            self.fold_at_bytes = self.bytes + FOLD_BYTES_MIN;
+            // What is there of it only takes up room.
+            let _ = std::fs::remove_file(&path);
         }
-        let dump = writer
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?;
-        dump.sync_all()?;
-        std::fs::rename(&new, dump_path(&self.folder))?;
+        let (bytes, sales) = written?;
+        Ok(Dump { path, bytes, sales })
+    }
+
+    /// Replaces dump and journal by the new dump. Killed in between, the old journal is read once more after the new dump,
+    /// which changes nothing.
+    pub(super) fn fold(&mut self, dump: Dump) -> io::Result<()> {
+        std::fs::rename(&dump.path, dump_path(&self.folder))?;
         sync_folder(&self.folder)?;
-        self.dump_bytes = dump.metadata()?.len();
         self.file.set_len(0)?;
         self.file.sync_all()?;
         self.bytes = 0;
+        self.fold_at_bytes = fold_at(dump.bytes);
+        self.dump_bytes = dump.bytes;
         Ok(())
     }
+}
+
+/// A dump that is on the disk, and not in force yet.
+#[derive(Debug)]
+#[must_use = "take it to `Journal::fold`"]
+pub(super) struct Dump {
+    path: PathBuf,
+    bytes: u64,
+    /// The sales in it.
+    pub(super) sales: u64,
+}
+
+fn write_dump<E: From<io::Error>>(
+    path: &Path,
+    everything: impl IntoIterator<Item = Result<Line, E>>,
+) -> Result<(u64, u64), E> {
+    let mut writer = BufWriter::new(File::create(path)?);
+    let mut sales = 0;
+    for line in everything {
+        let line = line?;
+        sales += u64::from(matches!(line, Line::Sale(_)));
+        write_line(&mut writer, &line)?;
+    }
+    let dump = writer
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    dump.sync_all()?;
+    Ok((dump.metadata()?.len(), sales))
+}
+
+/// See [`FOLD_BYTES_MIN`].
+fn fold_at(dump_bytes: u64) -> u64 {
+    FOLD_BYTES_MIN.max(2 * dump_bytes)
+}
+
+fn journal_path(folder: &Path) -> PathBuf {
+    folder.join("journal.log")
 }
 
 fn dump_path(folder: &Path) -> PathBuf {
@@ -159,36 +207,53 @@ fn write_line(into: &mut impl io::Write, line: &Line) -> io::Result<()> {
     into.write_all(b"\n")
 }
 
-/// Reads lines to the end and says how many bytes are whole lines; what follows the last line break is torn.
-fn read_lines(file: &File, replay: &mut Replay) -> io::Result<u64> {
+/// How many bytes are whole lines; what follows the last line break is torn.
+fn whole_bytes(file: &File) -> io::Result<u64> {
     let mut reader = BufReader::new(file);
-    let mut whole_bytes = 0;
+    let (mut whole, mut read) = (0, 0_u64);
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(whole);
+        }
+        if let Some(last) = buffer.iter().rposition(|byte| *byte == b'\n') {
+            whole = read + last as u64 + 1;
+        }
+        let len = buffer.len();
+        read += len as u64;
+        reader.consume(len);
+    }
+}
+
+/// Reads whole lines, and says how many are damaged. Damage without a line break for longer than any line is read in pieces,
+/// each of which counts.
+fn read_lines<E: From<io::Error>>(
+    file: &File,
+    mut each: impl FnMut(Line) -> Result<(), E>,
+) -> Result<u64, E> {
+    let mut reader = BufReader::new(file);
+    let mut damaged = 0;
     let mut text = Vec::new();
     loop {
         text.clear();
-        let read = reader.read_until(b'\n', &mut text)?;
-        if text.pop() != Some(b'\n') {
-            return Ok(whole_bytes);
+        let mut limited = (&mut reader).take(LINE_BYTES_MAX);
+        if limited.read_until(b'\n', &mut text)? == 0 {
+            return Ok(damaged);
         }
-        whole_bytes += read as u64;
-        match parse_line(&text) {
-            Some(line) => replay.lines.push(line),
-            None => replay.damaged += 1,
+        match text.strip_suffix(b"\n").and_then(checked) {
+            // Intact and not understood: written by a newer program, and nothing to pass over.
+            Some(json) => each(serde_json::from_slice(json).map_err(io::Error::from)?)?,
+            None => damaged += 1,
         }
     }
 }
 
-fn parse_line(text: &[u8]) -> Option<Line> {
-    if text.len() > LINE_BYTES_MAX {
-        return None;
-    }
+/// What a line holds, if its checksum fits.
+fn checked(text: &[u8]) -> Option<&[u8]> {
     let (checksum, json) = text.split_at_checked(8)?;
     let json = json.strip_prefix(b" ")?;
     let checksum = u32::from_str_radix(std::str::from_utf8(checksum).ok()?, 16).ok()?;
-    if crc32fast::hash(json) != checksum {
-        return None;
-    }
-    serde_json::from_slice(json).ok()
+    (crc32fast::hash(json) == checksum).then_some(json)
 }
 
 #[cfg(test)]
@@ -203,40 +268,46 @@ mod tests {
         })
     }
 
+    /// The lines of the journal, and how many are damaged.
+    fn lines(journal: &Journal) -> (Vec<Line>, u64) {
+        let mut lines = Vec::new();
+        let damaged = journal
+            .read::<io::Error>(|line| {
+                lines.push(line);
+                Ok(())
+            })
+            .unwrap();
+        (lines, damaged)
+    }
+
     #[test]
     fn lines_are_read_back_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, replay) = Journal::open(folder.path()).unwrap();
-        assert_eq!(replay, Replay::default());
+        let mut journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(lines(&journal), (vec![], 0));
         journal.append([&sale(1), &sale(2)]).unwrap();
         journal.sync().unwrap();
         drop(journal);
-        let (_, replay) = Journal::open(folder.path()).unwrap();
-        assert_eq!(replay.lines, [sale(1), sale(2)]);
+        let journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(lines(&journal), (vec![sale(1), sale(2)], 0));
     }
 
     #[test]
     fn a_torn_end_is_cut_wherever_it_is_torn_and_the_next_line_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.log");
-        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
         journal.append([&sale(1)]).unwrap();
-        let one = journal.bytes;
+        let one = usize::try_from(journal.bytes).unwrap();
         journal.append([&sale(2)]).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        for torn_at in one..whole.len() as u64 {
-            std::fs::write(&path, &whole[..torn_at as usize]).unwrap();
-            let (mut journal, replay) = Journal::open(folder.path()).unwrap();
-            assert_eq!(
-                replay,
-                Replay {
-                    lines: vec![sale(1)],
-                    damaged: 0
-                }
-            );
+        for torn_at in one..whole.len() {
+            std::fs::write(&path, &whole[..torn_at]).unwrap();
+            let mut journal = Journal::open(folder.path()).unwrap();
+            assert_eq!(lines(&journal), (vec![sale(1)], 0));
             journal.append([&sale(3)]).unwrap();
-            let (_, replay) = Journal::open(folder.path()).unwrap();
-            assert_eq!(replay.lines, [sale(1), sale(3)]);
+            let journal = Journal::open(folder.path()).unwrap();
+            assert_eq!(lines(&journal), (vec![sale(1), sale(3)], 0));
         }
     }
 
@@ -244,32 +315,58 @@ mod tests {
     fn a_damaged_line_is_counted_and_the_others_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.log");
-        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
         journal.append([&sale(1), &sale(2), &sale(3)]).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let (_, replay) = Journal::open(folder.path()).unwrap();
-        assert_eq!(
-            replay,
-            Replay {
-                lines: vec![sale(1), sale(3)],
-                damaged: 1
-            }
-        );
+        let journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(lines(&journal), (vec![sale(1), sale(3)], 1));
+    }
+
+    #[test]
+    fn damage_longer_than_any_line_does_not_hide_what_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        journal.append([&sale(1)]).unwrap();
+        journal.file.write_all(&vec![0; 200_000]).unwrap();
+        journal.file.write_all(b"\n").unwrap();
+        journal.append([&sale(2)]).unwrap();
+        let (read, damaged) = lines(&Journal::open(folder.path()).unwrap());
+        assert_eq!(read, [sale(1), sale(2)]);
+        assert!(damaged > 0);
     }
 
     #[test]
     fn a_fold_keeps_everything_and_empties_the_journal() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
         journal.append([&sale(1), &sale(1)]).unwrap();
-        journal.fold([Ok::<_, io::Error>(sale(1))]).unwrap();
+        let dump = journal.dump([Ok::<_, io::Error>(sale(1))]).unwrap();
+        assert_eq!(dump.sales, 1);
+        journal.fold(dump).unwrap();
         journal.append([&sale(2)]).unwrap();
-        let (journal, replay) = Journal::open(folder.path()).unwrap();
-        assert_eq!(journal.read_dump().unwrap().lines, [sale(1)]);
-        assert_eq!(replay.lines, [sale(2)]);
+        let journal = Journal::open(folder.path()).unwrap();
+        let mut dumped = Vec::new();
+        let read = journal.read_dump::<io::Error>(|line| {
+            dumped.push(line);
+            Ok(())
+        });
+        assert_eq!((read.unwrap(), dumped), (0, vec![sale(1)]));
+        assert_eq!(lines(&journal).0, [sale(2)]);
+        assert!(!journal.is_long());
+    }
+
+    #[test]
+    fn a_dump_that_fails_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        journal.append([&sale(1)]).unwrap();
+        let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(journal.dump([Ok(sale(1)), full()]).is_err());
+        assert!(!folder.path().join("dump.new").exists());
+        assert_eq!(lines(&journal).0, [sale(1)]);
         assert!(!journal.is_long());
     }
 }

@@ -52,7 +52,9 @@ pub struct SaleRecord {
     /// When the token was first used, Unix milliseconds.
     pub redeemed_ms: Option<u64>,
     /// The run of the program that both made the challenge and settled the payment; 0 if they were different ones. Only
-    /// within one run is a second event for the same hash known to be a second payment, and not the same one told again.
+    /// within one run can a second event for the same hash be taken for a second payment rather than for the same one told
+    /// again. It is not quite certain even there (the node repeats an event that it failed to note down), so surplus is
+    /// shown and never added to the totals.
     pub run: u64,
 }
 
@@ -79,26 +81,31 @@ pub struct TokenRecord {
     pub valid_until_secs: Option<u64>,
 }
 
-/// A channel that is no more.
+/// A channel that was once ready: opening one costs money on chain, so a stranger cannot fill the books with them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClosureRecord {
+pub struct ChannelRecord {
     /// The channel.
     #[serde(with = "hex_bytes")]
     pub channel_id: [u8; 32],
-    /// Who was at the other end, a node id in hex.
+    /// Who is at the other end, a node id in hex.
     pub counterparty: Option<String>,
-    /// LDK's words for why.
-    pub reason: String,
-    /// When we learnt of it, Unix milliseconds.
-    pub closed_ms: u64,
+    /// When we learnt that it was ready, Unix milliseconds.
+    pub ready_ms: u64,
+    /// When we learnt that it was closed, Unix milliseconds.
+    pub closed_ms: Option<u64>,
+    /// LDK's words for why, a peer's among them, cut to [`REASON_CHARS_MAX`].
+    pub reason: Option<String>,
 }
+
+/// Of a reason that a peer gave, which may have 65,535 bytes (BOLT 1, `error`).
+pub const REASON_CHARS_MAX: usize = 200;
 
 /// Number and sum of the sales.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// How many invoices were paid.
     pub count: u64,
-    /// The sum of what arrived, surplus included, in msat.
+    /// The sum of what was paid for them, surplus not included, in msat.
     pub amount_msat: u64,
 }
 
@@ -111,7 +118,7 @@ impl Record for SaleRecord {
 impl Record for TokenRecord {
     const VERSION: u8 = 1;
 }
-impl Record for ClosureRecord {
+impl Record for ChannelRecord {
     const VERSION: u8 = 1;
 }
 impl Record for Totals {

@@ -38,10 +38,10 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    pub(super) fn new(token: TokenRecord, is_dirty: bool) -> Self {
+    pub(super) fn new(token: TokenRecord) -> Self {
         Self {
             counter: AtomicU64::new(token.requests << IN_FLIGHT_BITS),
-            is_dirty: AtomicBool::new(is_dirty),
+            is_dirty: AtomicBool::new(false),
             last_used_ms: AtomicU64::new(token.last_used_ms),
             token,
         }
@@ -180,9 +180,11 @@ impl Usages {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|_, usage| {
-                Arc::strong_count(usage) > 1
-                    || usage.is_dirty.load(Ordering::Acquire)
-                    || usage.last_used_ms.load(Ordering::Relaxed) >= idle_since_ms
+                // Alone with it, in an order that sees what the last holder did.
+                let Some(usage) = Arc::get_mut(usage) else {
+                    return true;
+                };
+                *usage.is_dirty.get_mut() || *usage.last_used_ms.get_mut() >= idle_since_ms
             });
         }
     }
@@ -194,19 +196,16 @@ mod tests {
     use crate::clock::Clock;
 
     fn usage(requests: u64) -> Arc<Usage> {
-        Arc::new(Usage::new(
-            TokenRecord {
-                payment_hash: [1; 32],
-                token_id: [2; 32],
-                service: "chain".into(),
-                issued_ms: None,
-                first_used_ms: 0,
-                last_used_ms: 0,
-                requests,
-                valid_until_secs: None,
-            },
-            false,
-        ))
+        Arc::new(Usage::new(TokenRecord {
+            payment_hash: [1; 32],
+            token_id: [2; 32],
+            service: "chain".into(),
+            issued_ms: None,
+            first_used_ms: 0,
+            last_used_ms: 0,
+            requests,
+            valid_until_secs: None,
+        }))
     }
 
     #[test]

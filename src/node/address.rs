@@ -15,7 +15,11 @@ pub(super) fn deposit(folder: &Path, network: Network, node: &ldk_node::Node) ->
         return Some(address.to_string());
     }
     let address = node.onchain_payment().new_address().ok()?.to_string();
-    if let Err(error) = std::fs::write(&path, format!("{address}\n")) {
+    // By a rename: a torn file would mean another address.
+    let new = path.with_extension("new");
+    let kept =
+        std::fs::write(&new, format!("{address}\n")).and_then(|()| std::fs::rename(&new, &path));
+    if let Err(error) = kept {
         tracing::warn!(
             "Failed to keep the deposit address in {}: {error}",
             path.display()

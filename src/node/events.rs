@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use ldk_node::Event;
+use ldk_node::lightning::ln::channelmanager::PaymentId;
+use ldk_node::payment::PaymentKind;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::ledger::record::ClosureRecord;
 use crate::ledger::{Ledger, LedgerError, Payment, Settlement};
 
-use super::{Node, NodeError, REFRESH_EVERY};
+use super::{Node, NodeError, REFRESH_EVERY, reach};
 
 /// The node's only consumer of events. Handles them one by one until told to stop.
 pub(super) async fn handle(
@@ -22,31 +22,38 @@ pub(super) async fn handle(
     let mut refresh = interval_at(Instant::now(), REFRESH_EVERY);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            event = ldk.next_event_async() => {
-                let (ldk, ledger, clock) = (Arc::clone(ldk), Arc::clone(ledger), node.clock.clone());
-                // Both steps wait for the disk.
-                let handled = tokio::task::spawn_blocking(move || {
-                    enter(&ledger, &clock, &event)?;
-                    ldk.event_handled().map_err(NodeError::Acknowledge)
-                });
-                handled.await.expect("handling an event does not panic")?;
-                node.refresh_reach();
-            }
-            _ = refresh.tick() => node.refresh_reach(),
+        let event = tokio::select! {
+            event = ldk.next_event_async() => Some(event),
+            _ = refresh.tick() => None,
             () = stop.cancelled() => return Ok(()),
-        }
+        };
+        let (told, ledger) = (Arc::clone(ldk), Arc::clone(ledger));
+        // Every step may wait for the disk, or for a lock under which the node does.
+        let handled = tokio::task::spawn_blocking(move || {
+            if let Some(event) = event {
+                enter(&told, &ledger, &event)?;
+                told.event_handled().map_err(NodeError::Acknowledge)?;
+            }
+            Ok::<_, NodeError>(reach::of(&told.list_channels()))
+        });
+        let reach = handled.await.map_err(NodeError::Panicked)??;
+        node.reached(reach);
     }
 }
 
 /// Enters what an event says. On return it would survive a power cut, and may come again without changing anything.
-fn enter(ledger: &Ledger, clock: &Clock, event: &Event) -> Result<(), LedgerError> {
+fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), LedgerError> {
     match event {
         Event::PaymentReceived {
+            payment_id,
             payment_hash,
             amount_msat,
             ..
         } => {
+            if payment_id.is_some_and(|id| is_gift(ldk, &id)) {
+                tracing::info!("Received {amount_msat} msat that no invoice asked for: not a sale");
+                return Ok(());
+            }
             let payment = Payment {
                 payment_hash: payment_hash.0,
                 amount_msat: *amount_msat,
@@ -55,26 +62,27 @@ fn enter(ledger: &Ledger, clock: &Clock, event: &Event) -> Result<(), LedgerErro
             tell(&payment, &settlement);
         }
         Event::ChannelClosed {
-            channel_id,
-            counterparty_node_id,
-            reason,
-            ..
+            channel_id, reason, ..
         } => {
-            let closure = ClosureRecord {
-                channel_id: channel_id.0,
-                counterparty: counterparty_node_id.map(|id| id.to_string()),
-                reason: reason
-                    .as_ref()
-                    .map_or_else(|| "no reason given".to_owned(), ToString::to_string),
-                closed_ms: clock.unix_ms(),
-            };
-            ledger.record_closure(&closure)?;
-            tracing::warn!(channel.id = %channel_id, "Channel {channel_id} is closed: {}", closure.reason);
+            let reason = reason
+                .as_ref()
+                .map_or_else(|| "no reason given".to_owned(), ToString::to_string);
+            // A peer may begin and end channels as it likes; only one that was ready has cost it anything.
+            if ledger.close_channel(channel_id.0, &reason)? {
+                tracing::warn!(channel.id = %channel_id, "Channel {channel_id} is closed: {reason:?}");
+            } else {
+                tracing::debug!(channel.id = %channel_id, "Channel {channel_id} was given up: {reason:?}");
+            }
         }
         Event::ChannelPending { channel_id, .. } => {
             tracing::info!(channel.id = %channel_id, "Channel {channel_id} waits for its confirmations");
         }
-        Event::ChannelReady { channel_id, .. } => {
+        Event::ChannelReady {
+            channel_id,
+            counterparty_node_id,
+            ..
+        } => {
+            ledger.open_channel(channel_id.0, counterparty_node_id.map(|id| id.to_string()))?;
             tracing::info!(channel.id = %channel_id, "Channel {channel_id} is ready");
         }
         // We neither send nor forward payments, nor take any that we would have to claim by hand, nor splice.
@@ -88,6 +96,12 @@ fn enter(ledger: &Ledger, clock: &Clock, event: &Event) -> Result<(), LedgerErro
         }
     }
     Ok(())
+}
+
+/// Whether somebody paid without an invoice (keysend). Of a sale by a stateless invoice the node keeps no record.
+fn is_gift(ldk: &ldk_node::Node, payment_id: &PaymentId) -> bool {
+    ldk.payment(payment_id)
+        .is_some_and(|payment| matches!(payment.kind, PaymentKind::Spontaneous { .. }))
 }
 
 fn tell(payment: &Payment, settlement: &Settlement) {

@@ -32,9 +32,12 @@ impl LogWriter for ToTracing {
                     tracing::info!(target: "ldk", module, "{text}");
                 }
             }
-            LogLevel::Warn => tracing::warn!(target: "ldk", module, "{}", record.args),
+            LogLevel::Warn => {
+                let text = harmless(&record).unwrap_or_else(withheld);
+                tracing::warn!(target: "ldk", module, "{text}");
+            }
             LogLevel::Error => {
-                let text = record.args.to_string();
+                let text = harmless(&record).unwrap_or_else(withheld);
                 if !text.contains(EXPECTED) {
                     tracing::error!(target: "ldk", module, "{text}");
                 }
@@ -43,7 +46,12 @@ impl LogWriter for ToTracing {
     }
 }
 
-/// LDK prints preimages and payment secrets at its lower levels: whole lines that speak of them are left out.
+/// What stands for a warning that may hold a secret: that there was one is worth knowing.
+fn withheld() -> String {
+    "(withheld: the line speaks of a preimage or a secret)".to_owned()
+}
+
+/// LDK prints preimages and payment secrets: whole lines that speak of them are left out.
 fn harmless(record: &LogRecord<'_>) -> Option<String> {
     let text = record.args.to_string();
     let lower = text.to_ascii_lowercase();

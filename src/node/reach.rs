@@ -29,32 +29,45 @@ pub(super) fn of(channels: &[ChannelDetails]) -> Reach {
             Unready::NoChannel
         });
     }
-    let is_announced = usable.iter().any(|channel| {
+    let is_known = |channel: &&&ChannelDetails| {
         channel.is_announced
             && channel
                 .confirmations
                 .is_some_and(|n| n >= ANNOUNCED_CONFIRMATIONS)
-    });
-    let hints = if is_announced {
-        Vec::new()
-    } else {
-        hints(&usable)
     };
-    if hints.is_empty() && !is_announced {
+    let announced: Vec<_> = usable.iter().filter(is_known).copied().collect();
+    if !announced.is_empty() {
+        return ready(Vec::new(), &announced);
+    }
+    let hints = hints(&usable);
+    if hints.is_empty() {
         // Usable, but the peer has not told yet what it forwards for.
         return Reach::Unready(Unready::NoChannel);
     }
+    let is_hinted = |channel: &&&ChannelDetails| {
+        hints
+            .iter()
+            .any(|hint| hint.0[0].src_node_id == channel.counterparty_node_id)
+    };
+    // A peer forwards over whichever of its channels has room, so all those of a hinted peer count.
+    let findable: Vec<_> = usable.iter().filter(is_hinted).copied().collect();
+    ready(hints, &findable)
+}
+
+/// What arrives over the channels that payers can find. A channel takes no more at once than it allows in flight (LDK's
+/// default is a tenth of its size), however much room it has.
+fn ready(hints: Vec<RouteHint>, findable: &[&ChannelDetails]) -> Reach {
+    let takes = |channel: &&ChannelDetails| {
+        let in_flight_max = channel.inbound_htlc_maximum_msat.unwrap_or(u64::MAX);
+        channel.inbound_capacity_msat.min(in_flight_max)
+    };
+    let minima = findable
+        .iter()
+        .map(|channel| channel.inbound_htlc_minimum_msat);
     Reach::Ready(Inbound {
         hints,
-        capacity_msat: usable
-            .iter()
-            .map(|channel| channel.inbound_capacity_msat)
-            .sum(),
-        htlc_minimum_msat: usable
-            .iter()
-            .map(|channel| channel.inbound_htlc_minimum_msat)
-            .min()
-            .unwrap_or(0),
+        capacity_msat: findable.iter().map(takes).sum(),
+        htlc_minimum_msat: minima.min().unwrap_or(0),
     })
 }
 

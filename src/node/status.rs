@@ -1,5 +1,7 @@
 //! What the operator is told about the node.
 
+use std::sync::PoisonError;
+
 use serde::Serialize;
 
 use crate::invoice::Reach;
@@ -133,7 +135,12 @@ impl Node {
             onchain_spendable_sat: balances.spendable_onchain_balance_sats,
             lightning_sat: balances.total_lightning_balance_sats,
         });
-        status.deposit_address = address::deposit(&self.config.folder, self.config.network, node);
+        let mut deposit = self.deposit.lock().unwrap_or_else(PoisonError::into_inner);
+        if deposit.is_none() {
+            *deposit = address::deposit(&self.config.folder, self.config.network, node);
+        }
+        status.deposit_address.clone_from(&deposit);
+        drop(deposit);
         status.peers = node
             .list_peers()
             .into_iter()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use crate::gate::Permit;
@@ -45,7 +46,13 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.inner).poll_frame(cx).map_err(Into::into)
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        frame.map_err(|error| {
+            let error = error.into();
+            // The client sees only that its answer ends early.
+            tracing::warn!("An answer broke off in the middle: {error}");
+            error
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -62,22 +69,50 @@ where
 #[error("the body took too long")]
 pub(super) struct TooSlow;
 
-/// A request body that must have arrived in a given time, however slowly it drips.
-pub(super) struct Timed {
-    inner: Body,
-    deadline: Pin<Box<Sleep>>,
+/// How far a request's body has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upload {
+    /// It is still coming.
+    Running,
+    /// All of it has come, or nobody wants the rest.
+    Ended,
+    /// The client broke it off, sent more than it may, or was too slow.
+    Failed,
 }
 
-impl Timed {
-    pub(super) fn new(inner: Body, timeout: Duration) -> Self {
-        Self {
+/// A request body that must have arrived in a given time, however slowly it drips, and that tells how far it is.
+pub(super) struct Uploaded {
+    inner: Body,
+    deadline: Pin<Box<Sleep>>,
+    progress: watch::Sender<Upload>,
+}
+
+impl Uploaded {
+    pub(super) fn new(inner: Body, timeout: Duration) -> (Self, watch::Receiver<Upload>) {
+        let (progress, upload) = watch::channel(Upload::Running);
+        let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
+        let body = Self {
             inner,
-            deadline: Box::pin(tokio::time::sleep_until(Instant::now() + timeout)),
-        }
+            deadline,
+            progress,
+        };
+        (body, upload)
     }
 }
 
-impl HttpBody for Timed {
+impl Drop for Uploaded {
+    fn drop(&mut self) {
+        self.progress.send_if_modified(|upload| {
+            let is_running = *upload == Upload::Running;
+            if is_running {
+                *upload = Upload::Ended;
+            }
+            is_running
+        });
+    }
+}
+
+impl HttpBody for Uploaded {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -85,13 +120,20 @@ impl HttpBody for Timed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            return Poll::Ready(frame);
+        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Pending => self
+                .deadline
+                .as_mut()
+                .poll(cx)
+                .map(|()| Some(Err(TooSlow.into()))),
+            ready => ready,
+        };
+        match &frame {
+            Poll::Ready(None) => drop(self.progress.send_replace(Upload::Ended)),
+            Poll::Ready(Some(Err(_))) => drop(self.progress.send_replace(Upload::Failed)),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
-        self.deadline
-            .as_mut()
-            .poll(cx)
-            .map(|()| Some(Err(TooSlow.into())))
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

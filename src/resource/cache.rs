@@ -1,7 +1,7 @@
 //! What caches may do with a paid answer: keep it for the one who paid, unless the upstream forbids even that.
 
 use http::HeaderValue;
-use http::header::{CACHE_CONTROL, HeaderMap};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName};
 
 /// Directives that speak of shared caches, which must not keep a paid answer at all.
 const SHARED: [&str; 4] = [
@@ -11,8 +11,21 @@ const SHARED: [&str; 4] = [
     "stale-while-revalidate",
 ];
 
-/// Makes `Cache-Control` at least `private` (RFC 9111, section 5.2.2.7). What is stricter stays.
+/// Makes `Cache-Control` at least `private` (RFC 9111, section 5.2.2.7). What is stricter stays; what speaks to one kind of
+/// shared cache only, and would override it (RFC 9213), goes.
 pub(super) fn keep_private(headers: &mut HeaderMap) {
+    let is_targeted = |name: &HeaderName| {
+        let name = name.as_str();
+        name.ends_with("-cache-control") || ["surrogate-control", "x-accel-expires"].contains(&name)
+    };
+    let targeted: Vec<_> = headers
+        .keys()
+        .filter(|name| is_targeted(name))
+        .cloned()
+        .collect();
+    for name in targeted {
+        headers.remove(name);
+    }
     let said: Vec<&str> = headers
         .get_all(CACHE_CONTROL)
         .iter()
@@ -66,8 +79,10 @@ mod tests {
             for value in said {
                 headers.append(CACHE_CONTROL, value.parse().unwrap());
             }
+            headers.insert("cdn-cache-control", "max-age=600".parse().unwrap());
             keep_private(&mut headers);
             assert_eq!(headers[CACHE_CONTROL], kept);
+            assert_eq!(headers.keys_len(), 1);
             assert_eq!(headers.get_all(CACHE_CONTROL).iter().count(), 1);
         }
     }

@@ -53,7 +53,12 @@ fn resolve(folder: &Path, wanted: &Path) -> io::Result<Option<PathBuf>> {
     let is_hidden = inside
         .iter()
         .any(|part| part.as_encoded_bytes().starts_with(b"."));
-    Ok((!is_hidden && file.is_file()).then_some(file))
+    if is_hidden || !file.is_file() {
+        return Ok(None);
+    }
+    // What we may not read must not be sold.
+    std::fs::File::open(&file)?;
+    Ok(Some(file))
 }
 
 fn is_absence(kind: io::ErrorKind) -> bool {
@@ -105,9 +110,7 @@ pub(super) async fn serve(
 
 /// A whole file, a part of it, or word that it has not changed. A range that does not exist delivers nothing.
 fn is_delivery(status: StatusCode) -> bool {
-    status.is_success()
-        || status == StatusCode::NOT_MODIFIED
-        || status == StatusCode::PRECONDITION_FAILED
+    status.is_success() || status == StatusCode::NOT_MODIFIED
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use http::header::{
-    CONNECTION, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Request, Response, StatusCode, Uri, Version};
@@ -14,11 +14,13 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::gate::Permit;
 use crate::l402::credential;
 
-use super::body::{Delivered, Timed, TooSlow};
+use super::body::{Delivered, TooSlow, Upload, Uploaded};
 use super::{Body, BoxError, Downstream, Failure, Resources};
 
 /// Keeps connections to upstreams.
@@ -27,8 +29,9 @@ pub(super) type Client = legacy::Client<HttpsConnector<HttpConnector>, Body>;
 /// How long an upstream may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an unused connection is kept; below the 60 to 75 s after which common servers drop theirs.
-const POOL_IDLE: Duration = Duration::from_secs(50);
+/// How long an unused connection is kept: below the 5 s after which Node, uvicorn and Apache drop theirs, for a request that
+/// crosses such an end is lost.
+const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// Speak of one connection only (RFC 9110, section 7.6.1), besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -81,22 +84,43 @@ impl Resources {
             permit.give_back();
             return Err(Failure::NotFound);
         };
-        let request = self.outgoing(uri, target.downstream, request);
-        let answered =
-            tokio::time::timeout(self.config.upstream_timeout, self.client.request(request)).await;
+        let (request, upload) = self.outgoing(uri, target.downstream, request);
+        let answered = tokio::select! {
+            answered = self.client.request(request) => Some(answered),
+            () = self.patience(upload.clone()) => None,
+        };
         let failure = match answered {
-            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Failure::UpstreamUnreachable("it switched protocols without being asked".into())
             }
-            Ok(Ok(response)) => return Ok(answer(permit, response)),
-            Ok(Err(error)) => self.failure(error),
-            Err(_) => Failure::UpstreamTimeout,
+            Some(Ok(response)) => return Ok(answer(permit, response)),
+            Some(Err(error)) if *upload.borrow() == Upload::Failed => {
+                // The holder's doing, and the upstream may have worked on what it got: dropped, the use counts.
+                drop(permit);
+                return Err(self.body_failure(&error));
+            }
+            Some(Err(error)) => Failure::UpstreamUnreachable(error.into()),
+            None => Failure::UpstreamTimeout,
         };
         permit.give_back();
         Err(failure)
     }
 
-    fn outgoing(&self, uri: Uri, downstream: Downstream, request: Request<Body>) -> Request<Body> {
+    /// Waits for as long as an upstream may take: its time begins when it has all of the request. A body that the upstream
+    /// does not take is not waited for longer than one that the client does not send.
+    async fn patience(&self, mut upload: watch::Receiver<Upload>) {
+        let ended = upload.wait_for(|upload| *upload != Upload::Running);
+        // Either way the upload is over.
+        let _ = tokio::time::timeout(self.config.body_timeout, ended).await;
+        tokio::time::sleep_until(Instant::now() + self.config.upstream_timeout).await;
+    }
+
+    fn outgoing(
+        &self,
+        uri: Uri,
+        downstream: Downstream,
+        request: Request<Body>,
+    ) -> (Request<Body>, watch::Receiver<Upload>) {
         let (mut parts, body) = request.into_parts();
         parts.uri = uri;
         parts.version = Version::HTTP_11;
@@ -108,19 +132,22 @@ impl Resources {
         credential::strip(&mut parts.headers);
         set_forwarded(&mut parts.headers, downstream, host);
         let max = usize::try_from(self.config.body_bytes_max).unwrap_or(usize::MAX);
-        let body = if http_body::Body::is_end_stream(&body) {
-            body
-        } else {
-            Body::new(Limited::new(
-                Timed::new(body, self.config.body_timeout),
-                max,
-            ))
-        };
-        Request::from_parts(parts, body)
+        if http_body::Body::is_end_stream(&body) {
+            let (_, upload) = watch::channel(Upload::Ended);
+            return (Request::from_parts(parts, body), upload);
+        }
+        if !parts.headers.contains_key(CONTENT_LENGTH) {
+            // hyper would leave out the body of a GET whose length it does not know.
+            let chunked = HeaderValue::from_static("chunked");
+            parts.headers.insert(TRANSFER_ENCODING, chunked);
+        }
+        let limited = Body::new(Limited::new(body, max));
+        let (body, upload) = Uploaded::new(limited, self.config.body_timeout);
+        (Request::from_parts(parts, Body::new(body)), upload)
     }
 
-    /// Whose fault it was: the client's body, or the upstream.
-    fn failure(&self, error: legacy::Error) -> Failure {
+    /// What was wrong with the request's body.
+    fn body_failure(&self, error: &legacy::Error) -> Failure {
         let mut cause = error.source();
         while let Some(error) = cause {
             if error.is::<LengthLimitError>() {
@@ -131,7 +158,7 @@ impl Resources {
             }
             cause = error.source();
         }
-        Failure::UpstreamUnreachable(error.into())
+        Failure::BodyBroken
     }
 }
 
@@ -156,6 +183,8 @@ impl Target<'_> {
 /// Delivered from here on, unless the upstream itself says that it failed.
 fn answer(permit: Permit, response: Response<Incoming>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
+    // Of our answer, whatever the upstream speaks.
+    parts.version = Version::HTTP_11;
     remove_hop_by_hop(&mut parts.headers);
     let body = if parts.status.is_server_error() {
         permit.give_back();
@@ -173,6 +202,8 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        // Whoever names it would turn the body into another request.
+        .filter(|name| *name != CONTENT_LENGTH)
         .collect();
     for name in HOP_BY_HOP.iter().chain(&named) {
         headers.remove(name);
@@ -180,17 +211,31 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(TRAILER);
 }
 
+/// Whether this header tells an upstream where a request comes from, or what it really asks for: what a client says there
+/// is never passed on. Underscores count as dashes, as they do for servers that speak CGI or WSGI.
+fn is_claim(name: &HeaderName) -> bool {
+    let name = name.as_str().replace('_', "-");
+    let begins = ["x-forwarded-", "x-original-", "x-rewrite-"];
+    let names = [
+        "forwarded",
+        "x-real-ip",
+        "x-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "x-http-method-override",
+    ];
+    begins.iter().any(|begin| name.starts_with(begin)) || names.contains(&&*name)
+}
+
 /// What the client claims about its way here is replaced by what we know.
 fn set_forwarded(headers: &mut HeaderMap, downstream: Downstream, host: Option<HeaderValue>) {
-    headers.remove(FORWARDED);
-    for name in [
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-        "x-forwarded-port",
-        "x-real-ip",
-    ] {
-        headers.remove(name);
+    let claims: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_claim(name))
+        .cloned()
+        .collect();
+    for claim in claims {
+        headers.remove(claim);
     }
     if let Ok(client) = HeaderValue::try_from(downstream.client.to_canonical().to_string()) {
         headers.insert("x-forwarded-for", client);

@@ -162,7 +162,14 @@ fn decode<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
     let (version, rest) = bytes
         .split_first()
         .ok_or_else(|| StoreError::Corrupt("an empty value".to_owned()))?;
-    if *version != R::VERSION {
+    if *version > R::VERSION {
+        return Err(StoreError::Newer {
+            found: u32::from(*version),
+            known: u32::from(R::VERSION),
+        });
+    }
+    // The first version of every type is the only one so far.
+    if *version < R::VERSION {
         return Err(StoreError::Corrupt(format!(
             "a record of version {version} where {} belongs",
             R::VERSION
