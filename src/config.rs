@@ -226,22 +226,20 @@ fn toml_value(text: &str, origin: &str) -> Result<Named, String> {
 
 /// Gives every value inside this one a new origin: the crate names no source for text.
 fn renamed(value: config::Value, origin: &str) -> config::Value {
-    let kind = match value.kind {
-        config::ValueKind::Table(table) => config::ValueKind::Table(
-            table
-                .into_iter()
-                .map(|(key, value)| (key, renamed(value, origin)))
-                .collect(),
-        ),
-        config::ValueKind::Array(values) => config::ValueKind::Array(
-            values
-                .into_iter()
-                .map(|value| renamed(value, origin))
-                .collect(),
-        ),
-        scalar => scalar,
-    };
-    config::Value::new(Some(&origin.to_owned()), kind)
+    let named = Some(origin.to_owned());
+    if let config::ValueKind::Table(table) = value.kind {
+        let table = table.into_iter();
+        let table: config::Map<_, _> = table
+            .map(|(key, value)| (key, renamed(value, origin)))
+            .collect();
+        return config::Value::new(named.as_ref(), table);
+    }
+    if let config::ValueKind::Array(values) = value.kind {
+        let values = values.into_iter();
+        let values: Vec<_> = values.map(|value| renamed(value, origin)).collect();
+        return config::Value::new(named.as_ref(), values);
+    }
+    config::Value::new(named.as_ref(), value.kind)
 }
 
 /// A source whose values know their origin.
@@ -257,13 +255,11 @@ impl config::Source for Named {
     }
 
     fn collect(&self) -> Result<config::Map<String, config::Value>, config::ConfigError> {
-        match &self.value.kind {
-            config::ValueKind::Table(table) => Ok(table.clone()),
-            _ => Err(config::ConfigError::Message(format!(
-                "{} is no table",
-                self.origin
-            ))),
-        }
+        let config::ValueKind::Table(table) = &self.value.kind else {
+            let what = format!("{} is no table", self.origin);
+            return Err(config::ConfigError::Message(what));
+        };
+        Ok(table.clone())
     }
 }
 

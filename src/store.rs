@@ -163,6 +163,10 @@ impl Store {
     }
 
     /// Writes everything out and waits until it would survive a power cut.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the name says it: callers are on threads that may block"
+    )]
     pub fn flush_blocking(&self) -> Result<(), StoreError> {
         self.db.flush()?;
         // sled's own flush is `sync_file_range` on Linux: it leaves the drive's cache and the file's size to luck.

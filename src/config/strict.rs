@@ -105,9 +105,12 @@ impl<'a> Strict<'a> {
 
     /// The text, if this is a value from the environment.
     fn environment(&self) -> Option<&'a str> {
-        match &self.value.kind {
-            ValueKind::String(text) if self.value.origin() == Some(ENVIRONMENT) => Some(text),
-            _ => None,
+        if let ValueKind::String(text) = &self.value.kind
+            && self.value.origin() == Some(ENVIRONMENT)
+        {
+            Some(text)
+        } else {
+            None
         }
     }
 
@@ -179,17 +182,15 @@ impl<'de> Deserializer<'de> for Strict<'de> {
     }
 
     numbers! {
-        deserialize_u16 u16, visit_u16, "whole number from 0 to 65535";
         deserialize_u32 u32, visit_u32, "whole number";
         deserialize_u64 u64, visit_u64, "whole number";
-        deserialize_i64 i64, visit_i64, "whole number";
-        deserialize_f64 f64, visit_f64, "number";
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
-        match self.value.kind {
-            ValueKind::Nil => visitor.visit_none(),
-            _ => visitor.visit_some(self),
+        if self.value.kind == ValueKind::Nil {
+            visitor.visit_none()
+        } else {
+            visitor.visit_some(self)
         }
     }
 
@@ -206,7 +207,7 @@ impl<'de> Deserializer<'de> for Strict<'de> {
     }
 
     serde::forward_to_deserialize_any! {
-        i8 i16 i32 i128 u8 u128 f32 char str string bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct
+        u16 i64 f64 i8 i16 i32 i128 u8 u128 f32 char str string bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct
         map struct enum identifier ignored_any
     }
 }

@@ -117,7 +117,7 @@ async fn a_transaction_is_seen_before_and_after_it_is_mined() {
     let paid = tx["vout"].as_array().unwrap();
     let script = address.script_pubkey().to_hex_string();
     assert!(paid.contains(&json!({ "value": 12_345, "scriptpubkey": script })));
-    assert_eq!(chain.history(&address).await, [tx.clone()]);
+    assert_eq!(chain.history(&address).await, std::slice::from_ref(&tx));
     let (spent, vout) = (
         tx["vin"][0]["txid"].as_str().unwrap(),
         &tx["vin"][0]["vout"],

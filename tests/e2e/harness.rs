@@ -63,7 +63,21 @@ async fn up_prints_one_line_that_says_where_everything_is_and_ends_with_its_inpu
         );
     }
 
-    // A whole purchase with nothing but what the line says, as a client in another language makes it.
+    let gate = buys_by(&places).await;
+
+    up.stdin.take().unwrap().flush().unwrap();
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "", "one line, and nothing else");
+    assert!(up.wait().unwrap().success());
+    assert!(
+        Client::new().unwrap().get(&gate, None).await.is_err(),
+        "nothing is left over"
+    );
+}
+
+/// A whole purchase with nothing but what the line says, as a client in another language makes it. Returns where it was made.
+async fn buys_by(places: &Value) -> String {
     let client = Client::new().unwrap();
     let at = |place: &str, path: &str| format!("{}{path}", places[place].as_str().unwrap());
     let url = at("gate", "/chain/blocks/tip/height");
@@ -93,16 +107,7 @@ async fn up_prints_one_line_that_says_where_everything_is_and_ends_with_its_inpu
     for (path, body) in [("/pay", "nonsense"), ("/mine", "many"), ("/mine", "0")] {
         assert_eq!(post(at("payer", path), body.to_owned()).await.status, 400);
     }
-
-    up.stdin.take().unwrap().flush().unwrap();
-    let mut rest = String::new();
-    output.read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "", "one line, and nothing else");
-    assert!(up.wait().unwrap().success());
-    assert!(
-        client.get(&url, None).await.is_err(),
-        "nothing is left over"
-    );
+    url
 }
 
 #[test]

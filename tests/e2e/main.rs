@@ -1,6 +1,8 @@
 //! End to end: the shipped program with real money on a regtest chain of its own. Needs a `bitcoind`; `scripts/test e2e`
 //! finds or fetches one.
 
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
+
 mod chain_source;
 mod command_line;
 mod crash;
