@@ -5,6 +5,7 @@ mod raw;
 mod routes;
 mod span;
 mod strict;
+mod web_address;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -21,6 +22,7 @@ use crate::{http, ledger, node, resource};
 
 use raw::Raw;
 use strict::Strict;
+use web_address::is_web_address;
 
 /// The defaults, as their readers see them.
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -478,28 +480,4 @@ fn origin_of<'a>(root: &'a config::Value, key: &str) -> Option<&'a str> {
         }
     }
     value.origin()
-}
-
-/// An address that can be asked over HTTP: scheme, host, perhaps a port and a path, and nothing else.
-fn is_web_address(text: &str) -> bool {
-    let Ok(uri) = text.parse::<::http::Uri>() else {
-        return false;
-    };
-    let Some(authority) = uri.authority() else {
-        return false;
-    };
-    // The crate takes any digits, and even none, for a port and then falls back to the scheme's own.
-    let has_good_port = match authority.as_str().strip_prefix(authority.host()) {
-        Some("") => true,
-        Some(rest) => rest
-            .strip_prefix(':')
-            .is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port != 0)),
-        // There is a password.
-        None => false,
-    };
-    matches!(uri.scheme_str(), Some("http" | "https"))
-        && !authority.host().is_empty()
-        && has_good_port
-        && uri.query().is_none()
-        && !text.contains('#')
 }

@@ -5,13 +5,15 @@
 //! it again changes nothing. And a request that was not paid for writes nothing that anybody waits for.
 
 pub mod challenges;
+mod channels;
 mod journal;
+mod opening;
 pub mod record;
 pub mod usage;
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +26,8 @@ use crate::store::{Store, StoreError, Together, Tree, calm};
 
 use challenges::Challenges;
 use journal::{Journal, Line};
-use record::{ChallengeRecord, ChannelRecord, REASON_CHARS_MAX, SaleRecord, TokenRecord, Totals};
+use opening::{open_store, remove_if_there};
+use record::{ChallengeRecord, ChannelRecord, SaleRecord, TokenRecord, Totals};
 use usage::{Usage, Usages};
 
 /// A challenge is written behind once it has stood this long: under a flood it is pushed out before.
@@ -344,63 +347,6 @@ impl Ledger {
         Ok(Usage::new(token))
     }
 
-    /// Enters a channel that is ready. Blocks on the disk.
-    pub fn open_channel(
-        &self,
-        channel_id: [u8; 32],
-        counterparty: Option<String>,
-    ) -> Result<(), LedgerError> {
-        self.change(|books| {
-            if self.trees.channels.get(&channel_id)?.is_some() {
-                return Ok(());
-            }
-            let channel = ChannelRecord {
-                channel_id,
-                counterparty,
-                ready_ms: self.clock.unix_ms(),
-                closed_ms: None,
-                reason: None,
-            };
-            self.write_channel(books, channel)
-        })
-    }
-
-    /// Enters the end of a channel, and says whether it was ever ready: only those are in the books. Blocks on the disk.
-    pub fn close_channel(&self, channel_id: [u8; 32], reason: &str) -> Result<bool, LedgerError> {
-        self.change(|books| {
-            let Some(mut channel) = self.trees.channels.get(&channel_id)? else {
-                return Ok(false);
-            };
-            if channel.closed_ms.is_none() {
-                channel.closed_ms = Some(self.clock.unix_ms());
-                channel.reason = Some(reason.chars().take(REASON_CHARS_MAX).collect());
-                self.write_channel(books, channel)?;
-            }
-            Ok(true)
-        })
-    }
-
-    fn write_channel(&self, books: &mut Books, channel: ChannelRecord) -> Result<(), LedgerError> {
-        books.journal.append([&Line::Channel(channel.clone())])?;
-        books.journal.sync()?;
-        self.trees.channels.put(&channel.channel_id, &channel)?;
-        Ok(self.store.flush_blocking()?)
-    }
-
-    /// Channels that are no more, the newest first, at most this many.
-    pub fn closed_channels(&self, max: usize) -> Result<Vec<ChannelRecord>, LedgerError> {
-        self.using(|| {
-            let all = self.trees.channels.iter();
-            let mut closed: Vec<ChannelRecord> = all
-                .map(|entry| entry.map(|(_, channel)| channel))
-                .filter(|channel| !matches!(channel, Ok(channel) if channel.closed_ms.is_none()))
-                .collect::<Result<_, _>>()?;
-            closed.sort_by_key(|channel| std::cmp::Reverse(channel.closed_ms));
-            closed.truncate(max);
-            Ok(closed)
-        })
-    }
-
     /// Number and sum of the sales.
     pub fn totals(&self) -> Totals {
         self.books
@@ -537,109 +483,6 @@ fn redeem(sale: &mut SaleRecord, token: &TokenRecord) {
     sale.service.get_or_insert_with(|| token.service.clone());
     sale.token_id.get_or_insert(token.token_id);
     sale.redeemed_ms.get_or_insert(token.first_used_ms);
-}
-
-type Opened = (Store, Trees, Vec<(u64, ChallengeRecord)>);
-
-/// Opens the store, brings it up to what the journal says, and reads the challenges. A store that is new, or whose rebuild
-/// was cut short, takes the newest dump first.
-fn open_store(path: &Path, journal: &Journal) -> Result<Opened, LedgerError> {
-    let store = Store::open(path)?;
-    let trees = Trees {
-        challenges: store.tree("challenges")?,
-        sales: store.tree("sales")?,
-        sales_by_time: store.tree("sales_by_time")?,
-        tokens: store.tree("tokens")?,
-        channels: store.tree("channels")?,
-        totals: store.tree("totals")?,
-    };
-    let is_complete = store.is_complete(journal.dump_bytes())?;
-    let mut missing = 0_u64;
-    let mut apply = |line: Line| -> Result<(), LedgerError> {
-        missing += u64::from(apply(&store, &trees, &line)?);
-        Ok(())
-    };
-    let mut damaged = 0;
-    if !is_complete {
-        damaged += journal.read_dump(&mut apply)?;
-    }
-    damaged += journal.read(&mut apply)?;
-    if damaged > 0 {
-        tracing::error!("{damaged} damaged lines in the ledger's journal or dump were passed over");
-    }
-    if missing > 0 {
-        store.flush_blocking()?;
-        tracing::warn!(
-            "{missing} entries of the ledger's journal were missing in its store and are there again"
-        );
-    }
-    if !is_complete {
-        store.mark_complete(journal.dump_bytes())?;
-    }
-    let mut stored = Vec::new();
-    for entry in trees.challenges.iter() {
-        let (key, challenge) = entry?;
-        let key: [u8; 8] = key
-            .try_into()
-            .map_err(|_| StoreError::Corrupt("a challenge's key is not eight bytes".into()))?;
-        stored.push((u64::from_be_bytes(key), challenge));
-    }
-    Ok((store, trees, stored))
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Enters a line that the store does not have yet, and says whether it was missing.
-fn apply(store: &Store, trees: &Trees, line: &Line) -> Result<bool, StoreError> {
-    match line {
-        Line::Sale(sale) => apply_sale(store, trees, sale),
-        Line::Token(token) => {
-            let key = TokenRecord::key(&token.payment_hash, &token.token_id);
-            // Counts only grow: a rebuild must not revive a used token.
-            let stored = trees.tokens.get(&key)?;
-            let is_newer = stored.is_none_or(|stored| stored.requests < token.requests);
-            if is_newer {
-                trees.tokens.put(&key, token)?;
-            }
-            Ok(is_newer)
-        }
-        Line::Channel(channel) => {
-            let stored = trees.channels.get(&channel.channel_id)?;
-            let is_newer = stored
-                .is_none_or(|stored| stored.closed_ms.is_none() && channel.closed_ms.is_some());
-            if is_newer {
-                trees.channels.put(&channel.channel_id, channel)?;
-            }
-            Ok(is_newer)
-        }
-    }
-}
-
-fn apply_sale(store: &Store, trees: &Trees, sale: &SaleRecord) -> Result<bool, StoreError> {
-    let stored = trees.sales.get(&sale.payment_hash)?;
-    let mut totals = trees.totals.get(TOTALS_KEY)?.unwrap_or_default();
-    let mut sale = sale.clone();
-    match stored {
-        None => {
-            totals.count += 1;
-            totals.amount_msat += sale.amount_msat;
-        }
-        Some(stored) => {
-            let is_redeemed = stored.redeemed_ms.is_none() && sale.redeemed_ms.is_some();
-            if stored.surplus_msat >= sale.surplus_msat && !is_redeemed {
-                return Ok(false);
-            }
-            sale.surplus_msat = sale.surplus_msat.max(stored.surplus_msat);
-            sale.redeemed_ms = stored.redeemed_ms.or(sale.redeemed_ms);
-        }
-    }
-    put_sale(store, trees, &sale, &totals)?;
-    Ok(true)
 }
 
 fn put_sale(

@@ -38,7 +38,7 @@ impl Mismatch {
             self.key = Some(join(path, name));
             if let ValueKind::Table(table) = &value.kind {
                 // A table's own origin is the built-in default, if that wrote it first; its parts know better.
-                let named = table.get(name).and_then(Value::origin);
+                let named = table.get(name).and_then(origin_within);
                 origin = named
                     .or_else(|| {
                         table
@@ -52,6 +52,14 @@ impl Mismatch {
         self.origin = origin.map(str::to_owned);
         self
     }
+}
+
+/// A table that only a variable made has no origin of its own; what stands in it has.
+fn origin_within(value: &Value) -> Option<&str> {
+    value.origin().or_else(|| match &value.kind {
+        ValueKind::Table(table) => table.values().find_map(origin_within),
+        _ => None,
+    })
 }
 
 impl fmt::Display for Mismatch {

@@ -1,0 +1,57 @@
+//! Addresses of HTTP servers in the settings.
+
+/// An address that can be asked over HTTP: scheme, host, perhaps a port and a path, and nothing else.
+pub(super) fn is_web_address(text: &str) -> bool {
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return false;
+    };
+    let Some(authority) = uri.authority() else {
+        return false;
+    };
+    // The crate takes any digits, and even none, for a port and then falls back to the scheme's own.
+    let has_good_port = match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => true,
+        Some(rest) => rest
+            .strip_prefix(':')
+            .is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port != 0)),
+        // There is a password.
+        None => false,
+    };
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && !authority.host().is_empty()
+        && has_good_port
+        && uri.query().is_none()
+        && !text.contains('#')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_a_port_and_nothing_follows_the_path() {
+        for good in [
+            "http://127.0.0.1:3000",
+            "http://[::1]:3000/base",
+            "https://example.org",
+            "https://example.org/api/",
+        ] {
+            assert!(is_web_address(good), "{good}");
+        }
+        for bad in [
+            "",
+            "example.org",
+            "ftp://example.org",
+            "http://",
+            "http://example.org:",
+            "http://example.org:0",
+            "http://example.org:300O",
+            "http://example.org:30000000",
+            "http://user:password@example.org",
+            "http://example.org/?a",
+            "http://example.org/#a",
+        ] {
+            assert!(!is_web_address(bad), "{bad}");
+        }
+    }
+}

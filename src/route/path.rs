@@ -1,0 +1,221 @@
+//! A request's path in its one normal form.
+
+/// A request's path, normalised once: what matching, caveats, files and upstreams see all comes from here.
+///
+/// RFC 3986 leaves open whether `@` and `%40` mean the same in a path. For matching they do, or a guarded path could be
+/// written so that it misses its route; an upstream is still sent the spelling that the client chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestPath {
+    /// Whatever may stand in a path as it is, stands there as it is.
+    matched: String,
+    /// The same, with `!$&'()*+,;=:@` as the client wrote them.
+    wire: String,
+}
+
+/// Why a path is refused. Nothing is resolved or repaired: a path that two programs could read in two ways is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// `*`, or empty.
+    #[error("the path does not begin with a slash")]
+    NotAbsolute,
+    /// A percent sign without two hex digits.
+    #[error("the path has a `%` without two hex digits behind it")]
+    Encoding,
+    /// `.` or `..`, plain or encoded, also in front of a `;`.
+    #[error("the path has a `.` or `..` segment")]
+    DotSegment,
+    /// `//`
+    #[error("the path has doubled slashes")]
+    EmptySegment,
+    /// An encoded slash or backslash, or a plain backslash.
+    #[error("the path has an encoded separator or a backslash")]
+    Separator,
+    /// NUL or another control character, plain or encoded.
+    #[error("the path has a control character")]
+    ControlCharacter,
+    /// Read as some servers do (in small letters, without what stands behind a `;`), the path is one that is sold, and as
+    /// it is written it is another one.
+    #[error(
+        "some servers would take this path for another one, which is sold: mind the case, and leave out any `;`"
+    )]
+    Lookalike,
+}
+
+impl RequestPath {
+    /// Normalises a path: what need not be encoded is decoded, what stays encoded is in upper case. Everything that is
+    /// ambiguous is refused.
+    pub fn parse(raw: &str) -> Result<Self, PathError> {
+        if !raw.starts_with('/') {
+            return Err(PathError::NotAbsolute);
+        }
+        let mut matched = String::with_capacity(raw.len());
+        let mut wire = String::with_capacity(raw.len());
+        let mut rest = raw.as_bytes();
+        while let Some((&byte, after)) = rest.split_first() {
+            let (byte, was_encoded) = match byte {
+                b'%' => {
+                    let (hex, after) = after.split_at_checked(2).ok_or(PathError::Encoding)?;
+                    let mut decoded = [0];
+                    hex::decode_to_slice(hex, &mut decoded).map_err(|_| PathError::Encoding)?;
+                    rest = after;
+                    (decoded[0], true)
+                }
+                plain => {
+                    rest = after;
+                    (plain, false)
+                }
+            };
+            match byte {
+                b'\\' => return Err(PathError::Separator),
+                b'/' if was_encoded => return Err(PathError::Separator),
+                0..=0x1f | 0x7f => return Err(PathError::ControlCharacter),
+                plain if plain == b'/' || is_unreserved(plain) => {
+                    matched.push(char::from(plain));
+                    wire.push(char::from(plain));
+                }
+                plain if is_path_char(plain) => {
+                    matched.push(char::from(plain));
+                    if was_encoded {
+                        push_encoded(&mut wire, plain);
+                    } else {
+                        wire.push(char::from(plain));
+                    }
+                }
+                other => {
+                    push_encoded(&mut matched, other);
+                    push_encoded(&mut wire, other);
+                }
+            }
+        }
+        check_segments(&matched)?;
+        Ok(Self { matched, wire })
+    }
+
+    /// The path as it is matched, still percent-encoded where it must be.
+    pub fn as_str(&self) -> &str {
+        &self.matched
+    }
+
+    /// The path as it is sent on.
+    pub fn wire(&self) -> &str {
+        &self.wire
+    }
+
+    /// What a server makes of it that knows no upper case and cuts path parameters off each segment; `None` if that is the
+    /// path itself.
+    pub(super) fn folded(&self) -> Option<Result<Self, PathError>> {
+        let is_plain = |byte: u8| !byte.is_ascii_uppercase() && byte != b';';
+        if self.matched.bytes().all(is_plain) {
+            return None;
+        }
+        let cut = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
+        let path: Vec<_> = self.matched.split('/').map(cut).collect();
+        let folded = Self::parse(&path.join("/")).map(|path| Self {
+            matched: path.matched.to_ascii_lowercase(),
+            wire: path.wire,
+        });
+        Some(folded)
+    }
+}
+
+/// RFC 3986, section 2.1: with upper-case digits.
+fn push_encoded(text: &mut String, byte: u8) {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
+    ];
+    text.push('%');
+    text.push(DIGITS[usize::from(byte >> 4)]);
+    text.push(DIGITS[usize::from(byte & 0xf)]);
+}
+
+fn check_segments(path: &str) -> Result<(), PathError> {
+    let mut segments = path[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        // Some servers cut path parameters off before they resolve the dots.
+        let name = segment.split(';').next().unwrap_or_default();
+        if name == "." || name == ".." {
+            return Err(PathError::DotSegment);
+        }
+        if segment.is_empty() && segments.peek().is_some() {
+            return Err(PathError::EmptySegment);
+        }
+    }
+    Ok(())
+}
+
+/// RFC 3986, section 2.3: encoded or not, these mean the same.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// RFC 3986, section 3.3: what else may stand in a path as it is.
+fn is_path_char(byte: u8) -> bool {
+    b"!$&'()*+,;=:@".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_come_into_one_form() {
+        for (raw, normal) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/%61", "/a"),
+            ("/a%2Db", "/a-b"),
+            ("/%e4", "/%E4"),
+            ("/a%20b", "/a%20b"),
+            ("/a b", "/a%20b"),
+            ("/a%3fb", "/a%3Fb"),
+            ("/%252e%252e/", "/%252e%252e/"),
+            ("/a;x=1", "/a;x=1"),
+            ("/a%3Bb", "/a;b"),
+            ("/c%2b%2B", "/c++"),
+            ("/%40me", "/@me"),
+            ("/...", "/..."),
+            ("/a/", "/a/"),
+            ("/ä", "/%C3%A4"),
+        ] {
+            assert_eq!(RequestPath::parse(raw).unwrap().as_str(), normal, "{raw}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_is_sent_the_spelling_of_the_client() {
+        let path = RequestPath::parse("/c%2b+/a%2Bb%61/%e4").unwrap();
+        assert_eq!(path.wire(), "/c%2B+/a%2Bba/%E4");
+        assert_eq!(path.as_str(), "/c++/a+ba/%E4");
+    }
+
+    #[test]
+    fn ambiguous_paths_are_refused() {
+        for (raw, error) in [
+            ("", PathError::NotAbsolute),
+            ("*", PathError::NotAbsolute),
+            ("a", PathError::NotAbsolute),
+            ("/..", PathError::DotSegment),
+            ("/a/../b", PathError::DotSegment),
+            ("/a/.", PathError::DotSegment),
+            ("/%2e%2e/b", PathError::DotSegment),
+            ("/.%2E", PathError::DotSegment),
+            ("/..;x/b", PathError::DotSegment),
+            ("//", PathError::EmptySegment),
+            ("/a//b", PathError::EmptySegment),
+            ("//a", PathError::EmptySegment),
+            ("/a%2fb", PathError::Separator),
+            ("/a%2Fb", PathError::Separator),
+            ("/a%5cb", PathError::Separator),
+            ("/a\\b", PathError::Separator),
+            ("/a%00", PathError::ControlCharacter),
+            ("/a\u{7f}", PathError::ControlCharacter),
+            ("/%0a", PathError::ControlCharacter),
+            ("/%", PathError::Encoding),
+            ("/%4", PathError::Encoding),
+            ("/%zz", PathError::Encoding),
+            ("/%+1", PathError::Encoding),
+        ] {
+            assert_eq!(RequestPath::parse(raw), Err(error), "{raw}");
+        }
+    }
+}

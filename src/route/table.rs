@@ -1,0 +1,269 @@
+//! The table itself: the routes in the order in which they are tried, and what it says of a request.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::{Access, PathError, Pattern, RequestPath, Route};
+
+/// What the table says of a request.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// This route.
+    Route(&'a Arc<Route>),
+    /// The path is known, the method is not taken there. Never a less specific route: a guarded path must not be open by
+    /// another method.
+    MethodNotTaken {
+        /// What is taken there, HEAD with GET.
+        methods: Vec<Method>,
+        /// Whether any of it is sold.
+        is_paid: bool,
+    },
+    /// No route.
+    Nothing,
+    /// Two servers could read the path in two ways that belong to different routes.
+    Ambiguous(PathError),
+}
+
+/// Two routes, of which one can never be reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "route {second} (`{path}`) is shadowed by route {first}: both take the same path and method"
+)]
+pub struct Shadowed {
+    /// The first one's number, counted from 1.
+    pub first: usize,
+    /// The second one's number.
+    pub second: usize,
+    /// The path of both.
+    pub path: String,
+}
+
+/// All routes, the most specific first.
+#[derive(Clone, Debug, Default)]
+pub struct RouteTable {
+    /// In the order in which they are tried.
+    routes: Vec<Arc<Route>>,
+    /// Their patterns in small letters, in the same order.
+    folded: Vec<Pattern>,
+    /// Whether that makes a difference to any of them.
+    has_upper_case: bool,
+}
+
+impl RouteTable {
+    /// Orders the routes; refuses a pair of which one could never be reached.
+    pub fn new(routes: Vec<Route>) -> Result<Self, Shadowed> {
+        for (index, second) in routes.iter().enumerate() {
+            for (earlier, first) in routes[..index].iter().enumerate() {
+                let share_a_method = first.methods.is_empty()
+                    || second.methods.is_empty()
+                    || first.methods.iter().any(|method| second.takes(method))
+                    || second.methods.iter().any(|method| first.takes(method));
+                if first.pattern == second.pattern && share_a_method {
+                    return Err(Shadowed {
+                        first: earlier + 1,
+                        second: index + 1,
+                        path: second.pattern.to_string(),
+                    });
+                }
+            }
+        }
+        let mut routes: Vec<_> = routes.into_iter().map(Arc::new).collect();
+        routes.sort_by_key(|route| std::cmp::Reverse(route.pattern.specificity()));
+        let folded: Vec<_> = routes.iter().map(|route| route.pattern.folded()).collect();
+        Ok(Self {
+            has_upper_case: routes
+                .iter()
+                .zip(&folded)
+                .any(|(route, folded)| route.pattern != *folded),
+            folded,
+            routes,
+        })
+    }
+
+    /// The route of a request. The most specific path decides; its routes may share it by method.
+    pub fn find(&self, method: &Method, path: &RequestPath) -> Found<'_> {
+        let Some(best) = self.routes.iter().find(|route| route.pattern.matches(path)) else {
+            return Found::Nothing;
+        };
+        // The server behind a free `/*` must not be asked for `/Guarded/x` or `/guarded;a/x`.
+        let folded = match path.folded() {
+            None if !self.has_upper_case => None,
+            None => Some(path.clone()),
+            Some(Ok(folded)) => Some(folded),
+            Some(Err(error)) => return Found::Ambiguous(error),
+        };
+        if let Some(folded) = folded
+            && let Some((index, _)) = self
+                .folded
+                .iter()
+                .enumerate()
+                .find(|(_, pattern)| pattern.matches(&folded))
+            && let Access::Paid(_) = self.routes[index].access
+            && self.routes[index].pattern != best.pattern
+        {
+            return Found::Ambiguous(PathError::Lookalike);
+        }
+        let same = || {
+            self.routes
+                .iter()
+                .filter(|route| route.pattern == best.pattern)
+        };
+        match same().find(|route| route.takes(method)) {
+            Some(route) => Found::Route(route),
+            None => Found::MethodNotTaken {
+                methods: same().flat_map(|route| route.methods_taken()).collect(),
+                is_paid: same().any(|route| matches!(route.access, Access::Paid(_))),
+            },
+        }
+    }
+
+    /// All routes, in the order in which they are tried.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::route::{Grant, Offer, Resource};
+
+    fn route(path: &str, methods: &[Method]) -> Route {
+        Route {
+            name: path.into(),
+            pattern: Pattern::parse(path).unwrap(),
+            methods: methods.to_vec(),
+            access: Access::Free,
+            resource: Resource::Files { folder: "/".into() },
+        }
+    }
+
+    fn paid(path: &str, service: &str) -> Route {
+        Route {
+            access: Access::Paid(Offer {
+                service: service.into(),
+                price: "1 sat".parse().unwrap(),
+                grant: Grant {
+                    requests: None,
+                    valid: Duration::from_secs(1),
+                },
+            }),
+            ..route(path, &[])
+        }
+    }
+
+    fn found(table: &RouteTable, method: &Method, path: &str) -> Option<String> {
+        match table.find(method, &RequestPath::parse(path).unwrap()) {
+            Found::Route(route) => Some(route.name.to_string()),
+            Found::MethodNotTaken { .. } => Some("405".to_owned()),
+            Found::Nothing => None,
+            Found::Ambiguous(error) => Some(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_most_specific_path_decides() {
+        let table = RouteTable::new(vec![
+            route("/*", &[]),
+            route("/a/*", &[]),
+            route("/a/b", &[]),
+        ])
+        .unwrap();
+        for (path, name) in [
+            ("/", "/*"),
+            ("/ab", "/*"),
+            ("/a", "/a/*"),
+            ("/a/", "/a/*"),
+            ("/a/c/d", "/a/*"),
+            ("/a/b", "/a/b"),
+            ("/a/b/", "/a/b"),
+            ("/a/b/c", "/a/*"),
+        ] {
+            assert_eq!(
+                found(&table, &Method::GET, path).as_deref(),
+                Some(name),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_guarded_for_one_method_is_not_open_by_another() {
+        let table = RouteTable::new(vec![route("/*", &[]), route("/a/*", &[Method::GET])]).unwrap();
+        assert_eq!(found(&table, &Method::POST, "/a/x").as_deref(), Some("405"));
+        assert_eq!(
+            found(&table, &Method::HEAD, "/a/x").as_deref(),
+            Some("/a/*")
+        );
+        let table = RouteTable::new(vec![
+            route("/a", &[Method::GET]),
+            route("/a", &[Method::POST]),
+        ])
+        .unwrap();
+        assert_eq!(found(&table, &Method::POST, "/a").as_deref(), Some("/a"));
+        assert_eq!(found(&table, &Method::PUT, "/a").as_deref(), Some("405"));
+        assert_eq!(found(&table, &Method::GET, "/b"), None);
+    }
+
+    #[test]
+    fn routes_that_shadow_each_other_are_refused() {
+        for (first, second) in [
+            (route("/a", &[]), route("/a", &[])),
+            (route("/a", &[]), route("/a/", &[Method::GET])),
+            (
+                route("/a", &[Method::GET]),
+                route("/a", &[Method::GET, Method::POST]),
+            ),
+            (route("/a", &[Method::GET]), route("/a", &[Method::HEAD])),
+        ] {
+            let error = RouteTable::new(vec![first, second]).unwrap_err();
+            assert_eq!((error.first, error.second), (1, 2));
+        }
+    }
+
+    #[test]
+    fn a_guarded_path_is_guarded_in_every_spelling() {
+        let table = RouteTable::new(vec![
+            route("/*", &[]),
+            paid("/c++/*", "a"),
+            paid("/@vip", "b"),
+            paid("/Premium/*", "c"),
+            paid("/premium/dear/*", "d"),
+        ])
+        .unwrap();
+        for (path, name) in [
+            ("/c%2B%2b/x", "/c++/*"),
+            ("/%63++/x", "/c++/*"),
+            ("/%40vip", "/@vip"),
+            ("/Premium/x;a", "/Premium/*"),
+            ("/Premium/X", "/Premium/*"),
+            ("/premium/dear/X", "/premium/dear/*"),
+            ("/Other;a/x", "/*"),
+        ] {
+            assert_eq!(
+                found(&table, &Method::GET, path).as_deref(),
+                Some(name),
+                "{path}"
+            );
+        }
+        for path in [
+            "/Premium;a/x",
+            "/premium/x",
+            "/PREMIUM%3Ba/x",
+            "/;a/Premium/x",
+            "/@VIP",
+            "/@vip;a",
+            "/Premium/Dear/x",
+            "/Premium/dear;a/x",
+        ] {
+            let path = RequestPath::parse(path).unwrap();
+            assert!(
+                matches!(table.find(&Method::GET, &path), Found::Ambiguous(_)),
+                "{path:?}"
+            );
+        }
+    }
+}
