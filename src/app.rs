@@ -1,8 +1,9 @@
 //! The composition root: everything long-lived is built here, from the store up, and stopped in reverse.
 
+mod folder;
+
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +19,11 @@ use crate::config::Config;
 use crate::gate::Gate;
 use crate::http::{self, Limits, Public, Server};
 use crate::invoice::Minter;
-use crate::l402::{MasterKey, RootKeys};
+use crate::l402::RootKeys;
 use crate::ledger::{Ledger, LedgerError};
 use crate::node::{Node, NodeError, NodeKeys, SeedError};
 use crate::resource::Resources;
-use crate::secret_file::{self, SecretFileError};
+use crate::secret_file::SecretFileError;
 use crate::store::{DataLock, LockError};
 
 /// How often what nobody waits for is written. A crash loses at most this much of use counts, in the customer's favour.
@@ -105,15 +106,15 @@ pub enum AppError {
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
     let clock = Clock::system();
     let data_dir = &config.data_dir;
-    make_data_dir(data_dir)?;
+    folder::make(data_dir)?;
     // Before anything in the folder is opened.
     let _lock = DataLock::acquire(data_dir)?;
     let seed = data_dir.join("seed.words");
-    must_not_be_lost(&seed, &config.node.folder)?;
+    folder::must_not_be_lost(&seed, &config.node.folder)?;
     let keys = NodeKeys::open(&seed, config.node.network)?;
     let master = data_dir.join("master.key");
-    must_not_be_lost(&master, &config.ledger.folder)?;
-    let root_keys = RootKeys::new(&master_key(&master)?, &[]);
+    folder::must_not_be_lost(&master, &config.ledger.folder)?;
+    let root_keys = RootKeys::new(&folder::master_key(&master)?, &[]);
     let admin_token = AdminToken::open(&data_dir.join("admin.token"))?;
     let opening = (config.ledger.clone(), clock.clone());
     let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening.0, opening.1)).await;
@@ -295,51 +296,4 @@ async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpL
             key,
             source,
         })
-}
-
-/// For the owner only: seed, keys and channel state are in it. A folder that is there already is not changed: it may be
-/// somebody's home.
-fn make_data_dir(path: &Path) -> Result<(), AppError> {
-    let failed = |source| AppError::DataDir {
-        path: path.to_owned(),
-        source,
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(failed)?;
-    let mode = path.metadata().map_err(failed)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(AppError::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    Ok(())
-}
-
-/// A secret that was lost is not replaced without a word: a new one would not fit what was made with the old one.
-fn must_not_be_lost(secret: &Path, made: &Path) -> Result<(), AppError> {
-    if made.exists() && !secret.exists() {
-        return Err(AppError::Lost {
-            secret: secret.to_owned(),
-            made: made.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// The macaroons' key: random bytes of its own, in a file of its own.
-fn master_key(path: &Path) -> Result<MasterKey, AppError> {
-    let draw = || {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret)?;
-        Ok(hex::encode(secret))
-    };
-    let text = secret_file::read_or_make(path, draw)?;
-    let mut secret = [0; 32];
-    hex::decode_to_slice(text.trim(), &mut secret)
-        .map_err(|_| AppError::MasterKey(path.to_owned()))?;
-    Ok(MasterKey { epoch: 0, secret })
 }

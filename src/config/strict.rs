@@ -56,10 +56,13 @@ impl Mismatch {
 
 /// A table that only a variable made has no origin of its own; what stands in it has.
 fn origin_within(value: &Value) -> Option<&str> {
-    value.origin().or_else(|| match &value.kind {
-        ValueKind::Table(table) => table.values().find_map(origin_within),
-        _ => None,
-    })
+    let within = || {
+        let ValueKind::Table(table) = &value.kind else {
+            return None;
+        };
+        table.values().find_map(origin_within)
+    };
+    value.origin().or_else(within)
 }
 
 impl fmt::Display for Mismatch {

@@ -22,6 +22,10 @@ pub(super) async fn complaint(base: &str) -> String {
                 "{base} answers with status {status}: is it an Esplora API, and are we rate-limited?"
             )
         }
-        Err(error) => format!("{base} does not answer: {}", causes::chain(&error)),
+        Err(esplora_client::Error::Reqwest(error)) => {
+            let error = error.without_url();
+            format!("{base} does not answer: {}", causes::chain(&error))
+        }
+        Err(error) => format!("{base} does not answer as an Esplora API does: {error}"),
     }
 }

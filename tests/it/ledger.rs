@@ -1,0 +1,224 @@
+//! The account: what is settled, what is redeemed, and that telling it twice changes nothing.
+
+use std::time::Duration;
+
+use tollhouse::ledger::Settlement;
+
+use crate::books::{
+    Books, PRICE_MSAT, account, challenge, find_sale, payment, token, totals, use_once, uses_left,
+};
+
+#[test]
+fn a_settlement_that_is_told_again_changes_nothing() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.challenge(challenge(1, &books.clock));
+    assert!(matches!(
+        ledger.settle(payment(1)).unwrap(),
+        Settlement::New(_)
+    ));
+    let before = account(&ledger);
+    drop(ledger);
+    for _ in 0..3 {
+        let ledger = books.open();
+        for _ in 0..3 {
+            assert_eq!(ledger.settle(payment(1)).unwrap(), Settlement::Known);
+        }
+        assert_eq!(account(&ledger), before);
+        ledger.close().unwrap();
+    }
+    assert_eq!(before.1, totals(1, PRICE_MSAT));
+}
+
+#[test]
+fn a_settlement_that_many_tell_at_once_is_one_sale() {
+    let books = Books::new();
+    let ledger = books.open();
+    let news: usize = std::thread::scope(|scope| {
+        let tell = || {
+            usize::from(matches!(
+                ledger.settle(payment(1)).unwrap(),
+                Settlement::New(_)
+            ))
+        };
+        let threads: Vec<_> = (0..16).map(|_| scope.spawn(tell)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
+    });
+    assert_eq!(news, 1);
+    assert_eq!(ledger.totals(), totals(1, PRICE_MSAT));
+    assert_eq!(account(&ledger).0.len(), 1);
+}
+
+#[test]
+fn sales_that_arrive_at_once_are_all_in_the_books() {
+    let books = Books::new();
+    let ledger = books.open();
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let ledger = &ledger;
+            scope.spawn(move || ledger.settle(payment(number)).unwrap());
+        }
+    });
+    let (sales, sum) = account(&ledger);
+    assert_eq!(sum, totals(16, 16 * PRICE_MSAT));
+    let mut hashes: Vec<_> = sales.iter().map(|sale| sale.payment_hash[0]).collect();
+    hashes.sort_unstable();
+    assert_eq!(hashes, (0..16).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_sale_is_named_by_its_challenge_also_after_a_restart() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.challenge(challenge(1, &books.clock));
+    ledger.challenge(challenge(2, &books.clock));
+    let challenged_ms = books.clock.unix_ms();
+    ledger.settle(payment(1)).unwrap();
+    ledger.close().unwrap();
+    drop(ledger);
+    let ledger = books.open();
+    assert_eq!(ledger.challenge_count(), 2);
+    ledger.settle(payment(2)).unwrap();
+    for number in [1, 2] {
+        let sale = find_sale(&ledger, number);
+        assert_eq!(sale.service.as_deref(), Some("chain"));
+        assert_eq!(sale.route.as_deref(), Some("/chain/*"));
+        assert_eq!(sale.price_msat, Some(PRICE_MSAT));
+        assert_eq!(sale.token_id, Some([number; 32]));
+        assert_eq!(sale.challenged_ms, Some(challenged_ms));
+        assert_eq!(sale.redeemed_ms, None);
+    }
+}
+
+#[tokio::test]
+async fn a_settlement_whose_challenge_is_gone_is_a_sale_that_its_token_names() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.challenge(challenge(1, &books.clock));
+    books.clock.advance(Duration::from_secs(600));
+    ledger.write_behind().unwrap();
+    assert_eq!(ledger.challenge_count(), 0);
+    let settled = ledger.settle(payment(1)).unwrap();
+    let Settlement::New(sale) = settled else {
+        panic!("{settled:?}")
+    };
+    assert_eq!((sale.service, sale.price_msat), (None, None));
+    assert!(use_once(&ledger, &token(1, None)).await);
+    ledger.write_behind().unwrap();
+    let sale = find_sale(&ledger, 1);
+    assert_eq!(sale.service.as_deref(), Some("chain"));
+    assert_eq!(sale.token_id, Some([1; 32]));
+    assert_eq!(sale.redeemed_ms, Some(books.clock.unix_ms()));
+    assert_eq!(ledger.totals(), totals(1, PRICE_MSAT));
+}
+
+#[tokio::test]
+async fn a_token_may_be_used_before_its_payment_is_known() {
+    let books = Books::new();
+    let ledger = books.open();
+    assert!(use_once(&ledger, &token(1, Some(2))).await);
+    let first_used_ms = books.clock.unix_ms();
+    ledger.write_behind().unwrap();
+    assert_eq!(ledger.totals(), totals(0, 0), "no sale without a payment");
+    books.clock.advance(Duration::from_secs(5));
+    let settled = ledger.settle(payment(1)).unwrap();
+    let Settlement::New(sale) = settled else {
+        panic!("{settled:?}")
+    };
+    assert_eq!(sale.redeemed_ms, Some(first_used_ms));
+    assert_eq!(sale.service.as_deref(), Some("chain"));
+    assert_eq!(sale.settled_ms, first_used_ms + 5_000);
+    assert_eq!(uses_left(&ledger, &token(1, Some(2))).await, 1);
+}
+
+#[tokio::test]
+async fn a_token_is_redeemed_once_however_often_it_is_used() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.challenge(challenge(1, &books.clock));
+    ledger.settle(payment(1)).unwrap();
+    let mut redeemed = Vec::new();
+    for _ in 0..3 {
+        books.clock.advance(Duration::from_secs(1));
+        assert!(use_once(&ledger, &token(1, None)).await);
+        ledger.write_behind().unwrap();
+        redeemed.push(find_sale(&ledger, 1).redeemed_ms);
+    }
+    assert!(redeemed[0].is_some());
+    assert_eq!(redeemed[0], redeemed[1]);
+    assert_eq!(redeemed[0], redeemed[2]);
+}
+
+#[test]
+fn a_second_payment_of_one_invoice_is_no_second_sale() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.challenge(challenge(1, &books.clock));
+    ledger.settle(payment(1)).unwrap();
+    // Within one run the node tells an event again only if it could not be handled: this is other money.
+    let again = ledger.settle(payment(1)).unwrap();
+    assert!(matches!(again, Settlement::Surplus(sale) if sale.surplus_msat == PRICE_MSAT));
+    assert_eq!(ledger.totals(), totals(1, PRICE_MSAT));
+    assert_eq!(account(&ledger).0.len(), 1);
+    drop(ledger);
+    let ledger = books.open();
+    assert_eq!(find_sale(&ledger, 1).surplus_msat, PRICE_MSAT);
+    assert_eq!(ledger.totals(), totals(1, PRICE_MSAT));
+}
+
+#[test]
+fn pages_of_sales_are_the_newest_first_without_gap_or_repetition() {
+    let books = Books::new();
+    let ledger = books.open();
+    for number in 0..10 {
+        books.clock.advance(Duration::from_secs(1));
+        ledger.settle(payment(number)).unwrap();
+    }
+    let mut seen = Vec::new();
+    let mut before: Option<Vec<u8>> = None;
+    loop {
+        let page = ledger.sales(before.as_deref(), 3).unwrap();
+        assert!(page.sales.len() <= 3);
+        seen.extend(page.sales.iter().map(|sale| sale.payment_hash[0]));
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..10).rev().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn counts_outlive_a_clean_end() {
+    let books = Books::new();
+    let ledger = books.open();
+    for _ in 0..3 {
+        assert!(use_once(&ledger, &token(1, Some(5))).await);
+    }
+    assert_eq!(uses_left(&ledger, &token(2, Some(2))).await, 2);
+    ledger.close().unwrap();
+    drop(ledger);
+    let ledger = books.open();
+    assert_eq!(uses_left(&ledger, &token(2, Some(2))).await, 0);
+    assert_eq!(uses_left(&ledger, &token(1, Some(5))).await, 2);
+}
+
+#[tokio::test]
+async fn a_kill_gives_back_what_was_used_since_the_last_write_and_takes_nothing() {
+    let books = Books::new();
+    let ledger = books.open();
+    for _ in 0..3 {
+        assert!(use_once(&ledger, &token(1, Some(5))).await);
+    }
+    ledger.write_behind().unwrap();
+    assert!(use_once(&ledger, &token(1, Some(5))).await);
+    // Reserved and not yet delivered: it was not had.
+    let in_flight = ledger.reserve(&token(1, Some(5)), "chain").await.unwrap();
+    let killed = books.copy();
+    drop(in_flight);
+    let reopened = killed.open();
+    assert_eq!(uses_left(&reopened, &token(1, Some(5))).await, 2);
+}

@@ -1,0 +1,29 @@
+//! The fast tests: the real router, gate, ledger and minter in one process, without a node, a chain or another program.
+//! What wants real money is in `e2e`.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests stand outside `#[test]` functions, which is all that clippy.toml lets unwrap"
+)]
+
+mod bad_input;
+mod books;
+mod count;
+mod crash;
+mod damage;
+mod delivery;
+mod files;
+mod forward;
+mod gate;
+mod ledger;
+mod raw;
+mod refusals;
+mod secrets;
+mod server;
+mod settings;
+mod spellings;
+mod support;
+mod tidy;
+mod tokens;
+mod upstream;
+mod vectors;

@@ -1,0 +1,155 @@
+//! What must never be read by anybody else: nothing of it in the log, nothing of it in what types print.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use bitcoin::Network;
+use http::Method;
+use tollhouse::invoice::{PaymentKeys, Reach, Unready};
+use tollhouse::l402::credential::{Presented, presented};
+use tollhouse::l402::{MasterKey, RootKeys};
+use tollhouse::node::NodeKeys;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::gate::assert_served;
+use crate::raw;
+use crate::support::{Setup, Shop, Sold, master_key};
+
+/// A log in memory.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+fn assert_silent(text: &str, sold: &Sold) {
+    for secret in [
+        sold.base64(),
+        hex::encode(&sold.macaroon),
+        hex::encode(sold.preimage),
+        format!("{:?}", sold.preimage),
+        format!("{:?}", sold.macaroon),
+        hex::encode(master_key().secret),
+        format!("{:?}", master_key().secret),
+    ] {
+        assert!(!text.contains(&secret), "{text}");
+    }
+}
+
+/// On one thread, so that everything the server says goes to this test's log.
+#[tokio::test]
+async fn no_token_and_no_preimage_is_ever_in_the_log() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let _listening = tracing::subscriber::set_default(subscriber);
+    let shop = Shop::with(Setup {
+        upstream: Some(regtest::port::free().unwrap()),
+        ..Setup::default()
+    })
+    .await;
+    let sold = shop.sell("counted", Some(1));
+    let edited = sold.edited(|token| drop(token.caveats.pop()));
+    let inside = sold.with_caveat(&format!("preimage={}", hex::encode(sold.preimage)));
+    assert_served(&shop.get_with("/counted/page.txt", &sold).await);
+    for (path, sold) in [
+        ("/counted/page.txt", &sold),
+        ("/counted/page.txt", &edited),
+        ("/articles/page.txt", &inside),
+        ("/counted/none.txt", &sold),
+        ("/nothing", &sold),
+        ("/free/page.txt", &sold),
+        ("/up/x", &shop.sell("up", None)),
+    ] {
+        shop.get_with(path, sold).await;
+        assert_silent(&log.text(), sold);
+    }
+    let request = shop.request(Method::GET, "/counted/page.txt");
+    let in_hex = hex::encode(&inside.macaroon);
+    shop.send(request.header("macaroon", in_hex)).await;
+    let broken = format!("GET / HTTP/1.1\r\nAuthorization: {}\r\n\0", sold.header());
+    raw::exchange(shop.address, broken.as_bytes()).await;
+    shop.reach.send_replace(Reach::Unready(Unready::NoChannel));
+    shop.get_with("/counted/page.txt", &edited).await;
+    shop.ledger.close().unwrap();
+    let said = log.text();
+    for sold in [&sold, &edited, &inside] {
+        assert_silent(&said, sold);
+    }
+    // The log was listened to.
+    assert!(
+        said.contains("The upstream of /up/* does not answer"),
+        "{said}"
+    );
+    assert!(said.contains("no channel"), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_answered_repeats_no_credential() {
+    let shop = Shop::open().await;
+    let sold = shop.sell("counted", Some(0));
+    for path in [
+        "/counted/page.txt",
+        "/counted/none.txt",
+        "/nothing",
+        "/free/..",
+        "/free/page.txt",
+    ] {
+        let answer = shop.get_with(path, &sold).await;
+        let everything = format!("{:?} {}", answer.headers, answer.text());
+        assert_silent(&everything, &sold);
+    }
+}
+
+#[test]
+fn types_that_hold_a_secret_do_not_print_it() {
+    let key = MasterKey {
+        epoch: 7,
+        secret: [0xab; 32],
+    };
+    let keys = RootKeys::new(&key, &[]);
+    let sold = Sold::mint(&keys, &["services=a:0".to_owned()]);
+    let mut headers = http::HeaderMap::new();
+    headers.insert("authorization", sold.header().parse().unwrap());
+    let presented: Presented = presented(&headers);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("seed.words");
+    let node = NodeKeys::open(&path, Network::Regtest).unwrap();
+    let words = std::fs::read_to_string(&path).unwrap();
+    let payment = PaymentKeys::from_seed(&[0xab; 64], Network::Regtest).unwrap();
+    let printed = format!("{key:?} {keys:?} {presented:?} {node:?} {payment:?}");
+    assert_silent(&printed, &sold);
+    assert!(
+        !printed.contains("171, 171") && !printed.contains("abab"),
+        "{printed}"
+    );
+    let printed: Vec<&str> = printed.split(|c: char| !c.is_alphanumeric()).collect();
+    for word in words.split_whitespace() {
+        assert!(!printed.contains(&word), "{word}");
+    }
+}

@@ -1,0 +1,351 @@
+//! A shop in a temporary folder: the real router on a real socket, the real gate, ledger and minter, with a throw-away seed
+//! and a clock that stands still. What the node would say of its channels, the test says.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use bitcoin::Network;
+use http::{Method, header::AUTHORIZATION};
+use macaroon::{ByteString, Macaroon};
+use regtest::client::{Answer, Client};
+use regtest::wait::eventually;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tollhouse::clock::Clock;
+use tollhouse::gate::Gate;
+use tollhouse::http::{Limits, Public, Server, router};
+use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach};
+use tollhouse::l402::{Identifier, MasterKey, RootKeys, TokenId};
+use tollhouse::ledger::{self, Ledger};
+use tollhouse::resource::{self, Resources};
+use tollhouse::route::{Access, Grant, Offer, Pattern, Resource, Route, RouteTable};
+
+/// When the tests take place, Unix seconds.
+pub(crate) const NOW_SECS: u64 = 1_800_000_000;
+
+/// How long an invoice can be paid.
+pub(crate) const INVOICE_EXPIRY: Duration = Duration::from_secs(600);
+
+/// What stands in `page.txt`, and nowhere else: whoever reads it was served.
+pub(crate) const PAGE: &str = "what was paid for";
+
+/// Longer than anything in these tests takes on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a test may want otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    /// Behind `/up/*` and `/stripped/*` (sold as `up`) and `/open/*` (free); without one there are no such routes.
+    pub(crate) upstream: Option<SocketAddr>,
+    /// The listener's limits.
+    pub(crate) limits: Limits,
+    pub(crate) resource: resource::Config,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            upstream: None,
+            limits: Limits {
+                connections_max: 1_000,
+                header_timeout: DEADLINE,
+                write_timeout: DEADLINE,
+                grace: DEADLINE,
+            },
+            resource: resource::Config {
+                body_bytes_max: 64 * 1024,
+                body_timeout: DEADLINE,
+                upstream_timeout: DEADLINE,
+            },
+        }
+    }
+}
+
+/// The shop. It closes when it is dropped.
+pub(crate) struct Shop {
+    pub(crate) address: SocketAddr,
+    pub(crate) clock: Clock,
+    pub(crate) ledger: Arc<Ledger>,
+    /// What the node would say.
+    pub(crate) reach: watch::Sender<Reach>,
+    /// The folder that is sold, without links in its path.
+    pub(crate) folder: PathBuf,
+    keys: RootKeys,
+    client: Client,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    dir: TempDir,
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Shop {
+    pub(crate) async fn open() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    pub(crate) async fn with(setup: Setup) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().canonicalize().unwrap().join("shop");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("page.txt"), PAGE).unwrap();
+        let clock = Clock::fixed(NOW_SECS);
+        let ledger = Arc::new(Ledger::open(&ledger_in(dir.path()), clock.clone()).unwrap());
+        let (reach, said) = watch::channel(Reach::Ready(Inbound {
+            capacity_msat: 1_000_000_000,
+            ..Inbound::default()
+        }));
+        let keys = RootKeys::new(&master_key(), &[]);
+        let minter = Minter::new(
+            PaymentKeys::from_seed(&[7; 64], Network::Regtest).unwrap(),
+            Network::Regtest,
+            INVOICE_EXPIRY,
+            said,
+        );
+        let gate = Gate::new(keys.clone(), minter, Arc::clone(&ledger), clock.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server {
+            name: "test",
+            listener,
+            router: router(Public {
+                routes: RouteTable::new(routes(&folder, setup.upstream)).unwrap(),
+                gate: Arc::new(gate),
+                resources: Resources::new(setup.resource),
+            }),
+            limits: setup.limits,
+        };
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        tracker.spawn(server.run(tracker.clone(), stop.clone()));
+        Self {
+            address,
+            clock,
+            ledger,
+            reach,
+            folder,
+            keys,
+            client: Client::new().unwrap(),
+            tracker,
+            stop,
+            dir,
+        }
+    }
+
+    /// Tells the server to stop; [`Shop::is_closed`] waits until it has.
+    pub(crate) fn close(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+    }
+
+    /// Waits until the server and all its connections have ended.
+    pub(crate) async fn is_closed(&self) {
+        let ended = tokio::time::timeout(DEADLINE, self.tracker.wait()).await;
+        ended.expect("the server ends in time");
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A request to fill in and to give to [`Shop::send`].
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, &self.url(path))
+    }
+
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        self.client.send(request).await.unwrap()
+    }
+
+    /// GET without a credential.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// GET with this credential.
+    pub(crate) async fn get_with(&self, path: &str, sold: &Sold) -> Answer {
+        self.send(
+            self.request(Method::GET, path)
+                .header(AUTHORIZATION, sold.header()),
+        )
+        .await
+    }
+
+    /// What the gate would sell for this service: the usual caveats, and a preimage that is known.
+    pub(crate) fn sell(&self, service: &str, requests: Option<u64>) -> Sold {
+        let until = NOW_SECS + 3_600;
+        let mut caveats = vec![
+            format!("services={service}:0"),
+            format!("{service}_valid_until={until}"),
+        ];
+        caveats.extend(requests.map(|requests| format!("{service}_requests={requests}")));
+        Sold::mint(&self.keys, &caveats)
+    }
+
+    /// How many requests the ledger has counted on this token; waits until it is as many as `expected`.
+    pub(crate) async fn is_counted(&self, sold: &Sold, expected: u64) {
+        let token_id = hex::encode(sold.identifier().token_id.0);
+        let journal = self.dir.path().join("ledger/journal.log");
+        eventually("the count in the journal", DEADLINE, || async {
+            self.ledger.write_behind().unwrap();
+            let text = std::fs::read_to_string(&journal).unwrap();
+            let last = text.lines().rfind(|line| line.contains(&token_id));
+            let requests = last.map_or(0, |line| {
+                let line: serde_json::Value = serde_json::from_str(&line[9..]).unwrap();
+                line["token"]["requests"].as_u64().unwrap()
+            });
+            if requests == expected {
+                Ok(Some(()))
+            } else {
+                Err(format!("{requests} requests"))
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    /// The ledger's journal as it is on the disk.
+    pub(crate) fn journal(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("ledger/journal.log")).unwrap()
+    }
+}
+
+/// The key of every token that these tests mint.
+pub(crate) fn master_key() -> MasterKey {
+    MasterKey {
+        epoch: 0,
+        secret: [0x5e; 32],
+    }
+}
+
+/// A ledger below this folder.
+pub(crate) fn ledger_in(folder: &Path) -> ledger::Config {
+    ledger::Config {
+        folder: folder.join("ledger"),
+        challenges_max: 1_000,
+    }
+}
+
+fn routes(folder: &Path, upstream: Option<SocketAddr>) -> Vec<Route> {
+    let files = || Resource::Files {
+        folder: folder.to_owned(),
+    };
+    let day = Grant {
+        requests: None,
+        valid: Duration::from_secs(86_400),
+    };
+    let three = Grant {
+        requests: Some(3),
+        valid: Duration::from_secs(3_600),
+    };
+    let mut routes = vec![
+        route("/articles/*", paid("articles", day), files()),
+        route("/counted/*", paid("counted", three), files()),
+        route("/free/*", Access::Free, files()),
+    ];
+    if let Some(upstream) = upstream {
+        let upstream = |strip_prefix| Resource::Upstream {
+            base: format!("http://{upstream}/base").parse().unwrap(),
+            strip_prefix,
+        };
+        routes.extend([
+            route("/up/*", paid("up", day), upstream(false)),
+            route("/stripped/*", paid("up", day), upstream(true)),
+            route("/open/*", Access::Free, upstream(false)),
+        ]);
+    }
+    routes
+}
+
+fn route(path: &str, access: Access, resource: Resource) -> Route {
+    Route {
+        name: path.into(),
+        pattern: Pattern::parse(path).unwrap(),
+        methods: Vec::new(),
+        access,
+        resource,
+    }
+}
+
+fn paid(service: &str, grant: Grant) -> Access {
+    Access::Paid(Offer {
+        service: service.into(),
+        price: "10 sat".parse().unwrap(),
+        grant,
+    })
+}
+
+/// A token and the preimage that makes it good.
+#[derive(Clone, Debug)]
+pub(crate) struct Sold {
+    pub(crate) macaroon: Vec<u8>,
+    pub(crate) preimage: [u8; 32],
+}
+
+impl Sold {
+    /// A token with these caveats for a payment of its own.
+    pub(crate) fn mint(keys: &RootKeys, caveats: &[String]) -> Self {
+        let mut random = [[0; 32]; 2];
+        getrandom::fill(random.as_flattened_mut()).unwrap();
+        let [preimage, token_id] = random;
+        let identifier = Identifier {
+            payment_hash: Sha256::digest(preimage).into(),
+            token_id: TokenId::new(keys.epoch(), token_id),
+        };
+        Self {
+            macaroon: tollhouse::l402::macaroon::mint(keys, &identifier, caveats).unwrap(),
+            preimage,
+        }
+    }
+
+    /// The value of an `Authorization` header.
+    pub(crate) fn header(&self) -> String {
+        format!("L402 {}:{}", self.base64(), hex::encode(self.preimage))
+    }
+
+    pub(crate) fn base64(&self) -> String {
+        STANDARD.encode(&self.macaroon)
+    }
+
+    /// A copy that its holder has added a caveat to, with the library that holders use.
+    pub(crate) fn with_caveat(&self, caveat: &str) -> Self {
+        let mut macaroon = Macaroon::deserialize_binary(&self.macaroon).unwrap();
+        macaroon.add_first_party_caveat(ByteString(caveat.as_bytes().to_vec()));
+        Self::from_crate(&macaroon, self.preimage)
+    }
+
+    /// What that library writes.
+    pub(crate) fn from_crate(macaroon: &Macaroon, preimage: [u8; 32]) -> Self {
+        let text = macaroon.serialize(macaroon::Format::V2).unwrap();
+        Self {
+            macaroon: URL_SAFE.decode(text).unwrap(),
+            preimage,
+        }
+    }
+
+    /// A copy whose bytes were edited without the key: the signature stays what it was.
+    pub(crate) fn edited(&self, edit: impl FnOnce(&mut regtest::token::Token)) -> Self {
+        let mut token = regtest::token::Token::from_bytes(&self.macaroon).unwrap();
+        edit(&mut token);
+        Self {
+            macaroon: token.to_bytes(),
+            preimage: self.preimage,
+        }
+    }
+
+    pub(crate) fn identifier(&self) -> Identifier {
+        let parsed = tollhouse::l402::macaroon::Parsed::read(&self.macaroon).unwrap();
+        Identifier::from_bytes(parsed.identifier).unwrap()
+    }
+}
