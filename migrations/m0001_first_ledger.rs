@@ -5,7 +5,7 @@
 //! | tree | key | value |
 //! |---|---|---|
 //! | (default) | `format` | format version, u32 big-endian, nothing else |
-//! | (default) | `complete` | empty; there once the store holds all that dump and journal hold |
+//! | (default) | `complete` | number of the newest dump of which the store holds everything, u64 big-endian; 0 for none |
 //! | `challenges` | sequence number (8) | `ChallengeRecord` 1: a challenge that may still be paid |
 //! | `sales` | payment hash (32) | `SaleRecord` 1: a paid invoice |
 //! | `sales_by_time` | settled at, Unix ms (8) ‖ payment hash (32) | empty |

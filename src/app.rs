@@ -1,6 +1,7 @@
 //! The composition root: everything long-lived is built here, from the store up, and stopped in reverse.
 
 mod folder;
+mod running;
 
 use std::io;
 use std::path::PathBuf;
@@ -8,16 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, AdminToken};
-use crate::causes::chain;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gate::Gate;
-use crate::http::{self, Limits, Public, Server};
+use crate::http::{self, Limits, Public, Server, Stop};
 use crate::invoice::Minter;
 use crate::l402::RootKeys;
 use crate::ledger::{Ledger, LedgerError};
@@ -26,8 +23,7 @@ use crate::resource::Resources;
 use crate::secret_file::SecretFileError;
 use crate::store::{DataLock, LockError};
 
-/// How often what nobody waits for is written. A crash loses at most this much of use counts, in the customer's favour.
-const WRITE_EVERY: Duration = Duration::from_secs(1);
+use running::Running;
 
 /// The operator is one person with a few scripts.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -103,7 +99,7 @@ pub enum AppError {
 }
 
 /// Runs until `stop` says so, or until a fault that must not be passed over.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
+pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
     let clock = Clock::system();
     let data_dir = &config.data_dir;
     folder::make(data_dir)?;
@@ -175,117 +171,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
         config.admin_listen
     );
     Running::start(public, admin, node, ledger, stop).await
-}
-
-/// The tasks of a running program, in the order in which they are stopped.
-struct Running {
-    http: Tasks,
-    node: Tasks,
-    admin: Tasks,
-    writer: Tasks,
-}
-
-/// Some tasks, and what ends them.
-#[derive(Default)]
-struct Tasks {
-    tracker: TaskTracker,
-    stop: CancellationToken,
-}
-
-impl Tasks {
-    async fn end(&self) {
-        self.stop.cancel();
-        self.tracker.close();
-        self.tracker.wait().await;
-    }
-}
-
-impl Running {
-    /// HTTP first: valid credentials are served whatever the state of the node.
-    async fn start(
-        public: Server,
-        admin: Server,
-        node: Arc<Node>,
-        ledger: Arc<Ledger>,
-        stop: CancellationToken,
-    ) -> Result<(), AppError> {
-        let running = Self {
-            http: Tasks::default(),
-            node: Tasks::default(),
-            admin: Tasks::default(),
-            writer: Tasks::default(),
-        };
-        let Self {
-            http: http_tasks,
-            node: node_tasks,
-            admin: admin_tasks,
-            writer: writer_tasks,
-        } = &running;
-        http_tasks
-            .tracker
-            .spawn(public.run(http_tasks.tracker.clone(), http_tasks.stop.clone()));
-        admin_tasks
-            .tracker
-            .spawn(admin.run(admin_tasks.tracker.clone(), admin_tasks.stop.clone()));
-        let mut writing = writer_tasks
-            .tracker
-            .spawn(write_behind(Arc::clone(&ledger), writer_tasks.stop.clone()));
-        let node_ledger = Arc::clone(&ledger);
-        let node_stop = node_tasks.stop.clone();
-        let mut serving = node_tasks
-            .tracker
-            .spawn(async move { node.run(node_ledger, node_stop).await });
-        let fault = tokio::select! {
-            () = stop.cancelled() => None,
-            ended = &mut serving => fault(ended),
-            ended = &mut writing => fault(ended),
-        };
-        match &fault {
-            None => tracing::info!("Stopping: requests in flight are finished first"),
-            Some(fault) => tracing::error!("Stopping because of a fault: {}", chain(fault)),
-        }
-        let ended = running.end(&ledger).await;
-        // The first fault is the one to tell; it may be why the books cannot be closed.
-        fault.map_or(ended, Err)
-    }
-
-    /// In reverse: who is served, then the node, then the operator's view of both, then the books.
-    async fn end(self, ledger: &Arc<Ledger>) -> Result<(), AppError> {
-        self.http.end().await;
-        self.node.end().await;
-        self.admin.end().await;
-        self.writer.end().await;
-        let ledger = Arc::clone(ledger);
-        tokio::task::spawn_blocking(move || ledger.close()).await??;
-        tracing::info!("Stopped");
-        Ok(())
-    }
-}
-
-/// Writes what nobody waits for, until told to stop.
-async fn write_behind(ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), LedgerError> {
-    let mut tick = interval(WRITE_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = stop.cancelled() => return Ok(()),
-        }
-        let ledger = Arc::clone(&ledger);
-        tokio::task::spawn_blocking(move || ledger.write_behind())
-            .await
-            .expect("whatever the ledger does with its store is calm")?;
-    }
-}
-
-/// Why a task ended that ends only when it is told to.
-fn fault<E: Into<AppError>>(
-    ended: Result<Result<(), E>, tokio::task::JoinError>,
-) -> Option<AppError> {
-    match ended {
-        Ok(ended) => ended.err().map(Into::into),
-        Err(panicked) => Some(panicked.into()),
-    }
 }
 
 async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {

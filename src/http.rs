@@ -15,7 +15,7 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body_util::BodyExt as _;
 
-pub use server::{Limits, Server};
+pub use server::{Limits, Server, Stop};
 
 use crate::gate::{Asked, Decision, Gate};
 use crate::resource::{Downstream, Resources};
@@ -34,7 +34,7 @@ pub struct Config {
     pub connections_max: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,
-    /// How long a client may take nothing of what it is sent.
+    /// How long no write to a client may go on.
     pub write_timeout: Duration,
     /// How long requests in flight may take to finish once the program was told to stop.
     pub grace: Duration,

@@ -9,6 +9,7 @@ mod channels;
 mod journal;
 mod opening;
 pub mod record;
+mod sales;
 pub mod usage;
 
 use std::fs::File;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use challenges::Challenge;
+pub use sales::{SALES_PAGE_MAX, SalesPage};
 pub use usage::Reservation;
 
 use crate::clock::Clock;
@@ -39,9 +41,6 @@ const CHALLENGES_PER_WRITE: usize = 500;
 /// A count that nobody has used for this long is read from the store again when it is.
 const IDLE_MS: u64 = 60_000;
 
-/// The longest page of sales.
-pub const SALES_PAGE_MAX: usize = 500;
-
 /// Where the one record of [`Totals`] stands.
 const TOTALS_KEY: &[u8] = b"sales";
 
@@ -54,8 +53,9 @@ pub struct Config {
     pub challenges_max: usize,
 }
 
-/// What went wrong with the account. Each of these ends the program, at once where a settlement is entered and within a
-/// second where a request met it: what is not on the disk must not be acknowledged.
+/// What went wrong with the account. Where something is written, each of these ends the program: what is not on the disk
+/// must not be acknowledged. A request that cannot read a count is answered 500; damage to the store ends the program then,
+/// too, and the next start mends it.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The store.
@@ -84,15 +84,6 @@ pub enum Settlement {
     Known,
     /// Another payment of an invoice that was paid before.
     Surplus(SaleRecord),
-}
-
-/// A page of sales, the newest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SalesPage {
-    /// The sales.
-    pub sales: Vec<SaleRecord>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<Vec<u8>>,
 }
 
 /// The account.
@@ -144,8 +135,8 @@ impl Ledger {
         let journal = Journal::open(&config.folder)?;
         let path = config.folder.join("store");
         let damage_note = config.folder.join("store.damaged");
-        let mut opened = match std::fs::read_to_string(&damage_note) {
-            Ok(why) => Err(StoreError::Corrupt(why).into()),
+        let mut opened = match std::fs::read(&damage_note) {
+            Ok(why) => Err(StoreError::Corrupt(String::from_utf8_lossy(&why).into_owned()).into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 calm(|| open_store(&path, &journal))
             }
@@ -159,7 +150,7 @@ impl Ledger {
                 );
             }
             remove_if_there(&damage_note)?;
-            opened = open_store(&path, &journal);
+            opened = calm(|| open_store(&path, &journal));
         }
         let (store, trees, stored) = opened?;
         let totals = trees.totals.get(TOTALS_KEY)?.unwrap_or_default();
@@ -229,6 +220,11 @@ impl Ledger {
     /// Remembers a challenge, in memory.
     pub fn challenge(&self, challenge: Challenge) {
         self.challenges.keep(challenge);
+    }
+
+    /// Whether an invoice with this hash is remembered.
+    pub fn is_challenged(&self, payment_hash: &[u8; 32]) -> bool {
+        self.challenges.find(payment_hash).is_some()
     }
 
     /// How many challenges are remembered.
@@ -347,35 +343,6 @@ impl Ledger {
         Ok(Usage::new(token))
     }
 
-    /// Number and sum of the sales.
-    pub fn totals(&self) -> Totals {
-        self.books
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .totals
-    }
-
-    /// The newest sales before `before` (or of all), at most `max` and at most [`SALES_PAGE_MAX`].
-    pub fn sales(&self, before: Option<&[u8]>, max: usize) -> Result<SalesPage, LedgerError> {
-        let max = max.clamp(1, SALES_PAGE_MAX);
-        self.using(|| {
-            let mut page = SalesPage::default();
-            let mut last = None;
-            for key in self.trees.sales_by_time.keys_before(before) {
-                let key = key?;
-                if page.sales.len() == max {
-                    page.next = last;
-                    break;
-                }
-                if let Some(sale) = self.trees.sales.get(key.get(8..).unwrap_or_default())? {
-                    page.sales.push(sale);
-                }
-                last = Some(key);
-            }
-            Ok(page)
-        })
-    }
-
     /// Writes behind what nobody waits for; called about once a second. Blocks on the disk.
     pub fn write_behind(&self) -> Result<(), LedgerError> {
         if self.is_damaged.load(Ordering::Acquire) {
@@ -462,7 +429,7 @@ impl Ledger {
                 return Err(StoreError::Corrupt(why).into());
             }
             books.journal.fold(dump)?;
-            Ok(self.store.mark_complete(books.journal.dump_bytes())?)
+            Ok(self.store.mark_complete(books.journal.dump_id())?)
         })
     }
 }

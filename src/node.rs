@@ -89,7 +89,9 @@ pub enum NodeError {
     #[error("failed to acknowledge an event of the node")]
     Acknowledge(#[source] ldk_node::NodeError),
     /// It does not start for a reason that waiting does not mend.
-    #[error("failed to start the node (is something else listening on node.listen?)")]
+    #[error(
+        "failed to start the node (is something else listening on node.listen, or the disk full?)"
+    )]
     Start(#[source] ldk_node::NodeError),
     /// Its threads cannot be started.
     #[error("failed to start the node's runtime")]
@@ -201,17 +203,10 @@ impl Node {
     /// to stop. Ends early only by a fault.
     pub async fn run(&self, ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), NodeError> {
         // Threads of its own: ldk-node waits for its database on them, and requests must not wait with it.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("node")
-            .enable_all()
-            .build()
-            .map_err(NodeError::Runtime)?;
-        let ended = self.run_on(runtime.handle().clone(), ledger, stop).await;
+        let threads = Threads::start()?;
+        let ended = self.run_on(threads.handle(), ledger, stop).await;
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         self.enter(Phase::Stopped);
-        // Not dropped, which would block; the node is stopped, so nothing of it is under way.
-        runtime.shutdown_background();
         ended
     }
 
@@ -318,6 +313,37 @@ impl Node {
             }
             is_changed
         });
+    }
+}
+
+/// The node's own runtime. Let go of, it does not wait: a runtime must not be waited for inside another one.
+struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Threads {
+    fn start() -> Result<Self, NodeError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("node")
+            .enable_all()
+            .build()
+            .map_err(NodeError::Runtime)?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> tokio::runtime::Handle {
+        let runtime = self.0.as_ref();
+        runtime
+            .expect("it is taken out only when it is dropped")
+            .handle()
+            .clone()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

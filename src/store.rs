@@ -22,10 +22,13 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// How often sled writes out what nobody waits for. Loses at most this much of unflushed use counts in a crash.
 const FLUSH_EVERY_MS: u64 = 1_000;
 
+/// Damaged databases that are kept. Whatever damages one again and again must not fill the disk with them.
+const DAMAGED_MAX: usize = 8;
+
 /// Where the format version stands.
 const FORMAT_KEY: &[u8] = b"format";
 
-/// Says from how long a dump on the store holds all that it is made from.
+/// Names the newest dump of which the store is known to hold everything.
 const COMPLETE_KEY: &[u8] = b"complete";
 
 /// What went wrong with the store, by what can be done about it.
@@ -143,17 +146,17 @@ impl Store {
         }
     }
 
-    /// Whether the store was filled with this dump (by its length) or made it. sled opens an empty store where there is
+    /// Whether the store was filled with this dump (by its id) or made it. sled opens an empty store where there is
     /// none, and goes back to an older state without a word where its file was cut.
-    pub fn is_complete(&self, dump_bytes: u64) -> Result<bool, StoreError> {
+    pub fn is_complete(&self, dump_id: u64) -> Result<bool, StoreError> {
         let noted = self.db.get(COMPLETE_KEY)?;
-        Ok(noted.is_some_and(|noted| noted.as_ref() == dump_bytes.to_be_bytes()))
+        Ok(noted.is_some_and(|noted| noted.as_ref() == dump_id.to_be_bytes()))
     }
 
     /// Notes that the store holds all of this dump, after that is on the disk.
-    pub fn mark_complete(&self, dump_bytes: u64) -> Result<(), StoreError> {
+    pub fn mark_complete(&self, dump_id: u64) -> Result<(), StoreError> {
         self.flush_blocking()?;
-        self.db.insert(COMPLETE_KEY, &dump_bytes.to_be_bytes())?;
+        self.db.insert(COMPLETE_KEY, &dump_id.to_be_bytes())?;
         self.flush_blocking()
     }
 
@@ -177,6 +180,13 @@ impl Store {
 
     /// Moves a damaged database out of the way, whole, and says where it is now; `None` if there is none.
     pub fn set_aside(folder: &Path, unix_secs: u64) -> Result<Option<PathBuf>, StoreError> {
+        if damaged_before(folder)? >= DAMAGED_MAX {
+            let place = folder.parent().unwrap_or(folder).display();
+            return Err(StoreError::Refused(format!(
+                "{DAMAGED_MAX} damaged stores are kept in {place} already: look at the disk and the memory of this machine, \
+                 then move them away"
+            )));
+        }
         for attempt in unix_secs.. {
             let mut aside = folder.as_os_str().to_owned();
             aside.push(format!(".corrupt-{attempt}"));
@@ -192,6 +202,20 @@ impl Store {
         }
         Ok(None)
     }
+}
+
+/// How many damaged databases stand beside this folder.
+fn damaged_before(folder: &Path) -> Result<usize, StoreError> {
+    let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
+        return Ok(0);
+    };
+    let begin = format!("{}.corrupt-", name.to_string_lossy());
+    let entries = std::fs::read_dir(parent).map_err(StoreError::Io)?;
+    let is_damaged = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with(&begin)
+    };
+    Ok(entries.flatten().filter(is_damaged).count())
 }
 
 /// Does something with the database. sled panics on some kinds of damage, which must not be met again at every start.

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
+use crate::http::Stop;
 use crate::{app, config};
 
 use super::{BAD_SETTINGS, complain, descriptors, tracing::start};
@@ -31,7 +31,10 @@ pub(super) fn run(file: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(until_signalled(config)) {
+    let ended = runtime.block_on(until_signalled(config));
+    // All that matters was waited for; what still blocks a thread, a chain source that hangs, must not keep us.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The whole chain on one line: this is what somebody reads at night.
@@ -41,26 +44,29 @@ pub(super) fn run(file: &Path) -> ExitCode {
     }
 }
 
+/// Told once: what is in flight is finished first. Told twice: it is cut, and node and books are still closed in good
+/// order. Told three times: now.
 async fn until_signalled(config: config::Config) -> anyhow::Result<()> {
-    let stop = CancellationToken::new();
+    let stop = Stop::default();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let app = app::run(config, stop.clone());
     tokio::pin!(app);
-    tokio::select! {
-        ended = &mut app => return Ok(ended?),
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    for told in [&stop.begin, &stop.hurry] {
+        tokio::select! {
+            ended = &mut app => return Ok(ended?),
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        told.cancel();
     }
-    stop.cancel();
     tokio::select! {
         ended = &mut app => Ok(ended?),
-        // Twice means now. What must not be lost is on the disk already.
-        _ = interrupt.recv() => Err(told_twice()),
-        _ = terminate.recv() => Err(told_twice()),
+        _ = interrupt.recv() => Err(told_thrice()),
+        _ = terminate.recv() => Err(told_thrice()),
     }
 }
 
-fn told_twice() -> anyhow::Error {
-    anyhow::anyhow!("told to stop a second time, ended without finishing what was in flight")
+fn told_thrice() -> anyhow::Error {
+    anyhow::anyhow!("told to stop a third time, ended without stopping the node")
 }

@@ -14,6 +14,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,12 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
+/// How long a client that was answered may go on sending: it reads the answer meanwhile.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How much it may send then: a body of the largest size that is passed on by default, and more.
+const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -43,10 +50,19 @@ pub struct Limits {
     pub connections_max: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,
-    /// How long a client may take nothing of what it is sent.
+    /// How long no write to a client may go on. The system's buffers let a slow reader look like none for minutes.
     pub write_timeout: Duration,
     /// How long requests in flight may take to finish once the program was told to stop.
     pub grace: Duration,
+}
+
+/// What ends a listener, or the whole program.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Nothing new is begun, and what is in flight is finished within its grace.
+    pub begin: CancellationToken,
+    /// The grace is over.
+    pub hurry: CancellationToken,
 }
 
 /// A listener and what answers on it.
@@ -64,7 +80,7 @@ pub struct Server {
 
 impl Server {
     /// Accepts until told to stop, then lets every request in flight finish, within the grace.
-    pub async fn run(self, tracker: TaskTracker, stop: CancellationToken) {
+    pub async fn run(self, tracker: TaskTracker, stop: Stop) {
         let Self {
             name,
             listener,
@@ -81,7 +97,7 @@ impl Server {
         loop {
             let slot = tokio::select! {
                 slot = Arc::clone(&connections).acquire_owned() => slot.expect("the semaphore is never closed"),
-                () = stop.cancelled() => break,
+                () = stop.begin.cancelled() => break,
             };
             let (stream, peer) = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -93,7 +109,7 @@ impl Server {
                         continue;
                     }
                 },
-                () = stop.cancelled() => break,
+                () = stop.begin.cancelled() => break,
             };
             let stream = prepared(stream, limits.write_timeout);
             let answering = Answering {
@@ -101,7 +117,7 @@ impl Server {
                 peer,
             };
             let connection = http.serve_connection(TokioIo::new(stream), answering);
-            let ended = until_ended(connection, stop.clone(), cut.clone());
+            let ended = until_ended(connection, stop.begin.clone(), cut.clone());
             tracker.spawn(async move {
                 ended.await;
                 drop(slot);
@@ -111,18 +127,16 @@ impl Server {
         let in_flight = limits.connections_max - connections.available_permits();
         // All slots are free when the last connection has ended.
         let all = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
-        if tokio::time::timeout(limits.grace, connections.acquire_many(all))
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                "Gave up on requests in flight on the {name} listener after {:?} of grace",
-                limits.grace
-            );
+        let is_finished = tokio::select! {
+            finished = tokio::time::timeout(limits.grace, connections.acquire_many(all)) => finished.is_ok(),
+            () = stop.hurry.cancelled() => false,
+        };
+        if !is_finished {
+            tracing::warn!("Gave up on requests in flight on the {name} listener");
             // Without it a client that reads nothing would keep the program from ending.
             cut.cancel();
         } else if in_flight > 0 {
-            tracing::info!("Finished what was in flight on the {name} listener");
+            tracing::info!("Every connection of the {name} listener came to its end");
         }
     }
 }
@@ -168,11 +182,17 @@ async fn until_ended(mut connection: Connection, stop: CancellationToken, cut: C
             }
         }
     };
+    let parts = connection.into_parts();
+    let Err(error) = ended else {
+        tokio::select! {
+            () = linger(parts.io.into_inner()) => {}
+            () = stop.cancelled() => {}
+        }
+        return;
+    };
     // A client that breaks off is not worth a line above debug.
-    let Err(error) = ended else { return };
     tracing::debug!("A connection ended: {error}");
     let is_timeout = error.is_timeout();
-    let parts = connection.into_parts();
     // A kept connection that asks nothing more is closed without a word, as clients expect.
     if is_timeout && !parts.read_buf.is_empty() {
         // If it does not fit the socket's buffer, nobody reads it anyway.
@@ -180,4 +200,14 @@ async fn until_ended(mut connection: Connection, stop: CancellationToken, cut: C
             tracing::debug!("Failed to say that a client was too slow: {error}");
         }
     }
+}
+
+/// Takes what a client still sends after its answer: closing over it would reset the connection, and a client that was told
+/// to pay in the middle of its upload would lose the invoice. One that has nothing more to say has closed already.
+async fn linger(stream: Stallable) {
+    let mut rest = stream.take(LINGER_BYTES_MAX);
+    let mut nowhere = tokio::io::sink();
+    let taken = tokio::io::copy(&mut rest, &mut nowhere);
+    // Enough or not, the connection ends here.
+    let _ = tokio::time::timeout(LINGER, taken).await;
 }

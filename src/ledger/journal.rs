@@ -19,6 +19,12 @@ const FOLD_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// The longest line that is read back; ours have some 600 bytes.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 
+/// No dump has this number by chance: what stands for none.
+const NO_DUMP: u64 = 0;
+
+/// What stands for a dump whose first line is damaged: no store holds it, so the dump is read.
+const UNKNOWN_DUMP: u64 = u64::MAX;
+
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +35,8 @@ pub(super) enum Line {
     Token(TokenRecord),
     /// A channel, as it was at the time of writing.
     Channel(ChannelRecord),
+    /// The first line of a dump: a random number that tells it from every other one.
+    Dump(u64),
 }
 
 /// The open journal.
@@ -42,8 +50,8 @@ pub(super) struct Journal {
     bytes: u64,
     /// How long it may become before it is folded.
     fold_at_bytes: u64,
-    /// How long the dump is that is in force; 0 if there is none.
-    dump_bytes: u64,
+    /// Which dump is in force; 0 if there is none.
+    dump_id: u64,
 }
 
 impl Journal {
@@ -69,7 +77,7 @@ impl Journal {
             file,
             bytes,
             fold_at_bytes: fold_at(dump_bytes),
-            dump_bytes,
+            dump_id: read_dump_id(folder)?,
         })
     }
 
@@ -113,9 +121,9 @@ impl Journal {
         self.file.sync_data()
     }
 
-    /// How long the dump is that is in force, which tells one dump from the next: they only grow. 0 if there is none.
-    pub(super) fn dump_bytes(&self) -> u64 {
-        self.dump_bytes
+    /// Which dump is in force; 0 if there is none.
+    pub(super) fn dump_id(&self) -> u64 {
+        self.dump_id
     }
 
     /// Whether it is time to fold the journal into a dump.
@@ -130,14 +138,20 @@ impl Journal {
         everything: impl IntoIterator<Item = Result<Line, E>>,
     ) -> Result<Dump, E> {
         let path = self.folder.join("dump.new");
-        let written = write_dump(&path, everything);
+        let id = getrandom::u64().map_err(io::Error::from)?;
+        let written = write_dump(&path, id, everything);
         if written.is_err() {
             self.fold_at_bytes = self.bytes + FOLD_BYTES_MIN;
             // What is there of it only takes up room.
             let _ = std::fs::remove_file(&path);
         }
         let (bytes, sales) = written?;
-        Ok(Dump { path, bytes, sales })
+        Ok(Dump {
+            path,
+            id,
+            bytes,
+            sales,
+        })
     }
 
     /// Replaces dump and journal by the new dump. Killed in between, the old journal is read once more after the new dump,
@@ -149,7 +163,7 @@ impl Journal {
         self.file.sync_all()?;
         self.bytes = 0;
         self.fold_at_bytes = fold_at(dump.bytes);
-        self.dump_bytes = dump.bytes;
+        self.dump_id = dump.id;
         Ok(())
     }
 }
@@ -159,6 +173,7 @@ impl Journal {
 #[must_use = "take it to `Journal::fold`"]
 pub(super) struct Dump {
     path: PathBuf,
+    id: u64,
     bytes: u64,
     /// The sales in it.
     pub(super) sales: u64,
@@ -166,9 +181,11 @@ pub(super) struct Dump {
 
 fn write_dump<E: From<io::Error>>(
     path: &Path,
+    id: u64,
     everything: impl IntoIterator<Item = Result<Line, E>>,
 ) -> Result<(u64, u64), E> {
     let mut writer = BufWriter::new(File::create(path)?);
+    write_line(&mut writer, &Line::Dump(id))?;
     let mut sales = 0;
     for line in everything {
         let line = line?;
@@ -185,6 +202,24 @@ fn write_dump<E: From<io::Error>>(
 /// See [`FOLD_BYTES_MIN`].
 fn fold_at(dump_bytes: u64) -> u64 {
     FOLD_BYTES_MIN.max(2 * dump_bytes)
+}
+
+/// The number in the newest dump's first line.
+fn read_dump_id(folder: &Path) -> io::Result<u64> {
+    let dump = match File::open(dump_path(folder)) {
+        Ok(dump) => dump,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(NO_DUMP),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    BufReader::new(dump)
+        .take(LINE_BYTES_MAX)
+        .read_until(b'\n', &mut text)?;
+    let line = text.strip_suffix(b"\n").and_then(checked);
+    match line.and_then(|json| serde_json::from_slice(json).ok()) {
+        Some(Line::Dump(id)) => Ok(id),
+        Some(Line::Sale(_) | Line::Token(_) | Line::Channel(_)) | None => Ok(UNKNOWN_DUMP),
+    }
 }
 
 fn journal_path(folder: &Path) -> PathBuf {
@@ -353,7 +388,8 @@ mod tests {
             dumped.push(line);
             Ok(())
         });
-        assert_eq!((read.unwrap(), dumped), (0, vec![sale(1)]));
+        let id = Line::Dump(journal.dump_id());
+        assert_eq!((read.unwrap(), dumped), (0, vec![id, sale(1)]));
         assert_eq!(lines(&journal).0, [sale(2)]);
         assert!(!journal.is_long());
     }

@@ -24,7 +24,7 @@ pub(super) fn open_store(path: &Path, journal: &Journal) -> Result<Opened, Ledge
         channels: store.tree("channels")?,
         totals: store.tree("totals")?,
     };
-    let is_complete = store.is_complete(journal.dump_bytes())?;
+    let is_complete = store.is_complete(journal.dump_id())?;
     let mut missing = 0_u64;
     let mut apply = |line: Line| -> Result<(), LedgerError> {
         missing += u64::from(apply(&store, &trees, &line)?);
@@ -45,7 +45,7 @@ pub(super) fn open_store(path: &Path, journal: &Journal) -> Result<Opened, Ledge
         );
     }
     if !is_complete {
-        store.mark_complete(journal.dump_bytes())?;
+        store.mark_complete(journal.dump_id())?;
     }
     let mut stored = Vec::new();
     for entry in trees.challenges.iter() {
@@ -79,6 +79,7 @@ fn apply(store: &Store, trees: &Trees, line: &Line) -> Result<bool, StoreError> 
             }
             Ok(is_newer)
         }
+        Line::Dump(_) => Ok(false),
         Line::Channel(channel) => {
             let stored = trees.channels.get(&channel.channel_id)?;
             let is_newer = stored

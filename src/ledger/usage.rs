@@ -11,7 +11,7 @@ use crate::l402::TokenId;
 
 use super::record::TokenRecord;
 
-/// Bits of the counter that hold the requests in flight: 65,535 at once on one token, more than there are connections.
+/// Bits of the counter that hold the requests in flight: 65,535 at once on one token, further ones are refused.
 const IN_FLIGHT_BITS: u32 = 16;
 /// One request in flight.
 const ONE_IN_FLIGHT: u64 = 1;

@@ -19,6 +19,9 @@ pub(super) async fn handle(
     ledger: &Arc<Ledger>,
     stop: &CancellationToken,
 ) -> Result<(), NodeError> {
+    let (told, books) = (Arc::clone(ldk), Arc::clone(ledger));
+    let known = tokio::task::spawn_blocking(move || enter_channels(&told, &books));
+    known.await.map_err(NodeError::Panicked)??;
     let mut refresh = interval_at(Instant::now(), REFRESH_EVERY);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -41,6 +44,17 @@ pub(super) async fn handle(
     }
 }
 
+/// Enters the channels that are ready: of one that became so unheard, the end would not be told either.
+fn enter_channels(ldk: &ldk_node::Node, ledger: &Ledger) -> Result<(), LedgerError> {
+    for channel in ldk.list_channels() {
+        if channel.is_channel_ready {
+            let counterparty = channel.counterparty_node_id.to_string();
+            ledger.open_channel(channel.channel_id.0, Some(counterparty))?;
+        }
+    }
+    Ok(())
+}
+
 /// Enters what an event says. On return it would survive a power cut, and may come again without changing anything.
 fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), LedgerError> {
     match event {
@@ -50,7 +64,8 @@ fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), Led
             amount_msat,
             ..
         } => {
-            if payment_id.is_some_and(|id| is_gift(ldk, &id)) {
+            let is_asked_for = ledger.is_challenged(&payment_hash.0);
+            if !is_asked_for && payment_id.is_some_and(|id| is_gift(ldk, &id, *amount_msat)) {
                 tracing::info!("Received {amount_msat} msat that no invoice asked for: not a sale");
                 return Ok(());
             }
@@ -99,9 +114,11 @@ fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), Led
 }
 
 /// Whether somebody paid without an invoice (keysend). Of a sale by a stateless invoice the node keeps no record.
-fn is_gift(ldk: &ldk_node::Node, payment_id: &PaymentId) -> bool {
-    ldk.payment(payment_id)
-        .is_some_and(|payment| matches!(payment.kind, PaymentKind::Spontaneous { .. }))
+fn is_gift(ldk: &ldk_node::Node, payment_id: &PaymentId, amount_msat: u64) -> bool {
+    ldk.payment(payment_id).is_some_and(|payment| {
+        payment.amount_msat == Some(amount_msat)
+            && matches!(payment.kind, PaymentKind::Spontaneous { .. })
+    })
 }
 
 fn tell(payment: &Payment, settlement: &Settlement) {

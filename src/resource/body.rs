@@ -80,9 +80,15 @@ pub(super) enum Upload {
     Failed,
 }
 
-/// A request body that must have arrived in a given time, however slowly it drips, and that tells how far it is.
+/// A request body whose client may keep us waiting for a given time in all, however slowly it drips, and that tells how far
+/// it is. What the upstream takes to take it is not the client's time.
 pub(super) struct Uploaded {
     inner: Body,
+    /// How much longer the client may keep us waiting.
+    patience: Duration,
+    /// Since when it does.
+    waiting_since: Option<Instant>,
+    /// Runs out while it does.
     deadline: Pin<Box<Sleep>>,
     progress: watch::Sender<Upload>,
 }
@@ -93,6 +99,8 @@ impl Uploaded {
         let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
         let body = Self {
             inner,
+            patience: timeout,
+            waiting_since: None,
             deadline,
             progress,
         };
@@ -120,14 +128,19 @@ impl HttpBody for Uploaded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Pending => self
-                .deadline
-                .as_mut()
-                .poll(cx)
-                .map(|()| Some(Err(TooSlow.into()))),
-            ready => ready,
-        };
+        let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
+        let now = Instant::now();
+        if frame.is_pending() {
+            if self.waiting_since.is_none() {
+                self.waiting_since = Some(now);
+                let until = now + self.patience;
+                self.deadline.as_mut().reset(until);
+            }
+            let over = self.deadline.as_mut().poll(cx);
+            frame = over.map(|()| Some(Err(TooSlow.into())));
+        } else if let Some(since) = self.waiting_since.take() {
+            self.patience = self.patience.saturating_sub(now - since);
+        }
         match &frame {
             Poll::Ready(None) => drop(self.progress.send_replace(Upload::Ended)),
             Poll::Ready(Some(Err(_))) => drop(self.progress.send_replace(Upload::Failed)),

@@ -3,12 +3,14 @@
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName};
 
-/// Directives that speak of shared caches, which must not keep a paid answer at all.
-const SHARED: [&str; 4] = [
+/// Directives that speak of shared caches, which must not keep a paid answer at all, or that let a cache pass over
+/// `no-store`.
+const SHARED: [&str; 5] = [
     "public",
     "s-maxage",
     "proxy-revalidate",
     "stale-while-revalidate",
+    "must-understand",
 ];
 
 /// Makes `Cache-Control` at least `private` (RFC 9111, section 5.2.2.7). What is stricter stays; what speaks to one kind of
@@ -42,21 +44,20 @@ pub(super) fn keep_private(headers: &mut HeaderMap) {
             .trim()
             .to_ascii_lowercase()
     };
-    // `private="field"` only covers a field, so it is not enough.
-    if said
+    let is_shared = |directive: &str| SHARED.contains(&name(directive).as_str());
+    let mut kept: Vec<&str> = said
         .iter()
-        .any(|directive| name(directive) == "no-store" || directive.eq_ignore_ascii_case("private"))
-    {
-        return;
-    }
-    let kept = said
-        .iter()
-        .filter(|directive| !SHARED.contains(&name(directive).as_str()));
-    let value = std::iter::once(&"private")
-        .chain(kept)
         .copied()
-        .collect::<Vec<_>>()
-        .join(", ");
+        .filter(|directive| !is_shared(directive))
+        .collect();
+    // `private="field"` only covers a field, so it is not enough.
+    let is_strict = |directive: &str| {
+        name(directive) == "no-store" || directive.eq_ignore_ascii_case("private")
+    };
+    if !kept.iter().any(|directive| is_strict(directive)) {
+        kept.insert(0, "private");
+    }
+    let value = kept.join(", ");
     let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("private"));
     headers.insert(CACHE_CONTROL, value);
 }
@@ -72,6 +73,8 @@ mod tests {
             (&["public, max-age=60"], "private, max-age=60"),
             (&["max-age=60", "s-maxage=600"], "private, max-age=60"),
             (&["no-store"], "no-store"),
+            (&["must-understand, no-store, public"], "no-store"),
+            (&["private, s-maxage=9"], "private"),
             (&["Private, max-age=5"], "Private, max-age=5"),
             (&["no-cache"], "private, no-cache"),
         ] {

@@ -222,7 +222,9 @@ fn is_claim(name: &HeaderName) -> bool {
         "x-client-ip",
         "true-client-ip",
         "cf-connecting-ip",
+        "x-http-method",
         "x-http-method-override",
+        "x-method-override",
     ];
     begins.iter().any(|begin| name.starts_with(begin)) || names.contains(&&*name)
 }

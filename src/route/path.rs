@@ -101,20 +101,26 @@ impl RequestPath {
         &self.wire
     }
 
-    /// What a server makes of it that knows no upper case and cuts path parameters off each segment; `None` if that is the
-    /// path itself.
-    pub(super) fn folded(&self) -> Option<Result<Self, PathError>> {
-        let is_plain = |byte: u8| !byte.is_ascii_uppercase() && byte != b';';
-        if self.matched.bytes().all(is_plain) {
-            return None;
+    /// What a server makes of it that cuts path parameters off each segment; `None` if there are none.
+    pub(super) fn without_parameters(&self) -> Option<Result<Self, PathError>> {
+        self.matched.contains(';').then(|| {
+            let cut = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
+            let path: Vec<_> = self.matched.split('/').map(cut).collect();
+            Self::parse(&path.join("/"))
+        })
+    }
+
+    /// Whether a server that knows no upper case makes something else of it.
+    pub(super) fn has_upper_case(&self) -> bool {
+        self.matched.bytes().any(|byte| byte.is_ascii_uppercase())
+    }
+
+    /// What that is, for matching.
+    pub(super) fn in_small_letters(&self) -> Self {
+        Self {
+            matched: self.matched.to_ascii_lowercase(),
+            wire: self.wire.clone(),
         }
-        let cut = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
-        let path: Vec<_> = self.matched.split('/').map(cut).collect();
-        let folded = Self::parse(&path.join("/")).map(|path| Self {
-            matched: path.matched.to_ascii_lowercase(),
-            wire: path.wire,
-        });
-        Some(folded)
     }
 }
 

@@ -25,18 +25,18 @@ pub enum Found<'a> {
     Ambiguous(PathError),
 }
 
-/// Two routes, of which one can never be reached.
+/// Two routes, of which one can never be reached, or not be told from the other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "route {second} (`{path}`) is shadowed by route {first}: both take the same path and method"
-)]
+#[error("route {second} (`{path}`) is shadowed by route {first}: {why}")]
 pub struct Shadowed {
     /// The first one's number, counted from 1.
     pub first: usize,
     /// The second one's number.
     pub second: usize,
-    /// The path of both.
+    /// The path of the second.
     pub path: String,
+    /// What they have in common.
+    pub why: &'static str,
 }
 
 /// All routes, the most specific first.
@@ -48,6 +48,8 @@ pub struct RouteTable {
     folded: Vec<Pattern>,
     /// Whether that makes a difference to any of them.
     has_upper_case: bool,
+    /// Whether any of them is sold.
+    is_any_sold: bool,
 }
 
 impl RouteTable {
@@ -59,11 +61,20 @@ impl RouteTable {
                     || second.methods.is_empty()
                     || first.methods.iter().any(|method| second.takes(method))
                     || second.methods.iter().any(|method| first.takes(method));
-                if first.pattern == second.pattern && share_a_method {
+                let why = if first.pattern == second.pattern {
+                    share_a_method.then_some("both take the same path and method")
+                } else {
+                    let is_alike = first.pattern.folded() == second.pattern.folded();
+                    is_alike.then_some(
+                        "their paths differ in capital letters only, which many servers do not tell apart",
+                    )
+                };
+                if let Some(why) = why {
                     return Err(Shadowed {
                         first: earlier + 1,
                         second: index + 1,
                         path: second.pattern.to_string(),
+                        why,
                     });
                 }
             }
@@ -76,6 +87,9 @@ impl RouteTable {
                 .iter()
                 .zip(&folded)
                 .any(|(route, folded)| route.pattern != *folded),
+            is_any_sold: routes
+                .iter()
+                .any(|route| matches!(route.access, Access::Paid(_))),
             folded,
             routes,
         })
@@ -86,23 +100,8 @@ impl RouteTable {
         let Some(best) = self.routes.iter().find(|route| route.pattern.matches(path)) else {
             return Found::Nothing;
         };
-        // The server behind a free `/*` must not be asked for `/Guarded/x` or `/guarded;a/x`.
-        let folded = match path.folded() {
-            None if !self.has_upper_case => None,
-            None => Some(path.clone()),
-            Some(Ok(folded)) => Some(folded),
-            Some(Err(error)) => return Found::Ambiguous(error),
-        };
-        if let Some(folded) = folded
-            && let Some((index, _)) = self
-                .folded
-                .iter()
-                .enumerate()
-                .find(|(_, pattern)| pattern.matches(&folded))
-            && let Access::Paid(_) = self.routes[index].access
-            && self.routes[index].pattern != best.pattern
-        {
-            return Found::Ambiguous(PathError::Lookalike);
+        if let Some(error) = self.lookalike(path, best) {
+            return Found::Ambiguous(error);
         }
         let same = || {
             self.routes
@@ -116,6 +115,37 @@ impl RouteTable {
                 is_paid: same().any(|route| matches!(route.access, Access::Paid(_))),
             },
         }
+    }
+
+    /// Whether some servers would take this path for one that is sold, and that is not the one it belongs to: the server
+    /// behind a free `/*` must not be asked for `/Guarded/x` or `/guarded;a/x`.
+    fn lookalike(&self, path: &RequestPath, best: &Route) -> Option<PathError> {
+        let is_sold = |pattern: Option<(usize, &Pattern)>| {
+            pattern.is_some_and(|(index, _)| {
+                let route = &self.routes[index];
+                matches!(route.access, Access::Paid(_)) && route.pattern != best.pattern
+            })
+        };
+        let exact = |path: &RequestPath| {
+            let mut patterns = self.routes.iter().map(|route| &route.pattern).enumerate();
+            patterns.find(|(_, pattern)| pattern.matches(path))
+        };
+        let folded = |path: &RequestPath| {
+            let mut patterns = self.folded.iter().enumerate();
+            patterns.find(|(_, pattern)| pattern.matches(path))
+        };
+        let cut = match path.without_parameters() {
+            Some(Ok(cut)) => Some(cut),
+            // Without its parameters it has no meaning at all, or one that differs from server to server.
+            Some(Err(_)) if self.is_any_sold => return Some(PathError::Lookalike),
+            Some(Err(_)) | None => None,
+        };
+        let is_lookalike = cut.as_ref().is_some_and(|cut| is_sold(exact(cut)))
+            || std::iter::once(path).chain(&cut).any(|path| {
+                let is_same = !self.has_upper_case && !path.has_upper_case();
+                !is_same && is_sold(folded(&path.in_small_letters()))
+            });
+        is_lookalike.then_some(PathError::Lookalike)
     }
 
     /// All routes, in the order in which they are tried.
@@ -218,6 +248,7 @@ mod tests {
                 route("/a", &[Method::GET, Method::POST]),
             ),
             (route("/a", &[Method::GET]), route("/a", &[Method::HEAD])),
+            (route("/Docs/*", &[]), route("/docs/*", &[])),
         ] {
             let error = RouteTable::new(vec![first, second]).unwrap_err();
             assert_eq!((error.first, error.second), (1, 2));
@@ -232,6 +263,7 @@ mod tests {
             paid("/@vip", "b"),
             paid("/Premium/*", "c"),
             paid("/premium/dear/*", "d"),
+            route("/premium/free/*", &[]),
         ])
         .unwrap();
         for (path, name) in [
@@ -258,6 +290,7 @@ mod tests {
             "/@vip;a",
             "/Premium/Dear/x",
             "/Premium/dear;a/x",
+            "/Premium;a/free/x",
         ] {
             let path = RequestPath::parse(path).unwrap();
             assert!(

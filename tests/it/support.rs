@@ -17,11 +17,10 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tollhouse::clock::Clock;
 use tollhouse::gate::Gate;
-use tollhouse::http::{Limits, Public, Server, router};
+use tollhouse::http::{Limits, Public, Server, Stop, router};
 use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach};
 use tollhouse::l402::{Identifier, MasterKey, RootKeys, TokenId};
 use tollhouse::ledger::{self, Ledger};
@@ -81,13 +80,13 @@ pub(crate) struct Shop {
     keys: RootKeys,
     client: Client,
     tracker: TaskTracker,
-    stop: CancellationToken,
+    stop: Stop,
     dir: TempDir,
 }
 
 impl Drop for Shop {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.stop.begin.cancel();
     }
 }
 
@@ -127,7 +126,7 @@ impl Shop {
             }),
             limits: setup.limits,
         };
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (tracker, stop) = (TaskTracker::new(), Stop::default());
         tracker.spawn(server.run(tracker.clone(), stop.clone()));
         Self {
             address,
@@ -145,7 +144,7 @@ impl Shop {
 
     /// Tells the server to stop; [`Shop::is_closed`] waits until it has.
     pub(crate) fn close(&self) {
-        self.stop.cancel();
+        self.stop.begin.cancel();
         self.tracker.close();
     }
 

@@ -1,0 +1,140 @@
+//! A running program: its tasks, what ends them, and the order in which they end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::causes::chain;
+use crate::http::{Server, Stop};
+use crate::ledger::{Ledger, LedgerError};
+use crate::node::Node;
+
+use super::AppError;
+
+/// How often what nobody waits for is written. A crash loses at most this much of use counts, in the customer's favour.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// The tasks of a running program, in the order in which they are stopped.
+pub(super) struct Running {
+    http: Tasks,
+    node: Tasks,
+    admin: Tasks,
+    writer: Tasks,
+}
+
+/// Some tasks, and what ends them.
+struct Tasks {
+    tracker: TaskTracker,
+    stop: Stop,
+}
+
+impl Tasks {
+    fn new(hurry: CancellationToken) -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            stop: Stop {
+                begin: CancellationToken::new(),
+                hurry,
+            },
+        }
+    }
+
+    async fn end(&self) {
+        self.stop.begin.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+impl Running {
+    /// HTTP first: valid credentials are served whatever the state of the node.
+    pub(super) async fn start(
+        public: Server,
+        admin: Server,
+        node: Arc<Node>,
+        ledger: Arc<Ledger>,
+        stop: Stop,
+    ) -> Result<(), AppError> {
+        let tasks = || Tasks::new(stop.hurry.clone());
+        let running = Self {
+            http: tasks(),
+            node: tasks(),
+            admin: tasks(),
+            writer: tasks(),
+        };
+        let Self {
+            http: http_tasks,
+            node: node_tasks,
+            admin: admin_tasks,
+            writer: writer_tasks,
+        } = &running;
+        http_tasks
+            .tracker
+            .spawn(public.run(http_tasks.tracker.clone(), http_tasks.stop.clone()));
+        admin_tasks
+            .tracker
+            .spawn(admin.run(admin_tasks.tracker.clone(), admin_tasks.stop.clone()));
+        let mut writing = writer_tasks.tracker.spawn(write_behind(
+            Arc::clone(&ledger),
+            writer_tasks.stop.begin.clone(),
+        ));
+        let node_ledger = Arc::clone(&ledger);
+        let node_stop = node_tasks.stop.begin.clone();
+        let mut serving = node_tasks
+            .tracker
+            .spawn(async move { node.run(node_ledger, node_stop).await });
+        let fault = tokio::select! {
+            () = stop.begin.cancelled() => None,
+            ended = &mut serving => fault(ended),
+            ended = &mut writing => fault(ended),
+        };
+        match &fault {
+            None => tracing::info!("Stopping: requests in flight are finished first"),
+            Some(fault) => tracing::error!("Stopping because of a fault: {}", chain(fault)),
+        }
+        let ended = running.end(&ledger).await;
+        // The first fault is the one to tell; it may be why the books cannot be closed.
+        fault.map_or(ended, Err)
+    }
+
+    /// In reverse: who is served, then the node, then the operator's view of both, then the books.
+    async fn end(self, ledger: &Arc<Ledger>) -> Result<(), AppError> {
+        self.http.end().await;
+        self.node.end().await;
+        self.admin.end().await;
+        self.writer.end().await;
+        let ledger = Arc::clone(ledger);
+        tokio::task::spawn_blocking(move || ledger.close()).await??;
+        tracing::info!("Stopped");
+        Ok(())
+    }
+}
+
+/// Writes what nobody waits for, until told to stop.
+async fn write_behind(ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), LedgerError> {
+    let mut tick = interval(WRITE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        let ledger = Arc::clone(&ledger);
+        tokio::task::spawn_blocking(move || ledger.write_behind())
+            .await
+            .expect("whatever the ledger does with its store is calm")?;
+    }
+}
+
+/// Why a task ended that ends only when it is told to.
+fn fault<E: Into<AppError>>(
+    ended: Result<Result<(), E>, tokio::task::JoinError>,
+) -> Option<AppError> {
+    match ended {
+        Ok(ended) => ended.err().map(Into::into),
+        Err(panicked) => Some(panicked.into()),
+    }
+}
