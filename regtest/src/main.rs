@@ -1,5 +1,6 @@
 //! The harness as a program: a network to look at (`demo`) or to use from outside (`up`).
 
+mod bench;
 mod demo;
 mod shop;
 mod stop;
@@ -28,6 +29,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Bench),
     Demo(demo::Demo),
     Up(up::Up),
 }
@@ -54,6 +56,7 @@ async fn run() -> Result<()> {
         .init();
     let mut signals = Signals::listen()?;
     match command {
+        Command::Bench(bench) => bench.run(tollhouse, &mut signals).await,
         Command::Demo(demo) => demo.run(tollhouse, &mut signals).await,
         Command::Up(up) => up.run(tollhouse, &mut signals).await,
     }

@@ -1,0 +1,57 @@
+//! What criterion measured of the parts, read from the files that it leaves.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+/// Medians of the parts, in µs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    /// Making an invoice.
+    pub(super) mint_invoice_us: f64,
+    /// Making a token.
+    pub(super) mint_token_us: f64,
+    /// Reading and verifying a credential.
+    pub(super) verify_us: f64,
+}
+
+/// Reads the medians in this folder, or in the one beside the folder of the running program.
+pub(super) fn read(folder: Option<&Path>) -> Result<Parts> {
+    let folder = match folder {
+        Some(folder) => folder.to_owned(),
+        None => beside_us()?,
+    };
+    Ok(Parts {
+        mint_invoice_us: median_us(&folder, "mint_invoice")?,
+        mint_token_us: median_us(&folder, "mint_token")?,
+        verify_us: median_us(&folder, "verify")?,
+    })
+}
+
+/// `target/criterion`, of a program in `target/release`.
+fn beside_us() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("failed to find the running program")?;
+    let target = own
+        .ancestors()
+        .nth(2)
+        .context("the running program lies in no target folder: give --criterion DIR")?;
+    Ok(target.join("criterion"))
+}
+
+/// The median of one benchmark; criterion writes nanoseconds.
+fn median_us(folder: &Path, name: &str) -> Result<f64> {
+    let file = folder.join(name).join("new/estimates.json");
+    let failed = || {
+        format!(
+            "no estimate of {name} in {}: run `cargo bench --bench parts` first, or scripts/bench, which does",
+            file.display()
+        )
+    };
+    let text = std::fs::read_to_string(&file).with_context(failed)?;
+    let estimates: Value = serde_json::from_str(&text).with_context(failed)?;
+    let nanoseconds = estimates["median"]["point_estimate"]
+        .as_f64()
+        .with_context(failed)?;
+    Ok(nanoseconds / 1e3)
+}

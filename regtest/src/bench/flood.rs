@@ -1,0 +1,141 @@
+//! A flood of challenges that nobody pays, and what it leaves in memory and on the disk.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use http::StatusCode;
+use regtest::network::Network;
+use regtest::wait::eventually;
+
+use super::goods::{Goods, SMALL, UPSTREAM};
+use super::load::Challenges;
+use super::{Effort, Notes, process};
+
+/// Sales before the flood.
+const SALES: usize = 3;
+/// Seconds of one run of load; runs are repeated until the flood is complete.
+const LOAD_SECS: u32 = 5;
+/// How long after their expiry the last challenges may still be remembered: the program looks once a second.
+const FORGET_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the disk must stay as it is before it is measured: longer than the store's own 0.5 s between two flushes and
+/// the program's 1 s between two writes.
+const DISK_REST: Duration = Duration::from_secs(5);
+/// When to give up on that.
+const DISK_REST_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What the flood did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flood {
+    /// Memory at rest before it, MB.
+    pub(super) rss_idle_mb: f64,
+    /// Memory after it, MB: right after it or once everything expired, whichever is more.
+    pub(super) rss_after_mb: f64,
+    /// What the data folder has grown by once everything expired, MB.
+    pub(super) disk_growth_mb: f64,
+}
+
+/// The merchant's settings for the flood.
+pub(super) fn settings(effort: &Effort) -> String {
+    format!(
+        "[l402]\ninvoice_expiry = \"{}s\"\n",
+        effort.flood_expiry.as_secs()
+    )
+}
+
+/// Sells a little, rests, floods, waits until all of it has expired.
+pub(super) async fn measure(
+    network: &Network,
+    goods: &Goods,
+    effort: &Effort,
+    notes: &mut Notes,
+) -> Result<Flood> {
+    notes.progress("memory at rest, after a few sales");
+    for _ in 0..SALES {
+        let purchase = network.buy(SMALL.sold).await?;
+        if purchase.answer.status != StatusCode::OK {
+            bail!(
+                "a sale before the flood ended with {}",
+                purchase.answer.status
+            );
+        }
+    }
+    let (pid, folder) = (process::pid(network)?, network.merchant.data_dir());
+    let rss_idle_mb = process::rss_at_rest_mb(pid, effort.rest).await?;
+    let disk_before_mb = disk_at_rest_mb(network).await?;
+
+    notes.progress(&format!("{} unpaid challenges", effort.flood_challenges));
+    let challenges = Challenges::at(network, goods, UPSTREAM.sold).await?;
+    let mut count = 0;
+    while count < effort.flood_challenges {
+        count += challenges.ask(LOAD_SECS).await?.requests;
+    }
+    let rss_flooded_mb = process::rss_mb(pid)?;
+    let disk_flooded_mb = process::disk_mb(folder)?;
+
+    notes.progress("waiting until all of them have expired");
+    wait_until_forgotten(network, effort).await?;
+    let disk_after_mb = disk_at_rest_mb(network).await?;
+    let rss_forgotten_mb = process::rss_at_rest_mb(pid, effort.rest).await?;
+    notes.remark(format!(
+        "flood of {count} challenges: memory {rss_idle_mb:.1} MB before it, {rss_flooded_mb:.1} right after, \
+         {rss_forgotten_mb:.1} once all had expired"
+    ));
+    notes.remark(format!(
+        "flood: disk {disk_before_mb:.1} MB before it, {disk_flooded_mb:.1} right after, {disk_after_mb:.1} once all \
+         had expired"
+    ));
+    Ok(Flood {
+        rss_idle_mb,
+        rss_after_mb: rss_flooded_mb.max(rss_forgotten_mb),
+        disk_growth_mb: disk_after_mb - disk_before_mb,
+    })
+}
+
+/// Waits until the merchant remembers no challenge.
+async fn wait_until_forgotten(network: &Network, effort: &Effort) -> Result<()> {
+    let admin = network.merchant.admin();
+    eventually(
+        "all challenges to expire",
+        effort.flood_expiry + FORGET_DEADLINE,
+        || async {
+            let status = admin.status().await.map_err(|error| format!("{error:#}"))?;
+            match status["challenges_open"].as_u64() {
+                Some(0) => Ok(Some(())),
+                Some(open) => Err(format!("{open} are open")),
+                None => Err(format!("no number of open challenges in {status}")),
+            }
+        },
+    )
+    .await
+}
+
+/// The data folder's size, once it has not changed for a while.
+async fn disk_at_rest_mb(network: &Network) -> Result<f64> {
+    let folder = network.merchant.data_dir();
+    let mut resting: Option<(f64, tokio::time::Instant)> = None;
+    let waited = eventually(
+        "the data folder to come to rest",
+        DISK_REST_DEADLINE,
+        || {
+            let rested = process::disk_mb(folder).map(|size| match resting {
+                Some((before, since)) if (size - before).abs() < f64::EPSILON => {
+                    (size, since.elapsed() >= DISK_REST)
+                }
+                _ => {
+                    resting = Some((size, tokio::time::Instant::now()));
+                    (size, false)
+                }
+            });
+            async move {
+                match rested {
+                    Ok((size, true)) => Ok(Some(Ok(size))),
+                    Ok((size, false)) => Err(format!("{size:.3} MB, just changed")),
+                    Err(error) => Ok(Some(Err(error))),
+                }
+            }
+        },
+    );
+    waited
+        .await?
+        .with_context(|| "failed to measure the data folder")
+}

@@ -1,0 +1,108 @@
+//! What is sold and what is given away during the measurements: the same things under two routes each.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use regtest::folder;
+use tempfile::TempDir;
+
+use super::upstream::Upstream;
+
+/// The one service: one price, one kind of token for everything.
+pub(super) const SERVICE: &str = "bench";
+/// The guarded and the unguarded path of a file of 10 KB. The two paths of a pair have the same length.
+pub(super) const PAGE: Pair = Pair {
+    sold: "/sold/files/page.html",
+    open: "/open/files/page.html",
+};
+/// The guarded and the unguarded path of a file of 20 bytes.
+pub(super) const SMALL: Pair = Pair {
+    sold: "/sold/files/small.txt",
+    open: "/open/files/small.txt",
+};
+/// The guarded and the unguarded path of an upstream that answers with 1 KB.
+pub(super) const UPSTREAM: Pair = Pair {
+    sold: "/sold/upstream/item",
+    open: "/open/upstream/item",
+};
+
+/// 10 KB.
+const PAGE_BYTES: usize = 10 * 1024;
+/// 20 bytes.
+const SMALL_TEXT: &str = "twenty bytes of text";
+
+/// One thing under two paths.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair {
+    /// Where it is sold.
+    pub(super) sold: &'static str,
+    /// Where it is free.
+    pub(super) open: &'static str,
+}
+
+/// The folder with the files, and the upstream.
+#[derive(Debug)]
+pub(super) struct Goods {
+    /// The server behind the upstream's routes.
+    upstream: Upstream,
+    /// Removed last.
+    dir: TempDir,
+}
+
+impl Goods {
+    /// Writes the files and starts the upstream.
+    pub(super) fn open() -> Result<Self> {
+        let dir = folder::temporary()?;
+        let files = dir.path().join("files");
+        fs::create_dir(&files)
+            .and_then(|()| fs::write(files.join("page.html"), "x".repeat(PAGE_BYTES)))
+            .and_then(|()| fs::write(files.join("small.txt"), SMALL_TEXT))
+            .with_context(|| format!("failed to write into {}", files.display()))?;
+        Ok(Self {
+            upstream: Upstream::start()?,
+            dir,
+        })
+    }
+
+    /// A folder of the run for whatever a measurement has to write.
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes a file for another program into that folder.
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let file = self.dir().join(name);
+        fs::write(&file, text).with_context(|| format!("failed to write {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// TOML text of the routes. Grants are the default: any number of requests for a day. They are counted all the same.
+    pub(super) fn routes(&self) -> String {
+        let upstream = self.upstream.url();
+        format!(
+            r#"[[route]]
+path = "/sold/files/*"
+service = "{SERVICE}"
+price = "10 sat"
+files = "files"
+
+[[route]]
+path = "/open/files/*"
+access = "free"
+files = "files"
+
+[[route]]
+path = "/sold/upstream/*"
+service = "{SERVICE}"
+price = "10 sat"
+upstream = "{upstream}"
+
+[[route]]
+path = "/open/upstream/*"
+access = "free"
+upstream = "{upstream}"
+"#
+        )
+    }
+}

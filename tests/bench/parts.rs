@@ -1,0 +1,141 @@
+//! The parts of a challenge and of a paid request, timed one by one by criterion. `scripts/bench` reads the medians.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use bitcoin::Network;
+use criterion::Criterion;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use lightning::routing::gossip::RoutingFees;
+use lightning::routing::router::{RouteHint, RouteHintHop};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tollhouse::amount::Msat;
+use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach, Terms};
+use tollhouse::l402::caveat::Subject;
+use tollhouse::l402::credential::{Presented, encode_base64, presented};
+use tollhouse::l402::{Identifier, MasterKey, RootKeys, TokenId, macaroon, verify};
+
+/// Some moment, Unix seconds.
+const NOW_SECS: u64 = 1_760_000_000;
+/// What is sold.
+const SERVICE: &str = "chain";
+/// What it costs, in msat.
+const PRICE_MSAT: u64 = 10_000;
+
+/// Runs them all, without criterion's macros: these make undocumented public functions.
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    mint_invoice(&mut criterion);
+    mint_token(&mut criterion);
+    verify_credential(&mut criterion);
+    criterion.final_summary();
+}
+
+/// An invoice of a node with one private channel.
+fn mint_invoice(criterion: &mut Criterion) {
+    let keys = PaymentKeys::from_seed(&[7; 64], Network::Regtest).expect("this seed makes keys");
+    let hint = RouteHint(vec![RouteHintHop {
+        src_node_id: keys.node_id(),
+        short_channel_id: 0x0001_0000_0200_0003,
+        fees: RoutingFees {
+            base_msat: 1_000,
+            proportional_millionths: 100,
+        },
+        cltv_expiry_delta: 72,
+        htlc_minimum_msat: Some(1),
+        htlc_maximum_msat: Some(1_000_000_000),
+    }]);
+    let (_told, reach) = watch::channel(Reach::Ready(Inbound {
+        hints: vec![hint],
+        capacity_msat: 1_000_000_000,
+        htlc_minimum_msat: 1,
+    }));
+    let minter = Minter::new(keys, Network::Regtest, Duration::from_secs(600), reach);
+    let amount = Msat::new(PRICE_MSAT).expect("less than all bitcoin");
+    let mut number = 0_u64;
+    criterion.bench_function("mint_invoice", |bencher| {
+        bencher.iter(|| {
+            // Another payment hash each time, as in life.
+            number += 1;
+            let mut random = [3; 32];
+            random[..8].copy_from_slice(&number.to_be_bytes());
+            let minted = minter.mint(&Terms {
+                amount,
+                description: "chain: any number of requests within 1d",
+                now_secs: NOW_SECS,
+                random,
+            });
+            minted.expect("the channel takes this amount")
+        });
+    });
+}
+
+/// A token with three caveats.
+fn mint_token(criterion: &mut Criterion) {
+    let (keys, caveats) = (root_keys(), caveats());
+    let mut number = 0_u64;
+    criterion.bench_function("mint_token", |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            let mut payment_hash = [5; 32];
+            payment_hash[..8].copy_from_slice(&number.to_be_bytes());
+            let identifier = identifier(payment_hash);
+            macaroon::mint(&keys, &identifier, &caveats).expect("the epoch is the current one")
+        });
+    });
+}
+
+/// From a request's headers to the verified credential: base64, macaroon, HMAC chain, preimage, caveats.
+fn verify_credential(criterion: &mut Criterion) {
+    let (keys, preimage) = (root_keys(), [9; 32]);
+    let identifier = identifier(Sha256::digest(preimage).into());
+    let token = macaroon::mint(&keys, &identifier, &caveats()).expect("the epoch is current");
+    let value = format!("L402 {}:{}", encode_base64(&token), hex::encode(preimage));
+    let mut headers = HeaderMap::new();
+    let value = HeaderValue::try_from(value).expect("base64 and hex fit a header");
+    headers.insert(AUTHORIZATION, value);
+    let subject = Subject {
+        service: SERVICE,
+        tier: 0,
+        price_msat: PRICE_MSAT,
+        path: "/chain/blocks/tip/height",
+        method: "GET",
+        client: None,
+        now_secs: NOW_SECS,
+    };
+    criterion.bench_function("verify", |bencher| {
+        bencher.iter(|| {
+            let Presented::Credentials(credentials) = presented(black_box(&headers)) else {
+                panic!("the credential is not read");
+            };
+            verify(&keys, &credentials[0], black_box(&subject)).expect("the credential is good")
+        });
+    });
+}
+
+/// What a token of a counted grant says.
+fn caveats() -> Vec<String> {
+    vec![
+        format!("services={SERVICE}:0"),
+        format!("{SERVICE}_valid_until={}", NOW_SECS + 86_400),
+        format!("{SERVICE}_requests=100"),
+    ]
+}
+
+/// The keys of some server.
+fn root_keys() -> RootKeys {
+    let master = MasterKey {
+        epoch: 0,
+        secret: [1; 32],
+    };
+    RootKeys::new(&master, &[])
+}
+
+/// The identifier of the one token of this payment.
+fn identifier(payment_hash: [u8; 32]) -> Identifier {
+    Identifier {
+        payment_hash,
+        token_id: TokenId::new(0, [4; 32]),
+    }
+}
