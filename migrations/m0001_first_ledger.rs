@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | (default) | `format` | format version, u32 big-endian, nothing else |
 //! | (default) | `complete` | number of the newest dump of which the store holds everything, u64 big-endian; 0 for none |
-//! | `challenges` | sequence number (8) | `ChallengeRecord` 1: a challenge that may still be paid |
+//! | `challenges` | sequence number of the first (8) | `ChallengeBatch` 1: challenges that may still be paid |
 //! | `sales` | payment hash (32) | `SaleRecord` 1: a paid invoice |
 //! | `sales_by_time` | settled at, Unix ms (8) ‖ payment hash (32) | empty |
 //! | `tokens` | payment hash (32) ‖ token id (32) | `TokenRecord` 1: a token that was used, and how often |

@@ -29,7 +29,7 @@ use crate::store::{Store, StoreError, Together, Tree, calm};
 use challenges::Challenges;
 use journal::{Journal, Line};
 use opening::{open_store, remove_if_there};
-use record::{ChallengeRecord, ChannelRecord, SaleRecord, TokenRecord, Totals};
+use record::{ChallengeBatch, ChannelRecord, SaleRecord, TokenRecord, Totals};
 use usage::{Usage, Usages};
 
 /// A challenge is written behind once it has stood this long: under a flood it is pushed out before.
@@ -111,7 +111,7 @@ pub struct Ledger {
 
 #[derive(Clone, Debug)]
 struct Trees {
-    challenges: Tree<ChallengeRecord>,
+    challenges: Tree<ChallengeBatch>,
     sales: Tree<SaleRecord>,
     sales_by_time: Tree<()>,
     tokens: Tree<TokenRecord>,

@@ -31,6 +31,9 @@ use crate::ledger::{Ledger, LedgerError};
 /// How often the node is asked for its channels besides after each event: a peer that comes back makes no event.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 
+/// The same while it cannot be paid: somebody waits.
+const REFRESH_UNREADY_EVERY: Duration = Duration::from_millis(50);
+
 /// The first pause after a failed start; doubled each time up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
 

@@ -9,7 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::store::Entry;
 
-use super::record::ChallengeRecord;
+use super::record::{ChallengeBatch, ChallengeRecord};
+
+/// Challenges in one record of the store, at most: some 13 KB. One record each would have sled copy its pages five hundred
+/// times a second, and keep tens of megabytes for it.
+const BATCH_MAX: usize = 64;
 
 /// A challenge in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,19 +61,22 @@ struct Table {
 #[derive(Debug, Default)]
 pub(super) struct WriteBehind {
     /// Records to write.
-    pub(super) put: Vec<Entry<ChallengeRecord>>,
-    /// Everything below this key is gone.
+    pub(super) put: Vec<Entry<ChallengeBatch>>,
+    /// Every batch below this key is gone.
     pub(super) remove_below: [u8; 8],
 }
 
 impl Challenges {
     /// A table of at most `max` challenges, filled with what the store still had.
-    pub(super) fn new(
-        max: usize,
-        stored: impl IntoIterator<Item = (u64, ChallengeRecord)>,
-    ) -> Self {
+    pub(super) fn new(max: usize, stored: impl IntoIterator<Item = (u64, ChallengeBatch)>) -> Self {
         let mut table = Table::default();
+        let stored = stored
+            .into_iter()
+            .flat_map(|(first, batch)| (first..).zip(batch.0));
         for (sequence, record) in stored {
+            if table.ring.len() >= max {
+                table.drop_oldest();
+            }
             if table.ring.is_empty() {
                 table.first = sequence;
             }
@@ -136,25 +143,32 @@ impl Challenges {
         {
             table.drop_oldest();
         }
-        let (first, written) = (table.first, table.written);
-        let put: Vec<_> = table
+        let first = table.first;
+        let mut next = first + table.written as u64;
+        let behind: Vec<ChallengeRecord> = table
             .ring
             .iter()
-            .enumerate()
-            .skip(written)
+            .skip(table.written)
             .take(max_puts)
-            .take_while(|(_, challenge)| challenge.challenged_ms < made_before_ms)
-            .map(|(index, challenge)| {
-                (
-                    (first + index as u64).to_be_bytes().to_vec(),
-                    challenge.into(),
-                )
-            })
+            .take_while(|challenge| challenge.challenged_ms < made_before_ms)
+            .map(Into::into)
             .collect();
-        table.written += put.len();
+        table.written += behind.len();
+        let mut put = Vec::with_capacity(behind.len().div_ceil(BATCH_MAX));
+        for batch in behind.chunks(BATCH_MAX) {
+            put.push((next.to_be_bytes().to_vec(), ChallengeBatch(batch.to_vec())));
+            next += batch.len() as u64;
+        }
+        // A batch goes with its last challenge.
+        let reaches = if table.ring.is_empty() {
+            0
+        } else {
+            BATCH_MAX as u64 - 1
+        };
+        let gone_below = first.saturating_sub(reaches);
         WriteBehind {
             put,
-            remove_below: first.to_be_bytes(),
+            remove_below: gone_below.to_be_bytes(),
         }
     }
 }
@@ -228,17 +242,46 @@ mod tests {
     }
 
     #[test]
-    fn expired_ones_go_and_the_store_follows() {
-        let challenges = Challenges::new(10, []);
-        challenges.keep(challenge(1, 0));
-        challenges.keep(challenge(2, 500));
-        let first = challenges.write_behind(900, 900, 10);
+    fn expired_ones_go_and_the_store_follows_batch_by_batch() {
+        let challenges = Challenges::new(100, []);
+        for number in 0..80 {
+            challenges.keep(challenge(number, 0));
+        }
+        challenges.keep(challenge(80, 500));
+        let first = challenges.write_behind(900, 900, 100);
         assert_eq!(first.put.len(), 2);
         assert_eq!(first.remove_below, 0_u64.to_be_bytes());
-        let second = challenges.write_behind(1_000, 1_000, 10);
+        // The second batch, from 64 on, still holds the last one.
+        let second = challenges.write_behind(1_000, 1_000, 100);
         assert!(second.put.is_empty());
-        assert_eq!(second.remove_below, 1_u64.to_be_bytes());
+        assert_eq!(second.remove_below, 17_u64.to_be_bytes());
         assert_eq!(challenges.len(), 1);
+        let third = challenges.write_behind(1_500, 1_500, 100);
+        assert_eq!(third.remove_below, 81_u64.to_be_bytes());
+        assert_eq!(challenges.len(), 0);
+    }
+
+    #[test]
+    fn many_are_written_in_batches_and_read_back_in_order() {
+        let challenges = Challenges::new(500, []);
+        for number in 0..200 {
+            challenges.keep(challenge(number, 0));
+        }
+        let stored = |behind: WriteBehind| {
+            let number = |key: Vec<u8>| u64::from_be_bytes(key.try_into().unwrap());
+            behind
+                .put
+                .into_iter()
+                .map(move |(key, batch)| (number(key), batch))
+        };
+        let mut behind: Vec<_> = stored(challenges.write_behind(1, 1, 150)).collect();
+        behind.extend(stored(challenges.write_behind(1, 1, 150)));
+        let keys: Vec<u64> = behind.iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, [0, 64, 128, 150]);
+        let after = Challenges::new(100, behind);
+        assert_eq!(after.len(), 100);
+        assert_eq!(after.find(&[99; 32]), None);
+        assert_eq!(after.find(&[199; 32]), Some((challenge(199, 0), false)));
     }
 
     #[test]
@@ -272,6 +315,6 @@ mod tests {
             after.find(&[3; 32]).map(|(_, of_this_run)| of_this_run),
             Some(true)
         );
-        assert_eq!(after.write_behind(2, 2, 10).put.len(), 1);
+        assert_eq!(after.write_behind(2, 2, 10).put[0].1.0.len(), 1);
     }
 }

@@ -6,11 +6,11 @@ use std::path::Path;
 use crate::store::{Store, StoreError};
 
 use super::journal::{Journal, Line};
-use super::record::{ChallengeRecord, SaleRecord, TokenRecord};
+use super::record::{ChallengeBatch, SaleRecord, TokenRecord};
 use super::{LedgerError, TOTALS_KEY, Trees, put_sale};
 
 /// The store, its trees, and the challenges in it with their sequence numbers.
-pub(super) type Opened = (Store, Trees, Vec<(u64, ChallengeRecord)>);
+pub(super) type Opened = (Store, Trees, Vec<(u64, ChallengeBatch)>);
 
 /// Opens the store, brings it up to what the journal says, and reads the challenges. A store that is new, or whose rebuild
 /// was cut short, takes the newest dump first.

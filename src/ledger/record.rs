@@ -26,6 +26,10 @@ pub struct ChallengeRecord {
     pub expires_ms: u64,
 }
 
+/// Challenges that were made one after the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeBatch(pub Vec<ChallengeRecord>);
+
 /// A paid invoice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SaleRecord {
@@ -109,7 +113,7 @@ pub struct Totals {
     pub amount_msat: u64,
 }
 
-impl Record for ChallengeRecord {
+impl Record for ChallengeBatch {
     const VERSION: u8 = 1;
 }
 impl Record for SaleRecord {

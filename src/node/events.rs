@@ -5,12 +5,13 @@ use std::sync::Arc;
 use ldk_node::Event;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::payment::PaymentKind;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::invoice::Reach;
 use crate::ledger::{Ledger, LedgerError, Payment, Settlement};
 
-use super::{Node, NodeError, REFRESH_EVERY, reach};
+use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, reach};
 
 /// The node's only consumer of events. Handles them one by one until told to stop.
 pub(super) async fn handle(
@@ -22,12 +23,11 @@ pub(super) async fn handle(
     let (told, books) = (Arc::clone(ldk), Arc::clone(ledger));
     let known = tokio::task::spawn_blocking(move || enter_channels(&told, &books));
     known.await.map_err(NodeError::Panicked)??;
-    let mut refresh = interval_at(Instant::now(), REFRESH_EVERY);
-    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut refresh_at = Instant::now();
     loop {
         let event = tokio::select! {
             event = ldk.next_event_async() => Some(event),
-            _ = refresh.tick() => None,
+            () = sleep_until(refresh_at) => None,
             () = stop.cancelled() => return Ok(()),
         };
         let (told, ledger) = (Arc::clone(ldk), Arc::clone(ledger));
@@ -40,6 +40,11 @@ pub(super) async fn handle(
             Ok::<_, NodeError>(reach::of(&told.list_channels()))
         });
         let reach = handled.await.map_err(NodeError::Panicked)??;
+        refresh_at = Instant::now()
+            + match reach {
+                Reach::Ready(_) => REFRESH_EVERY,
+                Reach::Unready(_) => REFRESH_UNREADY_EVERY,
+            };
         node.reached(reach);
     }
 }
