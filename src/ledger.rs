@@ -30,13 +30,16 @@ use challenges::Challenges;
 use journal::{Journal, Line};
 use opening::{open_store, remove_if_there};
 use record::{ChallengeBatch, ChannelRecord, SaleRecord, TokenRecord, Totals};
-use usage::{Usage, Usages};
+use usage::{Unwritten, Usage, Usages};
 
 /// A challenge is written behind once it has stood this long: under a flood it is pushed out before.
 const WRITE_AFTER_MS: u64 = 2_000;
 
 /// Challenges written in one go, once a second: 500 of some 200 bytes are 100 KB/s at the most, whatever comes in.
 const CHALLENGES_PER_WRITE: usize = 500;
+
+/// How often the store is told of a token that is used again and again.
+const STORE_EVERY_MS: u64 = 10_000;
 
 /// A count that nobody has used for this long is read from the store again when it is.
 const IDLE_MS: u64 = 60_000;
@@ -327,6 +330,7 @@ impl Ledger {
             .expect("reading a record is calm");
         let stored = self.using(|| Ok(loaded?))?;
         let now_ms = self.clock.unix_ms();
+        let is_stored = stored.is_some();
         let token = stored.unwrap_or_else(|| TokenRecord {
             payment_hash,
             token_id: token_id.0,
@@ -340,7 +344,7 @@ impl Ledger {
             requests: 0,
             valid_until_secs: verified.allowance.valid_until_secs,
         });
-        Ok(Usage::new(token))
+        Ok(Usage::new(token, is_stored))
     }
 
     /// Writes behind what nobody waits for; called about once a second. Blocks on the disk.
@@ -350,7 +354,7 @@ impl Ledger {
         }
         let now_ms = self.clock.unix_ms();
         self.write_challenges(now_ms.saturating_sub(WRITE_AFTER_MS), CHALLENGES_PER_WRITE)?;
-        self.write_tokens()?;
+        self.write_tokens(now_ms.saturating_sub(STORE_EVERY_MS))?;
         // Only now: what was taken from the counts is in the store.
         self.usages.forget_idle(now_ms.saturating_sub(IDLE_MS));
         self.fold_if_long()
@@ -359,7 +363,7 @@ impl Ledger {
     /// Writes everything and waits for the disk. The last call before the end.
     pub fn close(&self) -> Result<(), LedgerError> {
         self.write_challenges(u64::MAX, usize::MAX)?;
-        self.write_tokens()?;
+        self.write_tokens(u64::MAX)?;
         self.change(|books| {
             books.journal.sync()?;
             Ok(self.store.flush_blocking()?)
@@ -377,27 +381,32 @@ impl Ledger {
         })
     }
 
-    fn write_tokens(&self) -> Result<(), LedgerError> {
-        let tokens = self.usages.take_dirty();
-        if tokens.is_empty() {
+    /// Each count goes to the journal at once, to survive a crash, and to the store when it was not told for a while: of the
+    /// two that is the dear one.
+    fn write_tokens(&self, stored_before_ms: u64) -> Result<(), LedgerError> {
+        let unwritten = self
+            .usages
+            .take_unwritten(stored_before_ms, self.clock.unix_ms());
+        if unwritten.is_empty() {
             return Ok(());
         }
         self.change(|books| {
-            let mut entries = Vec::with_capacity(tokens.len());
-            let mut lines = Vec::with_capacity(tokens.len());
-            for token in tokens {
-                if let Some(mut sale) = self.trees.sales.get(&token.payment_hash)?
-                    && sale.redeemed_ms.is_none()
-                {
-                    redeem(&mut sale, &token);
-                    self.trees.sales.put(&sale.payment_hash, &sale)?;
-                    lines.push(Line::Sale(sale));
+            let mut entries = Vec::new();
+            let mut lines = Vec::with_capacity(unwritten.len());
+            for Unwritten {
+                token,
+                is_for_journal,
+                is_for_store,
+            } in unwritten
+            {
+                if is_for_store {
+                    lines.extend(self.redeem_sale(&token)?.map(Line::Sale));
+                    let key = TokenRecord::key(&token.payment_hash, &token.token_id);
+                    entries.push((key, token.clone()));
                 }
-                lines.push(Line::Token(token.clone()));
-                entries.push((
-                    TokenRecord::key(&token.payment_hash, &token.token_id),
-                    token,
-                ));
+                if is_for_journal {
+                    lines.push(Line::Token(token));
+                }
             }
             books.journal.append(&lines)?;
             // Once a second at the most: a power cut loses no more than a crash.
@@ -406,10 +415,23 @@ impl Ledger {
         })
     }
 
+    /// Fills into this token's sale what its first use tells, if there is a sale and it lacks that.
+    fn redeem_sale(&self, token: &TokenRecord) -> Result<Option<SaleRecord>, LedgerError> {
+        let sale = self.trees.sales.get(&token.payment_hash)?;
+        let Some(mut sale) = sale.filter(|sale| sale.redeemed_ms.is_none()) else {
+            return Ok(None);
+        };
+        redeem(&mut sale, token);
+        self.trees.sales.put(&sale.payment_hash, &sale)?;
+        Ok(Some(sale))
+    }
+
     fn fold_if_long(&self) -> Result<(), LedgerError> {
         if !self.books()?.journal.is_long() {
             return Ok(());
         }
+        // The dump is made from the store.
+        self.write_tokens(u64::MAX)?;
         self.change(|books| {
             // The journal may only go once the store has all of it for good.
             self.store.flush_blocking()?;

@@ -53,7 +53,9 @@ pub(crate) struct Effort {
     rounds: usize,
     /// Seconds of one round of challenges.
     challenge_secs: u32,
-    /// Seconds of one round of a guarded or an unguarded route.
+    /// Repetitions of an unguarded and a guarded round.
+    guarded_rounds: usize,
+    /// Seconds of one of these.
     guarded_secs: u32,
     /// Challenges during which flushes are counted, at least.
     sync_challenges: u64,
@@ -74,7 +76,8 @@ impl Effort {
     const FULL: Self = Self {
         rounds: 3,
         challenge_secs: 30,
-        guarded_secs: 8,
+        guarded_rounds: 5,
+        guarded_secs: 5,
         sync_challenges: 10_000,
         purchases: 50,
         flood_challenges: 1_000_000,
@@ -85,6 +88,7 @@ impl Effort {
     const QUICK: Self = Self {
         rounds: 1,
         challenge_secs: 2,
+        guarded_rounds: 1,
         guarded_secs: 2,
         sync_challenges: 500,
         purchases: 5,
@@ -139,6 +143,7 @@ impl Bench {
             Err(error) if self.json.is_none() => eprintln!("the parts are not timed: {error:#}"),
             Err(error) => return Err(error),
         }
+        let watch = machine::Watch::start();
         let mut notes = Notes {
             begun: Instant::now(),
             remarks: Vec::new(),
@@ -147,7 +152,7 @@ impl Bench {
             measured = measure(&exe, &effort, &mut report, &mut notes) => measured?,
             () = signals.recv() => bail!("told to stop before everything was measured"),
         }
-        machine::tell(self.quick);
+        machine::tell(self.quick, &watch);
         report.tell();
         tell::line("");
         for remark in &notes.remarks {

@@ -20,6 +20,9 @@ const ONE_SERVED: u64 = 1 << IN_FLIGHT_BITS;
 /// The part of the counter that holds the requests in flight.
 const IN_FLIGHT_MASK: u64 = ONE_SERVED - 1;
 
+/// Stands for a count of uses in the store where there is none.
+const NEVER: u64 = u64::MAX;
+
 /// Locks over the map; two cores rarely meet in one of sixteen.
 const SHARDS: usize = 16;
 
@@ -29,17 +32,24 @@ pub(super) struct Usage {
     /// Served requests in the upper 48 bits, requests in flight in the lower 16: one word, so that a reservation looks at
     /// both at once.
     counter: AtomicU64,
-    /// Whether the store does not know yet.
+    /// Whether the journal does not know yet.
     is_dirty: AtomicBool,
     /// When it was last used, Unix milliseconds.
     last_used_ms: AtomicU64,
+    /// The served requests that the store knows of; [`NEVER`] if it does not know the token.
+    stored: AtomicU64,
+    /// When it was told, Unix milliseconds.
+    stored_ms: AtomicU64,
     /// What does not change.
     token: TokenRecord,
 }
 
 impl Usage {
-    pub(super) fn new(token: TokenRecord) -> Self {
+    /// The count of a token, which the store knows already or not.
+    pub(super) fn new(token: TokenRecord, is_stored: bool) -> Self {
         Self {
+            stored: AtomicU64::new(if is_stored { token.requests } else { NEVER }),
+            stored_ms: AtomicU64::new(0),
             counter: AtomicU64::new(token.requests << IN_FLIGHT_BITS),
             is_dirty: AtomicBool::new(false),
             last_used_ms: AtomicU64::new(token.last_used_ms),
@@ -76,16 +86,44 @@ impl Usage {
         self.counter.load(Ordering::Acquire) >> IN_FLIGHT_BITS
     }
 
-    /// What the store should know, if it does not know it yet.
-    fn take_dirty(&self) -> Option<TokenRecord> {
-        self.is_dirty
-            .swap(false, Ordering::AcqRel)
-            .then(|| TokenRecord {
-                requests: self.served(),
-                last_used_ms: self.last_used_ms.load(Ordering::Relaxed),
-                ..self.token.clone()
-            })
+    /// What journal and store should know, if they do not know it yet. Only the writer calls this.
+    fn take_unwritten(&self, stored_before_ms: u64, now_ms: u64) -> Option<Unwritten> {
+        let is_for_journal = self.is_dirty.swap(false, Ordering::AcqRel);
+        let is_for_store = self.is_unstored()
+            && (self.stored.load(Ordering::Relaxed) == NEVER
+                || self.stored_ms.load(Ordering::Relaxed) <= stored_before_ms);
+        let token = TokenRecord {
+            requests: self.served(),
+            last_used_ms: self.last_used_ms.load(Ordering::Relaxed),
+            ..self.token.clone()
+        };
+        if is_for_store {
+            self.stored.store(token.requests, Ordering::Relaxed);
+            self.stored_ms.store(now_ms, Ordering::Relaxed);
+        }
+        (is_for_journal || is_for_store).then_some(Unwritten {
+            token,
+            is_for_journal,
+            is_for_store,
+        })
     }
+
+    /// Whether the store knows of fewer uses than there were.
+    fn is_unstored(&self) -> bool {
+        let served = self.served();
+        served > 0 && served != self.stored.load(Ordering::Relaxed)
+    }
+}
+
+/// A count that has to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unwritten {
+    /// The token with its count.
+    pub(super) token: TokenRecord,
+    /// Whether the journal does not know it.
+    pub(super) is_for_journal: bool,
+    /// Whether it is time that the store knows it.
+    pub(super) is_for_store: bool,
 }
 
 /// One request's use of a token, reserved. Dropped, it counts as served: a client that hangs up in the middle has had the
@@ -165,14 +203,18 @@ impl Usages {
         )
     }
 
-    /// Everything that the store does not know yet.
-    pub(super) fn take_dirty(&self) -> Vec<TokenRecord> {
-        let mut dirty = Vec::new();
+    /// Everything that the journal does not know yet; and what the store does not, if it was not told since
+    /// `stored_before_ms`.
+    pub(super) fn take_unwritten(&self, stored_before_ms: u64, now_ms: u64) -> Vec<Unwritten> {
+        let mut unwritten = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            dirty.extend(shard.values().filter_map(|usage| usage.take_dirty()));
+            let taken = shard
+                .values()
+                .filter_map(|usage| usage.take_unwritten(stored_before_ms, now_ms));
+            unwritten.extend(taken);
         }
-        dirty
+        unwritten
     }
 
     /// Forgets what the store knows and nobody has used since `idle_since_ms`. Only after what was taken is written.
@@ -184,7 +226,7 @@ impl Usages {
                 let Some(usage) = Arc::get_mut(usage) else {
                     return true;
                 };
-                *usage.is_dirty.get_mut() || *usage.last_used_ms.get_mut() >= idle_since_ms
+                usage.is_unstored() || *usage.last_used_ms.get_mut() >= idle_since_ms
             });
         }
     }
@@ -196,7 +238,7 @@ mod tests {
     use crate::clock::Clock;
 
     fn usage(requests: u64) -> Arc<Usage> {
-        Arc::new(Usage::new(TokenRecord {
+        let token = TokenRecord {
             payment_hash: [1; 32],
             token_id: [2; 32],
             service: "chain".into(),
@@ -205,7 +247,8 @@ mod tests {
             last_used_ms: 0,
             requests,
             valid_until_secs: None,
-        }))
+        };
+        Arc::new(Usage::new(token, requests > 0))
     }
 
     #[test]
@@ -227,9 +270,29 @@ mod tests {
         Reservation::reserve(&usage, None, &clock)
             .unwrap()
             .give_back();
-        let dirty = usage.take_dirty().unwrap();
-        assert_eq!((dirty.requests, dirty.last_used_ms), (1, 7_000));
-        assert_eq!(usage.take_dirty(), None);
+        let first = usage.take_unwritten(0, 7_000).unwrap();
+        assert_eq!((first.token.requests, first.token.last_used_ms), (1, 7_000));
+        assert!(first.is_for_journal && first.is_for_store);
+        assert_eq!(usage.take_unwritten(0, 7_000), None);
+    }
+
+    #[test]
+    fn the_journal_is_told_every_time_and_the_store_now_and_then() {
+        let clock = Clock::fixed(7);
+        let usage = usage(5);
+        let told = |stored_before_ms, now_ms| {
+            let unwritten = usage.take_unwritten(stored_before_ms, now_ms);
+            unwritten.map(|it| (it.token.requests, it.is_for_journal, it.is_for_store))
+        };
+        assert_eq!(told(0, 1_000), None);
+        drop(Reservation::reserve(&usage, None, &clock));
+        assert_eq!(told(0, 2_000), Some((6, true, true)));
+        drop(Reservation::reserve(&usage, None, &clock));
+        assert_eq!(told(1_000, 3_000), Some((7, true, false)));
+        assert_eq!(told(1_000, 4_000), None);
+        assert!(usage.is_unstored());
+        assert_eq!(told(2_000, 5_000), Some((7, false, true)));
+        assert_eq!(told(u64::MAX, 6_000), None);
     }
 
     #[test]

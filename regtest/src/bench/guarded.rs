@@ -89,7 +89,8 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Unguarded and guarded in turn, so that both meet the same machine; the ratio of the medians.
+    /// Unguarded and guarded in turn, then the other way round and so on, so that both meet the same machine; the ratio
+    /// of the medians.
     async fn ratio(&mut self, what: &str, pair: Pair) -> Result<f64> {
         self.notes
             .progress(&format!("{what}, unguarded and guarded in turn"));
@@ -97,9 +98,14 @@ impl Comparison<'_> {
             self.per_sec(path, WARM_UP_SECS).await?;
         }
         let (mut open, mut sold) = (Vec::new(), Vec::new());
-        for _ in 0..self.effort.rounds {
-            open.push(self.per_sec(pair.open, self.effort.guarded_secs).await?);
-            sold.push(self.per_sec(pair.sold, self.effort.guarded_secs).await?);
+        for round in 0..self.effort.guarded_rounds {
+            let mut pairs = [(pair.open, &mut open), (pair.sold, &mut sold)];
+            if round % 2 == 1 {
+                pairs.reverse();
+            }
+            for (path, rates) in pairs {
+                rates.push(self.per_sec(path, self.effort.guarded_secs).await?);
+            }
         }
         let (open, sold) = (median(open), median(sold));
         self.notes.remark(format!(

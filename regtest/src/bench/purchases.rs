@@ -16,6 +16,8 @@ use super::{Effort, Notes, median, millis};
 const ASK_EVERY: Duration = Duration::from_millis(5);
 /// The pause between two tries of the payer to connect.
 const CONNECT_EVERY: Duration = Duration::from_millis(5);
+/// A purchase that took longer than this is told, ms.
+const SLOW_MS: f64 = 400.0;
 /// When to give up on the first 402.
 const FIRST_402_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -141,10 +143,19 @@ pub(super) async fn pay_ms_p50(
         whole.push(millis(begun.elapsed()));
         paying.push(millis(paid.took));
     }
-    let slowest = whole.iter().copied().fold(0.0, f64::max);
+    let slow: Vec<String> = (1..)
+        .zip(&whole)
+        .filter(|(_, ms)| **ms > SLOW_MS)
+        .map(|(number, ms)| format!("{ms:.0} ms for number {number}"))
+        .collect();
     notes.remark(format!(
-        "purchases: the payment alone {:.1} ms at the median, the slowest purchase {slowest:.1} ms",
-        median(paying)
+        "purchases: the payment alone {:.1} ms at the median; slow ones: {}",
+        median(paying),
+        if slow.is_empty() {
+            "none".to_owned()
+        } else {
+            slow.join(", ")
+        }
     ));
     Ok(median(whole))
 }
