@@ -16,8 +16,9 @@ pub use record::{Entry, Record, Together, Tree};
 
 use migrations::MIGRATIONS;
 
-/// Memory for sled's page cache; its own default is 1 GiB, a Raspberry Pi has that in all.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Memory for sled's page cache; its own default is 1 GiB, a Raspberry Pi has that in all. What is read often, counts and
+/// challenges, we keep ourselves.
+const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// How often sled writes out what nobody waits for. Loses at most this much of unflushed use counts in a crash.
 const FLUSH_EVERY_MS: u64 = 1_000;

@@ -15,6 +15,9 @@ use super::record::{ChallengeBatch, ChallengeRecord};
 /// times a second, and keep tens of megabytes for it.
 const BATCH_MAX: usize = 64;
 
+/// Room that is reserved from the start, so that the table does not copy itself as it grows: the default number.
+const ROOM_MAX: usize = 20_000;
+
 /// A challenge in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
@@ -53,8 +56,9 @@ struct Table {
     written: usize,
     /// The first sequence number that was made in this run of the program.
     run_first: u64,
-    /// From payment hash to sequence number.
-    by_hash: HashMap<[u8; 32], u64>,
+    /// From the beginning of the payment hash to the sequence number. Hashes are random and ours, so eight bytes of one are
+    /// as good as all of it; [`Challenges::find`] compares the rest.
+    by_hash: HashMap<u64, u64>,
 }
 
 /// What the store has to do to follow the table.
@@ -69,7 +73,12 @@ pub(super) struct WriteBehind {
 impl Challenges {
     /// A table of at most `max` challenges, filled with what the store still had.
     pub(super) fn new(max: usize, stored: impl IntoIterator<Item = (u64, ChallengeBatch)>) -> Self {
-        let mut table = Table::default();
+        let room = max.min(ROOM_MAX);
+        let mut table = Table {
+            ring: VecDeque::with_capacity(room),
+            by_hash: HashMap::with_capacity(room),
+            ..Table::default()
+        };
         let stored = stored
             .into_iter()
             .flat_map(|(first, batch)| (first..).zip(batch.0));
@@ -87,7 +96,9 @@ impl Challenges {
                 table.by_hash.clear();
                 table.first = sequence;
             }
-            table.by_hash.insert(record.payment_hash, sequence);
+            table
+                .by_hash
+                .insert(beginning(&record.payment_hash), sequence);
             table.ring.push_back(record.into());
         }
         table.written = table.ring.len();
@@ -110,16 +121,20 @@ impl Challenges {
             table.drop_oldest();
         }
         let sequence = table.first + table.ring.len() as u64;
-        table.by_hash.insert(challenge.payment_hash, sequence);
+        table
+            .by_hash
+            .insert(beginning(&challenge.payment_hash), sequence);
         table.ring.push_back(challenge);
     }
 
     /// The challenge for this payment, if it is still there, and whether it was made in this run of the program.
     pub(super) fn find(&self, payment_hash: &[u8; 32]) -> Option<(Challenge, bool)> {
         let table = self.table();
-        let sequence = *table.by_hash.get(payment_hash)?;
+        let sequence = *table.by_hash.get(&beginning(payment_hash))?;
         let index = usize::try_from(sequence.checked_sub(table.first)?).ok()?;
-        Some((table.ring.get(index)?.clone(), sequence >= table.run_first))
+        let challenge = table.ring.get(index)?;
+        (challenge.payment_hash == *payment_hash)
+            .then(|| (challenge.clone(), sequence >= table.run_first))
     }
 
     /// How many are kept.
@@ -178,12 +193,21 @@ impl Table {
         let Some(oldest) = self.ring.pop_front() else {
             return;
         };
-        if self.by_hash.get(&oldest.payment_hash) == Some(&self.first) {
-            self.by_hash.remove(&oldest.payment_hash);
+        let hash = beginning(&oldest.payment_hash);
+        if self.by_hash.get(&hash) == Some(&self.first) {
+            self.by_hash.remove(&hash);
         }
         self.first += 1;
         self.written = self.written.saturating_sub(1);
     }
+}
+
+/// What a payment hash is found by.
+fn beginning(payment_hash: &[u8; 32]) -> u64 {
+    let (first, _) = payment_hash
+        .split_first_chunk()
+        .expect("eight bytes are less than 32");
+    u64::from_be_bytes(*first)
 }
 
 impl From<ChallengeRecord> for Challenge {
