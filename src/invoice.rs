@@ -4,7 +4,10 @@
 //! incoming payment by the secret alone, so a [`Minter`] with the same keys makes invoices that the node's channel manager
 //! accepts without having seen them. What it cannot know by itself, how the node is reached, the node tells it.
 
+mod template;
+
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::Network;
@@ -15,10 +18,15 @@ use lightning::ln::channelmanager::MIN_FINAL_CLTV_EXPIRY_DELTA;
 use lightning::ln::inbound_payment::{self, ExpandedKey};
 use lightning::routing::router::RouteHint;
 use lightning::sign::{EntropySource, KeysManager, NodeSigner as _};
-use lightning_invoice::{Currency, InvoiceBuilder};
+use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
 use tokio::sync::watch;
 
 use crate::amount::Msat;
+
+use template::Template;
+
+/// Templates that are kept: more than a merchant has prices.
+const TEMPLATES_MAX: usize = 64;
 
 /// The longest description that fits an invoice's field (BOLT 11: 639 bytes).
 const DESCRIPTION_BYTES_MAX: usize = 639;
@@ -150,6 +158,17 @@ pub struct Minter {
     expiry: Duration,
     /// What the node says.
     reach: watch::Receiver<Reach>,
+    /// Invoices to fill in. A `std` mutex: held for a look-up, never across an await.
+    templates: Mutex<Templates>,
+}
+
+/// Invoices to fill in, for payers who find the node in this way.
+#[derive(Debug, Default)]
+struct Templates {
+    /// The way.
+    hints: Vec<RouteHint>,
+    /// By amount, in msat, and description.
+    known: Vec<(u64, String, Arc<Template>)>,
 }
 
 impl fmt::Debug for Minter {
@@ -174,48 +193,98 @@ impl Minter {
             currency: network.into(),
             expiry,
             reach,
+            templates: Mutex::default(),
         }
     }
 
     /// Makes an invoice, unless the node could not be paid that amount now.
     pub fn mint(&self, terms: &Terms<'_>) -> Result<Invoice, Unready> {
-        let hints = payable(&self.reach.borrow(), terms.amount)?.hints.clone();
-        let expiry_secs = u32::try_from(self.expiry.as_secs()).unwrap_or(u32::MAX);
+        let template = self.template(terms, &payable(&self.reach.borrow(), terms.amount)?.hints);
         let (payment_hash, payment_secret) = inbound_payment::create(
             &self.keys.inbound,
             Some(terms.amount.msat()),
-            expiry_secs,
+            u32::try_from(self.expiry.as_secs()).unwrap_or(u32::MAX),
             &&Random(terms.random),
             terms.now_secs,
             None,
         )
         .expect("an amount below all bitcoin fits the payment secret");
+        let bolt11 = template.fill(
+            terms.now_secs,
+            &payment_hash.0,
+            &payment_secret.0,
+            |message| {
+                self.secp
+                    .sign_ecdsa_recoverable(message, &self.keys.node_secret)
+            },
+        );
+        Ok(Invoice {
+            bolt11,
+            payment_hash: payment_hash.0,
+            expires_at_secs: terms.now_secs + self.expiry.as_secs(),
+        })
+    }
+
+    /// The invoice to fill in for these terms.
+    fn template(&self, terms: &Terms<'_>, hints: &[RouteHint]) -> Arc<Template> {
+        // Whatever panicked in between, the list holds whole templates.
+        let mut templates = self
+            .templates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if templates.hints != hints {
+            templates.known.clear();
+            templates.hints = hints.to_vec();
+        }
+        let amount_msat = terms.amount.msat();
+        let is_it = |(amount, description, _): &&(u64, String, Arc<Template>)| {
+            *amount == amount_msat && *description == terms.description
+        };
+        if let Some((_, _, template)) = templates.known.iter().find(is_it) {
+            return Arc::clone(template);
+        }
+        let bolt11 = self.write(terms, hints, [0; 32], PaymentSecret([0; 32]));
+        let template = Template::of(&bolt11).expect("it was just written with both fields");
+        let template = Arc::new(template);
+        if templates.known.len() == TEMPLATES_MAX {
+            templates.known.clear();
+        }
+        let entry = (
+            amount_msat,
+            terms.description.to_owned(),
+            Arc::clone(&template),
+        );
+        templates.known.push(entry);
+        template
+    }
+
+    /// Has `lightning-invoice` write an invoice.
+    fn write(
+        &self,
+        terms: &Terms<'_>,
+        hints: &[RouteHint],
+        payment_hash: [u8; 32],
+        payment_secret: PaymentSecret,
+    ) -> String {
         let mut builder = InvoiceBuilder::new(self.currency.clone())
             .description(shortened(terms.description).to_owned())
             .duration_since_epoch(Duration::from_secs(terms.now_secs))
-            .payment_hash(bitcoin::hashes::sha256::Hash::from_byte_array(
-                payment_hash.0,
-            ))
+            .payment_hash(bitcoin::hashes::sha256::Hash::from_byte_array(payment_hash))
             .payment_secret(payment_secret)
             .basic_mpp()
             .min_final_cltv_expiry_delta(u64::from(MIN_FINAL_CLTV_EXPIRY_DELTA))
             .expiry_time(self.expiry)
             .amount_milli_satoshis(terms.amount.msat());
         for hint in hints {
-            builder = builder.private_route(hint);
+            builder = builder.private_route(hint.clone());
         }
-        // `build_signed` with a kept context is three times as fast as `sign_invoice`, which verifies what it signed.
         let invoice = builder
             .build_signed(|hash| {
                 self.secp
                     .sign_ecdsa_recoverable(hash, &self.keys.node_secret)
             })
             .expect("every field is set once and within its bounds");
-        Ok(Invoice {
-            bolt11: invoice.to_string(),
-            payment_hash: payment_hash.0,
-            expires_at_secs: terms.now_secs + self.expiry.as_secs(),
-        })
+        invoice.to_string()
     }
 }
 
@@ -251,6 +320,8 @@ impl EntropySource for Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lightning::routing::gossip::RoutingFees;
+    use lightning::routing::router::RouteHintHop;
     use lightning_invoice::Bolt11Invoice;
 
     fn minter(reach: Reach) -> Minter {
@@ -287,6 +358,82 @@ mod tests {
         assert_eq!(minted.expires_at_secs, 1_700_000_600);
         assert_eq!(minted.bolt11, minted.bolt11.to_lowercase());
         assert!(invoice.features().unwrap().supports_basic_mpp());
+    }
+
+    fn hint(number: u8) -> RouteHint {
+        let secret = SecretKey::from_slice(&[number; 32]).unwrap();
+        RouteHint(vec![RouteHintHop {
+            src_node_id: secret.public_key(&Secp256k1::signing_only()),
+            short_channel_id: u64::from(number) << 40,
+            fees: RoutingFees {
+                base_msat: u32::from(number),
+                proportional_millionths: 100,
+            },
+            cltv_expiry_delta: 144,
+            htlc_minimum_msat: None,
+            htlc_maximum_msat: None,
+        }])
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_filled_in_invoice_is_the_one_that_the_library_writes(
+            msat in 1..1_000_000_000_000_u64,
+            description in "[ -~äöü€]{0,80}",
+            now_secs in 1_600_000_000..4_000_000_000_u64,
+            random: [u8; 32],
+            hints in 0..4_u8,
+        ) {
+            let hints: Vec<_> = (1..=hints).map(hint).collect();
+            let minter = minter(Reach::Ready(Inbound {
+                capacity_msat: u64::MAX,
+                htlc_minimum_msat: 0,
+                hints: hints.clone(),
+            }));
+            let terms = Terms {
+                amount: Msat::new(msat).unwrap(),
+                description: &description,
+                now_secs,
+                random,
+            };
+            // The second one comes from a template that was made for other times and hashes.
+            minter.mint(&Terms { now_secs: 1_700_000_000, random: [1; 32], ..terms }).unwrap();
+            let minted = minter.mint(&terms).unwrap();
+            let invoice: Bolt11Invoice = minted.bolt11.parse().unwrap();
+            let written = minter.write(&terms, &hints, minted.payment_hash, *invoice.payment_secret());
+            proptest::prop_assert_eq!(minted.bolt11, written);
+        }
+    }
+
+    #[test]
+    fn an_invoice_names_the_channels_of_the_moment() {
+        let (tell, reach) = watch::channel(Reach::Unready(Unready::Starting));
+        let keys = PaymentKeys::from_seed(&[7; 64], Network::Regtest).unwrap();
+        let minter = Minter::new(keys, Network::Regtest, Duration::from_secs(600), reach);
+        for number in [1, 2, 1] {
+            tell.send_replace(Reach::Ready(Inbound {
+                capacity_msat: 50_000,
+                htlc_minimum_msat: 0,
+                hints: vec![hint(number)],
+            }));
+            let bolt11 = minter.mint(&terms(10_000)).unwrap().bolt11;
+            let invoice: Bolt11Invoice = bolt11.parse().unwrap();
+            assert_eq!(invoice.route_hints(), [hint(number)]);
+        }
+    }
+
+    #[test]
+    fn more_prices_than_templates_are_no_trouble() {
+        let minter = minter(Reach::Ready(Inbound {
+            capacity_msat: 50_000_000,
+            ..Inbound::default()
+        }));
+        for msat in (1..200).chain(1..200) {
+            let bolt11 = minter.mint(&terms(msat * 1_000)).unwrap().bolt11;
+            let invoice: Bolt11Invoice = bolt11.parse().unwrap();
+            assert_eq!(invoice.amount_milli_satoshis(), Some(msat * 1_000));
+        }
+        assert!(minter.templates.lock().unwrap().known.len() <= TEMPLATES_MAX);
     }
 
     #[test]
