@@ -144,9 +144,11 @@ pub(super) async fn pay_ms_p50(
         paying.push(millis(paid.took));
     }
     let slow: Vec<String> = (1..)
-        .zip(&whole)
-        .filter(|(_, ms)| **ms > SLOW_MS)
-        .map(|(number, ms)| format!("{ms:.0} ms for number {number}"))
+        .zip(whole.iter().zip(&paying))
+        .filter(|(_, (whole, _))| **whole > SLOW_MS)
+        .map(|(number, (whole, paying))| {
+            format!("number {number} with {whole:.0} ms ({paying:.0} of them for the payment)")
+        })
         .collect();
     notes.remark(format!(
         "purchases: the payment alone {:.1} ms at the median; slow ones: {}",
