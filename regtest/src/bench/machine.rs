@@ -5,6 +5,9 @@ use std::process::Command;
 
 use crate::tell;
 
+/// How much of the processors other programs may take until the numbers are worth little.
+const OTHERS_MAX_PERCENT: f64 = 5.0;
+
 /// Processor time, in the kernel's ticks.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ticks {
@@ -84,17 +87,21 @@ pub(super) fn tell(is_quick: bool, watch: &Watch) {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     tell::pair("processor", &format!("{cores} × {}", processor()));
     tell::pair("kernel", &read("/proc/sys/kernel/osrelease"));
-    let others = watch.others_percent();
-    tell::pair(
-        "other programs took",
-        &others.map_or_else(
-            || "unknown".to_owned(),
-            |percent| format!("{percent:.1} % of the processors meanwhile"),
-        ),
-    );
+    tell::pair("other programs took", &others(watch));
     tell::pair("compiler", &output("rustc", &["--version"]));
     tell::pair("commit", &commit());
     tell::line("");
+}
+
+/// What other programs took, and what that means.
+fn others(watch: &Watch) -> String {
+    match watch.others_percent() {
+        None => "unknown".to_owned(),
+        Some(percent) if percent > OTHERS_MAX_PERCENT => format!(
+            "{percent:.1} % of the processors meanwhile: TOO MUCH, the numbers below say little"
+        ),
+        Some(percent) => format!("{percent:.1} % of the processors meanwhile"),
+    }
 }
 
 /// The commit of the sources that this program was built from, and whether anything was changed since.
