@@ -20,13 +20,19 @@ pub(super) fn keep_private(headers: &mut HeaderMap) {
         let name = name.as_str();
         name.ends_with("-cache-control") || ["surrogate-control", "x-accel-expires"].contains(&name)
     };
-    let targeted: Vec<_> = headers
-        .keys()
-        .filter(|name| is_targeted(name))
-        .cloned()
-        .collect();
-    for name in targeted {
-        headers.remove(name);
+    if headers.keys().any(is_targeted) {
+        let targeted: Vec<_> = headers
+            .keys()
+            .filter(|name| is_targeted(name))
+            .cloned()
+            .collect();
+        for name in targeted {
+            headers.remove(name);
+        }
+    }
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+        return;
     }
     let said: Vec<&str> = headers
         .get_all(CACHE_CONTROL)

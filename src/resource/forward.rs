@@ -1,5 +1,6 @@
 //! Forwarding to an upstream: any HTTP server, streamed in both directions.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 
 use http::header::{
@@ -214,7 +215,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// Whether this header tells an upstream where a request comes from, or what it really asks for: what a client says there
 /// is never passed on. Underscores count as dashes, as they do for servers that speak CGI or WSGI.
 fn is_claim(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
+    let mut name = Cow::Borrowed(name.as_str());
+    if name.contains('_') {
+        name = Cow::Owned(name.replace('_', "-"));
+    }
     let begins = ["x-forwarded-", "x-original-", "x-rewrite-"];
     let names = [
         "forwarded",
