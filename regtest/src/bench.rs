@@ -134,10 +134,7 @@ impl Bench {
         } else {
             Effort::FULL
         };
-        let mut report = Report {
-            binary_mb: binary_mb(&exe)?,
-            ..Report::default()
-        };
+        let mut report = Report::default();
         match estimates::read(self.criterion.as_deref()) {
             Ok(parts) => report.set_parts(parts),
             Err(error) if self.json.is_none() => eprintln!("the parts are not timed: {error:#}"),
@@ -196,11 +193,15 @@ async fn measure(
     notes: &mut Notes,
 ) -> Result<()> {
     let goods = Goods::open()?;
+    // A copy: what is built meanwhile must not be what is measured after the next restart.
+    let copy = goods.dir().join("tollhouse");
+    std::fs::copy(exe, &copy).with_context(|| format!("failed to copy {}", exe.display()))?;
+    report.binary_mb = binary_mb(&copy)?;
     notes.progress("starting a chain, a merchant, a payer and a channel");
     let mut network = Network::start(NetworkOptions {
         routes_dir: Some(goods.dir().to_owned()),
         settings: flood::settings(effort),
-        ..NetworkOptions::new(exe, goods.routes())
+        ..NetworkOptions::new(copy, goods.routes())
     })
     .await?;
     let measured = phases(&mut network, &goods, effort, report, notes).await;
