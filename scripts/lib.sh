@@ -75,7 +75,7 @@ need_subcommand() {
 run_harness() {
     need_packages build tests
     need_rust
-    say "building tollhouse and its harness (release; about 6 minutes the first time on two cores, seconds after that)"
+    say "building tollhouse and its harness (release; about 7 minutes the first time on two cores, seconds after that)"
     # Both packages in one go and never `-p`: one feature graph, so nothing is built twice (Cargo.toml, default-members).
     (cd "$root" && cargo build --release --locked) >&2
     say "built"
