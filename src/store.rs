@@ -234,26 +234,38 @@ pub fn calm<T, E: From<StoreError>>(work: impl FnOnce() -> Result<T, E>) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    /// Opens the database when its last user has let go of it: sled's own thread does so a moment after the handle is
+    /// dropped.
+    fn once_free<T>(open: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match open() {
+                Err(StoreError::Io(_)) if Instant::now() < deadline => std::thread::yield_now(),
+                opened => return opened,
+            }
+        }
+    }
 
     #[test]
     fn a_newer_format_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
+        let open = || once_free(|| Ok(sled::open(&path)?)).unwrap();
         drop(Store::open(&path).unwrap());
-        let db = sled::open(&path).unwrap();
-        db.insert(FORMAT_KEY, &99_u32.to_be_bytes()).unwrap();
-        drop(db);
+        open().insert(FORMAT_KEY, &99_u32.to_be_bytes()).unwrap();
         assert!(matches!(
-            Store::open(&path),
+            once_free(|| Store::open(&path)),
             Err(StoreError::Newer {
                 found: 99,
                 known: 1
             })
         ));
-        let db = sled::open(&path).unwrap();
         assert_eq!(
-            db.get(FORMAT_KEY).unwrap().unwrap().as_ref(),
+            open().get(FORMAT_KEY).unwrap().unwrap().as_ref(),
             99_u32.to_be_bytes()
         );
     }
