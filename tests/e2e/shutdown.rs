@@ -91,3 +91,36 @@ async fn a_response_that_streams_when_the_program_is_told_to_stop_is_completed()
     let sales = shop.redeemed_sales(1).await;
     assert_eq!(sales[0]["service"], "slow");
 }
+
+#[tokio::test]
+async fn told_to_stop_twice_it_cuts_what_is_in_flight_and_still_stops_its_node() {
+    // Nobody ever lets the upstream go on.
+    let upstream = slow_upstream(Arc::new(Semaphore::new(1)));
+    let route = format!(
+        "[[route]]\npath = \"/slow\"\naccess = \"free\"\nupstream = \"http://{}\"\n",
+        upstream.address()
+    );
+    let mut shop = Shop::open_with(&route, "").await;
+    let url = format!("{}/slow", shop.network.gate_url());
+    let client = shop.network.client();
+    let mut response = client.request(Method::GET, &url).send().await.unwrap();
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "chunk 0\n");
+
+    let merchant = &mut shop.network.merchant;
+    merchant.signal("TERM").unwrap();
+    let gate = merchant.gate();
+    eventually("the listener to close", Duration::from_secs(10), || async {
+        match tokio::net::TcpStream::connect(gate).await {
+            Ok(_) => Err("it still accepts"),
+            Err(_) => Ok(Some(())),
+        }
+    })
+    .await
+    .unwrap();
+    merchant.signal("TERM").unwrap();
+    assert_eq!(merchant.wait_ended().await.unwrap().code(), Some(0));
+    assert!(response.chunk().await.is_err(), "it was cut");
+    let log = std::fs::read_to_string(merchant.log()).unwrap();
+    assert!(log.contains("The node is stopped"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+}
