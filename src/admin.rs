@@ -104,7 +104,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
                 .iter()
                 .filter(|route| match &route.access {
                     Access::Free => false,
-                    Access::Paid(offer) => !inbound.takes(offer.price.quote()),
+                    Access::Paid(offer) => !inbound.takes(offer.price),
                 })
                 .map(|route| route.name.to_string())
                 .collect();

@@ -136,7 +136,7 @@ impl Gate {
         let subject = Subject {
             service: &offer.service,
             tier: issue::TIER,
-            price_msat: offer.price.quote().msat(),
+            price_msat: offer.price.msat(),
             path: asked.path.as_str(),
             method: asked.method.as_str(),
             client: Some(asked.client),

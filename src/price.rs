@@ -1,39 +1,89 @@
-//! What a route costs, as it stands in the settings. Pure: no clock, no network.
+//! What something costs, as it stands in the settings: in bitcoin or in a currency. Pure: no clock, no network.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::amount::Msat;
 
-/// A price that is the same for every request.
+/// Millisatoshi in a bitcoin.
+const MSAT_PER_BTC: u128 = 100_000_000_000;
+
+/// Millionths in a unit of a currency.
+const MICROS: u64 = 1_000_000;
+
+/// A price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Price {
-    /// What one payment costs; never zero.
-    amount: Msat,
+pub enum Price {
+    /// The same whenever it is asked; never zero.
+    Fixed(Msat),
+    /// In a currency: wants a rate.
+    Fiat(Fiat),
+}
+
+/// An amount of a currency; never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fiat {
+    /// In millionths of its unit.
+    pub micros: u64,
+    /// Which currency.
+    pub currency: Currency,
+}
+
+/// A currency's code of three capital letters (ISO 4217), not looked up anywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Currency([u8; 3]);
+
+/// What one bitcoin costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// In this currency.
+    pub currency: Currency,
+    /// In millionths of its unit; never zero.
+    pub micros_per_btc: u64,
+}
+
+impl Fiat {
+    /// The same in millisatoshi, rounded up to a whole one. `None` for another currency's rate, or where it comes to more
+    /// than all the bitcoin there will be.
+    pub fn at(self, rate: Rate) -> Option<Msat> {
+        if rate.currency != self.currency || rate.micros_per_btc == 0 {
+            return None;
+        }
+        let msat = (u128::from(self.micros) * MSAT_PER_BTC).div_ceil(rate.micros_per_btc.into());
+        Msat::new(msat.try_into().ok()?)
+    }
 }
 
 impl Price {
-    /// What this request costs.
-    pub fn quote(self) -> Msat {
-        self.amount
+    /// The amount, where no rate is needed to know it.
+    pub fn fixed(self) -> Option<Msat> {
+        match self {
+            Self::Fixed(amount) => Some(amount),
+            Self::Fiat(_) => None,
+        }
     }
 }
 
 /// Why a price was not understood; each says what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
-    /// Neither `sat` nor `msat`, or no unit at all.
-    #[error("`{0}` is in no known unit: write \"10 sat\" or \"2500 msat\"")]
+    /// Not `sat`, `msat` or a currency, or no unit at all.
+    #[error("`{0}` is in no known unit: write \"10 sat\", \"2500 msat\" or \"0.01 USD\"")]
     UnknownUnit(String),
     /// The number is not a whole one.
     #[error(
         "`{0}` is no whole number of satoshi or millisatoshi: write \"10 sat\" or \"2500 msat\""
     )]
     NotWhole(String),
+    /// Of a currency, and no decimal number with at most six places.
+    #[error(
+        "`{0}` is no amount of a currency: write \"0.01 USD\", with at most six decimal places"
+    )]
+    NotDecimal(String),
     /// A price of nothing.
     #[error("a price of zero sells nothing: write access = \"free\" for an unguarded route")]
     Zero,
-    /// More than all the bitcoin there will be.
+    /// More than all the bitcoin there will be, or than can be counted.
     #[error("`{0}` is more than all the bitcoin that will exist")]
     TooLarge(String),
 }
@@ -43,6 +93,10 @@ impl FromStr for Price {
 
     fn from_str(text: &str) -> Result<Self, PriceError> {
         let text = text.trim();
+        // Of nothing, the unit does not matter.
+        if !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0' | b'.')) {
+            return Err(PriceError::Zero);
+        }
         let digits_end = text
             .find(|c: char| c.is_ascii_alphabetic() || c.is_whitespace())
             .ok_or_else(|| PriceError::UnknownUnit(text.to_owned()))?;
@@ -50,7 +104,11 @@ impl FromStr for Price {
         let per_unit = match unit {
             "sat" => 1_000,
             "msat" => 1,
-            _ => return Err(PriceError::UnknownUnit(text.to_owned())),
+            _ => {
+                let unknown = || PriceError::UnknownUnit(text.to_owned());
+                let currency = unit.parse().map_err(|NoCurrency| unknown())?;
+                return fiat(number, currency, text);
+            }
         };
         if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(PriceError::NotWhole(text.to_owned()));
@@ -64,13 +122,85 @@ impl FromStr for Price {
         if amount == Msat::ZERO {
             return Err(PriceError::Zero);
         }
-        Ok(Self { amount })
+        Ok(Self::Fixed(amount))
+    }
+}
+
+fn fiat(number: &str, currency: Currency, text: &str) -> Result<Price, PriceError> {
+    let micros = match decimal_micros(number) {
+        Some(Some(micros)) => micros,
+        Some(None) => return Err(PriceError::TooLarge(text.to_owned())),
+        None => return Err(PriceError::NotDecimal(text.to_owned())),
+    };
+    if micros == 0 {
+        return Err(PriceError::Zero);
+    }
+    Ok(Price::Fiat(Fiat { micros, currency }))
+}
+
+/// A decimal number in millionths: `None` if it is no such number, `Some(None)` if it is too large.
+fn decimal_micros(number: &str) -> Option<Option<u64>> {
+    let (whole, places) = number.split_once('.').unwrap_or((number, "0"));
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(whole) || !is_digits(places) || places.len() > 6 {
+        return None;
+    }
+    let micros: u64 = format!("{places:0<6}").parse().ok()?;
+    let whole = whole
+        .parse::<u64>()
+        .ok()
+        .and_then(|whole| whole.checked_mul(MICROS));
+    Some(whole.and_then(|whole| whole.checked_add(micros)))
+}
+
+/// Not three capital letters, or `BTC`, whose amounts are written in satoshi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a currency is three capital letters, as in \"USD\"")]
+pub struct NoCurrency;
+
+impl FromStr for Currency {
+    type Err = NoCurrency;
+
+    fn from_str(text: &str) -> Result<Self, NoCurrency> {
+        let code: [u8; 3] = text.as_bytes().try_into().map_err(|_| NoCurrency)?;
+        // A price in bitcoin has one way of being written.
+        if !code.iter().all(u8::is_ascii_uppercase) || matches!(&code, b"BTC" | b"XBT" | b"SAT") {
+            return Err(NoCurrency);
+        }
+        Ok(Self(code))
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .try_for_each(|letter| write!(f, "{}", char::from(*letter)))
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `0.01 USD`
+impl fmt::Display for Fiat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = format!("{:06}", self.micros % MICROS);
+        let places = places.trim_end_matches('0');
+        // As money is written: cents, where there are any.
+        write!(f, "{}.{places:0<2} {}", self.micros / MICROS, self.currency)
     }
 }
 
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.amount.fmt(f)
+        match self {
+            Self::Fixed(amount) => amount.fmt(f),
+            Self::Fiat(fiat) => fiat.fmt(f),
+        }
     }
 }
 
@@ -78,11 +208,63 @@ impl fmt::Display for Price {
 mod tests {
     use super::*;
 
+    fn usd() -> Currency {
+        "USD".parse().unwrap()
+    }
+
     #[test]
     fn satoshi_and_millisatoshi_are_understood() {
-        assert_eq!("10 sat".parse::<Price>().unwrap().quote().msat(), 10_000);
-        assert_eq!("2500 msat".parse::<Price>().unwrap().quote().msat(), 2_500);
-        assert_eq!("10sat".parse::<Price>().unwrap().quote().msat(), 10_000);
+        for (text, msat) in [("10 sat", 10_000), ("2500 msat", 2_500), ("10sat", 10_000)] {
+            let price = text.parse::<Price>().unwrap();
+            assert_eq!(price.fixed().unwrap().msat(), msat, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_currency_is_read_to_its_millionth_and_written_as_money() {
+        for (text, micros, shown) in [
+            ("0.01 USD", 10_000, "0.01 USD"),
+            ("1 USD", 1_000_000, "1.00 USD"),
+            ("12.5USD", 12_500_000, "12.50 USD"),
+            ("0.000001 USD", 1, "0.000001 USD"),
+        ] {
+            let price = text.parse::<Price>().unwrap();
+            let currency = usd();
+            assert_eq!(price, Price::Fiat(Fiat { micros, currency }), "{text}");
+            assert_eq!(price.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_rate_turns_a_currency_into_msat_and_rounds_up() {
+        let rate = |micros_per_btc| Rate {
+            currency: usd(),
+            micros_per_btc,
+        };
+        let cent = Fiat {
+            micros: 10_000,
+            currency: usd(),
+        };
+        // A bitcoin at 100,000 USD: a cent is 10 sat.
+        assert_eq!(cent.at(rate(100_000_000_000)), Msat::new(10_000));
+        // At 99,999 USD it is 10,000.1 msat.
+        assert_eq!(cent.at(rate(99_999_000_000)), Msat::new(10_001));
+        assert_eq!(cent.at(rate(u64::MAX)), Msat::new(1));
+        assert_eq!(cent.at(rate(0)), None);
+        assert_eq!(
+            cent.at(rate(1)).map(Msat::msat),
+            Some(1_000_000_000_000_000)
+        );
+        let all = Fiat {
+            micros: u64::MAX,
+            currency: usd(),
+        };
+        assert_eq!(all.at(rate(1)), None, "more than there will be");
+        let euro = Rate {
+            currency: "EUR".parse().unwrap(),
+            micros_per_btc: 1,
+        };
+        assert_eq!(cent.at(euro), None);
     }
 
     #[test]
@@ -90,16 +272,30 @@ mod tests {
         for (text, error) in [
             ("0 sat", PriceError::Zero),
             ("0 msat", PriceError::Zero),
+            ("0", PriceError::Zero),
+            ("0.00 USD", PriceError::Zero),
             ("10", PriceError::UnknownUnit("10".into())),
             ("", PriceError::UnknownUnit(String::new())),
             ("10 btc", PriceError::UnknownUnit("10 btc".into())),
+            ("10 BTC", PriceError::UnknownUnit("10 BTC".into())),
             ("10 SAT", PriceError::UnknownUnit("10 SAT".into())),
+            ("10 usd", PriceError::UnknownUnit("10 usd".into())),
             ("1.5 sat", PriceError::NotWhole("1.5 sat".into())),
             ("-1 sat", PriceError::NotWhole("-1 sat".into())),
             ("sat", PriceError::NotWhole("sat".into())),
+            ("-1 USD", PriceError::NotDecimal("-1 USD".into())),
+            (
+                "0.0000001 USD",
+                PriceError::NotDecimal("0.0000001 USD".into()),
+            ),
+            (".5 USD", PriceError::NotDecimal(".5 USD".into())),
             (
                 "99999999999999999999 sat",
                 PriceError::TooLarge("99999999999999999999 sat".into()),
+            ),
+            (
+                "99999999999999999999 USD",
+                PriceError::TooLarge("99999999999999999999 USD".into()),
             ),
         ] {
             assert_eq!(text.parse::<Price>(), Err(error), "{text}");

@@ -17,7 +17,7 @@ pub use path::{PathError, RequestPath};
 pub use pattern::{Pattern, PatternError};
 pub use table::{Found, RouteTable, Shadowed};
 
-use crate::price::Price;
+use crate::amount::Msat;
 
 /// What one payment buys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct Offer {
     /// The name that stands in the token.
     pub service: Arc<str>,
     /// What one payment costs.
-    pub price: Price,
+    pub price: Msat,
     /// What one payment buys.
     pub grant: Grant,
 }

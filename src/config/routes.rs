@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 
+use crate::price::Price;
 use crate::route::{Access, Grant, Offer, Pattern, Resource, Route, RouteTable};
 
 use super::raw::{RawGrant, RawRoute};
@@ -153,9 +154,12 @@ impl Meaning<'_> {
             );
             return None;
         };
-        let price = price.parse().map_err(|error: crate::price::PriceError| {
-            self.complain(&format!("{key}.price"), error.to_string())
-        });
+        let price = match price.parse::<Price>() {
+            Ok(Price::Fixed(amount)) => Ok(amount),
+            Ok(Price::Fiat(_)) => Err("a price in a currency wants a rate source".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let price = price.map_err(|what| self.complain(&format!("{key}.price"), what));
         let grant = self.grant(key, raw.grant.as_ref());
         Some(Access::Paid(Offer {
             service: service?,

@@ -55,7 +55,7 @@ impl Gate {
         let offer = unpaid.offer;
         let now_ms = self.clock.unix_ms();
         let now_secs = now_ms / 1_000;
-        let price = offer.price.quote();
+        let price = offer.price;
         // One draw: the first half for the payment hash, the second for the token id.
         let mut random = [[0_u8; 32]; 2];
         getrandom::fill(random.as_flattened_mut()).map_err(|_| Denial::NoRandomness)?;

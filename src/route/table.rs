@@ -175,7 +175,7 @@ mod tests {
         Route {
             access: Access::Paid(Offer {
                 service: service.into(),
-                price: "1 sat".parse().unwrap(),
+                price: crate::amount::Msat::from_sat(1).unwrap(),
                 grant: Grant {
                     requests: None,
                     valid: Duration::from_secs(1),

@@ -280,7 +280,7 @@ fn route(path: &str, access: Access, resource: Resource) -> Route {
 fn paid(service: &str, grant: Grant) -> Access {
     Access::Paid(Offer {
         service: service.into(),
-        price: "10 sat".parse().unwrap(),
+        price: tollhouse::amount::Msat::from_sat(10).unwrap(),
         grant,
     })
 }
