@@ -4,6 +4,7 @@
 //! store. Each file's doc comment is the schema that the step leaves behind.
 
 mod m0001_first_ledger;
+mod m0002_metered_grants;
 
 /// One step.
 #[derive(Clone, Copy, Debug)]
@@ -17,4 +18,7 @@ pub struct Migration {
 }
 
 /// Every step, in order.
-pub const MIGRATIONS: &[Migration] = &[m0001_first_ledger::MIGRATION];
+pub const MIGRATIONS: &[Migration] = &[
+    m0001_first_ledger::MIGRATION,
+    m0002_metered_grants::MIGRATION,
+];

@@ -315,6 +315,7 @@ impl Meaning<'_> {
         let ledger = ledger::Config {
             folder: data_dir.join("ledger"),
             challenges_max: self.at_least_one("ledger.challenges_max", raw.ledger.challenges_max),
+            quotas_max: self.at_least_one("ledger.quotas_max", raw.ledger.quotas_max),
         };
         let log = self.log(raw);
         let routes = self.routes(&raw.route, &data_dir);

@@ -17,7 +17,7 @@ use crate::invoice::Minter;
 use crate::l402::caveat::Subject;
 use crate::l402::credential::{Presented, presented};
 use crate::l402::{Credential, Refusal, RootKeys, verify};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Overrun};
 use crate::route::{Access, Offer, RequestPath, Route};
 
 /// What the gate decides with.
@@ -146,7 +146,10 @@ impl Gate {
             Ok(verified) => verified,
             Err(refusal) => return Ok(Err(refusal.into())),
         };
-        let reservation = self.ledger.reserve(&verified, &offer.service).await?;
+        let reservation = self
+            .ledger
+            .reserve(&verified, &offer.service, Overrun::Serve)
+            .await?;
         Ok(reservation.map(Permit::paid).ok_or(Why::UsedUp))
     }
 }

@@ -4,23 +4,29 @@
 //! Two promises. A settlement is on the disk twice (journal and store) before it is acknowledged to the node, and telling
 //! it again changes nothing. And a request that was not paid for writes nothing that anybody waits for.
 
+mod behind;
 pub mod challenges;
 mod channels;
 mod journal;
 mod opening;
+pub mod quotas;
 pub mod record;
+mod revocations;
 mod sales;
 pub mod usage;
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use challenges::Challenge;
+pub use quotas::{Free, QuotaUse};
+pub use revocations::REVOCATION_REASON_CHARS_MAX;
 pub use sales::{SALES_PAGE_MAX, SalesPage};
-pub use usage::Reservation;
+pub use usage::{Left, Overrun, Reservation};
 
 use crate::clock::Clock;
 use crate::l402::Verified;
@@ -29,20 +35,12 @@ use crate::store::{Store, StoreError, Together, Tree, calm};
 use challenges::Challenges;
 use journal::{Journal, Line};
 use opening::{open_store, remove_if_there};
-use record::{ChallengeBatch, ChannelRecord, SaleRecord, TokenRecord, Totals};
-use usage::{Unwritten, Usage, Usages};
-
-/// A challenge is written behind once it has stood this long: under a flood it is pushed out before.
-const WRITE_AFTER_MS: u64 = 2_000;
-
-/// Challenges written in one go, once a second: 500 of some 200 bytes are 100 KB/s at the most, whatever comes in.
-const CHALLENGES_PER_WRITE: usize = 500;
-
-/// How often the store is told of a token that is used again and again.
-const STORE_EVERY_MS: u64 = 10_000;
-
-/// A count that nobody has used for this long is read from the store again when it is.
-const IDLE_MS: u64 = 60_000;
+use quotas::Quotas;
+use record::{
+    ChallengeBatch, ChannelRecord, QuotaRecord, RevocationRecord, SaleRecord, TokenRecord, Totals,
+};
+use revocations::Revocations;
+use usage::{Usage, Usages};
 
 /// Where the one record of [`Totals`] stands.
 const TOTALS_KEY: &[u8] = b"sales";
@@ -54,6 +52,8 @@ pub struct Config {
     pub folder: PathBuf,
     /// How many unpaid challenges are remembered at most.
     pub challenges_max: usize,
+    /// How many networks' free quotas are counted at most.
+    pub quotas_max: usize,
 }
 
 /// What went wrong with the account. Where something is written, each of these ends the program: what is not on the disk
@@ -100,6 +100,10 @@ pub struct Ledger {
     challenges: Challenges,
     /// Counts of the tokens in use.
     usages: Usages,
+    /// What clients without a token have had.
+    quotas: Arc<Quotas>,
+    /// Which tokens open nothing any more.
+    revocations: Revocations,
     /// Set when the store turned out to be damaged: the next write behind ends the program.
     is_damaged: AtomicBool,
     /// Where that is noted for the next start, which sets the store aside.
@@ -120,6 +124,8 @@ struct Trees {
     tokens: Tree<TokenRecord>,
     channels: Tree<ChannelRecord>,
     totals: Tree<Totals>,
+    revocations: Tree<RevocationRecord>,
+    quotas: Tree<QuotaRecord>,
 }
 
 #[derive(Debug)]
@@ -157,7 +163,18 @@ impl Ledger {
         }
         let (store, trees, stored) = opened?;
         let totals = trees.totals.get(TOTALS_KEY)?.unwrap_or_default();
+        let mut had = Vec::new();
+        for entry in trees.quotas.iter() {
+            let (key, quota) = entry?;
+            had.extend(key.try_into().ok().map(|key| (key, quota)));
+        }
+        let revocations = Revocations::default();
+        for entry in trees.revocations.iter() {
+            revocations.enter(&entry?.1);
+        }
         Ok(Self {
+            quotas: Arc::new(Quotas::new(config.quotas_max, had)),
+            revocations,
             challenges: Challenges::new(config.challenges_max, stored),
             usages: Usages::default(),
             is_damaged: AtomicBool::new(false),
@@ -267,6 +284,8 @@ impl Ledger {
             sale.route = Some(challenge.route.to_string());
             sale.token_id = Some(challenge.token_id);
             sale.challenged_ms = Some(challenge.challenged_ms);
+            sale.grant = challenge.grant.as_deref().map(str::to_owned);
+            sale.rate = challenge.rate.map(Into::into);
             sale.run = if is_of_this_run { self.run } else { 0 };
         }
         if let Some(token) = token {
@@ -303,6 +322,7 @@ impl Ledger {
         &self,
         verified: &Verified,
         service: &str,
+        overrun: Overrun,
     ) -> Result<Option<Reservation>, LedgerError> {
         let token_id = verified.identifier.token_id;
         let usage = match self.usages.find(&token_id) {
@@ -314,9 +334,17 @@ impl Ledger {
         };
         Ok(Reservation::reserve(
             &usage,
-            verified.allowance.requests_max,
+            &verified.allowance,
+            overrun,
             &self.clock,
         ))
+    }
+
+    /// Reserves one free request of this service for the client's network. `None` if it has had its quota, or if there is
+    /// no room to count it. In memory.
+    pub fn reserve_free(&self, service: &str, client: IpAddr, free: Free) -> Option<QuotaUse> {
+        let now_ms = self.clock.unix_ms();
+        self.quotas.reserve(service, client, free, now_ms)
     }
 
     async fn load_usage(&self, verified: &Verified, service: &str) -> Result<Usage, LedgerError> {
@@ -330,7 +358,6 @@ impl Ledger {
             .expect("reading a record is calm");
         let stored = self.using(|| Ok(loaded?))?;
         let now_ms = self.clock.unix_ms();
-        let is_stored = stored.is_some();
         let token = stored.unwrap_or_else(|| TokenRecord {
             payment_hash,
             token_id: token_id.0,
@@ -343,128 +370,11 @@ impl Ledger {
             last_used_ms: now_ms,
             requests: 0,
             valid_until_secs: verified.allowance.valid_until_secs,
+            bytes: 0,
+            metered_ms: 0,
         });
-        Ok(Usage::new(token, is_stored))
+        Ok(Usage::new(token))
     }
-
-    /// Writes behind what nobody waits for; called about once a second. Blocks on the disk.
-    pub fn write_behind(&self) -> Result<(), LedgerError> {
-        if self.is_damaged.load(Ordering::Acquire) {
-            return Err(StoreError::Poisoned.into());
-        }
-        let now_ms = self.clock.unix_ms();
-        self.write_challenges(now_ms.saturating_sub(WRITE_AFTER_MS), CHALLENGES_PER_WRITE)?;
-        self.write_tokens(now_ms.saturating_sub(STORE_EVERY_MS))?;
-        // Only now: what was taken from the counts is in the store.
-        self.usages.forget_idle(now_ms.saturating_sub(IDLE_MS));
-        self.fold_if_long()
-    }
-
-    /// Writes everything and waits for the disk. The last call before the end.
-    pub fn close(&self) -> Result<(), LedgerError> {
-        self.write_challenges(u64::MAX, usize::MAX)?;
-        self.write_tokens(u64::MAX)?;
-        self.change(|books| {
-            books.journal.sync()?;
-            Ok(self.store.flush_blocking()?)
-        })
-    }
-
-    fn write_challenges(&self, made_before_ms: u64, max: usize) -> Result<(), LedgerError> {
-        let behind = self
-            .challenges
-            .write_behind(self.clock.unix_ms(), made_before_ms, max);
-        self.change(|_| {
-            self.trees.challenges.put_all(&behind.put)?;
-            self.trees.challenges.remove_below(&behind.remove_below)?;
-            Ok(())
-        })
-    }
-
-    /// Each count goes to the journal at once, to survive a crash, and to the store when it was not told for a while: of the
-    /// two that is the dear one.
-    fn write_tokens(&self, stored_before_ms: u64) -> Result<(), LedgerError> {
-        let unwritten = self
-            .usages
-            .take_unwritten(stored_before_ms, self.clock.unix_ms());
-        if unwritten.is_empty() {
-            return Ok(());
-        }
-        self.change(|books| {
-            let mut entries = Vec::new();
-            let mut lines = Vec::with_capacity(unwritten.len());
-            for Unwritten {
-                token,
-                is_for_journal,
-                is_for_store,
-            } in unwritten
-            {
-                if is_for_store {
-                    lines.extend(self.redeem_sale(&token)?.map(Line::Sale));
-                    let key = TokenRecord::key(&token.payment_hash, &token.token_id);
-                    entries.push((key, token.clone()));
-                }
-                if is_for_journal {
-                    lines.push(Line::Token(token));
-                }
-            }
-            books.journal.append(&lines)?;
-            // Once a second at the most: a power cut loses no more than a crash.
-            books.journal.sync()?;
-            Ok(self.trees.tokens.put_all(&entries)?)
-        })
-    }
-
-    /// Fills into this token's sale what its first use tells, if there is a sale and it lacks that.
-    fn redeem_sale(&self, token: &TokenRecord) -> Result<Option<SaleRecord>, LedgerError> {
-        let sale = self.trees.sales.get(&token.payment_hash)?;
-        let Some(mut sale) = sale.filter(|sale| sale.redeemed_ms.is_none()) else {
-            return Ok(None);
-        };
-        redeem(&mut sale, token);
-        self.trees.sales.put(&sale.payment_hash, &sale)?;
-        Ok(Some(sale))
-    }
-
-    fn fold_if_long(&self) -> Result<(), LedgerError> {
-        if !self.books()?.journal.is_long() {
-            return Ok(());
-        }
-        // The dump is made from the store.
-        self.write_tokens(u64::MAX)?;
-        self.change(|books| {
-            // The journal may only go once the store has all of it for good.
-            self.store.flush_blocking()?;
-            let dump = match books.journal.dump(everything(&self.trees)) {
-                Ok(dump) => dump,
-                // A full disk, most likely. The journal is as good as before, only longer.
-                Err(LedgerError::Journal(error)) => {
-                    tracing::error!("Failed to fold the ledger's journal: {error}");
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            };
-            // What the store has lost without a word is still in the old dump and the journal.
-            if dump.sales != books.totals.count {
-                let (found, count) = (dump.sales, books.totals.count);
-                let why = format!("it holds {found} sales where {count} were entered");
-                return Err(StoreError::Corrupt(why).into());
-            }
-            books.journal.fold(dump)?;
-            Ok(self.store.mark_complete(books.journal.dump_id())?)
-        })
-    }
-}
-
-/// All that a dump holds.
-fn everything(trees: &Trees) -> impl Iterator<Item = Result<Line, LedgerError>> + use<> {
-    let sales = trees.sales.iter().map(|entry| Ok(Line::Sale(entry?.1)));
-    let tokens = trees.tokens.iter().map(|entry| Ok(Line::Token(entry?.1)));
-    let channels = trees
-        .channels
-        .iter()
-        .map(|entry| Ok(Line::Channel(entry?.1)));
-    sales.chain(tokens).chain(channels)
 }
 
 /// Fills into a sale what the first use of its token tells.

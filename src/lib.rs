@@ -17,6 +17,7 @@ pub mod invoice;
 pub mod l402;
 pub mod ledger;
 pub mod node;
+pub mod pace;
 pub mod price;
 pub mod resource;
 pub mod route;

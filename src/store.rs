@@ -261,7 +261,7 @@ mod tests {
             once_free(|| Store::open(&path)),
             Err(StoreError::Newer {
                 found: 99,
-                known: 1
+                known: 2
             })
         ));
         assert_eq!(

@@ -67,6 +67,7 @@ pub(super) struct RawL402 {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLedger {
     pub(super) challenges_max: u32,
+    pub(super) quotas_max: u32,
 }
 
 /// `[log]`

@@ -70,7 +70,7 @@ impl Gate {
             .map_err(Denial::Unpayable)?;
         let identifier = Identifier {
             payment_hash: invoice.payment_hash,
-            token_id: TokenId::new(self.keys.epoch(), random[1]),
+            token_id: TokenId::new(self.keys.epoch(), now_secs, random[1]),
         };
         // A payer may pay in the invoice's last second and still gets what was sold.
         let valid_until_secs = invoice.expires_at_secs + offer.grant.valid.as_secs();
@@ -85,6 +85,8 @@ impl Gate {
             price_msat: price.msat(),
             challenged_ms: now_ms,
             expires_ms: invoice.expires_at_secs * 1_000,
+            grant: None,
+            rate: None,
         });
         Ok(Challenge {
             macaroon: encode_base64(&token),

@@ -48,6 +48,10 @@ pub enum Unsatisfied {
 pub struct Allowance {
     /// Requests that may be served on this token id in all; `None` for any number.
     pub requests_max: Option<u64>,
+    /// Response bytes that may be served on this token id in all.
+    pub bytes_max: Option<u64>,
+    /// Metered seconds that may be spent on this token id in all.
+    pub seconds_max: Option<u64>,
     /// When the token stops being good, Unix seconds.
     pub valid_until_secs: Option<u64>,
     /// A preimage that stands inside the token.
@@ -58,6 +62,8 @@ impl fmt::Debug for Allowance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Allowance")
             .field("requests_max", &self.requests_max)
+            .field("bytes_max", &self.bytes_max)
+            .field("seconds_max", &self.seconds_max)
             .field("valid_until_secs", &self.valid_until_secs)
             .field("preimage", &self.preimage.map(|_| "…"))
             .finish()
@@ -142,6 +148,8 @@ fn satisfy_own(
     match condition {
         "valid_until" => narrow(&mut allowance.valid_until_secs, value),
         "requests" => narrow(&mut allowance.requests_max, value),
+        "bytes" => narrow(&mut allowance.bytes_max, value),
+        "seconds" => narrow(&mut allowance.seconds_max, value),
         "price_msat" => in_scope(subject.price_msat <= decimal(value)?),
         "path" => in_scope(
             value
@@ -154,8 +162,6 @@ fn satisfy_own(
         "ip" => in_scope(is_in_network(subject.client, value).ok_or(Unsatisfied::NotUnderstood)?),
         // No route asks for a capability, so any list of them opens it.
         "capabilities" => Ok(()),
-        // Ours, and not metered yet: a holder who limits bytes or seconds must not be given them without a limit.
-        "bytes" | "seconds" => Err(Unsatisfied::NotUnderstood),
         _ => Ok(()),
     }
 }
@@ -359,8 +365,8 @@ mod tests {
             "chain_valid_until=soon",
             "chain_ip=nowhere",
             "chain_ip=192.0.2.0/33",
-            "chain_bytes=5",
-            "chain_seconds=5",
+            "chain_bytes=x",
+            "chain_seconds=-5",
             "preimage=00",
         ] {
             assert_eq!(

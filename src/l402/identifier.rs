@@ -8,16 +8,37 @@ pub const IDENTIFIER_BYTES: usize = 66;
 /// The only identifier version there is.
 const VERSION: [u8; 2] = [0, 0];
 
-/// What tells one token from another; attenuated copies of a token share it. Its first two bytes are the epoch of the
-/// master key that the token was minted under, the rest is random.
+/// Marks a token id that says when it was minted. One in 256 of the older ones, which were random there, has it by chance.
+const DATED: u8 = 1;
+
+/// What tells one token from another; attenuated copies of a token share it. Only the server reads it:
+///
+/// | bytes | what |
+/// |---|---|
+/// | 2 | epoch of the master key that it was minted under, big-endian |
+/// | 1 | 1: a time follows |
+/// | 5 | when it was minted, Unix seconds, big-endian |
+/// | 24 | random |
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(pub [u8; 32]);
 
 impl TokenId {
-    /// A token id of this epoch out of fresh random bytes, the first two of which give way to the epoch.
-    pub fn new(epoch: u16, mut random: [u8; 32]) -> Self {
+    /// A token id of this epoch and time out of fresh random bytes, the first eight of which give way to both.
+    pub fn new(epoch: u16, minted_secs: u64, mut random: [u8; 32]) -> Self {
         random[..2].copy_from_slice(&epoch.to_be_bytes());
+        random[2] = DATED;
+        random[3..8].copy_from_slice(&minted_secs.to_be_bytes()[3..]);
         Self(random)
+    }
+
+    /// When the token was minted, Unix seconds; 0 if it does not say.
+    pub fn minted_secs(&self) -> u64 {
+        if self.0[2] != DATED {
+            return 0;
+        }
+        let mut secs = [0; 8];
+        secs[3..].copy_from_slice(&self.0[3..8]);
+        u64::from_be_bytes(secs)
     }
 
     /// The epoch of the master key that this token was minted under.
@@ -83,11 +104,14 @@ mod tests {
     fn only_66_bytes_of_version_0_are_read() {
         let identifier = Identifier {
             payment_hash: [7; 32],
-            token_id: TokenId::new(0x0102, [9; 32]),
+            token_id: TokenId::new(0x0102, 1_700_000_000, [9; 32]),
         };
         let bytes = identifier.to_bytes();
         assert_eq!(Identifier::from_bytes(&bytes), Some(identifier));
         assert_eq!(identifier.token_id.epoch(), 0x0102);
+        assert_eq!(identifier.token_id.minted_secs(), 1_700_000_000);
+        assert_eq!(identifier.token_id.0[8..], [9; 24]);
+        assert_eq!(TokenId([9; 32]).minted_secs(), 0);
         assert_eq!(Identifier::from_bytes(&bytes[..65]), None);
         assert_eq!(Identifier::from_bytes(&[&bytes[..], &[0]].concat()), None);
         let mut other_version = bytes;

@@ -98,7 +98,7 @@ mod tests {
         let identifier = |epoch| {
             Identifier {
                 payment_hash: [3; 32],
-                token_id: TokenId::new(epoch, [4; 32]),
+                token_id: TokenId::new(epoch, 0, [4; 32]),
             }
             .to_bytes()
         };

@@ -111,15 +111,15 @@ fn verify_one(
 /// Of two copies of one token, the stricter limits.
 fn stricter(first: Verified, second: Verified) -> Verified {
     let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+    let (one, other) = (first.allowance, second.allowance);
     Verified {
         identifier: first.identifier,
         allowance: Allowance {
-            requests_max: least(first.allowance.requests_max, second.allowance.requests_max),
-            valid_until_secs: least(
-                first.allowance.valid_until_secs,
-                second.allowance.valid_until_secs,
-            ),
-            preimage: first.allowance.preimage,
+            requests_max: least(one.requests_max, other.requests_max),
+            bytes_max: least(one.bytes_max, other.bytes_max),
+            seconds_max: least(one.seconds_max, other.seconds_max),
+            valid_until_secs: least(one.valid_until_secs, other.valid_until_secs),
+            preimage: one.preimage,
         },
     }
 }

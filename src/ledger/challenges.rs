@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::price::Rate;
 use crate::store::Entry;
 
 use super::record::{ChallengeBatch, ChallengeRecord};
@@ -35,6 +36,10 @@ pub struct Challenge {
     pub challenged_ms: u64,
     /// When the invoice expires, Unix milliseconds.
     pub expires_ms: u64,
+    /// Which of the route's grants it buys, where that is not the default one.
+    pub grant: Option<Arc<str>>,
+    /// The rate at which a price in a currency was asked in bitcoin.
+    pub rate: Option<Rate>,
 }
 
 /// The table. A `std` mutex: held for a few hundred nanoseconds, never across an await.
@@ -220,6 +225,8 @@ impl From<ChallengeRecord> for Challenge {
             price_msat: record.price_msat,
             challenged_ms: record.challenged_ms,
             expires_ms: record.expires_ms,
+            grant: record.grant.map(Into::into),
+            rate: record.rate.and_then(|rate| rate.try_into().ok()),
         }
     }
 }
@@ -234,6 +241,8 @@ impl From<&Challenge> for ChallengeRecord {
             price_msat: challenge.price_msat,
             challenged_ms: challenge.challenged_ms,
             expires_ms: challenge.expires_ms,
+            grant: challenge.grant.as_deref().map(str::to_owned),
+            rate: challenge.rate.map(Into::into),
         }
     }
 }
@@ -251,6 +260,8 @@ mod tests {
             price_msat: 10_000,
             challenged_ms,
             expires_ms: challenged_ms + 1_000,
+            grant: None,
+            rate: None,
         }
     }
 

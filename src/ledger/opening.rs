@@ -23,6 +23,8 @@ pub(super) fn open_store(path: &Path, journal: &Journal) -> Result<Opened, Ledge
         tokens: store.tree("tokens")?,
         channels: store.tree("channels")?,
         totals: store.tree("totals")?,
+        revocations: store.tree("revocations")?,
+        quotas: store.tree("quotas")?,
     };
     let is_complete = store.is_complete(journal.dump_id())?;
     let mut missing = 0_u64;
@@ -73,13 +75,32 @@ fn apply(store: &Store, trees: &Trees, line: &Line) -> Result<bool, StoreError> 
             let key = TokenRecord::key(&token.payment_hash, &token.token_id);
             // Counts only grow: a rebuild must not revive a used token.
             let stored = trees.tokens.get(&key)?;
-            let is_newer = stored.is_none_or(|stored| stored.requests < token.requests);
-            if is_newer {
+            let Some(stored) = stored else {
                 trees.tokens.put(&key, token)?;
+                return Ok(true);
+            };
+            let newest = TokenRecord {
+                requests: token.requests.max(stored.requests),
+                bytes: token.bytes.max(stored.bytes),
+                metered_ms: token.metered_ms.max(stored.metered_ms),
+                last_used_ms: token.last_used_ms.max(stored.last_used_ms),
+                ..stored.clone()
+            };
+            let is_newer = newest != stored;
+            if is_newer {
+                trees.tokens.put(&key, &newest)?;
             }
             Ok(is_newer)
         }
         Line::Dump(_) => Ok(false),
+        Line::Revocation(revocation) => {
+            let stored = trees.revocations.get(&revocation.key())?;
+            let is_newer = stored.is_none_or(|stored| stored.revoked_ms < revocation.revoked_ms);
+            if is_newer {
+                trees.revocations.put(&revocation.key(), revocation)?;
+            }
+            Ok(is_newer)
+        }
         Line::Channel(channel) => {
             let stored = trees.channels.get(&channel.channel_id)?;
             let is_newer = stored

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::price::{NoCurrency, Rate};
 use crate::store::Record;
 
 /// A challenge that may still be paid.
@@ -24,11 +25,46 @@ pub struct ChallengeRecord {
     pub challenged_ms: u64,
     /// When the invoice expires, Unix milliseconds.
     pub expires_ms: u64,
+    /// Which of the route's grants it buys, where that is not the default one.
+    #[serde(default)]
+    pub grant: Option<String>,
+    /// The rate at which a price in a currency was asked in bitcoin.
+    #[serde(default)]
+    pub rate: Option<RateRecord>,
+}
+
+/// What a bitcoin cost when a challenge was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateRecord {
+    /// The currency's code.
+    pub currency: String,
+    /// Millionths of its unit for one bitcoin.
+    pub micros_per_btc: u64,
 }
 
 /// Challenges that were made one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChallengeBatch(pub Vec<ChallengeRecord>);
+
+impl From<Rate> for RateRecord {
+    fn from(rate: Rate) -> Self {
+        Self {
+            currency: rate.currency.to_string(),
+            micros_per_btc: rate.micros_per_btc,
+        }
+    }
+}
+
+impl TryFrom<RateRecord> for Rate {
+    type Error = NoCurrency;
+
+    fn try_from(record: RateRecord) -> Result<Self, NoCurrency> {
+        Ok(Self {
+            currency: record.currency.parse()?,
+            micros_per_btc: record.micros_per_btc,
+        })
+    }
+}
 
 /// A paid invoice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +96,12 @@ pub struct SaleRecord {
     /// again. It is not quite certain even there (the node repeats an event that it failed to note down), so surplus is
     /// shown and never added to the totals.
     pub run: u64,
+    /// Which of the route's grants was bought, where that is not the default one.
+    #[serde(default)]
+    pub grant: Option<String>,
+    /// The rate at which a price in a currency was asked in bitcoin.
+    #[serde(default)]
+    pub rate: Option<RateRecord>,
 }
 
 /// A token that was used.
@@ -83,6 +125,42 @@ pub struct TokenRecord {
     pub requests: u64,
     /// Until when it is good, Unix seconds, as its caveats said at first use.
     pub valid_until_secs: Option<u64>,
+    /// Response bytes served on it.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Metered time spent on it, in milliseconds.
+    #[serde(default)]
+    pub metered_ms: u64,
+}
+
+/// Tokens that open nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationRecord {
+    /// Which.
+    pub what: Revoked,
+    /// Since when, Unix milliseconds.
+    pub revoked_ms: u64,
+    /// Why, in the operator's words; may be empty.
+    pub reason: String,
+}
+
+/// Which tokens were revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Revoked {
+    /// One, with all its attenuated copies.
+    Token(#[serde(with = "hex_bytes")] [u8; 32]),
+    /// For this service, all that were minted up to the second of the revocation.
+    Service(String),
+}
+
+/// What a client without a token has had of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaRecord {
+    /// Requests served in the window.
+    pub requests: u64,
+    /// When the window ends, Unix milliseconds.
+    pub until_ms: u64,
 }
 
 /// A channel that was once ready: opening one costs money on chain, so a stranger cannot fill the books with them.
@@ -114,12 +192,18 @@ pub struct Totals {
 }
 
 impl Record for ChallengeBatch {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 }
 impl Record for SaleRecord {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 }
 impl Record for TokenRecord {
+    const VERSION: u8 = 2;
+}
+impl Record for RevocationRecord {
+    const VERSION: u8 = 1;
+}
+impl Record for QuotaRecord {
     const VERSION: u8 = 1;
 }
 impl Record for ChannelRecord {
@@ -138,6 +222,16 @@ impl TokenRecord {
     /// Where it is kept: under its payment first, so that a sale finds its token.
     pub fn key(payment_hash: &[u8; 32], token_id: &[u8; 32]) -> Vec<u8> {
         [payment_hash.as_slice(), token_id].concat()
+    }
+}
+
+impl RevocationRecord {
+    /// Where it is kept: one for each token, one for each service.
+    pub fn key(&self) -> Vec<u8> {
+        match &self.what {
+            Revoked::Token(token_id) => [&b"t"[..], token_id].concat(),
+            Revoked::Service(service) => [b"s", service.as_bytes()].concat(),
+        }
     }
 }
 

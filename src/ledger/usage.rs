@@ -1,13 +1,18 @@
-//! How often each token was used: atomics in memory, loaded at a token's first use, written behind.
+//! How much of each token was used: atomics in memory, loaded at a token's first use, written behind.
 //!
 //! A use is reserved before the resource is called and settled after; no request waits for the disk. A crash gives back to
 //! the customer what was reserved and what was settled in the last second; it never takes.
 
+mod reservation;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use reservation::{Left, Overrun, Reservation};
+
 use crate::l402::TokenId;
+use crate::l402::caveat::Allowance;
 
 use super::record::TokenRecord;
 
@@ -20,149 +25,161 @@ const ONE_SERVED: u64 = 1 << IN_FLIGHT_BITS;
 /// The part of the counter that holds the requests in flight.
 const IN_FLIGHT_MASK: u64 = ONE_SERVED - 1;
 
-/// Stands for a count of uses in the store where there is none.
-const NEVER: u64 = u64::MAX;
-
 /// Locks over the map; two cores rarely meet in one of sixteen.
 const SHARDS: usize = 16;
 
-/// One token's count.
+/// One token's counts.
 #[derive(Debug)]
 pub(super) struct Usage {
     /// Served requests in the upper 48 bits, requests in flight in the lower 16: one word, so that a reservation looks at
     /// both at once.
     counter: AtomicU64,
-    /// Whether the journal does not know yet.
-    is_dirty: AtomicBool,
-    /// When it was last used, Unix milliseconds.
-    last_used_ms: AtomicU64,
-    /// The served requests that the store knows of; [`NEVER`] if it does not know the token.
+    /// Response bytes served.
+    bytes: AtomicU64,
+    /// Metered time, in milliseconds.
+    metered_ms: AtomicU64,
+    /// Goes up with whatever changes the counts, behind them: whoever sees the change sees the counts.
+    changes: AtomicU64,
+    /// The change up to which the journal knows the counts.
+    journaled: AtomicU64,
+    /// The change up to which the store knows them.
     stored: AtomicU64,
     /// When it was told, Unix milliseconds.
     stored_ms: AtomicU64,
+    /// When it was last used, Unix milliseconds.
+    last_used_ms: AtomicU64,
     /// What does not change.
     token: TokenRecord,
 }
 
 impl Usage {
-    /// The count of a token, which the store knows already or not.
-    pub(super) fn new(token: TokenRecord, is_stored: bool) -> Self {
+    /// The counts of a token, as the store has them.
+    pub(super) fn new(token: TokenRecord) -> Self {
         Self {
-            stored: AtomicU64::new(if is_stored { token.requests } else { NEVER }),
-            stored_ms: AtomicU64::new(0),
             counter: AtomicU64::new(token.requests << IN_FLIGHT_BITS),
-            is_dirty: AtomicBool::new(false),
+            bytes: AtomicU64::new(token.bytes),
+            metered_ms: AtomicU64::new(token.metered_ms),
+            changes: AtomicU64::new(0),
+            journaled: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            stored_ms: AtomicU64::new(0),
             last_used_ms: AtomicU64::new(token.last_used_ms),
             token,
         }
     }
 
-    /// Reserves one request of at most `requests_max` in all; `false` if there is none left.
-    fn reserve(&self, requests_max: Option<u64>) -> bool {
-        let reserved = self
+    /// Reserves one request and says what is left after it; `None` if something is used up.
+    fn reserve(&self, allowance: &Allowance) -> Option<Left> {
+        let bytes = left(allowance.bytes_max, self.bytes.load(Ordering::Acquire))?;
+        let metered_secs = self.metered_ms.load(Ordering::Acquire) / 1_000;
+        let seconds = left(allowance.seconds_max, metered_secs)?;
+        let max = allowance.requests_max;
+        let before = self
             .counter
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |counter| {
-                let (served, in_flight) = (counter >> IN_FLIGHT_BITS, counter & IN_FLIGHT_MASK);
-                let is_left = requests_max.is_none_or(|max| served + in_flight < max);
+                let in_flight = counter & IN_FLIGHT_MASK;
+                let is_left = max.is_none_or(|max| begun(counter) < max);
                 (is_left && in_flight < IN_FLIGHT_MASK).then_some(counter + ONE_IN_FLIGHT)
-            });
-        reserved.is_ok()
+            })
+            .ok()?;
+        Some(Left {
+            requests: max.map(|max| max - begun(before) - 1),
+            bytes,
+            seconds,
+            expires_secs: allowance.valid_until_secs,
+        })
     }
 
     fn settle(&self, now_ms: u64) {
         self.counter
             .fetch_add(ONE_SERVED - ONE_IN_FLIGHT, Ordering::AcqRel);
         self.last_used_ms.fetch_max(now_ms, Ordering::Relaxed);
-        // Behind the counter: whoever sees the mark sees the count.
-        self.is_dirty.store(true, Ordering::Release);
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     fn give_back(&self) {
         self.counter.fetch_sub(ONE_IN_FLIGHT, Ordering::AcqRel);
     }
 
-    /// Requests served so far.
-    fn served(&self) -> u64 {
-        self.counter.load(Ordering::Acquire) >> IN_FLIGHT_BITS
+    /// Counts response bytes, at most up to `max`, and says how many.
+    fn add_bytes(&self, bytes: u64, max: Option<u64>) -> u64 {
+        let added = match max {
+            None => {
+                self.bytes.fetch_add(bytes, Ordering::AcqRel);
+                bytes
+            }
+            Some(max) => {
+                let add = |before: u64| bytes.min(max.saturating_sub(before));
+                let update = |before| Some(before + add(before));
+                let before = self
+                    .bytes
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
+                before.map_or(0, add)
+            }
+        };
+        self.changes.fetch_add(1, Ordering::Release);
+        added
+    }
+
+    /// Counts metered time and says how much there is now.
+    fn add_metered(&self, metered_ms: u64) -> u64 {
+        let before = self.metered_ms.fetch_add(metered_ms, Ordering::AcqRel);
+        self.changes.fetch_add(1, Ordering::Release);
+        before.saturating_add(metered_ms)
     }
 
     /// What journal and store should know, if they do not know it yet. Only the writer calls this.
     fn take_unwritten(&self, stored_before_ms: u64, now_ms: u64) -> Option<Unwritten> {
-        let is_for_journal = self.is_dirty.swap(false, Ordering::AcqRel);
-        let is_for_store = self.is_unstored()
-            && (self.stored.load(Ordering::Relaxed) == NEVER
-                || self.stored_ms.load(Ordering::Relaxed) <= stored_before_ms);
-        let token = TokenRecord {
-            requests: self.served(),
+        let changes = self.changes.load(Ordering::Acquire);
+        let is_for_journal = self.journaled.swap(changes, Ordering::Relaxed) != changes;
+        let is_for_store = self.stored.load(Ordering::Relaxed) != changes
+            && self.stored_ms.load(Ordering::Relaxed) <= stored_before_ms;
+        if is_for_store {
+            self.stored.store(changes, Ordering::Relaxed);
+            self.stored_ms.store(now_ms, Ordering::Relaxed);
+        }
+        let token = || TokenRecord {
+            requests: self.counter.load(Ordering::Acquire) >> IN_FLIGHT_BITS,
+            bytes: self.bytes.load(Ordering::Acquire),
+            metered_ms: self.metered_ms.load(Ordering::Acquire),
             last_used_ms: self.last_used_ms.load(Ordering::Relaxed),
             ..self.token.clone()
         };
-        if is_for_store {
-            self.stored.store(token.requests, Ordering::Relaxed);
-            self.stored_ms.store(now_ms, Ordering::Relaxed);
-        }
-        (is_for_journal || is_for_store).then_some(Unwritten {
-            token,
+        (is_for_journal || is_for_store).then(|| Unwritten {
+            token: token(),
             is_for_journal,
             is_for_store,
         })
     }
 
-    /// Whether the store knows of fewer uses than there were.
+    /// Whether the store knows of less use than there was.
     fn is_unstored(&self) -> bool {
-        let served = self.served();
-        served > 0 && served != self.stored.load(Ordering::Relaxed)
+        self.changes.load(Ordering::Acquire) != self.stored.load(Ordering::Relaxed)
+    }
+}
+
+/// Requests served or in flight.
+fn begun(counter: u64) -> u64 {
+    (counter >> IN_FLIGHT_BITS) + (counter & IN_FLIGHT_MASK)
+}
+
+/// What is left of a limit, if there is one; `None` if that is nothing.
+fn left(max: Option<u64>, used: u64) -> Option<Option<u64>> {
+    match max.map(|max| max.saturating_sub(used)) {
+        Some(0) => None,
+        left => Some(left),
     }
 }
 
 /// A count that has to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unwritten {
-    /// The token with its count.
+    /// The token with its counts.
     pub(super) token: TokenRecord,
     /// Whether the journal does not know it.
     pub(super) is_for_journal: bool,
     /// Whether it is time that the store knows it.
     pub(super) is_for_store: bool,
-}
-
-/// One request's use of a token, reserved. Dropped, it counts as served: a client that hangs up in the middle has had the
-/// resource. Only [`Reservation::give_back`] returns it.
-#[derive(Debug)]
-#[must_use = "a dropped reservation counts as served; call `give_back` if it was not"]
-pub struct Reservation {
-    /// The token's count; taken when the reservation is given back.
-    usage: Option<Arc<Usage>>,
-    /// Where the time comes from when it is settled.
-    clock: crate::clock::Clock,
-}
-
-impl Reservation {
-    pub(super) fn reserve(
-        usage: &Arc<Usage>,
-        requests_max: Option<u64>,
-        clock: &crate::clock::Clock,
-    ) -> Option<Self> {
-        usage.reserve(requests_max).then(|| Self {
-            usage: Some(Arc::clone(usage)),
-            clock: clock.clone(),
-        })
-    }
-
-    /// Returns the use to the holder: nothing was delivered, and it was not the holder's doing.
-    pub fn give_back(mut self) {
-        if let Some(usage) = self.usage.take() {
-            usage.give_back();
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if let Some(usage) = self.usage.take() {
-            usage.settle(self.clock.unix_ms());
-        }
-    }
 }
 
 /// The counts of the tokens in use.
@@ -233,86 +250,4 @@ impl Usages {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-
-    fn usage(requests: u64) -> Arc<Usage> {
-        let token = TokenRecord {
-            payment_hash: [1; 32],
-            token_id: [2; 32],
-            service: "chain".into(),
-            issued_ms: None,
-            first_used_ms: 0,
-            last_used_ms: 0,
-            requests,
-            valid_until_secs: None,
-        };
-        Arc::new(Usage::new(token, requests > 0))
-    }
-
-    #[test]
-    fn what_is_in_flight_counts_against_the_grant() {
-        let clock = Clock::fixed(0);
-        let usage = usage(3);
-        let first = Reservation::reserve(&usage, Some(5), &clock).unwrap();
-        let _second = Reservation::reserve(&usage, Some(5), &clock).unwrap();
-        assert!(Reservation::reserve(&usage, Some(5), &clock).is_none());
-        first.give_back();
-        assert!(Reservation::reserve(&usage, Some(5), &clock).is_some());
-    }
-
-    #[test]
-    fn a_dropped_reservation_is_served_and_a_returned_one_is_not() {
-        let clock = Clock::fixed(7);
-        let usage = usage(0);
-        drop(Reservation::reserve(&usage, None, &clock));
-        Reservation::reserve(&usage, None, &clock)
-            .unwrap()
-            .give_back();
-        let first = usage.take_unwritten(0, 7_000).unwrap();
-        assert_eq!((first.token.requests, first.token.last_used_ms), (1, 7_000));
-        assert!(first.is_for_journal && first.is_for_store);
-        assert_eq!(usage.take_unwritten(0, 7_000), None);
-    }
-
-    #[test]
-    fn the_journal_is_told_every_time_and_the_store_now_and_then() {
-        let clock = Clock::fixed(7);
-        let usage = usage(5);
-        let told = |stored_before_ms, now_ms| {
-            let unwritten = usage.take_unwritten(stored_before_ms, now_ms);
-            unwritten.map(|it| (it.token.requests, it.is_for_journal, it.is_for_store))
-        };
-        assert_eq!(told(0, 1_000), None);
-        drop(Reservation::reserve(&usage, None, &clock));
-        assert_eq!(told(0, 2_000), Some((6, true, true)));
-        drop(Reservation::reserve(&usage, None, &clock));
-        assert_eq!(told(1_000, 3_000), Some((7, true, false)));
-        assert_eq!(told(1_000, 4_000), None);
-        assert!(usage.is_unstored());
-        assert_eq!(told(2_000, 5_000), Some((7, false, true)));
-        assert_eq!(told(u64::MAX, 6_000), None);
-    }
-
-    #[test]
-    fn fifty_at_once_on_ten_get_ten() {
-        let clock = Clock::fixed(0);
-        let usage = usage(0);
-        let got: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..50)
-                .map(|_| {
-                    scope.spawn(|| {
-                        usize::from(Reservation::reserve(&usage, Some(10), &clock).is_some())
-                    })
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .sum()
-        });
-        assert_eq!(got, 10);
-        assert_eq!(usage.served(), 10);
-    }
-}
+mod tests;

@@ -111,6 +111,16 @@ impl<R: Record> Tree<R> {
         Ok(())
     }
 
+    /// Removes these keys; not yet flushed.
+    pub fn remove_all(&self, keys: &[Vec<u8>]) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for key in keys {
+            batch.remove(key.as_slice());
+        }
+        self.tree.apply_batch(batch)?;
+        Ok(())
+    }
+
     /// Removes every key below this one; not yet flushed.
     pub fn remove_below(&self, key: &[u8]) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();

@@ -136,6 +136,6 @@ fn root_keys() -> RootKeys {
 fn identifier(payment_hash: [u8; 32]) -> Identifier {
     Identifier {
         payment_hash,
-        token_id: TokenId::new(0, [4; 32]),
+        token_id: TokenId::new(0, 0, [4; 32]),
     }
 }

@@ -8,7 +8,7 @@ use tollhouse::clock::Clock;
 use tollhouse::l402::caveat::Allowance;
 use tollhouse::l402::{Identifier, TokenId, Verified};
 use tollhouse::ledger::record::{SaleRecord, Totals};
-use tollhouse::ledger::{Challenge, Ledger, LedgerError, Payment};
+use tollhouse::ledger::{Challenge, Ledger, LedgerError, Overrun, Payment};
 use tollhouse::store::StoreError;
 
 use crate::support::{DEADLINE, NOW_SECS, ledger_in};
@@ -119,6 +119,8 @@ pub(crate) fn challenge(number: u8, clock: &Clock) -> Challenge {
         price_msat: PRICE_MSAT,
         challenged_ms: clock.unix_ms(),
         expires_ms: clock.unix_ms() + 600_000,
+        grant: None,
+        rate: None,
     }
 }
 
@@ -138,7 +140,11 @@ pub(crate) fn token(number: u8, requests_max: Option<u64>) -> Verified {
 
 /// Uses a token once; whether it still could be.
 pub(crate) async fn use_once(ledger: &Ledger, token: &Verified) -> bool {
-    ledger.reserve(token, "chain").await.unwrap().is_some()
+    ledger
+        .reserve(token, "chain", Overrun::Serve)
+        .await
+        .unwrap()
+        .is_some()
 }
 
 /// How often a token can still be used: uses it up.

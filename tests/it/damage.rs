@@ -238,7 +238,10 @@ async fn damage_that_a_request_meets_ends_the_program_and_is_gone_after_the_next
     spoil(&damaged, "tokens", &[7; 64]);
     let ledger = damaged.open();
     assert!(
-        ledger.reserve(&stranger, "chain").await.is_err(),
+        ledger
+            .reserve(&stranger, "chain", tollhouse::ledger::Overrun::Serve)
+            .await
+            .is_err(),
         "no use without a count"
     );
     assert!(ledger.write_behind().is_err());

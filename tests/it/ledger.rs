@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollhouse::ledger::Settlement;
+use tollhouse::ledger::{Overrun, Settlement};
 
 use crate::books::{
     Books, PRICE_MSAT, account, challenge, find_sale, payment, token, totals, use_once, uses_left,
@@ -216,7 +216,10 @@ async fn a_kill_gives_back_what_was_used_since_the_last_write_and_takes_nothing(
     ledger.write_behind().unwrap();
     assert!(use_once(&ledger, &token(1, Some(5))).await);
     // Reserved and not yet delivered: it was not had.
-    let in_flight = ledger.reserve(&token(1, Some(5)), "chain").await.unwrap();
+    let in_flight = ledger
+        .reserve(&token(1, Some(5)), "chain", Overrun::Serve)
+        .await
+        .unwrap();
     let killed = books.copy();
     drop(in_flight);
     let reopened = killed.open();

@@ -34,7 +34,7 @@ const ADDED: &[(&str, &str)] = &[
     ("counted_ip=192.0.2.1", "narrowed"),
     ("counted_price_msat=9999", "narrowed"),
     ("counted_requests=+1", "not understood"),
-    ("counted_bytes=1", "not understood"),
+    ("counted_bytes=x", "not understood"),
     ("counted_requests=0", "used up"),
     ("counted_valid_until=1800000000", "time is over"),
 ];

@@ -233,6 +233,7 @@ pub(crate) fn ledger_in(folder: &Path) -> ledger::Config {
     ledger::Config {
         folder: folder.join("ledger"),
         challenges_max: 1_000,
+        quotas_max: 1_000,
     }
 }
 
@@ -300,7 +301,7 @@ impl Sold {
         let [preimage, token_id] = random;
         let identifier = Identifier {
             payment_hash: Sha256::digest(preimage).into(),
-            token_id: TokenId::new(keys.epoch(), token_id),
+            token_id: TokenId::new(keys.epoch(), 0, token_id),
         };
         Self {
             macaroon: tollhouse::l402::macaroon::mint(keys, &identifier, caveats).unwrap(),

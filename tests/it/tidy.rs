@@ -25,6 +25,7 @@ const RANKS: &[(&str, u8)] = &[
     ("amount", 0),
     ("causes", 0),
     ("clock", 0),
+    ("pace", 0),
     ("secret_file", 0),
 ];
 

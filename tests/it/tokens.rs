@@ -56,7 +56,7 @@ fn identifier() -> impl Strategy<Value = Identifier> {
     let halves = (any::<[u8; 32]>(), any::<[u8; 32]>());
     halves.prop_map(|(payment_hash, random)| Identifier {
         payment_hash,
-        token_id: TokenId::new(0, random),
+        token_id: TokenId::new(0, 0, random),
     })
 }
 

@@ -1,0 +1,159 @@
+//! One request's use of a token: reserved before it is served, metered while it is, settled behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::l402::caveat::Allowance;
+
+use super::Usage;
+
+/// What an answer may take that has begun within the grant and runs beyond it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overrun {
+    /// Whatever it needs: the token is used up behind it.
+    #[default]
+    Serve,
+    /// Nothing: the answer is cut off, with its connection.
+    Cut,
+}
+
+/// What is left of a grant; `None` where it has no such limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Requests, this one and those in flight taken off.
+    pub requests: Option<u64>,
+    /// Response bytes, before this answer.
+    pub bytes: Option<u64>,
+    /// Metered seconds, before this answer.
+    pub seconds: Option<u64>,
+    /// Until when it is good, Unix seconds.
+    pub expires_secs: Option<u64>,
+}
+
+/// One request's use of a token, reserved. Dropped, it counts as served: a client that hangs up in the middle has had the
+/// resource. Only [`Reservation::give_back`] returns it.
+#[derive(Debug)]
+#[must_use = "a dropped reservation counts as served; call `give_back` if it was not"]
+pub struct Reservation {
+    /// The token's counts; taken when the reservation is given back.
+    usage: Option<Arc<Usage>>,
+    /// Where the time comes from when it is settled.
+    clock: Clock,
+    /// What the token allows in all.
+    allowance: Allowance,
+    /// What happens beyond it.
+    overrun: Overrun,
+    /// What was left when it was reserved.
+    left: Left,
+    /// Up to when the time that passes is counted; `None` when somebody else meters it.
+    metered_to: Option<Instant>,
+}
+
+impl Reservation {
+    pub(in crate::ledger) fn reserve(
+        usage: &Arc<Usage>,
+        allowance: &Allowance,
+        overrun: Overrun,
+        clock: &Clock,
+    ) -> Option<Self> {
+        let left = usage.reserve(allowance)?;
+        Some(Self {
+            usage: Some(Arc::clone(usage)),
+            clock: clock.clone(),
+            allowance: *allowance,
+            overrun,
+            left,
+            metered_to: Some(Instant::now()),
+        })
+    }
+
+    /// What was left when it was reserved.
+    pub fn left(&self) -> Left {
+        self.left
+    }
+
+    /// The service that the token opened first.
+    pub fn service(&self) -> Option<&str> {
+        Some(&self.usage.as_ref()?.token.service)
+    }
+
+    /// The token's id.
+    pub fn token_id(&self) -> Option<[u8; 32]> {
+        Some(self.usage.as_ref()?.token.token_id)
+    }
+
+    /// Counts response bytes and says how many of them may go out.
+    pub fn deliver(&self, bytes: u64) -> u64 {
+        let max = match self.overrun {
+            Overrun::Serve => None,
+            Overrun::Cut => self.allowance.bytes_max,
+        };
+        let usage = self.usage.as_ref();
+        usage.map_or(0, |usage| usage.add_bytes(bytes, max))
+    }
+
+    /// Whether passing time has to be counted while the answer runs, because the token has a limit of it.
+    pub fn is_timed(&self) -> bool {
+        self.allowance.seconds_max.is_some() && self.metered_to.is_some()
+    }
+
+    /// Counts the time since it was last counted. `false` if the answer has to be cut off.
+    pub fn pass_time(&mut self) -> bool {
+        self.pass_time_to(Instant::now())
+    }
+
+    pub(super) fn pass_time_to(&mut self, now: Instant) -> bool {
+        let (Some(usage), Some(metered_to)) = (&self.usage, &mut self.metered_to) else {
+            return true;
+        };
+        let metered_ms = whole_ms(now.saturating_duration_since(*metered_to));
+        // What is below a millisecond is counted the next time.
+        *metered_to += Duration::from_millis(metered_ms);
+        let total_ms = if metered_ms == 0 {
+            0
+        } else {
+            usage.add_metered(metered_ms)
+        };
+        let is_over = self
+            .allowance
+            .seconds_max
+            .is_some_and(|max| total_ms / 1_000 >= max);
+        !(is_over && self.overrun == Overrun::Cut)
+    }
+
+    /// The time is metered by whoever does the work: what passes here does not count from now on.
+    pub fn metered_elsewhere(&mut self) {
+        self.metered_to = None;
+    }
+
+    /// Counts time that was metered by whoever did the work.
+    pub fn report(&mut self, worked: Duration) {
+        self.metered_to = None;
+        if let Some(usage) = &self.usage {
+            usage.add_metered(whole_ms(worked));
+        }
+    }
+
+    /// Returns the use to the holder: nothing was delivered, and it was not the holder's doing.
+    pub fn give_back(mut self) {
+        if let Some(usage) = self.usage.take() {
+            usage.give_back();
+        }
+    }
+}
+
+fn whole_ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.pass_time();
+        if let Some(usage) = self.usage.take() {
+            usage.settle(self.clock.unix_ms());
+        }
+    }
+}

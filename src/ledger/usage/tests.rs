@@ -1,0 +1,175 @@
+//! Unit tests of the counts.
+
+use super::*;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+
+fn usage(requests: u64) -> Arc<Usage> {
+    let token = TokenRecord {
+        payment_hash: [1; 32],
+        token_id: [2; 32],
+        service: "chain".into(),
+        issued_ms: None,
+        first_used_ms: 0,
+        last_used_ms: 0,
+        requests,
+        valid_until_secs: None,
+        bytes: 0,
+        metered_ms: 0,
+    };
+    Arc::new(Usage::new(token))
+}
+
+fn requests(max: u64) -> Allowance {
+    Allowance {
+        requests_max: Some(max),
+        ..Allowance::default()
+    }
+}
+
+fn reserve(usage: &Arc<Usage>, allowance: &Allowance, clock: &Clock) -> Option<Reservation> {
+    Reservation::reserve(usage, allowance, Overrun::Serve, clock)
+}
+
+#[test]
+fn what_is_in_flight_counts_against_the_grant() {
+    let clock = Clock::fixed(0);
+    let usage = usage(3);
+    let first = reserve(&usage, &requests(5), &clock).unwrap();
+    let _second = reserve(&usage, &requests(5), &clock).unwrap();
+    assert!(reserve(&usage, &requests(5), &clock).is_none());
+    first.give_back();
+    assert!(reserve(&usage, &requests(5), &clock).is_some());
+}
+
+#[test]
+fn a_dropped_reservation_is_served_and_a_returned_one_is_not() {
+    let clock = Clock::fixed(7);
+    let usage = usage(0);
+    drop(reserve(&usage, &Allowance::default(), &clock));
+    reserve(&usage, &Allowance::default(), &clock)
+        .unwrap()
+        .give_back();
+    let first = usage.take_unwritten(0, 7_000).unwrap();
+    assert_eq!((first.token.requests, first.token.last_used_ms), (1, 7_000));
+    assert!(first.is_for_journal && first.is_for_store);
+    assert_eq!(usage.take_unwritten(0, 7_000), None);
+}
+
+#[test]
+fn the_journal_is_told_every_time_and_the_store_now_and_then() {
+    let clock = Clock::fixed(7);
+    let usage = usage(5);
+    let told = |stored_before_ms, now_ms| {
+        let unwritten = usage.take_unwritten(stored_before_ms, now_ms);
+        unwritten.map(|it| (it.token.requests, it.is_for_journal, it.is_for_store))
+    };
+    assert_eq!(told(0, 1_000), None);
+    drop(reserve(&usage, &Allowance::default(), &clock));
+    assert_eq!(told(0, 2_000), Some((6, true, true)));
+    drop(reserve(&usage, &Allowance::default(), &clock));
+    assert_eq!(told(1_000, 3_000), Some((7, true, false)));
+    assert_eq!(told(1_000, 4_000), None);
+    assert!(usage.is_unstored());
+    assert_eq!(told(2_000, 5_000), Some((7, false, true)));
+    assert_eq!(told(u64::MAX, 6_000), None);
+}
+
+#[test]
+fn fifty_at_once_on_ten_get_ten() {
+    let clock = Clock::fixed(0);
+    let usage = usage(0);
+    let got: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..50)
+            .map(|_| scope.spawn(|| usize::from(reserve(&usage, &requests(10), &clock).is_some())))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
+    });
+    assert_eq!(got, 10);
+    assert_eq!(
+        (usage.counter.load(Ordering::Acquire) >> IN_FLIGHT_BITS),
+        10
+    );
+}
+
+#[test]
+fn bytes_and_seconds_are_limits_like_requests() {
+    let clock = Clock::fixed(0);
+    let usage = usage(0);
+    let allowance = Allowance {
+        bytes_max: Some(10),
+        seconds_max: Some(2),
+        ..Allowance::default()
+    };
+    let mut first = reserve(&usage, &allowance, &clock).unwrap();
+    assert_eq!(
+        (first.left().bytes, first.left().seconds),
+        (Some(10), Some(2))
+    );
+    assert_eq!(first.deliver(9), 9);
+    let second = reserve(&usage, &allowance, &clock).unwrap();
+    assert_eq!(second.left().bytes, Some(1));
+    first.report(Duration::from_millis(1_500));
+    assert_eq!(second.deliver(9), 9, "what has begun is served");
+    assert!(reserve(&usage, &allowance, &clock).is_none());
+    let seconds = Allowance {
+        bytes_max: None,
+        ..allowance
+    };
+    let mut third = reserve(&usage, &seconds, &clock).unwrap();
+    assert_eq!(third.left().seconds, Some(1));
+    third.report(Duration::from_millis(500));
+    assert!(reserve(&usage, &seconds, &clock).is_none());
+    drop((first, second, third));
+    let written = usage.take_unwritten(0, 1).unwrap().token;
+    assert_eq!((written.requests, written.bytes), (3, 18));
+    assert!((2_000..2_500).contains(&written.metered_ms), "{written:?}");
+}
+
+#[test]
+fn where_it_is_cut_no_byte_goes_beyond_the_grant_however_many_at_once() {
+    let clock = Clock::fixed(0);
+    let usage = usage(0);
+    let allowance = Allowance {
+        bytes_max: Some(1_000),
+        ..Allowance::default()
+    };
+    let reserve = || Reservation::reserve(&usage, &allowance, Overrun::Cut, &clock).unwrap();
+    let reservations: Vec<_> = (0..8).map(|_| reserve()).collect();
+    let delivered: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = reservations
+            .iter()
+            .map(|reservation| scope.spawn(|| (0..50).map(|_| reservation.deliver(7)).sum::<u64>()))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
+    });
+    assert_eq!(delivered, 1_000);
+}
+
+#[test]
+fn time_is_counted_while_it_passes_and_cut_where_the_route_says() {
+    let clock = Clock::fixed(0);
+    let usage = usage(0);
+    let allowance = Allowance {
+        seconds_max: Some(3),
+        ..Allowance::default()
+    };
+    let begin = Instant::now();
+    let mut running = Reservation::reserve(&usage, &allowance, Overrun::Cut, &clock).unwrap();
+    assert!(running.is_timed());
+    assert!(running.pass_time_to(begin + Duration::from_millis(2_900)));
+    let metered_ms = usage.take_unwritten(0, 1).unwrap().token.metered_ms;
+    assert!((2_800..=2_900).contains(&metered_ms), "{metered_ms}");
+    assert!(!running.pass_time_to(begin + Duration::from_millis(3_200)));
+    running.give_back();
+    assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, &clock).is_none());
+}
