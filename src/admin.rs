@@ -104,7 +104,9 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
                 .iter()
                 .filter(|route| match &route.access {
                     Access::Free => false,
-                    Access::Paid(offer) => !inbound.takes(offer.price),
+                    Access::Paid(offer) => offer
+                        .dearest()
+                        .is_some_and(|dearest| !inbound.takes(dearest)),
                 })
                 .map(|route| route.name.to_string())
                 .collect();

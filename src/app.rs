@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use crate::admin::{self, Admin, AdminToken};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gate::Gate;
+use crate::gate::{Gate, Limiter};
 use crate::http::{self, Limits, Public, Server, Stop};
 use crate::invoice::Minter;
 use crate::l402::RootKeys;
@@ -127,6 +127,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
         root_keys,
         minter,
         Arc::clone(&ledger),
+        Limiter::new(config.limits, clock.clone()),
         clock.clone(),
     ));
 

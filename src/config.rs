@@ -1,6 +1,9 @@
 //! Settings: built-in defaults, then the file, then the environment; read strictly, and turned into each room's own
 //! `Config`. Nobody below this room sees a settings file or an environment variable.
 
+mod classes;
+mod node;
+mod offers;
 mod raw;
 mod routes;
 mod span;
@@ -13,16 +16,16 @@ use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use bitcoin::Network;
 use config::{Environment, File, FileFormat};
 use serde::Deserialize as _;
 
+use crate::node::Config as NodeConfig;
+use crate::pace::Pace;
 use crate::route::RouteTable;
-use crate::{http, ledger, node, resource};
+use crate::{gate, http, ledger, resource};
 
-use raw::Raw;
+use raw::{Raw, RawPace};
 use strict::Strict;
-use web_address::is_web_address;
 
 /// The defaults, as their readers see them.
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -32,12 +35,6 @@ const BUILT_IN: &str = "the built-in defaults";
 
 /// What settings in the environment begin with.
 const PREFIX: &str = "TOLLHOUSE";
-
-/// ldk-node's own minimum between two looks at the chain.
-const SYNC_INTERVAL_MIN: Duration = Duration::from_secs(10);
-
-/// The longest alias in gossip (BOLT 7).
-const ALIAS_BYTES_MAX: usize = 32;
 
 /// One thing that is wrong with the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,13 +100,15 @@ pub struct Config {
     /// What is forwarded.
     pub resource: resource::Config,
     /// The node.
-    pub node: node::Config,
+    pub node: NodeConfig,
     /// How long an invoice can be paid.
     pub invoice_expiry: Duration,
     /// The ledger.
     pub ledger: ledger::Config,
     /// The log.
     pub log: LogConfig,
+    /// How often clients may ask.
+    pub limits: gate::Limits,
     /// What is sold.
     pub routes: RouteTable,
 }
@@ -318,6 +317,10 @@ impl Meaning<'_> {
             quotas_max: self.at_least_one("ledger.quotas_max", raw.ledger.quotas_max),
         };
         let log = self.log(raw);
+        let limits = gate::Limits {
+            challenges: self.pace("limits.challenges", raw.limits.challenges.as_ref()),
+            tokens: self.pace("limits.tokens", raw.limits.tokens.as_ref()),
+        };
         let routes = self.routes(&raw.route, &data_dir);
         if !self.complaints.is_empty() {
             return Err(Complaints(self.complaints));
@@ -331,60 +334,9 @@ impl Meaning<'_> {
             invoice_expiry,
             ledger,
             log,
+            limits,
             routes,
         })
-    }
-
-    fn node(&mut self, raw: &Raw, data_dir: &Path) -> node::Config {
-        let network = match raw.node.network.as_str() {
-            "bitcoin" => Network::Bitcoin,
-            "testnet" => Network::Testnet,
-            "signet" => Network::Signet,
-            "regtest" => Network::Regtest,
-            other => {
-                self.complain(
-                    "node.network",
-                    format!(
-                        "`{other}` is no network; there are bitcoin, testnet, signet and regtest"
-                    ),
-                );
-                Network::Regtest
-            }
-        };
-        if raw.node.alias.len() > ALIAS_BYTES_MAX {
-            self.complain("node.alias", "an alias has at most 32 bytes");
-        }
-        let esplora = raw.node.chain.esplora.trim_end_matches('/').to_owned();
-        if esplora.is_empty() {
-            self.complain(
-                "node.chain.esplora",
-                "give the base URL of an Esplora API, as in \"https://example.com/api\"",
-            );
-        } else if !is_web_address(&esplora) {
-            self.complain(
-                "node.chain.esplora",
-                format!("`{esplora}` is no http or https URL"),
-            );
-        }
-        let sync_interval = self.span("node.chain.sync_interval", &raw.node.chain.sync_interval);
-        if sync_interval < SYNC_INTERVAL_MIN {
-            self.complain("node.chain.sync_interval", "at least 10s");
-        }
-        node::Config {
-            network,
-            folder: data_dir.join("node"),
-            alias: raw.node.alias.clone(),
-            listen: raw
-                .node
-                .listen
-                .iter()
-                .map(|address| self.address("node.listen", address))
-                .collect(),
-            chain: node::ChainConfig {
-                esplora,
-                sync_interval,
-            },
-        }
     }
 
     fn log(&mut self, raw: &Raw) -> LogConfig {
@@ -448,6 +400,20 @@ impl Meaning<'_> {
             self.complain(key, "the operator's listener speaks no TLS, so it stays on loopback: write 127.0.0.1 or [::1]");
         }
         address
+    }
+
+    fn pace(&mut self, key: &str, raw: Option<&RawPace>) -> Option<Pace> {
+        let raw = raw?;
+        if raw.requests == 0 {
+            self.complain(
+                &format!("{key}.requests"),
+                "at least 1; leave the key out for no limit",
+            );
+        }
+        Some(Pace {
+            requests: raw.requests,
+            per: self.span(&format!("{key}.per"), &raw.per),
+        })
     }
 
     fn at_least_one(&mut self, key: &str, number: u32) -> usize {

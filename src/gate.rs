@@ -2,6 +2,7 @@
 //! that makes a [`Permit`].
 
 mod issue;
+mod limit;
 mod permit;
 
 use std::net::IpAddr;
@@ -9,16 +10,25 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
-pub use issue::{Challenge, Denial};
+pub use issue::{Challenge, Choice, Denial};
+pub use limit::{Limiter, Limits};
 pub use permit::{Permit, Reason};
 
+use crate::amount::Msat;
 use crate::clock::Clock;
 use crate::invoice::Minter;
 use crate::l402::caveat::Subject;
 use crate::l402::credential::{Presented, presented};
 use crate::l402::{Credential, Refusal, RootKeys, verify};
-use crate::ledger::{Ledger, LedgerError, Overrun};
-use crate::route::{Access, Offer, RequestPath, Route};
+use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
+use crate::pace::Room;
+use crate::route::{Access, Class, Offer, Plan, RequestPath, Route, Selected};
+
+/// The header in which a client names what it wants to buy, where a route sells several things.
+pub const ACCEPT_GRANT: &str = "accept-grant";
+
+/// The query parameter that does the same.
+pub const GRANT_PARAMETER: &str = "l402-grant";
 
 /// What the gate decides with.
 #[derive(Debug)]
@@ -29,6 +39,8 @@ pub struct Gate {
     minter: Minter,
     /// Counts the uses, remembers the challenges.
     ledger: Arc<Ledger>,
+    /// How often clients may ask.
+    limiter: Limiter,
     /// Where the time comes from.
     clock: Clock,
 }
@@ -40,6 +52,8 @@ pub struct Asked<'a> {
     pub method: &'a Method,
     /// The normalised path.
     pub path: &'a RequestPath,
+    /// The query, without its question mark.
+    pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a HeaderMap,
     /// Where it comes from.
@@ -58,6 +72,9 @@ pub enum Why {
     /// The credential was read and does not hold.
     #[error("the credential is refused: {0}")]
     Refused(#[from] Refusal),
+    /// The operator has revoked it.
+    #[error("the credential is revoked")]
+    Revoked,
     /// Everything it bought has been served.
     #[error("the credential is used up")]
     UsedUp,
@@ -71,6 +88,8 @@ pub enum Decision<'a> {
     Permit(Permit),
     /// It wants to be paid for.
     Unpaid(Unpaid<'a>),
+    /// Neither.
+    Denied(Denial),
 }
 
 /// A request that wants to be paid for: take it to [`Gate::challenge`].
@@ -79,19 +98,43 @@ pub enum Decision<'a> {
 pub struct Unpaid<'a> {
     /// What is sold.
     offer: &'a Offer,
+    /// What of it the client wants.
+    plan: &'a Plan,
+    /// What the request costs.
+    class: Class,
     /// The route's name.
     route: &'a Arc<str>,
+    /// Who asks.
+    client: IpAddr,
     /// Why what was presented, if anything, did not do.
     why: Why,
 }
 
+/// What came of one credential.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, on the way of every paid request"
+)]
+enum Admission {
+    Admitted(Permit),
+    Not(Why),
+    TooFast(Room),
+}
+
 impl Gate {
     /// A gate with these keys, in front of this ledger.
-    pub fn new(keys: RootKeys, minter: Minter, ledger: Arc<Ledger>, clock: Clock) -> Self {
+    pub fn new(
+        keys: RootKeys,
+        minter: Minter,
+        ledger: Arc<Ledger>,
+        limiter: Limiter,
+        clock: Clock,
+    ) -> Self {
         Self {
             keys,
             minter,
             ledger,
+            limiter,
             clock,
         }
     }
@@ -104,7 +147,16 @@ impl Gate {
     ) -> Result<Decision<'a>, LedgerError> {
         let offer = match &route.access {
             Access::Free => return Ok(Decision::Permit(Permit::free())),
-            Access::Paid(offer) => offer,
+            Access::Paid(offer) => &**offer,
+        };
+        let selected = Selected {
+            method: asked.method,
+            query: asked.query,
+            headers: asked.headers,
+        };
+        let class = match offer.pricing.class(&selected) {
+            Ok(class) => class,
+            Err(unclassed) => return Ok(Decision::Denied(Denial::Unclassed(unclassed))),
         };
         let mut why = Why::NotPaid;
         match presented(asked.headers) {
@@ -112,31 +164,67 @@ impl Gate {
             Presented::Unreadable => why = Why::Unreadable,
             Presented::Credentials(credentials) => {
                 for credential in &credentials {
-                    match self.admit(offer, asked, credential).await? {
-                        Ok(permit) => return Ok(Decision::Permit(permit)),
-                        Err(refused) => why = refused,
+                    match self.admit(offer, class, asked, credential).await? {
+                        Admission::Admitted(permit) => return Ok(Decision::Permit(permit)),
+                        Admission::Not(refused) => why = refused,
+                        Admission::TooFast(room) => {
+                            return Ok(Decision::Denied(Denial::TooMany(room)));
+                        }
                     }
                 }
             }
         }
+        if let Some(permit) = self.unpaid_permit(route, offer, asked) {
+            return Ok(Decision::Permit(permit));
+        }
+        let plan = match wanted(offer, asked) {
+            Ok(plan) => plan,
+            Err(denial) => return Ok(Decision::Denied(denial)),
+        };
         Ok(Decision::Unpaid(Unpaid {
             offer,
+            plan,
+            class,
             route: &route.name,
+            client: asked.client,
             why,
         }))
+    }
+
+    /// What lets a request through that nobody has paid for.
+    fn unpaid_permit(&self, route: &Route, offer: &Offer, asked: &Asked<'_>) -> Option<Permit> {
+        if offer.is_dry_run {
+            tracing::info!(
+                route.name = &*route.name,
+                "Dry run: {} {} would have been asked to pay",
+                asked.method,
+                asked.path.as_str()
+            );
+            return Some(Permit::dry_run());
+        }
+        let free = offer.free.map(|free| Free {
+            requests: free.requests,
+            per: free.per,
+        });
+        let used = self
+            .ledger
+            .reserve_free(&offer.service, asked.client, free?)?;
+        Some(Permit::quota(used))
     }
 
     /// Verifies one credential and reserves its use.
     async fn admit(
         &self,
         offer: &Offer,
+        class: Class,
         asked: &Asked<'_>,
         credential: &Credential,
-    ) -> Result<Result<Permit, Why>, LedgerError> {
+    ) -> Result<Admission, LedgerError> {
         let subject = Subject {
             service: &offer.service,
-            tier: issue::TIER,
-            price_msat: offer.price.msat(),
+            tier: class.tier,
+            // Of a price that is not known in bitcoin, a holder's own limit does not hold.
+            price_msat: class.price.fixed().map_or(u64::MAX, Msat::msat),
             path: asked.path.as_str(),
             method: asked.method.as_str(),
             client: Some(asked.client),
@@ -144,12 +232,48 @@ impl Gate {
         };
         let verified = match verify(&self.keys, credential, &subject) {
             Ok(verified) => verified,
-            Err(refusal) => return Ok(Err(refusal.into())),
+            Err(refusal) => return Ok(Admission::Not(refusal.into())),
         };
-        let reservation = self
+        let token_id = verified.identifier.token_id;
+        if self.ledger.is_revoked(&token_id, &offer.service) {
+            return Ok(Admission::Not(Why::Revoked));
+        }
+        let overrun = if offer.cuts_overrun {
+            Overrun::Cut
+        } else {
+            Overrun::Serve
+        };
+        let pace = self.limiter.of_tokens();
+        let reserved = self
             .ledger
-            .reserve(&verified, &offer.service, Overrun::Serve)
+            .reserve(&verified, &offer.service, overrun, pace)
             .await?;
-        Ok(reservation.map(Permit::paid).ok_or(Why::UsedUp))
+        Ok(match reserved {
+            Ok(reservation) => {
+                Admission::Admitted(Permit::paid(reservation, offer.metered_by.as_ref()))
+            }
+            Err(Unreserved::UsedUp) => Admission::Not(Why::UsedUp),
+            Err(Unreserved::TooFast(room)) => Admission::TooFast(room),
+        })
     }
+}
+
+/// What a client wants to buy, where there is a choice.
+fn wanted<'a>(offer: &'a Offer, asked: &Asked<'_>) -> Result<&'a Plan, Denial> {
+    if !offer.has_choice() {
+        return Ok(offer.default_plan());
+    }
+    let of_header = asked.headers.get(ACCEPT_GRANT);
+    let of_header = of_header.map(|name| name.to_str().unwrap_or_default().trim());
+    let of_query = asked.query.and_then(|query| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find_map(|(key, value)| (key == GRANT_PARAMETER).then_some(value))
+    });
+    let Some(name) = of_header.or(of_query) else {
+        return Ok(offer.default_plan());
+    };
+    offer.plan(name).ok_or_else(|| {
+        let names: Vec<_> = offer.plans.iter().map(|plan| &*plan.name).collect();
+        Denial::UnknownGrant(names.join(", "))
+    })
 }

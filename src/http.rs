@@ -12,12 +12,12 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use http_body_util::BodyExt as _;
 
 pub use server::{Limits, Server, Stop};
 
-use crate::gate::{Asked, Decision, Gate};
+use crate::gate::{Asked, Decision, GRANT_PARAMETER, Gate};
 use crate::resource::{Downstream, Resources};
 use crate::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
 
@@ -105,11 +105,14 @@ impl Public {
         let asked = Asked {
             method: request.method(),
             path,
+            query: request.uri().query(),
             headers: request.headers(),
             client,
         };
         let unpaid = match self.gate.decide(route, &asked).await {
             Ok(Decision::Permit(permit)) => {
+                let left = permit.left();
+                let request = without_choice(route, request);
                 let request =
                     request.map(|body| crate::resource::Body::new(body.map_err(Into::into)));
                 let served = self
@@ -117,11 +120,15 @@ impl Public {
                     .serve(permit, route, path, Downstream { client }, request)
                     .await;
                 return match served {
-                    Ok(response) => response.map(axum::body::Body::new),
+                    Ok(mut response) => {
+                        answer::tell_left(response.headers_mut(), &left);
+                        response.map(axum::body::Body::new)
+                    }
                     Err(failure) => answer::failure(&failure, &route.name),
                 };
             }
             Ok(Decision::Unpaid(unpaid)) => unpaid,
+            Ok(Decision::Denied(denial)) => return answer::denial(&denial),
             Err(fault) => return answer::fault(&fault),
         };
         // What cannot be delivered is not sold.
@@ -133,9 +140,38 @@ impl Public {
         }
         match self.gate.challenge(&unpaid) {
             Ok(challenge) => answer::challenge(&challenge),
-            Err(denial) => answer::denial(denial),
+            Err(denial) => answer::denial(&denial),
         }
     }
+}
+
+/// The request without what it said to the gate: which of several grants it wants to buy.
+fn without_choice(route: &Route, mut request: Request) -> Request {
+    let Access::Paid(offer) = &route.access else {
+        return request;
+    };
+    let Some(query) = request.uri().query().filter(|_| offer.has_choice()) else {
+        return request;
+    };
+    let is_choice = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        name == GRANT_PARAMETER
+    };
+    if query.split('&').any(|pair| is_choice(&pair)) {
+        let rest: Vec<_> = query.split('&').filter(|pair| !is_choice(pair)).collect();
+        let path = request.uri().path();
+        let path_and_query = if rest.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{path}?{}", rest.join("&"))
+        };
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = path_and_query.parse().ok();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
 }
 
 /// Files take GET and HEAD only; what an upstream takes it knows itself.

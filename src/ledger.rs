@@ -26,10 +26,11 @@ pub use challenges::Challenge;
 pub use quotas::{Free, QuotaUse};
 pub use revocations::REVOCATION_REASON_CHARS_MAX;
 pub use sales::{SALES_PAGE_MAX, SalesPage};
-pub use usage::{Left, Overrun, Reservation};
+pub use usage::{Left, Overrun, Reservation, Unreserved};
 
 use crate::clock::Clock;
 use crate::l402::Verified;
+use crate::pace::Pace;
 use crate::store::{Store, StoreError, Together, Tree, calm};
 
 use challenges::Challenges;
@@ -317,13 +318,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Reserves one request on this token. `None` if its grant is used up. Reads the store at a token's first use only.
+    /// Reserves one request on this token, if its grant is not used up and its pace allows one. Reads the store at a token's first use only.
     pub async fn reserve(
         &self,
         verified: &Verified,
         service: &str,
         overrun: Overrun,
-    ) -> Result<Option<Reservation>, LedgerError> {
+        pace: Option<Pace>,
+    ) -> Result<Result<Reservation, Unreserved>, LedgerError> {
         let token_id = verified.identifier.token_id;
         let usage = match self.usages.find(&token_id) {
             Some(usage) => usage,
@@ -336,6 +338,7 @@ impl Ledger {
             &usage,
             &verified.allowance,
             overrun,
+            pace,
             &self.clock,
         ))
     }

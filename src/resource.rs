@@ -110,7 +110,8 @@ impl Resources {
         downstream: Downstream,
         request: Request<Body>,
     ) -> Result<Response<Body>, Failure> {
-        let is_paid = permit.reason() == crate::gate::Reason::Paid;
+        // What is free for one client is not free for the next one, who would have it from a cache.
+        let is_sold = permit.reason() != crate::gate::Reason::Free;
         let mut response = match &route.resource {
             Resource::Upstream { base, strip_prefix } => {
                 let rest = if *strip_prefix {
@@ -129,7 +130,7 @@ impl Resources {
                 files::serve(permit, folder, route.pattern.rest(path), request).await?
             }
         };
-        if is_paid {
+        if is_sold {
             cache::keep_private(response.headers_mut());
         }
         Ok(response)

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config;
-use crate::route::{Access, Resource, Route};
+use crate::route::{Access, Offer, Plan, Resource, Route};
 
 use super::{BAD_SETTINGS, complain};
 
@@ -58,11 +58,7 @@ fn row(route: &Route) -> [String; 6] {
     };
     let (service, price, grant) = match &route.access {
         Access::Free => ("-".to_owned(), "free".to_owned(), "-".to_owned()),
-        Access::Paid(offer) => (
-            offer.service.to_string(),
-            offer.price.to_string(),
-            offer.grant.to_string(),
-        ),
+        Access::Paid(offer) => (offer.service.to_string(), price(offer), grants(offer)),
     };
     let resource = match &route.resource {
         Resource::Upstream {
@@ -83,4 +79,23 @@ fn row(route: &Route) -> [String; 6] {
         grant,
         resource,
     ]
+}
+
+/// One price, or from the least to the most.
+fn price(offer: &Offer) -> String {
+    let prices: Vec<_> = offer
+        .pricing
+        .classes()
+        .map(|class| class.price.to_string())
+        .collect();
+    prices.join(" / ")
+}
+
+fn grants(offer: &Offer) -> String {
+    let grant = |plan: &Plan| match &plan.price {
+        None => plan.grant.to_string(),
+        Some(price) => format!("{} ({price}): {}", plan.name, plan.grant),
+    };
+    let grants: Vec<_> = offer.plans.iter().map(grant).collect();
+    grants.join("; ")
 }

@@ -1,23 +1,14 @@
-//! The routes of a settings file: what each sells, and whether they go together.
+//! The routes of a settings file: where each is, what is behind it, and whether they go together.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, Uri};
 
-use crate::price::Price;
-use crate::route::{Access, Grant, Offer, Pattern, Resource, Route, RouteTable};
+use crate::route::{Pattern, Resource, Route, RouteTable};
 
-use super::raw::{RawGrant, RawRoute};
-use super::{Meaning, is_web_address, span};
-
-/// How long a token is good if the route does not say: a day, in which nobody has to pay twice.
-const VALID_DEFAULT: Duration = Duration::from_secs(86_400);
-
-/// The longest name of a service: it stands in every caveat of every token.
-const SERVICE_BYTES_MAX: usize = 64;
+use super::Meaning;
+use super::raw::RawRoute;
+use super::web_address::is_web_address;
 
 /// What a route can take (RFC 9110, RFC 5789); CONNECT and TRACE are never served.
 const METHODS: [Method; 7] = [
@@ -41,7 +32,7 @@ impl Meaning<'_> {
             return RouteTable::default();
         }
         self.no_secrets_for_sale(&routes, data_dir);
-        self.one_price_a_service(&routes);
+        self.price_classes(&mut routes);
         RouteTable::new(routes).unwrap_or_else(|shadowed| {
             self.complain(
                 &format!("route[{}].path", shadowed.second),
@@ -115,99 +106,6 @@ impl Meaning<'_> {
             }
         }
         methods
-    }
-
-    fn access(&mut self, key: &str, raw: &RawRoute) -> Option<Access> {
-        match raw.access.as_deref() {
-            Some("free") => {
-                for (name, is_given) in [
-                    ("service", raw.service.is_some()),
-                    ("price", raw.price.is_some()),
-                    ("grant", raw.grant.is_some()),
-                ] {
-                    if is_given {
-                        self.complain(
-                            &format!("{key}.{name}"),
-                            "a free route has none: take this key out, or `access = \"free\"`",
-                        );
-                        return None;
-                    }
-                }
-                return Some(Access::Free);
-            }
-            Some(other) => {
-                self.complain(
-                    &format!("{key}.access"),
-                    format!(
-                        "`{other}` is no access: write \"free\", or leave it out and give a price"
-                    ),
-                );
-                return None;
-            }
-            None => {}
-        }
-        let service = self.service(key, raw);
-        let Some(price) = &raw.price else {
-            self.complain(
-                &format!("{key}.price"),
-                "give a price, as in \"10 sat\", or write access = \"free\"",
-            );
-            return None;
-        };
-        let price = match price.parse::<Price>() {
-            Ok(Price::Fixed(amount)) => Ok(amount),
-            Ok(Price::Fiat(_)) => Err("a price in a currency wants a rate source".to_owned()),
-            Err(error) => Err(error.to_string()),
-        };
-        let price = price.map_err(|what| self.complain(&format!("{key}.price"), what));
-        let grant = self.grant(key, raw.grant.as_ref());
-        Some(Access::Paid(Offer {
-            service: service?,
-            price: price.ok()?,
-            grant: grant?,
-        }))
-    }
-
-    /// A `:`, a `,` or a `=` in a service's name would make tokens that never verify.
-    fn service(&mut self, key: &str, raw: &RawRoute) -> Option<Arc<str>> {
-        let key = format!("{key}.service");
-        let Some(service) = &raw.service else {
-            self.complain(
-                &key,
-                "give the service a name, which stands in the token, as in \"articles\"",
-            );
-            return None;
-        };
-        let is_name = |byte: u8| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
-        };
-        if service.is_empty() || service.len() > SERVICE_BYTES_MAX || !service.bytes().all(is_name)
-        {
-            self.complain(
-                &key,
-                format!("`{service}` is no name for a service: 1 to 64 of a-z, 0-9, - and _"),
-            );
-            return None;
-        }
-        Some(service.as_str().into())
-    }
-
-    fn grant(&mut self, key: &str, raw: Option<&RawGrant>) -> Option<Grant> {
-        let requests = raw.and_then(|grant| grant.requests);
-        if requests == Some(0) {
-            self.complain(
-                &format!("{key}.grant.requests"),
-                "a grant of no requests sells nothing: at least 1, or leave it out for any number",
-            );
-            return None;
-        }
-        let valid = match raw.and_then(|grant| grant.valid.as_deref()) {
-            None => VALID_DEFAULT,
-            Some(text) => span::parse(text)
-                .map_err(|what| self.complain(&format!("{key}.grant.valid"), what))
-                .ok()?,
-        };
-        Some(Grant { requests, valid })
     }
 
     fn resource(&mut self, key: &str, raw: &RawRoute) -> Option<Resource> {
@@ -289,37 +187,6 @@ impl Meaning<'_> {
                 self.complain(
                     &format!("route[{number}].files"),
                     format!("{} and the data folder {} hold one another: seed and keys would be for sale", folder.display(), data_dir.display()),
-                );
-            }
-        }
-    }
-
-    /// A token opens a service, so a service has one price and one grant.
-    fn one_price_a_service(&mut self, routes: &[Route]) {
-        let mut first: HashMap<&str, (usize, &Offer)> = HashMap::new();
-        for (number, route) in (1..).zip(routes) {
-            let Access::Paid(offer) = &route.access else {
-                continue;
-            };
-            let (earlier, known) = *first.entry(&offer.service).or_insert((number, offer));
-            let service = &offer.service;
-            if known.price != offer.price {
-                self.complain(
-                    &format!("route[{number}].price"),
-                    format!(
-                        "service `{service}` costs {} in route {earlier} and {} here: a token bought there would open this \
-                         one, so give it another service name or the same price",
-                        known.price, offer.price
-                    ),
-                );
-            } else if known.grant != offer.grant {
-                self.complain(
-                    &format!("route[{number}].grant"),
-                    format!(
-                        "service `{service}` grants {} in route {earlier} and {} here: a token bought there would open this \
-                         one, so give it another service name or the same grant",
-                        known.grant, offer.grant
-                    ),
                 );
             }
         }

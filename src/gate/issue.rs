@@ -1,16 +1,17 @@
 //! Issuing: an invoice and the token that its preimage will make good.
 
+use std::sync::Arc;
+
 use crate::amount::Msat;
 use crate::invoice::{Invoice, Terms, Unready};
 use crate::l402::credential::encode_base64;
 use crate::l402::{Identifier, TokenId, macaroon};
 use crate::ledger;
-use crate::route::Grant;
+use crate::pace::Room;
+use crate::price::{Price, Rate};
+use crate::route::{Grant, Plan, Unclassed};
 
 use super::{Gate, Unpaid, Why};
-
-/// The price class of every route: a service has one price, so it has one class.
-pub(super) const TIER: u32 = 0;
 
 /// A challenge, ready to be written as headers and body.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,9 +25,24 @@ pub struct Challenge {
     /// What it buys.
     pub grant: Grant,
     /// The service that the token opens.
-    pub service: std::sync::Arc<str>,
+    pub service: Arc<str>,
+    /// Everything that could be bought instead; empty where there is no choice.
+    pub choice: Vec<Choice>,
     /// Why the request was not served.
     pub why: Why,
+}
+
+/// Something that could be bought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What to ask for it by.
+    pub name: Arc<str>,
+    /// What it costs; `None` while a rate is missing.
+    pub price: Option<Msat>,
+    /// What it buys.
+    pub grant: Grant,
+    /// The other services that it opens.
+    pub also: Vec<Arc<str>>,
 }
 
 impl std::fmt::Debug for Challenge {
@@ -41,21 +57,33 @@ impl std::fmt::Debug for Challenge {
 }
 
 /// Why there is not even a challenge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// The node could not be paid now.
     Unpayable(Unready),
     /// The operating system gives no randomness: nothing secret can be made.
     NoRandomness,
+    /// The request has no price.
+    Unclassed(Unclassed),
+    /// The client wants to buy what is not sold here; the names of what is.
+    UnknownGrant(String),
+    /// The client, or the token, comes too often.
+    TooMany(Room),
+    /// What it costs is not known now.
+    Unpriced,
 }
 
 impl Gate {
     /// Makes an invoice and its token. Writes nothing that anybody waits for.
     pub fn challenge(&self, unpaid: &Unpaid<'_>) -> Result<Challenge, Denial> {
-        let offer = unpaid.offer;
+        let (offer, plan) = (unpaid.offer, unpaid.plan);
+        // Before anything is computed for somebody who asks too often.
+        self.limiter
+            .take_challenge(unpaid.client)
+            .map_err(Denial::TooMany)?;
         let now_ms = self.clock.unix_ms();
         let now_secs = now_ms / 1_000;
-        let price = offer.price;
+        let (price, rate) = self.in_msat(plan.price.unwrap_or(unpaid.class.price))?;
         // One draw: the first half for the payment hash, the second for the token id.
         let mut random = [[0_u8; 32]; 2];
         getrandom::fill(random.as_flattened_mut()).map_err(|_| Denial::NoRandomness)?;
@@ -63,20 +91,28 @@ impl Gate {
             .minter
             .mint(&Terms {
                 amount: price,
-                description: &format!("{}: {}", offer.service, offer.grant),
+                description: &format!("{}: {}", offer.service, plan.grant),
                 now_secs,
                 random: random[0],
             })
             .map_err(Denial::Unpayable)?;
+        let services = Services {
+            first: (&offer.service, unpaid.class.tier),
+            also: plan,
+        };
+        // A token that is minted in the second of a revocation is not revoked with those before it.
+        let mintable_secs = services.names().map(|name| self.ledger.mintable_secs(name));
+        let minted_secs = mintable_secs.max().unwrap_or(0).max(now_secs);
         let identifier = Identifier {
             payment_hash: invoice.payment_hash,
-            token_id: TokenId::new(self.keys.epoch(), now_secs, random[1]),
+            token_id: TokenId::new(self.keys.epoch(), minted_secs, random[1]),
         };
         // A payer may pay in the invoice's last second and still gets what was sold.
-        let valid_until_secs = invoice.expires_at_secs + offer.grant.valid.as_secs();
-        let caveats = caveats(&offer.service, valid_until_secs, offer.grant.requests);
+        let valid_until_secs = invoice.expires_at_secs + plan.grant.valid.as_secs();
+        let caveats = services.caveats(valid_until_secs);
         let token =
             macaroon::mint(&self.keys, &identifier, &caveats).expect("the current epoch is known");
+        let is_default = std::ptr::eq(plan, offer.default_plan());
         self.ledger.challenge(ledger::Challenge {
             payment_hash: invoice.payment_hash,
             token_id: identifier.token_id.0,
@@ -85,26 +121,84 @@ impl Gate {
             price_msat: price.msat(),
             challenged_ms: now_ms,
             expires_ms: invoice.expires_at_secs * 1_000,
-            grant: None,
-            rate: None,
+            grant: (!is_default).then(|| plan.name.clone()),
+            rate,
         });
         Ok(Challenge {
             macaroon: encode_base64(&token),
             invoice,
             price,
-            grant: offer.grant,
+            grant: plan.grant,
             service: offer.service.clone(),
+            choice: self.choice(unpaid),
             why: unpaid.why,
         })
     }
+
+    /// What could be bought for this request, where there is more than one thing.
+    fn choice(&self, unpaid: &Unpaid<'_>) -> Vec<Choice> {
+        if !unpaid.offer.has_choice() {
+            return Vec::new();
+        }
+        let choice = |plan: &Plan| Choice {
+            name: plan.name.clone(),
+            price: self
+                .in_msat(plan.price.unwrap_or(unpaid.class.price))
+                .ok()
+                .map(|(price, _)| price),
+            grant: plan.grant,
+            also: plan.also.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        unpaid.offer.plans.iter().map(choice).collect()
+    }
+
+    /// A price in bitcoin, and the rate at which it is.
+    fn in_msat(&self, price: Price) -> Result<(Msat, Option<Rate>), Denial> {
+        match price {
+            Price::Fixed(amount) => Ok((amount, None)),
+            Price::Fiat(_) => Err(Denial::Unpriced),
+        }
+    }
 }
 
-/// What the token is restricted to from the start.
-fn caveats(service: &str, valid_until_secs: u64, requests: Option<u64>) -> Vec<String> {
-    let mut caveats = vec![
-        format!("services={service}:{TIER}"),
-        format!("{service}_valid_until={valid_until_secs}"),
-    ];
-    caveats.extend(requests.map(|requests| format!("{service}_requests={requests}")));
-    caveats
+/// The services that a token opens.
+struct Services<'a> {
+    /// The one that was asked for, with its price class.
+    first: (&'a str, u32),
+    /// What was bought, which may open others.
+    also: &'a Plan,
+}
+
+impl<'a> Services<'a> {
+    fn each(&self) -> impl Iterator<Item = (&'a str, u32)> + use<'a> {
+        let also = self.also.also.iter();
+        std::iter::once(self.first).chain(also.map(|(name, tier)| (&**name, *tier)))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.each().map(|(name, _)| name)
+    }
+
+    /// What the token is restricted to from the start. The grant stands there once for each service and is counted once,
+    /// by the token's id.
+    fn caveats(&self, valid_until_secs: u64) -> Vec<String> {
+        let listed: Vec<_> = self
+            .each()
+            .map(|(name, tier)| format!("{name}:{tier}"))
+            .collect();
+        let mut caveats = vec![format!("services={}", listed.join(","))];
+        let grant = &self.also.grant;
+        for name in self.names() {
+            caveats.push(format!("{name}_valid_until={valid_until_secs}"));
+            let limits = [
+                ("requests", grant.requests),
+                ("bytes", grant.bytes),
+                ("seconds", grant.seconds),
+            ];
+            for (condition, limit) in limits {
+                caveats.extend(limit.map(|limit| format!("{name}_{condition}={limit}")));
+            }
+        }
+        caveats
+    }
 }

@@ -8,20 +8,32 @@ use http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE,
     RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 
+use crate::amount::Msat;
 use crate::causes::chain;
-use crate::gate::{Challenge, Denial};
+use crate::gate::{Challenge, Choice, Denial, GRANT_PARAMETER};
 use crate::invoice::Unready;
 use crate::l402::challenge::www_authenticate;
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, Left};
+use crate::pace::Room;
 use crate::resource::Failure;
+use crate::route::Grant;
 
 use super::Refusal;
 
 /// When to ask again while the node cannot be paid, in seconds: peers and chain sources come back within minutes.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("30");
+
+/// Requests that are left on a token, this one taken off.
+const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("l402-remaining-requests");
+/// Response bytes that were left on it when the answer began.
+const REMAINING_BYTES: HeaderName = HeaderName::from_static("l402-remaining-bytes");
+/// Metered seconds that were left on it when the answer began.
+const REMAINING_SECONDS: HeaderName = HeaderName::from_static("l402-remaining-seconds");
+/// Until when it is good, Unix seconds.
+const EXPIRES: HeaderName = HeaderName::from_static("l402-expires");
 
 /// RFC 9457.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -48,6 +60,9 @@ struct ChallengeBody<'a> {
     /// Unix seconds.
     expires_at: u64,
     grant: GrantBody,
+    /// Everything that can be bought here, where there is a choice.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    grants: Vec<ChoiceBody<'a>>,
     how_to_pay: String,
 }
 
@@ -56,7 +71,48 @@ struct ChallengeBody<'a> {
 struct GrantBody {
     /// `null` for any number.
     requests: Option<u64>,
+    /// Response bytes; missing for any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    /// Metered seconds; missing for any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<u64>,
     valid_secs: u64,
+}
+
+impl From<&Grant> for GrantBody {
+    fn from(grant: &Grant) -> Self {
+        Self {
+            requests: grant.requests,
+            bytes: grant.bytes,
+            seconds: grant.seconds,
+            valid_secs: grant.valid.as_secs(),
+        }
+    }
+}
+
+/// Something that can be bought.
+#[derive(Debug, Serialize)]
+struct ChoiceBody<'a> {
+    name: &'a str,
+    /// `null` if it is not known now.
+    price_msat: Option<u64>,
+    #[serde(flatten)]
+    grant: GrantBody,
+    /// Other services that it opens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also_opens: Vec<&'a str>,
+}
+
+impl<'a> From<&'a Choice> for ChoiceBody<'a> {
+    fn from(choice: &'a Choice) -> Self {
+        Self {
+            name: &choice.name,
+            price_msat: choice.price.map(Msat::msat),
+            grant: (&choice.grant).into(),
+            also_opens: choice.also.iter().map(|name| &**name).collect(),
+        }
+    }
 }
 
 /// 402 with an invoice and a token.
@@ -76,15 +132,9 @@ pub(super) fn challenge(challenge: &Challenge) -> Response {
         payment_hash: hex::encode(invoice.payment_hash),
         macaroon: &challenge.macaroon,
         expires_at: invoice.expires_at_secs,
-        grant: GrantBody {
-            requests: challenge.grant.requests,
-            valid_secs: challenge.grant.valid.as_secs(),
-        },
-        how_to_pay: format!(
-            "Pay the Lightning invoice in `invoice` ({}), which gives you a preimage (64 hex digits), then send the same \
-             request again with the header `Authorization: L402 <macaroon>:<preimage>`; it buys {}.",
-            challenge.price, challenge.grant
-        ),
+        grant: (&challenge.grant).into(),
+        grants: challenge.choice.iter().map(Into::into).collect(),
+        how_to_pay: how_to_pay(challenge),
     };
     let mut response = json(StatusCode::PAYMENT_REQUIRED, &body);
     let headers = response.headers_mut();
@@ -99,9 +149,51 @@ pub(super) fn challenge(challenge: &Challenge) -> Response {
     response
 }
 
+/// One plain sentence or two that a language model can follow, too.
+fn how_to_pay(challenge: &Challenge) -> String {
+    let pay = format!(
+        "Pay the Lightning invoice in `invoice` ({}), which gives you a preimage (64 hex digits), then send the same \
+         request again with the header `Authorization: L402 <macaroon>:<preimage>`; it buys {}.",
+        challenge.price, challenge.grant
+    );
+    if challenge.choice.is_empty() {
+        return pay;
+    }
+    format!(
+        "{pay} To buy something else from `grants`, first ask again with the header `Accept-Grant: <name>` or with \
+         `{GRANT_PARAMETER}=<name>` in the query."
+    )
+}
+
+/// Tells the holder what is left behind this answer; of an upstream's answer, whatever it says itself is replaced.
+pub(super) fn tell_left(headers: &mut HeaderMap, left: &Left) {
+    for (name, value) in [
+        (REMAINING_REQUESTS, left.requests),
+        (REMAINING_BYTES, left.bytes),
+        (REMAINING_SECONDS, left.seconds),
+        (EXPIRES, left.expires_secs),
+    ] {
+        if let Some(value) = value {
+            headers.insert(name, value.into());
+        }
+    }
+}
+
 /// The answer when there is not even a challenge.
-pub(super) fn denial(denial: Denial) -> Response {
+pub(super) fn denial(denial: &Denial) -> Response {
     let detail = match denial {
+        Denial::Unclassed(unclassed) => {
+            let detail = sentence(&unclassed.to_string());
+            return problem(StatusCode::BAD_REQUEST, "No price", &detail);
+        }
+        Denial::UnknownGrant(names) => {
+            let detail = format!("There is no such grant here; there are: {names}.");
+            return problem(StatusCode::BAD_REQUEST, "No such grant", &detail);
+        }
+        Denial::TooMany(room) => return too_many(room),
+        Denial::Unpriced => {
+            "What this costs is not known at the moment. Nothing was charged; ask again later."
+        }
         Denial::Unpayable(reason) => {
             let shown = match reason {
                 // The operator reads which; the client needs to know only that it cannot pay now.
@@ -131,6 +223,21 @@ pub(super) fn denial(denial: Denial) -> Response {
         detail,
     );
     response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECS);
+    response
+}
+
+/// 429 (RFC 6585), with what to wait for (draft-ietf-httpapi-ratelimit-headers-07).
+fn too_many(room: &Room) -> Response {
+    let mut response = problem(
+        StatusCode::TOO_MANY_REQUESTS,
+        "Too many requests",
+        "You ask too often. Nothing was charged; wait as long as `Retry-After` says.",
+    );
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, room.reset_secs.into());
+    headers.insert("ratelimit-limit", room.limit.into());
+    headers.insert("ratelimit-remaining", room.remaining.into());
+    headers.insert("ratelimit-reset", room.reset_secs.into());
     response
 }
 

@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use reservation::{Left, Overrun, Reservation};
+pub use reservation::{Left, Overrun, Reservation, Unreserved};
 
 use crate::l402::TokenId;
 use crate::l402::caveat::Allowance;
+use crate::pace::{Pace, Room};
 
 use super::record::TokenRecord;
 
@@ -48,6 +49,8 @@ pub(super) struct Usage {
     stored_ms: AtomicU64,
     /// When it was last used, Unix milliseconds.
     last_used_ms: AtomicU64,
+    /// The state of its pace: when its bucket is full again, Unix microseconds.
+    full_at_us: AtomicU64,
     /// What does not change.
     token: TokenRecord,
 }
@@ -64,6 +67,7 @@ impl Usage {
             stored: AtomicU64::new(0),
             stored_ms: AtomicU64::new(0),
             last_used_ms: AtomicU64::new(token.last_used_ms),
+            full_at_us: AtomicU64::new(0),
             token,
         }
     }
@@ -88,6 +92,25 @@ impl Usage {
             seconds,
             expires_secs: allowance.valid_until_secs,
         })
+    }
+
+    /// Takes one from the token's bucket, or says what to wait for.
+    fn keep_pace(&self, pace: Pace, now_ms: u64) -> Result<(), Room> {
+        let now_us = now_ms.saturating_mul(1_000);
+        let mut state = self.full_at_us.load(Ordering::Relaxed);
+        loop {
+            let (full_at_us, _) = pace.take(state, now_us)?;
+            let taken = self.full_at_us.compare_exchange_weak(
+                state,
+                full_at_us,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            match taken {
+                Ok(_) => return Ok(()),
+                Err(other) => state = other,
+            }
+        }
     }
 
     fn settle(&self, now_ms: u64) {
@@ -243,7 +266,10 @@ impl Usages {
                 let Some(usage) = Arc::get_mut(usage) else {
                     return true;
                 };
-                usage.is_unstored() || *usage.last_used_ms.get_mut() >= idle_since_ms
+                usage.is_unstored()
+                    || *usage.last_used_ms.get_mut() >= idle_since_ms
+                    // A slow pace must not be forgotten before it is over.
+                    || *usage.full_at_us.get_mut() / 1_000 >= idle_since_ms
             });
         }
     }

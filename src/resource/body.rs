@@ -1,10 +1,11 @@
 //! Bodies: a response that holds its permit to the last byte, a request that must arrive in time.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
@@ -18,18 +19,36 @@ pub(super) struct Delivered<B> {
     /// The body.
     inner: B,
     /// Dropped with the body.
-    _permit: Permit,
+    permit: Permit,
+    /// Runs out about once a second while the time that passes is counted.
+    tick: Option<Pin<Box<Sleep>>>,
+    /// Whether the grant ended in the middle.
+    is_over: bool,
 }
+
+/// How often the time of a running answer is counted: a crash loses no more of it.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The grant ended in the middle of an answer, and the route cuts it there.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the token is used up in the middle of the answer")]
+struct Over;
 
 impl<B> Delivered<B>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn boxed(inner: B, permit: Permit) -> Body {
+    pub(super) fn boxed(inner: B, mut permit: Permit, headers: &HeaderMap) -> Body {
+        permit.read_meter(headers);
+        let tick = permit
+            .is_timed()
+            .then(|| Box::pin(tokio::time::sleep_until(Instant::now() + TICK)));
         Body::new(Self {
             inner,
-            _permit: permit,
+            permit,
+            tick,
+            is_over: false,
         })
     }
 }
@@ -46,13 +65,41 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = Pin::new(&mut self.inner).poll_frame(cx);
-        frame.map_err(|error| {
+        let this = &mut *self;
+        while let Some(tick) = &mut this.tick
+            && tick.as_mut().poll(cx).is_ready()
+        {
+            this.is_over |= !this.permit.pass_time();
+            tick.as_mut().reset(Instant::now() + TICK);
+        }
+        if this.is_over {
+            return Poll::Ready(Some(Err(Over.into())));
+        }
+        let Some(frame) = ready!(Pin::new(&mut this.inner).poll_frame(cx)) else {
+            return Poll::Ready(None);
+        };
+        let frame = frame.map_err(|error| {
             let error = error.into();
             // The client sees only that its answer ends early.
             tracing::warn!("An answer broke off in the middle: {error}");
             error
-        })
+        })?;
+        if let Some(trailers) = frame.trailers_ref() {
+            this.permit.read_meter(trailers);
+        }
+        let frame = match frame.into_data() {
+            Ok(mut data) => {
+                let allowed = this.permit.deliver(data.len());
+                this.is_over = allowed < data.len();
+                if this.is_over && allowed == 0 {
+                    return Poll::Ready(Some(Err(Over.into())));
+                }
+                data.truncate(allowed);
+                Frame::data(data)
+            }
+            Err(frame) => frame,
+        };
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {

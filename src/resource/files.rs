@@ -92,7 +92,8 @@ pub(super) async fn serve(
     match ServeFile::new(file).try_call(request).await {
         Ok(response) if is_delivery(response.status()) => {
             let (parts, body) = response.into_parts();
-            Ok(Response::from_parts(parts, Delivered::boxed(body, permit)))
+            let body = Delivered::boxed(body, permit, &parts.headers);
+            Ok(Response::from_parts(parts, body))
         }
         Ok(response) => {
             permit.give_back();

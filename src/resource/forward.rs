@@ -191,7 +191,7 @@ fn answer(permit: Permit, response: Response<Incoming>) -> Response<Body> {
         permit.give_back();
         Body::new(body.map_err(BoxError::from))
     } else {
-        Delivered::boxed(body, permit)
+        Delivered::boxed(body, permit, &parts.headers)
     };
     Response::from_parts(parts, body)
 }

@@ -173,14 +173,16 @@ mod tests {
 
     fn paid(path: &str, service: &str) -> Route {
         Route {
-            access: Access::Paid(Offer {
-                service: service.into(),
-                price: crate::amount::Msat::from_sat(1).unwrap(),
-                grant: Grant {
+            access: Access::Paid(Box::new(Offer::new(
+                service,
+                "1 sat".parse().unwrap(),
+                Grant {
                     requests: None,
+                    bytes: None,
+                    seconds: None,
                     valid: Duration::from_secs(1),
                 },
-            }),
+            ))),
             ..route(path, &[])
         }
     }

@@ -141,10 +141,10 @@ pub(crate) fn token(number: u8, requests_max: Option<u64>) -> Verified {
 /// Uses a token once; whether it still could be.
 pub(crate) async fn use_once(ledger: &Ledger, token: &Verified) -> bool {
     ledger
-        .reserve(token, "chain", Overrun::Serve)
+        .reserve(token, "chain", Overrun::Serve, None)
         .await
         .unwrap()
-        .is_some()
+        .is_ok()
 }
 
 /// How often a token can still be used: uses it up.

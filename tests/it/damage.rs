@@ -239,7 +239,7 @@ async fn damage_that_a_request_meets_ends_the_program_and_is_gone_after_the_next
     let ledger = damaged.open();
     assert!(
         ledger
-            .reserve(&stranger, "chain", tollhouse::ledger::Overrun::Serve)
+            .reserve(&stranger, "chain", tollhouse::ledger::Overrun::Serve, None)
             .await
             .is_err(),
         "no use without a count"

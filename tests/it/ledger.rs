@@ -217,7 +217,7 @@ async fn a_kill_gives_back_what_was_used_since_the_last_write_and_takes_nothing(
     assert!(use_once(&ledger, &token(1, Some(5))).await);
     // Reserved and not yet delivered: it was not had.
     let in_flight = ledger
-        .reserve(&token(1, Some(5)), "chain", Overrun::Serve)
+        .reserve(&token(1, Some(5)), "chain", Overrun::Serve, None)
         .await
         .unwrap();
     let killed = books.copy();

@@ -17,6 +17,7 @@ mod forward;
 mod gate;
 mod ledger;
 mod migration;
+mod pricing;
 mod raw;
 mod refusals;
 mod secrets;

@@ -91,7 +91,7 @@ async fn a_store_of_format_1_keeps_its_sales_its_counts_and_its_challenges() {
     assert_eq!((&sales[0].grant, &sales[0].rate), (&None, &None));
     let five = token(1, Some(5));
     let last = ledger
-        .reserve(&five, "chain", Overrun::Serve)
+        .reserve(&five, "chain", Overrun::Serve, None)
         .await
         .unwrap();
     assert_eq!(last.as_ref().unwrap().left().requests, Some(0));
@@ -103,7 +103,7 @@ async fn a_store_of_format_1_keeps_its_sales_its_counts_and_its_challenges() {
         ..five
     };
     let unmetered = ledger
-        .reserve(&bytes, "chain", Overrun::Serve)
+        .reserve(&bytes, "chain", Overrun::Serve, None)
         .await
         .unwrap();
     assert_eq!(unmetered.unwrap().left().bytes, Some(9));

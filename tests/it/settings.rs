@@ -157,7 +157,6 @@ fn refused() -> Vec<Row> {
         (upstream("\"\""), "route[1].upstream", "http://127.0.0.1:3000"),
         // Routes that do not go together.
         (two_routes("path = \"/articles/*\"\naccess = \"free\"\nfiles = \"other\""), "route[2].path", "shadowed by route 1"),
-        (two_routes("path = \"/b/*\"\nservice = \"articles\"\nprice = \"11 sat\"\nfiles = \"other\""), "route[2].price", "another service name"),
         (two_routes("path = \"/b/*\"\nservice = \"articles\"\nprice = \"10 sat\"\ngrant = { requests = 1 }\nfiles = \"other\""), "route[2].grant", "another service name"),
         // Seed and keys.
         (format!("data_dir = \"articles\"\n{}", route("")), "route[1].files", "for sale"),

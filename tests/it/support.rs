@@ -19,8 +19,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tollhouse::clock::Clock;
-use tollhouse::gate::Gate;
-use tollhouse::http::{Limits, Public, Server, Stop, router};
+use tollhouse::gate::{Gate, Limiter, Limits};
+use tollhouse::http::{self as public, Public, Server, Stop, router};
 use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach};
 use tollhouse::l402::{Identifier, MasterKey, RootKeys, TokenId};
 use tollhouse::ledger::{self, Ledger};
@@ -45,7 +45,7 @@ pub(crate) struct Setup {
     /// Behind `/up/*` and `/stripped/*` (sold as `up`) and `/open/*` (free); without one there are no such routes.
     pub(crate) upstream: Option<SocketAddr>,
     /// The listener's limits.
-    pub(crate) limits: Limits,
+    pub(crate) limits: public::Limits,
     pub(crate) resource: resource::Config,
 }
 
@@ -53,7 +53,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             upstream: None,
-            limits: Limits {
+            limits: public::Limits {
                 connections_max: 1_000,
                 header_timeout: DEADLINE,
                 write_timeout: DEADLINE,
@@ -96,10 +96,31 @@ impl Shop {
     }
 
     pub(crate) async fn with(setup: Setup) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = new_folder();
         let folder = dir.path().canonicalize().unwrap().join("shop");
-        std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join("page.txt"), PAGE).unwrap();
+        let routes = RouteTable::new(routes(&folder, setup.upstream)).unwrap();
+        Self::of(dir, setup, routes, Limits::default()).await
+    }
+
+    /// A shop that sells what these settings say; `shop` is the folder with the page in it.
+    pub(crate) async fn selling(settings: &str) -> Self {
+        Self::selling_in(new_folder(), settings).await
+    }
+
+    /// The same in a folder that is there already.
+    pub(crate) async fn selling_in(dir: TempDir, settings: &str) -> Self {
+        let file = dir.path().join("tollhouse.toml");
+        let chain = "node.chain.esplora = \"http://127.0.0.1:1\"\n";
+        std::fs::write(&file, format!("{chain}{settings}")).unwrap();
+        let config = match tollhouse::config::load_with(&file, []) {
+            Ok(config) => config,
+            Err(complaints) => panic!("{complaints}"),
+        };
+        Self::of(dir, Setup::default(), config.routes, config.limits).await
+    }
+
+    async fn of(dir: TempDir, setup: Setup, routes: RouteTable, limits: Limits) -> Self {
+        let folder = dir.path().canonicalize().unwrap().join("shop");
         let clock = Clock::fixed(NOW_SECS);
         let ledger = Arc::new(Ledger::open(&ledger_in(dir.path()), clock.clone()).unwrap());
         let (reach, said) = watch::channel(Reach::Ready(Inbound {
@@ -113,14 +134,20 @@ impl Shop {
             INVOICE_EXPIRY,
             said,
         );
-        let gate = Gate::new(keys.clone(), minter, Arc::clone(&ledger), clock.clone());
+        let gate = Gate::new(
+            keys.clone(),
+            minter,
+            Arc::clone(&ledger),
+            Limiter::new(limits, clock.clone()),
+            clock.clone(),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server {
             name: "test",
             listener,
             router: router(Public {
-                routes: RouteTable::new(routes(&folder, setup.upstream)).unwrap(),
+                routes,
                 gate: Arc::new(gate),
                 resources: Resources::new(setup.resource),
             }),
@@ -192,6 +219,19 @@ impl Shop {
         Sold::mint(&self.keys, &caveats)
     }
 
+    /// What paying this challenge would have bought: a token of the same id with the same caveats, for a payment whose
+    /// preimage is known.
+    pub(crate) fn pay(&self, challenge: &regtest::client::Challenge) -> Sold {
+        let bytes = STANDARD.decode(&challenge.macaroon).unwrap();
+        let parsed = tollhouse::l402::macaroon::Parsed::read(&bytes).unwrap();
+        let caveats: Vec<String> = parsed
+            .caveats()
+            .map(|caveat| String::from_utf8(caveat.to_vec()).unwrap())
+            .collect();
+        let token_id = Identifier::from_bytes(parsed.identifier).unwrap().token_id;
+        Sold::of(&self.keys, token_id, &caveats)
+    }
+
     /// How many requests the ledger has counted on this token; waits until it is as many as `expected`.
     pub(crate) async fn is_counted(&self, sold: &Sold, expected: u64) {
         let token_id = hex::encode(sold.identifier().token_id.0);
@@ -214,10 +254,24 @@ impl Shop {
         .unwrap();
     }
 
+    /// Where the ledger is.
+    pub(crate) fn ledger_folder(&self) -> PathBuf {
+        self.dir.path().join("ledger")
+    }
+
     /// The ledger's journal as it is on the disk.
     pub(crate) fn journal(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("ledger/journal.log")).unwrap()
     }
+}
+
+/// A folder with something to sell in it.
+pub(crate) fn new_folder() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = dir.path().join("shop");
+    std::fs::create_dir(&shop).unwrap();
+    std::fs::write(shop.join("page.txt"), PAGE).unwrap();
+    dir
 }
 
 /// The key of every token that these tests mint.
@@ -243,11 +297,14 @@ fn routes(folder: &Path, upstream: Option<SocketAddr>) -> Vec<Route> {
     };
     let day = Grant {
         requests: None,
+        bytes: None,
+        seconds: None,
         valid: Duration::from_secs(86_400),
     };
     let three = Grant {
         requests: Some(3),
         valid: Duration::from_secs(3_600),
+        ..day
     };
     let mut routes = vec![
         route("/articles/*", paid("articles", day), files()),
@@ -279,11 +336,8 @@ fn route(path: &str, access: Access, resource: Resource) -> Route {
 }
 
 fn paid(service: &str, grant: Grant) -> Access {
-    Access::Paid(Offer {
-        service: service.into(),
-        price: tollhouse::amount::Msat::from_sat(10).unwrap(),
-        grant,
-    })
+    let price = "10 sat".parse().unwrap();
+    Access::Paid(Box::new(Offer::new(service, price, grant)))
 }
 
 /// A token and the preimage that makes it good.
@@ -296,12 +350,18 @@ pub(crate) struct Sold {
 impl Sold {
     /// A token with these caveats for a payment of its own.
     pub(crate) fn mint(keys: &RootKeys, caveats: &[String]) -> Self {
-        let mut random = [[0; 32]; 2];
-        getrandom::fill(random.as_flattened_mut()).unwrap();
-        let [preimage, token_id] = random;
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).unwrap();
+        Self::of(keys, TokenId::new(keys.epoch(), NOW_SECS, random), caveats)
+    }
+
+    /// The same of this id.
+    fn of(keys: &RootKeys, token_id: TokenId, caveats: &[String]) -> Self {
+        let mut preimage = [0; 32];
+        getrandom::fill(&mut preimage).unwrap();
         let identifier = Identifier {
             payment_hash: Sha256::digest(preimage).into(),
-            token_id: TokenId::new(keys.epoch(), 0, token_id),
+            token_id,
         };
         Self {
             macaroon: tollhouse::l402::macaroon::mint(keys, &identifier, caveats).unwrap(),

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::l402::caveat::Allowance;
+use crate::pace::{Pace, Room};
 
 use super::Usage;
 
@@ -33,6 +34,15 @@ pub struct Left {
     pub expires_secs: Option<u64>,
 }
 
+/// Why a request was not reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreserved {
+    /// Everything that was bought has been served, or is being served.
+    UsedUp,
+    /// The token is used too often.
+    TooFast(Room),
+}
+
 /// One request's use of a token, reserved. Dropped, it counts as served: a client that hangs up in the middle has had the
 /// resource. Only [`Reservation::give_back`] returns it.
 #[derive(Debug)]
@@ -57,10 +67,17 @@ impl Reservation {
         usage: &Arc<Usage>,
         allowance: &Allowance,
         overrun: Overrun,
+        pace: Option<Pace>,
         clock: &Clock,
-    ) -> Option<Self> {
-        let left = usage.reserve(allowance)?;
-        Some(Self {
+    ) -> Result<Self, Unreserved> {
+        // The pace first: what is refused for it must not have been taken from the grant, not even for a moment.
+        if let Some(pace) = pace {
+            usage
+                .keep_pace(pace, clock.unix_ms())
+                .map_err(Unreserved::TooFast)?;
+        }
+        let left = usage.reserve(allowance).ok_or(Unreserved::UsedUp)?;
+        Ok(Self {
             usage: Some(Arc::clone(usage)),
             clock: clock.clone(),
             allowance: *allowance,

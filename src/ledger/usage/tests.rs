@@ -31,7 +31,7 @@ fn requests(max: u64) -> Allowance {
 }
 
 fn reserve(usage: &Arc<Usage>, allowance: &Allowance, clock: &Clock) -> Option<Reservation> {
-    Reservation::reserve(usage, allowance, Overrun::Serve, clock)
+    Reservation::reserve(usage, allowance, Overrun::Serve, None, clock).ok()
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn where_it_is_cut_no_byte_goes_beyond_the_grant_however_many_at_once() {
         bytes_max: Some(1_000),
         ..Allowance::default()
     };
-    let reserve = || Reservation::reserve(&usage, &allowance, Overrun::Cut, &clock).unwrap();
+    let reserve = || Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).unwrap();
     let reservations: Vec<_> = (0..8).map(|_| reserve()).collect();
     let delivered: u64 = std::thread::scope(|scope| {
         let threads: Vec<_> = reservations
@@ -164,12 +164,30 @@ fn time_is_counted_while_it_passes_and_cut_where_the_route_says() {
         ..Allowance::default()
     };
     let begin = Instant::now();
-    let mut running = Reservation::reserve(&usage, &allowance, Overrun::Cut, &clock).unwrap();
+    let mut running = Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).unwrap();
     assert!(running.is_timed());
     assert!(running.pass_time_to(begin + Duration::from_millis(2_900)));
     let metered_ms = usage.take_unwritten(0, 1).unwrap().token.metered_ms;
     assert!((2_800..=2_900).contains(&metered_ms), "{metered_ms}");
     assert!(!running.pass_time_to(begin + Duration::from_millis(3_200)));
     running.give_back();
-    assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, &clock).is_none());
+    assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).is_err());
+}
+
+#[test]
+fn a_token_that_is_used_too_often_is_told_to_wait_and_loses_nothing() {
+    let clock = Clock::fixed(1_000);
+    let usage = usage(0);
+    let pace = Some(Pace {
+        requests: 1,
+        per: Duration::from_secs(120),
+    });
+    let reserve = || Reservation::reserve(&usage, &requests(2), Overrun::Serve, pace, &clock);
+    drop(reserve().unwrap());
+    let Err(Unreserved::TooFast(room)) = reserve() else {
+        panic!("not held to its pace");
+    };
+    assert_eq!(room.reset_secs, 120);
+    clock.advance(Duration::from_secs(120));
+    assert_eq!(reserve().unwrap().left().requests, Some(0));
 }

@@ -1,0 +1,207 @@
+//! Price classes: which of a service's prices is dearer, so that a token for a cheap request never opens a dear one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::price::{Currency, Price};
+use crate::route::{Access, Class, Offer, Route};
+
+use super::Meaning;
+use super::offers::UNRANKED;
+
+impl Meaning<'_> {
+    /// Gives every price of a service its class: a token for a cheap one never opens a dear one.
+    pub(super) fn price_classes(&mut self, routes: &mut [Route]) {
+        let mut services: BTreeMap<Arc<str>, Vec<usize>> = BTreeMap::new();
+        for (index, route) in routes.iter().enumerate() {
+            if let Access::Paid(offer) = &route.access {
+                services
+                    .entry(offer.service.clone())
+                    .or_default()
+                    .push(index);
+            }
+        }
+        for (service, members) in &services {
+            self.classes_of_service(service, members, routes);
+        }
+        self.bundles(&services, routes);
+    }
+
+    fn classes_of_service(&mut self, service: &str, members: &[usize], routes: &mut [Route]) {
+        let classes = |routes: &[Route]| -> Vec<(usize, Class)> {
+            let of_route = |index: &usize| {
+                let classes = offer(&routes[*index]).into_iter();
+                let classes = classes.flat_map(|offer| offer.pricing.classes().copied());
+                classes.map(|class| (*index, class)).collect::<Vec<_>>()
+            };
+            members.iter().flat_map(of_route).collect()
+        };
+        let all = classes(routes);
+        let unranked = all
+            .iter()
+            .filter(|(_, class)| class.tier == UNRANKED)
+            .count();
+        if unranked == all.len() {
+            self.same_grants(service, members, routes);
+            self.rank(service, &all, members, routes);
+        } else if let Some((index, _)) = all.iter().find(|(_, class)| class.tier == UNRANKED) {
+            self.complain(
+                &format!("route[{}].price", index + 1),
+                format!("other prices of service `{service}` have a `tier`: give this one its own"),
+            );
+        }
+        // A dearer request of the same class, or of a lower one, would be open to the cheaper one's token.
+        let all = classes(routes);
+        for (index, dear) in &all {
+            let opener = all.iter().find(|(_, cheap)| {
+                cheap.tier >= dear.tier
+                    && units(cheap.price) == units(dear.price)
+                    && amount(cheap.price) < amount(dear.price)
+            });
+            if let Some((_, cheap)) = opener.filter(|_| dear.tier != UNRANKED) {
+                self.complain(
+                    &format!("route[{}].price", index + 1),
+                    format!(
+                        "a token for {} (tier {}) of service `{service}` would open what costs {} (tier {}): a dearer price needs \
+                         a higher tier",
+                        cheap.price, cheap.tier, dear.price, dear.tier
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Without tiers by hand, a price is all that tells two classes apart.
+    fn same_grants(&mut self, service: &str, members: &[usize], routes: &[Route]) {
+        let grant = |index: &usize| offer(&routes[*index]).map(|offer| offer.default_plan().grant);
+        let Some((first, others)) = members.split_first() else {
+            return;
+        };
+        for other in others {
+            if let (Some(known), Some(grant)) = (grant(first), grant(other))
+                && known != grant
+            {
+                self.complain(
+                    &format!("route[{}].grant", other + 1),
+                    format!(
+                        "service `{service}` grants {known} in route {} and {grant} here: a token bought there would open this \
+                         one, so give it another service name, the same grant, or each a `tier`",
+                        first + 1
+                    ),
+                );
+            }
+        }
+    }
+
+    /// The cheapest price is class 0, the next one 1, and so on.
+    fn rank(
+        &mut self,
+        service: &str,
+        all: &[(usize, Class)],
+        members: &[usize],
+        routes: &mut [Route],
+    ) {
+        let Some((_, first)) = all.first() else {
+            return;
+        };
+        if let Some((index, odd)) = all
+            .iter()
+            .find(|(_, class)| units(class.price) != units(first.price))
+        {
+            self.complain(
+                &format!("route[{}].price", index + 1),
+                format!(
+                    "service `{service}` costs {} and {}, of which nobody can say which is dearer: give each a `tier`, or another \
+                     service name",
+                    first.price, odd.price
+                ),
+            );
+            return;
+        }
+        let mut amounts: Vec<_> = all.iter().map(|(_, class)| amount(class.price)).collect();
+        amounts.sort_unstable();
+        amounts.dedup();
+        for index in members {
+            let Access::Paid(offer) = &mut routes[*index].access else {
+                continue;
+            };
+            for class in offer.pricing.classes_mut() {
+                let rank = amounts
+                    .iter()
+                    .position(|known| *known == amount(class.price));
+                class.tier = rank
+                    .and_then(|rank| rank.try_into().ok())
+                    .unwrap_or(UNRANKED);
+            }
+        }
+    }
+
+    /// What a grant opens besides its own service is sold somewhere, and up to a class that is known.
+    fn bundles(&mut self, services: &BTreeMap<Arc<str>, Vec<usize>>, routes: &mut [Route]) {
+        let top = |service: &str| -> Option<(u32, usize)> {
+            let members = services.get(service)?;
+            let mut tiers: Vec<_> = members
+                .iter()
+                .filter_map(|index| offer(&routes[*index]))
+                .flat_map(|offer| offer.pricing.classes().map(|class| class.tier))
+                .collect();
+            tiers.sort_unstable();
+            tiers.dedup();
+            Some((*tiers.last()?, tiers.len()))
+        };
+        let tops: BTreeMap<Arc<str>, (u32, usize)> = services
+            .keys()
+            .filter_map(|service| Some((service.clone(), top(service)?)))
+            .collect();
+        for (number, route) in (1..).zip(routes) {
+            let Access::Paid(offer) = &mut route.access else {
+                continue;
+            };
+            let own = offer.service.clone();
+            for plan in &mut offer.plans {
+                for (service, tier) in &mut plan.also {
+                    let what = match tops.get(service) {
+                        _ if *service == own => {
+                            Some("the route's own service is always in it".to_owned())
+                        }
+                        None => Some(format!("no route sells a service `{service}`")),
+                        Some((_, classes)) if *classes > 1 && *tier == UNRANKED => Some(format!(
+                            "service `{service}` has several price classes: say up to which, as in \"{service}:0\""
+                        )),
+                        Some((top, _)) => {
+                            if *tier == UNRANKED {
+                                *tier = *top;
+                            }
+                            None
+                        }
+                    };
+                    if let Some(what) = what {
+                        self.complain(&format!("route[{number}].grant.services"), what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn offer(route: &Route) -> Option<&Offer> {
+    match &route.access {
+        Access::Free => None,
+        Access::Paid(offer) => Some(offer),
+    }
+}
+
+/// What a price is counted in: prices in the same can be compared.
+fn units(price: Price) -> Option<Currency> {
+    match price {
+        Price::Fixed(_) => None,
+        Price::Fiat(fiat) => Some(fiat.currency),
+    }
+}
+
+fn amount(price: Price) -> u64 {
+    match price {
+        Price::Fixed(amount) => amount.msat(),
+        Price::Fiat(fiat) => fiat.micros,
+    }
+}

@@ -1,0 +1,167 @@
+//! How often clients may ask: challenges by the client's network, served requests by the token.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use crate::clock::Clock;
+use crate::pace::{Pace, Room};
+
+/// Networks whose pace is remembered at most, over all shards: some 3 MB.
+const NETWORKS_MAX: usize = 65_536;
+
+/// Locks over the table; two cores rarely meet in one of sixteen.
+const SHARDS: usize = 16;
+
+/// How often clients may ask; `None` for as often as they like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Challenges by one IPv4 address, or one IPv6 network of 64 bits.
+    pub challenges: Option<Pace>,
+    /// Requests on one token.
+    pub tokens: Option<Pace>,
+}
+
+/// Holds clients to their limits.
+#[derive(Debug)]
+pub struct Limiter {
+    /// The limits, which may be changed while they are in force.
+    limits: RwLock<Limits>,
+    /// When each network's bucket is full again, Unix microseconds. `std` mutexes: held for a look-up.
+    shards: [Mutex<Shard>; SHARDS],
+    /// Spreads the networks in a way that strangers cannot foresee.
+    spread: RandomState,
+    /// Where the time comes from.
+    clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    full_at_us: HashMap<IpAddr, u64>,
+    /// What all those share that come when the table is full.
+    crowd_full_at_us: u64,
+    /// When the table was last looked through for networks that may go, Unix microseconds.
+    swept_us: u64,
+}
+
+impl Limiter {
+    /// With these limits.
+    pub fn new(limits: Limits, clock: Clock) -> Self {
+        Self {
+            limits: RwLock::new(limits),
+            shards: std::array::from_fn(|_| Mutex::default()),
+            spread: RandomState::new(),
+            clock,
+        }
+    }
+
+    /// Replaces the limits.
+    pub fn set(&self, limits: Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often a token may be used.
+    pub(super) fn of_tokens(&self) -> Option<Pace> {
+        self.limits().tokens
+    }
+
+    /// Takes one challenge for this client, or says what it has to wait for.
+    pub(super) fn take_challenge(&self, client: IpAddr) -> Result<(), Room> {
+        let Some(pace) = self.limits().challenges else {
+            return Ok(());
+        };
+        let now_us = self.clock.unix_ms().saturating_mul(1_000);
+        let network = network(client);
+        let index = usize::try_from(self.spread.hash_one(network) % SHARDS as u64).unwrap_or(0);
+        let mut shard = self.shards[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let state = shard.state(network, now_us);
+        let (full_at_us, _) = pace.take(*state, now_us)?;
+        *state = full_at_us;
+        Ok(())
+    }
+}
+
+impl Shard {
+    /// This network's state. When the table is full, newcomers share one: a flood of addresses must not forget who asked
+    /// too often, nor fill the memory.
+    fn state(&mut self, network: IpAddr, now_us: u64) -> &mut u64 {
+        let max = NETWORKS_MAX / SHARDS;
+        let is_new = !self.full_at_us.contains_key(&network);
+        // Once a second at the most: a look at all of them for every newcomer would be the flood's work done for it.
+        if is_new
+            && self.full_at_us.len() >= max
+            && now_us.saturating_sub(self.swept_us) >= 1_000_000
+        {
+            self.swept_us = now_us;
+            self.full_at_us.retain(|_, full_at_us| *full_at_us > now_us);
+        }
+        if is_new && self.full_at_us.len() >= max {
+            return &mut self.crowd_full_at_us;
+        }
+        self.full_at_us.entry(network).or_insert(0)
+    }
+}
+
+/// Whoever has one address of an IPv6 network of 64 bits has all of them.
+fn network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            std::net::Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn limiter() -> (Limiter, Clock) {
+        let clock = Clock::fixed(1_000);
+        let pace = Pace {
+            requests: 2,
+            per: Duration::from_secs(10),
+        };
+        let limits = Limits {
+            challenges: Some(pace),
+            tokens: None,
+        };
+        (Limiter::new(limits, clock.clone()), clock)
+    }
+
+    #[test]
+    fn a_network_is_held_to_its_pace_and_another_is_not_in_its_way() {
+        let (limiter, clock) = limiter();
+        let take = |client: &str| limiter.take_challenge(client.parse().unwrap());
+        assert!(take("192.0.2.1").is_ok());
+        assert!(take("::ffff:192.0.2.1").is_ok());
+        assert_eq!(take("192.0.2.1").unwrap_err().reset_secs, 5);
+        assert!(take("192.0.2.2").is_ok());
+        assert!(take("2001:db8::1").is_ok());
+        assert!(take("2001:db8::ffff:2").is_ok());
+        assert!(take("2001:db8::3").is_err());
+        clock.advance(Duration::from_secs(5));
+        assert!(take("192.0.2.1").is_ok());
+        limiter.set(Limits::default());
+        assert!(take("192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn a_flood_of_networks_fills_no_memory_and_frees_nobody() {
+        let (limiter, _) = limiter();
+        let take = |bits: u32| limiter.take_challenge(IpAddr::V4(bits.into()));
+        assert!(take(1).is_ok() && take(1).is_ok() && take(1).is_err());
+        let passed = (2..200_000).filter(|bits| take(*bits).is_ok()).count();
+        assert!(passed <= NETWORKS_MAX + 2 * SHARDS, "{passed}");
+        assert!(take(1).is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! What is sold on a route: at which price, for which grant, and what comes free.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::amount::Msat;
+use crate::price::Price;
+
+use super::Pricing;
+
+/// What one payment buys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// How many requests; `None` for any number.
+    pub requests: Option<u64>,
+    /// How many response bytes; `None` for any number.
+    pub bytes: Option<u64>,
+    /// How many metered seconds of work; `None` for any number.
+    pub seconds: Option<u64>,
+    /// How long the token is good, from the latest moment at which its invoice can be paid in time.
+    pub valid: Duration,
+}
+
+/// `5 requests within 1h`, `10000000 bytes within 1d`
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted = |count: Option<u64>, noun: &str| {
+            let s = if count == Some(1) { "" } else { "s" };
+            count.map(|count| format!("{count} {noun}{s}"))
+        };
+        let mut parts: Vec<String> = [
+            counted(self.requests, "request"),
+            counted(self.bytes, "byte"),
+            counted(self.seconds, "second").map(|seconds| format!("{seconds} of work")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if parts.is_empty() {
+            parts.push("any number of requests".to_owned());
+        }
+        write!(f, "{} within {}", parts.join(", "), Span(self.valid))
+    }
+}
+
+/// A span of time in the largest unit that it is a whole number of, as the settings take it.
+#[derive(Clone, Copy, Debug)]
+pub struct Span(pub Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secs = self.0.as_secs();
+        for (unit_secs, unit) in [(86_400, "d"), (3_600, "h"), (60, "m")] {
+            if secs != 0 && secs.is_multiple_of(unit_secs) {
+                return write!(f, "{}{unit}", secs / unit_secs);
+            }
+        }
+        write!(f, "{secs}s")
+    }
+}
+
+/// One thing that a payment on a route can buy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What a client asks for it by; the default one, which comes first, need not be asked for.
+    pub name: Arc<str>,
+    /// What it costs; `None` for what the request costs.
+    pub price: Option<Price>,
+    /// What it buys.
+    pub grant: Grant,
+    /// Other services that it opens, each with the price class up to which it does.
+    pub also: Vec<(Arc<str>, u32)>,
+}
+
+/// The name of a route's first plan, unless it has another.
+pub const DEFAULT_PLAN: &str = "default";
+
+/// Requests that a client may make without a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreeQuota {
+    /// How many.
+    pub requests: u64,
+    /// Within this time from the first of them.
+    pub per: Duration,
+}
+
+/// What is sold on a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The service that the route belongs to: the name that stands in the token.
+    pub service: Arc<str>,
+    /// What a request costs.
+    pub pricing: Pricing,
+    /// What a payment can buy, the default first; never empty.
+    pub plans: Vec<Plan>,
+    /// What comes free.
+    pub free: Option<FreeQuota>,
+    /// Whether an answer that runs beyond the grant's bytes or seconds is cut off.
+    pub cuts_overrun: bool,
+    /// The response header or trailer in which the upstream says how many seconds it worked.
+    pub metered_by: Option<HeaderName>,
+    /// Whether everything is let through, and only counted.
+    pub is_dry_run: bool,
+}
+
+impl Offer {
+    /// An offer of one grant at one price.
+    pub fn new(service: &str, price: Price, grant: Grant) -> Self {
+        Self {
+            service: service.into(),
+            pricing: Pricing::flat(price),
+            plans: vec![Plan {
+                name: DEFAULT_PLAN.into(),
+                price: None,
+                grant,
+                also: Vec::new(),
+            }],
+            free: None,
+            cuts_overrun: false,
+            metered_by: None,
+            is_dry_run: false,
+        }
+    }
+
+    /// What is bought by who asks for nothing else.
+    pub fn default_plan(&self) -> &Plan {
+        &self.plans[0]
+    }
+
+    /// Whether clients can choose.
+    pub fn has_choice(&self) -> bool {
+        self.plans.len() > 1
+    }
+
+    /// The plan of this name.
+    pub fn plan(&self, name: &str) -> Option<&Plan> {
+        self.plans.iter().find(|plan| &*plan.name == name)
+    }
+
+    /// The dearest of the prices that are known without asking anybody.
+    pub fn dearest(&self) -> Option<Msat> {
+        let of_plans = self.plans.iter().filter_map(|plan| plan.price?.fixed());
+        let of_requests = self
+            .pricing
+            .classes()
+            .filter_map(|class| class.price.fixed());
+        of_plans.chain(of_requests).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_reads_like_a_sentence() {
+        let grant = |requests, bytes, seconds, secs| {
+            Grant {
+                requests,
+                bytes,
+                seconds,
+                valid: Duration::from_secs(secs),
+            }
+            .to_string()
+        };
+        assert_eq!(grant(Some(5), None, None, 3_600), "5 requests within 1h");
+        assert_eq!(grant(Some(1), None, None, 90), "1 request within 90s");
+        let day = 86_400;
+        assert_eq!(
+            grant(None, None, None, day),
+            "any number of requests within 1d"
+        );
+        assert_eq!(grant(None, Some(1_000), None, day), "1000 bytes within 1d");
+        assert_eq!(
+            grant(Some(5), None, Some(60), day),
+            "5 requests, 60 seconds of work within 1d"
+        );
+    }
+}

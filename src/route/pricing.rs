@@ -1,0 +1,329 @@
+//! What a request costs: always the same, or by its method, a query parameter or a header. Pure.
+//!
+//! A request that an upstream could read in another way than the table does is refused, never priced by a guess: a
+//! parameter that is given twice, in another spelling or with a value that the table does not have.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, Method};
+use percent_encoding::percent_decode_str;
+
+use crate::price::Price;
+
+/// A price class: what a request costs, and up to which class a token has to reach to open it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// What it costs.
+    pub price: Price,
+    /// The class; it stands in the token, and a token of a lower one does not open this request.
+    pub tier: u32,
+}
+
+/// What a request costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pricing {
+    /// The same for every request.
+    Flat(Class),
+    /// By something that stands in the request.
+    Table(PriceTable),
+}
+
+/// Prices by something that stands in the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriceTable {
+    /// By what.
+    pub by: Selector,
+    /// The values that are known, each with its class.
+    pub values: Vec<(String, Class)>,
+    /// The class of a request that has no value; without one it is refused.
+    pub missing: Option<Class>,
+}
+
+/// What a price is chosen by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// The method; HEAD costs what GET does, unless the table has both.
+    Method,
+    /// A parameter of the query.
+    Query(String),
+    /// A header.
+    Header(HeaderName),
+}
+
+/// What of a request a price may depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The query, without its question mark.
+    pub query: Option<&'a str>,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// Why a request has no price; each says what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unclassed {
+    /// It lacks what the price depends on.
+    #[error("this request is priced by {0}, which is missing")]
+    Missing(String),
+    /// A value that is not for sale.
+    #[error("this request is priced by {by}, which can be {values}")]
+    Unknown {
+        /// By what.
+        by: String,
+        /// What there is.
+        values: String,
+    },
+    /// Servers would not agree on what it asks for.
+    #[error("this request is priced by {0}: give it once, and in this spelling")]
+    Ambiguous(String),
+}
+
+impl Pricing {
+    /// The same price for every request.
+    pub fn flat(price: Price) -> Self {
+        Self::Flat(Class { price, tier: 0 })
+    }
+
+    /// The price class of a request.
+    pub fn class(&self, selected: &Selected<'_>) -> Result<Class, Unclassed> {
+        match self {
+            Self::Flat(class) => Ok(*class),
+            Self::Table(table) => table.class(selected),
+        }
+    }
+
+    /// All price classes.
+    pub fn classes(&self) -> impl Iterator<Item = &Class> {
+        let (flat, table) = match self {
+            Self::Flat(class) => (Some(class), None),
+            Self::Table(table) => (None, Some(table)),
+        };
+        let of_table = table.into_iter().flat_map(|table| {
+            let values = table.values.iter().map(|(_, class)| class);
+            values.chain(&table.missing)
+        });
+        flat.into_iter().chain(of_table)
+    }
+
+    /// The same, to be changed.
+    pub fn classes_mut(&mut self) -> Vec<&mut Class> {
+        match self {
+            Self::Flat(class) => vec![class],
+            Self::Table(table) => {
+                let values = table.values.iter_mut().map(|(_, class)| class);
+                values.chain(&mut table.missing).collect()
+            }
+        }
+    }
+}
+
+impl PriceTable {
+    fn class(&self, selected: &Selected<'_>) -> Result<Class, Unclassed> {
+        let value = match &self.by {
+            Selector::Method => Some(Cow::Borrowed(selected.method.as_str())),
+            Selector::Query(name) => self.parameter(name, selected.query.unwrap_or_default())?,
+            Selector::Header(name) => self.header(name, selected.headers)?,
+        };
+        let Some(value) = value else {
+            return self
+                .missing
+                .ok_or_else(|| Unclassed::Missing(self.by.to_string()));
+        };
+        let of = |value: &str| {
+            let mut values = self.values.iter();
+            values.find(|(known, _)| known == value)
+        };
+        let is_head = self.by == Selector::Method && value == "HEAD";
+        let found = of(&value).or_else(|| is_head.then(|| of("GET")).flatten());
+        if let Some((_, class)) = found {
+            return Ok(*class);
+        }
+        // Every request has a method: the others are those that the table does not have.
+        let other = self.missing.filter(|_| self.by == Selector::Method);
+        other.ok_or_else(|| Unclassed::Unknown {
+            by: self.by.to_string(),
+            values: self.values_known(),
+        })
+    }
+
+    fn values_known(&self) -> String {
+        let values: Vec<_> = self
+            .values
+            .iter()
+            .map(|(value, _)| value.as_str())
+            .collect();
+        values.join(", ")
+    }
+
+    /// The value of a query parameter. Whatever some server could take for the same parameter must be it, to the letter.
+    fn parameter<'q>(&self, name: &str, query: &'q str) -> Result<Option<Cow<'q, str>>, Unclassed> {
+        let mut found = None;
+        // Some servers take `;` for a separator, as HTML 4 did.
+        for pair in query.split(['&', ';']) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(decoded) = decode(key) else {
+                return Err(Unclassed::Ambiguous(self.by.to_string()));
+            };
+            if !is_alike(&decoded, name) {
+                continue;
+            }
+            let is_exact = decoded == name && !query.contains(';');
+            match decode(value) {
+                Some(value) if is_exact && found.is_none() => found = Some(value),
+                _ => return Err(Unclassed::Ambiguous(self.by.to_string())),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The value of a header. Servers that speak CGI take underscores for dashes.
+    fn header<'h>(
+        &self,
+        name: &HeaderName,
+        headers: &'h HeaderMap,
+    ) -> Result<Option<Cow<'h, str>>, Unclassed> {
+        let ambiguous = || Unclassed::Ambiguous(self.by.to_string());
+        let is_lookalike = |other: &HeaderName| {
+            other != name && other.as_str().replace('_', "-") == name.as_str().replace('_', "-")
+        };
+        if headers.keys().any(is_lookalike) {
+            return Err(ambiguous());
+        }
+        let mut values = headers.get_all(name).iter();
+        let value = values.next();
+        if values.next().is_some() {
+            return Err(ambiguous());
+        }
+        value
+            .map(|value| value.to_str().map(|value| Cow::Borrowed(value.trim())))
+            .transpose()
+            .map_err(|_| ambiguous())
+    }
+}
+
+/// As `application/x-www-form-urlencoded` is read (WHATWG URL, section 5.1); `None` for what is no UTF-8.
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains(['+', '%']) {
+        return Some(Cow::Borrowed(text));
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
+    Some(Cow::Owned(decoded.into_owned()))
+}
+
+/// Whether some server could take one parameter's name for the other: in other letters, with the brackets of a list, or
+/// with what PHP turns into an underscore.
+fn is_alike(given: &str, name: &str) -> bool {
+    let plain = |text: &str| {
+        let text = text.split(['[', '\0']).next().unwrap_or_default();
+        let text = text.trim().to_ascii_lowercase();
+        text.replace(['.', ' '], "_")
+    };
+    plain(given) == plain(name)
+}
+
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Method => f.write_str("its method"),
+            Self::Query(name) => write!(f, "the query parameter `{name}`"),
+            Self::Header(name) => write!(f, "the header `{name}`"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(tier: u32) -> Class {
+        Class {
+            price: format!("{} sat", tier + 1).parse().unwrap(),
+            tier,
+        }
+    }
+
+    fn table(by: Selector, missing: Option<Class>) -> Pricing {
+        Pricing::Table(PriceTable {
+            by,
+            values: vec![
+                ("GET".to_owned(), class(0)),
+                ("small".to_owned(), class(1)),
+                ("large".to_owned(), class(2)),
+            ],
+            missing,
+        })
+    }
+
+    fn tier(pricing: &Pricing, query: &str, headers: &[(&'static str, &str)]) -> Option<u32> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let selected = Selected {
+            method: &Method::HEAD,
+            query: (!query.is_empty()).then_some(query),
+            headers: &map,
+        };
+        pricing.class(&selected).ok().map(|class| class.tier)
+    }
+
+    #[test]
+    fn a_parameter_is_taken_only_where_every_server_would_take_the_same() {
+        let pricing = table(Selector::Query("size".to_owned()), Some(class(3)));
+        for (query, expected) in [
+            ("size=small", Some(1)),
+            ("a=b&size=large&c", Some(2)),
+            ("size=%6Carge", Some(2)),
+            ("%73ize=large", Some(2)),
+            ("", Some(3)),
+            ("other=large", Some(3)),
+            ("size=", None),
+            ("size", None),
+            ("size=LARGE", None),
+            ("size=huge", None),
+            ("size=small&size=large", None),
+            ("size=small&size=small", None),
+            ("size=small&%73ize=large", None),
+            ("size=small&SIZE=large", None),
+            ("SIZE=large", None),
+            ("size[]=large", None),
+            ("size[0]=large", None),
+            ("+size=large", None),
+            ("size%00x=large", None),
+            ("size=small;size=large", None),
+            ("a=b;size=large", None),
+            ("size=%ff", None),
+            ("%ff=1", None),
+        ] {
+            assert_eq!(tier(&pricing, query, &[]), expected, "{query}");
+        }
+        let strict = table(Selector::Query("size".to_owned()), None);
+        assert_eq!(tier(&strict, "", &[]), None);
+        assert_eq!(tier(&strict, "size=small", &[]), Some(1));
+    }
+
+    #[test]
+    fn a_header_is_taken_only_where_it_is_the_only_one() {
+        let pricing = table(Selector::Header("x-size".parse().unwrap()), Some(class(3)));
+        for (headers, expected) in [
+            (vec![("x-size", "small")], Some(1)),
+            (vec![("x-size", " large ")], Some(2)),
+            (vec![], Some(3)),
+            (vec![("x-size", "huge")], None),
+            (vec![("x-size", "small"), ("x-size", "large")], None),
+            (vec![("x-size", "small, large")], None),
+            (vec![("x-size", "small"), ("x_size", "large")], None),
+            (vec![("x_size", "large")], None),
+        ] {
+            assert_eq!(tier(&pricing, "", &headers), expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn head_costs_what_get_does() {
+        assert_eq!(tier(&table(Selector::Method, None), "", &[]), Some(0));
+    }
+}
