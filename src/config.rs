@@ -1,6 +1,7 @@
 //! Settings: built-in defaults, then the file, then the environment; read strictly, and turned into each room's own
 //! `Config`. Nobody below this room sees a settings file or an environment variable.
 
+mod quotes;
 mod raw;
 mod routes;
 mod span;
@@ -18,7 +19,7 @@ use config::{Environment, File, FileFormat};
 use serde::Deserialize as _;
 
 use crate::route::RouteTable;
-use crate::{http, ledger, node, resource};
+use crate::{http, ledger, node, quote, resource};
 
 use raw::Raw;
 use strict::Strict;
@@ -110,6 +111,8 @@ pub struct Config {
     pub ledger: ledger::Config,
     /// The log.
     pub log: LogConfig,
+    /// What prices in a currency go by.
+    pub rates: Vec<quote::RateConfig>,
     /// What is sold.
     pub routes: RouteTable,
 }
@@ -317,6 +320,7 @@ impl Meaning<'_> {
             challenges_max: self.at_least_one("ledger.challenges_max", raw.ledger.challenges_max),
         };
         let log = self.log(raw);
+        let rates = self.rates(&raw.rate);
         let routes = self.routes(&raw.route, &data_dir);
         if !self.complaints.is_empty() {
             return Err(Complaints(self.complaints));
@@ -330,6 +334,7 @@ impl Meaning<'_> {
             invoice_expiry,
             ledger,
             log,
+            rates,
             routes,
         })
     }

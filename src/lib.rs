@@ -18,6 +18,7 @@ pub mod l402;
 pub mod ledger;
 pub mod node;
 pub mod price;
+pub mod quote;
 pub mod resource;
 pub mod route;
 pub mod secret_file;

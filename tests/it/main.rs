@@ -16,6 +16,7 @@ mod files;
 mod forward;
 mod gate;
 mod ledger;
+mod quote;
 mod raw;
 mod refusals;
 mod secrets;
