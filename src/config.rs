@@ -4,6 +4,7 @@
 mod classes;
 mod node;
 mod offers;
+mod quotes;
 mod raw;
 mod routes;
 mod span;
@@ -22,7 +23,7 @@ use serde::Deserialize as _;
 use crate::node::Config as NodeConfig;
 use crate::pace::Pace;
 use crate::route::RouteTable;
-use crate::{gate, http, ledger, resource};
+use crate::{gate, http, ledger, quote, resource};
 
 use raw::{Raw, RawPace};
 use strict::Strict;
@@ -109,6 +110,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How often clients may ask.
     pub limits: gate::Limits,
+    /// What prices in a currency go by.
+    pub rates: Vec<quote::RateConfig>,
     /// What is sold.
     pub routes: RouteTable,
 }
@@ -321,6 +324,7 @@ impl Meaning<'_> {
             challenges: self.pace("limits.challenges", raw.limits.challenges.as_ref()),
             tokens: self.pace("limits.tokens", raw.limits.tokens.as_ref()),
         };
+        let rates = self.rates(&raw.rate);
         let routes = self.routes(&raw.route, &data_dir);
         if !self.complaints.is_empty() {
             return Err(Complaints(self.complaints));
@@ -335,6 +339,7 @@ impl Meaning<'_> {
             ledger,
             log,
             limits,
+            rates,
             routes,
         })
     }

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod node;
 pub mod pace;
 pub mod price;
+pub mod quote;
 pub mod resource;
 pub mod route;
 pub mod secret_file;

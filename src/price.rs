@@ -33,6 +33,12 @@ pub struct Fiat {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency([u8; 3]);
 
+/// The least that a bitcoin can cost, in millionths: one unit. Below it somebody gives bitcoin per unit, the wrong way round.
+const RATE_MIN_MICROS: u64 = MICROS;
+
+/// The most that a bitcoin can cost, in millionths: a trillion units, ten times what it costs in the smallest currencies.
+const RATE_MAX_MICROS: u64 = 1_000_000_000_000 * MICROS;
+
 /// What one bitcoin costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -51,6 +57,49 @@ impl Fiat {
         }
         let msat = (u128::from(self.micros) * MSAT_PER_BTC).div_ceil(rate.micros_per_btc.into());
         Msat::new(msat.try_into().ok()?)
+    }
+}
+
+/// Why a number is not what a bitcoin costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RateError {
+    /// Letters, a sign, an exponent, commas.
+    #[error("that is no decimal number, as 97123.45 is one")]
+    NotDecimal,
+    /// Less than one unit.
+    #[error(
+        "less than one unit for a bitcoin cannot be right; is it given the other way round, in bitcoin for a unit?"
+    )]
+    TooSmall,
+    /// More than any currency is worth as little as.
+    #[error("more than a trillion units for a bitcoin cannot be right")]
+    TooLarge,
+}
+
+impl Rate {
+    /// Reads what one bitcoin costs from a decimal number; what it has beyond the millionth is cut off.
+    pub fn read(currency: Currency, number: &str) -> Result<Self, RateError> {
+        if !number
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
+        {
+            return Err(RateError::NotDecimal);
+        }
+        // Sources write as many places as their floating point numbers have.
+        let end = number.find('.').map_or(number.len(), |point| point + 7);
+        let kept = number.get(..end).unwrap_or(number);
+        if number[kept.len()..].contains('.') {
+            return Err(RateError::NotDecimal);
+        }
+        match decimal_micros(kept) {
+            None => Err(RateError::NotDecimal),
+            Some(Some(micros)) if micros < RATE_MIN_MICROS => Err(RateError::TooSmall),
+            Some(Some(micros_per_btc)) if micros_per_btc <= RATE_MAX_MICROS => Ok(Self {
+                currency,
+                micros_per_btc,
+            }),
+            Some(_) => Err(RateError::TooLarge),
+        }
     }
 }
 
@@ -195,6 +244,17 @@ impl fmt::Display for Fiat {
     }
 }
 
+/// `97123.45 USD`, what one bitcoin costs.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fiat = Fiat {
+            micros: self.micros_per_btc,
+            currency: self.currency,
+        };
+        fiat.fmt(f)
+    }
+}
+
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -265,6 +325,43 @@ mod tests {
             micros_per_btc: 1,
         };
         assert_eq!(cent.at(euro), None);
+    }
+
+    #[test]
+    fn what_a_bitcoin_costs_is_read_to_the_millionth_and_only_if_it_can_be() {
+        for (number, micros) in [
+            ("97123.45", 97_123_450_000),
+            ("97123", 97_123_000_000),
+            ("97123.123456789", 97_123_123_456),
+            ("1", 1_000_000),
+            ("1000000000000", 1_000_000_000_000_000_000),
+        ] {
+            let rate = Rate::read(usd(), number).unwrap();
+            assert_eq!(rate.micros_per_btc, micros, "{number}");
+        }
+        let shown = Rate::read(usd(), "97123.450").unwrap().to_string();
+        assert_eq!(shown, "97123.45 USD");
+        for (number, error) in [
+            ("", RateError::NotDecimal),
+            (".", RateError::NotDecimal),
+            ("5.", RateError::NotDecimal),
+            (".5", RateError::NotDecimal),
+            ("-97123", RateError::NotDecimal),
+            ("+97123", RateError::NotDecimal),
+            ("97,123.45", RateError::NotDecimal),
+            ("1e5", RateError::NotDecimal),
+            ("1.2.3", RateError::NotDecimal),
+            ("1.23456789.1", RateError::NotDecimal),
+            ("NaN", RateError::NotDecimal),
+            ("٣", RateError::NotDecimal),
+            ("0", RateError::TooSmall),
+            ("0.0000103", RateError::TooSmall),
+            ("0.999999999", RateError::TooSmall),
+            ("1000000000000.000001", RateError::TooLarge),
+            ("99999999999999999999", RateError::TooLarge),
+        ] {
+            assert_eq!(Rate::read(usd(), number), Err(error), "{number}");
+        }
     }
 
     #[test]

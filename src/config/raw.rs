@@ -18,6 +18,7 @@ pub(super) struct Raw {
     pub(super) ledger: RawLedger,
     pub(super) limits: RawLimits,
     pub(super) log: RawLog,
+    pub(super) rate: Vec<RawRate>,
     pub(super) route: Vec<RawRoute>,
 }
 
@@ -97,6 +98,28 @@ pub(super) struct RawPace {
 pub(super) struct RawLog {
     pub(super) level: String,
     pub(super) format: String,
+}
+
+/// One `[[rate]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRate {
+    pub(super) currency: String,
+    pub(super) fixed: Option<String>,
+    pub(super) sources: Option<Vec<RawSource>>,
+    pub(super) quorum: Option<u32>,
+    pub(super) refresh: Option<String>,
+    pub(super) max_age: Option<String>,
+    pub(super) at_least: Option<String>,
+    pub(super) at_most: Option<String>,
+}
+
+/// `{ url = "…", pointer = "…" }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSource {
+    pub(super) url: String,
+    pub(super) pointer: String,
 }
 
 /// One `[[route]]`.

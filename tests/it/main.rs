@@ -18,6 +18,7 @@ mod gate;
 mod ledger;
 mod migration;
 mod pricing;
+mod quote;
 mod raw;
 mod refusals;
 mod secrets;

@@ -1,0 +1,206 @@
+//! What pricing asks the world, as the settings say it.
+
+use std::time::Duration;
+
+use crate::price::{Currency, Rate};
+use crate::quote::{Address, Pointer, RateConfig, RateOrigin, Source, Watched};
+
+use super::raw::{RawRate, RawSource};
+use super::{Meaning, span};
+
+/// Sources of one currency: more than the public ones that are worth asking.
+const SOURCES_MAX: usize = 9;
+
+/// Time between two questions if the settings do not say: what public sources allow, and few notice a minute.
+const REFRESH_DEFAULT: Duration = Duration::from_secs(60);
+
+/// How long a rate is good if the settings do not say: in ten minutes bitcoin seldom moves by more than a percent.
+const MAX_AGE_DEFAULT: Duration = Duration::from_secs(600);
+
+/// How long a source may take; nobody waits for it.
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Meaning<'_> {
+    pub(super) fn rates(&mut self, raw: &[RawRate]) -> Vec<RateConfig> {
+        let mut rates: Vec<RateConfig> = Vec::with_capacity(raw.len());
+        for (number, raw) in (1..).zip(raw) {
+            let key = format!("rate[{number}]");
+            let Some(rate) = self.rate(&key, raw) else {
+                continue;
+            };
+            let is_twice = |other: &RateConfig| other.currency == rate.currency;
+            if rates.iter().any(is_twice) {
+                self.complain(
+                    &format!("{key}.currency"),
+                    format!(
+                        "{} has a rate already: put all its sources into one table",
+                        rate.currency
+                    ),
+                );
+            }
+            rates.push(rate);
+        }
+        rates
+    }
+
+    /// `None` if something is wrong with it that leaves no meaning; it has then been complained about.
+    fn rate(&mut self, key: &str, raw: &RawRate) -> Option<RateConfig> {
+        let currency = raw.currency.parse::<Currency>();
+        let currency = currency
+            .map_err(|error| self.complain(&format!("{key}.currency"), error.to_string()))
+            .ok()?;
+        let origin = match (&raw.fixed, &raw.sources) {
+            (Some(fixed), None) => self.fixed(key, raw, currency, fixed)?,
+            (None, Some(sources)) => self.watched(key, raw, currency, sources)?,
+            (None, None) | (Some(_), Some(_)) => {
+                self.complain(
+                    key,
+                    "give either `sources`, which are asked, or `fixed`, what a bitcoin costs",
+                );
+                return None;
+            }
+        };
+        Some(RateConfig { currency, origin })
+    }
+
+    fn fixed(
+        &mut self,
+        key: &str,
+        raw: &RawRate,
+        currency: Currency,
+        fixed: &str,
+    ) -> Option<RateOrigin> {
+        for (name, is_given) in [
+            ("quorum", raw.quorum.is_some()),
+            ("refresh", raw.refresh.is_some()),
+            ("max_age", raw.max_age.is_some()),
+            ("at_least", raw.at_least.is_some()),
+            ("at_most", raw.at_most.is_some()),
+        ] {
+            if is_given {
+                self.complain(
+                    &format!("{key}.{name}"),
+                    "a fixed rate is asked of nobody: leave this key out",
+                );
+            }
+        }
+        let rate = self.per_bitcoin(&format!("{key}.fixed"), currency, fixed)?;
+        Some(RateOrigin::Fixed(rate))
+    }
+
+    fn watched(
+        &mut self,
+        key: &str,
+        raw: &RawRate,
+        currency: Currency,
+        sources: &[RawSource],
+    ) -> Option<RateOrigin> {
+        let sources = self.sources(&format!("{key}.sources"), sources)?;
+        // More than half: of three sources one may lie, or be silent.
+        let majority = sources.len() / 2 + 1;
+        let quorum = raw.quorum.map_or(majority, |quorum| quorum as usize);
+        if quorum == 0 || quorum > sources.len() {
+            self.complain(
+                &format!("{key}.quorum"),
+                format!("from 1 to {}, as many as there are sources", sources.len()),
+            );
+        }
+        let refresh = self.span_or(key, "refresh", raw.refresh.as_ref(), REFRESH_DEFAULT);
+        let max_age = self.span_or(key, "max_age", raw.max_age.as_ref(), MAX_AGE_DEFAULT);
+        if max_age < refresh * 2 {
+            self.complain(
+                &format!("{key}.max_age"),
+                "at least twice `refresh`: one answer that does not come must not stop the sale",
+            );
+        }
+        let mut bound = |name: &str, text: Option<&String>| {
+            text.and_then(|text| self.per_bitcoin(&format!("{key}.{name}"), currency, text))
+        };
+        let at_least = bound("at_least", raw.at_least.as_ref());
+        let at_most = bound("at_most", raw.at_most.as_ref());
+        if let (Some(least), Some(most)) = (at_least, at_most)
+            && least.micros_per_btc >= most.micros_per_btc
+        {
+            self.complain(&format!("{key}.at_most"), "it must be above `at_least`");
+        }
+        Some(RateOrigin::Watched(Watched {
+            sources,
+            quorum,
+            refresh,
+            timeout: SOURCE_TIMEOUT,
+            max_age,
+            at_least,
+            at_most,
+        }))
+    }
+
+    fn sources(&mut self, key: &str, raw: &[RawSource]) -> Option<Vec<Source>> {
+        if raw.is_empty() || raw.len() > SOURCES_MAX {
+            self.complain(
+                key,
+                format!("from 1 to {SOURCES_MAX} sources, or `fixed` instead"),
+            );
+            return None;
+        }
+        let mut sources: Vec<Source> = Vec::with_capacity(raw.len());
+        for (number, raw) in (1..).zip(raw) {
+            let key = format!("{key}[{number}]");
+            let address = self.address_to_ask(&format!("{key}.url"), &raw.url);
+            let pointer = raw.pointer.parse::<Pointer>();
+            let pointer = pointer
+                .map_err(|error| self.complain(&format!("{key}.pointer"), error.to_string()));
+            let (Some(address), Ok(pointer)) = (address, pointer) else {
+                continue;
+            };
+            if !address.is_private() {
+                self.complain(
+                    &format!("{key}.url"),
+                    "use https: over http anybody on the way could set your prices",
+                );
+            }
+            let source = Source { address, pointer };
+            if sources.contains(&source) {
+                self.complain(
+                    &key,
+                    "this source stands here twice, and would count as two",
+                );
+            }
+            sources.push(source);
+        }
+        (sources.len() == raw.len()).then_some(sources)
+    }
+
+    /// The URL itself is not repeated in the complaint: there may be a key in it.
+    fn address_to_ask(&mut self, key: &str, text: &str) -> Option<Address> {
+        text.parse()
+            .map_err(|error: crate::quote::AddressError| self.complain(key, error.to_string()))
+            .ok()
+    }
+
+    fn per_bitcoin(&mut self, key: &str, currency: Currency, text: &str) -> Option<Rate> {
+        Rate::read(currency, text)
+            .map_err(|error| {
+                self.complain(
+                    key,
+                    format!("`{text}` is not what a bitcoin costs: {error}"),
+                );
+            })
+            .ok()
+    }
+
+    fn span_or(
+        &mut self,
+        key: &str,
+        name: &str,
+        text: Option<&String>,
+        default: Duration,
+    ) -> Duration {
+        let Some(text) = text else {
+            return default;
+        };
+        span::parse(text).unwrap_or_else(|what| {
+            self.complain(&format!("{key}.{name}"), what);
+            default
+        })
+    }
+}

@@ -1,0 +1,347 @@
+//! What a bitcoin costs: asked in the background, answered from memory. No request ever waits for a source.
+
+mod judge;
+mod status;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::causes::chain;
+use crate::clock::Clock;
+use crate::price::{Currency, Rate};
+
+use super::Unpriced;
+use super::ask::Asker;
+use super::source::{Source, SourceError};
+
+pub use judge::Doubt;
+pub use status::{RateStatus, SourceStatus};
+
+/// The first pause after a failure; doubled each time, up to the usual time between two questions.
+const RETRY_FIRST: Duration = Duration::from_secs(2);
+
+/// How a currency's rate is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateConfig {
+    /// Of this currency.
+    pub currency: Currency,
+    /// Where it comes from.
+    pub origin: RateOrigin,
+}
+
+/// Where a rate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RateOrigin {
+    /// The settings.
+    Fixed(Rate),
+    /// Sources.
+    Watched(Watched),
+}
+
+/// A rate that sources are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Whom to ask.
+    pub sources: Vec<Source>,
+    /// How many of them must agree.
+    pub quorum: usize,
+    /// Time between two questions.
+    pub refresh: Duration,
+    /// How long a source may take.
+    pub timeout: Duration,
+    /// How long a rate is good.
+    pub max_age: Duration,
+    /// A rate below it is not taken.
+    pub at_least: Option<Rate>,
+    /// A rate above it is not taken.
+    pub at_most: Option<Rate>,
+}
+
+/// The rates of all currencies.
+#[derive(Debug)]
+pub struct Rates {
+    /// One for each currency, in the settings' order; there are few.
+    entries: Vec<Arc<Entry>>,
+    asker: Asker,
+    clock: Clock,
+}
+
+/// One currency.
+#[derive(Debug)]
+struct Entry {
+    config: RateConfig,
+    /// What is known. A `std` mutex: held for a few instructions, and never across a wait.
+    known: Mutex<Known>,
+    /// Held while its sources are asked, so that an earlier answer never comes after a later one.
+    asking: tokio::sync::Mutex<()>,
+}
+
+/// What is known of one currency.
+#[derive(Debug, Default)]
+struct Known {
+    /// The last rate that could be taken, and when its sources were asked.
+    taken: Option<Taken>,
+    /// Why the last answers could not be taken.
+    doubt: Option<Doubt>,
+    /// Whether the log has been told that nothing can be sold by it.
+    is_told_unusable: bool,
+    /// What each source last said, in the settings' order.
+    sources: Vec<LastSaid>,
+}
+
+/// A rate that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Taken {
+    rate: Rate,
+    /// When its sources were asked: it may be as old as that.
+    asked_ms: u64,
+}
+
+/// What a source last said.
+#[derive(Clone, Debug, Default)]
+struct LastSaid {
+    /// Its last rate, and when it was asked.
+    rate: Option<Taken>,
+    /// Why it gave none when it was last asked.
+    error: Option<SourceError>,
+}
+
+impl Rates {
+    /// Knows nothing yet but what stands in the settings; [`Rates::run`] asks.
+    pub fn new(configs: Vec<RateConfig>, clock: Clock) -> Self {
+        let entries = configs.into_iter().map(Entry::new).map(Arc::new).collect();
+        Self {
+            entries,
+            asker: Asker::new(),
+            clock,
+        }
+    }
+
+    /// New settings: a currency whose settings are the same goes on with what was known of it. One whose settings are new
+    /// forgets it, which is also how an operator says that a rate that jumped is right.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        for entry in &mut self.entries {
+            let mut known = before.entries.iter();
+            if let Some(same) = known.find(|known| known.config == entry.config) {
+                *entry = Arc::clone(same);
+            }
+        }
+        self
+    }
+
+    /// What a bitcoin costs now. Cheap: from memory.
+    pub fn rate(&self, currency: Currency) -> Result<Rate, Unpriced> {
+        let mut entries = self.entries.iter();
+        let entry = entries
+            .find(|entry| entry.config.currency == currency)
+            .ok_or(Unpriced::NoRate(currency))?;
+        entry.rate(self.clock.unix_ms())
+    }
+
+    /// Asks all sources now, and waits until they have been heard.
+    pub async fn refresh(&self) {
+        let mut asking = JoinSet::new();
+        for entry in &self.entries {
+            let (entry, asker, clock) = (Arc::clone(entry), self.asker.clone(), self.clock.clone());
+            asking.spawn(async move { entry.refresh(&asker, &clock).await });
+        }
+        asking.join_all().await;
+    }
+
+    /// Asks again and again, each currency at its own pace, until told to stop.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut watching = JoinSet::new();
+        for entry in &self.entries {
+            let (entry, asker, clock) = (Arc::clone(entry), self.asker.clone(), self.clock.clone());
+            let stop = stop.clone();
+            watching.spawn(async move {
+                let watch = entry.watch(&asker, &clock);
+                stop.run_until_cancelled(watch).await;
+            });
+        }
+        // Panics if one of them does.
+        watching.join_all().await;
+        stop.cancelled().await;
+    }
+
+    /// What is known of each currency, for the operator.
+    pub fn status(&self) -> Vec<RateStatus> {
+        let now_ms = self.clock.unix_ms();
+        let entries = self.entries.iter();
+        entries.map(|entry| status::of(entry, now_ms)).collect()
+    }
+}
+
+impl Entry {
+    fn new(config: RateConfig) -> Self {
+        let known = Known {
+            sources: match &config.origin {
+                RateOrigin::Fixed(_) => Vec::new(),
+                RateOrigin::Watched(watched) => vec![LastSaid::default(); watched.sources.len()],
+            },
+            ..Known::default()
+        };
+        Self {
+            config,
+            known: Mutex::new(known),
+            asking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing in it is half done if somebody panics.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rate(&self, now_ms: u64) -> Result<Rate, Unpriced> {
+        let watched = match &self.config.origin {
+            RateOrigin::Fixed(rate) => return Ok(*rate),
+            RateOrigin::Watched(watched) => watched,
+        };
+        self.known().usable(&self.config, watched, now_ms)
+    }
+
+    /// Asks again and again. After a failure sooner than usual, for customers are turned away meanwhile.
+    async fn watch(&self, asker: &Asker, clock: &Clock) {
+        let RateOrigin::Watched(watched) = &self.config.origin else {
+            return;
+        };
+        let mut retry = RETRY_FIRST;
+        loop {
+            let pause = if self.refresh(asker, clock).await {
+                retry = RETRY_FIRST;
+                watched.refresh
+            } else {
+                let pause = retry.min(watched.refresh);
+                retry = pause * 2;
+                pause
+            };
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the pause between two questions; nobody waits for it"
+            )]
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Asks all sources at once. Whether their answers could be taken.
+    async fn refresh(&self, asker: &Asker, clock: &Clock) -> bool {
+        let RateOrigin::Watched(watched) = &self.config.origin else {
+            return true;
+        };
+        let _one_at_a_time = self.asking.lock().await;
+        let asked_ms = clock.unix_ms();
+        let currency = self.config.currency;
+        let mut asking = JoinSet::new();
+        for (index, source) in watched.sources.iter().enumerate() {
+            let (source, asker, within) = (source.clone(), asker.clone(), watched.timeout);
+            asking.spawn(async move { (index, source.ask(&asker, currency, within).await) });
+        }
+        let mut answers = asking.join_all().await;
+        answers.sort_by_key(|(index, _)| *index);
+        let mut known = self.known();
+        let mut given = Vec::with_capacity(answers.len());
+        for ((source, last), (_, answer)) in
+            watched.sources.iter().zip(&mut known.sources).zip(answers)
+        {
+            given.extend(last.hear(currency, source, answer, asked_ms));
+        }
+        known.judge(&self.config, watched, &given, asked_ms);
+        known.tell_if_unusable(&self.config, watched, clock.unix_ms());
+        known.doubt.is_none()
+    }
+}
+
+impl LastSaid {
+    /// Remembers an answer, and tells the log if it is news.
+    fn hear(
+        &mut self,
+        currency: Currency,
+        source: &Source,
+        answer: Result<Rate, SourceError>,
+        asked_ms: u64,
+    ) -> Option<Rate> {
+        let address = &source.address;
+        match answer {
+            Ok(rate) => {
+                if self.error.take().is_some() {
+                    tracing::info!("The source {address} gives the rate of {currency} again");
+                }
+                self.rate = Some(Taken { rate, asked_ms });
+                Some(rate)
+            }
+            Err(error) => {
+                // Once, and again if it is another kind of failure: not at every question.
+                let kind = std::mem::discriminant(&error);
+                let is_news = self.error.as_ref().map(std::mem::discriminant) != Some(kind);
+                if is_news {
+                    tracing::warn!(
+                        "The source {address} gives no rate of {currency}: {}",
+                        chain(&error)
+                    );
+                }
+                self.error = Some(error);
+                None
+            }
+        }
+    }
+}
+
+impl Known {
+    fn usable(
+        &self,
+        config: &RateConfig,
+        watched: &Watched,
+        now_ms: u64,
+    ) -> Result<Rate, Unpriced> {
+        let currency = config.currency;
+        let taken = self.taken.ok_or(Unpriced::RateUnknown(currency))?;
+        // A clock that has gone back says nothing of how old it is.
+        let age = now_ms
+            .checked_sub(taken.asked_ms)
+            .map(Duration::from_millis);
+        match age {
+            Some(age) if age <= watched.max_age => Ok(taken.rate),
+            Some(_) | None => Err(Unpriced::RateTooOld {
+                currency,
+                age_secs: age.unwrap_or_default().as_secs(),
+            }),
+        }
+    }
+
+    /// Takes what the sources gave, or says why not.
+    fn judge(&mut self, config: &RateConfig, watched: &Watched, given: &[Rate], asked_ms: u64) {
+        let currency = config.currency;
+        let last = self.taken.map(|taken| taken.rate);
+        match judge::judge(watched, given, last) {
+            Ok(rate) => {
+                if self.doubt.take().is_some() || last.is_none() {
+                    tracing::info!("A bitcoin costs {rate}");
+                }
+                self.taken = Some(Taken { rate, asked_ms });
+            }
+            Err(doubt) => {
+                let kind = std::mem::discriminant(&doubt);
+                if self.doubt.as_ref().map(std::mem::discriminant) != Some(kind) {
+                    tracing::warn!("The rate of {currency} stays what it was: {doubt}");
+                }
+                self.doubt = Some(doubt);
+            }
+        }
+    }
+
+    fn tell_if_unusable(&mut self, config: &RateConfig, watched: &Watched, now_ms: u64) {
+        let unusable = self.usable(config, watched, now_ms).err();
+        if let (Some(why), false) = (&unusable, self.is_told_unusable) {
+            tracing::error!(
+                "Nothing is sold at prices in {} for now: {why}",
+                config.currency
+            );
+        }
+        self.is_told_unusable = unusable.is_some();
+    }
+}

@@ -1,0 +1,5 @@
+//! What pricing asks the world: servers that lie, linger, break or are not there, and what is made of them.
+
+mod rates;
+mod settings;
+mod teller;

@@ -1,0 +1,208 @@
+//! A server that says whatever the test wants, counts how often it was asked, and a log that can be read.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::LOCATION;
+use regtest::wait::eventually;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::support::DEADLINE;
+
+/// What the server does with whoever asks.
+#[derive(Clone, Debug)]
+pub(crate) enum Manner {
+    /// 200 with this body.
+    Says(String),
+    /// Another status, with a body.
+    Refuses(u16, String),
+    /// 302 to here.
+    Redirects(String),
+    /// 200 and a body that never ends, as fast as it is read.
+    Floods,
+    /// 200 and one byte every now and then.
+    Drips,
+    /// Nothing, for ever.
+    Lingers,
+    /// A body that is shorter than it was said to be.
+    BreaksOff,
+    /// 200 with this body, once the test has said so.
+    SaysWhenTold(String),
+}
+
+/// A server; it stops when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Teller {
+    pub(crate) address: SocketAddr,
+    shared: Arc<Shared>,
+    _serving: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    manner: Mutex<Manner>,
+    /// The bodies that were sent, as JSON where they are.
+    asked: Mutex<Vec<serde_json::Value>>,
+    /// One permit an answer of [`Manner::SaysWhenTold`].
+    told: Semaphore,
+}
+
+impl Teller {
+    pub(crate) async fn who(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            manner: Mutex::new(manner),
+            asked: Mutex::default(),
+            told: Semaphore::new(0),
+        });
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&shared));
+        let mut serving = JoinSet::new();
+        serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self {
+            address,
+            shared,
+            _serving: serving,
+        }
+    }
+
+    pub(crate) async fn who_says(body: &str) -> Self {
+        Self::who(Manner::Says(body.to_owned())).await
+    }
+
+    pub(crate) fn now(&self, manner: Manner) {
+        *self.shared.manner.lock().unwrap() = manner;
+    }
+
+    pub(crate) fn now_says(&self, body: &str) {
+        self.now(Manner::Says(body.to_owned()));
+    }
+
+    /// Lets so many answers go.
+    pub(crate) fn tell(&self, answers: usize) {
+        self.shared.told.add_permits(answers);
+    }
+
+    /// Waits until it was asked that often.
+    pub(crate) async fn is_asked(&self, count: usize) {
+        eventually("a question", DEADLINE, || async {
+            let seen = self.count();
+            if seen >= count {
+                Ok(Some(()))
+            } else {
+                Err(seen)
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    /// How often it was asked.
+    pub(crate) fn count(&self) -> usize {
+        self.shared.asked.lock().unwrap().len()
+    }
+}
+
+/// An address where nobody listens.
+pub(crate) fn nobody() -> SocketAddr {
+    // Port 1 is never given out by the system.
+    SocketAddr::from(([127, 0, 0, 1], 1))
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let body = to_bytes(request.into_body(), usize::MAX).await.unwrap();
+    let asked = serde_json::from_slice(&body).unwrap_or(serde_json::Value::Null);
+    shared.asked.lock().unwrap().push(asked);
+    let manner = shared.manner.lock().unwrap().clone();
+    let response = Response::builder();
+    match manner {
+        Manner::Says(body) => response.body(body.into()),
+        Manner::Refuses(status, body) => response.status(status).body(body.into()),
+        Manner::Redirects(to) => response
+            .status(302)
+            .header(LOCATION, to)
+            .body(Body::empty()),
+        Manner::Floods => {
+            let chunk = || Ok::<_, Infallible>(Bytes::from_static(&[b'1'; 4_096]));
+            response.body(Body::from_stream(stream::repeat_with(chunk)))
+        }
+        Manner::Drips => {
+            let drip = stream::unfold((), |()| async {
+                tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>())
+                    .await
+                    .unwrap_err();
+                Some((Ok::<_, Infallible>(Bytes::from_static(b"1")), ()))
+            });
+            response.body(Body::from_stream(drip))
+        }
+        Manner::Lingers => std::future::pending().await,
+        Manner::BreaksOff => {
+            let parts = [Ok(Bytes::from_static(b"1000")), Err("broken on purpose")];
+            response.body(Body::from_stream(stream::iter(parts)))
+        }
+        Manner::SaysWhenTold(body) => {
+            shared.told.acquire().await.unwrap().forget();
+            response.body(body.into())
+        }
+    }
+    .unwrap()
+}
+
+/// What is logged on this thread while it lives.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Listens until the guard is dropped.
+    pub(crate) fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_ansi(false)
+            .with_writer(log.clone())
+            .finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        (log, guard)
+    }
+
+    /// The lines that hold all of these words.
+    pub(crate) fn lines_with(&self, words: &[&str]) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(str::to_owned);
+        lines
+            .filter(|line| words.iter().all(|word| line.contains(word)))
+            .collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
