@@ -18,27 +18,38 @@ die() {
     exit 1
 }
 
-# What each purpose needs, as `command:package`, or `/file:package` where the package brings no command.
-#   build  ring, SQLite (bundled) and libsodium (bundled, of the macaroon crate) are C
-#   tests  scripts/bitcoind: a download and a lock
-#   bench  scripts/bench
+# What each purpose needs, as `command:package`, or where the package brings no command as `/file:package` or
+# `python3.module:package`.
+#   build    ring, SQLite (bundled) and libsodium (bundled, of the macaroon crate) are C
+#   tests    scripts/bitcoind: a download and a lock
+#   clients  tests/clients: Python and what makes it a folder for packages
+#   bench    scripts/bench
 requirements() {
     case $1 in
         build) echo cc:build-essential make:build-essential pkg-config:pkg-config ;;
         tests) echo curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates flock:util-linux ;;
+        clients) echo python3:python3 python3.ensurepip:python3-venv ;;
         bench) echo wrk:wrk strace:strace ;;
         *) die "no such purpose: $1" ;;
+    esac
+}
+
+# is_there PROBE: what comes before the colon of a requirement.
+is_there() {
+    case $1 in
+        /*) [[ -e $1 ]] ;;
+        python3.*) python3 -c "import ${1#*.}" 2>/dev/null ;;
+        *) command -v "$1" >/dev/null ;;
     esac
 }
 
 # need_packages PURPOSE…: sees that the system packages are there. Installs them where that needs no password, and
 # otherwise says the one line to run.
 need_packages() {
-    local purpose requirement probe missing=() sudo=()
+    local purpose requirement missing=() sudo=()
     for purpose in "$@"; do
         for requirement in $(requirements "$purpose"); do
-            probe=${requirement%%:*}
-            [[ $probe == /* && -e $probe ]] || command -v "$probe" >/dev/null || missing+=("${requirement#*:}")
+            is_there "${requirement%%:*}" || missing+=("${requirement#*:}")
         done
     done
     ((${#missing[@]})) || return 0

