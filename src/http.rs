@@ -142,7 +142,7 @@ impl Public {
 fn takes_method(route: &Route, method: &Method) -> bool {
     match route.resource {
         Resource::Files { .. } => matches!(*method, Method::GET | Method::HEAD),
-        Resource::Upstream { .. } => true,
+        Resource::Upstream(_) => true,
     }
 }
 

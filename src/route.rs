@@ -5,17 +5,19 @@
 mod path;
 mod pattern;
 mod table;
+mod upstream;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Uri};
+use http::Method;
 
 pub use path::{PathError, RequestPath};
 pub use pattern::{Pattern, PatternError};
 pub use table::{Found, RouteTable, Shadowed};
+pub use upstream::{CONNECT_TIMEOUT, Forward, HeaderEdits, Health, Protocol, Upstream};
 
 use crate::amount::Msat;
 
@@ -79,13 +81,8 @@ pub enum Access {
 /// What is behind a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// Another HTTP server.
-    Upstream {
-        /// Its base address, with no slash at the end.
-        base: Uri,
-        /// Whether the route's own prefix is taken off the path before it is forwarded.
-        strip_prefix: bool,
-    },
+    /// Another HTTP server, or several that do the same.
+    Upstream(Arc<Forward>),
     /// The files of a folder.
     Files {
         /// The folder, absolute and without links.

@@ -1,6 +1,11 @@
 //! Settings as they are written: every key, no meaning yet. A key that is not here does not exist.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// All of a settings file. Everything but the routes has a built-in default.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +32,7 @@ pub(super) struct RawHttp {
     pub(super) body_bytes_max: u64,
     pub(super) body_timeout: String,
     pub(super) upstream_timeout: String,
+    pub(super) upstream_idle_timeout: String,
     pub(super) shutdown_grace: String,
 }
 
@@ -88,9 +94,14 @@ pub(super) struct RawRoute {
     pub(super) service: Option<String>,
     pub(super) price: Option<String>,
     pub(super) grant: Option<RawGrant>,
-    pub(super) upstream: Option<String>,
+    pub(super) upstream: Option<TextOr<RawUpstream>>,
     pub(super) files: Option<String>,
     pub(super) strip_prefix: Option<bool>,
+    pub(super) add_prefix: Option<String>,
+    pub(super) request_headers: Option<RawHeaders>,
+    pub(super) response_headers: Option<RawHeaders>,
+    pub(super) forward_credential: Option<bool>,
+    pub(super) upgrades: Option<Vec<String>>,
 }
 
 /// `grant = { … }`
@@ -99,4 +110,75 @@ pub(super) struct RawRoute {
 pub(super) struct RawGrant {
     pub(super) requests: Option<u64>,
     pub(super) valid: Option<String>,
+}
+
+/// `upstream = { … }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUpstream {
+    pub(super) url: Option<String>,
+    pub(super) urls: Option<Vec<String>>,
+    pub(super) protocol: Option<String>,
+    pub(super) connect_timeout: Option<String>,
+    pub(super) first_byte_timeout: Option<String>,
+    pub(super) idle_timeout: Option<String>,
+    pub(super) ca: Option<String>,
+    pub(super) health: Option<RawHealth>,
+}
+
+/// `health = { … }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHealth {
+    pub(super) path: String,
+    pub(super) every: Option<String>,
+}
+
+/// `request_headers = { … }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHeaders {
+    #[serde(default)]
+    pub(super) set: BTreeMap<String, TextOr<RawFile>>,
+    #[serde(default)]
+    pub(super) remove: Vec<String>,
+}
+
+/// `{ file = "…" }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFile {
+    pub(super) file: String,
+}
+
+/// Text for what is simple, a table for what is not.
+#[derive(Clone, Debug)]
+pub(super) enum TextOr<T> {
+    Text(String),
+    Table(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrTable(std::marker::PhantomData))
+    }
+}
+
+/// Reads a [`TextOr`]. By hand, because what serde derives for such a choice forgets which key was wrong.
+struct TextOrTable<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrTable<T> {
+    type Value = TextOr<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a table")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(TextOr::Text(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(TextOr::Table)
+    }
 }

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Uri};
+use http::Method;
 
 use crate::price::Price;
 use crate::route::{Access, Grant, Offer, Pattern, Resource, Route, RouteTable};
 
 use super::raw::{RawGrant, RawRoute};
-use super::{Meaning, is_web_address, span};
+use super::{Meaning, span};
 
 /// How long a token is good if the route does not say: a day, in which nobody has to pay twice.
 const VALID_DEFAULT: Duration = Duration::from_secs(86_400);
@@ -212,9 +212,9 @@ impl Meaning<'_> {
 
     fn resource(&mut self, key: &str, raw: &RawRoute) -> Option<Resource> {
         match (&raw.upstream, &raw.files) {
-            (Some(upstream), None) => {
-                self.upstream(key, upstream, raw.strip_prefix.unwrap_or(false))
-            }
+            (Some(upstream), None) => self
+                .forward(key, raw, upstream)
+                .map(|forward| Resource::Upstream(Arc::new(forward))),
             (None, Some(files)) => {
                 if raw.strip_prefix.is_some() {
                     self.complain(
@@ -223,6 +223,7 @@ impl Meaning<'_> {
                     );
                     return None;
                 }
+                self.nothing_forwarded(key, raw)?;
                 self.files(key, files)
             }
             (None, None) => {
@@ -234,20 +235,6 @@ impl Meaning<'_> {
             }
             (Some(_), Some(_)) => {
                 self.complain(key, "a route sells one thing: `upstream` or `files`");
-                None
-            }
-        }
-    }
-
-    fn upstream(&mut self, key: &str, text: &str, strip_prefix: bool) -> Option<Resource> {
-        let base = text.trim_end_matches('/').parse::<Uri>();
-        match base {
-            Ok(base) if is_web_address(text) => Some(Resource::Upstream { base, strip_prefix }),
-            _ => {
-                self.complain(
-                    &format!("{key}.upstream"),
-                    format!("`{text}` is no URL of a server: write \"http://127.0.0.1:3000\""),
-                );
                 None
             }
         }

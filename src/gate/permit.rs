@@ -1,5 +1,6 @@
 //! The proof that a request may be served. Only the gate makes one; serving consumes it.
 
+use crate::l402::TokenId;
 use crate::ledger::Reservation;
 
 /// Proof that a request may be served, used up by serving it. Dropped, its use counts as delivered.
@@ -37,6 +38,16 @@ impl Permit {
         } else {
             Reason::Free
         }
+    }
+
+    /// The service that was paid for.
+    pub fn service(&self) -> Option<&str> {
+        self.reservation.as_ref()?.service()
+    }
+
+    /// The token that was admitted.
+    pub fn token_id(&self) -> Option<TokenId> {
+        self.reservation.as_ref()?.token_id().map(TokenId)
     }
 
     /// Returns the use to the holder: nothing was delivered, and it was not the holder's doing.

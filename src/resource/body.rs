@@ -1,24 +1,34 @@
 //! Bodies: a response that holds its permit to the last byte, a request that must arrive in time.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Empty};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use crate::gate::Permit;
 
-use super::{Body, BoxError};
+use super::servers::InFlight;
+use super::{Body, BoxError, headers};
+
+/// A body of nothing.
+pub(super) fn empty() -> Body {
+    Body::new(Empty::new().map_err(|never| match never {}))
+}
 
 /// A response body that holds the permit until it ends or the client hangs up; either way the use is delivered then.
 pub(super) struct Delivered<B> {
     /// The body.
     inner: B,
     /// Dropped with the body.
-    _permit: Permit,
+    permit: Option<Permit>,
+    /// Whether a call of gRPC that fails now has delivered nothing: no message has passed yet.
+    is_void: bool,
 }
 
 impl<B> Delivered<B>
@@ -29,7 +39,17 @@ where
     pub(super) fn boxed(inner: B, permit: Permit) -> Body {
         Body::new(Self {
             inner,
-            _permit: permit,
+            permit: Some(permit),
+            is_void: false,
+        })
+    }
+
+    /// The same for a call of gRPC, which says how it went behind its messages.
+    pub(super) fn boxed_call(inner: B, permit: Permit) -> Body {
+        Body::new(Self {
+            inner,
+            permit: Some(permit),
+            is_void: true,
         })
     }
 }
@@ -47,6 +67,15 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if self.is_void
+            && let Poll::Ready(Some(Ok(frame))) = &frame
+        {
+            let has_failed = frame.trailers_ref().is_some_and(headers::is_failed_call);
+            if has_failed && let Some(permit) = self.permit.take() {
+                permit.give_back();
+            }
+            self.is_void = false;
+        }
         frame.map_err(|error| {
             let error = error.into();
             // The client sees only that its answer ends early.
@@ -80,6 +109,10 @@ pub(super) enum Upload {
     Failed,
 }
 
+/// Where a body goes that nobody has begun to read: to whoever asks the next server. A `std` mutex: held to put it in or to
+/// take it out.
+pub(super) type Unread = Arc<Mutex<Option<Body>>>;
+
 /// A request body whose client may keep us waiting for a given time in all, however slowly it drips, and that tells how far
 /// it is. What the upstream takes to take it is not the client's time.
 pub(super) struct Uploaded {
@@ -91,10 +124,19 @@ pub(super) struct Uploaded {
     /// Runs out while it does.
     deadline: Pin<Box<Sleep>>,
     progress: watch::Sender<Upload>,
+    /// Where it goes if it is dropped unread; taken at the first reading.
+    unread: Option<Unread>,
+    /// Whether a credential among the trailers is passed on.
+    forward_credential: bool,
 }
 
 impl Uploaded {
-    pub(super) fn new(inner: Body, timeout: Duration) -> (Self, watch::Receiver<Upload>) {
+    pub(super) fn new(
+        inner: Body,
+        timeout: Duration,
+        unread: Option<Unread>,
+        forward_credential: bool,
+    ) -> (Self, watch::Receiver<Upload>) {
         let (progress, upload) = watch::channel(Upload::Running);
         let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
         let body = Self {
@@ -103,6 +145,8 @@ impl Uploaded {
             waiting_since: None,
             deadline,
             progress,
+            unread,
+            forward_credential,
         };
         (body, upload)
     }
@@ -110,6 +154,10 @@ impl Uploaded {
 
 impl Drop for Uploaded {
     fn drop(&mut self) {
+        if let Some(unread) = self.unread.take() {
+            let body = std::mem::replace(&mut self.inner, empty());
+            *unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        }
         self.progress.send_if_modified(|upload| {
             let is_running = *upload == Upload::Running;
             if is_running {
@@ -128,6 +176,7 @@ impl HttpBody for Uploaded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.unread = None;
         let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
         let now = Instant::now();
         if frame.is_pending() {
@@ -141,12 +190,92 @@ impl HttpBody for Uploaded {
         } else if let Some(since) = self.waiting_since.take() {
             self.patience = self.patience.saturating_sub(now - since);
         }
+        if let Poll::Ready(Some(Ok(frame))) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            headers::clean_trailers(trailers, self.forward_credential);
+        }
         match &frame {
             Poll::Ready(None) => drop(self.progress.send_replace(Upload::Ended)),
             Poll::Ready(Some(Err(_))) => drop(self.progress.send_replace(Upload::Failed)),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The upstream paused for too long within its answer.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the upstream sent nothing for {}", crate::route::Span(*.0))]
+struct Stalled(Duration);
+
+/// An answer's body on its way from an upstream, which may pause for a given time only.
+pub(super) struct Downloaded<B> {
+    inner: B,
+    idle_timeout: Duration,
+    /// Runs out while the upstream pauses; made at its first pause: most answers are there in one piece.
+    idle: Option<Pin<Box<Sleep>>>,
+    /// Whether it pauses.
+    is_idle: bool,
+    /// Dropped with the body.
+    _in_flight: Option<InFlight>,
+}
+
+impl<B> Downloaded<B> {
+    pub(super) fn new(inner: B, idle_timeout: Duration, in_flight: Option<InFlight>) -> Self {
+        Self {
+            inner,
+            idle_timeout,
+            idle: None,
+            is_idle: false,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Whether the pause is too long.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = Instant::now() + self.idle_timeout;
+        let idle = self
+            .idle
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if !self.is_idle {
+            self.is_idle = true;
+            idle.as_mut().reset(until);
+        }
+        idle.as_mut().poll(cx)
+    }
+}
+
+impl<B> HttpBody for Downloaded<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.is_idle = false;
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending => {
+                let stalled = Stalled(self.idle_timeout);
+                self.poll_idle(cx).map(|()| Some(Err(stalled.into())))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
