@@ -131,13 +131,14 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
         clock.clone(),
     ));
 
+    let (resources, health_checks) = Resources::build(config.resource, &config.routes);
     let public = Server {
         name: "public",
         listener: listen(config.http.listen, "http.listen").await?,
         router: http::router(Public {
             routes: config.routes.clone(),
             gate,
-            resources: Resources::new(config.resource),
+            resources,
         }),
         limits: Limits {
             connections_max: config.http.connections_max,
@@ -146,14 +147,13 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
             grace: config.http.grace,
         },
     };
-    let started_secs = clock.unix_secs();
     let admin = Admin {
         node: Arc::clone(&node),
         ledger: Arc::clone(&ledger),
         routes: config.routes,
         data_dir: data_dir.clone(),
+        started_secs: clock.unix_secs(),
         clock,
-        started_secs,
     };
     let admin = Server {
         name: "operator's",
@@ -171,7 +171,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
         config.http.listen,
         config.admin_listen
     );
-    Running::start(public, admin, node, ledger, stop).await
+    Running::start(public, health_checks, admin, node, ledger, stop).await
 }
 
 async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {

@@ -9,6 +9,7 @@ mod raw;
 mod routes;
 mod span;
 mod strict;
+mod upstreams;
 mod web_address;
 
 use std::ffi::OsString;
@@ -311,6 +312,10 @@ impl Meaning<'_> {
             body_bytes_max: raw.http.body_bytes_max,
             body_timeout: self.span("http.body_timeout", &raw.http.body_timeout),
             upstream_timeout: self.span("http.upstream_timeout", &raw.http.upstream_timeout),
+            idle_timeout: self.span(
+                "http.upstream_idle_timeout",
+                &raw.http.upstream_idle_timeout,
+            ),
         };
         let node = self.node(raw, &data_dir);
         let invoice_expiry = self.span("l402.invoice_expiry", &raw.l402.invoice_expiry);

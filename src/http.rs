@@ -178,7 +178,7 @@ fn without_choice(route: &Route, mut request: Request) -> Request {
 fn takes_method(route: &Route, method: &Method) -> bool {
     match route.resource {
         Resource::Files { .. } => matches!(*method, Method::GET | Method::HEAD),
-        Resource::Upstream { .. } => true,
+        Resource::Upstream(_) => true,
     }
 }
 

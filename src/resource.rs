@@ -2,9 +2,15 @@
 
 mod body;
 mod cache;
+mod client;
 mod files;
 mod forward;
+mod headers;
+mod health;
+mod servers;
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +18,13 @@ use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::gate::Permit;
-use crate::route::{RequestPath, Resource, Route};
+use crate::route::{RequestPath, Resource, Route, RouteTable, Upstream};
+
+pub use client::certificates;
+pub use headers::{is_framing, is_ours};
+pub use health::HealthChecks;
+
+use servers::Servers;
 
 /// Whatever goes wrong inside a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,8 +39,10 @@ pub struct Config {
     pub body_bytes_max: u64,
     /// How long a request body may take in all.
     pub body_timeout: Duration,
-    /// How long an upstream may take until its response head.
+    /// How long an upstream may take until its response head, where its route says nothing else.
     pub upstream_timeout: Duration,
+    /// How long it may pause within an answer, where its route says nothing else.
+    pub idle_timeout: Duration,
 }
 
 /// Why a permitted request was not served. The use goes back to the holder unless the request's own body was the reason.
@@ -72,17 +86,55 @@ pub struct Downstream {
 pub struct Resources {
     /// The limits.
     config: Config,
-    /// Keeps connections to upstreams.
-    client: forward::Client,
+    /// The upstreams at work, each under the place in memory of what the route table says of it: no request compares settings.
+    upstreams: HashMap<usize, AtWork>,
+}
+
+/// An upstream at work.
+#[derive(Debug)]
+struct AtWork {
+    /// What the route table says of it; held, so that nothing else comes to be in its place.
+    _upstream: Arc<Upstream>,
+    /// Its servers, shared by all that says the same.
+    servers: Arc<Servers>,
 }
 
 impl Resources {
-    /// With these limits.
-    pub fn new(config: Config) -> Self {
-        Self {
-            config,
-            client: forward::client(),
+    /// With these limits, for what these routes name; and the health checks of its upstreams, to be run beside.
+    pub fn build(config: Config, routes: &RouteTable) -> (Self, HealthChecks) {
+        let forwards = routes.iter().filter_map(|route| match &route.resource {
+            Resource::Upstream(forward) => Some(forward),
+            Resource::Files { .. } => None,
+        });
+        let mut alike: HashMap<&Upstream, Arc<Servers>> = HashMap::new();
+        let mut upstreams = HashMap::new();
+        let mut checked = Vec::new();
+        for forward in forwards {
+            let upstream = &forward.upstream;
+            let servers = match alike.get(&**upstream) {
+                Some(servers) => Some(Arc::clone(servers)),
+                None => Servers::new(upstream).map(Arc::new).inspect(|servers| {
+                    alike.insert(upstream, Arc::clone(servers));
+                    if upstream.health.is_some() {
+                        checked.push(Arc::clone(servers));
+                    }
+                }),
+            };
+            if let Some(servers) = servers {
+                let at_work = AtWork {
+                    _upstream: Arc::clone(upstream),
+                    servers,
+                };
+                upstreams.insert(place(upstream), at_work);
+            }
         }
+        (Self { config, upstreams }, HealthChecks(checked))
+    }
+
+    /// The servers of this upstream, if it is of the table that these resources were built for.
+    fn servers(&self, upstream: &Arc<Upstream>) -> Option<&Servers> {
+        let at_work = self.upstreams.get(&place(upstream))?;
+        Some(&at_work.servers)
     }
 
     /// The longest request body, in bytes.
@@ -94,7 +146,7 @@ impl Resources {
     /// before any challenge. Only an upstream knows of its own paths.
     pub async fn look(&self, route: &Route, path: &RequestPath) -> Result<(), Failure> {
         match &route.resource {
-            Resource::Upstream { .. } => Ok(()),
+            Resource::Upstream(_) => Ok(()),
             Resource::Files { folder } => files::find(folder, route.pattern.rest(path))
                 .await
                 .map(|_| ()),
@@ -113,18 +165,14 @@ impl Resources {
         // What is free for one client is not free for the next one, who would have it from a cache.
         let is_sold = permit.reason() != crate::gate::Reason::Free;
         let mut response = match &route.resource {
-            Resource::Upstream { base, strip_prefix } => {
-                let rest = if *strip_prefix {
+            Resource::Upstream(forward) => {
+                let path = if forward.strip_prefix {
                     route.pattern.rest(path)
                 } else {
                     path.wire()
                 };
-                let target = forward::Target {
-                    base,
-                    path: rest,
-                    downstream,
-                };
-                self.forward(permit, target, request).await?
+                self.forward(permit, forward, path, downstream, request)
+                    .await?
             }
             Resource::Files { folder } => {
                 files::serve(permit, folder, route.pattern.rest(path), request).await?
@@ -135,4 +183,9 @@ impl Resources {
         }
         Ok(response)
     }
+}
+
+/// Where it is in memory.
+fn place(upstream: &Arc<Upstream>) -> usize {
+    Arc::as_ptr(upstream).addr()
 }

@@ -7,17 +7,19 @@ mod path;
 mod pattern;
 mod pricing;
 mod table;
+mod upstream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use http::{Method, Uri};
+use http::Method;
 
 pub use offer::{DEFAULT_PLAN, FreeQuota, Grant, Offer, Plan, Span};
 pub use path::{PathError, RequestPath};
 pub use pattern::{Pattern, PatternError};
 pub use pricing::{Class, PriceTable, Pricing, Selected, Selector, Unclassed};
 pub use table::{Found, RouteTable, Shadowed};
+pub use upstream::{CONNECT_TIMEOUT, Forward, HeaderEdits, Health, Protocol, Upstream};
 
 /// Who may pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +33,8 @@ pub enum Access {
 /// What is behind a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// Another HTTP server.
-    Upstream {
-        /// Its base address, with no slash at the end.
-        base: Uri,
-        /// Whether the route's own prefix is taken off the path before it is forwarded.
-        strip_prefix: bool,
-    },
+    /// Another HTTP server, or several that do the same.
+    Upstream(Arc<Forward>),
     /// The files of a folder.
     Files {
         /// The folder, absolute and without links.

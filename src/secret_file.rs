@@ -35,35 +35,41 @@ pub fn read_or_make(
     path: &Path,
     draw: impl FnOnce() -> io::Result<String>,
 ) -> Result<String, SecretFileError> {
+    match read(path) {
+        Err(SecretFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        read => return read,
+    }
     let failed = |source| SecretFileError::Io {
         path: path.to_owned(),
         source,
     };
-    match File::open(path) {
-        Ok(file) => {
-            let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-            if mode & 0o077 != 0 {
-                return Err(SecretFileError::Exposed {
-                    path: path.to_owned(),
-                    mode,
-                });
-            }
-            let secret = io::read_to_string(file).map_err(failed)?;
-            if secret.trim().is_empty() {
-                return Err(failed(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "it is empty: put it back from a backup, or remove it to have a new one made",
-                )));
-            }
-            Ok(secret)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let secret = draw().map_err(failed)?;
-            write_new(path, &secret).map_err(failed)?;
-            Ok(secret)
-        }
-        Err(error) => Err(failed(error)),
+    let secret = draw().map_err(failed)?;
+    write_new(path, &secret).map_err(failed)?;
+    Ok(secret)
+}
+
+/// Reads the secret in this file, which must be there.
+pub fn read(path: &Path) -> Result<String, SecretFileError> {
+    let failed = |source| SecretFileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(SecretFileError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
     }
+    let secret = io::read_to_string(file).map_err(failed)?;
+    if secret.trim().is_empty() {
+        return Err(failed(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is empty: put it back from a backup, or remove it to have a new one made",
+        )));
+    }
+    Ok(secret)
 }
 
 /// Writes a secret to a file that must not exist yet. Killed half-way it leaves a file of another name, never half a

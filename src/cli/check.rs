@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config;
-use crate::route::{Access, Offer, Plan, Resource, Route};
+use crate::route::{Access, Forward, Offer, Plan, Resource, Route};
 
 use super::{BAD_SETTINGS, complain};
 
@@ -61,14 +61,7 @@ fn row(route: &Route) -> [String; 6] {
         Access::Paid(offer) => (offer.service.to_string(), price(offer), grants(offer)),
     };
     let resource = match &route.resource {
-        Resource::Upstream {
-            base,
-            strip_prefix: true,
-        } => format!("{base} (without {})", route.pattern),
-        Resource::Upstream {
-            base,
-            strip_prefix: false,
-        } => base.to_string(),
+        Resource::Upstream(forward) => forwarded(route, forward),
         Resource::Files { folder } => folder.display().to_string(),
     };
     [
@@ -98,4 +91,26 @@ fn grants(offer: &Offer) -> String {
     };
     let grants: Vec<_> = offer.plans.iter().map(grant).collect();
     grants.join("; ")
+}
+
+/// The servers, and what happens to the path on its way there.
+fn forwarded(route: &Route, forward: &Forward) -> String {
+    let servers: Vec<String> = forward
+        .upstream
+        .servers
+        .iter()
+        .map(|server| {
+            format!(
+                "{}{}",
+                server.to_string().trim_end_matches('/'),
+                forward.add_prefix
+            )
+        })
+        .collect();
+    let servers = servers.join(" or ");
+    if forward.strip_prefix {
+        format!("{servers} (without {})", route.pattern)
+    } else {
+        servers
+    }
 }

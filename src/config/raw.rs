@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, MapAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// All of a settings file. Everything but the routes has a built-in default.
@@ -33,6 +34,7 @@ pub(super) struct RawHttp {
     pub(super) body_bytes_max: u64,
     pub(super) body_timeout: String,
     pub(super) upstream_timeout: String,
+    pub(super) upstream_idle_timeout: String,
     pub(super) shutdown_grace: String,
 }
 
@@ -138,9 +140,14 @@ pub(super) struct RawRoute {
     pub(super) overrun: Option<String>,
     pub(super) metered_by: Option<String>,
     pub(super) dry_run: Option<bool>,
-    pub(super) upstream: Option<String>,
+    pub(super) upstream: Option<TextOr<RawUpstream>>,
     pub(super) files: Option<String>,
     pub(super) strip_prefix: Option<bool>,
+    pub(super) add_prefix: Option<String>,
+    pub(super) request_headers: Option<RawHeaders>,
+    pub(super) response_headers: Option<RawHeaders>,
+    pub(super) forward_credential: Option<bool>,
+    pub(super) upgrades: Option<Vec<String>>,
 }
 
 /// `grant = { … }`
@@ -177,11 +184,7 @@ pub(super) struct RawQuota {
 }
 
 /// `price = "…"` or `price = { by = "…", … }`
-#[derive(Clone, Debug)]
-pub(super) enum RawPrice {
-    Text(String),
-    Table(RawPriceTable),
-}
+pub(super) type RawPrice = TextOr<RawPriceTable>;
 
 /// `price = { by = "query:size", values = { … } }`
 #[derive(Clone, Debug, Deserialize)]
@@ -193,11 +196,7 @@ pub(super) struct RawPriceTable {
 }
 
 /// `"10 sat"` or `{ price = "10 sat", tier = 1 }`
-#[derive(Clone, Debug)]
-pub(super) enum RawClass {
-    Text(String),
-    Table(RawClassTable),
-}
+pub(super) type RawClass = TextOr<RawClassTable>;
 
 /// `{ price = "10 sat", tier = 1 }`
 #[derive(Clone, Debug, Deserialize)]
@@ -207,42 +206,73 @@ pub(super) struct RawClassTable {
     pub(super) tier: u32,
 }
 
-/// A value that is written as text, or as a table where text does not say enough. serde's own `untagged` would forget which
-/// key is wrong.
-macro_rules! text_or_table {
-    ($either:ident, $table:ident, $expected:literal) => {
-        impl<'de> Deserialize<'de> for $either {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct Either;
-                impl<'de> Visitor<'de> for Either {
-                    type Value = $either;
-
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str($expected)
-                    }
-
-                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$either, E> {
-                        Ok($either::Text(text.to_owned()))
-                    }
-
-                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$either, A::Error> {
-                        let table = de::value::MapAccessDeserializer::new(map);
-                        $table::deserialize(table).map($either::Table)
-                    }
-                }
-                deserializer.deserialize_any(Either)
-            }
-        }
-    };
+/// `upstream = { … }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUpstream {
+    pub(super) url: Option<String>,
+    pub(super) urls: Option<Vec<String>>,
+    pub(super) protocol: Option<String>,
+    pub(super) connect_timeout: Option<String>,
+    pub(super) first_byte_timeout: Option<String>,
+    pub(super) idle_timeout: Option<String>,
+    pub(super) ca: Option<String>,
+    pub(super) health: Option<RawHealth>,
 }
 
-text_or_table!(
-    RawPrice,
-    RawPriceTable,
-    "a string as in \"10 sat\", or a table as in { by = \"query:size\", values = { … } }"
-);
-text_or_table!(
-    RawClass,
-    RawClassTable,
-    "a string as in \"10 sat\", or a table as in { price = \"10 sat\", tier = 1 }"
-);
+/// `health = { … }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHealth {
+    pub(super) path: String,
+    pub(super) every: Option<String>,
+}
+
+/// `request_headers = { … }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHeaders {
+    #[serde(default)]
+    pub(super) set: BTreeMap<String, TextOr<RawFile>>,
+    #[serde(default)]
+    pub(super) remove: Vec<String>,
+}
+
+/// `{ file = "…" }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFile {
+    pub(super) file: String,
+}
+
+/// Text for what is simple, a table for what is not.
+#[derive(Clone, Debug)]
+pub(super) enum TextOr<T> {
+    Text(String),
+    Table(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrTable(std::marker::PhantomData))
+    }
+}
+
+/// Reads a [`TextOr`]. By hand, because what serde derives for such a choice forgets which key was wrong.
+struct TextOrTable<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrTable<T> {
+    type Value = TextOr<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a table")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(TextOr::Text(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(TextOr::Table)
+    }
+}

@@ -1,14 +1,14 @@
 //! The routes of a settings file: where each is, what is behind it, and whether they go together.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use http::{Method, Uri};
+use http::Method;
 
 use crate::route::{Pattern, Resource, Route, RouteTable};
 
 use super::Meaning;
 use super::raw::RawRoute;
-use super::web_address::is_web_address;
 
 /// What a route can take (RFC 9110, RFC 5789); CONNECT and TRACE are never served.
 const METHODS: [Method; 7] = [
@@ -110,9 +110,9 @@ impl Meaning<'_> {
 
     fn resource(&mut self, key: &str, raw: &RawRoute) -> Option<Resource> {
         match (&raw.upstream, &raw.files) {
-            (Some(upstream), None) => {
-                self.upstream(key, upstream, raw.strip_prefix.unwrap_or(false))
-            }
+            (Some(upstream), None) => self
+                .forward(key, raw, upstream)
+                .map(|forward| Resource::Upstream(Arc::new(forward))),
             (None, Some(files)) => {
                 if raw.strip_prefix.is_some() {
                     self.complain(
@@ -121,6 +121,7 @@ impl Meaning<'_> {
                     );
                     return None;
                 }
+                self.nothing_forwarded(key, raw)?;
                 self.files(key, files)
             }
             (None, None) => {
@@ -132,20 +133,6 @@ impl Meaning<'_> {
             }
             (Some(_), Some(_)) => {
                 self.complain(key, "a route sells one thing: `upstream` or `files`");
-                None
-            }
-        }
-    }
-
-    fn upstream(&mut self, key: &str, text: &str, strip_prefix: bool) -> Option<Resource> {
-        let base = text.trim_end_matches('/').parse::<Uri>();
-        match base {
-            Ok(base) if is_web_address(text) => Some(Resource::Upstream { base, strip_prefix }),
-            _ => {
-                self.complain(
-                    &format!("{key}.upstream"),
-                    format!("`{text}` is no URL of a server: write \"http://127.0.0.1:3000\""),
-                );
                 None
             }
         }

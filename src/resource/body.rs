@@ -1,29 +1,25 @@
 //! Bodies: a response that holds its permit to the last byte, a request that must arrive in time.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Empty};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use crate::gate::Permit;
 
-use super::{Body, BoxError};
+use super::servers::InFlight;
+use super::{Body, BoxError, headers};
 
-/// A response body that holds the permit until it ends or the client hangs up; either way the use is delivered then.
-pub(super) struct Delivered<B> {
-    /// The body.
-    inner: B,
-    /// Dropped with the body.
-    permit: Permit,
-    /// Runs out about once a second while the time that passes is counted.
-    tick: Option<Pin<Box<Sleep>>>,
-    /// Whether the grant ended in the middle.
-    is_over: bool,
+/// A body of nothing.
+pub(super) fn empty() -> Body {
+    Body::new(Empty::new().map_err(|never| match never {}))
 }
 
 /// How often the time of a running answer is counted: a crash loses no more of it.
@@ -34,22 +30,89 @@ const TICK: Duration = Duration::from_secs(1);
 #[error("the token is used up in the middle of the answer")]
 struct Over;
 
+/// A response body that holds the permit until it ends or the client hangs up; either way the use is delivered then.
+pub(super) struct Delivered<B> {
+    /// The body.
+    inner: B,
+    /// Dropped with the body.
+    permit: Option<Permit>,
+    /// Whether a call of gRPC that fails now has delivered nothing: no message has passed yet.
+    is_void: bool,
+    /// Runs out about once a second while the time that passes is counted.
+    tick: Option<Pin<Box<Sleep>>>,
+    /// Whether the grant ended in the middle.
+    is_over: bool,
+    /// Whether the connection was given a moment to send what was delivered until then.
+    is_sent: bool,
+}
+
 impl<B> Delivered<B>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn boxed(inner: B, mut permit: Permit, headers: &HeaderMap) -> Body {
+    pub(super) fn boxed(inner: B, permit: Permit, headers: &HeaderMap) -> Body {
+        Body::new(Self::new(inner, permit, headers, false))
+    }
+
+    /// The same for a call of gRPC, which says how it went behind its messages.
+    pub(super) fn boxed_call(inner: B, permit: Permit, headers: &HeaderMap) -> Body {
+        Body::new(Self::new(inner, permit, headers, true))
+    }
+
+    fn new(inner: B, mut permit: Permit, headers: &HeaderMap, is_void: bool) -> Self {
         permit.read_meter(headers);
         let tick = permit
             .is_timed()
             .then(|| Box::pin(tokio::time::sleep_until(Instant::now() + TICK)));
-        Body::new(Self {
+        Self {
             inner,
-            permit,
+            permit: Some(permit),
+            is_void,
             tick,
             is_over: false,
-        })
+            is_sent: false,
+        }
+    }
+}
+
+impl<B> Delivered<B> {
+    /// Counts the time that has passed, about once a second.
+    fn pass_time(&mut self, cx: &mut Context<'_>) {
+        while let (Some(tick), Some(permit)) = (&mut self.tick, &mut self.permit)
+            && tick.as_mut().poll(cx).is_ready()
+        {
+            self.is_over |= !permit.pass_time();
+            tick.as_mut().reset(Instant::now() + TICK);
+        }
+    }
+
+    /// Counts what a frame delivers, and takes off what goes beyond the grant where that is cut.
+    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Over> {
+        if let Some(trailers) = frame.trailers_ref() {
+            if self.is_void
+                && headers::is_failed_call(trailers)
+                && let Some(permit) = self.permit.take()
+            {
+                permit.give_back();
+            }
+            if let Some(permit) = &mut self.permit {
+                permit.read_meter(trailers);
+            }
+        }
+        self.is_void = false;
+        let (mut data, permit) = match (frame.into_data(), &self.permit) {
+            (Ok(data), Some(permit)) => (data, permit),
+            (Ok(data), None) => return Ok(Frame::data(data)),
+            (Err(frame), _) => return Ok(frame),
+        };
+        let allowed = permit.deliver(data.len());
+        self.is_over = allowed < data.len();
+        if self.is_over && allowed == 0 {
+            return Err(Over);
+        }
+        data.truncate(allowed);
+        Ok(Frame::data(data))
     }
 }
 
@@ -66,11 +129,12 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        while let Some(tick) = &mut this.tick
-            && tick.as_mut().poll(cx).is_ready()
-        {
-            this.is_over |= !this.permit.pass_time();
-            tick.as_mut().reset(Instant::now() + TICK);
+        this.pass_time(cx);
+        if this.is_over && !this.is_sent {
+            // hyper drops what it has not sent yet when a body fails, and sends it while a body pauses.
+            this.is_sent = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         if this.is_over {
             return Poll::Ready(Some(Err(Over.into())));
@@ -84,22 +148,7 @@ where
             tracing::warn!("An answer broke off in the middle: {error}");
             error
         })?;
-        if let Some(trailers) = frame.trailers_ref() {
-            this.permit.read_meter(trailers);
-        }
-        let frame = match frame.into_data() {
-            Ok(mut data) => {
-                let allowed = this.permit.deliver(data.len());
-                this.is_over = allowed < data.len();
-                if this.is_over && allowed == 0 {
-                    return Poll::Ready(Some(Err(Over.into())));
-                }
-                data.truncate(allowed);
-                Frame::data(data)
-            }
-            Err(frame) => frame,
-        };
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(Some(this.count(frame).map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -127,6 +176,10 @@ pub(super) enum Upload {
     Failed,
 }
 
+/// Where a body goes that nobody has begun to read: to whoever asks the next server. A `std` mutex: held to put it in or to
+/// take it out.
+pub(super) type Unread = Arc<Mutex<Option<Body>>>;
+
 /// A request body whose client may keep us waiting for a given time in all, however slowly it drips, and that tells how far
 /// it is. What the upstream takes to take it is not the client's time.
 pub(super) struct Uploaded {
@@ -138,10 +191,19 @@ pub(super) struct Uploaded {
     /// Runs out while it does.
     deadline: Pin<Box<Sleep>>,
     progress: watch::Sender<Upload>,
+    /// Where it goes if it is dropped unread; taken at the first reading.
+    unread: Option<Unread>,
+    /// Whether a credential among the trailers is passed on.
+    forward_credential: bool,
 }
 
 impl Uploaded {
-    pub(super) fn new(inner: Body, timeout: Duration) -> (Self, watch::Receiver<Upload>) {
+    pub(super) fn new(
+        inner: Body,
+        timeout: Duration,
+        unread: Option<Unread>,
+        forward_credential: bool,
+    ) -> (Self, watch::Receiver<Upload>) {
         let (progress, upload) = watch::channel(Upload::Running);
         let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
         let body = Self {
@@ -150,6 +212,8 @@ impl Uploaded {
             waiting_since: None,
             deadline,
             progress,
+            unread,
+            forward_credential,
         };
         (body, upload)
     }
@@ -157,6 +221,10 @@ impl Uploaded {
 
 impl Drop for Uploaded {
     fn drop(&mut self) {
+        if let Some(unread) = self.unread.take() {
+            let body = std::mem::replace(&mut self.inner, empty());
+            *unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        }
         self.progress.send_if_modified(|upload| {
             let is_running = *upload == Upload::Running;
             if is_running {
@@ -175,6 +243,7 @@ impl HttpBody for Uploaded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.unread = None;
         let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
         let now = Instant::now();
         if frame.is_pending() {
@@ -188,12 +257,92 @@ impl HttpBody for Uploaded {
         } else if let Some(since) = self.waiting_since.take() {
             self.patience = self.patience.saturating_sub(now - since);
         }
+        if let Poll::Ready(Some(Ok(frame))) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            headers::clean_trailers(trailers, self.forward_credential);
+        }
         match &frame {
             Poll::Ready(None) => drop(self.progress.send_replace(Upload::Ended)),
             Poll::Ready(Some(Err(_))) => drop(self.progress.send_replace(Upload::Failed)),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The upstream paused for too long within its answer.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the upstream sent nothing for {}", crate::route::Span(*.0))]
+struct Stalled(Duration);
+
+/// An answer's body on its way from an upstream, which may pause for a given time only.
+pub(super) struct Downloaded<B> {
+    inner: B,
+    idle_timeout: Duration,
+    /// Runs out while the upstream pauses; made at its first pause: most answers are there in one piece.
+    idle: Option<Pin<Box<Sleep>>>,
+    /// Whether it pauses.
+    is_idle: bool,
+    /// Dropped with the body.
+    _in_flight: Option<InFlight>,
+}
+
+impl<B> Downloaded<B> {
+    pub(super) fn new(inner: B, idle_timeout: Duration, in_flight: Option<InFlight>) -> Self {
+        Self {
+            inner,
+            idle_timeout,
+            idle: None,
+            is_idle: false,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Whether the pause is too long.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = Instant::now() + self.idle_timeout;
+        let idle = self
+            .idle
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if !self.is_idle {
+            self.is_idle = true;
+            idle.as_mut().reset(until);
+        }
+        idle.as_mut().poll(cx)
+    }
+}
+
+impl<B> HttpBody for Downloaded<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.is_idle = false;
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending => {
+                let stalled = Stalled(self.idle_timeout);
+                self.poll_idle(cx).map(|()| Some(Err(stalled.into())))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,76 +1,57 @@
 //! Forwarding to an upstream: any HTTP server, streamed in both directions.
 
-use std::borrow::Cow;
 use std::error::Error as _;
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING,
 };
-use http::{Request, Response, StatusCode, Uri, Version};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body_util::{LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::gate::Permit;
 use crate::l402::credential;
+use crate::route::{Forward, Protocol};
 
-use super::body::{Delivered, TooSlow, Upload, Uploaded};
-use super::{Body, BoxError, Downstream, Failure, Resources};
+use super::body::{Delivered, Downloaded, TooSlow, Unread, Upload, Uploaded, empty};
+use super::headers::{
+    is_call, is_failed_call, names, remove_claims, remove_hop_by_hop, set_forwarded, set_paid,
+};
+use super::servers::{InFlight, Server, Servers, Tried};
+use super::{Body, Downstream, Failure, Resources};
 
-/// Keeps connections to upstreams.
-pub(super) type Client = legacy::Client<HttpsConnector<HttpConnector>, Body>;
+/// The only word of `TE` that passes, and always as ours: the body's frames pass, and so do its trailers.
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// How long an upstream may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long an unused connection is kept: below the 5 s after which Node, uvicorn and Apache drop theirs, for a request that
-/// crosses such an end is lost.
-const POOL_IDLE: Duration = Duration::from_secs(4);
-
-/// Speak of one connection only (RFC 9110, section 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("proxy-authorization"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
-
-/// Where a request goes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
-    /// The upstream's address, its path without a slash at the end.
-    pub(super) base: &'a Uri,
-    /// The normalised path there, beginning with a slash.
-    pub(super) path: &'a str,
-    /// Where it comes from.
-    pub(super) downstream: Downstream,
+/// A request as every server of an upstream would get it.
+struct Outgoing<'a> {
+    /// How it is forwarded.
+    forward: &'a Forward,
+    /// The normalised path, beginning with a slash.
+    path: &'a str,
+    /// Taken by the last attempt; copied for those before.
+    head: Option<http::request::Parts>,
+    /// Taken by an attempt; one that was dropped unread comes back here.
+    body: Option<Body>,
+    /// Where an unread body comes back to; only where there is another server to ask.
+    unread: Option<Unread>,
+    /// Whether there is no body.
+    is_empty: bool,
 }
 
-pub(super) fn client() -> Client {
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    let https = HttpsConnectorBuilder::new()
-        .with_webpki_roots()
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(http);
-    legacy::Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .build(https)
+/// How asking one server ended without an answer.
+enum Unanswered {
+    /// No connection, or one that broke.
+    Broken(legacy::Error),
+    /// The request's own body did.
+    Upload(legacy::Error),
+    /// It took too long.
+    TooSlow,
 }
 
 impl Resources {
@@ -78,73 +59,133 @@ impl Resources {
     pub(super) async fn forward(
         &self,
         permit: Permit,
-        target: Target<'_>,
+        forward: &Forward,
+        path: &str,
+        downstream: Downstream,
         request: Request<Body>,
     ) -> Result<Response<Body>, Failure> {
-        let Ok(uri) = target.uri(request.uri().query()) else {
+        let Some(servers) = self.servers(&forward.upstream) else {
             permit.give_back();
-            return Err(Failure::NotFound);
+            let what = "this route is not in the table that upstreams were built for";
+            return Err(Failure::UpstreamUnreachable(what.into()));
         };
-        let (request, upload) = self.outgoing(uri, target.downstream, request);
-        let answered = tokio::select! {
-            answered = self.client.request(request) => Some(answered),
-            () = self.patience(upload.clone()) => None,
-        };
-        let failure = match answered {
-            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Failure::UpstreamUnreachable("it switched protocols without being asked".into())
+        let count = servers.list.len();
+        let max = usize::try_from(self.config.body_bytes_max).unwrap_or(usize::MAX);
+        let mut outgoing = Outgoing::new(forward, path, downstream, request, max);
+        outgoing.prepare(&permit, count);
+        let mut tried = Tried::default();
+        let failure = loop {
+            let server = servers.pick(&mut tried);
+            let is_last = tried.count() == count;
+            let Some((request, upload)) =
+                outgoing.attempt(server, is_last, self.config.body_timeout)
+            else {
+                break Failure::NotFound;
+            };
+            let in_flight = servers.in_flight(server);
+            match self.ask(servers, request, upload).await {
+                Ok(response) => return self.answer(permit, forward, response, in_flight),
+                Err(Unanswered::Broken(error)) => {
+                    if error.is_connect() {
+                        server.pass_over();
+                    }
+                    if is_last || !outgoing.may_go_elsewhere(&error) {
+                        break Failure::UpstreamUnreachable(error.into());
+                    }
+                    tracing::warn!(
+                        "{} does not answer, another server is asked: {}",
+                        server.base,
+                        crate::causes::chain(&error)
+                    );
+                }
+                Err(Unanswered::Upload(error)) => {
+                    // The holder's doing, and the upstream may have worked on what it got: dropped, the use counts.
+                    drop(permit);
+                    return Err(self.body_failure(&error));
+                }
+                // It may be at work on it.
+                Err(Unanswered::TooSlow) => break Failure::UpstreamTimeout,
             }
-            Some(Ok(response)) => return Ok(answer(permit, response)),
-            Some(Err(error)) if *upload.borrow() == Upload::Failed => {
-                // The holder's doing, and the upstream may have worked on what it got: dropped, the use counts.
-                drop(permit);
-                return Err(self.body_failure(&error));
-            }
-            Some(Err(error)) => Failure::UpstreamUnreachable(error.into()),
-            None => Failure::UpstreamTimeout,
         };
         permit.give_back();
         Err(failure)
     }
 
-    /// Waits for as long as an upstream may take: its time begins when it has all of the request. A body that the upstream
-    /// does not take is not waited for longer than one that the client does not send.
-    async fn patience(&self, mut upload: watch::Receiver<Upload>) {
-        let ended = upload.wait_for(|upload| *upload != Upload::Running);
-        // Either way the upload is over.
-        let _ = tokio::time::timeout(self.config.body_timeout, ended).await;
-        tokio::time::sleep_until(Instant::now() + self.config.upstream_timeout).await;
+    /// Asks one server.
+    async fn ask(
+        &self,
+        servers: &Servers,
+        request: Request<Body>,
+        upload: Option<watch::Receiver<Upload>>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let first_byte_timeout = servers.upstream.first_byte_timeout;
+        let patience = self.patience(
+            first_byte_timeout.unwrap_or(self.config.upstream_timeout),
+            upload.clone(),
+        );
+        let answered = tokio::select! {
+            answered = servers.client.request(request) => answered,
+            () = patience => return Err(Unanswered::TooSlow),
+        };
+        answered.map_err(|error| match upload {
+            Some(upload) if *upload.borrow() == Upload::Failed => Unanswered::Upload(error),
+            Some(_) | None => Unanswered::Broken(error),
+        })
     }
 
-    fn outgoing(
+    /// Waits for as long as an upstream may take: its time begins when it has all of the request. A body that the upstream
+    /// does not take is not waited for longer than one that the client does not send.
+    async fn patience(
         &self,
-        uri: Uri,
-        downstream: Downstream,
-        request: Request<Body>,
-    ) -> (Request<Body>, watch::Receiver<Upload>) {
-        let (mut parts, body) = request.into_parts();
-        parts.uri = uri;
+        first_byte_timeout: Duration,
+        upload: Option<watch::Receiver<Upload>>,
+    ) {
+        if let Some(mut upload) = upload {
+            let ended = upload.wait_for(|upload| *upload != Upload::Running);
+            // Either way the upload is over.
+            let _ = tokio::time::timeout(self.config.body_timeout, ended).await;
+        }
+        tokio::time::sleep_until(Instant::now() + first_byte_timeout).await;
+    }
+
+    /// Delivered from here on, unless the upstream itself says that it failed.
+    fn answer(
+        &self,
+        mut permit: Permit,
+        forward: &Forward,
+        response: Response<Incoming>,
+        in_flight: Option<InFlight>,
+    ) -> Result<Response<Body>, Failure> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            permit.give_back();
+            let what = "it switched protocols without being asked";
+            return Err(Failure::UpstreamUnreachable(what.into()));
+        }
+        let (mut parts, body) = response.into_parts();
+        // Of our answer, whatever the upstream speaks.
         parts.version = Version::HTTP_11;
-        parts.extensions = http::Extensions::new();
-        let host = parts.headers.remove(HOST);
         remove_hop_by_hop(&mut parts.headers);
-        // hyper has answered it already.
-        parts.headers.remove(EXPECT);
-        credential::strip(&mut parts.headers);
-        set_forwarded(&mut parts.headers, downstream, host);
-        let max = usize::try_from(self.config.body_bytes_max).unwrap_or(usize::MAX);
-        if http_body::Body::is_end_stream(&body) {
-            let (_, upload) = watch::channel(Upload::Ended);
-            return (Request::from_parts(parts, body), upload);
-        }
-        if !parts.headers.contains_key(CONTENT_LENGTH) {
-            // hyper would leave out the body of a GET whose length it does not know.
-            let chunked = HeaderValue::from_static("chunked");
-            parts.headers.insert(TRANSFER_ENCODING, chunked);
-        }
-        let limited = Body::new(Limited::new(body, max));
-        let (body, upload) = Uploaded::new(limited, self.config.body_timeout);
-        (Request::from_parts(parts, Body::new(body)), upload)
+        // Before the settings hide it from the client.
+        permit.read_meter(&parts.headers);
+        forward.response_headers.apply(&mut parts.headers);
+        let idle_timeout = forward.upstream.idle_timeout;
+        let body = Downloaded::new(
+            body,
+            idle_timeout.unwrap_or(self.config.idle_timeout),
+            in_flight,
+        );
+        let is_call = forward.upstream.protocol == Protocol::Http2 && is_call(&parts.headers);
+        let has_failed =
+            parts.status.is_server_error() || (is_call && is_failed_call(&parts.headers));
+        let body = if has_failed {
+            permit.give_back();
+            Body::new(body)
+        } else if is_call {
+            Delivered::boxed_call(body, permit, &parts.headers)
+        } else {
+            Delivered::boxed(body, permit, &parts.headers)
+        };
+        Ok(Response::from_parts(parts, body))
     }
 
     /// What was wrong with the request's body.
@@ -163,91 +204,138 @@ impl Resources {
     }
 }
 
-impl Target<'_> {
-    fn uri(&self, query: Option<&str>) -> Result<Uri, http::Error> {
-        let base_path = self.base.path().trim_end_matches('/');
-        let path = match query {
-            Some(query) => format!("{base_path}{}?{query}", self.path),
-            None => format!("{base_path}{}", self.path),
+impl<'a> Outgoing<'a> {
+    /// The request as it came, but for what belongs to the connection that it came on.
+    fn new(
+        forward: &'a Forward,
+        path: &'a str,
+        downstream: Downstream,
+        request: Request<Body>,
+        body_bytes_max: usize,
+    ) -> Self {
+        let (mut head, body) = request.into_parts();
+        head.extensions = http::Extensions::new();
+        let headers = &mut head.headers;
+        let host = headers.remove(HOST).or_else(|| {
+            // Where HTTP/2 says it.
+            let authority = head.uri.authority()?;
+            HeaderValue::from_str(authority.as_str()).ok()
+        });
+        let wants_trailers = headers.contains_key(TE) && names(headers, &TE, "trailers");
+        remove_hop_by_hop(headers);
+        // It has been answered already.
+        headers.remove(EXPECT);
+        if !forward.forward_credential {
+            credential::strip(headers);
+        }
+        remove_claims(headers);
+        set_forwarded(headers, downstream, host);
+        let is_empty = http_body::Body::is_end_stream(&body);
+        let body = if is_empty {
+            body
+        } else {
+            Body::new(Limited::new(body, body_bytes_max))
         };
-        let mut builder = Uri::builder().path_and_query(path);
-        if let Some(scheme) = self.base.scheme() {
-            builder = builder.scheme(scheme.clone());
+        speak(headers, forward.upstream.protocol, wants_trailers, is_empty);
+        head.version = match forward.upstream.protocol {
+            Protocol::Http1 => Version::HTTP_11,
+            Protocol::Http2 => Version::HTTP_2,
+        };
+        Self {
+            forward,
+            path,
+            head: Some(head),
+            body: Some(body),
+            unread: None,
+            is_empty,
         }
-        if let Some(authority) = self.base.authority() {
-            builder = builder.authority(authority.clone());
+    }
+
+    /// Adds what we and the settings say.
+    fn prepare(&mut self, permit: &Permit, servers: usize) {
+        if let Some(head) = &mut self.head {
+            set_paid(&mut head.headers, permit);
+            self.forward.request_headers.apply(&mut head.headers);
         }
-        builder.build()
+        if servers > 1 && !self.is_empty {
+            self.unread = Some(Unread::default());
+        }
+    }
+
+    /// The request for this server; `None` if its path and query make no address.
+    fn attempt(
+        &mut self,
+        server: &Server,
+        is_last: bool,
+        body_timeout: Duration,
+    ) -> Option<(Request<Body>, Option<watch::Receiver<Upload>>)> {
+        let mut head = if is_last {
+            self.head.take()
+        } else {
+            self.head.clone()
+        }?;
+        head.uri = self.uri(server, &head.uri)?;
+        let body = self.body.take().unwrap_or_else(empty);
+        if self.is_empty {
+            return Some((Request::from_parts(head, body), None));
+        }
+        let forward_credential = self.forward.forward_credential;
+        let unread = self.unread.clone();
+        let (body, upload) = Uploaded::new(body, body_timeout, unread, forward_credential);
+        Some((Request::from_parts(head, Body::new(body)), Some(upload)))
+    }
+
+    fn uri(&self, server: &Server, asked: &Uri) -> Option<Uri> {
+        let prefix = &self.forward.add_prefix;
+        server.uri(prefix, self.path, asked.query()).ok()
+    }
+
+    /// Whether another server may be asked after this error. Where there was no connection, nothing was sent. Where one broke
+    /// before the answer, the server may have done what it was asked: then only what can be done twice is asked again
+    /// (RFC 9110, section 9.2.2).
+    fn may_go_elsewhere(&mut self, error: &legacy::Error) -> bool {
+        if !self.is_empty {
+            let unread = self.unread.as_ref();
+            self.body = unread.and_then(|unread| {
+                let mut unread = unread.lock().unwrap_or_else(PoisonError::into_inner);
+                unread.take()
+            });
+            return error.is_connect() && self.body.is_some();
+        }
+        let is_idempotent = self.head.as_ref().is_some_and(|head| {
+            [
+                Method::GET,
+                Method::HEAD,
+                Method::OPTIONS,
+                Method::PUT,
+                Method::DELETE,
+            ]
+            .contains(&head.method)
+        });
+        // An answer that makes no sense is an answer.
+        let is_sense = error
+            .source()
+            .and_then(|source| source.downcast_ref::<hyper::Error>())
+            .is_none_or(|error| !error.is_parse() && !error.is_user());
+        error.is_connect() || (is_idempotent && is_sense)
     }
 }
 
-/// Delivered from here on, unless the upstream itself says that it failed.
-fn answer(permit: Permit, response: Response<Incoming>) -> Response<Body> {
-    let (mut parts, body) = response.into_parts();
-    // Of our answer, whatever the upstream speaks.
-    parts.version = Version::HTTP_11;
-    remove_hop_by_hop(&mut parts.headers);
-    let body = if parts.status.is_server_error() {
-        permit.give_back();
-        Body::new(body.map_err(BoxError::from))
-    } else {
-        Delivered::boxed(body, permit, &parts.headers)
-    };
-    Response::from_parts(parts, body)
-}
-
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        // Whoever names it would turn the body into another request.
-        .filter(|name| *name != CONTENT_LENGTH)
-        .collect();
-    for name in HOP_BY_HOP.iter().chain(&named) {
-        headers.remove(name);
+/// Headers that belong to the connection to the upstream.
+fn speak(headers: &mut HeaderMap, protocol: Protocol, wants_trailers: bool, is_empty: bool) {
+    if wants_trailers {
+        headers.insert(TE, TRAILERS);
     }
-    headers.remove(TRAILER);
-}
-
-/// Whether this header tells an upstream where a request comes from, or what it really asks for: what a client says there
-/// is never passed on. Underscores count as dashes, as they do for servers that speak CGI or WSGI.
-fn is_claim(name: &HeaderName) -> bool {
-    let mut name = Cow::Borrowed(name.as_str());
-    if name.contains('_') {
-        name = Cow::Owned(name.replace('_', "-"));
+    match protocol {
+        Protocol::Http1 => {
+            if wants_trailers {
+                headers.insert(CONNECTION, HeaderValue::from_static("te"));
+            }
+            if !is_empty && !headers.contains_key(CONTENT_LENGTH) {
+                // hyper would leave out the body of a GET whose length it does not know.
+                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+        }
+        Protocol::Http2 => {}
     }
-    let begins = ["x-forwarded-", "x-original-", "x-rewrite-"];
-    let names = [
-        "forwarded",
-        "x-real-ip",
-        "x-client-ip",
-        "true-client-ip",
-        "cf-connecting-ip",
-        "x-http-method",
-        "x-http-method-override",
-        "x-method-override",
-    ];
-    begins.iter().any(|begin| name.starts_with(begin)) || names.contains(&&*name)
-}
-
-/// What the client claims about its way here is replaced by what we know.
-fn set_forwarded(headers: &mut HeaderMap, downstream: Downstream, host: Option<HeaderValue>) {
-    let claims: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_claim(name))
-        .cloned()
-        .collect();
-    for claim in claims {
-        headers.remove(claim);
-    }
-    if let Ok(client) = HeaderValue::try_from(downstream.client.to_canonical().to_string()) {
-        headers.insert("x-forwarded-for", client);
-    }
-    if let Some(host) = host {
-        headers.insert("x-forwarded-host", host);
-    }
-    headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
 }

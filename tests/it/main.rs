@@ -29,4 +29,5 @@ mod support;
 mod tidy;
 mod tokens;
 mod upstream;
+mod upstream_settings;
 mod vectors;

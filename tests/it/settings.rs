@@ -10,12 +10,12 @@ use tollhouse::config::{Complaint, Config, load_with};
 use tollhouse::route::{Access, Resource};
 
 /// A folder with a settings file and something to sell.
-struct Settings {
-    dir: TempDir,
+pub(crate) struct Settings {
+    pub(crate) dir: TempDir,
 }
 
 impl Settings {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for folder in ["articles", "other"] {
             std::fs::create_dir(dir.path().join(folder)).unwrap();
@@ -24,11 +24,15 @@ impl Settings {
         Self { dir }
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.dir.path().join("settings.toml")
     }
 
-    fn load(&self, text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<Complaint>> {
+    pub(crate) fn load(
+        &self,
+        text: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<Config, Vec<Complaint>> {
         std::fs::write(self.file(), text).unwrap();
         let pairs = environment.iter();
         let environment = pairs.map(|(name, value)| (OsString::from(name), OsString::from(value)));
@@ -37,7 +41,7 @@ impl Settings {
 }
 
 /// The least that can be started.
-const CHAIN: &str = "[node.chain]\nesplora = \"http://127.0.0.1:3002\"\n";
+pub(crate) const CHAIN: &str = "[node.chain]\nesplora = \"http://127.0.0.1:3002\"\n";
 
 /// Everything that a route of this kind needs, with one line of it replaced (or added, if it is not there).
 fn route(changed: &str) -> String {
@@ -314,14 +318,25 @@ fn every_default_has_its_line_of_why() {
 fn the_routes_that_the_defaults_file_describes_are_good() {
     let settings = Settings::new();
     std::fs::create_dir(settings.dir.path().join("about")).unwrap();
+    let upstream_key = settings.dir.path().join("upstream.key");
+    tollhouse::secret_file::write_new(&upstream_key, "a key").unwrap();
+    let ca = rcgen::generate_simple_self_signed(["upstream".to_owned()]).unwrap();
+    std::fs::write(settings.dir.path().join("upstream-ca.pem"), ca.cert.pem()).unwrap();
     let described = DEFAULTS
         .split("# What is sold, one table a route:")
         .nth(1)
         .unwrap();
+    // A sentence between two tables is no setting.
+    let is_setting = |line: &&str| !line.starts_with("# A route with");
+    let described: String = described
+        .lines()
+        .filter(is_setting)
+        .map(|line| format!("{line}\n"))
+        .collect();
     let routes = described.replace("\n# ", "\n").replace("\n#\n", "\n\n");
     let config = settings.load(&format!("{CHAIN}{routes}"), &[]).unwrap();
     let routes: Vec<_> = config.routes.iter().collect();
-    assert_eq!(routes.len(), 3);
+    assert_eq!(routes.len(), 4);
     let paid = routes
         .iter()
         .filter(|route| matches!(route.access, Access::Paid(_)));

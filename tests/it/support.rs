@@ -25,7 +25,7 @@ use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach};
 use tollhouse::l402::{Identifier, MasterKey, RootKeys, TokenId};
 use tollhouse::ledger::{self, Ledger};
 use tollhouse::resource::{self, Resources};
-use tollhouse::route::{Access, Grant, Offer, Pattern, Resource, Route, RouteTable};
+use tollhouse::route::{Access, Forward, Grant, Offer, Pattern, Resource, Route, RouteTable};
 
 /// When the tests take place, Unix seconds.
 pub(crate) const NOW_SECS: u64 = 1_800_000_000;
@@ -40,10 +40,12 @@ pub(crate) const PAGE: &str = "what was paid for";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// What a test may want otherwise.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Setup {
     /// Behind `/up/*` and `/stripped/*` (sold as `up`) and `/open/*` (free); without one there are no such routes.
     pub(crate) upstream: Option<SocketAddr>,
+    /// The same with all that settings can say of an upstream; one of the two.
+    pub(crate) forward: Option<Forward>,
     /// The listener's limits.
     pub(crate) limits: public::Limits,
     pub(crate) resource: resource::Config,
@@ -53,6 +55,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             upstream: None,
+            forward: None,
             limits: public::Limits {
                 connections_max: 1_000,
                 header_timeout: DEADLINE,
@@ -63,6 +66,7 @@ impl Default for Setup {
                 body_bytes_max: 64 * 1024,
                 body_timeout: DEADLINE,
                 upstream_timeout: DEADLINE,
+                idle_timeout: DEADLINE,
             },
         }
     }
@@ -98,7 +102,7 @@ impl Shop {
     pub(crate) async fn with(setup: Setup) -> Self {
         let dir = new_folder();
         let folder = dir.path().canonicalize().unwrap().join("shop");
-        let routes = RouteTable::new(routes(&folder, setup.upstream)).unwrap();
+        let routes = RouteTable::new(routes(&folder, &setup)).unwrap();
         Self::of(dir, setup, routes, Limits::default()).await
     }
 
@@ -143,18 +147,20 @@ impl Shop {
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (resources, health_checks) = Resources::build(setup.resource, &routes);
         let server = Server {
             name: "test",
             listener,
             router: router(Public {
+                resources,
                 routes,
                 gate: Arc::new(gate),
-                resources: Resources::new(setup.resource),
             }),
             limits: setup.limits,
         };
         let (tracker, stop) = (TaskTracker::new(), Stop::default());
         tracker.spawn(server.run(tracker.clone(), stop.clone()));
+        tracker.spawn(health_checks.run(stop.begin.clone()));
         Self {
             address,
             clock,
@@ -291,38 +297,50 @@ pub(crate) fn ledger_in(folder: &Path) -> ledger::Config {
     }
 }
 
-fn routes(folder: &Path, upstream: Option<SocketAddr>) -> Vec<Route> {
+/// Any number of requests for a day.
+const DAY: Grant = Grant {
+    requests: None,
+    bytes: None,
+    seconds: None,
+    valid: Duration::from_secs(86_400),
+};
+
+fn routes(folder: &Path, setup: &Setup) -> Vec<Route> {
     let files = || Resource::Files {
         folder: folder.to_owned(),
-    };
-    let day = Grant {
-        requests: None,
-        bytes: None,
-        seconds: None,
-        valid: Duration::from_secs(86_400),
     };
     let three = Grant {
         requests: Some(3),
         valid: Duration::from_secs(3_600),
-        ..day
+        ..DAY
     };
     let mut routes = vec![
-        route("/articles/*", paid("articles", day), files()),
+        route("/articles/*", paid("articles", DAY), files()),
         route("/counted/*", paid("counted", three), files()),
         route("/free/*", Access::Free, files()),
     ];
-    if let Some(upstream) = upstream {
-        let upstream = |strip_prefix| Resource::Upstream {
-            base: format!("http://{upstream}/base").parse().unwrap(),
-            strip_prefix,
-        };
-        routes.extend([
-            route("/up/*", paid("up", day), upstream(false)),
-            route("/stripped/*", paid("up", day), upstream(true)),
-            route("/open/*", Access::Free, upstream(false)),
-        ]);
+    if let Some(upstream) = setup.upstream {
+        let base = format!("http://{upstream}/base").parse().unwrap();
+        routes.extend(upstream_routes(Forward::to(base)));
+    }
+    if let Some(forward) = &setup.forward {
+        routes.extend(upstream_routes(forward.clone()));
     }
     routes
+}
+
+fn upstream_routes(forward: Forward) -> [Route; 3] {
+    let upstream = |strip_prefix| {
+        Resource::Upstream(Arc::new(Forward {
+            strip_prefix,
+            ..forward.clone()
+        }))
+    };
+    [
+        route("/up/*", paid("up", DAY), upstream(false)),
+        route("/stripped/*", paid("up", DAY), upstream(true)),
+        route("/open/*", Access::Free, upstream(false)),
+    ]
 }
 
 fn route(path: &str, access: Access, resource: Resource) -> Route {

@@ -1,0 +1,249 @@
+//! Headers on their way through: what belongs to one connection stays there, what a client claims of itself goes, and what we
+//! know is said.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use crate::gate::Permit;
+use crate::l402::credential;
+
+use super::Downstream;
+
+/// Speak of one connection only (RFC 9110, section 7.6.1), besides those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// What our own headers begin with.
+const OURS: &str = "l402-";
+const SERVICE: HeaderName = HeaderName::from_static("l402-service");
+const TOKEN_ID: HeaderName = HeaderName::from_static("l402-token-id");
+
+/// Whether this header belongs to one connection or says where a message ends: never the settings' business.
+pub fn is_framing(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name) || [CONTENT_LENGTH, EXPECT, TRAILER].contains(name)
+}
+
+/// Whether we say this, and nobody else may.
+pub fn is_ours(name: &HeaderName) -> bool {
+    [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO].contains(name)
+        || dashed(name).starts_with(OURS)
+}
+
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        // Whoever names it would turn the body into another request.
+        .filter(|name| *name != CONTENT_LENGTH)
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+/// Whether a list like that of `Connection` or `TE` names this, in any case.
+pub(super) fn names(headers: &HeaderMap, list: &HeaderName, wanted: &str) -> bool {
+    let values = headers.get_all(list).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        // `TE` has parameters.
+        .filter_map(|name| name.split(';').next())
+        .any(|name| name.trim().eq_ignore_ascii_case(wanted))
+}
+
+/// Underscores count as dashes, as they do for servers that speak CGI or WSGI.
+fn dashed(name: &HeaderName) -> Cow<'_, str> {
+    let name = name.as_str();
+    if name.contains('_') {
+        Cow::Owned(name.replace('_', "-"))
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// Whether this header tells an upstream where a request comes from, who has paid, or what is really asked for: what a client
+/// says there is never passed on.
+fn is_claim(name: &HeaderName) -> bool {
+    let name = dashed(name);
+    let begins = [OURS, "x-forwarded-", "x-original-", "x-rewrite-"];
+    let names = [
+        "forwarded",
+        "x-real-ip",
+        "x-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+    ];
+    begins.iter().any(|begin| name.starts_with(begin)) || names.contains(&&*name)
+}
+
+/// Takes out what a client claims about itself and its way here.
+pub(super) fn remove_claims(headers: &mut HeaderMap) {
+    let claims: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_claim(name))
+        .cloned()
+        .collect();
+    for claim in claims {
+        headers.remove(claim);
+    }
+}
+
+/// What a client may not say in a head it may not say behind its body either: there are servers that read both as one.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap, forward_credential: bool) {
+    let framing: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| is_framing(name) || **name == http::header::HOST)
+        .cloned()
+        .collect();
+    for name in framing {
+        trailers.remove(name);
+    }
+    remove_claims(trailers);
+    if !forward_credential {
+        credential::strip(trailers);
+    }
+}
+
+/// Says where a request comes from: in the standard's header (RFC 7239) and in those that everybody reads.
+pub(super) fn set_forwarded(
+    headers: &mut HeaderMap,
+    downstream: Downstream,
+    host: Option<HeaderValue>,
+) {
+    let client = downstream.client.to_canonical();
+    let proto = "http";
+    if let Some(value) = forwarded(client, host.as_ref(), proto) {
+        headers.insert(FORWARDED, value);
+    }
+    if let Ok(client) = HeaderValue::try_from(client.to_string()) {
+        headers.insert(FORWARDED_FOR, client);
+    }
+    if let Some(host) = host {
+        headers.insert(FORWARDED_HOST, host);
+    }
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+}
+
+/// `for=192.0.2.1;host="shop:8402";proto=http`
+fn forwarded(client: IpAddr, host: Option<&HeaderValue>, proto: &str) -> Option<HeaderValue> {
+    let mut value = String::with_capacity(96);
+    match client {
+        IpAddr::V4(client) => write!(value, "for={client}"),
+        IpAddr::V6(client) => write!(value, "for=\"[{client}]\""),
+    }
+    .ok()?;
+    // A host with a port is no token; one that would end the quotes is no host.
+    let host = host.and_then(|host| host.to_str().ok());
+    if let Some(host) = host.filter(|host| !host.contains(['"', '\\'])) {
+        write!(value, ";host=\"{host}\"").ok()?;
+    }
+    write!(value, ";proto={proto}").ok()?;
+    HeaderValue::try_from(value).ok()
+}
+
+/// Codes with which a server says that it failed, not that the request was wrong: UNKNOWN (which an error nobody caught
+/// becomes), UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS. Not DEADLINE_EXCEEDED: the deadline is the client's own.
+const GRPC_FAILURES: [&[u8]; 5] = [b"2", b"12", b"13", b"14", b"15"];
+
+/// Whether an answer is one to a call of gRPC.
+pub(super) fn is_call(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether these trailers, or a head that stands for both, say that the server failed.
+pub(super) fn is_failed_call(trailers: &HeaderMap) -> bool {
+    let status = trailers.get("grpc-status");
+    status.is_some_and(|status| GRPC_FAILURES.contains(&status.as_bytes()))
+}
+
+/// Says who has paid, and for what.
+pub(super) fn set_paid(headers: &mut HeaderMap, permit: &Permit) {
+    let service = permit.service().map(HeaderValue::from_str);
+    if let Some(Ok(service)) = service {
+        headers.insert(SERVICE, service);
+    }
+    if let Some(token_id) = permit.token_id() {
+        let mut digits = [0; 64];
+        let value = hex::encode_to_slice(token_id.0, &mut digits)
+            .ok()
+            .and_then(|()| HeaderValue::from_bytes(&digits).ok());
+        headers.extend(value.map(|value| (TOKEN_ID, value)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_request_comes_from_is_said_as_the_standard_writes_it() {
+        let host = |host: &'static str| HeaderValue::from_static(host);
+        for (client, given, said) in [
+            (
+                "192.0.2.1",
+                Some(host("shop.example")),
+                "for=192.0.2.1;host=\"shop.example\";proto=http",
+            ),
+            (
+                "2001:db8::1",
+                Some(host("shop:8402")),
+                "for=\"[2001:db8::1]\";host=\"shop:8402\";proto=http",
+            ),
+            (
+                "192.0.2.1",
+                Some(host("a\";for=\"b")),
+                "for=192.0.2.1;proto=http",
+            ),
+            ("192.0.2.1", None, "for=192.0.2.1;proto=http"),
+        ] {
+            let value = forwarded(client.parse().unwrap(), given.as_ref(), "http").unwrap();
+            assert_eq!(value, said);
+        }
+    }
+
+    #[test]
+    fn claims_are_known_in_every_spelling() {
+        for claim in [
+            "l402-service",
+            "l402_token_id",
+            "l402-token_id",
+            "l402-anything",
+            "x_forwarded_for",
+            "x-forwarded-for",
+            "forwarded",
+            "x-real_ip",
+        ] {
+            assert!(is_claim(&HeaderName::from_static(claim)), "{claim}");
+        }
+        for other in ["l402", "x-l402-service", "x-forward", "token", "via"] {
+            assert!(!is_claim(&HeaderName::from_static(other)), "{other}");
+        }
+    }
+}
