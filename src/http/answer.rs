@@ -21,7 +21,7 @@ use crate::pace::Room;
 use crate::resource::Failure;
 use crate::route::Grant;
 
-use super::Refusal;
+use super::check::Refusal;
 
 /// When to ask again while the node cannot be paid, in seconds: peers and chain sources come back within minutes.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("30");
@@ -34,6 +34,14 @@ const REMAINING_BYTES: HeaderName = HeaderName::from_static("l402-remaining-byte
 const REMAINING_SECONDS: HeaderName = HeaderName::from_static("l402-remaining-seconds");
 /// Until when it is good, Unix seconds.
 const EXPIRES: HeaderName = HeaderName::from_static("l402-expires");
+/// When to ask again while too much is going on: requests are over in seconds.
+const BUSY_RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
+
+/// What a browser's script may read of an answer to another origin.
+const EXPOSED: &str = "WWW-Authenticate, Payment-Receipt, Retry-After";
+/// The same where it says what is left.
+const EXPOSED_BEHIND_PAYMENT: &str = "WWW-Authenticate, Payment-Receipt, Retry-After, L402-Remaining-Requests, \
+     L402-Remaining-Bytes, L402-Remaining-Seconds, L402-Expires";
 
 /// RFC 9457.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -247,12 +255,22 @@ pub(super) fn refusal(refusal: &Refusal) -> Response {
         Refusal::HeadersTooLarge => problem(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "Headers too large",
-            "The headers of a request may have 16 KiB in all.",
+            "A request may have 100 headers, of 16 KiB in all.",
         ),
         Refusal::Host => problem(
             StatusCode::BAD_REQUEST,
             "Bad Host",
-            "A request names exactly one host in its `Host` header.",
+            "A request names exactly one host in its `Host` header, and none besides it.",
+        ),
+        Refusal::Scheme => problem(
+            StatusCode::BAD_REQUEST,
+            "Bad scheme",
+            "Only http and https are served here.",
+        ),
+        Refusal::Length => problem(
+            StatusCode::BAD_REQUEST,
+            "Bad length",
+            "The `Content-Length` is one number, that of the bytes in the body.",
         ),
         Refusal::NotForUs => problem(
             StatusCode::NOT_IMPLEMENTED,
@@ -275,6 +293,17 @@ pub(super) fn refusal(refusal: &Refusal) -> Response {
             response
         }
         Refusal::NoRoute => problem(StatusCode::NOT_FOUND, "Not found", "There is nothing here."),
+        Refusal::Busy => {
+            let mut response = problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Busy",
+                "Too many requests are being answered. This one was not counted; ask again later.",
+            );
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, BUSY_RETRY_AFTER_SECS);
+            response
+        }
     }
 }
 
@@ -357,7 +386,7 @@ pub(super) fn preflight(methods: &[Method]) -> Response {
     // `*` does not cover Authorization, so the headers are named.
     headers.insert(
         ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("Authorization, Content-Type, Accept-Payment"),
+        HeaderValue::from_static("Authorization, Content-Type, Accept-Payment, Accept-Grant"),
     );
     let allowed = if methods.is_empty() {
         HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -374,11 +403,14 @@ pub(super) fn open_to_browsers(headers: &mut HeaderMap) {
     headers
         .entry(ACCESS_CONTROL_ALLOW_ORIGIN)
         .or_insert(HeaderValue::from_static("*"));
+    let exposed = if headers.contains_key(EXPIRES) {
+        EXPOSED_BEHIND_PAYMENT
+    } else {
+        EXPOSED
+    };
     headers
         .entry(ACCESS_CONTROL_EXPOSE_HEADERS)
-        .or_insert(HeaderValue::from_static(
-            "WWW-Authenticate, Payment-Receipt, Retry-After",
-        ));
+        .or_insert(HeaderValue::from_static(exposed));
 }
 
 fn body_too_large(max: u64) -> Response {

@@ -170,7 +170,7 @@ async fn a_preflight_is_answered_without_payment_and_never_counts() {
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
         assert_eq!(
             answer.header("access-control-allow-headers"),
-            Some("Authorization, Content-Type, Accept-Payment")
+            Some("Authorization, Content-Type, Accept-Payment, Accept-Grant")
         );
         let methods = answer.header("access-control-allow-methods").unwrap();
         assert!(

@@ -134,6 +134,8 @@ async fn the_answer_tells_what_is_left() {
         assert_eq!(number(&answer, "l402-remaining-seconds"), Some(60));
         let until = NOW_SECS + 600 + 3_600;
         assert_eq!(number(&answer, "l402-expires"), Some(until));
+        let exposed = answer.header("access-control-expose-headers").unwrap();
+        assert!(exposed.contains("L402-Remaining-Requests"), "{exposed}");
     }
     let refused = shop.get_with("/a/page.txt", &sold).await;
     assert!(
