@@ -1,6 +1,8 @@
 //! The operator's listener: loopback, behind a token of its own. Nothing of it is ever on the public one.
 
 mod access;
+mod reload;
+mod tokens;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +15,13 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 pub use access::AdminToken;
+pub use reload::{Reload, Reloaded, Reloads};
 
 use crate::causes::chain;
 use crate::clock::Clock;
+use crate::gate::{Keyring, KeyringError};
 use crate::invoice::Reach;
+use crate::live::Live;
 use crate::ledger::record::{ChannelRecord, SaleRecord, Totals};
 use crate::ledger::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::node::{Node, NodeUnavailable, Status};
@@ -35,8 +40,12 @@ pub struct Admin {
     pub node: Arc<Node>,
     /// The account.
     pub ledger: Arc<Ledger>,
+    /// The keys of the tokens.
+    pub keyring: Arc<Keyring>,
     /// What is sold.
-    pub routes: RouteTable,
+    pub routes: Arc<Live<RouteTable>>,
+    /// Where to ask for the settings to be read again.
+    pub reload: Reload,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Where the time comes from.
@@ -53,6 +62,13 @@ pub fn router(admin: Admin, token: AdminToken) -> Router {
         .route("/status", get(status))
         .route("/sales", get(sales))
         .route("/sync", post(sync))
+        .route("/tokens", get(tokens::list))
+        .route("/tokens/{token_id}/revoke", post(tokens::revoke))
+        .route("/services/{service}/revoke", post(tokens::revoke_service))
+        .route("/revocations", get(tokens::revocations))
+        .route("/keys", get(tokens::keys))
+        .route("/keys/rotate", post(tokens::rotate))
+        .route("/reload", post(reload::reload))
         .with_state(Arc::new(admin))
         .layer(middleware::from_fn_with_state(
             Arc::new(token),
@@ -99,8 +115,8 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
             unpayable_routes: vec![],
         },
         Reach::Ready(inbound) => {
-            let unpayable: Vec<String> = admin
-                .routes
+            let routes = admin.routes.get();
+            let unpayable: Vec<String> = routes
                 .iter()
                 .filter(|route| match &route.access {
                     Access::Free => false,
@@ -227,6 +243,12 @@ async fn blocking<T: Send + 'static>(
 enum Fault {
     #[error("{0}")]
     Asked(&'static str),
+    #[error("{0}")]
+    Settings(String),
+    #[error("the program is stopping")]
+    Stopping,
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error(transparent)]
@@ -237,6 +259,12 @@ impl axum::response::IntoResponse for Fault {
     fn into_response(self) -> Response {
         let status = match self {
             Self::Asked(_) => StatusCode::BAD_REQUEST,
+            Self::Settings(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Keyring(ref fault) => {
+                tracing::error!("Failed to rotate the master key: {}", chain(fault));
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::Ledger(ref fault) => {
                 tracing::error!(
                     "Failed to read the books for the operator: {}",

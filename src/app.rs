@@ -13,10 +13,9 @@ use tokio::net::TcpListener;
 use crate::admin::{self, Admin, AdminToken};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gate::{Gate, Limiter};
+use crate::gate::{Gate, Keyring, KeyringError, Limiter};
 use crate::http::{self, Limits, Public, Server, Stop};
 use crate::invoice::Minter;
-use crate::l402::RootKeys;
 use crate::ledger::{Ledger, LedgerError};
 use crate::node::{Node, NodeError, NodeKeys, SeedError};
 use crate::resource::Resources;
@@ -73,9 +72,9 @@ pub enum AppError {
     /// A secret.
     #[error(transparent)]
     Secret(#[from] SecretFileError),
-    /// The master key's file holds something else.
-    #[error("{0} holds no master key: one line of 64 hex digits belongs there")]
-    MasterKey(PathBuf),
+    /// The keys of the tokens.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// The seed.
     #[error(transparent)]
     Seed(#[from] SeedError),
@@ -110,7 +109,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
     let keys = NodeKeys::open(&seed, config.node.network)?;
     let master = data_dir.join("master.key");
     folder::must_not_be_lost(&master, &config.ledger.folder)?;
-    let root_keys = RootKeys::new(&folder::master_key(&master)?, &[]);
+    let keyring = Arc::new(Keyring::open(&master)?);
     let admin_token = AdminToken::open(&data_dir.join("admin.token"))?;
     let opening = (config.ledger.clone(), clock.clone());
     let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening.0, opening.1)).await;
@@ -124,7 +123,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
         node.reach(),
     );
     let gate = Arc::new(Gate::new(
-        root_keys,
+        Arc::clone(&keyring),
         minter,
         Arc::clone(&ledger),
         Limiter::new(config.limits, clock.clone()),

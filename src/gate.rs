@@ -2,6 +2,7 @@
 //! that makes a [`Permit`].
 
 mod issue;
+mod keyring;
 mod limit;
 mod permit;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 pub use issue::{Challenge, Choice, Denial};
+pub use keyring::{Epoch, Keyring, KeyringError};
 pub use limit::{Limiter, Limits};
 pub use permit::{Permit, Reason};
 
@@ -19,7 +21,7 @@ use crate::clock::Clock;
 use crate::invoice::Minter;
 use crate::l402::caveat::Subject;
 use crate::l402::credential::{Presented, presented};
-use crate::l402::{Credential, Refusal, RootKeys, verify};
+use crate::l402::{Credential, Refusal, verify};
 use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
 use crate::pace::Room;
 use crate::route::{Access, Class, Offer, Plan, RequestPath, Route, Selected};
@@ -34,7 +36,7 @@ pub const GRANT_PARAMETER: &str = "l402-grant";
 #[derive(Debug)]
 pub struct Gate {
     /// The keys of the tokens.
-    keys: RootKeys,
+    keyring: Arc<Keyring>,
     /// Makes the invoices.
     minter: Minter,
     /// Counts the uses, remembers the challenges.
@@ -124,14 +126,14 @@ enum Admission {
 impl Gate {
     /// A gate with these keys, in front of this ledger.
     pub fn new(
-        keys: RootKeys,
+        keyring: Arc<Keyring>,
         minter: Minter,
         ledger: Arc<Ledger>,
         limiter: Limiter,
         clock: Clock,
     ) -> Self {
         Self {
-            keys,
+            keyring,
             minter,
             ledger,
             limiter,
@@ -230,7 +232,7 @@ impl Gate {
             client: Some(asked.client),
             now_secs: self.clock.unix_secs(),
         };
-        let verified = match verify(&self.keys, credential, &subject) {
+        let verified = match verify(&self.keyring.in_force(), credential, &subject) {
             Ok(verified) => verified,
             Err(refusal) => return Ok(Admission::Not(refusal.into())),
         };

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use challenges::Challenge;
 pub use quotas::{Free, QuotaUse};
 pub use revocations::REVOCATION_REASON_CHARS_MAX;
-pub use sales::{SALES_PAGE_MAX, SalesPage};
+pub use sales::{SALES_PAGE_MAX, SalesPage, TOKENS_PAGE_MAX, TokenSearch, TokensPage};
 pub use usage::{Left, Overrun, Reservation, Unreserved};
 
 use crate::clock::Clock;

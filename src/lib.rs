@@ -16,6 +16,7 @@ pub mod http;
 pub mod invoice;
 pub mod l402;
 pub mod ledger;
+pub mod live;
 pub mod node;
 pub mod pace;
 pub mod price;

@@ -75,6 +75,28 @@ pub fn read(path: &Path) -> Result<String, SecretFileError> {
 /// Writes a secret to a file that must not exist yet. Killed half-way it leaves a file of another name, never half a
 /// secret: the name appears when the content is on the disk.
 pub fn write_new(path: &Path, secret: &str) -> io::Result<()> {
+    let new = write_beside(path, secret)?;
+    // Unlike a rename, a link refuses to replace what is there.
+    std::fs::hard_link(&new, path)?;
+    std::fs::remove_file(&new)?;
+    sync_folder_of(path)
+}
+
+/// Puts another secret into a file, whole or not at all.
+pub fn replace(path: &Path, secret: &str) -> io::Result<()> {
+    std::fs::rename(write_beside(path, secret)?, path)?;
+    sync_folder_of(path)
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a secret to a file of another name, and waits until it is on the disk.
+fn write_beside(path: &Path, secret: &str) -> io::Result<PathBuf> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
@@ -89,13 +111,7 @@ pub fn write_new(path: &Path, secret: &str) -> io::Result<()> {
         .open(&new)?;
     writeln!(file, "{secret}")?;
     file.sync_all()?;
-    // Unlike a rename, a link refuses to replace what is there.
-    std::fs::hard_link(&new, path)?;
-    std::fs::remove_file(&new)?;
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => Ok(()),
-    }
+    Ok(new)
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
-//! The data folder: made at the first start, with the secret that is the program's own.
+//! The data folder: made at the first start.
 
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
-
-use crate::l402::MasterKey;
-use crate::secret_file;
 
 use super::AppError;
 
@@ -39,18 +36,4 @@ pub(super) fn must_not_be_lost(secret: &Path, made: &Path) -> Result<(), AppErro
         });
     }
     Ok(())
-}
-
-/// The macaroons' key: random bytes of its own, in a file of its own.
-pub(super) fn master_key(path: &Path) -> Result<MasterKey, AppError> {
-    let draw = || {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret)?;
-        Ok(hex::encode(secret))
-    };
-    let text = secret_file::read_or_make(path, draw)?;
-    let mut secret = [0; 32];
-    hex::decode_to_slice(text.trim(), &mut secret)
-        .map_err(|_| AppError::MasterKey(path.to_owned()))?;
-    Ok(MasterKey { epoch: 0, secret })
 }

@@ -103,15 +103,16 @@ impl Gate {
         // A token that is minted in the second of a revocation is not revoked with those before it.
         let mintable_secs = services.names().map(|name| self.ledger.mintable_secs(name));
         let minted_secs = mintable_secs.max().unwrap_or(0).max(now_secs);
+        let keys = self.keyring.in_force();
         let identifier = Identifier {
             payment_hash: invoice.payment_hash,
-            token_id: TokenId::new(self.keys.epoch(), minted_secs, random[1]),
+            token_id: TokenId::new(keys.epoch(), minted_secs, random[1]),
         };
         // A payer may pay in the invoice's last second and still gets what was sold.
         let valid_until_secs = invoice.expires_at_secs + plan.grant.valid.as_secs();
         let caveats = services.caveats(valid_until_secs);
         let token =
-            macaroon::mint(&self.keys, &identifier, &caveats).expect("the current epoch is known");
+            macaroon::mint(&keys, &identifier, &caveats).expect("the current epoch is known");
         let is_default = std::ptr::eq(plan, offer.default_plan());
         self.ledger.challenge(ledger::Challenge {
             payment_hash: invoice.payment_hash,

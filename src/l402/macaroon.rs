@@ -32,7 +32,8 @@ const KEY_GENERATOR: [u8; 32] = *b"macaroons-key-generator\0\0\0\0\0\0\0\0\0";
 /// Writes a new token: identifier, first-party caveats in this order, signature; `None` for an unknown epoch.
 pub fn mint(keys: &RootKeys, identifier: &Identifier, caveats: &[String]) -> Option<Vec<u8>> {
     let identifier = identifier.to_bytes();
-    let root_key = keys.root_key(&identifier)?;
+    // Only an older key can be retired, and none of those mints.
+    let root_key = keys.root_key(&identifier, 0)?;
     // `MacaroonKey::generate` does the key step; `[u8; 32].into()` would skip it.
     let key = MacaroonKey::generate(&root_key);
     let mut macaroon =

@@ -17,6 +17,8 @@ pub struct MasterKey {
     pub epoch: u16,
     /// The key itself.
     pub secret: [u8; 32],
+    /// Until when its tokens are good, Unix seconds; `None` for as long as it is here.
+    pub until_secs: Option<u64>,
 }
 
 impl fmt::Debug for MasterKey {
@@ -24,6 +26,7 @@ impl fmt::Debug for MasterKey {
         f.debug_struct("MasterKey")
             .field("epoch", &self.epoch)
             .field("secret", &"…")
+            .field("until_secs", &self.until_secs)
             .finish()
     }
 }
@@ -34,7 +37,15 @@ pub struct RootKeys {
     /// The HMAC state under the newest master key, ready to be copied.
     current: (u16, Hmac<Sha256>),
     /// The states of older epochs that are not yet retired.
-    older: Vec<(u16, Hmac<Sha256>)>,
+    older: Vec<Older>,
+}
+
+/// A key that mints no more.
+#[derive(Clone)]
+struct Older {
+    epoch: u16,
+    state: Hmac<Sha256>,
+    until_secs: Option<u64>,
 }
 
 impl fmt::Debug for RootKeys {
@@ -48,10 +59,14 @@ impl fmt::Debug for RootKeys {
 impl RootKeys {
     /// The keys of `current` for minting and verifying, and those of `older` for verifying only.
     pub fn new(current: &MasterKey, older: &[MasterKey]) -> Self {
-        let keyed = |key: &MasterKey| (key.epoch, keyed(&key.secret));
+        let older = older.iter().map(|key| Older {
+            epoch: key.epoch,
+            state: keyed(&key.secret),
+            until_secs: key.until_secs,
+        });
         Self {
-            current: keyed(current),
-            older: older.iter().map(keyed).collect(),
+            current: (current.epoch, keyed(&current.secret)),
+            older: older.collect(),
         }
     }
 
@@ -60,13 +75,21 @@ impl RootKeys {
         self.current.0
     }
 
-    /// The root key of this token, or `None` if its epoch is unknown or retired.
-    pub fn root_key(&self, identifier: &[u8; IDENTIFIER_BYTES]) -> Option<[u8; 32]> {
+    /// The root key of this token, or `None` if its epoch is unknown or retired by now.
+    pub fn root_key(
+        &self,
+        identifier: &[u8; IDENTIFIER_BYTES],
+        now_secs: u64,
+    ) -> Option<[u8; 32]> {
         let epoch = Identifier::from_bytes(identifier)?.token_id.epoch();
         let state = if epoch == self.current.0 {
             &self.current.1
         } else {
-            &self.older.iter().find(|(older, _)| *older == epoch)?.1
+            let older = self.older.iter().find(|older| older.epoch == epoch)?;
+            if older.until_secs.is_some_and(|until| now_secs >= until) {
+                return None;
+            }
+            &older.state
         };
         let mut state = state.clone();
         state.update(ROOT_KEY_LABEL);
@@ -90,10 +113,12 @@ mod tests {
         let first = MasterKey {
             epoch: 0,
             secret: [1; 32],
+            until_secs: None,
         };
         let second = MasterKey {
             epoch: 1,
             secret: [2; 32],
+            until_secs: None,
         };
         let identifier = |epoch| {
             Identifier {
@@ -105,14 +130,14 @@ mod tests {
         let before = RootKeys::new(&first, &[]);
         let after = RootKeys::new(&second, std::slice::from_ref(&first));
         assert_eq!(
-            before.root_key(&identifier(0)),
-            after.root_key(&identifier(0))
+            before.root_key(&identifier(0), 0),
+            after.root_key(&identifier(0), 0)
         );
         assert_ne!(
-            after.root_key(&identifier(0)),
-            after.root_key(&identifier(1))
+            after.root_key(&identifier(0), 0),
+            after.root_key(&identifier(1), 0)
         );
-        assert_eq!(before.root_key(&identifier(1)), None);
+        assert_eq!(before.root_key(&identifier(1), 0), None);
         assert_eq!(after.epoch(), 1);
     }
 
@@ -121,6 +146,7 @@ mod tests {
         let key = MasterKey {
             epoch: 0,
             secret: [0xab; 32],
+            until_secs: None,
         };
         assert!(!format!("{key:?}").contains("171"));
         assert!(!format!("{:?}", RootKeys::new(&key, &[])).contains("171"));

@@ -88,7 +88,7 @@ fn verify_one(
     let token = Parsed::read(macaroon)?;
     let identifier = Identifier::from_bytes(token.identifier).ok_or(Refusal::Unreadable)?;
     let root_key = keys
-        .root_key(token.identifier)
+        .root_key(token.identifier, subject.now_secs)
         .ok_or(Refusal::UnknownEpoch)?;
     if !bool::from(token.expected_signature(&root_key).ct_eq(token.signature)) {
         return Err(Refusal::WrongSignature);

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::record::{SaleRecord, Totals};
+use super::record::{SaleRecord, TokenRecord, Totals};
 use super::{Ledger, LedgerError};
 
 /// The longest page of sales.
@@ -17,7 +17,69 @@ pub struct SalesPage {
     pub next: Option<Vec<u8>>,
 }
 
+/// The longest page of tokens.
+pub const TOKENS_PAGE_MAX: usize = 500;
+
+/// Which tokens to look for; what is `None` does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenSearch {
+    /// Of this service.
+    pub service: Option<String>,
+    /// Whose id or payment hash begins with these hex digits.
+    pub begins_with: Option<String>,
+}
+
+/// A page of tokens that were used, in the order of their payment hashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokensPage {
+    /// The tokens.
+    pub tokens: Vec<TokenRecord>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<Vec<u8>>,
+}
+
+impl TokenSearch {
+    fn takes(&self, token: &TokenRecord) -> bool {
+        let is_of_service = self.service.as_ref().is_none_or(|it| *it == token.service);
+        let begins = |bytes: &[u8; 32], digits: &str| hex::encode(bytes).starts_with(digits);
+        let begins = |digits: &String| {
+            begins(&token.token_id, digits) || begins(&token.payment_hash, digits)
+        };
+        is_of_service && self.begins_with.as_ref().is_none_or(begins)
+    }
+}
+
 impl Ledger {
+    /// Tokens that were used, below `before` (or of all), at most `max` and at most [`TOKENS_PAGE_MAX`].
+    pub fn tokens(
+        &self,
+        search: &TokenSearch,
+        before: Option<&[u8]>,
+        max: usize,
+    ) -> Result<TokensPage, LedgerError> {
+        let max = max.clamp(1, TOKENS_PAGE_MAX);
+        self.using(|| {
+            let mut page = TokensPage::default();
+            let mut last = None;
+            for key in self.trees.tokens.keys_before(before) {
+                let key = key?;
+                let Some(token) = self.trees.tokens.get(&key)? else {
+                    continue;
+                };
+                if !search.takes(&token) {
+                    continue;
+                }
+                if page.tokens.len() == max {
+                    page.next = last;
+                    break;
+                }
+                page.tokens.push(token);
+                last = Some(key);
+            }
+            Ok(page)
+        })
+    }
+
     /// Number and sum of the sales.
     pub fn totals(&self) -> Totals {
         self.books

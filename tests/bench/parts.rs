@@ -128,6 +128,7 @@ fn root_keys() -> RootKeys {
     let master = MasterKey {
         epoch: 0,
         secret: [1; 32],
+        until_secs: None,
     };
     RootKeys::new(&master, &[])
 }

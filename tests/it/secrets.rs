@@ -131,6 +131,7 @@ fn types_that_hold_a_secret_do_not_print_it() {
     let key = MasterKey {
         epoch: 7,
         secret: [0xab; 32],
+        until_secs: None,
     };
     let keys = RootKeys::new(&key, &[]);
     let sold = Sold::mint(&keys, &["services=a:0".to_owned()]);

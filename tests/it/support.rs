@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tollhouse::clock::Clock;
-use tollhouse::gate::{Gate, Limiter, Limits};
+use tollhouse::gate::{Gate, Keyring, Limiter, Limits};
 use tollhouse::http::{self as public, Public, Server, Stop, router};
 use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach};
 use tollhouse::l402::{Identifier, MasterKey, RootKeys, TokenId};
@@ -81,6 +81,8 @@ pub(crate) struct Shop {
     pub(crate) reach: watch::Sender<Reach>,
     /// The folder that is sold, without links in its path.
     pub(crate) folder: PathBuf,
+    /// The keys of its tokens.
+    pub(crate) keyring: Arc<Keyring>,
     keys: RootKeys,
     client: Client,
     tracker: TaskTracker,
@@ -132,6 +134,12 @@ impl Shop {
             ..Inbound::default()
         }));
         let keys = RootKeys::new(&master_key(), &[]);
+        let key_file = dir.path().join("master.key");
+        if !key_file.exists() {
+            let secret = hex::encode(master_key().secret);
+            tollhouse::secret_file::write_new(&key_file, &secret).unwrap();
+        }
+        let keyring = Arc::new(Keyring::open(&key_file).unwrap());
         let minter = Minter::new(
             PaymentKeys::from_seed(&[7; 64], Network::Regtest).unwrap(),
             Network::Regtest,
@@ -139,7 +147,7 @@ impl Shop {
             said,
         );
         let gate = Gate::new(
-            keys.clone(),
+            Arc::clone(&keyring),
             minter,
             Arc::clone(&ledger),
             Limiter::new(limits, clock.clone()),
@@ -167,6 +175,7 @@ impl Shop {
             ledger,
             reach,
             folder,
+            keyring,
             keys,
             client: Client::new().unwrap(),
             tracker,
@@ -285,6 +294,7 @@ pub(crate) fn master_key() -> MasterKey {
     MasterKey {
         epoch: 0,
         secret: [0x5e; 32],
+        until_secs: None,
     }
 }
 

@@ -26,6 +26,7 @@ const RANKS: &[(&str, u8)] = &[
     ("amount", 0),
     ("causes", 0),
     ("clock", 0),
+    ("live", 0),
     ("pace", 0),
     ("secret_file", 0),
 ];

@@ -74,7 +74,7 @@ proptest! {
     #[test]
     fn what_we_mint_the_crate_verifies(identifier in identifier(), caveats in caveats()) {
         let bytes = mint(&keys(), &identifier, &caveats).unwrap();
-        let root_key = keys().root_key(&identifier.to_bytes()).unwrap();
+        let root_key = keys().root_key(&identifier.to_bytes(), 0).unwrap();
         let theirs = Macaroon::deserialize_binary(&bytes).unwrap();
         prop_assert_eq!(theirs.identifier().0, identifier.to_bytes().to_vec());
         prop_assert_eq!(theirs.location(), Some("lsat".to_owned()));
@@ -90,7 +90,7 @@ proptest! {
         caveats in caveats(),
         location in proptest::option::of("[ -~]{1,200}"),
     ) {
-        let root_key = keys().root_key(&identifier.to_bytes()).unwrap();
+        let root_key = keys().root_key(&identifier.to_bytes(), 0).unwrap();
         let key = MacaroonKey::generate(&root_key);
         let mut theirs = Macaroon::create(location, &key, identifier.to_bytes().to_vec().into()).unwrap();
         for caveat in &caveats {

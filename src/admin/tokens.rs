@@ -1,0 +1,195 @@
+//! Tokens for the operator: looking for them, revoking them, and the keys that they are made with.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::{Deserialize, Serialize};
+
+use crate::gate::Epoch;
+use crate::l402::TokenId;
+use crate::ledger::record::{RevocationRecord, Revoked, TokenRecord};
+use crate::ledger::{LedgerError, TOKENS_PAGE_MAX, TokenSearch};
+
+use super::{Admin, Fault, blocking};
+
+/// Tokens on a page, if the caller does not say.
+const TOKENS_PAGE: usize = 100;
+
+/// How long the tokens of an older key stay good, if the caller does not say.
+const RETIRE_AFTER_SECS: u64 = 30 * 86_400;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TokensQuery {
+    /// Tokens on the page.
+    limit: Option<usize>,
+    /// `next` of the page before.
+    before: Option<String>,
+    /// Of this service only.
+    service: Option<String>,
+    /// The beginning of a token id or a payment hash, in hex.
+    q: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TokensBody {
+    tokens: Vec<TokenBody>,
+    /// For `before`, if there are more.
+    next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenBody {
+    #[serde(flatten)]
+    token: TokenRecord,
+    /// Whether it opens nothing of its service any more.
+    revoked: bool,
+}
+
+/// Tokens that were used.
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<TokensQuery>,
+) -> Result<Json<TokensBody>, Fault> {
+    let before = query
+        .before
+        .map(hex::decode)
+        .transpose()
+        .map_err(|_| Fault::Asked("`before` is the `next` of the page before"))?;
+    let begins_with = query.q.map(|digits| digits.to_ascii_lowercase());
+    let is_hex = |digits: &String| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !begins_with.as_ref().is_none_or(is_hex) {
+        return Err(Fault::Asked("`q` is the beginning of a token id or a payment hash, in hex"));
+    }
+    let search = TokenSearch {
+        service: query.service,
+        begins_with,
+    };
+    let limit = query.limit.unwrap_or(TOKENS_PAGE).clamp(1, TOKENS_PAGE_MAX);
+    let body = blocking(move || {
+        let page = admin.ledger.tokens(&search, before.as_deref(), limit)?;
+        let tokens = page.tokens.into_iter().map(|token| TokenBody {
+            revoked: admin
+                .ledger
+                .is_revoked(&TokenId(token.token_id), &token.service),
+            token,
+        });
+        Ok::<_, LedgerError>(TokensBody {
+            tokens: tokens.collect(),
+            next: page.next.map(hex::encode),
+        })
+    });
+    Ok(Json(body.await?))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevokeBody {
+    /// For the books; may be left out.
+    #[serde(default)]
+    reason: String,
+}
+
+/// Revokes one token, with all its attenuated copies.
+pub(super) async fn revoke(
+    State(admin): State<Arc<Admin>>,
+    Path(token_id): Path<String>,
+    body: Option<Json<RevokeBody>>,
+) -> Result<Json<RevocationRecord>, Fault> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(&token_id, &mut bytes)
+        .map_err(|_| Fault::Asked("a token id is 64 hex digits, as /tokens and /sales show it"))?;
+    enter(admin, Revoked::Token(bytes), body).await
+}
+
+/// Revokes all tokens of a service that were minted until now. Who is paying an invoice of before gets nothing for it.
+pub(super) async fn revoke_service(
+    State(admin): State<Arc<Admin>>,
+    Path(service): Path<String>,
+    body: Option<Json<RevokeBody>>,
+) -> Result<Json<RevocationRecord>, Fault> {
+    enter(admin, Revoked::Service(service), body).await
+}
+
+async fn enter(
+    admin: Arc<Admin>,
+    what: Revoked,
+    body: Option<Json<RevokeBody>>,
+) -> Result<Json<RevocationRecord>, Fault> {
+    let reason = body.unwrap_or_default().0.reason;
+    let revoked = blocking(move || admin.ledger.revoke(what, &reason)).await?;
+    tracing::info!("Revoked {:?}", revoked.what);
+    Ok(Json(revoked))
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct RevocationsBody {
+    revocations: Vec<RevocationRecord>,
+}
+
+/// Everything that was revoked.
+pub(super) async fn revocations(
+    State(admin): State<Arc<Admin>>,
+) -> Result<Json<RevocationsBody>, Fault> {
+    let revocations = blocking(move || admin.ledger.revocations()).await?;
+    Ok(Json(RevocationsBody { revocations }))
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct KeysBody {
+    keys: Vec<KeyBody>,
+}
+
+#[derive(Debug, Serialize)]
+struct KeyBody {
+    epoch: u16,
+    /// Whether new tokens are made with it.
+    mints: bool,
+    /// Until when its tokens are good, Unix seconds; `null` for as long as it mints, and then for as long as its rotation
+    /// says.
+    until: Option<u64>,
+}
+
+impl From<Vec<Epoch>> for KeysBody {
+    fn from(epochs: Vec<Epoch>) -> Self {
+        let key = |epoch: Epoch| KeyBody {
+            epoch: epoch.number,
+            mints: epoch.until_secs.is_none(),
+            until: epoch.until_secs,
+        };
+        Self {
+            keys: epochs.into_iter().map(key).collect(),
+        }
+    }
+}
+
+/// The master keys, without their secrets.
+pub(super) async fn keys(State(admin): State<Arc<Admin>>) -> Json<KeysBody> {
+    Json(admin.keyring.epochs().into())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RotateBody {
+    /// How long tokens of the keys before stay good; 30 days if left out. 0 ends them now.
+    retire_after_secs: Option<u64>,
+}
+
+/// Mints with a new master key from now on.
+pub(super) async fn rotate(
+    State(admin): State<Arc<Admin>>,
+    body: Option<Json<RotateBody>>,
+) -> Result<Json<KeysBody>, Fault> {
+    let after_secs = body.unwrap_or_default().0.retire_after_secs;
+    let until_secs = admin
+        .clock
+        .unix_secs()
+        .saturating_add(after_secs.unwrap_or(RETIRE_AFTER_SECS));
+    let rotate = move || admin.keyring.rotate(until_secs);
+    let epochs = tokio::task::spawn_blocking(rotate)
+        .await
+        .expect("writing a file does not panic")?;
+    tracing::info!("Tokens are made with a new master key from now on");
+    Ok(Json(epochs.into()))
+}
