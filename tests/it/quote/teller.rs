@@ -97,6 +97,11 @@ impl Teller {
         self.shared.told.add_permits(answers);
     }
 
+    /// What it was told with each question.
+    pub(crate) fn asked(&self) -> Vec<serde_json::Value> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+
     /// Waits until it was asked that often.
     pub(crate) async fn is_asked(&self, count: usize) {
         eventually("a question", DEADLINE, || async {
