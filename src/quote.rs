@@ -15,8 +15,12 @@ use crate::price::{Currency, Fiat};
 
 pub use address::{Address, AddressError};
 pub use ask::AskError;
-pub use hook::{Hook, HookConfig, HookError, HookRequest, Hooks, OnFailure, Quoted, QuotedGrant};
-pub use rates::{Doubt, RateConfig, RateOrigin, RateStatus, Rates, SourceStatus, Watched};
+pub use hook::{
+    Hook, HookConfig, HookError, HookRequest, HookStatus, Hooks, OnFailure, Quoted, QuotedGrant,
+};
+pub use rates::{
+    Converted, Doubt, RateConfig, RateOrigin, RateStatus, Rates, SourceStatus, Watched,
+};
 pub use source::{NoPointer, Pointer, Source, SourceError};
 
 /// Why there is no price now. `Display` is for the operator; a client reads [`Unpriced::detail`].

@@ -3,10 +3,11 @@
 //! answer, and only so many questions are on their way at a time.
 
 mod answer;
+mod health;
 mod kept;
 mod question;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::HeaderName;
@@ -14,15 +15,16 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::amount::Msat;
-use crate::causes::chain;
 use crate::clock::Clock;
 
-use super::ask::{AskError, Asker, said};
+use super::ask::{AskError, Asker};
 use super::{Address, Unpriced};
 
+use health::Health;
 use kept::{Kept, Outcome, Slots};
 
 pub use answer::{Quoted, QuotedGrant};
+pub use health::HookStatus;
 pub use question::HookRequest;
 
 /// Questions on their way to one hook: at 10 ms each it answers 6,400 a second.
@@ -30,9 +32,6 @@ const IN_FLIGHT_MAX: usize = 64;
 
 /// How long a failure is remembered: whoever asks for the same meanwhile hears of it at once.
 const FAILURE_KEPT: Duration = Duration::from_secs(1);
-
-/// Time between two lines of the log about one hook.
-const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// A price hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,16 +106,8 @@ pub struct Hook {
     slots: Slots,
     /// That it could not be reached, which speaks of every question. A `std` mutex: held for a few instructions.
     unreachable: Mutex<Option<Kept>>,
-    told: Mutex<Told>,
-}
-
-/// What the log knows.
-#[derive(Debug, Default)]
-struct Told {
-    /// When it was told last.
-    last: Option<Instant>,
-    /// Failures since then.
-    held_back: u64,
+    /// How it does. A `std` mutex as above.
+    health: Mutex<Health>,
 }
 
 impl Hook {
@@ -129,7 +120,7 @@ impl Hook {
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             slots: Slots::default(),
             unreachable: Mutex::default(),
-            told: Mutex::default(),
+            health: Mutex::default(),
         }
     }
 
@@ -188,13 +179,12 @@ impl Hook {
             return outcome;
         }
         let outcome = self.ask_now(question, within).await;
-        if let Err(why) = &outcome {
-            self.tell(request, why);
-            if matches!(why, HookError::Ask(AskError::Unreachable { .. })) {
-                let kept = Kept::new(outcome.clone(), now_ms, FAILURE_KEPT);
-                *self.unreachable() = Some(kept);
-            }
+        if let Err(HookError::Ask(AskError::Unreachable { .. })) = &outcome {
+            let kept = Kept::new(outcome.clone(), now_ms, FAILURE_KEPT);
+            *self.unreachable() = Some(kept);
         }
+        let error = outcome.as_ref().err();
+        self.health().hear(&self.config, request, error, now_ms);
         outcome
     }
 
@@ -208,31 +198,14 @@ impl Hook {
         answer::read(&answer, self.config.price_max)
     }
 
-    fn unreachable(&self) -> std::sync::MutexGuard<'_, Option<Kept>> {
+    fn unreachable(&self) -> MutexGuard<'_, Option<Kept>> {
         self.unreachable
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A line of the log, if there was none for a while: how often it fails is up to whoever sends requests.
-    fn tell(&self, request: &HookRequest<'_>, why: &HookError) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.last.is_some_and(|last| last.elapsed() < TELL_EVERY) {
-            told.held_back += 1;
-            return;
-        }
-        told.last = Some(Instant::now());
-        let HookConfig { name, address, .. } = &self.config;
-        let held_back = match std::mem::take(&mut told.held_back) {
-            0 => String::new(),
-            count => format!(" (and {count} more that this log was spared)"),
-        };
-        tracing::warn!(
-            "The price hook {name} at {address} gave no price for {} {}: {}{held_back}",
-            request.method,
-            said(request.path.as_bytes()),
-            chain(why)
-        );
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -261,6 +234,14 @@ impl Hooks {
             }
         }
         self
+    }
+
+    /// How they do, for the operator.
+    pub fn status(&self) -> Vec<HookStatus> {
+        let hooks = self.0.iter();
+        hooks
+            .map(|hook| hook.health().status(&hook.config, hook.clock.unix_ms()))
+            .collect()
     }
 
     /// The hook of this name.

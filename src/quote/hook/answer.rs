@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::Msat;
 
+use super::super::ask::said;
 use super::HookError;
-use super::said;
 
 /// The longest description that is kept: it stands in the invoice, where wallets show a line or two.
 const DESCRIPTION_CHARS_MAX: usize = 200;

@@ -331,6 +331,41 @@ async fn a_hook_that_is_not_there_is_not_knocked_at_by_every_request() {
 }
 
 #[tokio::test]
+async fn the_log_is_told_now_and_then_and_when_all_is_well_again() {
+    let (log, _listening) = Log::listen();
+    let teller = Teller::who(Manner::Refuses(500, String::new())).await;
+    let clock = Clock::fixed(NOW_SECS);
+    let hooks = Hooks::new(vec![config(teller.address)], &clock);
+    let hook = hooks.named("pricer").unwrap();
+    for n in 0..5 {
+        assert!(quote(hook, &format!("/{n}")).await.is_err());
+    }
+    assert_eq!(log.lines_with(&["WARN", "/0"]).len(), 1, "{log:?}");
+    clock.advance(Duration::from_secs(10));
+    assert!(quote(hook, "/x").await.is_err());
+    let told = log.lines_with(&["WARN"]);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[1].contains("/x") && told[1].contains("and 4 more"),
+        "{told:?}"
+    );
+    teller.now_says(PRICE);
+    clock.advance(Duration::from_secs(10));
+    for path in ["/y", "/z"] {
+        assert!(quote(hook, path).await.is_ok());
+    }
+    assert_eq!(
+        log.lines_with(&["INFO", "pricer", "again"]).len(),
+        1,
+        "{log:?}"
+    );
+    let status = hooks.status().remove(0);
+    assert_eq!((status.asked, status.failed), (8, 6));
+    assert!(status.last_failure.unwrap().contains("status 500"));
+    assert_eq!(status.last_failure_age_secs, Some(10));
+}
+
+#[tokio::test]
 async fn the_settings_price_stands_in_where_they_say_so() {
     let (log, _listening) = Log::listen();
     let ten_sat = Msat::from_sat(10).unwrap();
