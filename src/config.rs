@@ -113,6 +113,8 @@ pub struct Config {
     pub limits: gate::Limits,
     /// What prices in a currency go by.
     pub rates: Vec<quote::RateConfig>,
+    /// Servers that say what a request costs.
+    pub hooks: Vec<quote::HookConfig>,
     /// What is sold.
     pub routes: RouteTable,
 }
@@ -330,6 +332,7 @@ impl Meaning<'_> {
             tokens: self.pace("limits.tokens", raw.limits.tokens.as_ref()),
         };
         let rates = self.rates(&raw.rate);
+        let hooks = self.hooks(&raw.hook);
         let routes = self.routes(&raw.route, &data_dir);
         if !self.complaints.is_empty() {
             return Err(Complaints(self.complaints));
@@ -345,6 +348,7 @@ impl Meaning<'_> {
             log,
             limits,
             rates,
+            hooks,
             routes,
         })
     }

@@ -5,14 +5,22 @@
 
 mod address;
 mod ask;
+mod hook;
 mod rates;
 mod source;
+
+use std::sync::Arc;
 
 use crate::price::{Currency, Fiat};
 
 pub use address::{Address, AddressError};
 pub use ask::AskError;
-pub use rates::{Doubt, RateConfig, RateOrigin, RateStatus, Rates, SourceStatus, Watched};
+pub use hook::{
+    Hook, HookConfig, HookError, HookRequest, HookStatus, Hooks, OnFailure, Quoted, QuotedGrant,
+};
+pub use rates::{
+    Converted, Doubt, RateConfig, RateOrigin, RateStatus, Rates, SourceStatus, Watched,
+};
 pub use source::{NoPointer, Pointer, Source, SourceError};
 
 /// Why there is no price now. `Display` is for the operator; a client reads [`Unpriced::detail`].
@@ -32,6 +40,15 @@ pub enum Unpriced {
         /// Seconds since its sources were asked; 0 if the clock has gone back since.
         age_secs: u64,
     },
+    /// The price hook gave none, and the settings say that then nothing is sold.
+    #[error("the price hook {name} gave no price: {why}")]
+    Hook {
+        /// Its name in the settings.
+        name: Arc<str>,
+        /// What was wrong.
+        #[source]
+        why: HookError,
+    },
     /// No amount of bitcoin is worth that.
     #[error("{0} comes to more than all the bitcoin that will exist")]
     TooLarge(Fiat),
@@ -47,6 +64,7 @@ impl Unpriced {
             Self::RateUnknown(_) | Self::RateTooOld { .. } => {
                 "this cannot be priced now: the rate of its currency is not known; nothing was charged"
             }
+            Self::Hook { .. } => "this cannot be priced now; nothing was charged",
         }
     }
 }

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use crate::price::{Currency, Rate};
-use crate::quote::{Address, Pointer, RateConfig, RateOrigin, Source, Watched};
+use http::header::HeaderName;
 
-use super::raw::{RawRate, RawSource};
+use crate::amount::Msat;
+use crate::price::{Currency, Price, Rate};
+use crate::quote::{
+    Address, AddressError, HookConfig, OnFailure, Pointer, RateConfig, RateOrigin, Source, Watched,
+};
+
+use super::raw::{RawHook, RawRate, RawSource};
 use super::{Meaning, span};
 
 /// Sources of one currency: more than the public ones that are worth asking.
@@ -19,6 +24,21 @@ const MAX_AGE_DEFAULT: Duration = Duration::from_secs(600);
 
 /// How long a source may take; nobody waits for it.
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a hook may take if the settings do not say: clients wait for it.
+const HOOK_TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
+
+/// The longest that a hook may take: a client that waits for a price has not even been asked for money.
+const HOOK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a hook's answer is good if the settings do not say: from the challenge to the paid request, mostly.
+const HOOK_CACHE_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Headers that a hook is told: each different value is another question.
+const HOOK_HEADERS_MAX: usize = 16;
+
+/// The longest name of a hook.
+const HOOK_NAME_BYTES_MAX: usize = 64;
 
 impl Meaning<'_> {
     pub(super) fn rates(&mut self, raw: &[RawRate]) -> Vec<RateConfig> {
@@ -173,7 +193,7 @@ impl Meaning<'_> {
     /// The URL itself is not repeated in the complaint: there may be a key in it.
     fn address_to_ask(&mut self, key: &str, text: &str) -> Option<Address> {
         text.parse()
-            .map_err(|error: crate::quote::AddressError| self.complain(key, error.to_string()))
+            .map_err(|error: AddressError| self.complain(key, error.to_string()))
             .ok()
     }
 
@@ -202,5 +222,132 @@ impl Meaning<'_> {
             self.complain(&format!("{key}.{name}"), what);
             default
         })
+    }
+}
+
+impl Meaning<'_> {
+    pub(super) fn hooks(&mut self, raw: &[RawHook]) -> Vec<HookConfig> {
+        let mut hooks: Vec<HookConfig> = Vec::with_capacity(raw.len());
+        for (number, raw) in (1..).zip(raw) {
+            let key = format!("hook[{number}]");
+            if hooks.iter().any(|other| *other.name == raw.name) {
+                self.complain(
+                    &format!("{key}.name"),
+                    format!(
+                        "there is another hook `{}`: give each a name of its own",
+                        raw.name
+                    ),
+                );
+            }
+            hooks.extend(self.hook(&key, raw));
+        }
+        hooks
+    }
+
+    /// `None` if something is wrong with it that leaves no meaning; it has then been complained about.
+    fn hook(&mut self, key: &str, raw: &RawHook) -> Option<HookConfig> {
+        let is_name = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+        };
+        let name = &raw.name;
+        if name.is_empty() || name.len() > HOOK_NAME_BYTES_MAX || !name.bytes().all(is_name) {
+            self.complain(
+                &format!("{key}.name"),
+                format!("`{name}` is no name for a hook: 1 to 64 of a-z, 0-9, - and _"),
+            );
+        }
+        let timeout = self.short_span(key, "timeout", raw.timeout.as_ref(), HOOK_TIMEOUT_DEFAULT);
+        if timeout.is_zero() || timeout > HOOK_TIMEOUT_MAX {
+            self.complain(
+                &format!("{key}.timeout"),
+                "more than nothing and at most 5s: a client waits for it",
+            );
+        }
+        let cache = self.short_span(key, "cache", raw.cache.as_ref(), HOOK_CACHE_DEFAULT);
+        let headers = self.hook_headers(&format!("{key}.headers"), raw.headers.as_deref());
+        let price_max = self.in_bitcoin(&format!("{key}.price_max"), &raw.price_max);
+        let on_failure = self.on_failure(&format!("{key}.on_failure"), raw, price_max);
+        let address = self.address_to_ask(&format!("{key}.url"), &raw.url);
+        Some(HookConfig {
+            name: name.as_str().into(),
+            address: address?,
+            timeout,
+            headers,
+            cache,
+            price_max: price_max?,
+            on_failure: on_failure?,
+        })
+    }
+
+    fn hook_headers(&mut self, key: &str, names: Option<&[String]>) -> Vec<HeaderName> {
+        let names = names.unwrap_or_default();
+        if names.len() > HOOK_HEADERS_MAX {
+            self.complain(key, format!("at most {HOOK_HEADERS_MAX} headers"));
+        }
+        let mut headers = Vec::with_capacity(names.len());
+        for name in names {
+            match name.parse::<HeaderName>() {
+                Ok(name) => headers.push(name),
+                Err(_) => self.complain(
+                    key,
+                    format!("`{name}` is no name of a header, as \"accept-language\" is one"),
+                ),
+            }
+        }
+        headers
+    }
+
+    fn on_failure(
+        &mut self,
+        key: &str,
+        raw: &RawHook,
+        price_max: Option<Msat>,
+    ) -> Option<OnFailure> {
+        let text = match raw.on_failure.as_deref() {
+            None | Some("refuse") => return Some(OnFailure::Refuse),
+            Some(text) => text,
+        };
+        let price = self.in_bitcoin(key, text)?;
+        if price_max.is_some_and(|max| price > max) {
+            self.complain(key, "it is above `price_max`");
+        }
+        Some(OnFailure::Price(price))
+    }
+
+    fn in_bitcoin(&mut self, key: &str, text: &str) -> Option<Msat> {
+        let what = match text.parse::<Price>() {
+            Ok(Price::Fixed(price)) => return Some(price),
+            Ok(Price::Fiat(_)) => "write it in bitcoin, as in \"10 sat\" or \"2500 msat\"".into(),
+            Err(error) => error.to_string(),
+        };
+        self.complain(key, what);
+        None
+    }
+
+    /// A span that may also be given in milliseconds, and may be nothing.
+    fn short_span(
+        &mut self,
+        key: &str,
+        name: &str,
+        text: Option<&String>,
+        default: Duration,
+    ) -> Duration {
+        let Some(number) = text.and_then(|text| text.strip_suffix("ms")) else {
+            return match text {
+                Some(text) if text == "0s" => Duration::ZERO,
+                text => self.span_or(key, name, text, default),
+            };
+        };
+        let is_digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        match number.parse() {
+            Ok(number) if is_digits => Duration::from_millis(number),
+            Ok(_) | Err(_) => {
+                self.complain(
+                    &format!("{key}.{name}"),
+                    format!("`{number}ms` is no span of time: write 500ms, 1s or 10m"),
+                );
+                default
+            }
+        }
     }
 }

@@ -20,6 +20,7 @@ pub(super) struct Raw {
     pub(super) limits: RawLimits,
     pub(super) log: RawLog,
     pub(super) rate: Vec<RawRate>,
+    pub(super) hook: Vec<RawHook>,
     pub(super) route: Vec<RawRoute>,
 }
 
@@ -122,6 +123,19 @@ pub(super) struct RawRate {
 pub(super) struct RawSource {
     pub(super) url: String,
     pub(super) pointer: String,
+}
+
+/// One `[[hook]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHook {
+    pub(super) name: String,
+    pub(super) url: String,
+    pub(super) timeout: Option<String>,
+    pub(super) headers: Option<Vec<String>>,
+    pub(super) cache: Option<String>,
+    pub(super) price_max: String,
+    pub(super) on_failure: Option<String>,
 }
 
 /// One `[[route]]`.

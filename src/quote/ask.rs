@@ -90,6 +90,16 @@ impl Asker {
         self.ask(address, Method::GET, Bytes::new(), within).await
     }
 
+    /// POST of JSON.
+    pub(super) async fn post(
+        &self,
+        address: &Address,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, AskError> {
+        self.ask(address, Method::POST, body, within).await
+    }
+
     async fn ask(
         &self,
         address: &Address,

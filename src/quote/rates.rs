@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::amount::Msat;
 use crate::causes::chain;
 use crate::clock::Clock;
-use crate::price::{Currency, Rate};
+use crate::price::{Currency, Fiat, Rate};
 
 use super::Unpriced;
 use super::ask::Asker;
@@ -67,6 +68,15 @@ pub struct Rates {
     entries: Vec<Arc<Entry>>,
     asker: Asker,
     clock: Clock,
+}
+
+/// An amount of a currency in bitcoin, and the rate that made it so: the books keep both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Converted {
+    /// Rounded up to a whole millisatoshi; never zero.
+    pub price: Msat,
+    /// What a bitcoin cost.
+    pub rate: Rate,
 }
 
 /// One currency.
@@ -140,6 +150,13 @@ impl Rates {
             .find(|entry| entry.config.currency == currency)
             .ok_or(Unpriced::NoRate(currency))?;
         entry.rate(self.clock.unix_ms())
+    }
+
+    /// What that is in bitcoin now.
+    pub fn convert(&self, fiat: Fiat) -> Result<Converted, Unpriced> {
+        let rate = self.rate(fiat.currency)?;
+        let price = fiat.at(rate).ok_or(Unpriced::TooLarge(fiat))?;
+        Ok(Converted { price, rate })
     }
 
     /// Asks all sources now, and waits until they have been heard.

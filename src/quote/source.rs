@@ -184,6 +184,7 @@ mod tests {
             ("{\"r\":\" 97123\"}", "decimal"),
             ("{\"r\":\"\"}", "decimal"),
             ("{\"r\":9999999999999}", "trillion"),
+            (&*"[".repeat(60_000), "[[[["),
         ] {
             let refused = read("/r", answer).unwrap_err();
             assert!(

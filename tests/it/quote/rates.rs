@@ -7,12 +7,12 @@ use std::time::Duration;
 use regtest::wait::eventually;
 use tokio_util::sync::CancellationToken;
 use tollhouse::clock::Clock;
-use tollhouse::price::{Currency, Rate};
+use tollhouse::price::{Currency, Price, Rate};
 use tollhouse::quote::{RateConfig, RateOrigin, Rates, Source, Unpriced, Watched};
 
 use crate::support::{DEADLINE, NOW_SECS};
 
-use super::teller::{Log, Manner, Teller, nobody};
+use super::teller::{Impostor, Log, Manner, Teller, nobody};
 
 const MAX_AGE: Duration = Duration::from_secs(600);
 
@@ -67,6 +67,26 @@ async fn a_rate_is_known_once_a_source_has_given_it_and_not_before() {
     let euro = "EUR".parse().unwrap();
     assert_eq!(rates.rate(euro), Err(Unpriced::NoRate(euro)));
     assert_eq!(teller.count(), 1, "a look at the rate asks nobody");
+}
+
+#[tokio::test]
+async fn an_amount_is_converted_with_the_rate_that_the_books_keep() {
+    let teller = Teller::who_says(r#"{"usd": 100000}"#).await;
+    let rates = rates(watched(&[teller.address], 1), &clock());
+    let fiat = |text: &str| match text.parse() {
+        Ok(Price::Fiat(fiat)) => fiat,
+        other => panic!("{other:?}"),
+    };
+    let cent = fiat("0.01 USD");
+    assert_eq!(rates.convert(cent), Err(Unpriced::RateUnknown(usd())));
+    rates.refresh().await;
+    let converted = rates.convert(cent).unwrap();
+    assert_eq!(
+        (converted.price.msat(), converted.rate),
+        (10_000, rate("100000"))
+    );
+    let fortune = fiat("9000000000000 USD");
+    assert_eq!(rates.convert(fortune), Err(Unpriced::TooLarge(fortune)));
 }
 
 #[tokio::test]
@@ -190,6 +210,20 @@ async fn nobody_waits_for_a_source_that_is_being_asked() {
     teller.tell(1);
     refreshing.await;
     assert_eq!(rates.rate(usd()), Ok(rate("97500")));
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_prove_who_it_is_gives_no_rate() {
+    let (log, _listening) = Log::listen();
+    let impostor = Impostor::start().await;
+    let mut watched = watched(&[impostor.address], 1);
+    let url = format!("https://{}/price", impostor.address);
+    watched.sources[0].address = url.parse().unwrap();
+    let rates = rates(watched, &clock());
+    rates.refresh().await;
+    assert!(rates.rate(usd()).is_err());
+    let told = log.lines_with(&["WARN", "cannot be reached", "certificate"]);
+    assert_eq!(told.len(), 1, "{log:?}");
 }
 
 #[tokio::test]

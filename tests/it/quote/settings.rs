@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tollhouse::config::{Complaint, Config, load_with};
 use tollhouse::price::Rate;
-use tollhouse::quote::RateOrigin;
+use tollhouse::quote::{OnFailure, RateOrigin};
 
 const CHAIN: &str = "[node.chain]\nesplora = \"http://127.0.0.1:3002\"\n";
 
@@ -34,7 +34,7 @@ fn described(heading: &str) -> String {
     let section = defaults.split(heading).nth(1).unwrap();
     let lines = section.lines().skip(1);
     let tables = lines.take_while(|line| !line.ends_with(':'));
-    let tables: Vec<_> = tables.map(|line| line.trim_start_matches(['#'])).collect();
+    let tables: Vec<_> = tables.filter_map(|line| line.strip_prefix('#')).collect();
     tables.join("\n")
 }
 
@@ -118,4 +118,87 @@ fn refused_rates() -> Vec<Row> {
 #[test]
 fn a_rate_that_could_go_wrong_is_refused_with_what_would_be_right() {
     assert_refused(&refused_rates());
+}
+
+#[test]
+fn the_hook_that_the_defaults_file_describes_is_good() {
+    let config = load(&described(
+        "# Servers of yours that say what a request costs, one table a server:",
+    ))
+    .unwrap();
+    let [hook] = &config.hooks[..] else {
+        panic!("{:?}", config.hooks);
+    };
+    assert_eq!((&*hook.name, hook.price_max.msat()), ("pricer", 1_000_000));
+    // What it says of the defaults holds without it.
+    let short = "[[hook]]\nname = \"pricer\"\nurl = \"http://127.0.0.1:9000/price\"\nprice_max = \"1000 sat\"";
+    let least = &load(short).unwrap().hooks[0];
+    assert_eq!(least.timeout, hook.timeout);
+    assert_eq!(least.timeout, Duration::from_millis(500));
+    assert_eq!(
+        (least.cache, least.on_failure),
+        (hook.cache, hook.on_failure)
+    );
+    assert_eq!((hook.headers.len(), least.headers.len()), (1, 0));
+}
+
+#[test]
+fn what_a_hook_does_without_an_answer_is_said_in_the_settings() {
+    let hook = |lines: &str| {
+        let text = format!(
+            "[[hook]]\nname = \"a\"\nurl = \"https://a.example\"\nprice_max = \"10 sat\"\n{lines}"
+        );
+        load(&text).unwrap().hooks.remove(0)
+    };
+    assert_eq!(
+        hook("on_failure = \"refuse\"").on_failure,
+        OnFailure::Refuse
+    );
+    let OnFailure::Price(price) = hook("on_failure = \"2500 msat\"").on_failure else {
+        panic!("a price");
+    };
+    assert_eq!(price.msat(), 2_500);
+    assert_eq!(hook("cache = \"0s\"").cache, Duration::ZERO);
+    assert_eq!(hook("timeout = \"5s\"").timeout, Duration::from_secs(5));
+}
+
+#[rustfmt::skip]
+fn refused_hooks() -> Vec<Row> {
+    let hook = |name: &str, url: &str, price_max: &str, line: &str| format!(
+        "[[hook]]\nname = \"{name}\"\nurl = \"{url}\"\nprice_max = \"{price_max}\"\n{line}\n"
+    );
+    let url = "https://a.example/";
+    let with = |line: &str| hook("a", url, "10 sat", line);
+    let seventeen = ["\"accept\""; 17].join(", ");
+    vec![
+        ("[[hook]]\nname = \"a\"\nurl = \"https://a.example\"".into(), "hook[1].price_max", "must be given"),
+        (hook("", url, "10 sat", ""), "hook[1].name", "a-z"),
+        (hook("A b", url, "10 sat", ""), "hook[1].name", "a-z"),
+        (with("") + &with(""), "hook[2].name", "of its own"),
+        (hook("a", "a.example?key=secret", "10 sat", ""), "hook[1].url", "https://"),
+        (hook("a", "http://a:secret@a.example", "10 sat", ""), "hook[1].url", "https://"),
+        (hook("a", url, "0 sat", ""), "hook[1].price_max", "zero"),
+        (hook("a", url, "10", ""), "hook[1].price_max", "10 sat"),
+        (hook("a", url, "1 USD", ""), "hook[1].price_max", "in bitcoin"),
+        (with("on_failure = \"ignore\""), "hook[1].on_failure", "10 sat"),
+        (with("on_failure = \"free\""), "hook[1].on_failure", "10 sat"),
+        (with("on_failure = \"0 sat\""), "hook[1].on_failure", "zero"),
+        (with("on_failure = \"11 sat\""), "hook[1].on_failure", "price_max"),
+        (with("on_failure = \"0.01 USD\""), "hook[1].on_failure", "in bitcoin"),
+        (with("timeout = \"0ms\""), "hook[1].timeout", "at most 5s"),
+        (with("timeout = \"0s\""), "hook[1].timeout", "at most 5s"),
+        (with("timeout = \"5001ms\""), "hook[1].timeout", "at most 5s"),
+        (with("timeout = \"+5ms\""), "hook[1].timeout", "500ms"),
+        (with("timeout = \"ms\""), "hook[1].timeout", "500ms"),
+        (with("timeout = \"soon\""), "hook[1].timeout", "30s"),
+        (with("cache = \"none\""), "hook[1].cache", "30s"),
+        (with("headers = [\"a b\"]"), "hook[1].headers", "accept-language"),
+        (with(&format!("headers = [{seventeen}]")), "hook[1].headers", "at most 16"),
+        (with("header = []"), "hook[1].header", "headers"),
+    ]
+}
+
+#[test]
+fn a_hook_that_could_go_wrong_is_refused_with_what_would_be_right() {
+    assert_refused(&refused_hooks());
 }

@@ -14,9 +14,13 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::LOCATION;
 use regtest::wait::eventually;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::DEADLINE;
@@ -97,6 +101,11 @@ impl Teller {
         self.shared.told.add_permits(answers);
     }
 
+    /// What it was told with each question.
+    pub(crate) fn asked(&self) -> Vec<serde_json::Value> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+
     /// Waits until it was asked that often.
     pub(crate) async fn is_asked(&self, count: usize) {
         eventually("a question", DEADLINE, || async {
@@ -114,6 +123,46 @@ impl Teller {
     /// How often it was asked.
     pub(crate) fn count(&self) -> usize {
         self.shared.asked.lock().unwrap().len()
+    }
+}
+
+/// A server that speaks TLS with a certificate that it has made itself; it stops when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Impostor {
+    pub(crate) address: SocketAddr,
+    _serving: JoinSet<()>,
+}
+
+impl Impostor {
+    pub(crate) async fn start() -> Self {
+        let names = vec!["127.0.0.1".to_owned()];
+        let own = rcgen::generate_simple_self_signed(names).unwrap();
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let provider = tokio_rustls::rustls::crypto::ring::default_provider();
+        let config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // Whoever believes it reads a rate.
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{\"usd\":97}";
+                    let _ = stream.write_all(answer).await;
+                }
+            }
+        });
+        Self {
+            address,
+            _serving: serving,
+        }
     }
 }
 
@@ -191,7 +240,8 @@ impl Log {
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

@@ -1,0 +1,200 @@
+//! What a hook answers: `{"price_msat", "description"?, "grant"?}`, and nothing else: whoever misspells `grant` would sell
+//! something else than was meant.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::Msat;
+
+use super::super::ask::said;
+use super::HookError;
+
+/// The longest description that is kept: it stands in the invoice, where wallets show a line or two.
+const DESCRIPTION_CHARS_MAX: usize = 200;
+
+/// The longest time of a grant: a hundred years, as in the settings.
+const VALID_SECS_MAX: u64 = 100 * 365 * 86_400;
+
+/// What one request costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quoted {
+    /// The price; never zero.
+    pub price: Msat,
+    /// What the invoice says, if the hook says so: one line.
+    pub description: Option<Arc<str>>,
+    /// What one payment buys, where it is not what the route says.
+    pub grant: QuotedGrant,
+    /// Whether the hook gave no price, and the settings' own stands here instead.
+    pub is_fallback: bool,
+}
+
+/// What one payment buys, by the hook. What is `None` is as the route says; what is there is never zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuotedGrant {
+    /// How many requests.
+    pub requests: Option<u64>,
+    /// How long it is good, in seconds.
+    pub valid_secs: Option<u64>,
+    /// How many bytes of responses.
+    pub bytes: Option<u64>,
+    /// How many seconds of work.
+    pub seconds: Option<u64>,
+}
+
+impl Quoted {
+    /// The settings' price, where the hook gave none.
+    pub(super) fn without_an_answer(price: Msat) -> Self {
+        Self {
+            price,
+            description: None,
+            grant: QuotedGrant::default(),
+            is_fallback: true,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    price_msat: u64,
+    description: Option<String>,
+    grant: Option<QuotedGrant>,
+}
+
+pub(super) fn read(answer: &[u8], max: Msat) -> Result<Quoted, HookError> {
+    let read: Answer =
+        serde_json::from_slice(answer).map_err(|error| HookError::NotUnderstood {
+            why: said(error.to_string().as_bytes()),
+            said: said(answer),
+        })?;
+    let price_msat = read.price_msat;
+    if price_msat == 0 {
+        return Err(HookError::Zero);
+    }
+    let price = Msat::new(price_msat).filter(|price| *price <= max);
+    let price = price.ok_or(HookError::TooDear { price_msat, max })?;
+    let grant = read.grant.unwrap_or_default();
+    for (name, number, most) in [
+        ("requests", grant.requests, u64::MAX),
+        ("valid_secs", grant.valid_secs, VALID_SECS_MAX),
+        ("bytes", grant.bytes, u64::MAX),
+        ("seconds", grant.seconds, u64::MAX),
+    ] {
+        if number.is_some_and(|number| number == 0 || number > most) {
+            return Err(HookError::Grant(name));
+        }
+    }
+    Ok(Quoted {
+        price,
+        description: read.description.as_deref().and_then(one_line),
+        grant,
+        is_fallback: false,
+    })
+}
+
+/// The description as an invoice can hold it. What is wrong with a description stops no sale.
+fn one_line(text: &str) -> Option<Arc<str>> {
+    let line = text.replace(char::is_control, " ");
+    let line: String = line.trim().chars().take(DESCRIPTION_CHARS_MAX).collect();
+    (!line.is_empty()).then(|| line.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_at_most(answer: &str, max: u64) -> Result<Quoted, HookError> {
+        read(answer.as_bytes(), Msat::new(max).unwrap())
+    }
+
+    #[test]
+    fn a_price_is_all_that_must_be_said() {
+        let quoted = read_at_most(r#"{"price_msat":2500}"#, 2_500).unwrap();
+        assert_eq!(quoted.price.msat(), 2_500);
+        assert_eq!((quoted.description, quoted.is_fallback), (None, false));
+        assert_eq!(quoted.grant, QuotedGrant::default());
+        let all = r#"{"price_msat":1,"description":"a page",
+            "grant":{"requests":5,"valid_secs":60,"bytes":1000,"seconds":7}}"#;
+        let quoted = read_at_most(all, 1).unwrap();
+        assert_eq!(quoted.description.as_deref(), Some("a page"));
+        let grant = QuotedGrant {
+            requests: Some(5),
+            valid_secs: Some(60),
+            bytes: Some(1_000),
+            seconds: Some(7),
+        };
+        assert_eq!(quoted.grant, grant);
+        let null = r#"{"price_msat":1,"description":null,"grant":null}"#;
+        assert!(read_at_most(null, 1).is_ok());
+    }
+
+    #[test]
+    fn a_price_that_cannot_be_meant_is_refused() {
+        for answer in [
+            "",
+            "null",
+            "2500",
+            "[2500]",
+            "{}",
+            "<html>",
+            "{\"price_msat\":2500",
+            "{\"price_msat\":2500}}",
+            "{\"price_msat\":null}",
+            "{\"price_msat\":-1}",
+            "{\"price_msat\":2500.5}",
+            "{\"price_msat\":2500.0}",
+            "{\"price_msat\":1e3}",
+            "{\"price_msat\":\"2500\"}",
+            "{\"price_msat\":NaN}",
+            "{\"price_msat\":18446744073709551616}",
+            "{\"price_msat\":1,\"price_msat\":2}",
+            "{\"price_sat\":2500}",
+            "{\"price_msat\":2500,\"grnat\":{\"requests\":1}}",
+            "{\"price_msat\":2500,\"grant\":{\"request\":1}}",
+            "{\"price_msat\":2500,\"grant\":{\"requests\":-1}}",
+            "{\"price_msat\":2500,\"grant\":{\"requests\":0.5}}",
+            "{\"price_msat\":2500,\"grant\":5}",
+            "{\"price_msat\":2500,\"description\":5}",
+        ] {
+            let refused = read_at_most(answer, 1_000_000).unwrap_err();
+            assert!(
+                matches!(refused, HookError::NotUnderstood { .. }),
+                "{answer}: {refused}"
+            );
+        }
+        assert_eq!(read_at_most("{\"price_msat\":0}", 1), Err(HookError::Zero));
+        for price_msat in [1_001, u64::MAX, crate::amount::MSAT_MAX + 1] {
+            let refused = read_at_most(&format!("{{\"price_msat\":{price_msat}}}"), 1_000);
+            let max = Msat::new(1_000).unwrap();
+            assert_eq!(refused, Err(HookError::TooDear { price_msat, max }));
+        }
+        for name in ["requests", "valid_secs", "bytes", "seconds"] {
+            let none = format!("{{\"price_msat\":1,\"grant\":{{\"{name}\":0}}}}");
+            assert_eq!(read_at_most(&none, 1), Err(HookError::Grant(name)));
+        }
+        let ages = format!(
+            "{{\"price_msat\":1,\"grant\":{{\"valid_secs\":{}}}}}",
+            u64::MAX
+        );
+        assert_eq!(read_at_most(&ages, 1), Err(HookError::Grant("valid_secs")));
+    }
+
+    #[test]
+    fn a_description_becomes_one_line() {
+        for (description, line) in [
+            (
+                "\"  a page\\r\\nof text\\u0000\"",
+                Some("a page  of text".to_owned()),
+            ),
+            ("\"\"", None),
+            ("\" \\n \"", None),
+            (&*format!("\"{}\"", "ä".repeat(201)), Some("ä".repeat(200))),
+        ] {
+            let answer = format!("{{\"price_msat\":1,\"description\":{description}}}");
+            let quoted = read_at_most(&answer, 1).unwrap();
+            assert_eq!(quoted.description.as_deref(), line.as_deref());
+        }
+    }
+}
