@@ -1,8 +1,13 @@
 //! The public listener: requests in, the gate's decision, answers out.
 
 mod answer;
+mod check;
+mod connection;
+mod leash;
 mod server;
+mod sniff;
 mod stall;
+mod streams;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,9 +16,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{Method, Uri};
 use http_body_util::BodyExt as _;
+
+use check::{Refusal, check, is_preflight};
 
 pub use server::{Limits, Server, Stop};
 
@@ -24,6 +30,9 @@ use crate::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
 /// Names and values of a request's headers together: what other servers allow for one or two, and room for a token of the
 /// largest size that is read.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// Header lines of one request.
+const HEADERS_MAX: usize = 100;
 
 /// What the public listener needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +47,18 @@ pub struct Config {
     pub write_timeout: Duration,
     /// How long requests in flight may take to finish once the program was told to stop.
     pub grace: Duration,
+}
+
+impl Config {
+    /// The limits of the listener.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            connections_max: self.connections_max,
+            header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
+            grace: self.grace,
+        }
+    }
 }
 
 /// What a request is answered with.
@@ -60,9 +81,9 @@ pub fn router(public: Public) -> Router {
 async fn serve(
     State(public): State<Arc<Public>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
+    mut request: Request,
 ) -> Response {
-    if let Err(refusal) = check(&request, public.resources.body_bytes_max()) {
+    if let Err(refusal) = check(&mut request, public.resources.body_bytes_max()) {
         return answer::refusal(&refusal);
     }
     let path = match RequestPath::parse(request.uri().path()) {
@@ -180,64 +201,4 @@ fn takes_method(route: &Route, method: &Method) -> bool {
         Resource::Files { .. } => matches!(*method, Method::GET | Method::HEAD),
         Resource::Upstream(_) => true,
     }
-}
-
-/// What is refused before anybody looks for a route.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// More header bytes than are read.
-    HeadersTooLarge,
-    /// None, several, or something else than text.
-    Host,
-    /// CONNECT and TRACE, which no route means.
-    NotForUs,
-    /// A path that could be read in two ways.
-    Path(crate::route::PathError),
-    /// Longer than the limit.
-    BodyTooLarge(u64),
-    /// The path is known, the method is not.
-    Method(Vec<Method>),
-    /// No route.
-    NoRoute,
-}
-
-fn check(request: &Request, body_bytes_max: u64) -> Result<(), Refusal> {
-    let headers = request.headers();
-    let header_bytes: usize = headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum();
-    if header_bytes > HEADER_BYTES_MAX {
-        return Err(Refusal::HeadersTooLarge);
-    }
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        return Err(Refusal::NotForUs);
-    }
-    // RFC 9112, section 3.2: exactly one, and HTTP/1.0 may do without.
-    let mut hosts = headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() || (host.is_none() && request.version() == Version::HTTP_11) {
-        return Err(Refusal::Host);
-    }
-    let is_authority = |host: &HeaderValue| {
-        let host = http::uri::Authority::try_from(host.as_bytes());
-        host.is_ok_and(|host| !host.as_str().contains('@'))
-    };
-    if !host.is_none_or(is_authority) {
-        return Err(Refusal::Host);
-    }
-    let length = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > body_bytes_max) {
-        return Err(Refusal::BodyTooLarge(body_bytes_max));
-    }
-    Ok(())
-}
-
-/// A browser asking whether it may ask (Fetch standard, CORS preflight): never paid for, never counted.
-fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    method == Method::OPTIONS
-        && headers.contains_key(ORIGIN)
-        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }

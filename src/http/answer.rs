@@ -21,10 +21,13 @@ use crate::pace::Room;
 use crate::resource::Failure;
 use crate::route::Grant;
 
-use super::Refusal;
+use super::check::Refusal;
 
 /// When to ask again while the node cannot be paid, in seconds: peers and chain sources come back within minutes.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("30");
+
+/// When to ask again while too much is going on: requests are over in seconds.
+const BUSY_RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
 
 /// Requests that are left on a token, this one taken off.
 const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("l402-remaining-requests");
@@ -247,12 +250,22 @@ pub(super) fn refusal(refusal: &Refusal) -> Response {
         Refusal::HeadersTooLarge => problem(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "Headers too large",
-            "The headers of a request may have 16 KiB in all.",
+            "A request may have 100 headers, of 16 KiB in all.",
         ),
         Refusal::Host => problem(
             StatusCode::BAD_REQUEST,
             "Bad Host",
-            "A request names exactly one host in its `Host` header.",
+            "A request names exactly one host in its `Host` header, and none besides it.",
+        ),
+        Refusal::Scheme => problem(
+            StatusCode::BAD_REQUEST,
+            "Bad scheme",
+            "Only http and https are served here.",
+        ),
+        Refusal::Length => problem(
+            StatusCode::BAD_REQUEST,
+            "Bad length",
+            "The `Content-Length` is one number, that of the bytes in the body.",
         ),
         Refusal::NotForUs => problem(
             StatusCode::NOT_IMPLEMENTED,
@@ -275,6 +288,17 @@ pub(super) fn refusal(refusal: &Refusal) -> Response {
             response
         }
         Refusal::NoRoute => problem(StatusCode::NOT_FOUND, "Not found", "There is nothing here."),
+        Refusal::Busy => {
+            let mut response = problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Busy",
+                "Too many requests are being answered. This one was not counted; ask again later.",
+            );
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, BUSY_RETRY_AFTER_SECS);
+            response
+        }
     }
 }
 

@@ -29,12 +29,9 @@ impl Stallable {
         }
     }
 
-    /// Writes what fits at once, unless something is still on its way.
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        if self.stalled.is_some() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.stream.try_write(bytes)
+    /// Whether something is still on its way.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.is_some()
     }
 
     /// Lets a write that stands still fail after the timeout.

@@ -108,7 +108,7 @@ fn request_lines() -> Vec<Row> {
         line("GET /articles/page.txt/ HTTP/1.1", 402),
         line("GET /articles/page.txt?free=yes HTTP/1.1", 402),
         line("GET http://shop/articles/page.txt HTTP/1.1", 402),
-        line("GET http://elsewhere/articles/page.txt HTTP/1.1", 402),
+        line("GET http://elsewhere/articles/page.txt HTTP/1.1", 400),
         line("GET http://shop/free/../articles/page.txt HTTP/1.1", 400),
         line("GET http://shop HTTP/1.1", 404),
         line("GET /ARTICLES/page.txt HTTP/1.1", 404),
@@ -177,16 +177,44 @@ async fn a_request_names_one_host() {
         ("", 400),
         ("Host: shop\r\nHost: shop\r\n", 400),
         ("Host: shop\r\nHost: other\r\n", 400),
-        ("Host: shop\r\n", 402),
+        ("Host: \r\n", 400),
+        ("Host: shop/x\r\n", 400),
+        ("Host: user@shop:8080\r\n", 400),
         ("hOST: shop:8080\r\n", 402),
+        ("Host: SHOP:8080\r\n", 402),
     ] {
-        for target in ["/articles/page.txt", "http://shop/articles/page.txt"] {
+        for target in [
+            "/articles/page.txt",
+            "http://shop:8080/articles/page.txt",
+            "https://Shop:8080/articles/page.txt",
+        ] {
             let request = format!("GET {target} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
             let reply = raw::exchange(shop.address, request.as_bytes())
                 .await
                 .unwrap();
             assert_eq!(reply.status, status, "{request}");
         }
+    }
+    for (target, host) in [
+        ("http://elsewhere/articles/page.txt", "shop"),
+        ("http://shop:8080/articles/page.txt", "shop"),
+        ("http://shop/articles/page.txt", "shop:443"),
+        ("https://shop/articles/page.txt", "shop:80"),
+        ("http://shop@elsewhere/articles/page.txt", "shop"),
+        ("http://user@shop/articles/page.txt", "shop"),
+        ("ftp://shop/articles/page.txt", "shop"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let reply = raw::exchange(shop.address, request.as_bytes()).await;
+        assert_eq!(reply.unwrap().status, 400, "{request}");
+    }
+    for (target, host) in [
+        ("http://shop/articles/page.txt", "shop:80"),
+        ("https://shop:443/articles/page.txt", "shop"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let reply = raw::exchange(shop.address, request.as_bytes()).await;
+        assert_eq!(reply.unwrap().status, 402, "{request}");
     }
     let old = b"GET /articles/page.txt HTTP/1.0\r\n\r\n";
     assert_eq!(raw::exchange(shop.address, old).await.unwrap().status, 402);

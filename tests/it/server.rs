@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tollhouse::http::Limits;
+use tokio_util::task::TaskTracker;
+use tollhouse::http::{Limits, Server, Stop};
 
 use crate::bad_input::drip;
 use crate::gate::assert_served;
@@ -156,4 +163,80 @@ async fn idle_connections_do_not_hold_up_the_end() {
     shop.close();
     shop.is_closed().await;
     assert!(TcpStream::connect(shop.address).await.is_err());
+}
+
+/// A server whose every answer is a tunnel that sends back what it is sent.
+async fn echoing(limits: Limits) -> (std::net::SocketAddr, TaskTracker, Stop) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tracker, stop) = (TaskTracker::new(), Stop::default());
+    let tunnels = tracker.clone();
+    let echo = async move |mut request: Request| {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tunnels.spawn(async move {
+            let (mut from, mut to) = tokio::io::split(TokioIo::new(upgrade.await.unwrap()));
+            drop(tokio::io::copy(&mut from, &mut to).await);
+        });
+        let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+        let switching = switching
+            .header("connection", "upgrade")
+            .header("upgrade", "echo");
+        switching.body(Body::empty()).unwrap()
+    };
+    let server = Server {
+        name: "test",
+        listener,
+        router: Router::new().fallback(echo),
+        limits,
+    };
+    tracker.spawn(server.run(tracker.clone(), stop.clone()));
+    (address, tracker, stop)
+}
+
+async fn tunnel(address: std::net::SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    raw::expect(&mut stream, "\r\n\r\n").await;
+    stream.write_all(b"ping").await.unwrap();
+    raw::expect(&mut stream, "ping").await;
+    stream
+}
+
+#[tokio::test]
+async fn a_tunnel_keeps_its_place_until_it_ends() {
+    let (address, _tracker, stop) = echoing(Limits {
+        connections_max: 1,
+        header_timeout: SOON,
+        ..limits()
+    })
+    .await;
+    let mut first = tunnel(address).await;
+    let second = tunnel(address);
+    let mut second = std::pin::pin!(second);
+    let early = timeout(2 * SOON, &mut second).await;
+    assert!(early.is_err(), "answered out of turn");
+    // Nor is it a request whose headers could be late.
+    first.write_all(b"pong").await.unwrap();
+    raw::expect(&mut first, "pong").await;
+    drop(first);
+    drop(second.await);
+    stop.begin.cancel();
+}
+
+#[tokio::test]
+async fn a_tunnel_that_never_ends_is_not_waited_for_longer_than_the_grace() {
+    let (address, tracker, stop) = echoing(Limits {
+        grace: SOON,
+        ..limits()
+    })
+    .await;
+    let mut stream = tunnel(address).await;
+    stop.begin.cancel();
+    tracker.close();
+    stream.write_all(b"still").await.unwrap();
+    raw::expect(&mut stream, "still").await;
+    // Not only the connection: whoever has the tunnel has ended too.
+    timeout(DEADLINE, tracker.wait()).await.unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).await.unwrap_or(0), 0);
 }

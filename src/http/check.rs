@@ -1,0 +1,126 @@
+//! What is refused before anybody looks for a route: requests that two programs could read in two ways.
+
+use axum::extract::Request;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HOST, ORIGIN};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Version};
+use http_body::Body as _;
+
+use super::{HEADER_BYTES_MAX, HEADERS_MAX};
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// More header bytes than are read.
+    HeadersTooLarge,
+    /// None, several, two that differ, or something else than text.
+    Host,
+    /// `http` and `https` are served, and nothing else.
+    Scheme,
+    /// CONNECT and TRACE, which no route means.
+    NotForUs,
+    /// A path that could be read in two ways.
+    Path(crate::route::PathError),
+    /// A `Content-Length` that could be read in two ways, or is not that of the body.
+    Length,
+    /// Longer than the limit.
+    BodyTooLarge(u64),
+    /// The path is known, the method is not.
+    Method(Vec<Method>),
+    /// No route.
+    NoRoute,
+    /// More requests at once than are answered.
+    Busy,
+}
+
+/// Checks a request, and gives it the one `Host` that everybody reads from here on, whatever HTTP it came by.
+pub(super) fn check(request: &mut Request, body_bytes_max: u64) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let header_bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if header_bytes > HEADER_BYTES_MAX || headers.len() > HEADERS_MAX {
+        return Err(Refusal::HeadersTooLarge);
+    }
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::NotForUs);
+    }
+    if let Some(host) = host(request)? {
+        request.headers_mut().insert(HOST, host);
+    }
+    check_length(request, body_bytes_max)
+}
+
+/// The host that only the target names (HTTP/2's `:authority`, and RFC 9112's absolute form from a client of HTTP/1.0).
+fn host(request: &Request) -> Result<Option<HeaderValue>, Refusal> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next();
+    // RFC 9112, section 3.2: exactly one, and HTTP/1.0 may do without.
+    if hosts.next().is_some() || (host.is_none() && request.version() == Version::HTTP_11) {
+        return Err(Refusal::Host);
+    }
+    let host = host
+        .map(|host| plain(Authority::try_from(host.as_bytes()).map_err(|_| Refusal::Host)?))
+        .transpose()?;
+    let default_port = match request.uri().scheme() {
+        None => 80,
+        Some(scheme) if *scheme == Scheme::HTTP => 80,
+        Some(scheme) if *scheme == Scheme::HTTPS => 443,
+        Some(_) => return Err(Refusal::Scheme),
+    };
+    let target = request.uri().authority().cloned().map(plain).transpose()?;
+    match (host, target) {
+        (Some(host), Some(target)) => {
+            // RFC 9112 lets the target decide, but not everything behind us may have read that.
+            let port = |named: &Authority| named.port_u16().unwrap_or(default_port);
+            let is_same = host.host().eq_ignore_ascii_case(target.host());
+            if !is_same || port(&host) != port(&target) {
+                return Err(Refusal::Host);
+            }
+            Ok(None)
+        }
+        (None, Some(target)) => HeaderValue::try_from(target.as_str())
+            .map(Some)
+            .map_err(|_| Refusal::Host),
+        (None, None) if request.version() == Version::HTTP_2 => Err(Refusal::Host),
+        (Some(_) | None, None) => Ok(None),
+    }
+}
+
+/// A host and perhaps a port: no user in front of it.
+fn plain(authority: Authority) -> Result<Authority, Refusal> {
+    if authority.as_str().contains('@') || authority.host().is_empty() {
+        return Err(Refusal::Host);
+    }
+    Ok(authority)
+}
+
+/// One length in digits, if any, and a body if it is not zero: whatever HTTP is spoken behind us must not wait for bytes
+/// that are not there, and take them from the next request.
+fn check_length(request: &Request, body_bytes_max: u64) -> Result<(), Refusal> {
+    let mut lengths = request.headers().get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else {
+        return Ok(());
+    };
+    let length = length
+        .to_str()
+        .ok()
+        .filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|length| length.parse::<u64>().ok())
+        .ok_or(Refusal::Length)?;
+    if lengths.next().is_some() || (length > 0 && request.body().is_end_stream()) {
+        return Err(Refusal::Length);
+    }
+    if length > body_bytes_max {
+        return Err(Refusal::BodyTooLarge(body_bytes_max));
+    }
+    Ok(())
+}
+
+/// A browser asking whether it may ask (Fetch standard, CORS preflight): never paid for, never counted.
+pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}

@@ -1,0 +1,309 @@
+//! One client's connection: what it speaks is found out, it is answered on, and it ends, by itself or when it is told to.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+use tower::util::Oneshot;
+
+use super::leash::{Leash, Leashed, leash};
+use super::sniff::{Protocol, Rewound, Start};
+use super::stall::Stallable;
+use super::streams::{Streams, StreamsOf, Watched};
+use super::{HEADER_BYTES_MAX, HEADERS_MAX, Limits};
+
+/// What hyper buffers of one HTTP/1.1 connection. The headers' own limit is lower and answered by us, with a body that
+/// explains it.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Requests at once on one HTTP/2 connection: what RFC 9113, section 6.5.2 recommends at least.
+const STREAMS_MAX: u32 = 100;
+
+/// What a header costs in HTTP/2's own account besides its name and value (RFC 9113, section 6.5.2).
+const HEADER_OVERHEAD: u32 = 32;
+
+/// Above our own limit, for the same reason as above.
+const HEADER_LIST_BYTES_MAX: u32 =
+    2 * HEADER_BYTES_MAX as u32 + HEADERS_MAX as u32 * HEADER_OVERHEAD;
+
+/// What a client may send of one request's body before somebody reads it: 2.5 MB/s at 50 ms.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+
+/// The same for all requests of a connection: what an upload can make us keep.
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// What is written of one answer before the client takes it; with `STREAMS_MAX` answers some 2 MB a connection.
+const SEND_BUFFER_BYTES_MAX: usize = 16 * 1024;
+
+/// Requests that a client took back before we looked at them: more is a flood (CVE-2023-44487).
+const RESETS_MAX: usize = 20;
+
+/// Requests that we refused as malformed: more is a flood (RUSTSEC-2024-0003).
+const ERRORS_MAX: usize = 100;
+
+/// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so. A network that drops
+/// connections without a word would else leave answers running to nobody.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a client reads that had begun to ask and did not come to an end: hyper itself closes without a word.
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// How long a client that was answered may go on sending: it reads the answer meanwhile.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How much it may send then: a body of the largest size that is passed on by default, and more.
+const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The stream of a client, as hyper has it.
+type Wire = Rewound<Stallable>;
+
+/// What all connections of a listener have in common.
+#[derive(Debug)]
+pub(super) struct Speaking {
+    http1: http1::Builder,
+    router: Router,
+    limits: Limits,
+    /// HTTP/2 requests at once, over all connections.
+    streams: Streams,
+    /// Nothing new is begun.
+    stop: CancellationToken,
+    /// Everything ends now.
+    cut: CancellationToken,
+}
+
+impl Speaking {
+    pub(super) fn new(
+        router: Router,
+        limits: Limits,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+        cut: CancellationToken,
+    ) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .max_headers(HEADERS_MAX);
+        Self {
+            http1,
+            router,
+            limits,
+            streams: Streams::new(limits.connections_max, limits.write_timeout, tracker),
+            stop,
+            cut,
+        }
+    }
+
+    /// Answers on one connection until it ends: by itself, with the requests in flight after `stop`, or at once when `cut`.
+    pub(super) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let ended = tokio::select! {
+            ended = self.answer(stream, peer) => ended,
+            () = self.cut.cancelled() => return,
+        };
+        // A client that breaks off is not worth a line above debug.
+        if let Err(error) = ended {
+            tracing::debug!("A connection ended: {error}");
+        }
+    }
+
+    async fn answer(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), Ended> {
+        let mut stream = prepared(stream, self.limits.write_timeout);
+        let mut start = Start::default();
+        let begun = tokio::time::timeout(self.limits.header_timeout, start.read(&mut stream));
+        let protocol = tokio::select! {
+            begun = begun => begun,
+            // Nobody has asked anything yet.
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        let Ok(protocol) = protocol else {
+            if !start.is_empty() {
+                say_too_slow(stream).await;
+            }
+            return Err(Ended::Silent);
+        };
+        let protocol = protocol?;
+        let (stream, leash) = leash(start.rewind(stream));
+        match protocol {
+            Protocol::Http1 => self.answer_http1(stream, peer, leash).await,
+            Protocol::Http2 => self.answer_http2(stream, peer).await,
+        }
+    }
+
+    async fn answer_http1(
+        &self,
+        stream: Leashed<Wire>,
+        peer: SocketAddr,
+        mut leash: Leash,
+    ) -> Result<(), Ended> {
+        let answering = Answering {
+            router: self.router.clone(),
+            peer,
+        };
+        let connection = self.http1.serve_connection(TokioIo::new(stream), answering);
+        let mut connection = connection.with_upgrades();
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = self.stop.cancelled() => {
+                Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
+        };
+        let Some(parts) = connection.into_parts() else {
+            // It is a tunnel now. Its place stays taken, and dropping the leash ends it.
+            leash.is_loose().await;
+            return Ok(());
+        };
+        let stream = parts.io.into_inner().into_inner().into_inner();
+        let Err(error) = ended else {
+            tokio::select! {
+                () = linger(stream) => {}
+                () = self.stop.cancelled() => {}
+            }
+            return Ok(());
+        };
+        // A kept connection that asks nothing more is closed without a word, as clients expect.
+        if error.is_timeout() && !parts.read_buf.is_empty() {
+            say_too_slow(stream).await;
+        }
+        Err(error.into())
+    }
+
+    async fn answer_http2(&self, stream: Leashed<Wire>, peer: SocketAddr) -> Result<(), Ended> {
+        let streams = self.streams.of_a_connection();
+        let answering = AnsweringMany {
+            answering: Answering {
+                router: self.router.clone(),
+                peer,
+            },
+            streams: streams.clone(),
+        };
+        let mut http2 = http2::Builder::new(streams.clone());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+            .max_pending_accept_reset_streams(RESETS_MAX)
+            .max_local_error_reset_streams(ERRORS_MAX)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        let connection = http2.serve_connection(TokioIo::new(stream), answering);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            ended = &mut connection => return Ok(ended?),
+            () = self.stop.cancelled() => {}
+            () = streams.are_idle(self.limits.header_timeout) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        // A client that does not hear the farewell, or takes nothing of the last answer, would stay for ever.
+        tokio::select! {
+            ended = &mut connection => Ok(ended?),
+            () = streams.are_idle(self.limits.write_timeout) => Err(Ended::Silent),
+        }
+    }
+}
+
+/// Why a connection came to another end than the usual one.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the client asked nothing in time")]
+    Silent,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+/// One connection's requests: each is told where it comes from and handed to the router.
+#[derive(Clone, Debug)]
+struct Answering {
+    router: Router,
+    peer: SocketAddr,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Answering {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Oneshot<Router, axum::extract::Request>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        self.router.clone().oneshot(request.map(Body::new))
+    }
+}
+
+/// The same for a connection with many requests at once, which are counted.
+#[derive(Clone, Debug)]
+struct AnsweringMany {
+    answering: Answering,
+    streams: StreamsOf,
+}
+
+impl hyper::service::Service<Request<Incoming>> for AnsweringMany {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let Some(progress) = self.streams.begin() else {
+            let refusal = super::answer::refusal(&super::check::Refusal::Busy);
+            return Box::pin(std::future::ready(Ok(refusal)));
+        };
+        let answered = self.answering.call(request);
+        Box::pin(async move {
+            let watched = |body| Body::new(Watched::new(body, progress));
+            Ok(answered.await?.map(watched))
+        })
+    }
+}
+
+fn prepared(stream: TcpStream, write_timeout: Duration) -> Stallable {
+    // Without it a small answer waits for the client's delayed acknowledgement: 40 ms.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!("Failed to set TCP_NODELAY: {error}");
+    }
+    Stallable::new(stream, write_timeout)
+}
+
+async fn say_too_slow(mut stream: Stallable) {
+    // In the middle of another answer it would be read as a part of that.
+    if stream.is_stalled() {
+        return;
+    }
+    // If it does not fit the socket's buffer, nobody reads it anyway.
+    let said = tokio::time::timeout(LINGER, stream.write_all(TOO_SLOW)).await;
+    if let Ok(Err(error)) = said {
+        tracing::debug!("Failed to say that a client was too slow: {error}");
+    }
+}
+
+/// Takes what a client still sends after its answer: closing over it would reset the connection, and a client that was told
+/// to pay in the middle of its upload would lose the invoice. One that has nothing more to say has closed already.
+async fn linger(stream: Stallable) {
+    let mut rest = stream.take(LINGER_BYTES_MAX);
+    let mut nowhere = tokio::io::sink();
+    let taken = tokio::io::copy(&mut rest, &mut nowhere);
+    // Enough or not, the connection ends here.
+    let _ = tokio::time::timeout(LINGER, taken).await;
+}
