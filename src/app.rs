@@ -139,12 +139,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
             gate,
             resources,
         }),
-        limits: Limits {
-            connections_max: config.http.connections_max,
-            header_timeout: config.http.header_timeout,
-            write_timeout: config.http.write_timeout,
-            grace: config.http.grace,
-        },
+        limits: config.http.limits(),
     };
     let admin = Admin {
         node: Arc::clone(&node),
@@ -160,9 +155,8 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
         router: admin::router(admin, admin_token),
         limits: Limits {
             connections_max: ADMIN_CONNECTIONS_MAX,
-            header_timeout: config.http.header_timeout,
-            write_timeout: config.http.write_timeout,
             grace: ADMIN_GRACE,
+            ..config.http.limits()
         },
     };
     tracing::info!(

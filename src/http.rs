@@ -49,6 +49,18 @@ pub struct Config {
     pub grace: Duration,
 }
 
+impl Config {
+    /// The limits of the listener.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            connections_max: self.connections_max,
+            header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
+            grace: self.grace,
+        }
+    }
+}
+
 /// What a request is answered with.
 #[derive(Debug)]
 pub struct Public {

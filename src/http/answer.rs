@@ -26,6 +26,9 @@ use super::check::Refusal;
 /// When to ask again while the node cannot be paid, in seconds: peers and chain sources come back within minutes.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("30");
 
+/// When to ask again while too much is going on: requests are over in seconds.
+const BUSY_RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
+
 /// Requests that are left on a token, this one taken off.
 const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("l402-remaining-requests");
 /// Response bytes that were left on it when the answer began.
