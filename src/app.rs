@@ -130,7 +130,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
         clock.clone(),
     ));
 
-    let (resources, health_checks) = Resources::build(config.resource, &config.routes);
+    let (resources, background) = Resources::build(config.resource, &config.routes);
     let public = Server {
         name: "public",
         listener: listen(config.http.listen, "http.listen").await?,
@@ -164,7 +164,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
         config.http.listen,
         config.admin_listen
     );
-    Running::start(public, health_checks, admin, node, ledger, stop).await
+    Running::start(public, background, admin, node, ledger, stop).await
 }
 
 async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {

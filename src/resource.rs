@@ -8,6 +8,7 @@ mod forward;
 mod headers;
 mod health;
 mod servers;
+mod tunnel;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,13 +17,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::gate::Permit;
 use crate::route::{RequestPath, Resource, Route, RouteTable, Upstream};
 
 pub use client::certificates;
 pub use headers::{is_framing, is_ours};
-pub use health::HealthChecks;
 
 use servers::Servers;
 
@@ -88,6 +90,30 @@ pub struct Resources {
     config: Config,
     /// The upstreams at work, each under the place in memory of what the route table says of it: no request compares settings.
     upstreams: HashMap<usize, AtWork>,
+    /// Connections that were switched to another protocol.
+    tunnels: TaskTracker,
+}
+
+/// What goes on beside the requests: servers are asked whether they are well, and tunnels run.
+#[derive(Debug)]
+#[must_use = "nobody is asked until it runs"]
+pub struct Background {
+    /// The upstreams with a health check.
+    checked: Vec<Arc<Servers>>,
+    /// The same as in [`Resources`].
+    tunnels: TaskTracker,
+}
+
+impl Background {
+    /// Asks until told to stop, and then waits for the tunnels: each ends with its client's connection.
+    pub async fn run(self, stop: CancellationToken) {
+        let checks = health::check_all(&self.checked);
+        // Without a check there is still something to wait for.
+        let _ = stop.run_until_cancelled(checks).await;
+        stop.cancelled().await;
+        self.tunnels.close();
+        self.tunnels.wait().await;
+    }
 }
 
 /// An upstream at work.
@@ -100,8 +126,8 @@ struct AtWork {
 }
 
 impl Resources {
-    /// With these limits, for what these routes name; and the health checks of its upstreams, to be run beside.
-    pub fn build(config: Config, routes: &RouteTable) -> (Self, HealthChecks) {
+    /// With these limits, for what these routes name; and what is to be run beside.
+    pub fn build(config: Config, routes: &RouteTable) -> (Self, Background) {
         let forwards = routes.iter().filter_map(|route| match &route.resource {
             Resource::Upstream(forward) => Some(forward),
             Resource::Files { .. } => None,
@@ -128,7 +154,17 @@ impl Resources {
                 upstreams.insert(place(upstream), at_work);
             }
         }
-        (Self { config, upstreams }, HealthChecks(checked))
+        let tunnels = TaskTracker::new();
+        let background = Background {
+            checked,
+            tunnels: tunnels.clone(),
+        };
+        let resources = Self {
+            config,
+            upstreams,
+            tunnels,
+        };
+        (resources, background)
     }
 
     /// The servers of this upstream, if it is of the table that these resources were built for.

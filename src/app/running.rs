@@ -11,7 +11,7 @@ use crate::causes::chain;
 use crate::http::{Server, Stop};
 use crate::ledger::{Ledger, LedgerError};
 use crate::node::Node;
-use crate::resource::HealthChecks;
+use crate::resource::Background;
 
 use super::AppError;
 
@@ -54,7 +54,7 @@ impl Running {
     /// HTTP first: valid credentials are served whatever the state of the node.
     pub(super) async fn start(
         public: Server,
-        health_checks: HealthChecks,
+        background: Background,
         admin: Server,
         node: Arc<Node>,
         ledger: Arc<Ledger>,
@@ -78,7 +78,7 @@ impl Running {
             .spawn(public.run(http_tasks.tracker.clone(), http_tasks.stop.clone()));
         http_tasks
             .tracker
-            .spawn(health_checks.run(http_tasks.stop.begin.clone()));
+            .spawn(background.run(http_tasks.stop.begin.clone()));
         admin_tasks
             .tracker
             .spawn(admin.run(admin_tasks.tracker.clone(), admin_tasks.stop.clone()));

@@ -23,6 +23,7 @@ use super::headers::{
     is_call, is_failed_call, names, remove_claims, remove_hop_by_hop, set_forwarded, set_paid,
 };
 use super::servers::{InFlight, Server, Servers, Tried};
+use super::tunnel::Switch;
 use super::{Body, Downstream, Failure, Resources};
 
 /// The only word of `TE` that passes, and always as ours: the body's frames pass, and so do its trailers.
@@ -42,6 +43,8 @@ struct Outgoing<'a> {
     unread: Option<Unread>,
     /// Whether there is no body.
     is_empty: bool,
+    /// The protocol that the client would rather speak.
+    switch: Option<Switch>,
 }
 
 /// How asking one server ended without an answer.
@@ -84,7 +87,10 @@ impl Resources {
             };
             let in_flight = servers.in_flight(server);
             match self.ask(servers, request, upload).await {
-                Ok(response) => return self.answer(permit, forward, response, in_flight),
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return self.switch(permit, outgoing, response, in_flight);
+                }
+                Ok(response) => return Ok(self.answer(permit, forward, response, in_flight)),
                 Err(Unanswered::Broken(error)) => {
                     if error.is_connect() {
                         server.pass_over();
@@ -155,12 +161,7 @@ impl Resources {
         forward: &Forward,
         response: Response<Incoming>,
         in_flight: Option<InFlight>,
-    ) -> Result<Response<Body>, Failure> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            permit.give_back();
-            let what = "it switched protocols without being asked";
-            return Err(Failure::UpstreamUnreachable(what.into()));
-        }
+    ) -> Response<Body> {
         let (mut parts, body) = response.into_parts();
         // Of our answer, whatever the upstream speaks.
         parts.version = Version::HTTP_11;
@@ -168,12 +169,7 @@ impl Resources {
         // Before the settings hide it from the client.
         permit.read_meter(&parts.headers);
         forward.response_headers.apply(&mut parts.headers);
-        let idle_timeout = forward.upstream.idle_timeout;
-        let body = Downloaded::new(
-            body,
-            idle_timeout.unwrap_or(self.config.idle_timeout),
-            in_flight,
-        );
+        let body = Downloaded::new(body, self.idle_timeout(forward), in_flight);
         let is_call = forward.upstream.protocol == Protocol::Http2 && is_call(&parts.headers);
         let has_failed =
             parts.status.is_server_error() || (is_call && is_failed_call(&parts.headers));
@@ -185,7 +181,40 @@ impl Resources {
         } else {
             Delivered::boxed(body, permit, &parts.headers)
         };
-        Ok(Response::from_parts(parts, body))
+        Response::from_parts(parts, body)
+    }
+
+    fn idle_timeout(&self, forward: &Forward) -> Duration {
+        let idle_timeout = forward.upstream.idle_timeout;
+        idle_timeout.unwrap_or(self.config.idle_timeout)
+    }
+
+    /// Lets the client speak another protocol with the upstream, if that is what it asked for.
+    fn switch(
+        &self,
+        permit: Permit,
+        outgoing: Outgoing<'_>,
+        mut response: Response<Incoming>,
+        in_flight: Option<InFlight>,
+    ) -> Result<Response<Body>, Failure> {
+        let forward = outgoing.forward;
+        let granted = outgoing
+            .switch
+            .filter(|it| it.is_granted(response.headers()));
+        let Some(switch) = granted else {
+            permit.give_back();
+            let what = "it switched protocols without being asked";
+            return Err(Failure::UpstreamUnreachable(what.into()));
+        };
+        let upstream = hyper::upgrade::on(&mut response);
+        let (mut parts, _) = response.into_parts();
+        remove_hop_by_hop(&mut parts.headers);
+        forward.response_headers.apply(&mut parts.headers);
+        switch.say(&mut parts.headers);
+        parts.extensions = http::Extensions::new();
+        let tunnel = switch.tunnel(upstream, permit, self.idle_timeout(forward), in_flight);
+        self.tunnels.spawn(tunnel.run());
+        Ok(Response::from_parts(parts, empty()))
     }
 
     /// What was wrong with the request's body.
@@ -214,6 +243,8 @@ impl<'a> Outgoing<'a> {
         body_bytes_max: usize,
     ) -> Self {
         let (mut head, body) = request.into_parts();
+        let is_empty = http_body::Body::is_end_stream(&body);
+        let switch = Switch::of(&mut head, &forward.upgrades).filter(|_| is_empty);
         head.extensions = http::Extensions::new();
         let headers = &mut head.headers;
         let host = headers.remove(HOST).or_else(|| {
@@ -230,13 +261,15 @@ impl<'a> Outgoing<'a> {
         }
         remove_claims(headers);
         set_forwarded(headers, downstream, host);
-        let is_empty = http_body::Body::is_end_stream(&body);
         let body = if is_empty {
             body
         } else {
             Body::new(Limited::new(body, body_bytes_max))
         };
         speak(headers, forward.upstream.protocol, wants_trailers, is_empty);
+        if let Some(switch) = &switch {
+            switch.say(headers);
+        }
         head.version = match forward.upstream.protocol {
             Protocol::Http1 => Version::HTTP_11,
             Protocol::Http2 => Version::HTTP_2,
@@ -248,6 +281,7 @@ impl<'a> Outgoing<'a> {
             body: Some(body),
             unread: None,
             is_empty,
+            switch,
         }
     }
 

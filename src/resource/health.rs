@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use crate::causes::chain;
 use crate::route::Health;
@@ -16,11 +15,6 @@ use super::servers::{Server, Servers};
 
 /// How long a server may take to say that it is well.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The checks of all upstreams that have some.
-#[derive(Debug)]
-#[must_use = "nobody is asked until they run"]
-pub struct HealthChecks(pub(super) Vec<Arc<Servers>>);
 
 /// Why a server is not well.
 #[derive(Debug, thiserror::Error)]
@@ -35,21 +29,16 @@ enum Unwell {
     NoAddress(#[source] http::Error),
 }
 
-impl HealthChecks {
-    /// Asks until told to stop.
-    pub async fn run(self, stop: CancellationToken) {
-        let checks = self.0.iter().flat_map(|servers| {
-            let health = servers.upstream.health.iter();
-            health.flat_map(|health| {
-                let list = servers.list.iter();
-                list.map(|server| check(servers, server, health))
-            })
-        });
-        tokio::select! {
-            _ = join_all(checks) => {}
-            () = stop.cancelled() => {}
-        }
-    }
+/// Asks the servers of these upstreams for as long as it is let.
+pub(super) async fn check_all(upstreams: &[Arc<Servers>]) {
+    let checks = upstreams.iter().flat_map(|servers| {
+        let health = servers.upstream.health.iter();
+        health.flat_map(|health| {
+            let list = servers.list.iter();
+            list.map(|server| check(servers, server, health))
+        })
+    });
+    join_all(checks).await;
 }
 
 /// Asks one server, again and again.

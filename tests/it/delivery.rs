@@ -38,7 +38,7 @@ async fn an_upstream_that_says_it_failed_gives_the_use_back() {
     assert_challenged(&shop.get_with("/up/x", &sold).await);
 }
 
-fn assert_problem(answer: &Answer, status: StatusCode) {
+pub(crate) fn assert_problem(answer: &Answer, status: StatusCode) {
     assert_eq!(answer.status, status, "{}", answer.text());
     assert_eq!(
         answer.header("content-type"),

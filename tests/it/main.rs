@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod books;
+mod calls;
 mod count;
 mod crash;
 mod damage;
@@ -16,7 +17,12 @@ mod files;
 mod forward;
 mod frames;
 mod gate;
+<<<<<<< HEAD
 mod http2;
+=======
+mod grpc;
+mod headers;
+>>>>>>> abf4c93 (Tests of upstreams: several servers, gRPC, trust, headers, waiting; tunnels for switched connections)
 mod ledger;
 mod migration;
 mod pricing;
@@ -26,10 +32,13 @@ mod refusals;
 mod secrets;
 mod server;
 mod settings;
+mod several;
 mod spellings;
 mod support;
 mod tidy;
 mod tokens;
+mod trust;
 mod upstream;
 mod upstream_settings;
 mod vectors;
+mod waiting;

@@ -155,7 +155,7 @@ impl Shop {
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (resources, health_checks) = Resources::build(setup.resource, &routes);
+        let (resources, background) = Resources::build(setup.resource, &routes);
         let server = Server {
             name: "test",
             listener,
@@ -168,7 +168,7 @@ impl Shop {
         };
         let (tracker, stop) = (TaskTracker::new(), Stop::default());
         tracker.spawn(server.run(tracker.clone(), stop.clone()));
-        tracker.spawn(health_checks.run(stop.begin.clone()));
+        tracker.spawn(background.run(stop.begin.clone()));
         Self {
             address,
             clock,

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::BodyExt as _;
 use regtest::wait::eventually;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -30,6 +31,7 @@ pub(crate) struct Seen {
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    pub(crate) trailers: HeaderMap,
 }
 
 impl Seen {
@@ -123,16 +125,17 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         target: parts.uri.path_and_query().unwrap().to_string(),
         headers: parts.headers,
         body: Vec::new(),
+        trailers: HeaderMap::new(),
     };
     if what == "echo" {
         shared.seen.lock().unwrap().push(seen);
         return Response::new(body);
     }
     // Of a body that breaks off there is nothing to remember but that it began.
-    seen.body = to_bytes(body, usize::MAX)
-        .await
-        .unwrap_or_default()
-        .to_vec();
+    if let Ok(collected) = body.collect().await {
+        seen.trailers = collected.trailers().cloned().unwrap_or_default();
+        seen.body = collected.to_bytes().to_vec();
+    }
     shared.seen.lock().unwrap().push(seen);
     let response = Response::builder();
     match what.as_str() {
@@ -156,18 +159,32 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             .header("upgrade", "h2c")
             .header("x-kept", "for everybody")
             .body(HELLO.into()),
-        "stream" => response.body(Body::from_stream(chunks(shared))),
+        "stream" => response.body(Body::from_stream(chunks(shared, "chunk"))),
+        "events" => response
+            .header("content-type", "text/event-stream")
+            .body(Body::from_stream(chunks(shared, "data: chunk\n\n"))),
+        "trailers" => {
+            let mut behind = HeaderMap::new();
+            behind.insert("x-behind", HeaderValue::from_static("yes"));
+            let body = Body::from_stream(stream::iter([Ok::<_, Infallible>(HELLO)]));
+            response
+                .header("trailer", "x-behind")
+                .body(Body::new(body.with_trailers(async { Some(Ok(behind)) })))
+        }
         _ => response.body(HELLO.into()),
     }
     .unwrap()
 }
 
 /// Chunks, one a permit, until the test says that it is over.
-fn chunks(shared: Arc<Shared>) -> impl stream::Stream<Item = Result<Bytes, Infallible>> + Send {
+fn chunks(
+    shared: Arc<Shared>,
+    chunk: &'static str,
+) -> impl stream::Stream<Item = Result<Bytes, Infallible>> + Send {
     shared.is_streaming.send_replace(true);
-    stream::unfold(Streaming(shared), |streaming| async {
+    stream::unfold(Streaming(shared), move |streaming| async move {
         streaming.0.chunks.acquire().await.ok()?.forget();
-        Some((Ok(Bytes::from_static(b"chunk")), streaming))
+        Some((Ok(Bytes::from_static(chunk.as_bytes())), streaming))
     })
 }
 

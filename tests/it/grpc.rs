@@ -1,0 +1,149 @@
+//! HTTP/2 behind, and gRPC over it: messages and trailers pass in both directions, and a call that fails before its first
+//! message is not counted.
+
+use http::Version;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tollhouse::route::{Forward, Protocol, Upstream};
+
+use crate::calls::{Calls, MESSAGE, Speech, self_signed};
+use crate::raw;
+use crate::support::{Setup, Shop, Sold};
+
+/// A shop in front of these servers that speak HTTP/2.
+pub(crate) async fn shop_before(urls: &[String], authorities: Vec<Vec<u8>>) -> Shop {
+    let servers = urls.iter().map(|url| url.parse().unwrap()).collect();
+    let upstream = Upstream {
+        protocol: Protocol::Http2,
+        authorities,
+        ..Upstream::of(servers)
+    };
+    Shop::with(Setup {
+        forward: Some(Forward {
+            upstream: upstream.into(),
+            ..Forward::to("http://nobody".parse().unwrap())
+        }),
+        ..Setup::default()
+    })
+    .await
+}
+
+async fn clear() -> (Calls, Shop) {
+    let calls = Calls::start(Speech::Clear).await;
+    let shop = shop_before(&[format!("http://{}", calls.address)], Vec::new()).await;
+    (calls, shop)
+}
+
+/// Asks in HTTP/1.1 and gives all that comes back, trailers included.
+async fn call(shop: &Shop, path: &str, sold: &Sold) -> String {
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: shop\r\nConnection: te, close\r\nTE: trailers\r\nAuthorization: {}\r\n\
+         Content-Type: application/grpc\r\nTrailer: x-mine\r\nTransfer-Encoding: chunked\r\n\r\n\
+         4\r\nping\r\n0\r\nx-mine: 1\r\nl402-token-id: forged\r\nx-forwarded-for: 192.0.2.1\r\n\r\n",
+        sold.header()
+    );
+    raw::exchange(shop.address, request.as_bytes())
+        .await
+        .unwrap()
+        .text()
+}
+
+#[tokio::test]
+async fn a_call_passes_with_its_trailers_in_both_directions() {
+    let (calls, shop) = clear().await;
+    let sold = shop.sell("up", Some(1));
+    let answer = call(&shop, "/up/echo", &sold).await;
+    assert!(answer.contains("4\r\nping\r\n"), "{answer}");
+    assert!(answer.contains("grpc-status: 0\r\n"), "{answer}");
+    // What a client may not say in front of its body it may not say behind it.
+    assert!(answer.contains("x-got: x-mine\r\n"), "{answer}");
+    let seen = calls.take_one();
+    assert_eq!(seen.version, Version::HTTP_2);
+    assert_eq!(seen.headers["te"], "trailers");
+    assert_eq!(seen.headers["content-type"], "application/grpc");
+    for name in ["connection", "transfer-encoding", "host", "authorization"] {
+        assert!(!seen.headers.contains_key(name), "{name}");
+    }
+    assert_eq!(seen.uri, format!("http://{}/up/echo", calls.address));
+    shop.is_counted(&sold, 1).await;
+}
+
+#[tokio::test]
+async fn messages_pass_one_by_one() {
+    let (_calls, shop) = clear().await;
+    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let head = "POST /open/echo HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for word in ["first", "again"] {
+        // The next is sent only when the one before has come back.
+        let chunk = format!("5\r\n{word}\r\n");
+        stream.write_all(chunk.as_bytes()).await.unwrap();
+        raw::expect(&mut stream, word).await;
+    }
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    raw::expect(&mut stream, "0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn a_call_that_fails_before_its_first_message_is_not_counted() {
+    let (calls, shop) = clear().await;
+    let sold = shop.sell("up", Some(1));
+    for (path, said) in [("/up/unavailable", "14"), ("/up/fails-silently", "13")] {
+        let answer = shop.get_with(path, &sold).await;
+        assert_eq!(answer.status, 200, "{path}");
+        if path == "/up/unavailable" {
+            assert_eq!(answer.header("grpc-status"), Some(said));
+        }
+    }
+    assert_eq!(shop.get_with("/up/reset", &sold).await.status, 502);
+    assert_eq!(calls.count(), 3);
+    shop.is_counted(&sold, 0).await;
+    // The one that it still buys.
+    assert!(call(&shop, "/up/x", &sold).await.contains(MESSAGE));
+    shop.is_counted(&sold, 1).await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_refused_or_had_a_message_is_counted() {
+    let (_calls, shop) = clear().await;
+    for path in ["/up/denied", "/up/fails-late"] {
+        let sold = shop.sell("up", Some(1));
+        assert_eq!(shop.get_with(path, &sold).await.status, 200, "{path}");
+        shop.is_counted(&sold, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn over_tls_http2_is_agreed_on() {
+    let (speech, pem) = self_signed("127.0.0.1", &[b"h2", b"http/1.1"]);
+    let calls = Calls::start(speech).await;
+    let authorities = tollhouse::resource::certificates(pem.as_bytes()).unwrap();
+    let shop = shop_before(&[format!("https://{}", calls.address)], authorities).await;
+    let sold = shop.sell("up", None);
+    assert!(call(&shop, "/up/x", &sold).await.contains(MESSAGE));
+    assert_eq!(calls.take_one().version, Version::HTTP_2);
+}
+
+#[tokio::test]
+async fn an_upstream_that_went_away_gives_the_use_back_and_another_is_asked() {
+    let (calls, other) = (
+        Calls::start(Speech::Clear).await,
+        Calls::start(Speech::Clear).await,
+    );
+    let urls = [&calls, &other].map(|calls| format!("http://{}", calls.address));
+    let shop = shop_before(&urls, Vec::new()).await;
+    let sold = shop.sell("up", Some(6));
+    // Both have a connection.
+    for _ in 0..2 {
+        assert_eq!(shop.get_with("/up/x", &sold).await.status, 200);
+    }
+    drop(calls);
+    for _ in 0..4 {
+        assert_eq!(shop.get_with("/up/x", &sold).await.status, 200);
+    }
+    shop.is_counted(&sold, 6).await;
+    drop(other);
+    let sold = shop.sell("up", Some(1));
+    assert_eq!(shop.get_with("/up/x", &sold).await.status, 502);
+    shop.is_counted(&sold, 0).await;
+}

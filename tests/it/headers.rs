@@ -1,0 +1,196 @@
+//! Headers on their way to an upstream and back: what we say, what nobody else can say, and what the settings change.
+
+use http::Method;
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use tollhouse::route::{Forward, HeaderEdits};
+
+use crate::forward::{assert_hello, shop_before};
+use crate::raw;
+use crate::support::{Setup, Shop, Sold};
+use crate::upstream::{Seen, Upstream};
+
+/// A shop whose route does this besides.
+async fn shop_with(upstream: &Upstream, change: impl FnOnce(&mut Forward)) -> Shop {
+    let base = format!("http://{}/base", upstream.address);
+    let mut forward = Forward::to(base.parse().unwrap());
+    change(&mut forward);
+    Shop::with(Setup {
+        forward: Some(forward),
+        ..Setup::default()
+    })
+    .await
+}
+
+fn edits(remove: &[&'static str], set: &[(&'static str, &'static str)]) -> HeaderEdits {
+    let set = set.iter();
+    let set = set.map(|(name, value)| {
+        (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    });
+    HeaderEdits {
+        remove: remove
+            .iter()
+            .map(|name| HeaderName::from_static(name))
+            .collect(),
+        set: set.collect(),
+    }
+}
+
+/// Every spelling in which a client could claim to have paid.
+const FORGED: [&str; 6] = [
+    "l402-service",
+    "l402-token-id",
+    "L402_Service",
+    "l402_token_id",
+    "l402-token_id",
+    "l402-anything-else",
+];
+
+fn said(seen: &Seen) -> Vec<(&str, &str)> {
+    let ours = seen.headers.iter().filter(|(name, _)| {
+        let name = name.as_str().replace('_', "-");
+        name.starts_with("l402-")
+    });
+    let mut ours: Vec<_> = ours
+        .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+        .collect();
+    ours.sort_unstable();
+    ours
+}
+
+async fn ask(shop: &Shop, path: &str, sold: Option<&Sold>) {
+    let mut request = shop.request(Method::GET, path);
+    if let Some(sold) = sold {
+        request = request.header(AUTHORIZATION, sold.header());
+    }
+    for name in FORGED {
+        request = request.header(name, "forged").header(name, "twice");
+    }
+    assert_hello(&shop.send(request).await);
+}
+
+#[tokio::test]
+async fn the_upstream_is_told_who_paid_for_what_and_nobody_can_forge_it() {
+    let upstream = Upstream::start().await;
+    let shop = shop_before(&upstream).await;
+    let sold = shop.sell("up", None);
+    ask(&shop, "/up/x", Some(&sold)).await;
+    let token_id = sold.identifier().token_id.to_string();
+    let expected = [("l402-service", "up"), ("l402-token-id", token_id.as_str())];
+    assert_eq!(said(&upstream.take_one()), expected);
+    // Nobody paid here, whatever is presented.
+    ask(&shop, "/open/x", Some(&sold)).await;
+    assert_eq!(said(&upstream.take_one()), []);
+    ask(&shop, "/open/x", None).await;
+    assert_eq!(said(&upstream.take_one()), []);
+}
+
+#[tokio::test]
+async fn the_standards_header_says_where_a_request_comes_from() {
+    let upstream = Upstream::start().await;
+    let shop = shop_before(&upstream).await;
+    assert_hello(&shop.get_with("/up/x", &shop.sell("up", None)).await);
+    let seen = upstream.take_one();
+    let expected = format!("for=127.0.0.1;host=\"{}\";proto=http", shop.address);
+    assert_eq!(seen.header("forwarded"), Some(expected.as_str()));
+}
+
+#[tokio::test]
+async fn headers_are_removed_and_set_as_the_settings_say() {
+    let upstream = Upstream::start().await;
+    let shop = shop_with(&upstream, |forward| {
+        forward.request_headers = edits(
+            &["cookie", "x-forwarded-host"],
+            &[
+                ("x-api-key", "secret"),
+                ("host", "virtual.example"),
+                ("accept", "a/b"),
+            ],
+        );
+        forward.response_headers = edits(&["x-kept"], &[("x-by", "us"), ("content-type", "a/c")]);
+    })
+    .await;
+    let sold = shop.sell("up", None);
+    let request = shop
+        .request(Method::GET, "/up/hops")
+        .header(AUTHORIZATION, sold.header())
+        .header("cookie", "a=b")
+        .header("x-api-key", "the client's")
+        .header("x-api-key", "twice")
+        .header("connection", "x-api-key");
+    let answer = shop.send(request).await;
+    assert_hello(&answer);
+    assert_eq!(answer.header("x-kept"), None);
+    assert_eq!(answer.header("x-by"), Some("us"));
+    assert_eq!(answer.header("content-type"), Some("a/c"));
+    let seen = upstream.take_one();
+    assert_eq!(seen.header("cookie"), None);
+    assert_eq!(seen.header("x-forwarded-host"), None);
+    assert_eq!(seen.header("host"), Some("virtual.example"));
+    assert_eq!(seen.headers.get_all("x-api-key").iter().count(), 1);
+    assert_eq!(seen.header("x-api-key"), Some("secret"));
+    assert_eq!(seen.header("accept"), Some("a/b"));
+}
+
+#[tokio::test]
+async fn the_credential_is_forwarded_only_where_the_route_says_so() {
+    let upstream = Upstream::start().await;
+    let shop = shop_with(&upstream, |forward| forward.forward_credential = true).await;
+    let sold = shop.sell("up", None);
+    assert_hello(&shop.get_with("/up/x", &sold).await);
+    let seen = upstream.take_one();
+    assert_eq!(seen.header("authorization"), Some(sold.header().as_str()));
+}
+
+#[tokio::test]
+async fn a_prefix_is_taken_off_and_another_put_in_its_place() {
+    let upstream = Upstream::start().await;
+    let shop = shop_with(&upstream, |forward| forward.add_prefix = "/v2".to_owned()).await;
+    for (asked, forwarded) in [
+        ("/open/x", "/base/v2/open/x"),
+        ("/open/x?a=b", "/base/v2/open/x?a=b"),
+        ("/open", "/base/v2/open"),
+    ] {
+        assert_hello(&shop.get(asked).await);
+        assert_eq!(upstream.take_one().target, forwarded);
+    }
+    let sold = shop.sell("up", None);
+    for (asked, forwarded) in [
+        ("/stripped/x", "/base/v2/x"),
+        ("/stripped", "/base/v2/"),
+        ("/stripped/?a", "/base/v2/?a"),
+    ] {
+        assert_hello(&shop.get_with(asked, &sold).await);
+        assert_eq!(upstream.take_one().target, forwarded);
+    }
+}
+
+#[tokio::test]
+async fn trailers_pass_in_both_directions_and_carry_no_claims() {
+    let upstream = Upstream::start().await;
+    let shop = shop_before(&upstream).await;
+    let sold = shop.sell("up", None);
+    let in_hex = hex::encode(&sold.macaroon);
+    let request = format!(
+        "POST /open/trailers HTTP/1.1\r\nHost: shop\r\nConnection: te, close\r\nTE: trailers\r\n\
+         Trailer: x-mine, l402-token-id, x-forwarded-for, authorization, macaroon, content-length\r\n\
+         Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Mine: 1\r\nL402_Token_Id: 2\r\nL402-Token-Id: 3\r\n\
+         X-Forwarded-For: 192.0.2.1\r\nAuthorization: {}\r\nMacaroon: {in_hex}\r\n\r\n",
+        sold.header()
+    );
+    let reply = raw::exchange(shop.address, request.as_bytes())
+        .await
+        .unwrap();
+    assert!(
+        reply.text().ends_with("0\r\nx-behind: yes\r\n\r\n"),
+        "{}",
+        reply.text()
+    );
+    let seen = upstream.take_one();
+    assert_eq!(seen.header("te"), Some("trailers"));
+    assert_eq!(seen.body, b"hello");
+    let names: Vec<_> = seen.trailers.keys().map(HeaderName::as_str).collect();
+    assert_eq!(names, ["x-mine"]);
+}

@@ -1,0 +1,77 @@
+//! TLS to an upstream: verified, always.
+
+use http::StatusCode;
+use tollhouse::resource::certificates;
+use tollhouse::route::{Forward, Upstream};
+
+use crate::calls::{Calls, MESSAGE, self_signed};
+use crate::delivery::assert_problem;
+use crate::secrets::Log;
+use crate::support::{Setup, Shop};
+
+async fn shop_before(url: String, authorities: Vec<Vec<u8>>) -> Shop {
+    let upstream = Upstream {
+        authorities,
+        ..Upstream::of(vec![url.parse().unwrap()])
+    };
+    Shop::with(Setup {
+        forward: Some(Forward {
+            upstream: upstream.into(),
+            ..Forward::to("http://nobody".parse().unwrap())
+        }),
+        ..Setup::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused_and_the_log_says_so() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let (speech, _) = self_signed("127.0.0.1", &[]);
+    let calls = Calls::start(speech).await;
+    let shop = shop_before(format!("https://{}", calls.address), Vec::new()).await;
+    let sold = shop.sell("up", Some(1));
+    assert_problem(
+        &shop.get_with("/up/x", &sold).await,
+        StatusCode::BAD_GATEWAY,
+    );
+    assert_eq!(calls.count(), 0);
+    shop.is_counted(&sold, 0).await;
+    let said = log.text();
+    let line = said
+        .lines()
+        .find(|line| line.contains("The upstream of /up/* does not answer"));
+    assert!(
+        line.unwrap()
+            .contains("invalid peer certificate: UnknownIssuer"),
+        "{line:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_where_the_settings_name_it() {
+    let (speech, pem) = self_signed("127.0.0.1", &[]);
+    let calls = Calls::start(speech).await;
+    let authorities = certificates(pem.as_bytes()).unwrap();
+    let shop = shop_before(format!("https://{}", calls.address), authorities).await;
+    let answer = shop.get_with("/up/x", &shop.sell("up", None)).await;
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (StatusCode::OK, MESSAGE)
+    );
+}
+
+#[tokio::test]
+async fn another_servers_certificate_and_another_authority_are_refused() {
+    let (speech, pem) = self_signed("other.example", &[]);
+    let (_, unrelated) = self_signed("127.0.0.1", &[]);
+    let calls = Calls::start(speech).await;
+    for pem in [pem, unrelated] {
+        let authorities = certificates(pem.as_bytes()).unwrap();
+        let shop = shop_before(format!("https://{}", calls.address), authorities).await;
+        let answer = shop.get_with("/up/x", &shop.sell("up", None)).await;
+        assert_problem(&answer, StatusCode::BAD_GATEWAY);
+    }
+    assert_eq!(calls.count(), 0);
+}
