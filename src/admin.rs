@@ -21,9 +21,9 @@ use crate::causes::chain;
 use crate::clock::Clock;
 use crate::gate::{Keyring, KeyringError};
 use crate::invoice::Reach;
-use crate::live::Live;
 use crate::ledger::record::{ChannelRecord, SaleRecord, Totals};
 use crate::ledger::{Ledger, LedgerError, SALES_PAGE_MAX};
+use crate::live::Live;
 use crate::node::{Node, NodeUnavailable, Status};
 use crate::route::{Access, RouteTable};
 

@@ -1,6 +1,7 @@
 //! The composition root: everything long-lived is built here, from the store up, and stopped in reverse.
 
 mod folder;
+mod reload;
 mod running;
 
 use std::io;
@@ -10,19 +11,21 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::admin::{self, Admin, AdminToken};
+use crate::admin::{self, Admin, AdminToken, Reload, Reloads};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gate::{Gate, Keyring, KeyringError, Limiter};
-use crate::http::{self, Limits, Public, Server, Stop};
+use crate::http::{self, Limits, Public, Server, Shop, Stop};
 use crate::invoice::Minter;
 use crate::ledger::{Ledger, LedgerError};
+use crate::live::Live;
 use crate::node::{Node, NodeError, NodeKeys, SeedError};
 use crate::resource::Resources;
 use crate::secret_file::SecretFileError;
 use crate::store::{DataLock, LockError};
 
-use running::Running;
+use reload::{Beside, Reloading};
+use running::{Running, Servers};
 
 /// The operator is one person with a few scripts.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -98,73 +101,133 @@ pub enum AppError {
 }
 
 /// Runs until `stop` says so, or until a fault that must not be passed over.
-pub async fn run(config: Config, stop: Stop) -> Result<(), AppError> {
+///
+/// `file` is where the settings were read from, and are read again when `reloads` says so.
+pub async fn run(
+    config: Config,
+    file: PathBuf,
+    stop: Stop,
+    (reload, reloads): (Reload, Reloads),
+) -> Result<(), AppError> {
     let clock = Clock::system();
-    let data_dir = &config.data_dir;
-    folder::make(data_dir)?;
+    folder::make(&config.data_dir)?;
     // Before anything in the folder is opened.
-    let _lock = DataLock::acquire(data_dir)?;
-    let seed = data_dir.join("seed.words");
-    folder::must_not_be_lost(&seed, &config.node.folder)?;
-    let keys = NodeKeys::open(&seed, config.node.network)?;
-    let master = data_dir.join("master.key");
-    folder::must_not_be_lost(&master, &config.ledger.folder)?;
-    let keyring = Arc::new(Keyring::open(&master)?);
-    let admin_token = AdminToken::open(&data_dir.join("admin.token"))?;
+    let _lock = DataLock::acquire(&config.data_dir)?;
+    let secrets = Secrets::open(&config)?;
     let opening = (config.ledger.clone(), clock.clone());
     let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening.0, opening.1)).await;
     let ledger = Arc::new(opened??);
-
-    let node = Arc::new(Node::new(config.node.clone(), keys.clone(), clock.clone()));
-    let minter = Minter::new(
-        keys.payment_keys(),
-        config.node.network,
-        config.invoice_expiry,
-        node.reach(),
-    );
-    let gate = Arc::new(Gate::new(
-        Arc::clone(&keyring),
-        minter,
-        Arc::clone(&ledger),
-        Limiter::new(config.limits, clock.clone()),
+    let node = Arc::new(Node::new(
+        config.node.clone(),
+        secrets.keys.clone(),
         clock.clone(),
     ));
-
+    let gate = Arc::new(gate(&config, &secrets, &node, &ledger, &clock));
     let (resources, background) = Resources::build(config.resource, &config.routes);
+    let shop = Arc::new(Live::new(Shop {
+        routes: config.routes.clone(),
+        resources,
+    }));
+    let routes = Arc::new(Live::new(config.routes.clone()));
+    let beside = Beside {
+        background,
+        rates: Arc::clone(&gate.quotes().rates),
+    };
     let public = Server {
         name: "public",
         listener: listen(config.http.listen, "http.listen").await?,
         router: http::router(Public {
-            routes: config.routes.clone(),
-            gate,
-            resources,
+            shop: Arc::clone(&shop),
+            gate: Arc::clone(&gate),
         }),
         limits: config.http.limits(),
     };
     let admin = Admin {
         node: Arc::clone(&node),
         ledger: Arc::clone(&ledger),
-        routes: config.routes,
-        data_dir: data_dir.clone(),
+        keyring: secrets.keyring,
+        routes: Arc::clone(&routes),
+        reload,
+        data_dir: config.data_dir.clone(),
         started_secs: clock.unix_secs(),
-        clock,
+        clock: clock.clone(),
     };
     let admin = Server {
         name: "operator's",
         listener: listen(config.admin_listen, "admin.listen").await?,
-        router: admin::router(admin, admin_token),
+        router: admin::router(admin, secrets.admin_token),
         limits: Limits {
             connections_max: ADMIN_CONNECTIONS_MAX,
             grace: ADMIN_GRACE,
             ..config.http.limits()
         },
     };
-    tracing::info!(
-        "Selling on http://{}, the operator's listener is http://{}",
-        config.http.listen,
-        config.admin_listen
+    let (selling, operating) = (config.http.listen, config.admin_listen);
+    tracing::info!("Selling on http://{selling}, the operator's listener is http://{operating}");
+    let servers = Servers {
+        public,
+        admin,
+        reloading: Reloading {
+            file,
+            started_with: config,
+            shop,
+            routes,
+            gate,
+            clock,
+            reloads,
+        },
+        beside,
+    };
+    Running::start(servers, node, ledger, stop).await
+}
+
+/// What must never be lost, nor seen by others.
+struct Secrets {
+    /// The node's.
+    keys: NodeKeys,
+    /// The tokens'.
+    keyring: Arc<Keyring>,
+    /// The operator's.
+    admin_token: AdminToken,
+}
+
+impl Secrets {
+    /// Reads them; on a first start makes them.
+    fn open(config: &Config) -> Result<Self, AppError> {
+        let seed = config.data_dir.join("seed.words");
+        folder::must_not_be_lost(&seed, &config.node.folder)?;
+        let keys = NodeKeys::open(&seed, config.node.network)?;
+        let master = config.data_dir.join("master.key");
+        folder::must_not_be_lost(&master, &config.ledger.folder)?;
+        Ok(Self {
+            keys,
+            keyring: Arc::new(Keyring::open(&master)?),
+            admin_token: AdminToken::open(&config.data_dir.join("admin.token"))?,
+        })
+    }
+}
+
+fn gate(
+    config: &Config,
+    secrets: &Secrets,
+    node: &Node,
+    ledger: &Arc<Ledger>,
+    clock: &Clock,
+) -> Gate {
+    let minter = Minter::new(
+        secrets.keys.payment_keys(),
+        config.node.network,
+        config.invoice_expiry,
+        node.reach(),
     );
-    Running::start(public, background, admin, node, ledger, stop).await
+    Gate::new(
+        Arc::clone(&secrets.keyring),
+        minter,
+        Arc::clone(ledger),
+        Limiter::new(config.limits, clock.clone()),
+        reload::quotes(config, None, clock),
+        clock.clone(),
+    )
 }
 
 async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {

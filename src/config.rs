@@ -23,6 +23,7 @@ use serde::Deserialize as _;
 
 use crate::node::Config as NodeConfig;
 use crate::pace::Pace;
+use crate::price::Currency;
 use crate::route::RouteTable;
 use crate::{gate, http, ledger, quote, resource};
 
@@ -82,7 +83,7 @@ pub enum LogFormat {
 }
 
 /// What the log needs to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// The least important level that is written.
     pub level: tracing::Level,
@@ -117,6 +118,23 @@ pub struct Config {
     pub hooks: Vec<quote::HookConfig>,
     /// What is sold.
     pub routes: RouteTable,
+}
+
+impl Config {
+    /// Which keys of other settings differ from these and cannot be changed while the program runs.
+    pub fn restart_needed_for(&self, other: &Self) -> Vec<&'static str> {
+        let differing = [
+            ("data_dir", self.data_dir != other.data_dir),
+            ("http", self.http != other.http),
+            ("admin", self.admin_listen != other.admin_listen),
+            ("node", self.node != other.node),
+            ("l402", self.invoice_expiry != other.invoice_expiry),
+            ("ledger", self.ledger != other.ledger),
+            ("log", self.log != other.log),
+        ];
+        let differing = differing.into_iter().filter(|(_, differs)| *differs);
+        differing.map(|(key, _)| key).collect()
+    }
 }
 
 /// Reads the settings of this file and of the process's environment.
@@ -170,6 +188,8 @@ pub fn load_with(
         origin: &origin,
         folder: &folder,
         complaints: Vec::new(),
+        currencies: Vec::new(),
+        hook_names: Vec::new(),
     }
     .of(&raw)
 }
@@ -280,6 +300,10 @@ struct Meaning<'a> {
     folder: &'a Path,
     /// What is wrong so far.
     complaints: Vec<Complaint>,
+    /// Currencies whose rate is known.
+    currencies: Vec<Currency>,
+    /// Hooks that can be asked for a price.
+    hook_names: Vec<String>,
 }
 
 impl Meaning<'_> {
@@ -333,6 +357,8 @@ impl Meaning<'_> {
         };
         let rates = self.rates(&raw.rate);
         let hooks = self.hooks(&raw.hook);
+        self.currencies = rates.iter().map(|rate| rate.currency).collect();
+        self.hook_names = raw.hook.iter().map(|hook| hook.name.clone()).collect();
         let routes = self.routes(&raw.route, &data_dir);
         if !self.complaints.is_empty() {
             return Err(Complaints(self.complaints));

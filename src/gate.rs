@@ -1,6 +1,7 @@
 //! The decision about a request: a permit, or why there is none. The one place that reads a credential, and the only one
 //! that makes a [`Permit`].
 
+mod cost;
 mod issue;
 mod keyring;
 mod limit;
@@ -11,20 +12,22 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
+use cost::Cost;
+pub use cost::Quotes;
 pub use issue::{Challenge, Choice, Denial};
 pub use keyring::{Epoch, Keyring, KeyringError};
 pub use limit::{Limiter, Limits};
 pub use permit::{Permit, Reason};
 
-use crate::amount::Msat;
 use crate::clock::Clock;
 use crate::invoice::Minter;
 use crate::l402::caveat::Subject;
 use crate::l402::credential::{Presented, presented};
 use crate::l402::{Credential, Refusal, verify};
 use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
+use crate::live::Live;
 use crate::pace::Room;
-use crate::route::{Access, Class, Offer, Plan, RequestPath, Route, Selected};
+use crate::route::{Access, Offer, Plan, RequestPath, Route};
 
 /// The header in which a client names what it wants to buy, where a route sells several things.
 pub const ACCEPT_GRANT: &str = "accept-grant";
@@ -43,6 +46,8 @@ pub struct Gate {
     ledger: Arc<Ledger>,
     /// How often clients may ask.
     limiter: Limiter,
+    /// What pricing asks the world.
+    quotes: Live<Quotes>,
     /// Where the time comes from.
     clock: Clock,
 }
@@ -103,7 +108,7 @@ pub struct Unpaid<'a> {
     /// What of it the client wants.
     plan: &'a Plan,
     /// What the request costs.
-    class: Class,
+    cost: Cost,
     /// The route's name.
     route: &'a Arc<str>,
     /// Who asks.
@@ -130,6 +135,7 @@ impl Gate {
         minter: Minter,
         ledger: Arc<Ledger>,
         limiter: Limiter,
+        quotes: Quotes,
         clock: Clock,
     ) -> Self {
         Self {
@@ -137,8 +143,20 @@ impl Gate {
             minter,
             ledger,
             limiter,
+            quotes: Live::new(quotes),
             clock,
         }
+    }
+
+    /// Has other limits and quotes in force from now on.
+    pub fn change(&self, limits: Limits, quotes: Quotes) {
+        self.limiter.set(limits);
+        self.quotes.set(quotes);
+    }
+
+    /// What pricing asks the world now.
+    pub fn quotes(&self) -> Arc<Quotes> {
+        self.quotes.get()
     }
 
     /// Decides. Never waits for the node, nor for the disk but at a token's first use. Only faults of the ledger are errors.
@@ -151,14 +169,9 @@ impl Gate {
             Access::Free => return Ok(Decision::Permit(Permit::free())),
             Access::Paid(offer) => &**offer,
         };
-        let selected = Selected {
-            method: asked.method,
-            query: asked.query,
-            headers: asked.headers,
-        };
-        let class = match offer.pricing.class(&selected) {
-            Ok(class) => class,
-            Err(unclassed) => return Ok(Decision::Denied(Denial::Unclassed(unclassed))),
+        let cost = match self.cost(route, offer, asked).await {
+            Ok(cost) => cost,
+            Err(denial) => return Ok(Decision::Denied(denial)),
         };
         let mut why = Why::NotPaid;
         match presented(asked.headers) {
@@ -166,7 +179,7 @@ impl Gate {
             Presented::Unreadable => why = Why::Unreadable,
             Presented::Credentials(credentials) => {
                 for credential in &credentials {
-                    match self.admit(offer, class, asked, credential).await? {
+                    match self.admit(offer, &cost, asked, credential).await? {
                         Admission::Admitted(permit) => return Ok(Decision::Permit(permit)),
                         Admission::Not(refused) => why = refused,
                         Admission::TooFast(room) => {
@@ -186,7 +199,7 @@ impl Gate {
         Ok(Decision::Unpaid(Unpaid {
             offer,
             plan,
-            class,
+            cost,
             route: &route.name,
             client: asked.client,
             why,
@@ -218,15 +231,17 @@ impl Gate {
     async fn admit(
         &self,
         offer: &Offer,
-        class: Class,
+        cost: &Cost,
         asked: &Asked<'_>,
         credential: &Credential,
     ) -> Result<Admission, LedgerError> {
         let subject = Subject {
             service: &offer.service,
-            tier: class.tier,
-            // Of a price that is not known in bitcoin, a holder's own limit does not hold.
-            price_msat: class.price.fixed().map_or(u64::MAX, Msat::msat),
+            tier: cost.class.tier,
+            // Of a price that is not known in bitcoin now, no limit holds.
+            price_msat: self
+                .in_msat(cost.class.price)
+                .map_or(u64::MAX, |(price, _)| price.msat()),
             path: asked.path.as_str(),
             method: asked.method.as_str(),
             client: Some(asked.client),
@@ -236,6 +251,10 @@ impl Gate {
             Ok(verified) => verified,
             Err(refusal) => return Ok(Admission::Not(refusal.into())),
         };
+        // Where each request has a price of its own, a token that does not say what it is good for opens none.
+        if cost.price_msat().is_some() && verified.allowance.price_max_msat.is_none() {
+            return Ok(Admission::Not(Refusal::OtherService.into()));
+        }
         let token_id = verified.identifier.token_id;
         if self.ledger.is_revoked(&token_id, &offer.service) {
             return Ok(Admission::Not(Why::Revoked));

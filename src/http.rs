@@ -24,6 +24,7 @@ use check::{Refusal, check, is_preflight};
 pub use server::{Limits, Server, Stop};
 
 use crate::gate::{Asked, Decision, GRANT_PARAMETER, Gate};
+use crate::live::Live;
 use crate::resource::{Downstream, Resources};
 use crate::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
 
@@ -35,7 +36,7 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 100;
 
 /// What the public listener needs to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -61,15 +62,22 @@ impl Config {
     }
 }
 
+/// What is sold. The resources are those of these routes.
+#[derive(Debug)]
+pub struct Shop {
+    /// The routes.
+    pub routes: RouteTable,
+    /// What is behind them.
+    pub resources: Resources,
+}
+
 /// What a request is answered with.
 #[derive(Debug)]
 pub struct Public {
-    /// The routes.
-    pub routes: RouteTable,
+    /// What is sold; a request keeps to what it found.
+    pub shop: Arc<Live<Shop>>,
     /// The decision.
     pub gate: Arc<Gate>,
-    /// What is sold.
-    pub resources: Resources,
 }
 
 /// The public router.
@@ -83,14 +91,15 @@ async fn serve(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
 ) -> Response {
-    if let Err(refusal) = check(&mut request, public.resources.body_bytes_max()) {
+    let shop = public.shop.get();
+    if let Err(refusal) = check(&mut request, shop.resources.body_bytes_max()) {
         return answer::refusal(&refusal);
     }
     let path = match RequestPath::parse(request.uri().path()) {
         Ok(path) => path,
         Err(error) => return answer::refusal(&Refusal::Path(error)),
     };
-    let route = match public.routes.find(request.method(), &path) {
+    let route = match shop.routes.find(request.method(), &path) {
         Found::Route(route) => Arc::clone(route),
         Found::MethodNotTaken { methods, is_paid } => {
             // Whether a free resource answers other origins is the business of what is behind it.
@@ -107,7 +116,7 @@ async fn serve(
     if is_paid && is_preflight(request.method(), request.headers()) {
         return answer::preflight(&route.methods_taken());
     }
-    let mut response = public.pass(&route, &path, peer.ip(), request).await;
+    let mut response = public.pass(&shop, &route, &path, peer.ip(), request).await;
     if is_paid {
         answer::open_to_browsers(response.headers_mut());
     }
@@ -118,6 +127,7 @@ impl Public {
     /// Takes a request through the gate.
     async fn pass(
         &self,
+        shop: &Shop,
         route: &Route,
         path: &RequestPath,
         client: IpAddr,
@@ -136,7 +146,7 @@ impl Public {
                 let request = without_choice(route, request);
                 let request =
                     request.map(|body| crate::resource::Body::new(body.map_err(Into::into)));
-                let served = self
+                let served = shop
                     .resources
                     .serve(permit, route, path, Downstream { client }, request)
                     .await;
@@ -156,7 +166,7 @@ impl Public {
         if !takes_method(route, request.method()) {
             return answer::failure(&crate::resource::Failure::MethodNotAllowed, &route.name);
         }
-        if let Err(failure) = self.resources.look(route, path).await {
+        if let Err(failure) = shop.resources.look(route, path).await {
             return answer::failure(&failure, &route.name);
         }
         match self.gate.challenge(&unpaid) {

@@ -47,7 +47,7 @@ use usage::{Usage, Usages};
 const TOTALS_KEY: &[u8] = b"sales";
 
 /// What the ledger needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The folder of store, journal and dump.
     pub folder: PathBuf,

@@ -44,7 +44,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const THREADS: usize = 2;
 
 /// What the node needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The network.
     pub network: Network,
@@ -59,7 +59,7 @@ pub struct Config {
 }
 
 /// Where the chain is read from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainConfig {
     /// Base URL of an Esplora API, without a slash at the end.
     pub esplora: String,

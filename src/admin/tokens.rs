@@ -60,7 +60,9 @@ pub(super) async fn list(
     let begins_with = query.q.map(|digits| digits.to_ascii_lowercase());
     let is_hex = |digits: &String| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !begins_with.as_ref().is_none_or(is_hex) {
-        return Err(Fault::Asked("`q` is the beginning of a token id or a payment hash, in hex"));
+        return Err(Fault::Asked(
+            "`q` is the beginning of a token id or a payment hash, in hex",
+        ));
     }
     let search = TokenSearch {
         service: query.service,

@@ -11,9 +11,9 @@ use crate::causes::chain;
 use crate::http::{Server, Stop};
 use crate::ledger::{Ledger, LedgerError};
 use crate::node::Node;
-use crate::resource::Background;
 
 use super::AppError;
+use super::reload::{Beside, Reloading};
 
 /// How often what nobody waits for is written. A crash loses at most this much of use counts, in the customer's favour.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +24,14 @@ pub(super) struct Running {
     node: Tasks,
     admin: Tasks,
     writer: Tasks,
+}
+
+/// What is started: two listeners, and what changes what they serve.
+pub(super) struct Servers {
+    pub(super) public: Server,
+    pub(super) admin: Server,
+    pub(super) reloading: Reloading,
+    pub(super) beside: Beside,
 }
 
 /// Some tasks, and what ends them.
@@ -53,13 +61,17 @@ impl Tasks {
 impl Running {
     /// HTTP first: valid credentials are served whatever the state of the node.
     pub(super) async fn start(
-        public: Server,
-        background: Background,
-        admin: Server,
+        servers: Servers,
         node: Arc<Node>,
         ledger: Arc<Ledger>,
         stop: Stop,
     ) -> Result<(), AppError> {
+        let Servers {
+            public,
+            admin,
+            reloading,
+            beside,
+        } = servers;
         let tasks = || Tasks::new(stop.hurry.clone());
         let running = Self {
             http: tasks(),
@@ -76,9 +88,11 @@ impl Running {
         http_tasks
             .tracker
             .spawn(public.run(http_tasks.tracker.clone(), http_tasks.stop.clone()));
-        http_tasks
-            .tracker
-            .spawn(background.run(http_tasks.stop.begin.clone()));
+        http_tasks.tracker.spawn(reloading.run(
+            beside,
+            http_tasks.tracker.clone(),
+            http_tasks.stop.begin.clone(),
+        ));
         admin_tasks
             .tracker
             .spawn(admin.run(admin_tasks.tracker.clone(), admin_tasks.stop.clone()));

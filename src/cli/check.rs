@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config;
-use crate::route::{Access, Forward, Offer, Plan, Resource, Route};
+use crate::route::{Access, Forward, Offer, Plan, Pricing, Resource, Route};
 
 use super::{BAD_SETTINGS, complain};
 
@@ -76,6 +76,9 @@ fn row(route: &Route) -> [String; 6] {
 
 /// One price, or from the least to the most.
 fn price(offer: &Offer) -> String {
+    if let Pricing::Hook(name) = &offer.pricing {
+        return format!("by {name}");
+    }
     let prices: Vec<_> = offer
         .pricing
         .classes()

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::admin::Reload;
 use crate::http::Stop;
 use crate::{app, config};
 
@@ -31,7 +32,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(until_signalled(config));
+    let ended = runtime.block_on(until_signalled(config, file));
     // All that matters was waited for; what still blocks a thread, a chain source that hangs, must not keep us.
     runtime.shutdown_background();
     match ended {
@@ -46,11 +47,30 @@ pub(super) fn run(file: &Path) -> ExitCode {
 
 /// Told once: what is in flight is finished first. Told twice: it is cut, and node and books are still closed in good
 /// order. Told three times: now.
-async fn until_signalled(config: config::Config) -> anyhow::Result<()> {
+async fn until_signalled(config: config::Config, file: &Path) -> anyhow::Result<()> {
     let stop = Stop::default();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let app = app::run(config, stop.clone());
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let (reload, reloads) = Reload::channel();
+    let reloading = async {
+        while hang_up.recv().await.is_some() && reload.ask().await.is_some() {}
+        // While it is stopping there is nothing to be read again.
+        std::future::pending::<()>().await
+    };
+    let app = app::run(
+        config,
+        file.to_owned(),
+        stop.clone(),
+        (reload.clone(), reloads),
+    );
+    // Beside each other in one task: the program's end is the end of both.
+    let app = async {
+        tokio::select! {
+            ended = app => ended,
+            () = reloading => Ok(()),
+        }
+    };
     tokio::pin!(app);
     for told in [&stop.begin, &stop.hurry] {
         tokio::select! {

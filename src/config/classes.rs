@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::price::{Currency, Price};
-use crate::route::{Access, Class, Offer, Route};
+use crate::route::{Access, Class, Offer, Pricing, Route};
 
 use super::Meaning;
 use super::offers::UNRANKED;
@@ -36,6 +36,21 @@ impl Meaning<'_> {
             };
             members.iter().flat_map(of_route).collect()
         };
+        let is_hooked = |index: &&usize| {
+            offer(&routes[**index]).is_some_and(|offer| matches!(offer.pricing, Pricing::Hook(_)))
+        };
+        let hooked = members.iter().filter(is_hooked).count();
+        if hooked > 0 && hooked < members.len() {
+            let number = members[0] + 1;
+            self.complain(
+                &format!("route[{number}].service"),
+                format!(
+                    "some prices of service `{service}` are set by a hook and others are not, so nobody can say which are dearer: \
+                     give them services of their own"
+                ),
+            );
+            return;
+        }
         let all = classes(routes);
         let unranked = all
             .iter()
@@ -164,6 +179,9 @@ impl Meaning<'_> {
                         _ if *service == own => {
                             Some("the route's own service is always in it".to_owned())
                         }
+                        None if services.contains_key(service) => Some(format!(
+                            "a hook sets the prices of `{service}`: a token for any of them cannot be part of a bundle"
+                        )),
                         None => Some(format!("no route sells a service `{service}`")),
                         Some((_, classes)) if *classes > 1 && *tier == UNRANKED => Some(format!(
                             "service `{service}` has several price classes: say up to which, as in \"{service}:0\""

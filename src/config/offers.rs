@@ -151,14 +151,49 @@ impl Meaning<'_> {
                 );
                 None
             }
-            Some(RawPrice::Table(table)) => self.price_table(key, table).map(Pricing::Table),
+            Some(RawPrice::Table(table)) => match table.by.strip_prefix("hook:") {
+                Some(name) => self.price_hook(key, name, table),
+                None => self.price_table(key, table).map(Pricing::Table),
+            },
         }
     }
 
     fn price(&mut self, key: &str, text: &str) -> Option<Price> {
-        text.parse()
+        let price: Price = text
+            .parse()
             .map_err(|error: crate::price::PriceError| self.complain(key, error.to_string()))
-            .ok()
+            .ok()?;
+        if let Price::Fiat(fiat) = price
+            && !self.currencies.contains(&fiat.currency)
+        {
+            let currency = fiat.currency;
+            self.complain(
+                key,
+                format!(
+                    "no rate is known for {currency}: say where it comes from in a `[[rate]]` table"
+                ),
+            );
+            return None;
+        }
+        Some(price)
+    }
+
+    fn price_hook(&mut self, key: &str, name: &str, table: &RawPriceTable) -> Option<Pricing> {
+        if !self.hook_names.iter().any(|known| known == name) {
+            self.complain(
+                &format!("{key}.by"),
+                format!("there is no hook `{name}`: describe it in a `[[hook]]` table"),
+            );
+            return None;
+        }
+        if !table.values.is_empty() || table.missing.is_some() {
+            self.complain(
+                key,
+                "the hook says what it costs: leave `values` and `missing` out",
+            );
+            return None;
+        }
+        Some(Pricing::Hook(name.into()))
     }
 
     fn price_table(&mut self, key: &str, raw: &RawPriceTable) -> Option<PriceTable> {
@@ -172,7 +207,7 @@ impl Meaning<'_> {
             self.complain(
                 &format!("{key}.by"),
                 format!(
-                    "`{}` is nothing that a price can depend on: write \"method\", \"query:size\" or \"header:x-model\"",
+                    "`{}` is nothing that a price can depend on: write \"method\", \"query:size\", \"header:x-model\" or \"hook:NAME\"",
                     raw.by
                 ),
             );

@@ -205,6 +205,7 @@ pub(super) type RawPrice = TextOr<RawPriceTable>;
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPriceTable {
     pub(super) by: String,
+    #[serde(default)]
     pub(super) values: BTreeMap<String, RawClass>,
     pub(super) missing: Option<RawClass>,
 }

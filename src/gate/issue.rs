@@ -8,7 +8,7 @@ use crate::l402::credential::encode_base64;
 use crate::l402::{Identifier, TokenId, macaroon};
 use crate::ledger;
 use crate::pace::Room;
-use crate::price::{Price, Rate};
+use crate::quote::Unpriced;
 use crate::route::{Grant, Plan, Unclassed};
 
 use super::{Gate, Unpaid, Why};
@@ -70,7 +70,7 @@ pub enum Denial {
     /// The client, or the token, comes too often.
     TooMany(Room),
     /// What it costs is not known now.
-    Unpriced,
+    Unpriced(Unpriced),
 }
 
 impl Gate {
@@ -83,7 +83,14 @@ impl Gate {
             .map_err(Denial::TooMany)?;
         let now_ms = self.clock.unix_ms();
         let now_secs = now_ms / 1_000;
-        let (price, rate) = self.in_msat(plan.price.unwrap_or(unpaid.class.price))?;
+        let (price, rate) = self.in_msat(plan.price.unwrap_or(unpaid.cost.class.price))?;
+        let grant = unpaid.cost.grant(plan.grant);
+        let said = unpaid.cost.quoted.as_ref();
+        let said = said.and_then(|said| said.description.as_deref());
+        let description = match said {
+            Some(said) => format!("{}: {said}", offer.service),
+            None => format!("{}: {grant}", offer.service),
+        };
         // One draw: the first half for the payment hash, the second for the token id.
         let mut random = [[0_u8; 32]; 2];
         getrandom::fill(random.as_flattened_mut()).map_err(|_| Denial::NoRandomness)?;
@@ -91,14 +98,16 @@ impl Gate {
             .minter
             .mint(&Terms {
                 amount: price,
-                description: &format!("{}: {}", offer.service, plan.grant),
+                description: &description,
                 now_secs,
                 random: random[0],
             })
             .map_err(Denial::Unpayable)?;
         let services = Services {
-            first: (&offer.service, unpaid.class.tier),
-            also: plan,
+            first: (&offer.service, unpaid.cost.class.tier),
+            plan,
+            grant,
+            price_msat: unpaid.cost.price_msat(),
         };
         // A token that is minted in the second of a revocation is not revoked with those before it.
         let mintable_secs = services.names().map(|name| self.ledger.mintable_secs(name));
@@ -109,7 +118,7 @@ impl Gate {
             token_id: TokenId::new(keys.epoch(), minted_secs, random[1]),
         };
         // A payer may pay in the invoice's last second and still gets what was sold.
-        let valid_until_secs = invoice.expires_at_secs + plan.grant.valid.as_secs();
+        let valid_until_secs = invoice.expires_at_secs + grant.valid.as_secs();
         let caveats = services.caveats(valid_until_secs);
         let token =
             macaroon::mint(&keys, &identifier, &caveats).expect("the current epoch is known");
@@ -129,7 +138,7 @@ impl Gate {
             macaroon: encode_base64(&token),
             invoice,
             price,
-            grant: plan.grant,
+            grant,
             service: offer.service.clone(),
             choice: self.choice(unpaid),
             why: unpaid.why,
@@ -144,21 +153,13 @@ impl Gate {
         let choice = |plan: &Plan| Choice {
             name: plan.name.clone(),
             price: self
-                .in_msat(plan.price.unwrap_or(unpaid.class.price))
+                .in_msat(plan.price.unwrap_or(unpaid.cost.class.price))
                 .ok()
                 .map(|(price, _)| price),
-            grant: plan.grant,
+            grant: unpaid.cost.grant(plan.grant),
             also: plan.also.iter().map(|(name, _)| name.clone()).collect(),
         };
         unpaid.offer.plans.iter().map(choice).collect()
-    }
-
-    /// A price in bitcoin, and the rate at which it is.
-    fn in_msat(&self, price: Price) -> Result<(Msat, Option<Rate>), Denial> {
-        match price {
-            Price::Fixed(amount) => Ok((amount, None)),
-            Price::Fiat(_) => Err(Denial::Unpriced),
-        }
     }
 }
 
@@ -167,12 +168,16 @@ struct Services<'a> {
     /// The one that was asked for, with its price class.
     first: (&'a str, u32),
     /// What was bought, which may open others.
-    also: &'a Plan,
+    plan: &'a Plan,
+    /// What it is.
+    grant: Grant,
+    /// What a request may cost, where each has a price of its own.
+    price_msat: Option<u64>,
 }
 
 impl<'a> Services<'a> {
     fn each(&self) -> impl Iterator<Item = (&'a str, u32)> + use<'a> {
-        let also = self.also.also.iter();
+        let also = self.plan.also.iter();
         std::iter::once(self.first).chain(also.map(|(name, tier)| (&**name, *tier)))
     }
 
@@ -188,7 +193,10 @@ impl<'a> Services<'a> {
             .map(|(name, tier)| format!("{name}:{tier}"))
             .collect();
         let mut caveats = vec![format!("services={}", listed.join(","))];
-        let grant = &self.also.grant;
+        let (first, _) = self.first;
+        let price_msat = self.price_msat;
+        caveats.extend(price_msat.map(|price_msat| format!("{first}_price_msat={price_msat}")));
+        let grant = &self.grant;
         for name in self.names() {
             caveats.push(format!("{name}_valid_until={valid_until_secs}"));
             let limits = [

@@ -98,7 +98,10 @@ impl Keyring {
         let in_force = keys(&rotated).expect("the new key is there");
         // On the disk before the first token is minted with it.
         secret_file::replace(&self.path, &write(&rotated))?;
-        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(in_force);
+        *self
+            .in_force
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(in_force);
         *all = rotated;
         drop(all);
         Ok(self.epochs())
@@ -136,7 +139,9 @@ fn read(text: &str) -> Option<Vec<MasterKey>> {
     }
     let (current, older) = all.split_first()?;
     let is_in_order = older.is_sorted_by(|a, b| a.epoch > b.epoch)
-        && older.first().is_none_or(|first| first.epoch < current.epoch);
+        && older
+            .first()
+            .is_none_or(|first| first.epoch < current.epoch);
     let is_dated = current.until_secs.is_none() && older.iter().all(|key| key.until_secs.is_some());
     (is_in_order && is_dated).then_some(all)
 }

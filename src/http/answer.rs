@@ -18,6 +18,7 @@ use crate::invoice::Unready;
 use crate::l402::challenge::www_authenticate;
 use crate::ledger::{LedgerError, Left};
 use crate::pace::Room;
+use crate::quote::Unpriced;
 use crate::resource::Failure;
 use crate::route::Grant;
 
@@ -37,8 +38,6 @@ const REMAINING_BYTES: HeaderName = HeaderName::from_static("l402-remaining-byte
 const REMAINING_SECONDS: HeaderName = HeaderName::from_static("l402-remaining-seconds");
 /// Until when it is good, Unix seconds.
 const EXPIRES: HeaderName = HeaderName::from_static("l402-expires");
-/// When to ask again while too much is going on: requests are over in seconds.
-const BUSY_RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
 
 /// What a browser's script may read of an answer to another origin.
 const EXPOSED: &str = "WWW-Authenticate, Payment-Receipt, Retry-After";
@@ -202,9 +201,7 @@ pub(super) fn denial(denial: &Denial) -> Response {
             return problem(StatusCode::BAD_REQUEST, "No such grant", &detail);
         }
         Denial::TooMany(room) => return too_many(room),
-        Denial::Unpriced => {
-            "What this costs is not known at the moment. Nothing was charged; ask again later."
-        }
+        Denial::Unpriced(unpriced) => return self::unpriced(unpriced),
         Denial::Unpayable(reason) => {
             let shown = match reason {
                 // The operator reads which; the client needs to know only that it cannot pay now.
@@ -232,6 +229,19 @@ pub(super) fn denial(denial: &Denial) -> Response {
         StatusCode::SERVICE_UNAVAILABLE,
         "Cannot be paid now",
         detail,
+    );
+    response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECS);
+    response
+}
+
+/// 503: rather no challenge than one at a wrong price. What was wrong with whom is logged where it was found.
+fn unpriced(unpriced: &Unpriced) -> Response {
+    tracing::debug!("No challenge: {unpriced}");
+    let detail = sentence(unpriced.detail());
+    let mut response = problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Cannot be priced now",
+        &detail,
     );
     response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECS);
     response

@@ -52,6 +52,8 @@ pub struct Allowance {
     pub bytes_max: Option<u64>,
     /// Metered seconds that may be spent on this token id in all.
     pub seconds_max: Option<u64>,
+    /// What a request may cost that the token opens, in msat.
+    pub price_max_msat: Option<u64>,
     /// When the token stops being good, Unix seconds.
     pub valid_until_secs: Option<u64>,
     /// A preimage that stands inside the token.
@@ -64,6 +66,7 @@ impl fmt::Debug for Allowance {
             .field("requests_max", &self.requests_max)
             .field("bytes_max", &self.bytes_max)
             .field("seconds_max", &self.seconds_max)
+            .field("price_max_msat", &self.price_max_msat)
             .field("valid_until_secs", &self.valid_until_secs)
             .field("preimage", &self.preimage.map(|_| "…"))
             .finish()
@@ -150,7 +153,12 @@ fn satisfy_own(
         "requests" => narrow(&mut allowance.requests_max, value),
         "bytes" => narrow(&mut allowance.bytes_max, value),
         "seconds" => narrow(&mut allowance.seconds_max, value),
-        "price_msat" => in_scope(subject.price_msat <= decimal(value)?),
+        "price_msat" => {
+            let max = decimal(value)?;
+            let before = allowance.price_max_msat.unwrap_or(u64::MAX);
+            allowance.price_max_msat = Some(max.min(before));
+            in_scope(subject.price_msat <= max)
+        }
         "path" => in_scope(
             value
                 .strip_suffix('*')

@@ -76,11 +76,7 @@ impl RootKeys {
     }
 
     /// The root key of this token, or `None` if its epoch is unknown or retired by now.
-    pub fn root_key(
-        &self,
-        identifier: &[u8; IDENTIFIER_BYTES],
-        now_secs: u64,
-    ) -> Option<[u8; 32]> {
+    pub fn root_key(&self, identifier: &[u8; IDENTIFIER_BYTES], now_secs: u64) -> Option<[u8; 32]> {
         let epoch = Identifier::from_bytes(identifier)?.token_id.epoch();
         let state = if epoch == self.current.0 {
             &self.current.1

@@ -4,6 +4,7 @@
 //! parameter that is given twice, in another spelling or with a value that the table does not have.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
 use percent_encoding::percent_decode_str;
@@ -26,6 +27,8 @@ pub enum Pricing {
     Flat(Class),
     /// By something that stands in the request.
     Table(PriceTable),
+    /// By what the hook of this name says of the request.
+    Hook(Arc<str>),
 }
 
 /// Prices by something that stands in the request.
@@ -75,6 +78,9 @@ pub enum Unclassed {
         /// What there is.
         values: String,
     },
+    /// Its price is not in the table: the hook of this name has to be asked.
+    #[error("this request is priced by the hook {0}")]
+    Asked(Arc<str>),
     /// Servers would not agree on what it asks for.
     #[error("this request is priced by {0}: give it once, and in this spelling")]
     Ambiguous(String),
@@ -91,14 +97,16 @@ impl Pricing {
         match self {
             Self::Flat(class) => Ok(*class),
             Self::Table(table) => table.class(selected),
+            Self::Hook(name) => Err(Unclassed::Asked(name.clone())),
         }
     }
 
-    /// All price classes.
+    /// All price classes; none where a hook sets the prices.
     pub fn classes(&self) -> impl Iterator<Item = &Class> {
         let (flat, table) = match self {
             Self::Flat(class) => (Some(class), None),
             Self::Table(table) => (None, Some(table)),
+            Self::Hook(_) => (None, None),
         };
         let of_table = table.into_iter().flat_map(|table| {
             let values = table.values.iter().map(|(_, class)| class);
@@ -115,6 +123,7 @@ impl Pricing {
                 let values = table.values.iter_mut().map(|(_, class)| class);
                 values.chain(&mut table.missing).collect()
             }
+            Self::Hook(_) => Vec::new(),
         }
     }
 }

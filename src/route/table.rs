@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use http::Method;
 
+use crate::price::Price;
+
 use super::{Access, PathError, Pattern, RequestPath, Route};
 
 /// What the table says of a request.
@@ -146,6 +148,32 @@ impl RouteTable {
                 !is_same && is_sold(folded(&path.in_small_letters()))
             });
         is_lookalike.then_some(PathError::Lookalike)
+    }
+
+    /// Prices that are in another class in a later table, each with its service, and both classes.
+    pub fn classes_moved(&self, later: &Self) -> Vec<(Arc<str>, Price, u32, u32)> {
+        let classes = |table: &Self| -> Vec<(Arc<str>, Price, u32)> {
+            let offers = table.routes.iter().filter_map(|route| match &route.access {
+                Access::Free => None,
+                Access::Paid(offer) => Some(offer),
+            });
+            let of_offer = offers.flat_map(|offer| {
+                let classes = offer.pricing.classes();
+                classes.map(|class| (offer.service.clone(), class.price, class.tier))
+            });
+            of_offer.collect()
+        };
+        let after = classes(later);
+        let mut moved: Vec<_> = classes(self)
+            .into_iter()
+            .filter_map(|(service, price, old)| {
+                let mut same = after.iter();
+                let (_, _, new) = same.find(|it| it.0 == service && it.1 == price)?;
+                (*new != old).then_some((service, price, old, *new))
+            })
+            .collect();
+        moved.dedup();
+        moved
     }
 
     /// All routes, in the order in which they are tried.

@@ -17,12 +17,9 @@ mod files;
 mod forward;
 mod frames;
 mod gate;
-<<<<<<< HEAD
-mod http2;
-=======
 mod grpc;
 mod headers;
->>>>>>> abf4c93 (Tests of upstreams: several servers, gRPC, trust, headers, waiting; tunnels for switched connections)
+mod http2;
 mod ledger;
 mod migration;
 mod pricing;

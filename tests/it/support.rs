@@ -19,11 +19,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tollhouse::clock::Clock;
-use tollhouse::gate::{Gate, Keyring, Limiter, Limits};
+use tollhouse::gate::{Gate, Keyring, Limiter, Limits, Quotes};
 use tollhouse::http::{self as public, Public, Server, Stop, router};
 use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach};
 use tollhouse::l402::{Identifier, MasterKey, RootKeys, TokenId};
 use tollhouse::ledger::{self, Ledger};
+use tollhouse::live::Live;
+use tollhouse::quote::{HookConfig, Hooks, RateConfig, Rates};
 use tollhouse::resource::{self, Resources};
 use tollhouse::route::{Access, Forward, Grant, Offer, Pattern, Resource, Route, RouteTable};
 
@@ -72,6 +74,14 @@ impl Default for Setup {
     }
 }
 
+/// What settings say besides the routes.
+#[derive(Debug, Default)]
+struct Wanted {
+    limits: Limits,
+    rates: Vec<RateConfig>,
+    hooks: Vec<HookConfig>,
+}
+
 /// The shop. It closes when it is dropped.
 pub(crate) struct Shop {
     pub(crate) address: SocketAddr,
@@ -105,7 +115,7 @@ impl Shop {
         let dir = new_folder();
         let folder = dir.path().canonicalize().unwrap().join("shop");
         let routes = RouteTable::new(routes(&folder, &setup)).unwrap();
-        Self::of(dir, setup, routes, Limits::default()).await
+        Self::of(dir, setup, routes, Wanted::default()).await
     }
 
     /// A shop that sells what these settings say; `shop` is the folder with the page in it.
@@ -122,10 +132,15 @@ impl Shop {
             Ok(config) => config,
             Err(complaints) => panic!("{complaints}"),
         };
-        Self::of(dir, Setup::default(), config.routes, config.limits).await
+        let wanted = Wanted {
+            limits: config.limits,
+            rates: config.rates,
+            hooks: config.hooks,
+        };
+        Self::of(dir, Setup::default(), config.routes, wanted).await
     }
 
-    async fn of(dir: TempDir, setup: Setup, routes: RouteTable, limits: Limits) -> Self {
+    async fn of(dir: TempDir, setup: Setup, routes: RouteTable, wanted: Wanted) -> Self {
         let folder = dir.path().canonicalize().unwrap().join("shop");
         let clock = Clock::fixed(NOW_SECS);
         let ledger = Arc::new(Ledger::open(&ledger_in(dir.path()), clock.clone()).unwrap());
@@ -146,11 +161,16 @@ impl Shop {
             INVOICE_EXPIRY,
             said,
         );
+        let rates = Arc::new(Rates::new(wanted.rates, clock.clone()));
         let gate = Gate::new(
             Arc::clone(&keyring),
             minter,
             Arc::clone(&ledger),
-            Limiter::new(limits, clock.clone()),
+            Limiter::new(wanted.limits, clock.clone()),
+            Quotes {
+                rates: Arc::clone(&rates),
+                hooks: Hooks::new(wanted.hooks, &clock),
+            },
             clock.clone(),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -160,8 +180,7 @@ impl Shop {
             name: "test",
             listener,
             router: router(Public {
-                resources,
-                routes,
+                shop: Arc::new(Live::new(public::Shop { routes, resources })),
                 gate: Arc::new(gate),
             }),
             limits: setup.limits,
@@ -169,6 +188,7 @@ impl Shop {
         let (tracker, stop) = (TaskTracker::new(), Stop::default());
         tracker.spawn(server.run(tracker.clone(), stop.clone()));
         tracker.spawn(background.run(stop.begin.clone()));
+        tracker.spawn(rates.run(stop.begin.clone()));
         Self {
             address,
             clock,

@@ -16,7 +16,7 @@ const RANKS: &[(&str, u8)] = &[
     ("node", 4),
     ("resource", 4),
     ("gate", 3),
-    ("quote", 3),
+    ("quote", 2),
     ("ledger", 2),
     ("route", 2),
     ("price", 1),

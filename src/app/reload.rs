@@ -1,0 +1,148 @@
+//! Changing what is sold while it is being sold: the settings are read again, and either all that can change changes, or
+//! nothing does. Requests in flight end as they began.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::Reloads;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::gate::{Gate, Quotes};
+use crate::http::Shop;
+use crate::live::Live;
+use crate::quote::{Hooks, Rates};
+use crate::resource::{Background, Resources};
+use crate::route::RouteTable;
+
+/// What can be changed, and with what.
+pub(super) struct Reloading {
+    /// The settings file.
+    pub(super) file: PathBuf,
+    /// The settings that the program was started with: what changes only with a restart is compared with them.
+    pub(super) started_with: Config,
+    /// What is sold.
+    pub(super) shop: Arc<Live<Shop>>,
+    /// The same for the operator to see.
+    pub(super) routes: Arc<Live<RouteTable>>,
+    /// The decision.
+    pub(super) gate: Arc<Gate>,
+    /// Where the time comes from.
+    pub(super) clock: Clock,
+    /// Who asks for it.
+    pub(super) reloads: Reloads,
+}
+
+/// What goes on beside the requests of one reading of the settings.
+pub(super) struct Beside {
+    /// Health checks and tunnels.
+    pub(super) background: Background,
+    /// Currencies' rates.
+    pub(super) rates: Arc<Rates>,
+}
+
+impl Beside {
+    /// Runs it until the token is cancelled, or the one above it.
+    fn start(self, tracker: &TaskTracker, stop: &CancellationToken) -> CancellationToken {
+        let stop = stop.child_token();
+        tracker.spawn(self.background.run(stop.clone()));
+        tracker.spawn(self.rates.run(stop.clone()));
+        stop
+    }
+}
+
+/// What pricing asks the world, by these settings; what the one before knows of the same is not asked again.
+pub(super) fn quotes(config: &Config, before: Option<&Quotes>, clock: &Clock) -> Quotes {
+    let rates = Rates::new(config.rates.clone(), clock.clone());
+    let hooks = Hooks::new(config.hooks.clone(), clock);
+    match before {
+        None => Quotes {
+            rates: Arc::new(rates),
+            hooks,
+        },
+        Some(before) => Quotes {
+            rates: Arc::new(rates.after(&before.rates)),
+            hooks: hooks.after(&before.hooks),
+        },
+    }
+}
+
+impl Reloading {
+    /// Does what it is asked, until told to stop.
+    pub(super) async fn run(
+        mut self,
+        beside: Beside,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) {
+        let mut running = beside.start(&tracker, &stop);
+        loop {
+            let asked = tokio::select! {
+                asked = self.reloads.recv() => asked,
+                () = stop.cancelled() => None,
+            };
+            let Some(tell) = asked else {
+                return;
+            };
+            let reloaded = match self.read().await {
+                Ok(config) => {
+                    let (beside, restart_needed_for) = self.change(config);
+                    let before = std::mem::replace(&mut running, beside.start(&tracker, &stop));
+                    before.cancel();
+                    Ok(restart_needed_for)
+                }
+                Err(complaints) => {
+                    tracing::error!(
+                        "The settings are not changed, there are mistakes in them:\n{complaints}"
+                    );
+                    Err(complaints)
+                }
+            };
+            // Whoever asked may have gone.
+            let _ = tell.send(reloaded);
+        }
+    }
+
+    async fn read(&self) -> Result<Config, String> {
+        let file = self.file.clone();
+        tokio::task::spawn_blocking(move || config::load(&file))
+            .await
+            .expect("reading settings does not panic")
+            .map_err(|complaints| complaints.to_string())
+    }
+
+    /// Puts other settings in force. Every request sees either all of the old ones or all of the new ones, but for the limits,
+    /// which stand by themselves.
+    fn change(&self, config: Config) -> (Beside, Vec<&'static str>) {
+        let restart_needed_for = self.started_with.restart_needed_for(&config);
+        warn_of_other_classes(&self.routes.get(), &config.routes);
+        let (resources, background) = Resources::build(config.resource, &config.routes);
+        let quotes = quotes(&config, Some(&self.gate.quotes()), &self.clock);
+        let rates = Arc::clone(&quotes.rates);
+        // Before the routes, which may name a hook or a currency that is new.
+        self.gate.change(config.limits, quotes);
+        self.routes.set(config.routes.clone());
+        self.shop.set(Shop {
+            routes: config.routes,
+            resources,
+        });
+        tracing::info!("The settings were read again and are in force");
+        if !restart_needed_for.is_empty() {
+            let keys = restart_needed_for.join(", ");
+            tracing::warn!("Changed, and in force only after a restart: {keys}");
+        }
+        (Beside { background, rates }, restart_needed_for)
+    }
+}
+
+/// Classes that nobody wrote by hand are counted from the cheapest price: a price that is put below another moves it.
+fn warn_of_other_classes(before: &RouteTable, after: &RouteTable) {
+    for (service, price, old, new) in before.classes_moved(after) {
+        tracing::warn!(
+            "{price} of service {service} was price class {old} and is {new} now: tokens that were sold before open what class \
+             {old} is now. Write `tier` beside the prices to keep them"
+        );
+    }
+}

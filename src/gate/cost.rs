@@ -1,0 +1,119 @@
+//! What a request costs: by the route's table, or by what the operator's hook says of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::amount::Msat;
+use crate::price::{Price, Rate};
+use crate::quote::{HookRequest, Hooks, QuotedGrant, Rates};
+use crate::route::{Class, Grant, Offer, Pricing, Route, Selected};
+
+use super::{Asked, Denial, Gate};
+
+/// What pricing asks the world.
+#[derive(Debug)]
+pub struct Quotes {
+    /// What prices in a currency go by.
+    pub rates: Arc<Rates>,
+    /// What sets prices by the request.
+    pub hooks: Hooks,
+}
+
+/// What a request costs.
+#[derive(Clone, Debug)]
+pub(super) struct Cost {
+    /// The price, and the class that a token has to have.
+    pub(super) class: Class,
+    /// What a hook said besides.
+    pub(super) quoted: Option<Said>,
+}
+
+/// What a hook said besides the price.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    /// What the invoice says.
+    pub(super) description: Option<Arc<str>>,
+    /// What the payment buys.
+    grant: QuotedGrant,
+}
+
+impl Cost {
+    /// What a payment buys: the route's grant, but for what a hook says.
+    pub(super) fn grant(&self, grant: Grant) -> Grant {
+        let Some(said) = &self.quoted else {
+            return grant;
+        };
+        let valid = said.grant.valid_secs.map(Duration::from_secs);
+        Grant {
+            requests: said.grant.requests.or(grant.requests),
+            bytes: said.grant.bytes.or(grant.bytes),
+            seconds: said.grant.seconds.or(grant.seconds),
+            valid: valid.unwrap_or(grant.valid),
+        }
+    }
+
+    /// What a token must have been worth, where each request has a price of its own.
+    pub(super) fn price_msat(&self) -> Option<u64> {
+        self.quoted.as_ref()?;
+        self.class.price.fixed().map(Msat::msat)
+    }
+}
+
+impl Gate {
+    /// What this request costs. Waits for the hook, if the route has one, and for nothing else.
+    pub(super) async fn cost(
+        &self,
+        route: &Route,
+        offer: &Offer,
+        asked: &Asked<'_>,
+    ) -> Result<Cost, Denial> {
+        let name = match &offer.pricing {
+            Pricing::Flat(_) | Pricing::Table(_) => {
+                let selected = Selected {
+                    method: asked.method,
+                    query: asked.query,
+                    headers: asked.headers,
+                };
+                let class = offer.pricing.class(&selected).map_err(Denial::Unclassed)?;
+                return Ok(Cost {
+                    class,
+                    quoted: None,
+                });
+            }
+            Pricing::Hook(name) => name,
+        };
+        let quotes = self.quotes.get();
+        let hook = quotes.hooks.named(name).expect("the settings named it");
+        let request = HookRequest {
+            method: asked.method,
+            path: asked.path.as_str(),
+            query: asked.query,
+            headers: asked.headers,
+            service: &offer.service,
+            route: &route.name,
+        };
+        let quoted = hook.quote(&request).await.map_err(Denial::Unpriced)?;
+        Ok(Cost {
+            class: Class {
+                price: Price::Fixed(quoted.price),
+                tier: 0,
+            },
+            quoted: Some(Said {
+                description: quoted.description,
+                grant: quoted.grant,
+            }),
+        })
+    }
+
+    /// A price in bitcoin, and the rate at which it is.
+    pub(super) fn in_msat(&self, price: Price) -> Result<(Msat, Option<Rate>), Denial> {
+        match price {
+            Price::Fixed(amount) => Ok((amount, None)),
+            Price::Fiat(fiat) => {
+                let converted = self.quotes.get().rates.convert(fiat);
+                let converted = converted.map_err(Denial::Unpriced)?;
+                Ok((converted.price, Some(converted.rate)))
+            }
+        }
+    }
+}
