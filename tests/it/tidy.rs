@@ -39,6 +39,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("sled::", &["store"]),
     ("axum::", &["http", "admin"]),
     ("hyper::server", &["http"]),
+    ("hyper_rustls::", &["quote", "resource"]),
+    ("hyper_util::client", &["quote", "resource"]),
     ("tower_http::", &["resource"]),
     ("anyhow::", &["cli", "main"]),
     ("clap::", &["cli"]),

@@ -309,22 +309,48 @@ async fn a_failure_is_remembered_for_a_moment_and_no_longer() {
 }
 
 #[tokio::test]
+async fn who_had_to_wait_for_a_turn_speaks_for_nobody_else() {
+    let teller = Teller::who(Manner::Lingers).await;
+    let hook = Arc::new(hook(impatient(teller.address)).0);
+    let mut first = crowd(&hook, 1, |_| "/a".to_owned());
+    teller.is_asked(1).await;
+    let second = crowd(&hook, 1, |_| "/a".to_owned());
+    tokio::task::yield_now().await;
+    first.abort_all();
+    while first.join_next().await.is_some() {}
+    let HookError::Ask(AskError::Late(time)) = why(second.join_all().await.remove(0)) else {
+        panic!("late");
+    };
+    assert!(time <= Duration::from_millis(200), "{time:?}");
+    teller.now_says(PRICE);
+    assert!(
+        quote(&hook, "/a").await.is_ok(),
+        "the hook had less than its time"
+    );
+}
+
+#[tokio::test]
 async fn a_hook_that_is_not_there_is_not_knocked_at_by_every_request() {
     let (log, _listening) = Log::listen();
     for cache in [CACHE, Duration::ZERO] {
-        let (hook, clock) = hook(HookConfig {
+        let clock = Clock::fixed(NOW_SECS);
+        let config = HookConfig {
             cache,
             ..config(nobody())
-        });
-        for path in ["/a", "/b", "/c"] {
-            let why = why(quote(&hook, path).await);
-            assert!(
-                matches!(why, HookError::Ask(AskError::Unreachable { .. })),
-                "{why}"
-            );
+        };
+        let hooks = Hooks::new(vec![config], &clock);
+        let hook = hooks.named("pricer").unwrap();
+        for asked in 1..3 {
+            for path in ["/a", "/b", "/c"] {
+                let why = why(quote(hook, path).await);
+                assert!(
+                    matches!(why, HookError::Ask(AskError::Unreachable { .. })),
+                    "{why}"
+                );
+            }
+            assert_eq!(hooks.status()[0].asked, asked);
+            clock.advance(Duration::from_secs(1));
         }
-        clock.advance(Duration::from_secs(1));
-        assert!(quote(&hook, "/a").await.is_err());
     }
     let told = log.lines_with(&["WARN", "cannot be reached"]);
     assert_eq!(told.len(), 2, "once a hook: {told:?}");

@@ -422,6 +422,8 @@ async fn rates_are_asked_again_and_again_until_told_to_stop() {
             .unwrap();
         }
     };
+    // After a failure, too.
+    teller.is_asked(1).await;
     teller.now_says(r#"{"usd": 97000}"#);
     known("97000").await;
     teller.now_says(r#"{"usd": 97500}"#);
