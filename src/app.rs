@@ -114,14 +114,11 @@ pub async fn run(
     // Before anything in the folder is opened.
     let _lock = DataLock::acquire(&config.data_dir)?;
     let secrets = Secrets::open(&config)?;
-    let opening = (config.ledger.clone(), clock.clone());
-    let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening.0, opening.1)).await;
+    let (opening, its_clock) = (config.ledger.clone(), clock.clone());
+    let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening, its_clock)).await;
     let ledger = Arc::new(opened??);
-    let node = Arc::new(Node::new(
-        config.node.clone(),
-        secrets.keys.clone(),
-        clock.clone(),
-    ));
+    let keys = secrets.keys.clone();
+    let node = Arc::new(Node::new(config.node.clone(), keys, clock.clone()));
     let gate = Arc::new(gate(&config, &secrets, &node, &ledger, &clock));
     let (resources, background) = Resources::build(config.resource, &config.routes);
     let shop = Arc::new(Live::new(Shop {

@@ -132,6 +132,11 @@ impl Permit {
         }
     }
 
+    /// Whether the upstream is to say how long it worked, if it likes behind its answer.
+    pub fn awaits_meter(&self) -> bool {
+        self.metered_by.is_some()
+    }
+
     /// Reads how long the upstream worked, if it says so in these headers or trailers; otherwise the time until the last
     /// byte counts.
     pub fn read_meter(&mut self, headers: &HeaderMap) {

@@ -289,6 +289,12 @@ impl<'a> Outgoing<'a> {
     fn prepare(&mut self, permit: &Permit, servers: usize) {
         if let Some(head) = &mut self.head {
             set_paid(&mut head.headers, permit);
+            if permit.awaits_meter() && !head.headers.contains_key(TE) {
+                head.headers.insert(TE, TRAILERS);
+                if self.forward.upstream.protocol == Protocol::Http1 {
+                    head.headers.append(CONNECTION, HeaderValue::from_static("te"));
+                }
+            }
             self.forward.request_headers.apply(&mut head.headers);
         }
         if servers > 1 && !self.is_empty {

@@ -4,3 +4,5 @@ mod hooks;
 mod rates;
 mod settings;
 mod teller;
+
+pub(crate) use teller::{Manner, Teller};

@@ -159,6 +159,15 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             .header("upgrade", "h2c")
             .header("x-kept", "for everybody")
             .body(HELLO.into()),
+        "worked" => response.header("x-work-seconds", "2.5").body(HELLO.into()),
+        "worked-behind" => {
+            let mut behind = HeaderMap::new();
+            behind.insert("x-work-seconds", HeaderValue::from_static("2.5"));
+            let body = Body::from_stream(stream::iter([Ok::<_, Infallible>(HELLO)]));
+            response
+                .header("trailer", "x-work-seconds")
+                .body(Body::new(body.with_trailers(async { Some(Ok(behind)) })))
+        }
         "stream" => response.body(Body::from_stream(chunks(shared, "chunk"))),
         "events" => response
             .header("content-type", "text/event-stream")

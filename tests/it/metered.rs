@@ -1,0 +1,100 @@
+//! Seconds of work: by what the upstream says of it in a header or behind its answer, else by the time that passes.
+
+use http::header::AUTHORIZATION;
+use regtest::wait::eventually;
+
+use crate::gate::assert_challenged;
+use crate::support::{DEADLINE, Shop, Sold};
+use crate::upstream::Upstream;
+
+async fn metered(upstream: &Upstream, keys: &str) -> Shop {
+    let route = "[[route]]\npath = \"/w/*\"\nservice = \"w\"\nprice = \"10 sat\"";
+    let behind = upstream.address;
+    Shop::selling(&format!(
+        "{route}\nupstream = \"http://{behind}\"\n{keys}\n"
+    ))
+    .await
+}
+
+/// What is left before the next request, in seconds.
+async fn left(shop: &Shop, sold: &Sold, path: &str) -> u64 {
+    let answer = shop.get_with(path, sold).await;
+    let left = answer.header("l402-remaining-seconds");
+    left.expect("it is served").parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_the_upstream_says_of_its_work_is_what_counts() {
+    let upstream = Upstream::start().await;
+    for path in ["/w/worked", "/w/worked-behind"] {
+        let keys = "grant = { seconds = 5 }\nmetered_by = \"x-work-seconds\"";
+        let shop = metered(&upstream, keys).await;
+        let sold = shop.pay(&assert_challenged(&shop.get(path).await));
+        // Two and a half seconds each.
+        assert_eq!(left(&shop, &sold, path).await, 5);
+        assert_eq!(left(&shop, &sold, path).await, 3);
+        let reached = upstream.count();
+        assert_challenged(&shop.get_with(path, &sold).await);
+        assert_eq!(upstream.count(), reached, "refused before it is forwarded");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_fails_takes_no_seconds() {
+    let upstream = Upstream::start().await;
+    let keys = "grant = { seconds = 5 }\nmetered_by = \"x-work-seconds\"";
+    let shop = metered(&upstream, keys).await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/w/worked").await));
+    for _ in 0..3 {
+        let failed = shop.get_with("/w/fails", &sold).await;
+        assert_eq!(failed.status, 503);
+    }
+    assert_eq!(left(&shop, &sold, "/w/worked").await, 5);
+}
+
+#[tokio::test]
+async fn where_nobody_says_it_the_time_until_the_last_byte_counts_also_while_it_runs() {
+    let upstream = Upstream::start().await;
+    let shop = metered(&upstream, "grant = { seconds = 60 }").await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
+    let running = reqwest::Client::new()
+        .get(shop.url("/w/stream"))
+        .header(AUTHORIZATION, sold.header())
+        .send()
+        .await
+        .unwrap();
+    upstream.is_streaming(true).await;
+    // A crash would find it in the journal, not only the request's end.
+    eventually("a second in the journal", DEADLINE, || async {
+        shop.ledger.write_behind().unwrap();
+        let journal = shop.journal();
+        let last = journal.lines().rfind(|line| line.contains("metered_ms"));
+        let metered_ms = last.and_then(|line| {
+            let line: serde_json::Value = serde_json::from_str(&line[9..]).unwrap();
+            line["token"]["metered_ms"].as_u64()
+        });
+        Ok::<_, String>(metered_ms.filter(|ms| *ms >= 1_000))
+    })
+    .await
+    .unwrap();
+    upstream.end();
+    running.text().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_runs_out_of_seconds_is_cut_where_the_route_says() {
+    let upstream = Upstream::start().await;
+    let shop = metered(&upstream, "grant = { seconds = 1 }\noverrun = \"cut\"").await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
+    let running = reqwest::Client::new()
+        .get(shop.url("/w/stream"))
+        .header(AUTHORIZATION, sold.header())
+        .send()
+        .await
+        .unwrap();
+    upstream.send_chunk();
+    let ended = tokio::time::timeout(DEADLINE, running.bytes()).await;
+    assert!(ended.expect("it is cut in time").is_err());
+    upstream.is_streaming(false).await;
+    assert_challenged(&shop.get_with("/w/stream", &sold).await);
+}

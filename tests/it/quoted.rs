@@ -1,0 +1,175 @@
+//! Prices that somebody else has a say in, over the real router: a currency's rate, the operator's hook.
+
+use http::{Method, StatusCode, header::AUTHORIZATION};
+use regtest::client::{Answer, Challenge};
+use regtest::wait::eventually;
+
+use crate::gate::{assert_challenged, assert_served};
+use crate::quote::{Manner, Teller};
+use crate::support::{DEADLINE, Shop, Sold};
+
+fn route(name: &str, price: &str) -> String {
+    format!(
+        "[[route]]\npath = \"/{name}/*\"\nservice = \"{name}\"\nfiles = \"shop\"\nprice = {price}\n"
+    )
+}
+
+fn price(challenge: &Challenge) -> u64 {
+    challenge.problem["price_msat"].as_u64().unwrap()
+}
+
+/// No challenge, nothing to pay, and a word for when to ask again.
+fn assert_unpriced(answer: &Answer) {
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.header("www-authenticate"), None);
+    assert!(answer.header("retry-after").is_some());
+    assert!(answer.text().contains("priced"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_price_in_a_currency_goes_by_its_rate_and_the_rate_is_in_the_books() {
+    let rate = "[[rate]]\ncurrency = \"USD\"\nfixed = \"100000\"\n";
+    let shop = Shop::selling(&format!("{rate}{}", route("a", "\"0.01 USD\""))).await;
+    let challenge = assert_challenged(&shop.get("/a/page.txt").await);
+    // A bitcoin at 100,000 USD: a cent is 10 sat.
+    assert_eq!(price(&challenge), 10_000);
+    assert_served(&shop.get_with("/a/page.txt", &shop.pay(&challenge)).await);
+    let paid = tollhouse::ledger::Payment {
+        payment_hash: hex::decode(challenge.problem["payment_hash"].as_str().unwrap())
+            .unwrap()
+            .try_into()
+            .unwrap(),
+        amount_msat: 10_000,
+    };
+    let tollhouse::ledger::Settlement::New(sale) = shop.ledger.settle(paid).unwrap() else {
+        panic!("no new sale");
+    };
+    let rate = sale.rate.unwrap();
+    assert_eq!(
+        (rate.currency.as_str(), rate.micros_per_btc),
+        ("USD", 100_000_000_000)
+    );
+}
+
+#[tokio::test]
+async fn without_a_rate_there_is_no_challenge_and_what_was_bought_is_served_all_the_same() {
+    let source = Teller::who(Manner::Refuses(500, "out of order".to_owned())).await;
+    let rate = format!(
+        "[[rate]]\ncurrency = \"USD\"\nrefresh = \"10s\"\nmax_age = \"60s\"\nsources = [{{ url = \"http://{}/\", pointer = \"/rate\" }}]\n",
+        source.address
+    );
+    let shop = Shop::selling(&format!("{rate}{}", route("a", "\"0.01 USD\""))).await;
+    source.is_asked(1).await;
+    assert_unpriced(&shop.get("/a/page.txt").await);
+    assert_served(&shop.get_with("/a/page.txt", &shop.sell("a", None)).await);
+    for garbage in [
+        "{\"rate\": -1}",
+        "{\"rate\": 0}",
+        "{\"rate\": 1e300}",
+        "{}",
+        "no",
+    ] {
+        source.now_says(garbage);
+        assert_unpriced(&shop.get("/a/page.txt").await);
+    }
+    source.now_says("{\"rate\": \"50000\"}");
+    let priced = eventually("a price", DEADLINE, || async {
+        let answer = shop.get("/a/page.txt").await;
+        Ok::<_, String>(answer.challenge().ok().map(|challenge| price(&challenge)))
+    });
+    assert_eq!(priced.await.unwrap(), 20_000);
+    // The rate ages, and its source says nothing new.
+    source.now(Manner::Refuses(500, String::new()));
+    shop.clock.advance(std::time::Duration::from_secs(61));
+    assert_unpriced(&shop.get("/a/page.txt").await);
+}
+
+async fn hooked(hook: &Teller, more: &str) -> Shop {
+    let settings = format!(
+        "[[hook]]\nname = \"pricer\"\nurl = \"http://{}/\"\ntimeout = \"2s\"\nprice_max = \"100 sat\"\ncache = \"0s\"\n{more}\n",
+        hook.address
+    );
+    Shop::selling(&format!(
+        "{settings}{}",
+        route("a", "{ by = \"hook:pricer\" }")
+    ))
+    .await
+}
+
+#[tokio::test]
+async fn a_hook_sets_the_price_of_each_request_and_a_cheap_token_opens_no_dear_one() {
+    let hook = Teller::who_says(
+        "{\"price_msat\": 2000, \"description\": \"two lines\", \"grant\": {\"requests\": 2}}",
+    )
+    .await;
+    let shop = hooked(&hook, "").await;
+    let cheap = assert_challenged(&shop.get("/a/page.txt?q=1").await);
+    assert_eq!(price(&cheap), 2_000);
+    assert_eq!(cheap.problem["grant"]["requests"], 2);
+    let invoice = cheap.invoice().unwrap();
+    assert!(invoice.to_string().starts_with("lnbcrt20n"), "{invoice}");
+    let asked = &hook.asked()[0];
+    assert_eq!(
+        (&asked["method"], &asked["path"]),
+        (&"GET".into(), &"/a/page.txt".into())
+    );
+    assert_eq!(
+        (&asked["query"], &asked["service"]),
+        (&"q=1".into(), &"a".into())
+    );
+    let cheap = shop.pay(&cheap);
+    assert_served(&shop.get_with("/a/page.txt?q=1", &cheap).await);
+    hook.now_says("{\"price_msat\": 2001}");
+    let dear = assert_challenged(&shop.get_with("/a/page.txt?q=1", &cheap).await);
+    let dear = shop.pay(&dear);
+    assert_served(&shop.get_with("/a/page.txt?q=1", &dear).await);
+    hook.now_says("{\"price_msat\": 1}");
+    assert_served(&shop.get_with("/a/page.txt?q=1", &cheap).await);
+    // It bought two requests, by the hook's word.
+    assert_challenged(&shop.get_with("/a/page.txt?q=1", &cheap).await);
+    assert_served(&shop.get_with("/a/page.txt?q=1", &dear).await);
+    // A token that does not say what it was worth opens nothing here.
+    assert_challenged(&shop.get_with("/a/page.txt", &shop.sell("a", None)).await);
+    let raised = cheap.with_caveat("a_price_msat=5000");
+    hook.now_says("{\"price_msat\": 5000}");
+    assert_challenged(&shop.get_with("/a/page.txt", &raised).await);
+}
+
+#[tokio::test]
+async fn a_hook_that_gives_no_good_price_makes_no_challenge() {
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    let shop = hooked(&hook, "").await;
+    for (number, garbage) in [
+        "{\"price_msat\": 0}",
+        "{\"price_msat\": -5}",
+        "{\"price_msat\": 100001}",
+        "{\"price_msat\": 1.5}",
+        "{\"price_msat\": \"1000\"}",
+        "{\"price\": 1000}",
+        "<html>",
+        "",
+    ]
+    .iter()
+    .enumerate()
+    {
+        hook.now_says(garbage);
+        assert_unpriced(&shop.get(&format!("/a/page.txt?n={number}")).await);
+    }
+    hook.now(Manner::Lingers);
+    assert_unpriced(&shop.get("/a/page.txt?n=late").await);
+    hook.now_says("{\"price_msat\": 1000}");
+    assert_challenged(&shop.get("/a/page.txt?n=good").await);
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_has_the_price_that_the_settings_say() {
+    let hook = Teller::who(Manner::Refuses(500, String::new())).await;
+    let shop = hooked(&hook, "on_failure = \"7 sat\"").await;
+    let challenge = assert_challenged(&shop.get("/a/page.txt").await);
+    assert_eq!(price(&challenge), 7_000);
+    let sold: Sold = shop.pay(&challenge);
+    let request = shop
+        .request(Method::GET, "/a/page.txt")
+        .header(AUTHORIZATION, sold.header());
+    assert_served(&shop.send(request).await);
+}
