@@ -9,6 +9,7 @@
 mod bad_input;
 mod books;
 mod calls;
+mod clients;
 mod count;
 mod crash;
 mod damage;
@@ -26,6 +27,7 @@ mod pricing;
 mod quote;
 mod raw;
 mod refusals;
+mod refused_calls;
 mod secrets;
 mod server;
 mod settings;
