@@ -15,7 +15,7 @@ use crate::admin::{self, Admin, AdminToken, Reload, Reloads};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gate::{Gate, Keyring, KeyringError, Limiter};
-use crate::http::{self, Limits, Public, Server, Shop, Stop};
+use crate::http::{self, Entry, Limits, Public, Server, Shop, Stop};
 use crate::invoice::Minter;
 use crate::ledger::{Ledger, LedgerError};
 use crate::live::Live;
@@ -124,21 +124,14 @@ pub async fn run(
     let shop = Arc::new(Live::new(Shop {
         routes: config.routes.clone(),
         resources,
+        clients: config.clients.clone(),
     }));
     let routes = Arc::new(Live::new(config.routes.clone()));
     let beside = Beside {
         background,
         rates: Arc::clone(&gate.quotes().rates),
     };
-    let public = Server {
-        name: "public",
-        listener: listen(config.http.listen, "http.listen").await?,
-        router: http::router(Public {
-            shop: Arc::clone(&shop),
-            gate: Arc::clone(&gate),
-        }),
-        limits: config.http.limits(),
-    };
+    let public = public(&config, &shop, &gate).await?;
     let admin = Admin {
         node: Arc::clone(&node),
         ledger: Arc::clone(&ledger),
@@ -158,6 +151,7 @@ pub async fn run(
             grace: ADMIN_GRACE,
             ..config.http.limits()
         },
+        entry: Entry::default(),
     };
     let (selling, operating) = (config.http.listen, config.admin_listen);
     tracing::info!("Selling on http://{selling}, the operator's listener is http://{operating}");
@@ -225,6 +219,23 @@ fn gate(
         reload::quotes(config, None, clock),
         clock.clone(),
     )
+}
+
+async fn public(
+    config: &Config,
+    shop: &Arc<Live<Shop>>,
+    gate: &Arc<Gate>,
+) -> Result<Server, AppError> {
+    Ok(Server {
+        name: "public",
+        listener: listen(config.http.listen, "http.listen").await?,
+        router: http::router(Public {
+            shop: Arc::clone(shop),
+            gate: Arc::clone(gate),
+        }),
+        limits: config.http.limits(),
+        entry: config.http.entry(shop),
+    })
 }
 
 async fn listen(address: std::net::SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {

@@ -2,6 +2,7 @@
 //! `Config`. Nobody below this room sees a settings file or an environment variable.
 
 mod classes;
+mod front;
 mod node;
 mod offers;
 mod quotes;
@@ -98,6 +99,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The public listener.
     pub http: http::Config,
+    /// Who is believed and who is let in.
+    pub clients: http::Clients,
     /// The operator's listener.
     pub admin_listen: SocketAddr,
     /// What is forwarded.
@@ -327,13 +330,8 @@ impl Meaning<'_> {
                 "the operator's listener cannot be the public one: give it another port",
             );
         }
-        let http = http::Config {
-            listen: http_listen,
-            connections_max: self.at_least_one("http.connections_max", raw.http.connections_max),
-            header_timeout: self.span("http.header_timeout", &raw.http.header_timeout),
-            write_timeout: self.span("http.write_timeout", &raw.http.write_timeout),
-            grace: self.span("http.shutdown_grace", &raw.http.shutdown_grace),
-        };
+        let http = self.front(&raw.http, http_listen);
+        let clients = self.clients(&raw.http);
         let resource = resource::Config {
             body_bytes_max: raw.http.body_bytes_max,
             body_timeout: self.span("http.body_timeout", &raw.http.body_timeout),
@@ -366,6 +364,7 @@ impl Meaning<'_> {
         Ok(Config {
             data_dir,
             http,
+            clients,
             admin_listen,
             resource,
             node,

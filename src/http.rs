@@ -2,14 +2,18 @@
 
 mod answer;
 mod check;
+mod clients;
 mod connection;
+mod grpc;
 mod leash;
+mod networks;
+mod proxied;
 mod server;
 mod sniff;
 mod stall;
 mod streams;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +24,11 @@ use http::{Method, Uri};
 use http_body_util::BodyExt as _;
 
 use check::{Refusal, check, is_preflight};
+use grpc::Call;
 
-pub use server::{Limits, Server, Stop};
+pub use clients::{Clients, ForwardedHeader};
+pub use networks::{NetworkError, Networks};
+pub use server::{Entry, Limits, Server, Stop};
 
 use crate::gate::{Asked, Decision, GRANT_PARAMETER, Gate};
 use crate::live::Live;
@@ -48,6 +55,8 @@ pub struct Config {
     pub write_timeout: Duration,
     /// How long requests in flight may take to finish once the program was told to stop.
     pub grace: Duration,
+    /// Whether connections begin with the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 impl Config {
@@ -60,6 +69,13 @@ impl Config {
             grace: self.grace,
         }
     }
+
+    /// What stands in front of HTTP.
+    pub fn entry(&self, shop: &Arc<Live<Shop>>) -> Entry {
+        Entry {
+            proxies: self.proxy_protocol.then(|| Arc::clone(shop)),
+        }
+    }
 }
 
 /// What is sold. The resources are those of these routes.
@@ -69,6 +85,8 @@ pub struct Shop {
     pub routes: RouteTable,
     /// What is behind them.
     pub resources: Resources,
+    /// Who is believed and who is let in.
+    pub clients: Clients,
 }
 
 /// What a request is answered with.
@@ -85,52 +103,69 @@ pub fn router(public: Public) -> Router {
     Router::new().fallback(serve).with_state(Arc::new(public))
 }
 
-/// Answers one request.
+/// Answers one request, in the words that its client understands.
 async fn serve(
     State(public): State<Arc<Public>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    mut request: Request,
+    request: Request,
 ) -> Response {
-    let shop = public.shop.get();
-    if let Err(refusal) = check(&mut request, shop.resources.body_bytes_max()) {
-        return answer::refusal(&refusal);
-    }
-    let path = match RequestPath::parse(request.uri().path()) {
-        Ok(path) => path,
-        Err(error) => return answer::refusal(&Refusal::Path(error)),
+    let call = Call::of(request.headers());
+    let peer = Downstream {
+        client: peer.ip(),
+        is_secure: false,
     };
-    let route = match shop.routes.find(request.method(), &path) {
-        Found::Route(route) => Arc::clone(route),
-        Found::MethodNotTaken { methods, is_paid } => {
-            // Whether a free resource answers other origins is the business of what is behind it.
-            return if is_paid && is_preflight(request.method(), request.headers()) {
-                answer::preflight(&methods)
-            } else {
-                answer::refusal(&Refusal::Method(methods))
-            };
-        }
-        Found::Nothing => return answer::refusal(&Refusal::NoRoute),
-        Found::Ambiguous(error) => return answer::refusal(&Refusal::Path(error)),
-    };
-    let is_paid = matches!(route.access, Access::Paid(_));
-    if is_paid && is_preflight(request.method(), request.headers()) {
-        return answer::preflight(&route.methods_taken());
+    let response = public.answer(peer, request).await;
+    match call {
+        Some(call) => call.shape(response),
+        None => response,
     }
-    let mut response = public.pass(&shop, &route, &path, peer.ip(), request).await;
-    if is_paid {
-        answer::open_to_browsers(response.headers_mut());
-    }
-    response
 }
 
 impl Public {
+    async fn answer(&self, peer: Downstream, mut request: Request) -> Response {
+        let shop = self.shop.get();
+        let downstream = shop.clients.downstream(peer, request.headers());
+        if !shop.clients.admits(downstream.client) {
+            return answer::refusal(&Refusal::Blocked);
+        }
+        if let Err(refusal) = check(&mut request, shop.resources.body_bytes_max()) {
+            return answer::refusal(&refusal);
+        }
+        let path = match RequestPath::parse(request.uri().path()) {
+            Ok(path) => path,
+            Err(error) => return answer::refusal(&Refusal::Path(error)),
+        };
+        let route = match shop.routes.find(request.method(), &path) {
+            Found::Route(route) => Arc::clone(route),
+            Found::MethodNotTaken { methods, is_paid } => {
+                // Whether a free resource answers other origins is the business of what is behind it.
+                return if is_paid && is_preflight(request.method(), request.headers()) {
+                    answer::preflight(&methods)
+                } else {
+                    answer::refusal(&Refusal::Method(methods))
+                };
+            }
+            Found::Nothing => return answer::refusal(&Refusal::NoRoute),
+            Found::Ambiguous(error) => return answer::refusal(&Refusal::Path(error)),
+        };
+        let is_paid = matches!(route.access, Access::Paid(_));
+        if is_paid && is_preflight(request.method(), request.headers()) {
+            return answer::preflight(&route.methods_taken());
+        }
+        let mut response = self.pass(&shop, &route, &path, downstream, request).await;
+        if is_paid {
+            answer::open_to_browsers(response.headers_mut());
+        }
+        response
+    }
+
     /// Takes a request through the gate.
     async fn pass(
         &self,
         shop: &Shop,
         route: &Route,
         path: &RequestPath,
-        client: IpAddr,
+        downstream: Downstream,
         request: Request,
     ) -> Response {
         let asked = Asked {
@@ -138,7 +173,7 @@ impl Public {
             path,
             query: request.uri().query(),
             headers: request.headers(),
-            client,
+            client: downstream.client,
         };
         let unpaid = match self.gate.decide(route, &asked).await {
             Ok(Decision::Permit(permit)) => {
@@ -148,7 +183,7 @@ impl Public {
                     request.map(|body| crate::resource::Body::new(body.map_err(Into::into)));
                 let served = shop
                     .resources
-                    .serve(permit, route, path, Downstream { client }, request)
+                    .serve(permit, route, path, downstream, request)
                     .await;
                 return match served {
                     Ok(mut response) => {

@@ -81,6 +81,8 @@ pub enum Failure {
 pub struct Downstream {
     /// The client's address.
     pub client: std::net::IpAddr,
+    /// Whether it came by TLS.
+    pub is_secure: bool,
 }
 
 /// Serves what routes name.

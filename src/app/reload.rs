@@ -127,6 +127,7 @@ impl Reloading {
         self.shop.set(Shop {
             routes: config.routes,
             resources,
+            clients: config.clients,
         });
         tracing::info!("The settings were read again and are in force");
         if !restart_needed_for.is_empty() {

@@ -44,9 +44,15 @@ const EXPOSED: &str = "WWW-Authenticate, Payment-Receipt, Retry-After";
 /// The same where it says what is left.
 const EXPOSED_BEHIND_PAYMENT: &str = "WWW-Authenticate, Payment-Receipt, Retry-After, L402-Remaining-Requests, \
      L402-Remaining-Bytes, L402-Remaining-Seconds, L402-Expires";
+/// What a challenge is called.
+const PAYMENT_REQUIRED: &str = "Payment Required";
 
 /// RFC 9457.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// What the client reads at first; on every answer of our own, so that it can be told in other words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Title(pub(super) &'static str);
 
 /// A problem body (RFC 9457).
 #[derive(Debug, Serialize)]
@@ -132,7 +138,7 @@ pub(super) fn challenge(challenge: &Challenge) -> Response {
     let body = ChallengeBody {
         problem: Problem {
             r#type: "about:blank",
-            title: "Payment Required",
+            title: PAYMENT_REQUIRED,
             status: 402,
             detail: &detail,
         },
@@ -146,7 +152,7 @@ pub(super) fn challenge(challenge: &Challenge) -> Response {
         grants: challenge.choice.iter().map(Into::into).collect(),
         how_to_pay: how_to_pay(challenge),
     };
-    let mut response = json(StatusCode::PAYMENT_REQUIRED, &body);
+    let mut response = json(StatusCode::PAYMENT_REQUIRED, Title(PAYMENT_REQUIRED), &body);
     let headers = response.headers_mut();
     headers.insert(VARY, HeaderValue::from_static("Accept, Authorization"));
     // One line a scheme, never folded: clients read only the first.
@@ -305,6 +311,11 @@ pub(super) fn refusal(refusal: &Refusal) -> Response {
             response.headers_mut().insert(ALLOW, list(methods));
             response
         }
+        Refusal::Blocked => problem(
+            StatusCode::FORBIDDEN,
+            "Forbidden",
+            "Your address is not served here.",
+        ),
         Refusal::NoRoute => problem(StatusCode::NOT_FOUND, "Not found", "There is nothing here."),
         Refusal::Busy => {
             let mut response = problem(
@@ -434,6 +445,7 @@ fn body_too_large(max: u64) -> Response {
 fn problem(status: StatusCode, title: &'static str, detail: &str) -> Response {
     json(
         status,
+        Title(title),
         &Problem {
             r#type: "about:blank",
             title,
@@ -444,11 +456,12 @@ fn problem(status: StatusCode, title: &'static str, detail: &str) -> Response {
 }
 
 /// A problem body; whatever is refused now may be sold a moment later, so nothing of it is stored.
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
+fn json(status: StatusCode, title: Title, body: &impl Serialize) -> Response {
     let body =
         serde_json::to_vec(body).expect("these types have no maps with other keys than strings");
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
+    response.extensions_mut().insert(title);
     response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
     response
         .headers_mut()

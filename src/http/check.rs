@@ -11,6 +11,8 @@ use super::{HEADER_BYTES_MAX, HEADERS_MAX};
 /// Why a request is refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
+    /// Not a client that is let in.
+    Blocked,
     /// More header bytes than are read.
     HeadersTooLarge,
     /// None, several, two that differ, or something else than text.

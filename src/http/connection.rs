@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,29 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
+use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tower::util::Oneshot;
 
+use super::answer;
+use super::check::Refusal;
+use super::grpc::Call;
 use super::leash::{Leash, Leashed, leash};
+use super::proxied::{self, ProxyError};
 use super::sniff::{Protocol, Rewound, Start};
 use super::stall::Stallable;
 use super::streams::{Streams, StreamsOf, Watched};
-use super::{HEADER_BYTES_MAX, HEADERS_MAX, Limits};
+use super::{Entry, HEADER_BYTES_MAX, HEADERS_MAX, Limits, Stop};
 
 /// What hyper buffers of one HTTP/1.1 connection. The headers' own limit is lower and answered by us, with a body that
 /// explains it.
@@ -72,8 +79,16 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How much it may send then: a body of the largest size that is passed on by default, and more.
 const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// The stream of a client, as hyper has it.
+/// The stream of a client, behind what stands in front of HTTP.
 type Wire = Rewound<Stallable>;
+
+/// A connection that has begun to speak HTTP.
+struct Begun {
+    protocol: Protocol,
+    stream: Rewound<Wire>,
+    /// The client, or the proxy next to us.
+    peer: SocketAddr,
+}
 
 /// What all connections of a listener have in common.
 #[derive(Debug)]
@@ -81,6 +96,7 @@ pub(super) struct Speaking {
     http1: http1::Builder,
     router: Router,
     limits: Limits,
+    entry: Entry,
     /// HTTP/2 requests at once, over all connections.
     streams: Streams,
     /// Nothing new is begun.
@@ -93,9 +109,9 @@ impl Speaking {
     pub(super) fn new(
         router: Router,
         limits: Limits,
+        entry: Entry,
         tracker: TaskTracker,
-        stop: CancellationToken,
-        cut: CancellationToken,
+        stop: Stop,
     ) -> Self {
         let mut http1 = http1::Builder::new();
         http1
@@ -108,8 +124,9 @@ impl Speaking {
             router,
             limits,
             streams: Streams::new(limits.connections_max, limits.write_timeout, tracker),
-            stop,
-            cut,
+            entry,
+            stop: stop.begin,
+            cut: stop.hurry,
         }
     }
 
@@ -126,31 +143,49 @@ impl Speaking {
     }
 
     async fn answer(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), Ended> {
-        let mut stream = prepared(stream, self.limits.write_timeout);
-        let mut start = Start::default();
-        let begun = tokio::time::timeout(self.limits.header_timeout, start.read(&mut stream));
-        let protocol = tokio::select! {
-            begun = begun => begun,
+        let begun = tokio::select! {
+            begun = self.begin(stream, peer) => begun?,
             // Nobody has asked anything yet.
             () = self.stop.cancelled() => return Ok(()),
         };
-        let Ok(protocol) = protocol else {
-            if !start.is_empty() {
-                say_too_slow(stream).await;
+        let (stream, leash) = leash(begun.stream);
+        match begun.protocol {
+            Protocol::Http1 => self.answer_http1(stream, begun.peer, leash).await,
+            Protocol::Http2 => self.answer_http2(stream, begun.peer).await,
+        }
+    }
+
+    /// Comes to the first bytes of HTTP. What stands in front of them has no more time than headers have.
+    async fn begin(&self, stream: TcpStream, peer: SocketAddr) -> Result<Begun, Ended> {
+        let deadline = Instant::now() + self.limits.header_timeout;
+        let stream = prepared(stream, self.limits.write_timeout);
+        let (mut stream, peer) = match &self.entry.proxies {
+            None => (Rewound::new(Bytes::new(), stream), peer),
+            Some(shop) if shop.get().clients.trusted_proxies.contains(peer.ip()) => {
+                let (stream, client) = timeout_at(deadline, proxied::read(stream)).await??;
+                (stream, client.unwrap_or(peer))
             }
-            return Err(Ended::Silent);
+            Some(_) => return Err(Ended::Stranger(peer.ip())),
         };
-        let protocol = protocol?;
-        let (stream, leash) = leash(start.rewind(stream));
-        match protocol {
-            Protocol::Http1 => self.answer_http1(stream, peer, leash).await,
-            Protocol::Http2 => self.answer_http2(stream, peer).await,
+        let mut start = Start::default();
+        match timeout_at(deadline, start.read(&mut stream)).await {
+            Ok(protocol) => Ok(Begun {
+                protocol: protocol?,
+                stream: start.rewind(stream),
+                peer,
+            }),
+            Err(elapsed) => {
+                if !start.is_empty() {
+                    say_too_slow(stream).await;
+                }
+                Err(elapsed.into())
+            }
         }
     }
 
     async fn answer_http1(
         &self,
-        stream: Leashed<Wire>,
+        stream: Leashed<Rewound<Wire>>,
         peer: SocketAddr,
         mut leash: Leash,
     ) -> Result<(), Ended> {
@@ -187,7 +222,11 @@ impl Speaking {
         Err(error.into())
     }
 
-    async fn answer_http2(&self, stream: Leashed<Wire>, peer: SocketAddr) -> Result<(), Ended> {
+    async fn answer_http2(
+        &self,
+        stream: Leashed<Rewound<Wire>>,
+        peer: SocketAddr,
+    ) -> Result<(), Ended> {
         let streams = self.streams.of_a_connection();
         let answering = AnsweringMany {
             answering: Answering {
@@ -229,10 +268,20 @@ impl Speaking {
 enum Ended {
     #[error("the client asked nothing in time")]
     Silent,
+    #[error("{0} is no trusted proxy, and only those may connect")]
+    Stranger(IpAddr),
+    #[error("failed to read the PROXY protocol: {0}")]
+    Proxy(#[from] ProxyError),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
+}
+
+impl From<Elapsed> for Ended {
+    fn from(_: Elapsed) -> Self {
+        Self::Silent
+    }
 }
 
 /// One connection's requests: each is told where it comes from and handed to the router.
@@ -267,7 +316,11 @@ impl hyper::service::Service<Request<Incoming>> for AnsweringMany {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let Some(progress) = self.streams.begin() else {
-            let refusal = super::answer::refusal(&super::check::Refusal::Busy);
+            let refusal = answer::refusal(&Refusal::Busy);
+            let refusal = match Call::of(request.headers()) {
+                Some(call) => call.shape(refusal),
+                None => refusal,
+            };
             return Box::pin(std::future::ready(Ok(refusal)));
         };
         let answered = self.answering.call(request);
@@ -286,9 +339,9 @@ fn prepared(stream: TcpStream, write_timeout: Duration) -> Stallable {
     Stallable::new(stream, write_timeout)
 }
 
-async fn say_too_slow(mut stream: Stallable) {
+async fn say_too_slow(mut stream: Wire) {
     // In the middle of another answer it would be read as a part of that.
-    if stream.is_stalled() {
+    if stream.inner().is_stalled() {
         return;
     }
     // If it does not fit the socket's buffer, nobody reads it anyway.
@@ -300,7 +353,7 @@ async fn say_too_slow(mut stream: Stallable) {
 
 /// Takes what a client still sends after its answer: closing over it would reset the connection, and a client that was told
 /// to pay in the middle of its upload would lose the invoice. One that has nothing more to say has closed already.
-async fn linger(stream: Stallable) {
+async fn linger(stream: Wire) {
     let mut rest = stream.take(LINGER_BYTES_MAX);
     let mut nowhere = tokio::io::sink();
     let taken = tokio::io::copy(&mut rest, &mut nowhere);

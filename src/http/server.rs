@@ -10,6 +10,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::live::Live;
+
+use super::Shop;
 use super::connection::Speaking;
 
 /// How long to wait before accepting again when the operating system is out of something.
@@ -38,6 +41,13 @@ pub struct Stop {
     pub hurry: CancellationToken,
 }
 
+/// What stands in front of HTTP on a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    /// Whose trusted proxies may connect, if every connection begins with the PROXY protocol.
+    pub proxies: Option<Arc<Live<Shop>>>,
+}
+
 /// A listener and what answers on it.
 #[derive(Debug)]
 pub struct Server {
@@ -49,6 +59,8 @@ pub struct Server {
     pub router: Router,
     /// The limits.
     pub limits: Limits,
+    /// What stands in front of HTTP.
+    pub entry: Entry,
 }
 
 impl Server {
@@ -59,15 +71,19 @@ impl Server {
             listener,
             router,
             limits,
+            entry,
         } = self;
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let cut = CancellationToken::new();
         let speaking = Arc::new(Speaking::new(
             router,
             limits,
+            entry,
             tracker.clone(),
-            stop.begin.clone(),
-            cut.clone(),
+            Stop {
+                begin: stop.begin.clone(),
+                hurry: cut.clone(),
+            },
         ));
         loop {
             let slot = tokio::select! {

@@ -51,10 +51,7 @@ impl Start {
 
     /// Puts back what was read.
     pub(super) fn rewind<T>(self, stream: T) -> Rewound<T> {
-        Rewound {
-            start: self.bytes.freeze(),
-            stream,
-        }
+        Rewound::new(self.bytes.freeze(), stream)
     }
 }
 
@@ -66,6 +63,15 @@ pub(super) struct Rewound<T> {
 }
 
 impl<T> Rewound<T> {
+    pub(super) fn new(start: Bytes, stream: T) -> Self {
+        Self { start, stream }
+    }
+
+    /// The stream.
+    pub(super) fn inner(&self) -> &T {
+        &self.stream
+    }
+
     /// The stream, without what nobody has read of the first bytes.
     pub(super) fn into_inner(self) -> T {
         self.stream

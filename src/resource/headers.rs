@@ -137,7 +137,11 @@ pub(super) fn set_forwarded(
     host: Option<HeaderValue>,
 ) {
     let client = downstream.client.to_canonical();
-    let proto = "http";
+    let proto = if downstream.is_secure {
+        "https"
+    } else {
+        "http"
+    };
     if let Some(value) = forwarded(client, host.as_ref(), proto) {
         headers.insert(FORWARDED, value);
     }

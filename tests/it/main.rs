@@ -9,6 +9,7 @@
 mod bad_input;
 mod books;
 mod calls;
+mod clients;
 mod count;
 mod crash;
 mod damage;
@@ -28,6 +29,7 @@ mod quote;
 mod quoted;
 mod raw;
 mod refusals;
+mod refused_calls;
 mod revoked;
 mod secrets;
 mod server;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tollhouse::http::{Limits, Server, Stop};
+use tollhouse::http::{Entry, Limits, Server, Stop};
 
 use crate::bad_input::drip;
 use crate::gate::assert_served;
@@ -188,6 +188,7 @@ async fn echoing(limits: Limits) -> (std::net::SocketAddr, TaskTracker, Stop) {
         listener,
         router: Router::new().fallback(echo),
         limits,
+        entry: Entry::default(),
     };
     tracker.spawn(server.run(tracker.clone(), stop.clone()));
     (address, tracker, stop)

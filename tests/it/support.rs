@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tollhouse::clock::Clock;
 use tollhouse::gate::{Gate, Keyring, Limiter, Limits, Quotes};
-use tollhouse::http::{self as public, Public, Server, Stop, router};
+use tollhouse::http::{self as public, Clients, Entry, Public, Server, Stop, router};
 use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach};
 use tollhouse::l402::{Identifier, MasterKey, RootKeys, TokenId};
 use tollhouse::ledger::{self, Ledger};
@@ -51,6 +51,10 @@ pub(crate) struct Setup {
     /// The listener's limits.
     pub(crate) limits: public::Limits,
     pub(crate) resource: resource::Config,
+    /// Who is believed and who is let in.
+    pub(crate) clients: Clients,
+    /// Whether connections begin with the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
 }
 
 impl Default for Setup {
@@ -70,6 +74,8 @@ impl Default for Setup {
                 upstream_timeout: DEADLINE,
                 idle_timeout: DEADLINE,
             },
+            clients: Clients::default(),
+            proxy_protocol: false,
         }
     }
 }
@@ -137,7 +143,12 @@ impl Shop {
             rates: config.rates,
             hooks: config.hooks,
         };
-        Self::of(dir, Setup::default(), config.routes, wanted).await
+        let setup = Setup {
+            clients: config.clients,
+            proxy_protocol: config.http.proxy_protocol,
+            ..Setup::default()
+        };
+        Self::of(dir, setup, config.routes, wanted).await
     }
 
     async fn of(dir: TempDir, setup: Setup, routes: RouteTable, wanted: Wanted) -> Self {
@@ -176,14 +187,18 @@ impl Shop {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (resources, background) = Resources::build(setup.resource, &routes);
+        let shop = sold_here(routes, resources, setup.clients);
         let server = Server {
             name: "test",
             listener,
             router: router(Public {
-                shop: Arc::new(Live::new(public::Shop { routes, resources })),
+                shop: Arc::clone(&shop),
                 gate: Arc::new(gate),
             }),
             limits: setup.limits,
+            entry: Entry {
+                proxies: setup.proxy_protocol.then_some(shop),
+            },
         };
         let (tracker, stop) = (TaskTracker::new(), Stop::default());
         tracker.spawn(server.run(tracker.clone(), stop.clone()));
@@ -307,6 +322,18 @@ pub(crate) fn new_folder() -> TempDir {
     std::fs::create_dir(&shop).unwrap();
     std::fs::write(shop.join("page.txt"), PAGE).unwrap();
     dir
+}
+
+fn sold_here(
+    routes: RouteTable,
+    resources: Resources,
+    clients: Clients,
+) -> Arc<Live<public::Shop>> {
+    Arc::new(Live::new(public::Shop {
+        routes,
+        resources,
+        clients,
+    }))
 }
 
 /// The key of every token that these tests mint.

@@ -41,6 +41,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("hyper::server", &["http"]),
     ("hyper_rustls::", &["quote", "resource"]),
     ("hyper_util::client", &["quote", "resource"]),
+    ("ppp::", &["http"]),
+    ("ipnet::", &["http"]),
     ("tower_http::", &["resource"]),
     ("anyhow::", &["cli", "main"]),
     ("clap::", &["cli"]),

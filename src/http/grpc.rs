@@ -1,0 +1,122 @@
+//! Refusals for gRPC. Its clients read neither a status of HTTP nor a body: they want one block of headers that ends the
+//! stream, with the status of gRPC in it ("trailers only").
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{
+    ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE,
+};
+use http::{HeaderValue, StatusCode};
+
+use super::answer::Title;
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// What a challenge says, as aperture words it.
+const PAYMENT_REQUIRED: &str = "payment required";
+
+/// A request of gRPC.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// The kind of its answer.
+    content_type: HeaderValue,
+}
+
+impl Call {
+    /// If these headers are those of a call.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let kind = headers.get(CONTENT_TYPE)?;
+        let rest = kind.as_bytes().strip_prefix(GRPC.as_bytes())?;
+        let content_type = match rest.first() {
+            None | Some(b'+' | b';' | b' ') => GRPC,
+            // In a browser (`application/grpc-web`, `-web-text`) the answer is of the kind that was asked for.
+            Some(b'-') => kind.clone(),
+            Some(_) => return None,
+        };
+        Some(Self { content_type })
+    }
+
+    /// The answer as it is; one of our own refusals as gRPC says it.
+    pub(super) fn shape(self, response: Response) -> Response {
+        let Some(title) = response.extensions().get::<Title>() else {
+            return response;
+        };
+        let (code, message) = if response.status() == StatusCode::PAYMENT_REQUIRED {
+            (Code::Internal, PAYMENT_REQUIRED)
+        } else {
+            (Code::of(response.status()), title.0)
+        };
+        let (mut head, _) = response.into_parts();
+        head.status = StatusCode::OK;
+        let headers = &mut head.headers;
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONTENT_TYPE, self.content_type);
+        headers.insert("grpc-status", HeaderValue::from(code as u16));
+        headers.insert("grpc-message", HeaderValue::from_static(message));
+        if headers.contains_key(ACCESS_CONTROL_EXPOSE_HEADERS) {
+            let exposed = HeaderValue::from_static("grpc-status, grpc-message");
+            headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        }
+        // The interceptors that are deployed read the first line, and know its scheme by its old name.
+        let lines: Vec<_> = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+        headers.remove(WWW_AUTHENTICATE);
+        for line in lines.into_iter().rev() {
+            headers.append(WWW_AUTHENTICATE, line);
+        }
+        Response::from_parts(head, Body::empty())
+    }
+}
+
+/// What went wrong, in the words of gRPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+enum Code {
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+}
+
+impl Code {
+    fn of(status: StatusCode) -> Self {
+        match status.as_u16() {
+            400 => Self::InvalidArgument,
+            403 => Self::PermissionDenied,
+            404 | 405 | 501 => Self::Unimplemented,
+            408 | 504 => Self::DeadlineExceeded,
+            413 | 429 | 431 => Self::ResourceExhausted,
+            500 => Self::Internal,
+            502 | 503 => Self::Unavailable,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_known_by_its_kind() {
+        for (kind, answer) in [
+            ("application/grpc", Some("application/grpc")),
+            ("application/grpc+proto", Some("application/grpc")),
+            ("application/grpc;charset=utf-8", Some("application/grpc")),
+            (
+                "application/grpc-web+proto",
+                Some("application/grpc-web+proto"),
+            ),
+            ("application/grpcx", None),
+            ("application/json", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            let call = Call::of(&headers).map(|call| call.content_type);
+            assert_eq!(call.as_ref().map(|kind| kind.to_str().unwrap()), answer);
+        }
+    }
+}
