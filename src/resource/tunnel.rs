@@ -22,7 +22,7 @@ use super::servers::InFlight;
 
 /// How long the other side may go on when one has said its last: none of the protocols that are tunnelled says more than a
 /// farewell then.
-const FAREWELL: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A client's wish to speak another protocol.
 #[derive(Debug)]

@@ -39,3 +39,4 @@ mod upstream;
 mod upstream_settings;
 mod vectors;
 mod waiting;
+mod websocket;
