@@ -247,11 +247,7 @@ impl<'a> Outgoing<'a> {
         let switch = Switch::of(&mut head, &forward.upgrades).filter(|_| is_empty);
         head.extensions = http::Extensions::new();
         let headers = &mut head.headers;
-        let host = headers.remove(HOST).or_else(|| {
-            // Where HTTP/2 says it.
-            let authority = head.uri.authority()?;
-            HeaderValue::from_str(authority.as_str()).ok()
-        });
+        let host = headers.remove(HOST);
         let wants_trailers = headers.contains_key(TE) && names(headers, &TE, "trailers");
         remove_hop_by_hop(headers);
         // It has been answered already.

@@ -1,12 +1,15 @@
 //! HTTP/2 behind, and gRPC over it: messages and trailers pass in both directions, and a call that fails before its first
 //! message is not counted.
 
-use http::Version;
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::{BodyExt as _, Full};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tollhouse::route::{Forward, Protocol, Upstream};
 
 use crate::calls::{Calls, MESSAGE, Speech, self_signed};
+use crate::http2::Client;
 use crate::raw;
 use crate::support::{Setup, Shop, Sold};
 
@@ -66,6 +69,51 @@ async fn a_call_passes_with_its_trailers_in_both_directions() {
     }
     assert_eq!(seen.uri, format!("http://{}/up/echo", calls.address));
     shop.is_counted(&sold, 1).await;
+}
+
+/// A call as a client of gRPC makes it: its status, what its head says of it, its messages, and what stands behind them.
+async fn call2(shop: &Shop, path: &str, sold: &Sold) -> [String; 3] {
+    let request = Request::post(format!("http://shop{path}"))
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .header("authorization", sold.header());
+    let request = request
+        .body(Full::new(Bytes::from_static(b"ping")))
+        .unwrap();
+    let client = Client::connect(shop).await;
+    let answer = client.send(request).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.version()),
+        (200, Version::HTTP_2)
+    );
+    let status = |headers: &http::HeaderMap| {
+        let status = headers.get("grpc-status");
+        status.map_or_else(String::new, |status| status.to_str().unwrap().to_owned())
+    };
+    let in_head = status(answer.headers());
+    let is_head_only = hyper::body::Body::is_end_stream(answer.body());
+    assert_eq!(is_head_only, !in_head.is_empty(), "one frame says it all");
+    let body = answer.into_body().collect().await.unwrap();
+    let in_trailers = body.trailers().map_or_else(String::new, status);
+    let messages = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+    [in_head, messages, in_trailers]
+}
+
+#[tokio::test]
+async fn grpc_passes_from_end_to_end() {
+    let (calls, shop) = clear().await;
+    let sold = shop.sell("up", Some(2));
+    for (path, answered) in [
+        ("/up/unavailable", ["14", "", ""]),
+        ("/up/fails-silently", ["", "", "13"]),
+        ("/up/echo", ["", "ping", "0"]),
+        ("/up/x", ["", MESSAGE, "0"]),
+    ] {
+        assert_eq!(call2(&shop, path, &sold).await, answered, "{path}");
+        assert_eq!(calls.take_one().headers["te"], "trailers");
+    }
+    // The first two were not counted.
+    shop.is_counted(&sold, 2).await;
 }
 
 #[tokio::test]
