@@ -23,12 +23,12 @@ pub(super) fn empty() -> Body {
 }
 
 /// How often the time of a running answer is counted: a crash loses no more of it.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// The grant ended in the middle of an answer, and the route cuts it there.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the token is used up in the middle of the answer")]
-struct Over;
+pub(super) struct Over;
 
 /// A response body that holds the permit until it ends or the client hangs up; either way the use is delivered then.
 pub(super) struct Delivered<B> {

@@ -192,7 +192,7 @@ impl Resources {
     /// Lets the client speak another protocol with the upstream, if that is what it asked for.
     fn switch(
         &self,
-        permit: Permit,
+        mut permit: Permit,
         outgoing: Outgoing<'_>,
         mut response: Response<Incoming>,
         in_flight: Option<InFlight>,
@@ -208,6 +208,7 @@ impl Resources {
         };
         let upstream = hyper::upgrade::on(&mut response);
         let (mut parts, _) = response.into_parts();
+        permit.read_meter(&parts.headers);
         remove_hop_by_hop(&mut parts.headers);
         forward.response_headers.apply(&mut parts.headers);
         switch.say(&mut parts.headers);

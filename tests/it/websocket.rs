@@ -205,6 +205,57 @@ async fn what_nobody_speaks_on_is_closed() {
     shop.is_counted(&sold, 1).await;
 }
 
+/// A shop that sells this server by these keys, and a token that it sold.
+async fn sold_by(echo: &Echo, keys: &str) -> (Shop, Sold) {
+    let route = format!(
+        "[[route]]\npath = \"/ws/*\"\nservice = \"ws\"\nprice = \"1 sat\"\nupstream = \"http://{}\"\n{keys}\n",
+        echo.address
+    );
+    let shop = Shop::selling(&route).await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/ws/x").await));
+    (shop, sold)
+}
+
+#[tokio::test]
+async fn its_bytes_are_counted_and_cut_where_the_grant_ends() {
+    let echo = Echo::start().await;
+    // What comes back is framed: two bytes and five.
+    for (keys, is_cut) in [
+        ("grant = { bytes = 14 }\noverrun = \"cut\"", true),
+        ("grant = { bytes = 14 }\noverrun = \"serve\"", false),
+    ] {
+        let (shop, sold) = sold_by(&echo, keys).await;
+        let mut socket = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+        say(&mut socket, "first").await;
+        say(&mut socket, "again").await;
+        if is_cut {
+            socket.send(Message::text("third")).await.unwrap();
+        } else {
+            say(&mut socket, "third").await;
+            socket.send(Message::text("bye")).await.unwrap();
+        }
+        is_over(&mut socket).await;
+        echo.is_left().await;
+        assert_challenged(&shop.get_with("/ws/x", &sold).await);
+        assert!(matches!(
+            connect(&shop, "/ws/x", Some(&sold)).await,
+            Err(Error::Http(_))
+        ));
+    }
+}
+
+#[tokio::test]
+async fn its_time_is_counted_and_cut_where_the_grant_ends() {
+    let echo = Echo::start().await;
+    let keys = "grant = { seconds = 1 }\noverrun = \"cut\"";
+    let (shop, sold) = sold_by(&echo, keys).await;
+    let mut socket = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+    say(&mut socket, "hello").await;
+    is_over(&mut socket).await;
+    echo.is_left().await;
+    assert_challenged(&shop.get_with("/ws/x", &sold).await);
+}
+
 #[tokio::test]
 async fn the_end_of_the_program_waits_for_it_within_the_grace() {
     let echo = Echo::start().await;
