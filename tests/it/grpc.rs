@@ -4,14 +4,16 @@
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt as _, Full};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tollhouse::resource;
 use tollhouse::route::{Forward, Protocol, Upstream};
 
 use crate::calls::{Calls, MESSAGE, Speech, self_signed};
 use crate::http2::Client;
 use crate::raw;
 use crate::support::{Setup, Shop, Sold};
+use crate::upstream::SOON;
 
 /// A shop in front of these servers that speak HTTP/2.
 pub(crate) async fn shop_before(urls: &[String], authorities: Vec<Vec<u8>>) -> Shop {
@@ -130,6 +132,49 @@ async fn messages_pass_one_by_one() {
     }
     stream.write_all(b"0\r\n\r\n").await.unwrap();
     raw::expect(&mut stream, "0\r\n\r\n").await;
+}
+
+/// Says a word at a time to a server that says it back, for longer than an upload may take, and gives what came back last.
+async fn talk(shop: &Shop) -> Option<String> {
+    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let head = "POST /open/echo HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut tick = tokio::time::interval(SOON * 2 / 3);
+    for word in ["first", "again", "third", "final"] {
+        tick.tick().await;
+        let chunk = format!("5\r\n{word}\r\n");
+        stream.write_all(chunk.as_bytes()).await.ok()?;
+        raw::expect(&mut stream, word).await;
+    }
+    let mut rest = String::new();
+    stream.write_all(b"0\r\n\r\n").await.ok()?;
+    while !rest.ends_with("0\r\n\r\n") {
+        rest.push(char::from(stream.read_u8().await.ok()?));
+    }
+    Some(rest)
+}
+
+#[tokio::test]
+async fn a_conversation_is_no_upload_and_may_go_on_for_as_long_as_both_speak() {
+    let calls = Calls::start(Speech::Clear).await;
+    let upstream = Upstream {
+        protocol: Protocol::Http2,
+        ..Upstream::of(vec![format!("http://{}", calls.address).parse().unwrap()])
+    };
+    let setup = Setup::default();
+    let shop = Shop::with(Setup {
+        forward: Some(Forward {
+            upstream: upstream.into(),
+            ..Forward::to("http://nobody".parse().unwrap())
+        }),
+        resource: resource::Config {
+            body_timeout: SOON,
+            ..setup.resource
+        },
+        ..setup
+    })
+    .await;
+    assert!(talk(&shop).await.is_some());
 }
 
 #[tokio::test]
