@@ -1,6 +1,7 @@
 //! Bodies: a response that holds its permit to the last byte, a request that must arrive in time.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -23,12 +24,12 @@ pub(super) fn empty() -> Body {
 }
 
 /// How often the time of a running answer is counted: a crash loses no more of it.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// The grant ended in the middle of an answer, and the route cuts it there.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the token is used up in the middle of the answer")]
-struct Over;
+pub(super) struct Over;
 
 /// A response body that holds the permit until it ends or the client hangs up; either way the use is delivered then.
 pub(super) struct Delivered<B> {
@@ -193,29 +194,76 @@ pub(super) struct Uploaded {
     progress: watch::Sender<Upload>,
     /// Where it goes if it is dropped unread; taken at the first reading.
     unread: Option<Unread>,
+    /// The conversation that it may become.
+    talk: Option<Talk>,
     /// Whether a credential among the trailers is passed on.
     forward_credential: bool,
 }
 
+/// What holds for a request's body.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// How long the client may keep us waiting in all.
+    pub(super) timeout: Duration,
+    /// Where it goes if nobody reads it.
+    pub(super) unread: Option<Unread>,
+    /// The conversation that it may become.
+    pub(super) talk: Option<Talk>,
+    /// Whether a credential among the trailers is passed on.
+    pub(super) forward_credential: bool,
+}
+
+/// A call with messages in both directions: once the upstream has begun to answer, the client may take its time between two
+/// messages, as the upstream may.
+#[derive(Clone, Debug)]
+pub(super) struct Talk {
+    /// Whether the upstream has begun to answer.
+    pub(super) has_begun: Arc<AtomicBool>,
+    /// How long each pause may be then.
+    pub(super) pause_max: Duration,
+}
+
 impl Uploaded {
-    pub(super) fn new(
-        inner: Body,
-        timeout: Duration,
-        unread: Option<Unread>,
-        forward_credential: bool,
-    ) -> (Self, watch::Receiver<Upload>) {
+    pub(super) fn new(inner: Body, terms: Terms) -> (Self, watch::Receiver<Upload>) {
         let (progress, upload) = watch::channel(Upload::Running);
-        let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
+        let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + terms.timeout));
         let body = Self {
             inner,
-            patience: timeout,
+            patience: terms.timeout,
             waiting_since: None,
             deadline,
             progress,
-            unread,
-            forward_credential,
+            unread: terms.unread,
+            talk: terms.talk,
+            forward_credential: terms.forward_credential,
         };
         (body, upload)
+    }
+
+    /// How long a pause may be, if this is a conversation by now.
+    fn pause_max(&self) -> Option<Duration> {
+        let talk = self.talk.as_ref()?;
+        let has_begun = talk.has_begun.load(Ordering::Relaxed);
+        has_begun.then_some(talk.pause_max)
+    }
+
+    /// Whether the client has kept us waiting for too long.
+    fn poll_deadline(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let is_new = self.waiting_since.is_none();
+        let since = *self.waiting_since.get_or_insert(now);
+        if is_new {
+            let until = now + self.pause_max().unwrap_or(self.patience);
+            self.deadline.as_mut().reset(until);
+        }
+        ready!(self.deadline.as_mut().poll(cx));
+        match self.pause_max() {
+            // The answer began in the middle of this pause.
+            Some(pause_max) if since + pause_max > now => {
+                self.deadline.as_mut().reset(since + pause_max);
+                self.deadline.as_mut().poll(cx)
+            }
+            Some(_) | None => Poll::Ready(()),
+        }
     }
 }
 
@@ -247,14 +295,11 @@ impl HttpBody for Uploaded {
         let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
         let now = Instant::now();
         if frame.is_pending() {
-            if self.waiting_since.is_none() {
-                self.waiting_since = Some(now);
-                let until = now + self.patience;
-                self.deadline.as_mut().reset(until);
-            }
-            let over = self.deadline.as_mut().poll(cx);
+            let over = self.poll_deadline(now, cx);
             frame = over.map(|()| Some(Err(TooSlow.into())));
-        } else if let Some(since) = self.waiting_since.take() {
+        } else if let Some(since) = self.waiting_since.take()
+            && self.pause_max().is_none()
+        {
             self.patience = self.patience.saturating_sub(now - since);
         }
         if let Poll::Ready(Some(Ok(frame))) = &mut frame

@@ -1,7 +1,8 @@
 //! Forwarding to an upstream: any HTTP server, streamed in both directions.
 
 use std::error::Error as _;
-use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::header::{
@@ -18,7 +19,7 @@ use crate::gate::Permit;
 use crate::l402::credential;
 use crate::route::{Forward, Protocol};
 
-use super::body::{Delivered, Downloaded, TooSlow, Unread, Upload, Uploaded, empty};
+use super::body::{Delivered, Downloaded, Talk, Terms, TooSlow, Unread, Upload, Uploaded, empty};
 use super::headers::{
     is_call, is_failed_call, names, remove_claims, remove_hop_by_hop, set_forwarded, set_paid,
 };
@@ -41,6 +42,8 @@ struct Outgoing<'a> {
     body: Option<Body>,
     /// Where an unread body comes back to; only where there is another server to ask.
     unread: Option<Unread>,
+    /// The conversation that a body may become.
+    talk: Option<Talk>,
     /// Whether there is no body.
     is_empty: bool,
     /// The protocol that the client would rather speak.
@@ -75,7 +78,7 @@ impl Resources {
         let count = servers.list.len();
         let max = usize::try_from(self.config.body_bytes_max).unwrap_or(usize::MAX);
         let mut outgoing = Outgoing::new(forward, path, downstream, request, max);
-        outgoing.prepare(&permit, count);
+        outgoing.prepare(&permit, count, self.idle_timeout(forward));
         let mut tried = Tried::default();
         let failure = loop {
             let server = servers.pick(&mut tried);
@@ -90,7 +93,12 @@ impl Resources {
                 Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     return self.switch(permit, outgoing, response, in_flight);
                 }
-                Ok(response) => return Ok(self.answer(permit, forward, response, in_flight)),
+                Ok(response) => {
+                    if let Some(talk) = &outgoing.talk {
+                        talk.has_begun.store(true, Ordering::Relaxed);
+                    }
+                    return Ok(self.answer(permit, forward, response, in_flight));
+                }
                 Err(Unanswered::Broken(error)) => {
                     if error.is_connect() {
                         server.pass_over();
@@ -192,7 +200,7 @@ impl Resources {
     /// Lets the client speak another protocol with the upstream, if that is what it asked for.
     fn switch(
         &self,
-        permit: Permit,
+        mut permit: Permit,
         outgoing: Outgoing<'_>,
         mut response: Response<Incoming>,
         in_flight: Option<InFlight>,
@@ -208,6 +216,7 @@ impl Resources {
         };
         let upstream = hyper::upgrade::on(&mut response);
         let (mut parts, _) = response.into_parts();
+        permit.read_meter(&parts.headers);
         remove_hop_by_hop(&mut parts.headers);
         forward.response_headers.apply(&mut parts.headers);
         switch.say(&mut parts.headers);
@@ -247,11 +256,7 @@ impl<'a> Outgoing<'a> {
         let switch = Switch::of(&mut head, &forward.upgrades).filter(|_| is_empty);
         head.extensions = http::Extensions::new();
         let headers = &mut head.headers;
-        let host = headers.remove(HOST).or_else(|| {
-            // Where HTTP/2 says it.
-            let authority = head.uri.authority()?;
-            HeaderValue::from_str(authority.as_str()).ok()
-        });
+        let host = headers.remove(HOST);
         let wants_trailers = headers.contains_key(TE) && names(headers, &TE, "trailers");
         remove_hop_by_hop(headers);
         // It has been answered already.
@@ -280,13 +285,14 @@ impl<'a> Outgoing<'a> {
             head: Some(head),
             body: Some(body),
             unread: None,
+            talk: None,
             is_empty,
             switch,
         }
     }
 
-    /// Adds what we and the settings say.
-    fn prepare(&mut self, permit: &Permit, servers: usize) {
+    /// Adds what we and the settings say, and what a body needs.
+    fn prepare(&mut self, permit: &Permit, servers: usize, idle_timeout: Duration) {
         if let Some(head) = &mut self.head {
             set_paid(&mut head.headers, permit);
             if permit.awaits_meter() && !head.headers.contains_key(TE) {
@@ -297,8 +303,18 @@ impl<'a> Outgoing<'a> {
             }
             self.forward.request_headers.apply(&mut head.headers);
         }
-        if servers > 1 && !self.is_empty {
+        if self.is_empty {
+            return;
+        }
+        if servers > 1 {
             self.unread = Some(Unread::default());
+        }
+        // In HTTP/1.1 nobody answers before the request is there; in HTTP/2 a call may go on for hours.
+        if self.forward.upstream.protocol == Protocol::Http2 {
+            self.talk = Some(Talk {
+                has_begun: Arc::default(),
+                pause_max: idle_timeout,
+            });
         }
     }
 
@@ -319,9 +335,13 @@ impl<'a> Outgoing<'a> {
         if self.is_empty {
             return Some((Request::from_parts(head, body), None));
         }
-        let forward_credential = self.forward.forward_credential;
-        let unread = self.unread.clone();
-        let (body, upload) = Uploaded::new(body, body_timeout, unread, forward_credential);
+        let terms = Terms {
+            timeout: body_timeout,
+            unread: self.unread.clone(),
+            talk: self.talk.clone(),
+            forward_credential: self.forward.forward_credential,
+        };
+        let (body, upload) = Uploaded::new(body, terms);
         Some((Request::from_parts(head, Body::new(body)), Some(upload)))
     }
 

@@ -4,7 +4,8 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -13,16 +14,17 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, interval_at, timeout_at};
 
 use crate::gate::Permit;
 
+use super::body::{Over, TICK};
 use super::headers::names;
 use super::servers::InFlight;
 
 /// How long the other side may go on when one has said its last: none of the protocols that are tunnelled says more than a
 /// farewell then.
-const FAREWELL: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A client's wish to speak another protocol.
 #[derive(Debug)]
@@ -102,24 +104,59 @@ impl Tunnel {
             }
         };
         let activity = Activity::begin();
+        let meter = Meter::new(self.permit);
         let mut client = Watched {
             inner: TokioIo::new(client),
             activity: &activity,
-            _permit: Some(self.permit),
+            meter: None,
         };
         let mut upstream = Watched {
             inner: TokioIo::new(upstream),
             activity: &activity,
-            _permit: None,
+            meter: Some(&meter),
         };
-        tokio::select! {
-            ended = copy_bidirectional(&mut client, &mut upstream) => {
-                if let Err(error) = ended {
-                    tracing::debug!("A switched connection broke: {error}");
-                }
-            }
-            () = activity.is_over(self.idle_timeout) => {
-                tracing::debug!("A switched connection was silent for too long");
+        let why = tokio::select! {
+            ended = copy_bidirectional(&mut client, &mut upstream) => match ended {
+                Ok(_) => "both sides have ended it".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            () = activity.is_over(self.idle_timeout) => "it was silent for too long".to_owned(),
+            () = meter.is_over() => Over.to_string(),
+        };
+        tracing::debug!("A switched connection came to its end: {why}");
+    }
+}
+
+/// What passes to the client is counted as the bytes of an answer are, and so is the time that passes.
+#[derive(Debug)]
+struct Meter {
+    /// A `std` mutex: held to count, in one task.
+    permit: Mutex<Permit>,
+    is_timed: bool,
+}
+
+impl Meter {
+    fn new(permit: Permit) -> Self {
+        Self {
+            is_timed: permit.is_timed(),
+            permit: Mutex::new(permit),
+        }
+    }
+
+    fn permit(&self) -> MutexGuard<'_, Permit> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the time that was bought is over, where that ends it.
+    async fn is_over(&self) {
+        if !self.is_timed {
+            return std::future::pending().await;
+        }
+        let mut tick = interval_at(Instant::now() + TICK, TICK);
+        loop {
+            tick.tick().await;
+            if !self.permit().pass_time() {
+                return;
             }
         }
     }
@@ -165,13 +202,12 @@ impl Activity {
     }
 }
 
-/// One side of a tunnel: everything that passes is seen here. What is written to the client's side is what it is given, what
-/// is read from it is what it sends.
+/// One side of a tunnel: everything that passes is seen here.
 struct Watched<'a> {
     inner: TokioIo<Upgraded>,
     activity: &'a Activity,
-    /// The client's side holds the permit.
-    _permit: Option<Permit>,
+    /// Counts what is read here; only what the upstream sends is sold.
+    meter: Option<&'a Meter>,
 }
 
 impl AsyncRead for Watched<'_> {
@@ -181,14 +217,21 @@ impl AsyncRead for Watched<'_> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        if let Poll::Ready(Ok(())) = read {
-            self.activity.note();
-            if buffer.filled().len() == before {
-                self.activity.farewell.notify_one();
-            }
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        self.activity.note();
+        let bytes = buffer.filled().len() - before;
+        if bytes == 0 {
+            self.activity.farewell.notify_one();
+            return Poll::Ready(Ok(()));
         }
-        read
+        let allowed = self
+            .meter
+            .map_or(bytes, |meter| meter.permit().deliver(bytes));
+        if allowed == 0 {
+            return Poll::Ready(Err(io::Error::other(Over)));
+        }
+        buffer.set_filled(before + allowed.min(bytes));
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,14 +1,19 @@
 //! HTTP/2 behind, and gRPC over it: messages and trailers pass in both directions, and a call that fails before its first
 //! message is not counted.
 
-use http::Version;
-use tokio::io::AsyncWriteExt as _;
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::{BodyExt as _, Full};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tollhouse::resource;
 use tollhouse::route::{Forward, Protocol, Upstream};
 
 use crate::calls::{Calls, MESSAGE, Speech, self_signed};
+use crate::http2::Client;
 use crate::raw;
 use crate::support::{Setup, Shop, Sold};
+use crate::upstream::SOON;
 
 /// A shop in front of these servers that speak HTTP/2.
 pub(crate) async fn shop_before(urls: &[String], authorities: Vec<Vec<u8>>) -> Shop {
@@ -68,6 +73,51 @@ async fn a_call_passes_with_its_trailers_in_both_directions() {
     shop.is_counted(&sold, 1).await;
 }
 
+/// A call as a client of gRPC makes it: its status, what its head says of it, its messages, and what stands behind them.
+async fn call2(shop: &Shop, path: &str, sold: &Sold) -> [String; 3] {
+    let request = Request::post(format!("http://shop{path}"))
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .header("authorization", sold.header());
+    let request = request
+        .body(Full::new(Bytes::from_static(b"ping")))
+        .unwrap();
+    let client = Client::connect(shop).await;
+    let answer = client.send(request).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.version()),
+        (200, Version::HTTP_2)
+    );
+    let status = |headers: &http::HeaderMap| {
+        let status = headers.get("grpc-status");
+        status.map_or_else(String::new, |status| status.to_str().unwrap().to_owned())
+    };
+    let in_head = status(answer.headers());
+    let is_head_only = hyper::body::Body::is_end_stream(answer.body());
+    assert_eq!(is_head_only, !in_head.is_empty(), "one frame says it all");
+    let body = answer.into_body().collect().await.unwrap();
+    let in_trailers = body.trailers().map_or_else(String::new, status);
+    let messages = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+    [in_head, messages, in_trailers]
+}
+
+#[tokio::test]
+async fn grpc_passes_from_end_to_end() {
+    let (calls, shop) = clear().await;
+    let sold = shop.sell("up", Some(2));
+    for (path, answered) in [
+        ("/up/unavailable", ["14", "", ""]),
+        ("/up/fails-silently", ["", "", "13"]),
+        ("/up/echo", ["", "ping", "0"]),
+        ("/up/x", ["", MESSAGE, "0"]),
+    ] {
+        assert_eq!(call2(&shop, path, &sold).await, answered, "{path}");
+        assert_eq!(calls.take_one().headers["te"], "trailers");
+    }
+    // The first two were not counted.
+    shop.is_counted(&sold, 2).await;
+}
+
 #[tokio::test]
 async fn messages_pass_one_by_one() {
     let (_calls, shop) = clear().await;
@@ -82,6 +132,49 @@ async fn messages_pass_one_by_one() {
     }
     stream.write_all(b"0\r\n\r\n").await.unwrap();
     raw::expect(&mut stream, "0\r\n\r\n").await;
+}
+
+/// Says a word at a time to a server that says it back, for longer than an upload may take, and gives what came back last.
+async fn talk(shop: &Shop) -> Option<String> {
+    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let head = "POST /open/echo HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut tick = tokio::time::interval(SOON * 2 / 3);
+    for word in ["first", "again", "third", "final"] {
+        tick.tick().await;
+        let chunk = format!("5\r\n{word}\r\n");
+        stream.write_all(chunk.as_bytes()).await.ok()?;
+        raw::expect(&mut stream, word).await;
+    }
+    let mut rest = String::new();
+    stream.write_all(b"0\r\n\r\n").await.ok()?;
+    while !rest.ends_with("0\r\n\r\n") {
+        rest.push(char::from(stream.read_u8().await.ok()?));
+    }
+    Some(rest)
+}
+
+#[tokio::test]
+async fn a_conversation_is_no_upload_and_may_go_on_for_as_long_as_both_speak() {
+    let calls = Calls::start(Speech::Clear).await;
+    let upstream = Upstream {
+        protocol: Protocol::Http2,
+        ..Upstream::of(vec![format!("http://{}", calls.address).parse().unwrap()])
+    };
+    let setup = Setup::default();
+    let shop = Shop::with(Setup {
+        forward: Some(Forward {
+            upstream: upstream.into(),
+            ..Forward::to("http://nobody".parse().unwrap())
+        }),
+        resource: resource::Config {
+            body_timeout: SOON,
+            ..setup.resource
+        },
+        ..setup
+    })
+    .await;
+    assert!(talk(&shop).await.is_some());
 }
 
 #[tokio::test]

@@ -44,3 +44,4 @@ mod upstream;
 mod upstream_settings;
 mod vectors;
 mod waiting;
+mod websocket;

@@ -1,0 +1,370 @@
+//! Connections that are switched to another protocol: for those who paid, both ways, and for as long as both sides want.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
+use tollhouse::http::Limits;
+use tollhouse::route::{self, Forward};
+
+use crate::delivery::assert_problem;
+use crate::gate::assert_challenged;
+use crate::raw;
+use crate::support::{DEADLINE, Setup, Shop, Sold};
+use crate::upstream::SOON;
+
+/// A server that says back what it is told, and hangs up when it is told `bye`.
+struct Echo {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<HeaderMap>>>,
+    /// One connection each; ends with the client's.
+    ended: Arc<tokio::sync::Semaphore>,
+    _serving: JoinSet<()>,
+}
+
+impl Echo {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::<Mutex<Vec<HeaderMap>>>::default();
+        let ended = Arc::new(tokio::sync::Semaphore::new(0));
+        let mut serving = JoinSet::new();
+        let (log, done) = (Arc::clone(&seen), Arc::clone(&ended));
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.spawn(echo(stream, Arc::clone(&log), Arc::clone(&done)));
+            }
+        });
+        Self {
+            address,
+            seen,
+            ended,
+            _serving: serving,
+        }
+    }
+
+    /// Waits until one connection has come to its end.
+    async fn is_left(&self) {
+        let ended = timeout(DEADLINE, self.ended.acquire()).await;
+        ended
+            .expect("the connection ends in time")
+            .unwrap()
+            .forget();
+    }
+
+    async fn shop(&self, change: impl FnOnce(&mut route::Upstream)) -> Shop {
+        self.shop_with(DEADLINE, change).await
+    }
+
+    async fn shop_with(&self, grace: Duration, change: impl FnOnce(&mut route::Upstream)) -> Shop {
+        let base = format!("http://{}", self.address).parse().unwrap();
+        let mut upstream = route::Upstream::of(vec![base]);
+        change(&mut upstream);
+        let setup = Setup::default();
+        Shop::with(Setup {
+            forward: Some(Forward {
+                upstream: upstream.into(),
+                ..Forward::to("http://nobody".parse().unwrap())
+            }),
+            limits: Limits {
+                grace,
+                ..setup.limits
+            },
+            ..setup
+        })
+        .await
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "what the library's callback gives")]
+async fn echo(
+    stream: TcpStream,
+    seen: Arc<Mutex<Vec<HeaderMap>>>,
+    ended: Arc<tokio::sync::Semaphore>,
+) {
+    let note = |request: &Request, response: Response| {
+        seen.lock().unwrap().push(request.headers().clone());
+        Ok(response)
+    };
+    // A plain request is answered by the library, with a 4xx.
+    if let Ok(mut socket) = accept_hdr_async(stream, note).await {
+        while let Some(Ok(message)) = socket.next().await {
+            if message == Message::text("bye") || !message.is_text() {
+                break;
+            }
+            if socket.send(message).await.is_err() {
+                break;
+            }
+        }
+    }
+    ended.add_permits(1);
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// A client's handshake with the shop.
+async fn connect(shop: &Shop, path: &str, sold: Option<&Sold>) -> Result<Socket, Error> {
+    let mut request = format!("ws://{}{path}", shop.address).into_client_request()?;
+    if let Some(sold) = sold {
+        let value = sold.header().parse().unwrap();
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    let stream = TcpStream::connect(shop.address).await?;
+    let handshake = client_async(request, stream);
+    let (socket, _) = timeout(DEADLINE, handshake)
+        .await
+        .expect("an answer in time")?;
+    Ok(socket)
+}
+
+async fn say(socket: &mut Socket, text: &'static str) {
+    socket.send(Message::text(text)).await.unwrap();
+    let heard = timeout(DEADLINE, socket.next()).await;
+    assert_eq!(heard.unwrap().unwrap().unwrap(), Message::text(text));
+}
+
+/// Nothing more comes, and that is said in time.
+async fn is_over(socket: &mut Socket) {
+    let over = async { while let Some(Ok(_)) = socket.next().await {} };
+    timeout(DEADLINE, over).await.expect("the end in time");
+}
+
+#[tokio::test]
+async fn a_websocket_is_sold_like_any_request() {
+    let echo = Echo::start().await;
+    let shop = echo.shop(|_| {}).await;
+    let Err(Error::Http(refusal)) = connect(&shop, "/up/x", None).await else {
+        panic!("switched without payment")
+    };
+    assert_eq!(refusal.status(), StatusCode::PAYMENT_REQUIRED);
+    assert!(echo.seen.lock().unwrap().is_empty());
+
+    let sold = shop.sell("up", Some(1));
+    let mut socket = connect(&shop, "/up/x", Some(&sold)).await.unwrap();
+    for word in ["first", "again"] {
+        say(&mut socket, word).await;
+    }
+    // It is in use, and there was one.
+    assert_challenged(&shop.get_with("/up/x", &sold).await);
+    let seen = echo.seen.lock().unwrap().remove(0);
+    assert_eq!(seen["upgrade"], "websocket");
+    assert_eq!(seen["connection"], "upgrade");
+    assert_eq!(seen["l402-service"], "up");
+    assert_eq!(seen["x-forwarded-for"], "127.0.0.1");
+    assert!(!seen.contains_key("authorization"));
+    socket.close(None).await.unwrap();
+    is_over(&mut socket).await;
+    echo.is_left().await;
+    shop.is_counted(&sold, 1).await;
+    assert_challenged(&shop.get_with("/up/x", &sold).await);
+}
+
+#[tokio::test]
+async fn either_side_can_end_it_and_the_other_is_told() {
+    let echo = Echo::start().await;
+    let shop = echo.shop(|_| {}).await;
+    let mut socket = connect(&shop, "/open/x", None).await.unwrap();
+    say(&mut socket, "hello").await;
+    socket.send(Message::text("bye")).await.unwrap();
+    is_over(&mut socket).await;
+    echo.is_left().await;
+    let mut socket = connect(&shop, "/open/x", None).await.unwrap();
+    say(&mut socket, "hello").await;
+    drop(socket);
+    echo.is_left().await;
+}
+
+#[tokio::test]
+async fn what_nobody_speaks_on_is_closed() {
+    let echo = Echo::start().await;
+    let shop = echo
+        .shop(|upstream| upstream.idle_timeout = Some(SOON))
+        .await;
+    let sold = shop.sell("up", Some(1));
+    let mut socket = connect(&shop, "/up/x", Some(&sold)).await.unwrap();
+    // In all it takes longer than one silence may.
+    let mut tick = tokio::time::interval(SOON * 2 / 3);
+    for word in ["one", "two", "three"] {
+        tick.tick().await;
+        say(&mut socket, word).await;
+    }
+    is_over(&mut socket).await;
+    echo.is_left().await;
+    shop.is_counted(&sold, 1).await;
+}
+
+/// A shop that sells this server by these keys, and a token that it sold.
+async fn sold_by(echo: &Echo, keys: &str) -> (Shop, Sold) {
+    let route = format!(
+        "[[route]]\npath = \"/ws/*\"\nservice = \"ws\"\nprice = \"1 sat\"\nupstream = \"http://{}\"\n{keys}\n",
+        echo.address
+    );
+    let shop = Shop::selling(&route).await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/ws/x").await));
+    (shop, sold)
+}
+
+#[tokio::test]
+async fn its_bytes_are_counted_and_cut_where_the_grant_ends() {
+    let echo = Echo::start().await;
+    // What comes back is framed: two bytes and five.
+    for (keys, is_cut) in [
+        ("grant = { bytes = 14 }\noverrun = \"cut\"", true),
+        ("grant = { bytes = 14 }\noverrun = \"serve\"", false),
+    ] {
+        let (shop, sold) = sold_by(&echo, keys).await;
+        let mut socket = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+        say(&mut socket, "first").await;
+        say(&mut socket, "again").await;
+        if is_cut {
+            socket.send(Message::text("third")).await.unwrap();
+        } else {
+            say(&mut socket, "third").await;
+            socket.send(Message::text("bye")).await.unwrap();
+        }
+        is_over(&mut socket).await;
+        echo.is_left().await;
+        assert_challenged(&shop.get_with("/ws/x", &sold).await);
+        assert!(matches!(
+            connect(&shop, "/ws/x", Some(&sold)).await,
+            Err(Error::Http(_))
+        ));
+    }
+}
+
+#[tokio::test]
+async fn its_time_is_counted_and_cut_where_the_grant_ends() {
+    let echo = Echo::start().await;
+    let keys = "grant = { seconds = 1 }\noverrun = \"cut\"";
+    let (shop, sold) = sold_by(&echo, keys).await;
+    let mut socket = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+    say(&mut socket, "hello").await;
+    is_over(&mut socket).await;
+    echo.is_left().await;
+    assert_challenged(&shop.get_with("/ws/x", &sold).await);
+}
+
+#[tokio::test]
+async fn the_end_of_the_program_waits_for_it_within_the_grace() {
+    let echo = Echo::start().await;
+    let shop = echo.shop_with(SOON, |_| {}).await;
+    let sold = shop.sell("up", Some(1));
+    let mut socket = connect(&shop, "/up/x", Some(&sold)).await.unwrap();
+    say(&mut socket, "before").await;
+    shop.close();
+    say(&mut socket, "after").await;
+    is_over(&mut socket).await;
+    shop.is_closed().await;
+    echo.is_left().await;
+    shop.is_counted(&sold, 1).await;
+}
+
+/// A server that answers everything with these bytes.
+async fn answering(bytes: &'static str) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 16 * 1024];
+            // Clients come and go as they like.
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(bytes.as_bytes()).await;
+        }
+    });
+    (address, serving)
+}
+
+#[tokio::test]
+async fn a_switch_that_nobody_asked_for_is_no_answer() {
+    let granted = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ";
+    let websocket = format!("{granted}websocket\r\n\r\n").leak();
+    let other = format!("{granted}other\r\n\r\n").leak();
+    let none = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    let ask = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+    let named_only = "Upgrade: websocket\r\n";
+    let two = "Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: other\r\n";
+    let unknown = "Connection: upgrade\r\nUpgrade: other\r\n";
+    let http = "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n";
+    for (asked, answer) in [
+        ("", &*websocket),
+        (named_only, websocket),
+        (two, websocket),
+        (unknown, other),
+        (http, websocket),
+        (ask, other),
+        (ask, none),
+    ] {
+        let (address, _serving) = answering(answer).await;
+        let shop = Shop::with(Setup {
+            upstream: Some(address),
+            ..Setup::default()
+        })
+        .await;
+        let sold = shop.sell("up", Some(1));
+        let request = format!(
+            "GET /up/x HTTP/1.1\r\nHost: shop\r\n{asked}Authorization: {}\r\n\r\n",
+            sold.header()
+        );
+        let reply = raw::exchange(shop.address, request.as_bytes())
+            .await
+            .unwrap();
+        assert_eq!(reply.status, 502, "{asked}{answer}");
+        shop.is_counted(&sold, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_route_that_switches_to_nothing_passes_the_request_as_a_plain_one() {
+    let upstream = crate::upstream::Upstream::start().await;
+    let base = format!("http://{}", upstream.address);
+    let shop = Shop::with(Setup {
+        forward: Some(Forward {
+            upgrades: Vec::new(),
+            ..Forward::to(base.parse().unwrap())
+        }),
+        ..Setup::default()
+    })
+    .await;
+    let Err(Error::Http(answer)) = connect(&shop, "/open/x", None).await else {
+        panic!("switched")
+    };
+    assert_eq!(answer.status(), StatusCode::OK);
+    let seen = upstream.take_one();
+    assert_eq!(
+        (seen.header("upgrade"), seen.header("connection")),
+        (None, None)
+    );
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_away_gives_the_use_of_a_switch_back() {
+    let shop = Shop::with(Setup {
+        upstream: Some(regtest::port::free().unwrap()),
+        ..Setup::default()
+    })
+    .await;
+    let sold = shop.sell("up", Some(1));
+    let Err(Error::Http(answer)) = connect(&shop, "/up/x", Some(&sold)).await else {
+        panic!("switched")
+    };
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    assert_problem(
+        &shop.get_with("/up/x", &sold).await,
+        StatusCode::BAD_GATEWAY,
+    );
+    shop.is_counted(&sold, 0).await;
+}
