@@ -298,7 +298,8 @@ impl<'a> Outgoing<'a> {
             if permit.awaits_meter() && !head.headers.contains_key(TE) {
                 head.headers.insert(TE, TRAILERS);
                 if self.forward.upstream.protocol == Protocol::Http1 {
-                    head.headers.append(CONNECTION, HeaderValue::from_static("te"));
+                    head.headers
+                        .append(CONNECTION, HeaderValue::from_static("te"));
                 }
             }
             self.forward.request_headers.apply(&mut head.headers);

@@ -52,7 +52,8 @@ pub(crate) fn assert_problem(answer: &Answer, status: StatusCode) {
 
 #[tokio::test]
 async fn an_upstream_that_is_not_there_gives_the_use_back() {
-    let nobody = regtest::port::free().unwrap();
+    let closed = crate::support::Closed::new();
+    let nobody = closed.address;
     let shop = Shop::with(Setup {
         upstream: Some(nobody),
         ..Setup::default()

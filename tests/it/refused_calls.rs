@@ -81,7 +81,8 @@ async fn it_is_one_frame() {
 
 #[tokio::test]
 async fn other_refusals_are_said_in_its_words_too() {
-    let nobody = regtest::port::free().unwrap();
+    let closed = crate::support::Closed::new();
+    let nobody = closed.address;
     let shop = shop_before(Some(nobody)).await;
     let client = Client::connect(&shop).await;
     let mut many = call("/up/x");

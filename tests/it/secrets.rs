@@ -73,8 +73,9 @@ fn assert_silent(text: &str, sold: &Sold) {
 async fn no_token_and_no_preimage_is_ever_in_the_log() {
     let log = Log::default();
     let _listening = log.listen();
+    let closed = crate::support::Closed::new();
     let shop = Shop::with(Setup {
-        upstream: Some(regtest::port::free().unwrap()),
+        upstream: Some(closed.address),
         ..Setup::default()
     })
     .await;

@@ -117,7 +117,8 @@ async fn a_server_that_dies_costs_nobody_a_request() {
 
 #[tokio::test]
 async fn a_body_that_nobody_has_read_goes_to_the_other_server() {
-    let nobody = regtest::port::free().unwrap();
+    let closed = crate::support::Closed::new();
+    let nobody = closed.address;
     let upstream = crate::upstream::Upstream::start().await;
     let shop = shop_before(&[nobody, upstream.address], None).await;
     let sold = shop.sell("up", Some(3));
@@ -163,7 +164,8 @@ async fn what_may_have_been_worked_on_is_asked_again_only_if_it_can_be_done_twic
 #[tokio::test]
 async fn no_server_is_asked_twice_and_without_one_the_use_goes_back() {
     let (a, b) = (Breaker::start().await, Breaker::start().await);
-    let nobody = regtest::port::free().unwrap();
+    let closed = crate::support::Closed::new();
+    let nobody = closed.address;
     let shop = shop_before(&[a.address, nobody, b.address], None).await;
     let sold = shop.sell("up", Some(1));
     for round in 1..4 {

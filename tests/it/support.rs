@@ -315,6 +315,24 @@ impl Shop {
     }
 }
 
+/// A port at which nobody listens, and that nobody else is given meanwhile.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) address: SocketAddr,
+    _socket: tokio::net::TcpSocket,
+}
+
+impl Closed {
+    pub(crate) fn new() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self {
+            address: socket.local_addr().unwrap(),
+            _socket: socket,
+        }
+    }
+}
+
 /// A folder with something to sell in it.
 pub(crate) fn new_folder() -> TempDir {
     let dir = tempfile::tempdir().unwrap();

@@ -352,8 +352,9 @@ async fn a_route_that_switches_to_nothing_passes_the_request_as_a_plain_one() {
 
 #[tokio::test]
 async fn an_upstream_that_is_away_gives_the_use_of_a_switch_back() {
+    let closed = crate::support::Closed::new();
     let shop = Shop::with(Setup {
-        upstream: Some(regtest::port::free().unwrap()),
+        upstream: Some(closed.address),
         ..Setup::default()
     })
     .await;
