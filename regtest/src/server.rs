@@ -33,6 +33,8 @@ impl Server {
         let bind = || format!("failed to bind {address} for {name}");
         let listener = TcpListener::bind(address).with_context(bind)?;
         listener.set_nonblocking(true).with_context(bind)?;
+        // Port 0 is any that is free.
+        let address = listener.local_addr().with_context(bind)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name(name)

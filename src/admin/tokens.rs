@@ -121,7 +121,10 @@ async fn enter(
 ) -> Result<Json<RevocationRecord>, Fault> {
     let reason = body.unwrap_or_default().0.reason;
     let revoked = blocking(move || admin.ledger.revoke(what, &reason)).await?;
-    tracing::info!("Revoked {:?}", revoked.what);
+    match &revoked.what {
+        Revoked::Token(token_id) => tracing::info!("Revoked token {}", TokenId(*token_id)),
+        Revoked::Service(service) => tracing::info!("Revoked all tokens of service {service}"),
+    }
     Ok(Json(revoked))
 }
 

@@ -35,6 +35,7 @@ mod secrets;
 mod server;
 mod settings;
 mod several;
+mod sold;
 mod spellings;
 mod support;
 mod tidy;
