@@ -38,6 +38,7 @@ mod several;
 mod spellings;
 mod support;
 mod tidy;
+mod tls;
 mod tokens;
 mod trust;
 mod upstream;
