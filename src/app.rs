@@ -95,6 +95,9 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] http::TlsError),
     /// The node.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -153,8 +156,8 @@ pub async fn run(
         },
         entry: Entry::default(),
     };
-    let (selling, operating) = (config.http.listen, config.admin_listen);
-    tracing::info!("Selling on http://{selling}, the operator's listener is http://{operating}");
+    let (selling, operating) = (config.http.url(), config.admin_listen);
+    tracing::info!("Selling on {selling}, the operator's listener is http://{operating}");
     let servers = Servers {
         public,
         admin,
@@ -234,7 +237,7 @@ async fn public(
             gate: Arc::clone(gate),
         }),
         limits: config.http.limits(),
-        entry: config.http.entry(shop),
+        entry: config.http.entry(shop)?,
     })
 }
 

@@ -12,6 +12,8 @@ mod server;
 mod sniff;
 mod stall;
 mod streams;
+mod tls;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,11 +26,13 @@ use http::{Method, Uri};
 use http_body_util::BodyExt as _;
 
 use check::{Refusal, check, is_preflight};
+use connection::Secured;
 use grpc::Call;
 
 pub use clients::{Clients, ForwardedHeader};
 pub use networks::{NetworkError, Networks};
 pub use server::{Entry, Limits, Server, Stop};
+pub use tls::{Tls, TlsError, TlsFiles};
 
 use crate::gate::{Asked, Decision, GRANT_PARAMETER, Gate};
 use crate::live::Live;
@@ -43,7 +47,7 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 100;
 
 /// What the public listener needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -57,6 +61,8 @@ pub struct Config {
     pub grace: Duration,
     /// Whether connections begin with the PROXY protocol.
     pub proxy_protocol: bool,
+    /// The certificate, if it speaks TLS.
+    pub tls: Option<TlsFiles>,
 }
 
 impl Config {
@@ -70,11 +76,18 @@ impl Config {
         }
     }
 
+    /// Where it is found.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.listen)
+    }
+
     /// What stands in front of HTTP.
-    pub fn entry(&self, shop: &Arc<Live<Shop>>) -> Entry {
-        Entry {
+    pub fn entry(&self, shop: &Arc<Live<Shop>>) -> Result<Entry, TlsError> {
+        Ok(Entry {
             proxies: self.proxy_protocol.then(|| Arc::clone(shop)),
-        }
+            tls: self.tls.clone().map(Tls::open).transpose()?,
+        })
     }
 }
 
@@ -112,7 +125,7 @@ async fn serve(
     let call = Call::of(request.headers());
     let peer = Downstream {
         client: peer.ip(),
-        is_secure: false,
+        is_secure: request.extensions().get::<Secured>().is_some(),
     };
     let response = public.answer(peer, request).await;
     match call {

@@ -19,7 +19,7 @@ pub(super) fn check(file: &Path) -> ExitCode {
         }
     };
     println!("{} is good.\n", file.display());
-    println!("public listener      http://{}", config.http.listen);
+    println!("public listener      {}", config.http.url());
     println!("operator's listener  http://{}", config.admin_listen);
     println!("network              {}", config.node.network);
     println!("chain source         {}", config.node.chain.esplora);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::http::{Clients, Config, ForwardedHeader, Networks};
+use crate::http::{Clients, Config, ForwardedHeader, Networks, TlsFiles};
 
 use super::Meaning;
 use super::raw::RawHttp;
@@ -22,6 +22,10 @@ impl Meaning<'_> {
             write_timeout: self.span("http.write_timeout", &raw.write_timeout),
             grace: self.span("http.shutdown_grace", &raw.shutdown_grace),
             proxy_protocol: raw.proxy_protocol,
+            tls: raw.tls.as_ref().map(|tls| TlsFiles {
+                cert: self.folder.join(&tls.cert),
+                key: self.folder.join(&tls.key),
+            }),
         }
     }
 

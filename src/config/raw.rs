@@ -37,11 +37,20 @@ pub(super) struct RawHttp {
     pub(super) proxy_protocol: bool,
     pub(super) allow: Vec<String>,
     pub(super) block: Vec<String>,
+    pub(super) tls: Option<RawTls>,
     pub(super) body_bytes_max: u64,
     pub(super) body_timeout: String,
     pub(super) upstream_timeout: String,
     pub(super) upstream_idle_timeout: String,
     pub(super) shutdown_grace: String,
+}
+
+/// `[http.tls]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    pub(super) cert: String,
+    pub(super) key: String,
 }
 
 /// `[admin]`

@@ -33,6 +33,8 @@ use super::proxied::{self, ProxyError};
 use super::sniff::{Protocol, Rewound, Start};
 use super::stall::Stallable;
 use super::streams::{Streams, StreamsOf, Watched};
+use super::tls::{Acceptor, Tls};
+use super::wire::Wire;
 use super::{Entry, HEADER_BYTES_MAX, HEADERS_MAX, Limits, Stop};
 
 /// What hyper buffers of one HTTP/1.1 connection. The headers' own limit is lower and answered by us, with a body that
@@ -79,9 +81,6 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How much it may send then: a body of the largest size that is passed on by default, and more.
 const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// The stream of a client, behind what stands in front of HTTP.
-type Wire = Rewound<Stallable>;
-
 /// A connection that has begun to speak HTTP.
 struct Begun {
     protocol: Protocol,
@@ -97,6 +96,7 @@ pub(super) struct Speaking {
     router: Router,
     limits: Limits,
     entry: Entry,
+    tls: Option<Acceptor>,
     /// HTTP/2 requests at once, over all connections.
     streams: Streams,
     /// Nothing new is begun.
@@ -124,6 +124,7 @@ impl Speaking {
             router,
             limits,
             streams: Streams::new(limits.connections_max, limits.write_timeout, tracker),
+            tls: entry.tls.as_ref().map(Tls::acceptor),
             entry,
             stop: stop.begin,
             cut: stop.hurry,
@@ -148,10 +149,16 @@ impl Speaking {
             // Nobody has asked anything yet.
             () = self.stop.cancelled() => return Ok(()),
         };
+        let is_secure = begun.stream.inner().is_secure();
         let (stream, leash) = leash(begun.stream);
+        let answering = Answering {
+            router: self.router.clone(),
+            peer: begun.peer,
+            is_secure,
+        };
         match begun.protocol {
-            Protocol::Http1 => self.answer_http1(stream, begun.peer, leash).await,
-            Protocol::Http2 => self.answer_http2(stream, begun.peer).await,
+            Protocol::Http1 => self.answer_http1(stream, answering, leash).await,
+            Protocol::Http2 => self.answer_http2(stream, answering).await,
         }
     }
 
@@ -159,13 +166,17 @@ impl Speaking {
     async fn begin(&self, stream: TcpStream, peer: SocketAddr) -> Result<Begun, Ended> {
         let deadline = Instant::now() + self.limits.header_timeout;
         let stream = prepared(stream, self.limits.write_timeout);
-        let (mut stream, peer) = match &self.entry.proxies {
+        let (stream, peer) = match &self.entry.proxies {
             None => (Rewound::new(Bytes::new(), stream), peer),
             Some(shop) if shop.get().clients.trusted_proxies.contains(peer.ip()) => {
                 let (stream, client) = timeout_at(deadline, proxied::read(stream)).await??;
                 (stream, client.unwrap_or(peer))
             }
             Some(_) => return Err(Ended::Stranger(peer.ip())),
+        };
+        let mut stream = match &self.tls {
+            None => Wire::Plain(stream),
+            Some(tls) => Wire::Secure(timeout_at(deadline, tls.accept(stream)).await??.into()),
         };
         let mut start = Start::default();
         match timeout_at(deadline, start.read(&mut stream)).await {
@@ -186,13 +197,9 @@ impl Speaking {
     async fn answer_http1(
         &self,
         stream: Leashed<Rewound<Wire>>,
-        peer: SocketAddr,
+        answering: Answering,
         mut leash: Leash,
     ) -> Result<(), Ended> {
-        let answering = Answering {
-            router: self.router.clone(),
-            peer,
-        };
         let connection = self.http1.serve_connection(TokioIo::new(stream), answering);
         let mut connection = connection.with_upgrades();
         let ended = tokio::select! {
@@ -225,14 +232,11 @@ impl Speaking {
     async fn answer_http2(
         &self,
         stream: Leashed<Rewound<Wire>>,
-        peer: SocketAddr,
+        answering: Answering,
     ) -> Result<(), Ended> {
         let streams = self.streams.of_a_connection();
         let answering = AnsweringMany {
-            answering: Answering {
-                router: self.router.clone(),
-                peer,
-            },
+            answering,
             streams: streams.clone(),
         };
         let mut http2 = http2::Builder::new(streams.clone());
@@ -289,7 +293,12 @@ impl From<Elapsed> for Ended {
 struct Answering {
     router: Router,
     peer: SocketAddr,
+    is_secure: bool,
 }
+
+/// On every request that came by TLS.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Secured;
 
 impl hyper::service::Service<Request<Incoming>> for Answering {
     type Response = Response;
@@ -298,6 +307,9 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        if self.is_secure {
+            request.extensions_mut().insert(Secured);
+        }
         self.router.clone().oneshot(request.map(Body::new))
     }
 }
@@ -341,7 +353,7 @@ fn prepared(stream: TcpStream, write_timeout: Duration) -> Stallable {
 
 async fn say_too_slow(mut stream: Wire) {
     // In the middle of another answer it would be read as a part of that.
-    if stream.inner().is_stalled() {
+    if stream.is_stalled() {
         return;
     }
     // If it does not fit the socket's buffer, nobody reads it anyway.

@@ -14,6 +14,7 @@ use crate::live::Live;
 
 use super::Shop;
 use super::connection::Speaking;
+use super::tls::Tls;
 
 /// How long to wait before accepting again when the operating system is out of something.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -46,6 +47,8 @@ pub struct Stop {
 pub struct Entry {
     /// Whose trusted proxies may connect, if every connection begins with the PROXY protocol.
     pub proxies: Option<Arc<Live<Shop>>>,
+    /// The certificate, if TLS is spoken.
+    pub tls: Option<Tls>,
 }
 
 /// A listener and what answers on it.
@@ -75,6 +78,9 @@ impl Server {
         } = self;
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let cut = CancellationToken::new();
+        if let Some(tls) = &entry.tls {
+            tracker.spawn(tls.clone().watch(stop.begin.clone()));
+        }
         let speaking = Arc::new(Speaking::new(
             router,
             limits,

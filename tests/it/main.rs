@@ -39,6 +39,7 @@ mod sold;
 mod spellings;
 mod support;
 mod tidy;
+mod tls;
 mod tokens;
 mod trust;
 mod upstream;

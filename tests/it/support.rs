@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tollhouse::clock::Clock;
 use tollhouse::gate::{Gate, Keyring, Limiter, Limits, Quotes};
-use tollhouse::http::{self as public, Clients, Entry, Public, Server, Stop, router};
+use tollhouse::http::{self as public, Clients, Entry, Public, Server, Stop, Tls, router};
 use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach};
 use tollhouse::l402::{Identifier, MasterKey, RootKeys};
 use tollhouse::ledger::{self, Ledger};
@@ -57,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) clients: Clients,
     /// Whether connections begin with the PROXY protocol.
     pub(crate) proxy_protocol: bool,
+    /// The certificate, if it speaks TLS.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Default for Setup {
@@ -78,6 +80,7 @@ impl Default for Setup {
             },
             clients: Clients::default(),
             proxy_protocol: false,
+            tls: None,
         }
     }
 }
@@ -200,6 +203,7 @@ impl Shop {
             limits: setup.limits,
             entry: Entry {
                 proxies: setup.proxy_protocol.then_some(shop),
+                tls: setup.tls,
             },
         };
         let (tracker, stop) = (TaskTracker::new(), Stop::default());
