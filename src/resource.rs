@@ -130,32 +130,46 @@ struct AtWork {
 impl Resources {
     /// With these limits, for what these routes name; and what is to be run beside.
     pub fn build(config: Config, routes: &RouteTable) -> (Self, Background) {
-        let forwards = routes.iter().filter_map(|route| match &route.resource {
-            Resource::Upstream(forward) => Some(forward),
-            Resource::Files { .. } => None,
-        });
-        let mut alike: HashMap<&Upstream, Arc<Servers>> = HashMap::new();
+        Self::build_with(config, routes, &[])
+    }
+
+    /// The same in the place of these: an upstream of which the settings say what they said before keeps its connections, and
+    /// what is known of its servers.
+    pub fn after(&self, config: Config, routes: &RouteTable) -> (Self, Background) {
+        let known: Vec<_> = self.upstreams.values().collect();
+        Self::build_with(config, routes, &known)
+    }
+
+    fn build_with(config: Config, routes: &RouteTable, known: &[&AtWork]) -> (Self, Background) {
+        let known = known.iter().map(|at_work| &at_work.servers);
+        let mut alike: HashMap<&Upstream, Arc<Servers>> = known
+            .map(|servers| (&*servers.upstream, Arc::clone(servers)))
+            .collect();
         let mut upstreams = HashMap::new();
-        let mut checked = Vec::new();
-        for forward in forwards {
+        let mut checked: HashMap<&Upstream, Arc<Servers>> = HashMap::new();
+        for route in routes.iter() {
+            let Resource::Upstream(forward) = &route.resource else {
+                continue;
+            };
             let upstream = &forward.upstream;
             let servers = match alike.get(&**upstream) {
-                Some(servers) => Some(Arc::clone(servers)),
-                None => Servers::new(upstream).map(Arc::new).inspect(|servers| {
-                    alike.insert(upstream, Arc::clone(servers));
-                    if upstream.health.is_some() {
-                        checked.push(Arc::clone(servers));
-                    }
-                }),
+                Some(servers) => Arc::clone(servers),
+                None => match Servers::new(upstream) {
+                    Some(servers) => Arc::new(servers),
+                    None => continue,
+                },
             };
-            if let Some(servers) = servers {
-                let at_work = AtWork {
-                    _upstream: Arc::clone(upstream),
-                    servers,
-                };
-                upstreams.insert(place(upstream), at_work);
+            alike.insert(upstream, Arc::clone(&servers));
+            if upstream.health.is_some() {
+                checked.insert(upstream, Arc::clone(&servers));
             }
+            let at_work = AtWork {
+                _upstream: Arc::clone(upstream),
+                servers,
+            };
+            upstreams.insert(place(upstream), at_work);
         }
+        let checked = checked.into_values().collect();
         let tunnels = TaskTracker::new();
         let background = Background {
             checked,
@@ -226,4 +240,63 @@ impl Resources {
 /// Where it is in memory.
 fn place(upstream: &Arc<Upstream>) -> usize {
     Arc::as_ptr(upstream).addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::{Access, Forward, Pattern};
+
+    /// A free route to this server; what the settings read again is another value that says the same.
+    fn table(servers: &[&str]) -> RouteTable {
+        let route = |(number, server): (usize, &&str)| {
+            let path = format!("/{number}/*");
+            Route {
+                name: path.as_str().into(),
+                pattern: Pattern::parse(&path).unwrap(),
+                methods: Vec::new(),
+                access: Access::Free,
+                resource: Resource::Upstream(Arc::new(Forward::to(server.parse().unwrap()))),
+            }
+        };
+        RouteTable::new(servers.iter().enumerate().map(route).collect()).unwrap()
+    }
+
+    /// The servers behind each route.
+    fn at_work(resources: &Resources, routes: &RouteTable) -> Vec<*const Servers> {
+        let forwards = routes.iter().map(|route| match &route.resource {
+            Resource::Upstream(forward) => &forward.upstream,
+            Resource::Files { .. } => panic!("a folder"),
+        });
+        forwards
+            .map(|upstream| std::ptr::from_ref(resources.servers(upstream).unwrap()))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_is_described_alike_is_one_also_when_the_settings_are_read_again() {
+        let config = Config {
+            body_bytes_max: 1,
+            body_timeout: Duration::from_secs(1),
+            upstream_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+        };
+        let (a, b, c) = ("http://a", "http://b", "http://c");
+        let first = table(&[a, b, a]);
+        let (resources, _background) = Resources::build(config, &first);
+        let before = at_work(&resources, &first);
+        assert_eq!(before[0], before[2]);
+        assert_ne!(before[0], before[1]);
+        let second = table(&[c, b, b]);
+        let (next, _background) = resources.after(config, &second);
+        let after = at_work(&next, &second);
+        assert_eq!((after[1], after[2]), (before[1], before[1]));
+        assert!(!before.contains(&after[0]));
+        // What the new table does not name is not served by its resources.
+        assert_eq!(next.upstreams.len(), 3);
+        let old = first.iter().next().unwrap();
+        assert!(
+            matches!(&old.resource, Resource::Upstream(it) if next.servers(&it.upstream).is_none())
+        );
+    }
 }

@@ -14,7 +14,7 @@ use crate::gate::{Gate, Quotes};
 use crate::http::Shop;
 use crate::live::Live;
 use crate::quote::{Hooks, Rates};
-use crate::resource::{Background, Resources};
+use crate::resource::Background;
 use crate::route::RouteTable;
 
 /// What can be changed, and with what.
@@ -118,7 +118,8 @@ impl Reloading {
     fn change(&self, config: Config) -> (Beside, Vec<&'static str>) {
         let restart_needed_for = self.started_with.restart_needed_for(&config);
         warn_of_other_classes(&self.routes.get(), &config.routes);
-        let (resources, background) = Resources::build(config.resource, &config.routes);
+        let before = self.shop.get();
+        let (resources, background) = before.resources.after(config.resource, &config.routes);
         let quotes = quotes(&config, Some(&self.gate.quotes()), &self.clock);
         let rates = Arc::clone(&quotes.rates);
         // Before the routes, which may name a hook or a currency that is new.

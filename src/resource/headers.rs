@@ -2,7 +2,8 @@
 //! know is said.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt;
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::header::{
@@ -145,7 +146,7 @@ pub(super) fn set_forwarded(
     if let Some(value) = forwarded(client, host.as_ref(), proto) {
         headers.insert(FORWARDED, value);
     }
-    if let Ok(client) = HeaderValue::try_from(client.to_string()) {
+    if let Some(client) = value(format_args!("{client}")) {
         headers.insert(FORWARDED_FOR, client);
     }
     if let Some(host) = host {
@@ -156,19 +157,36 @@ pub(super) fn set_forwarded(
 
 /// `for=192.0.2.1;host="shop:8402";proto=http`
 fn forwarded(client: IpAddr, host: Option<&HeaderValue>, proto: &str) -> Option<HeaderValue> {
-    let mut value = String::with_capacity(96);
-    match client {
-        IpAddr::V4(client) => write!(value, "for={client}"),
-        IpAddr::V6(client) => write!(value, "for=\"[{client}]\""),
-    }
-    .ok()?;
     // A host with a port is no token; one that would end the quotes is no host.
-    let host = host.and_then(|host| host.to_str().ok());
-    if let Some(host) = host.filter(|host| !host.contains(['"', '\\'])) {
-        write!(value, ";host=\"{host}\"").ok()?;
+    let host = host
+        .and_then(|host| host.to_str().ok())
+        .filter(|host| !host.contains(['"', '\\']));
+    let (before, host, after) = match host {
+        Some(host) => (";host=\"", host, "\""),
+        None => ("", "", ""),
+    };
+    match client {
+        IpAddr::V4(client) => value(format_args!(
+            "for={client}{before}{host}{after};proto={proto}"
+        )),
+        IpAddr::V6(client) => value(format_args!(
+            "for=\"[{client}]\"{before}{host}{after};proto={proto}"
+        )),
     }
-    write!(value, ";proto={proto}").ok()?;
-    HeaderValue::try_from(value).ok()
+}
+
+/// A value up to this length is put together on the stack.
+const SHORT_BYTES: usize = 128;
+
+/// A value of these parts, put together where nothing has to be allocated for it unless it is long.
+fn value(parts: fmt::Arguments<'_>) -> Option<HeaderValue> {
+    let mut buffer = [0; SHORT_BYTES];
+    let mut rest = &mut buffer[..];
+    if rest.write_fmt(parts).is_err() {
+        return HeaderValue::try_from(parts.to_string()).ok();
+    }
+    let length = SHORT_BYTES - rest.len();
+    HeaderValue::from_bytes(&buffer[..length]).ok()
 }
 
 /// Codes with which a server says that it failed, not that the request was wrong: UNKNOWN (which an error nobody caught
@@ -206,6 +224,9 @@ pub(super) fn set_paid(headers: &mut HeaderMap, permit: &Permit) {
 mod tests {
     use super::*;
 
+    /// Longer than what is put together on the stack.
+    const LONG: &str = "a.very.long.name.of.a.host.that.goes.on.and.on.and.on.and.on.and.on.and.on.and.on.and.on.and.on.and.on.and.on.example";
+
     #[test]
     fn where_a_request_comes_from_is_said_as_the_standard_writes_it() {
         let host = |host: &'static str| HeaderValue::from_static(host);
@@ -226,6 +247,11 @@ mod tests {
                 "for=192.0.2.1;proto=http",
             ),
             ("192.0.2.1", None, "for=192.0.2.1;proto=http"),
+            (
+                "192.0.2.1",
+                Some(HeaderValue::from_static(LONG)),
+                &format!("for=192.0.2.1;host=\"{LONG}\";proto=http"),
+            ),
         ] {
             let value = forwarded(client.parse().unwrap(), given.as_ref(), "http").unwrap();
             assert_eq!(value, said);
