@@ -110,7 +110,7 @@ fn refused() -> Vec<Row> {
         (with("[http]\nblock = [\"1.2.3\"]"), "http.block", "CIDR"),
         (with("[http]\nforwarded_header = \"both\""), "http.forwarded_header", "either"),
         (with("[http]\nproxy_protocol = true"), "http.proxy_protocol", "http.trusted_proxies"),
-        (with("[http.tls]\ncert = \"cert.pem\""), "http.tls", "key"),
+        (with("[http.tls]\ncert = \"cert.pem\""), "http.tls.key", "must be given"),
         (with("[http]\nheader_timeout = \"15\""), "http.header_timeout", "30s"),
         (with("[http]\nheader_timeout = \"0s\""), "http.header_timeout", "30s"),
         (with("[admin]\nlisten = \"0.0.0.0:8403\""), "admin.listen", "loopback"),
