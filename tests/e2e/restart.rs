@@ -69,11 +69,4 @@ impl Shop {
         assert!(status.success(), "{status}");
         self.come_back().await;
     }
-
-    /// Starts it again and waits until it can be paid. These tests let no payment be under way, so no channel is lost.
-    async fn come_back(&mut self) {
-        self.network.merchant.restart().await.unwrap();
-        self.network.merchant.wait_up().await.unwrap();
-        assert_eq!(self.network.ensure_channel().await.unwrap(), 0);
-    }
 }

@@ -146,8 +146,7 @@ async fn the_operator_takes_tokens_back_without_a_restart_and_they_stay_so_behin
     let newer = shop.buy(ARTICLE).await;
 
     shop.network.merchant.kill().unwrap();
-    shop.network.merchant.restart().await.unwrap();
-    shop.network.merchant.wait_ready().await.unwrap();
+    shop.come_back().await;
     shop.refused(ARTICLE, &bad).await;
     for credential in [&good, &newer] {
         assert_eq!(

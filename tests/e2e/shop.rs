@@ -84,6 +84,13 @@ impl Shop {
         answer
     }
 
+    /// Starts it again and waits until it can be paid. These tests let no payment be under way, so no channel is lost.
+    pub(crate) async fn come_back(&mut self) {
+        self.network.merchant.restart().await.unwrap();
+        self.network.merchant.wait_up().await.unwrap();
+        assert_eq!(self.network.ensure_channel().await.unwrap(), 0);
+    }
+
     /// The books, once they hold this many sales, every one of them of a redeemed token.
     pub(crate) async fn redeemed_sales(&self, count: usize) -> Vec<Value> {
         eventually("the sales to be written", WRITTEN_DEADLINE, || async {

@@ -19,6 +19,13 @@ use crate::support::{Setup, Shop, Sold, master_key};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
+/// Keeps a second listener alive. With only one, tracing asks the thread that says something first, whether anybody listens at
+/// all, and keeps to its answer: another test's thread would silence this one's log.
+pub(crate) fn hear_each_thread() {
+    static SECOND: std::sync::OnceLock<tracing::Dispatch> = std::sync::OnceLock::new();
+    SECOND.get_or_init(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+}
+
 impl Log {
     /// Takes what this thread says, until the guard is dropped.
     pub(crate) fn listen(&self) -> tracing::subscriber::DefaultGuard {
@@ -27,6 +34,7 @@ impl Log {
             .with_ansi(false)
             .with_writer(self.clone())
             .finish();
+        hear_each_thread();
         tracing::subscriber::set_default(subscriber)
     }
 

@@ -224,6 +224,7 @@ impl Log {
             .with_ansi(false)
             .with_writer(log.clone())
             .finish();
+        crate::secrets::hear_each_thread();
         let guard = tracing::subscriber::set_default(subscriber);
         (log, guard)
     }
