@@ -36,6 +36,7 @@ mod server;
 mod settings;
 mod several;
 mod sold;
+mod smuggling;
 mod spellings;
 mod support;
 mod tidy;
