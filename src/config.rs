@@ -330,7 +330,7 @@ impl Meaning<'_> {
                 "the operator's listener cannot be the public one: give it another port",
             );
         }
-        let http = self.front(&raw.http, http_listen);
+        let http = self.front(&raw.http, http_listen, &data_dir);
         let clients = self.clients(&raw.http);
         let resource = resource::Config {
             body_bytes_max: raw.http.body_bytes_max,

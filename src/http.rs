@@ -1,5 +1,6 @@
 //! The public listener: requests in, the gate's decision, answers out.
 
+mod acme;
 mod answer;
 mod check;
 mod clients;
@@ -29,10 +30,11 @@ use check::{Refusal, check, is_preflight};
 use connection::Secured;
 use grpc::Call;
 
+pub use acme::AcmeSettings;
 pub use clients::{Clients, ForwardedHeader};
 pub use networks::{NetworkError, Networks};
 pub use server::{Entry, Limits, Server, Stop};
-pub use tls::{Tls, TlsError, TlsFiles};
+pub use tls::{Tls, TlsError, TlsFiles, TlsSource};
 
 use crate::gate::{Asked, Decision, GRANT_PARAMETER, Gate};
 use crate::live::Live;
@@ -61,8 +63,8 @@ pub struct Config {
     pub grace: Duration,
     /// Whether connections begin with the PROXY protocol.
     pub proxy_protocol: bool,
-    /// The certificate, if it speaks TLS.
-    pub tls: Option<TlsFiles>,
+    /// Where the certificate comes from, if it speaks TLS.
+    pub tls: Option<TlsSource>,
 }
 
 impl Config {

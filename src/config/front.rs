@@ -1,14 +1,22 @@
 //! `[http]`: the public listener.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
-use crate::http::{Clients, Config, ForwardedHeader, Networks, TlsFiles};
+use crate::http::{AcmeSettings, Clients, Config, ForwardedHeader, Networks, TlsFiles, TlsSource};
 
 use super::Meaning;
-use super::raw::RawHttp;
+use super::raw::{RawAcme, RawHttp};
+use super::web_address::is_web_address;
+
+/// Let's Encrypt.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// Its other authority, for trying: nobody believes in it, and it counts nothing.
+const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
 impl Meaning<'_> {
-    pub(super) fn front(&mut self, raw: &RawHttp, listen: SocketAddr) -> Config {
+    pub(super) fn front(&mut self, raw: &RawHttp, listen: SocketAddr, data_dir: &Path) -> Config {
         if raw.proxy_protocol && raw.trusted_proxies.is_empty() {
             self.complain(
                 "http.proxy_protocol",
@@ -22,10 +30,73 @@ impl Meaning<'_> {
             write_timeout: self.span("http.write_timeout", &raw.write_timeout),
             grace: self.span("http.shutdown_grace", &raw.shutdown_grace),
             proxy_protocol: raw.proxy_protocol,
-            tls: raw.tls.as_ref().map(|tls| TlsFiles {
+            tls: self.tls(raw, data_dir),
+        }
+    }
+
+    fn tls(&mut self, raw: &RawHttp, data_dir: &Path) -> Option<TlsSource> {
+        if raw.tls.is_some() && raw.acme.is_some() {
+            self.complain(
+                "http.acme",
+                "there is a certificate in `http.tls` already: give one of the two",
+            );
+        }
+        let files = raw.tls.as_ref().map(|tls| {
+            TlsSource::Files(TlsFiles {
                 cert: self.folder.join(&tls.cert),
                 key: self.folder.join(&tls.key),
-            }),
+            })
+        });
+        files.or_else(|| {
+            let acme = raw.acme.as_ref()?;
+            Some(TlsSource::Acme(self.acme(acme, data_dir)))
+        })
+    }
+
+    fn acme(&mut self, raw: &RawAcme, data_dir: &Path) -> AcmeSettings {
+        if raw.domains.is_empty() {
+            self.complain(
+                "http.acme.domains",
+                "at least one name, as in \"shop.example\"",
+            );
+        }
+        for name in raw.domains.iter().filter(|name| !is_domain(name)) {
+            self.complain(
+                "http.acme.domains",
+                format!(
+                    "`{name}` is no name: small letters, digits, dots and -, as in \"shop.example\""
+                ),
+            );
+        }
+        let contact = raw.contact.as_deref();
+        if contact.is_some_and(|contact| !contact.contains('@') || contact.contains(':')) {
+            self.complain(
+                "http.acme.contact",
+                "a mail address, as in \"me@shop.example\"",
+            );
+        }
+        let directory = match raw.directory.as_deref().unwrap_or("letsencrypt") {
+            "letsencrypt" => LETS_ENCRYPT,
+            "letsencrypt-staging" => LETS_ENCRYPT_STAGING,
+            url if url.starts_with("https://") && is_web_address(url) => url,
+            other => {
+                self.complain(
+                    "http.acme.directory",
+                    format!(
+                        "`{other}` is no authority; there are letsencrypt, letsencrypt-staging and any https URL"
+                    ),
+                );
+                LETS_ENCRYPT_STAGING
+            }
+        };
+        let ca = raw.directory_ca.as_ref();
+        let cache = raw.cache.as_ref();
+        AcmeSettings {
+            domains: raw.domains.clone(),
+            contact: raw.contact.clone(),
+            directory: directory.to_owned(),
+            directory_ca: ca.map(|path| self.folder.join(path)),
+            cache: cache.map_or_else(|| data_dir.join("acme"), |path| self.folder.join(path)),
         }
     }
 
@@ -61,4 +132,13 @@ impl Meaning<'_> {
             Networks::default()
         })
     }
+}
+
+/// A name that an authority can ask for: no address, no port, and no `*`, which takes another kind of proof.
+fn is_domain(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty() && label.bytes().all(is_good)
+    };
+    name.split('.').all(is_label) && name.parse::<std::net::IpAddr>().is_err()
 }

@@ -38,6 +38,7 @@ pub(super) struct RawHttp {
     pub(super) allow: Vec<String>,
     pub(super) block: Vec<String>,
     pub(super) tls: Option<RawTls>,
+    pub(super) acme: Option<RawAcme>,
     pub(super) body_bytes_max: u64,
     pub(super) body_timeout: String,
     pub(super) upstream_timeout: String,
@@ -51,6 +52,17 @@ pub(super) struct RawHttp {
 pub(super) struct RawTls {
     pub(super) cert: String,
     pub(super) key: String,
+}
+
+/// `[http.acme]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAcme {
+    pub(super) domains: Vec<String>,
+    pub(super) contact: Option<String>,
+    pub(super) directory: Option<String>,
+    pub(super) directory_ca: Option<String>,
+    pub(super) cache: Option<String>,
 }
 
 /// `[admin]`

@@ -79,7 +79,7 @@ impl Server {
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let cut = CancellationToken::new();
         if let Some(tls) = &entry.tls {
-            tracker.spawn(tls.clone().watch(stop.begin.clone()));
+            tracker.spawn(tls.clone().keep(stop.begin.clone()));
         }
         let speaking = Arc::new(Speaking::new(
             router,

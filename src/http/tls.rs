@@ -1,10 +1,11 @@
-//! TLS in front: a certificate and its key from files, read again when they change.
+//! TLS in front: a certificate and its key from files, which are read again when they change, or from an authority.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_acme::acme::ACME_TLS_ALPN_NAME;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{MissedTickBehavior, interval};
@@ -21,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 use crate::causes::chain;
 use crate::live::Live;
 
+use super::acme::{Acme, AcmeSettings};
+
 /// How often the files are looked at. Who renews a certificate does so weeks before it ends.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// What is spoken behind it, the best first.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// What is spoken behind it, the best first. An authority only shakes hands.
+const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", ACME_TLS_ALPN_NAME];
 
 /// A certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +39,16 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Why these files are no certificate and key.
+/// Where certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsSource {
+    /// Files.
+    Files(TlsFiles),
+    /// An authority.
+    Acme(AcmeSettings),
+}
+
+/// Why TLS cannot be spoken.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file.
@@ -66,6 +78,15 @@ pub enum TlsError {
         /// What the parser said.
         #[source]
         source: rustls::pki_types::pem::Error,
+    },
+    /// An authority cannot be believed in.
+    #[error("{path} holds a certificate that cannot be used for an authority", path = .path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: rustls::Error,
     },
     /// They do not belong together, or are of a kind that is not spoken.
     #[error("{cert} and {key} cannot be used together", cert = .files.cert.display(), key = .files.key.display())]
@@ -140,14 +161,26 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-/// TLS with what the files say now.
+/// TLS with the certificate in force.
 #[derive(Clone, Debug)]
 pub struct Tls {
+    certificates: Certificates,
+    acceptor: Acceptor,
+}
+
+#[derive(Clone, Debug)]
+enum Certificates {
+    Files(Watched),
+    Acme(Acme),
+}
+
+/// Files and what they said.
+#[derive(Clone, Debug)]
+struct Watched {
     files: TlsFiles,
     /// Of the files that were looked at last, good or not.
     digest: [u8; 32],
     current: Arc<Current>,
-    acceptor: Acceptor,
 }
 
 /// The certificate in force.
@@ -161,17 +194,24 @@ impl ResolvesServerCert for Current {
 }
 
 impl Tls {
-    /// Reads the files.
-    pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
-        let content = files.read()?;
-        let current = Arc::new(Current(Live::new(files.understand(&content)?)));
-        let acceptor = Acceptor::new(Arc::<Current>::clone(&current));
-        Ok(Self {
-            files,
-            digest: content.digest,
-            current,
-            acceptor,
-        })
+    /// Reads the files; of an authority, nothing is asked yet.
+    pub fn open(source: TlsSource) -> Result<Self, TlsError> {
+        match source {
+            TlsSource::Files(files) => {
+                let watched = Watched::open(files)?;
+                Ok(Self {
+                    acceptor: Acceptor::new(Arc::<Current>::clone(&watched.current)),
+                    certificates: Certificates::Files(watched),
+                })
+            }
+            TlsSource::Acme(settings) => {
+                let acme = Acme::open(settings)?;
+                Ok(Self {
+                    acceptor: Acceptor::new(acme.certificates()),
+                    certificates: Certificates::Acme(acme),
+                })
+            }
+        }
     }
 
     /// What takes connections.
@@ -179,8 +219,36 @@ impl Tls {
         self.acceptor.clone()
     }
 
-    /// Reads the files again if they have changed. What cannot be used does not replace what is in force; it is told once.
+    /// Looks at the files now; an authority is asked in its own time.
     pub fn look_again(&mut self) {
+        match &mut self.certificates {
+            Certificates::Files(watched) => watched.look_again(),
+            Certificates::Acme(_) => {}
+        }
+    }
+
+    /// Sees to the certificate until told to stop.
+    pub(super) async fn keep(self, stop: CancellationToken) {
+        match self.certificates {
+            Certificates::Files(watched) => watched.watch(stop).await,
+            Certificates::Acme(acme) => acme.run(stop).await,
+        }
+    }
+}
+
+impl Watched {
+    fn open(files: TlsFiles) -> Result<Self, TlsError> {
+        let content = files.read()?;
+        let current = Arc::new(Current(Live::new(files.understand(&content)?)));
+        Ok(Self {
+            files,
+            digest: content.digest,
+            current,
+        })
+    }
+
+    /// Reads the files again if they have changed. What cannot be used does not replace what is in force; it is told once.
+    fn look_again(&mut self) {
         let read = self.files.read();
         // Of files that cannot be read, nothing is known but that.
         let digest = read.as_ref().map_or([0; 32], |content| content.digest);
@@ -198,7 +266,7 @@ impl Tls {
     }
 
     /// Looks at the files until told to stop.
-    pub(super) async fn watch(mut self, stop: CancellationToken) {
+    async fn watch(mut self, stop: CancellationToken) {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

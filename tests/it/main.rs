@@ -6,6 +6,7 @@
     reason = "helpers of tests stand outside `#[test]` functions, which is all that clippy.toml lets unwrap"
 )]
 
+mod acme;
 mod bad_input;
 mod books;
 mod calls;
@@ -35,6 +36,7 @@ mod secrets;
 mod server;
 mod settings;
 mod several;
+mod smuggling;
 mod sold;
 mod spellings;
 mod support;

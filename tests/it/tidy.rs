@@ -42,6 +42,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("hyper_rustls::", &["quote", "resource"]),
     ("hyper_util::client", &["quote", "resource"]),
     ("ppp::", &["http"]),
+    ("rustls_acme::", &["http"]),
     ("ipnet::", &["http"]),
     ("tower_http::", &["resource"]),
     ("anyhow::", &["cli", "main"]),

@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
-use tollhouse::http::{Limits, Tls, TlsError, TlsFiles};
+use tollhouse::http::{Limits, Tls, TlsError, TlsFiles, TlsSource};
 
 use crate::http2::read;
 use crate::raw;
@@ -40,6 +40,10 @@ impl Files {
         let cert = renew(&files);
         Self { dir, files, cert }
     }
+
+    fn source(&self) -> TlsSource {
+        TlsSource::Files(self.files.clone())
+    }
 }
 
 fn write_key(path: &Path, text: &str) {
@@ -57,7 +61,7 @@ fn renew(files: &TlsFiles) -> CertificateDer<'static> {
 
 async fn shop_over(files: &Files, limits: Limits, upstream: Option<&Upstream>) -> Shop {
     Shop::with(Setup {
-        tls: Some(Tls::open(files.files.clone()).unwrap()),
+        tls: Some(Tls::open(files.source()).unwrap()),
         limits,
         upstream: upstream.map(|upstream| upstream.address),
         ..Setup::default()
@@ -195,7 +199,7 @@ async fn a_client_that_reads_nothing_is_given_up() {
 #[tokio::test]
 async fn a_certificate_that_changes_is_in_force_and_a_broken_one_is_not() {
     let files = Files::new();
-    let mut tls = Tls::open(files.files.clone()).unwrap();
+    let mut tls = Tls::open(files.source()).unwrap();
     let shop = Shop::with(Setup {
         tls: Some(tls.clone()),
         ..Setup::default()
@@ -228,7 +232,7 @@ async fn a_certificate_that_changes_is_in_force_and_a_broken_one_is_not() {
 #[test]
 fn what_cannot_be_used_is_said_at_the_start() {
     let files = Files::new();
-    let open = || Tls::open(files.files.clone()).unwrap_err();
+    let open = || Tls::open(files.source()).unwrap_err();
     std::fs::set_permissions(&files.files.key, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(open().to_string().contains("chmod 600"));
     let key = std::fs::read_to_string(&files.files.key).unwrap();

@@ -90,6 +90,11 @@ impl Upstream {
         seen.remove(0)
     }
 
+    /// All requests that arrived; forgets them.
+    pub(crate) fn take_all(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.shared.seen.lock().unwrap())
+    }
+
     /// Lets `/stream` send one more chunk.
     pub(crate) fn send_chunk(&self) {
         self.shared.chunks.add_permits(1);
