@@ -331,7 +331,9 @@ fn every_default_has_its_line_of_why() {
 #[test]
 fn the_routes_that_the_defaults_file_describes_are_good() {
     let settings = Settings::new();
-    std::fs::create_dir(settings.dir.path().join("about")).unwrap();
+    for folder in ["about", "videos"] {
+        std::fs::create_dir(settings.dir.path().join(folder)).unwrap();
+    }
     let upstream_key = settings.dir.path().join("upstream.key");
     tollhouse::secret_file::write_new(&upstream_key, "a key").unwrap();
     let ca = rcgen::generate_simple_self_signed(["upstream".to_owned()]).unwrap();
@@ -340,23 +342,46 @@ fn the_routes_that_the_defaults_file_describes_are_good() {
         .split("# What is sold, one table a route:")
         .nth(1)
         .unwrap();
-    // A sentence between two tables is no setting.
-    let is_setting = |line: &&str| !line.starts_with("# A route with");
+    // Nor is a sentence between two tables.
+    let is_setting = |line: &&str| {
+        let text = line.trim_start_matches("# ");
+        text.starts_with('[')
+            || text
+                .split_once(" = ")
+                .is_some_and(|(key, _)| !key.contains(' '))
+    };
     let described: String = described
         .lines()
         .filter(is_setting)
         .map(|line| format!("{line}\n"))
         .collect();
-    let routes = described.replace("\n# ", "\n").replace("\n#\n", "\n\n");
+    let routes = format!("\n{described}").replace("\n# ", "\n");
     let config = settings.load(&format!("{CHAIN}{routes}"), &[]).unwrap();
     let routes: Vec<_> = config.routes.iter().collect();
-    assert_eq!(routes.len(), 4);
+    assert_eq!(routes.len(), 5);
     let paid = routes
         .iter()
         .filter(|route| matches!(route.access, Access::Paid(_)));
-    assert_eq!(paid.count(), 2);
+    assert_eq!(paid.count(), 3);
     let files = routes
         .iter()
         .filter(|route| matches!(route.resource, Resource::Files { .. }));
-    assert_eq!(files.count(), 2);
+    assert_eq!(files.count(), 3);
+}
+
+/// A key that nobody reads about does not exist for anybody.
+#[test]
+fn every_key_that_exists_is_in_the_defaults_file() {
+    let raw = include_str!("../../src/config/raw.rs");
+    let keys: Vec<_> = raw
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub(super) ")?.split_once(": "))
+        .map(|(key, _)| key)
+        .collect();
+    assert!(keys.len() > 80, "{}", keys.len());
+    let is_word = |char: char| char.is_ascii_alphanumeric() || char == '_';
+    let words: std::collections::HashSet<_> = DEFAULTS.split(|char| !is_word(char)).collect();
+    for key in keys {
+        assert!(words.contains(key), "{key} is not in config/default.toml");
+    }
 }
