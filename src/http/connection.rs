@@ -71,6 +71,9 @@ const ERRORS_MAX: usize = 100;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long an HTTP/2 client without requests may take to hear that we stop: the others wait for it.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// What a client reads that had begun to ask and did not come to an end: hyper itself closes without a word.
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -253,16 +256,16 @@ impl Speaking {
             .keep_alive_timeout(PING_TIMEOUT);
         let connection = http2.serve_connection(TokioIo::new(stream), answering);
         let mut connection = std::pin::pin!(connection);
-        tokio::select! {
+        let farewell = tokio::select! {
             ended = &mut connection => return Ok(ended?),
-            () = self.stop.cancelled() => {}
-            () = streams.are_idle(self.limits.header_timeout) => {}
-        }
+            () = self.stop.cancelled() => FAREWELL.min(self.limits.write_timeout),
+            () = streams.are_idle(self.limits.header_timeout) => self.limits.write_timeout,
+        };
         connection.as_mut().graceful_shutdown();
-        // A client that does not hear the farewell, or takes nothing of the last answer, would stay for ever.
+        // A client that does not hear it, or takes nothing of the last answer, would stay for ever.
         tokio::select! {
             ended = &mut connection => Ok(ended?),
-            () = streams.are_idle(self.limits.write_timeout) => Err(Ended::Silent),
+            () = streams.are_idle(farewell) => Err(Ended::Silent),
         }
     }
 }

@@ -303,6 +303,22 @@ async fn a_request_in_flight_is_finished_before_the_end() {
 }
 
 #[tokio::test]
+async fn idle_connections_do_not_hold_up_the_end() {
+    let shop = shop_with(Limits {
+        write_timeout: SOON,
+        ..limits()
+    })
+    .await;
+    // It never answers what it is sent.
+    let mut silent = frames::connect(shop.address, &[]).await;
+    assert!(frames::until(&mut silent, frames::SETTINGS).await.is_some());
+    let client = Client::connect(&shop).await;
+    assert_eq!(client.get("/free/page.txt", None).await, ok(PAGE));
+    shop.close();
+    shop.is_closed().await;
+}
+
+#[tokio::test]
 async fn a_client_that_never_ends_is_not_waited_for_longer_than_the_grace() {
     let upstream = Upstream::start().await;
     let (shop, _stream) = streaming(&upstream, SOON).await;

@@ -151,6 +151,7 @@ impl Shop {
         let setup = Setup {
             clients: config.clients,
             proxy_protocol: config.http.proxy_protocol,
+            tls: config.http.tls.map(|source| Tls::open(source).unwrap()),
             ..Setup::default()
         };
         Self::of(dir, setup, config.routes, wanted).await

@@ -229,6 +229,21 @@ async fn a_certificate_that_changes_is_in_force_and_a_broken_one_is_not() {
     drop(files.dir);
 }
 
+#[tokio::test]
+async fn settings_name_the_files() {
+    let dir = crate::support::new_folder();
+    let files = TlsFiles {
+        cert: dir.path().join("cert.pem"),
+        key: dir.path().join("key.pem"),
+    };
+    let cert = renew(&files);
+    let settings = "[http.tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n\
+        [[route]]\npath = \"/free/*\"\naccess = \"free\"\nfiles = \"shop\"\n";
+    let shop = Shop::selling_in(dir, settings).await;
+    let mut stream = shake(&shop, &cert, &[], BOTH).await.unwrap();
+    assert!(get(&mut stream, "/free/page.txt").await.ends_with(PAGE));
+}
+
 #[test]
 fn what_cannot_be_used_is_said_at_the_start() {
     let files = Files::new();
