@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gate::Permit;
-use crate::route::{RequestPath, Resource, Route, RouteTable, Upstream};
+use crate::route::{Access, RequestPath, Resource, Route, RouteTable, Upstream};
 
 pub use client::certificates;
 pub use headers::{is_framing, is_ours};
@@ -223,7 +223,11 @@ impl Resources {
                 } else {
                     path.wire()
                 };
-                self.forward(permit, forward, path, downstream, request)
+                let service = match &route.access {
+                    Access::Free => None,
+                    Access::Paid(offer) => Some(&*offer.service),
+                };
+                self.forward(permit, (forward, service), path, downstream, request)
                     .await?
             }
             Resource::Files { folder } => {
@@ -245,7 +249,7 @@ fn place(upstream: &Arc<Upstream>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{Access, Forward, Pattern};
+    use crate::route::{Forward, Pattern};
 
     /// A free route to this server; what the settings read again is another value that says the same.
     fn table(servers: &[&str]) -> RouteTable {

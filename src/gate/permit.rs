@@ -91,14 +91,6 @@ impl Permit {
         }
     }
 
-    /// The service that was paid for.
-    pub fn service(&self) -> Option<&str> {
-        match &self.ground {
-            Ground::Free | Ground::DryRun | Ground::Quota(_) => None,
-            Ground::Paid(reservation) => reservation.service(),
-        }
-    }
-
     /// The token that was admitted.
     pub fn token_id(&self) -> Option<TokenId> {
         match &self.ground {

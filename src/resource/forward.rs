@@ -65,7 +65,7 @@ impl Resources {
     pub(super) async fn forward(
         &self,
         permit: Permit,
-        forward: &Forward,
+        (forward, service): (&Forward, Option<&str>),
         path: &str,
         downstream: Downstream,
         request: Request<Body>,
@@ -78,7 +78,8 @@ impl Resources {
         let count = servers.list.len();
         let max = usize::try_from(self.config.body_bytes_max).unwrap_or(usize::MAX);
         let mut outgoing = Outgoing::new(forward, path, downstream, request, max);
-        outgoing.prepare(&permit, count, self.idle_timeout(forward));
+        outgoing.tell(&permit, service);
+        outgoing.prepare(count, self.idle_timeout(forward));
         let mut tried = Tried::default();
         let failure = loop {
             let server = servers.pick(&mut tried);
@@ -291,19 +292,24 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// Adds what we and the settings say, and what a body needs.
-    fn prepare(&mut self, permit: &Permit, servers: usize, idle_timeout: Duration) {
-        if let Some(head) = &mut self.head {
-            set_paid(&mut head.headers, permit);
-            if permit.awaits_meter() && !head.headers.contains_key(TE) {
-                head.headers.insert(TE, TRAILERS);
-                if self.forward.upstream.protocol == Protocol::Http1 {
-                    head.headers
-                        .append(CONNECTION, HeaderValue::from_static("te"));
-                }
+    /// Adds what we and the settings say.
+    fn tell(&mut self, permit: &Permit, service: Option<&str>) {
+        let Some(head) = &mut self.head else {
+            return;
+        };
+        set_paid(&mut head.headers, permit, service);
+        if permit.awaits_meter() && !head.headers.contains_key(TE) {
+            head.headers.insert(TE, TRAILERS);
+            if self.forward.upstream.protocol == Protocol::Http1 {
+                head.headers
+                    .append(CONNECTION, HeaderValue::from_static("te"));
             }
-            self.forward.request_headers.apply(&mut head.headers);
         }
+        self.forward.request_headers.apply(&mut head.headers);
+    }
+
+    /// Adds what a body needs.
+    fn prepare(&mut self, servers: usize, idle_timeout: Duration) {
         if self.is_empty {
             return;
         }

@@ -205,19 +205,18 @@ pub(super) fn is_failed_call(trailers: &HeaderMap) -> bool {
     status.is_some_and(|status| GRPC_FAILURES.contains(&status.as_bytes()))
 }
 
-/// Says who has paid, and for what.
-pub(super) fn set_paid(headers: &mut HeaderMap, permit: &Permit) {
-    let service = permit.service().map(HeaderValue::from_str);
-    if let Some(Ok(service)) = service {
-        headers.insert(SERVICE, service);
-    }
-    if let Some(token_id) = permit.token_id() {
-        let mut digits = [0; 64];
-        let value = hex::encode_to_slice(token_id.0, &mut digits)
-            .ok()
-            .and_then(|()| HeaderValue::from_bytes(&digits).ok());
-        headers.extend(value.map(|value| (TOKEN_ID, value)));
-    }
+/// Says who has paid, and for what: the route's own service, of the several that a token may open.
+pub(super) fn set_paid(headers: &mut HeaderMap, permit: &Permit, service: Option<&str>) {
+    let Some(token_id) = permit.token_id() else {
+        return;
+    };
+    let mut digits = [0; 64];
+    let value = hex::encode_to_slice(token_id.0, &mut digits)
+        .ok()
+        .and_then(|()| HeaderValue::from_bytes(&digits).ok());
+    headers.extend(value.map(|value| (TOKEN_ID, value)));
+    let service = service.and_then(|service| HeaderValue::from_str(service).ok());
+    headers.extend(service.map(|service| (SERVICE, service)));
 }
 
 #[cfg(test)]

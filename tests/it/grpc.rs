@@ -1,15 +1,19 @@
 //! HTTP/2 behind, and gRPC over it: messages and trailers pass in both directions, and a call that fails before its first
 //! message is not counted.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tollhouse::resource;
 use tollhouse::route::{Forward, Protocol, Upstream};
 
 use crate::calls::{Calls, MESSAGE, Speech, self_signed};
+use crate::frames::{self, frame};
 use crate::http2::Client;
 use crate::raw;
 use crate::support::{Setup, Shop, Sold};
@@ -239,4 +243,65 @@ async fn an_upstream_that_went_away_gives_the_use_back_and_another_is_asked() {
     let sold = shop.sell("up", Some(1));
     assert_eq!(shop.get_with("/up/x", &sold).await.status, 502);
     shop.is_counted(&sold, 0).await;
+}
+
+/// A server that says hello, and these frames to every request.
+async fn refusing(frames: Vec<u8>) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            connections.spawn(refuse(stream, frames.clone()));
+        }
+    });
+    (address, serving)
+}
+
+async fn refuse(mut stream: TcpStream, said: Vec<u8>) {
+    let mut preface = [0; frames::PREFACE.len()];
+    // Clients come and go as they like.
+    let _ = stream.read_exact(&mut preface).await;
+    let hello = frame(frames::SETTINGS, 0, 0, &[]);
+    let _ = stream.write_all(&hello).await;
+    if frames::until(&mut stream, frames::HEADERS).await.is_some() {
+        let _ = stream.write_all(&said).await;
+        // Whatever the client says to that.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_refused_before_its_answer_is_not_counted_and_goes_elsewhere() {
+    let reset = |code: u32| frame(frames::RST_STREAM, 0, 1, &code.to_be_bytes());
+    // The last stream that it looked at, and why it goes.
+    let goaway = |code: u32| {
+        frame(
+            frames::GOAWAY,
+            0,
+            0,
+            &[0_u32.to_be_bytes(), code.to_be_bytes()].concat(),
+        )
+    };
+    let other = Calls::start(Speech::Clear).await;
+    for (name, said) in [
+        ("INTERNAL_ERROR", reset(2)),
+        ("REFUSED_STREAM", reset(7)),
+        ("CANCEL", reset(8)),
+        ("ENHANCE_YOUR_CALM", reset(11)),
+        ("a farewell", goaway(0)),
+        ("a farewell with an error", goaway(2)),
+    ] {
+        let (address, _serving) = refusing(said).await;
+        let url = format!("http://{address}");
+        let shop = shop_before(std::slice::from_ref(&url), Vec::new()).await;
+        let sold = shop.sell("up", Some(1));
+        assert_eq!(shop.get_with("/up/x", &sold).await.status, 502, "{name}");
+        shop.is_counted(&sold, 0).await;
+        let shop = shop_before(&[url, format!("http://{}", other.address)], Vec::new()).await;
+        assert_eq!(shop.get_with("/up/x", &sold).await.status, 200, "{name}");
+        shop.is_counted(&sold, 1).await;
+    }
 }

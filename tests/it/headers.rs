@@ -88,6 +88,24 @@ async fn the_upstream_is_told_who_paid_for_what_and_nobody_can_forge_it() {
 }
 
 #[tokio::test]
+async fn of_the_services_that_a_token_opens_the_one_of_the_route_is_named() {
+    let upstream = Upstream::start().await;
+    let route = |name: &str, more: &str| {
+        format!(
+            "[[route]]\npath = \"/{name}/*\"\nservice = \"{name}\"\nprice = \"1 sat\"\nupstream = \"http://{}\"\n{more}\n",
+            upstream.address
+        )
+    };
+    let both = route("a", "grant = { services = [\"b\"] }");
+    let shop = Shop::selling(&format!("{both}{}", route("b", ""))).await;
+    let sold = shop.pay(&shop.get("/a/x").await.challenge().unwrap());
+    for service in ["a", "b", "a"] {
+        assert_hello(&shop.get_with(&format!("/{service}/x"), &sold).await);
+        assert_eq!(upstream.take_one().header("l402-service"), Some(service));
+    }
+}
+
+#[tokio::test]
 async fn the_standards_header_says_where_a_request_comes_from() {
     let upstream = Upstream::start().await;
     let shop = shop_before(&upstream).await;

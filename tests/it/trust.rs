@@ -1,6 +1,9 @@
 //! TLS to an upstream: verified, always.
 
-use http::StatusCode;
+use std::net::SocketAddr;
+
+use http::{Method, StatusCode, header::AUTHORIZATION};
+use tokio::net::TcpListener;
 use tollhouse::resource::certificates;
 use tollhouse::route::{Forward, Upstream};
 
@@ -8,6 +11,7 @@ use crate::calls::{Calls, MESSAGE, self_signed};
 use crate::delivery::assert_problem;
 use crate::secrets::Log;
 use crate::support::{Setup, Shop};
+use crate::upstream::SOON;
 
 async fn shop_before(url: String, authorities: Vec<Vec<u8>>) -> Shop {
     let upstream = Upstream {
@@ -60,6 +64,47 @@ async fn a_private_authority_is_trusted_where_the_settings_name_it() {
         (answer.status, answer.text().as_str()),
         (StatusCode::OK, MESSAGE)
     );
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up_in_time_and_another_is_asked() {
+    let log = Log::default();
+    let _listening = log.listen();
+    // It takes connections, and never greets.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (speech, pem) = self_signed("127.0.0.1", &[]);
+    let calls = Calls::start(speech).await;
+    let url = |address: SocketAddr| format!("https://{address}").parse().unwrap();
+    let upstream = Upstream {
+        authorities: certificates(pem.as_bytes()).unwrap(),
+        connect_timeout: SOON,
+        ..Upstream::of(vec![url(silent.local_addr().unwrap()), url(calls.address)])
+    };
+    let shop = Shop::with(Setup {
+        forward: Some(Forward {
+            upstream: upstream.into(),
+            ..Forward::to("http://nobody".parse().unwrap())
+        }),
+        ..Setup::default()
+    })
+    .await;
+    let sold = shop.sell("up", Some(3));
+    for _ in 0..3 {
+        // With a body: it is still there when the second one is asked.
+        let request = shop
+            .request(Method::POST, "/up/echo")
+            .header(AUTHORIZATION, sold.header())
+            .body("a body");
+        let answer = shop.send(request).await;
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (StatusCode::OK, "a body")
+        );
+    }
+    assert_eq!(calls.count(), 3);
+    shop.is_counted(&sold, 3).await;
+    let said = log.text();
+    assert!(said.contains("no connection within 1s"), "{said}");
 }
 
 #[tokio::test]

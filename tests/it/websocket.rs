@@ -22,6 +22,7 @@ use crate::gate::assert_challenged;
 use crate::raw;
 use crate::support::{DEADLINE, Setup, Shop, Sold};
 use crate::upstream::SOON;
+use crate::waiting::PAUSE_MAX;
 
 /// A server that says back what it is told, and hangs up when it is told `bye`.
 struct Echo {
@@ -190,13 +191,13 @@ async fn either_side_can_end_it_and_the_other_is_told() {
 async fn what_nobody_speaks_on_is_closed() {
     let echo = Echo::start().await;
     let shop = echo
-        .shop(|upstream| upstream.idle_timeout = Some(SOON))
+        .shop(|upstream| upstream.idle_timeout = Some(PAUSE_MAX))
         .await;
     let sold = shop.sell("up", Some(1));
     let mut socket = connect(&shop, "/up/x", Some(&sold)).await.unwrap();
     // In all it takes longer than one silence may.
-    let mut tick = tokio::time::interval(SOON * 2 / 3);
-    for word in ["one", "two", "three"] {
+    let mut tick = tokio::time::interval(PAUSE_MAX / 3);
+    for word in ["one", "two", "three", "four", "five"] {
         tick.tick().await;
         say(&mut socket, word).await;
     }

@@ -92,11 +92,6 @@ impl Reservation {
         self.left
     }
 
-    /// The service that the token opened first.
-    pub fn service(&self) -> Option<&str> {
-        Some(&self.usage.as_ref()?.token.service)
-    }
-
     /// The token's id.
     pub fn token_id(&self) -> Option<[u8; 32]> {
         Some(self.usage.as_ref()?.token.token_id)
