@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::causes::chain;
 use crate::http::{AcmeSettings, Clients, Config, ForwardedHeader, Networks, TlsFiles, TlsSource};
 
 use super::Meaning;
@@ -41,16 +42,18 @@ impl Meaning<'_> {
                 "there is a certificate in `http.tls` already: give one of the two",
             );
         }
-        let files = raw.tls.as_ref().map(|tls| {
-            TlsSource::Files(TlsFiles {
-                cert: self.folder.join(&tls.cert),
-                key: self.folder.join(&tls.key),
-            })
-        });
-        files.or_else(|| {
+        let Some(tls) = &raw.tls else {
             let acme = raw.acme.as_ref()?;
-            Some(TlsSource::Acme(self.acme(acme, data_dir)))
-        })
+            return Some(TlsSource::Acme(self.acme(acme, data_dir)));
+        };
+        let files = TlsFiles {
+            cert: self.folder.join(&tls.cert),
+            key: self.folder.join(&tls.key),
+        };
+        if let Err(error) = files.check() {
+            self.complain("http.tls", chain(&error));
+        }
+        Some(TlsSource::Files(files))
     }
 
     fn acme(&mut self, raw: &RawAcme, data_dir: &Path) -> AcmeSettings {

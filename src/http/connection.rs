@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -100,6 +101,8 @@ pub(super) struct Speaking {
     limits: Limits,
     entry: Entry,
     tls: Option<Acceptor>,
+    /// Whether the log has been told that proxies and settings do not agree.
+    is_proxy_told: AtomicBool,
     /// HTTP/2 requests at once, over all connections.
     streams: Streams,
     /// Nothing new is begun.
@@ -127,6 +130,7 @@ impl Speaking {
             router,
             limits,
             streams: Streams::new(limits.connections_max, limits.write_timeout, tracker),
+            is_proxy_told: AtomicBool::new(false),
             tls: entry.tls.as_ref().map(Tls::acceptor),
             entry,
             stop: stop.begin,
@@ -140,8 +144,16 @@ impl Speaking {
             ended = self.answer(stream, peer) => ended,
             () = self.cut.cancelled() => return,
         };
-        // A client that breaks off is not worth a line above debug.
-        if let Err(error) = ended {
+        let Err(error) = ended else {
+            return;
+        };
+        // Most likely a setting here or at the proxy; a log that anybody can fill is no help.
+        if error.is_of_the_proxy() && !self.is_proxy_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "Refused a connection: {error}. More of the kind are in the log at debug only"
+            );
+        } else {
+            // A client that breaks off is not worth a line above that.
             tracing::debug!("A connection ended: {error}");
         }
     }
@@ -283,6 +295,16 @@ enum Ended {
     Io(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
+}
+
+impl Ended {
+    /// Whether proxies and the settings do not agree.
+    fn is_of_the_proxy(&self) -> bool {
+        match self {
+            Self::Stranger(_) | Self::Proxy(_) => true,
+            Self::Silent | Self::Io(_) | Self::Http(_) => false,
+        }
+    }
 }
 
 impl From<Elapsed> for Ended {

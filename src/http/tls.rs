@@ -134,6 +134,11 @@ impl TlsFiles {
         })
     }
 
+    /// Whether they can be used now.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.understand(&self.read()?).map(drop)
+    }
+
     /// What it means; that they belong together is looked at, too.
     fn understand(&self, content: &Content) -> Result<CertifiedKey, TlsError> {
         let no = |path: &Path, what| {

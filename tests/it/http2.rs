@@ -134,6 +134,23 @@ async fn a_body_and_many_requests_at_once_pass() {
 }
 
 #[tokio::test]
+async fn headers_have_the_same_limits() {
+    let shop = Shop::open().await;
+    let client = Client::connect(&shop).await;
+    for (count, bytes) in [(120, 1), (1, 17 * 1024), (1, 30 * 1024)] {
+        let mut request = Request::get("http://shop/free/page.txt");
+        for number in 0..count {
+            request = request.header(format!("x-{number}"), "y".repeat(bytes));
+        }
+        let answer = client.send(request.body(Full::default()).unwrap()).await;
+        let (status, body) = read(answer.unwrap()).await;
+        assert_eq!(status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        assert!(body.contains("16 KiB"), "{body}");
+    }
+    assert_eq!(client.get("/free/page.txt", None).await, ok(PAGE));
+}
+
+#[tokio::test]
 async fn a_preface_that_drips_is_understood_or_cut_off_with_a_word() {
     let shop = shop_with(Limits {
         header_timeout: SOON,

@@ -117,6 +117,7 @@ fn refused() -> Vec<Row> {
         (with("[http.acme]\ndomains = [\"a.b\"]\ncontact = \"me\""), "http.acme.contact", "mail address"),
         (with("[http.acme]\ndomains = [\"a.b\"]\ndirectory = \"http://a.b/\""), "http.acme.directory", "https"),
         (with("[http.tls]\ncert = \"a\"\nkey = \"b\"\n[http.acme]\ndomains = [\"a.b\"]"), "http.acme", "one of the two"),
+        (with("[http.tls]\ncert = \"none.pem\"\nkey = \"key.pem\""), "http.tls", "failed to read"),
         (with("[http.tls]\ncert = \"cert.pem\""), "http.tls.key", "must be given"),
         (with("[http]\nheader_timeout = \"15\""), "http.header_timeout", "30s"),
         (with("[http]\nheader_timeout = \"0s\""), "http.header_timeout", "30s"),
