@@ -6,6 +6,7 @@ mod issue;
 mod keyring;
 mod limit;
 mod permit;
+mod proven;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,12 +19,14 @@ pub use issue::{Challenge, Choice, Denial};
 pub use keyring::{Epoch, Keyring, KeyringError};
 pub use limit::{Limiter, Limits};
 pub use permit::{Permit, Reason};
+use proven::ProvenBefore;
 
 use crate::clock::Clock;
 use crate::invoice::Minter;
 use crate::l402::caveat::Subject;
 use crate::l402::credential::{Presented, presented};
-use crate::l402::{Credential, Refusal, verify};
+use crate::l402::verify::{Proven, prove};
+use crate::l402::{Refusal, RootKeys};
 use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
 use crate::live::Live;
 use crate::pace::Room;
@@ -40,6 +43,8 @@ pub const GRANT_PARAMETER: &str = "l402-grant";
 pub struct Gate {
     /// The keys of the tokens.
     keyring: Arc<Keyring>,
+    /// Credentials that need not be proven again.
+    proven: ProvenBefore,
     /// Makes the invoices.
     minter: Minter,
     /// Counts the uses, remembers the challenges.
@@ -140,6 +145,7 @@ impl Gate {
     ) -> Self {
         Self {
             keyring,
+            proven: ProvenBefore::new(),
             minter,
             ledger,
             limiter,
@@ -173,22 +179,11 @@ impl Gate {
             Ok(cost) => cost,
             Err(denial) => return Ok(Decision::Denied(denial)),
         };
-        let mut why = Why::NotPaid;
-        match presented(asked.headers) {
-            Presented::Nothing => {}
-            Presented::Unreadable => why = Why::Unreadable,
-            Presented::Credentials(credentials) => {
-                for credential in &credentials {
-                    match self.admit(offer, &cost, asked, credential).await? {
-                        Admission::Admitted(permit) => return Ok(Decision::Permit(permit)),
-                        Admission::Not(refused) => why = refused,
-                        Admission::TooFast(room) => {
-                            return Ok(Decision::Denied(Denial::TooMany(room)));
-                        }
-                    }
-                }
-            }
-        }
+        let why = match self.presented(offer, &cost, asked).await? {
+            Admission::Admitted(permit) => return Ok(Decision::Permit(permit)),
+            Admission::TooFast(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
+            Admission::Not(why) => why,
+        };
         if let Some(permit) = self.unpaid_permit(route, offer, asked) {
             return Ok(Decision::Permit(permit));
         }
@@ -204,6 +199,43 @@ impl Gate {
             client: asked.client,
             why,
         }))
+    }
+
+    /// Looks at what is presented, until something opens the door.
+    async fn presented(
+        &self,
+        offer: &Offer,
+        cost: &Cost,
+        asked: &Asked<'_>,
+    ) -> Result<Admission, LedgerError> {
+        let keys = self.keyring.in_force();
+        if let Some(proven) = self.proven.find(asked.headers) {
+            return self.admit(offer, cost, asked, &keys, &proven).await;
+        }
+        let credentials = match presented(asked.headers) {
+            Presented::Nothing => return Ok(Admission::Not(Why::NotPaid)),
+            Presented::Unreadable => return Ok(Admission::Not(Why::Unreadable)),
+            Presented::Credentials(credentials) => credentials,
+        };
+        let mut why = Why::Unreadable;
+        for credential in &credentials {
+            let proven = match prove(&keys, credential, self.clock.unix_secs()) {
+                Ok(proven) => Arc::new(proven),
+                Err(refusal) => {
+                    why = refusal.into();
+                    continue;
+                }
+            };
+            // Of several, which one is meant is decided each time.
+            if credentials.len() == 1 {
+                self.proven.keep(asked.headers, &proven);
+            }
+            match self.admit(offer, cost, asked, &keys, &proven).await? {
+                Admission::Not(refused) => why = refused,
+                decided @ (Admission::Admitted(_) | Admission::TooFast(_)) => return Ok(decided),
+            }
+        }
+        Ok(Admission::Not(why))
     }
 
     /// What lets a request through that nobody has paid for.
@@ -227,13 +259,14 @@ impl Gate {
         Some(Permit::quota(used))
     }
 
-    /// Verifies one credential and reserves its use.
+    /// Holds one credential against the request and reserves its use.
     async fn admit(
         &self,
         offer: &Offer,
         cost: &Cost,
         asked: &Asked<'_>,
-        credential: &Credential,
+        keys: &RootKeys,
+        proven: &Proven,
     ) -> Result<Admission, LedgerError> {
         let subject = Subject {
             service: &offer.service,
@@ -247,7 +280,7 @@ impl Gate {
             client: Some(asked.client),
             now_secs: self.clock.unix_secs(),
         };
-        let verified = match verify(&self.keyring.in_force(), credential, &subject) {
+        let verified = match proven.verify(keys, &subject) {
             Ok(verified) => verified,
             Err(refusal) => return Ok(Admission::Not(refusal.into())),
         };

@@ -123,6 +123,12 @@ pub fn satisfy<'a>(
     Ok(allowance)
 }
 
+/// The preimage that this caveat holds, if it is one that should: `Some(None)` if it holds something else.
+pub(super) fn preimage_inside(caveat: &[u8]) -> Option<Option<[u8; 32]>> {
+    let (condition, value) = split(caveat)?;
+    (condition == "preimage").then(|| decode_preimage(value))
+}
+
 /// A caveat's condition and value, at the first `=`.
 fn split(caveat: &[u8]) -> Option<(&str, &[u8])> {
     let end = caveat.iter().position(|byte| *byte == b'=')?;

@@ -143,6 +143,11 @@ fn is_macaroon_hex(value: &[u8]) -> bool {
     hex::decode(value.trim_ascii()).is_ok_and(|bytes| Parsed::read(&bytes).is_ok())
 }
 
+/// Whether the value of an `Authorization` header is meant for us.
+pub fn is_of_l402(value: &[u8]) -> bool {
+    l402_value(value).is_some()
+}
+
 /// What follows the scheme, if the scheme is `L402` or its older name `LSAT`.
 fn l402_value(value: &[u8]) -> Option<&[u8]> {
     let value = value.trim_ascii_start();

@@ -78,19 +78,26 @@ impl RootKeys {
     /// The root key of this token, or `None` if its epoch is unknown or retired by now.
     pub fn root_key(&self, identifier: &[u8; IDENTIFIER_BYTES], now_secs: u64) -> Option<[u8; 32]> {
         let epoch = Identifier::from_bytes(identifier)?.token_id.epoch();
-        let state = if epoch == self.current.0 {
-            &self.current.1
-        } else {
-            let older = self.older.iter().find(|older| older.epoch == epoch)?;
-            if older.until_secs.is_some_and(|until| now_secs >= until) {
-                return None;
-            }
-            &older.state
-        };
-        let mut state = state.clone();
+        let mut state = self.state(epoch, now_secs)?.clone();
         state.update(ROOT_KEY_LABEL);
         state.update(identifier);
         Some(state.finalize().into_bytes().into())
+    }
+}
+
+impl RootKeys {
+    /// Whether tokens of this epoch are good now.
+    pub fn is_in_force(&self, epoch: u16, now_secs: u64) -> bool {
+        self.state(epoch, now_secs).is_some()
+    }
+
+    fn state(&self, epoch: u16, now_secs: u64) -> Option<&Hmac<Sha256>> {
+        if epoch == self.current.0 {
+            return Some(&self.current.1);
+        }
+        let older = self.older.iter().find(|older| older.epoch == epoch)?;
+        let is_retired = older.until_secs.is_some_and(|until| now_secs >= until);
+        (!is_retired).then_some(&older.state)
     }
 }
 

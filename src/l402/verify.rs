@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::caveat::{Allowance, Subject, Unsatisfied, satisfy};
+use super::caveat::{Allowance, Subject, Unsatisfied, preimage_inside, satisfy};
 use super::credential::Credential;
 use super::identifier::Identifier;
 use super::macaroon::{FormatError, Parsed};
@@ -60,6 +60,24 @@ pub enum Refusal {
     OutsideScope,
 }
 
+/// A credential whose signatures and preimage are right: it was sold here, and paid for. What it opens, its caveats say.
+#[derive(Clone)]
+pub struct Proven {
+    /// The tokens' bytes; at least one.
+    macaroons: Vec<Vec<u8>>,
+    /// The one identifier of all of them.
+    identifier: Identifier,
+}
+
+/// What is in it is a secret.
+impl std::fmt::Debug for Proven {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proven")
+            .field("identifier", &self.identifier)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Verifies every token of a credential against this request. Signatures come first, so that nothing about a token is
 /// told to somebody who cannot hold one.
 pub fn verify(
@@ -67,45 +85,73 @@ pub fn verify(
     credential: &Credential,
     subject: &Subject<'_>,
 ) -> Result<Verified, Refusal> {
-    let mut all: Option<Verified> = None;
-    for macaroon in &credential.macaroons {
-        let one = verify_one(keys, macaroon, credential.preimage.as_ref(), subject)?;
-        all = Some(match all {
-            None => one,
-            Some(first) if first.identifier == one.identifier => stricter(first, one),
-            Some(_) => return Err(Refusal::MixedTokens),
-        });
-    }
-    all.ok_or(Refusal::Unreadable)
+    prove(keys, credential, subject.now_secs)?.verify(keys, subject)
 }
 
-fn verify_one(
+/// Verifies what does not depend on the request: signatures and preimage.
+pub fn prove(keys: &RootKeys, credential: &Credential, now_secs: u64) -> Result<Proven, Refusal> {
+    let mut all: Option<Identifier> = None;
+    for macaroon in &credential.macaroons {
+        let one = prove_one(keys, macaroon, credential.preimage.as_ref(), now_secs)?;
+        if all.is_some_and(|first| first != one) {
+            return Err(Refusal::MixedTokens);
+        }
+        all = Some(one);
+    }
+    Ok(Proven {
+        macaroons: credential.macaroons.clone(),
+        identifier: all.ok_or(Refusal::Unreadable)?,
+    })
+}
+
+fn prove_one(
     keys: &RootKeys,
     macaroon: &[u8],
     preimage: Option<&[u8; 32]>,
-    subject: &Subject<'_>,
-) -> Result<Verified, Refusal> {
+    now_secs: u64,
+) -> Result<Identifier, Refusal> {
     let token = Parsed::read(macaroon)?;
     let identifier = Identifier::from_bytes(token.identifier).ok_or(Refusal::Unreadable)?;
     let root_key = keys
-        .root_key(token.identifier, subject.now_secs)
+        .root_key(token.identifier, now_secs)
         .ok_or(Refusal::UnknownEpoch)?;
     if !bool::from(token.expected_signature(&root_key).ct_eq(token.signature)) {
         return Err(Refusal::WrongSignature);
     }
-    let allowance = satisfy(token.caveats(), subject)?;
-    let known = preimage
-        .or(allowance.preimage.as_ref())
-        .ok_or(Refusal::NoPreimage)?;
     let is_preimage =
         |preimage: &[u8; 32]| bool::from(Sha256::digest(preimage).ct_eq(&identifier.payment_hash));
-    if !is_preimage(known) || !allowance.preimage.as_ref().is_none_or(is_preimage) {
-        return Err(Refusal::WrongPreimage);
+    let mut is_known = false;
+    for inside in token.caveats().filter_map(preimage_inside) {
+        let inside = inside.ok_or(Refusal::CaveatNotUnderstood)?;
+        if !is_preimage(&inside) {
+            return Err(Refusal::WrongPreimage);
+        }
+        is_known = true;
     }
-    Ok(Verified {
-        identifier,
-        allowance,
-    })
+    match preimage {
+        Some(preimage) if is_preimage(preimage) => Ok(identifier),
+        Some(_) => Err(Refusal::WrongPreimage),
+        None if is_known => Ok(identifier),
+        None => Err(Refusal::NoPreimage),
+    }
+}
+
+impl Proven {
+    /// Verifies what depends on the request: whether the key is still in force, and the caveats.
+    pub fn verify(&self, keys: &RootKeys, subject: &Subject<'_>) -> Result<Verified, Refusal> {
+        if !keys.is_in_force(self.identifier.token_id.epoch(), subject.now_secs) {
+            return Err(Refusal::UnknownEpoch);
+        }
+        let mut all: Option<Verified> = None;
+        for macaroon in &self.macaroons {
+            let one = Verified {
+                identifier: self.identifier,
+                allowance: satisfy(Parsed::read(macaroon)?.caveats(), subject)?,
+            };
+            all = Some(all.map_or(one, |first| stricter(first, one)));
+        }
+        all.ok_or(Refusal::Unreadable)
+    }
 }
 
 /// Of two copies of one token, the stricter limits.

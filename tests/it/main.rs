@@ -26,6 +26,7 @@ mod ledger;
 mod metered;
 mod migration;
 mod pricing;
+mod proven;
 mod quote;
 mod quoted;
 mod raw;
