@@ -12,6 +12,7 @@ mod load;
 mod machine;
 mod process;
 mod purchases;
+mod reloads;
 mod syncs;
 mod table;
 mod upstream;
@@ -237,6 +238,7 @@ async fn phases(
     report.guarded_ratio_files = rounded(ratios.files);
     report.guarded_ratio_upstream = rounded(ratios.upstream);
     report.guarded_ratio_small = rounded(ratios.small);
+    report.reload_failed = reloads::failed(network, goods, effort, notes).await?;
     Ok(())
 }
 

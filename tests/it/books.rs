@@ -54,6 +54,19 @@ impl Books {
         }
     }
 
+    /// The database itself, once its last user has let go of it.
+    pub(crate) fn database(&self) -> sled::Db {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match sled::open(self.file("store")) {
+                Err(sled::Error::Io(_)) if Instant::now() < end => {
+                    std::thread::park_timeout(Duration::from_millis(2));
+                }
+                opened => return opened.unwrap(),
+            }
+        }
+    }
+
     pub(crate) fn try_open(&self) -> Result<Ledger, LedgerError> {
         self.clock.advance(Duration::from_secs(1));
         Ledger::open(&ledger_in(self.dir.path()), self.clock.clone())

@@ -77,7 +77,7 @@ fn a_newer_format_is_refused_and_nothing_is_touched() {
     ledger.settle(payment(1)).unwrap();
     ledger.close().unwrap();
     drop(ledger);
-    let database = sled::open(books.file("store")).unwrap();
+    let database = books.database();
     database.insert("format", &99_u32.to_be_bytes()).unwrap();
     drop(database);
     let refused = books.when_free();
@@ -90,7 +90,7 @@ fn a_newer_format_is_refused_and_nothing_is_touched() {
     );
     assert_eq!(books.set_aside(), Vec::<PathBuf>::new());
     // The program that wrote it finds everything again.
-    let database = sled::open(books.file("store")).unwrap();
+    let database = books.database();
     database.insert("format", &1_u32.to_be_bytes()).unwrap();
     drop(database);
     assert_eq!(books.open().totals(), totals(1, PRICE_MSAT));

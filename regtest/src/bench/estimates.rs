@@ -14,6 +14,8 @@ pub(super) struct Parts {
     pub(super) mint_token_us: f64,
     /// Reading and verifying a credential.
     pub(super) verify_us: f64,
+    /// Verifying and reserving with a million tokens in the ledger, as a multiple of the same with a thousand.
+    pub(super) million_ratio: f64,
 }
 
 /// Reads the medians in this folder, or in the one beside the folder of the running program.
@@ -26,6 +28,8 @@ pub(super) fn read(folder: Option<&Path>) -> Result<Parts> {
         mint_invoice_us: median_us(&folder, "mint_invoice")?,
         mint_token_us: median_us(&folder, "mint_token")?,
         verify_us: median_us(&folder, "verify")?,
+        million_ratio: median_us(&folder, "reserve_million")?
+            / median_us(&folder, "reserve_thousand")?,
     })
 }
 

@@ -40,6 +40,23 @@ function done(summary, latency, requests)
 end
 "#;
 
+/// Asks from ten thousand addresses in turn. Requests are put together before the run.
+const MANY_LUA: &str = r#"
+function init(arguments)
+    requests = {}
+    for number = 0, 9999 do
+        local address = string.format("10.%d.%d.1", math.floor(number / 250), number % 250)
+        requests[number] = wrk.format("GET", nil, { ["X-Forwarded-For"] = address })
+    end
+    turn = 0
+end
+
+function request()
+    turn = (turn + 1) % 10000
+    return requests[turn]
+end
+"#;
+
 /// A run of wrk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load<'a> {
@@ -61,7 +78,7 @@ pub(super) struct Outcome {
     /// Bytes of all answers, the cut ones included.
     bytes: f64,
     /// Answers of status 400 and above.
-    refused: u64,
+    pub(super) refused: u64,
     /// Connections that could not be made or broke, and answers that took more than two seconds.
     broken: u64,
     /// Median latency, µs.
@@ -186,6 +203,15 @@ impl Challenges {
             answer_bytes: f64::from(bytes_on_the_wire(&answer)?),
             script: goods.write("summary.lua", SUMMARY_LUA)?,
             url,
+        })
+    }
+
+    /// The same, each from another one of ten thousand addresses: as a trusted proxy tells it.
+    pub(super) async fn from_many(network: &Network, goods: &Goods, path: &str) -> Result<Self> {
+        let challenges = Self::at(network, goods, path).await?;
+        Ok(Self {
+            script: goods.write("addresses.lua", &format!("{MANY_LUA}{SUMMARY_LUA}"))?,
+            ..challenges
         })
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Report {
     pub(super) mint_token_us: f64,
     /// From the request's headers to a verified credential with three caveats, µs.
     pub(super) verify_us: f64,
+    /// Verifying and reserving with a million tokens in the ledger, as a multiple of the same with a thousand.
+    pub(super) million_ratio: f64,
     /// 402 answers a second.
     pub(super) challenges_per_sec: f64,
     /// Flushes to the disk for each of them.
@@ -33,10 +35,12 @@ pub(super) struct Report {
     pub(super) pay_ms_p50: f64,
     /// Memory at rest after a few sales, MB.
     pub(super) rss_idle_mb: f64,
-    /// Memory after a million unpaid challenges, MB.
+    /// Memory after a million unpaid challenges from ten thousand addresses, MB.
     pub(super) rss_after_flood_mb: f64,
     /// What the data folder has grown by after that, MB.
     pub(super) disk_growth_mb: f64,
+    /// Requests that failed while the settings were read again and again.
+    pub(super) reload_failed: f64,
     /// The shipped file, MB.
     pub(super) binary_mb: f64,
 }
@@ -48,6 +52,7 @@ impl Default for Report {
             mint_invoice_us: f64::NAN,
             mint_token_us: f64::NAN,
             verify_us: f64::NAN,
+            million_ratio: f64::NAN,
             challenges_per_sec: f64::NAN,
             fsyncs_per_challenge: f64::NAN,
             guarded_ratio_files: f64::NAN,
@@ -58,6 +63,7 @@ impl Default for Report {
             rss_idle_mb: f64::NAN,
             rss_after_flood_mb: f64::NAN,
             disk_growth_mb: f64::NAN,
+            reload_failed: f64::NAN,
             binary_mb: f64::NAN,
         }
     }
@@ -120,6 +126,7 @@ impl Report {
         self.mint_invoice_us = rounded(parts.mint_invoice_us);
         self.mint_token_us = rounded(parts.mint_token_us);
         self.verify_us = rounded(parts.verify_us);
+        self.million_ratio = rounded(parts.million_ratio);
     }
 
     /// Shows the table.
@@ -150,13 +157,14 @@ impl Report {
 
     /// Every number with its target.
     #[rustfmt::skip] // A table reads best as one.
-    fn rows(&self) -> [Row; 14] {
+    fn rows(&self) -> [Row; 16] {
         use Target::{AtLeast, AtMost, Below, Report};
         let row = |key, value, digits, target| Row { key, value, digits, target };
         [
             row("mint_invoice_us", self.mint_invoice_us, 2, Report),
             row("mint_token_us", self.mint_token_us, 2, Report),
             row("verify_us", self.verify_us, 2, Below(3.0)),
+            row("million_ratio", self.million_ratio, 3, AtMost(1.05)),
             row("challenges_per_sec", self.challenges_per_sec, 0, AtLeast(22_000.0)),
             row("fsyncs_per_challenge", self.fsyncs_per_challenge, 5, Below(0.01)),
             row("guarded_ratio_files", self.guarded_ratio_files, 3, AtLeast(0.95)),
@@ -167,6 +175,7 @@ impl Report {
             row("rss_idle_mb", self.rss_idle_mb, 1, Below(40.0)),
             row("rss_after_flood_mb", self.rss_after_flood_mb, 1, AtMost(1.25 * self.rss_idle_mb)),
             row("disk_growth_mb", self.disk_growth_mb, 1, Below(20.0)),
+            row("reload_failed", self.reload_failed, 0, AtMost(0.0)),
             row("binary_mb", self.binary_mb, 1, Below(30.0)),
         ]
     }
