@@ -19,12 +19,13 @@ pub use reload::{Reload, Reloaded, Reloads};
 
 use crate::causes::chain;
 use crate::clock::Clock;
-use crate::gate::{Keyring, KeyringError};
+use crate::gate::{Gate, Keyring, KeyringError};
 use crate::invoice::Reach;
 use crate::ledger::record::{ChannelRecord, SaleRecord, Totals};
 use crate::ledger::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::live::Live;
 use crate::node::{Node, NodeUnavailable, Status};
+use crate::quote::{HookStatus, RateStatus};
 use crate::route::{Access, RouteTable};
 
 /// Closed channels that the status shows; the ledger keeps all of them.
@@ -40,6 +41,8 @@ pub struct Admin {
     pub node: Arc<Node>,
     /// The account.
     pub ledger: Arc<Ledger>,
+    /// The decision.
+    pub gate: Arc<Gate>,
     /// The keys of the tokens.
     pub keyring: Arc<Keyring>,
     /// What is sold.
@@ -158,6 +161,18 @@ struct StatusBody {
     sales: Totals,
     /// Challenges that are remembered, paid ones included until they expire.
     challenges_open: usize,
+    dry_run: DryRunBody,
+    /// What prices in a currency go by.
+    rates: Vec<RateStatus>,
+    /// Servers that say what a request costs.
+    hooks: Vec<HookStatus>,
+}
+
+/// What routes that let everybody through would have asked since the start.
+#[derive(Debug, Serialize)]
+struct DryRunBody {
+    requests: u64,
+    amount_msat: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -177,6 +192,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fau
         Ok((asked.node.status(), closed, asked.ledger.totals()))
     })
     .await?;
+    let (quotes, dry_run) = (admin.gate.quotes(), admin.gate.dry_run());
     Ok(Json(StatusBody {
         version: env!("CARGO_PKG_VERSION"),
         uptime_secs: admin.clock.unix_secs().saturating_sub(admin.started_secs),
@@ -187,6 +203,12 @@ async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fau
         },
         sales,
         challenges_open: admin.ledger.challenge_count(),
+        dry_run: DryRunBody {
+            requests: dry_run.requests,
+            amount_msat: dry_run.amount_msat,
+        },
+        rates: quotes.rates.status(),
+        hooks: quotes.hooks.status(),
     }))
 }
 

@@ -138,6 +138,7 @@ pub async fn run(
     let admin = Admin {
         node: Arc::clone(&node),
         ledger: Arc::clone(&ledger),
+        gate: Arc::clone(&gate),
         keyring: secrets.keyring,
         routes: Arc::clone(&routes),
         reload,

@@ -2,6 +2,7 @@
 //! that makes a [`Permit`].
 
 mod cost;
+mod dry_run;
 mod issue;
 mod keyring;
 mod limit;
@@ -15,6 +16,8 @@ use http::{HeaderMap, Method};
 
 use cost::Cost;
 pub use cost::Quotes;
+pub use dry_run::DryRun;
+use dry_run::DryRuns;
 pub use issue::{Challenge, Choice, Denial};
 pub use keyring::{Epoch, Keyring, KeyringError};
 pub use limit::{Limiter, Limits};
@@ -53,6 +56,8 @@ pub struct Gate {
     limiter: Limiter,
     /// What pricing asks the world.
     quotes: Live<Quotes>,
+    /// What routes that let everybody through would have asked.
+    dry_runs: DryRuns,
     /// Where the time comes from.
     clock: Clock,
 }
@@ -150,6 +155,7 @@ impl Gate {
             ledger,
             limiter,
             quotes: Live::new(quotes),
+            dry_runs: DryRuns::default(),
             clock,
         }
     }
@@ -158,6 +164,11 @@ impl Gate {
     pub fn change(&self, limits: Limits, quotes: Quotes) {
         self.limiter.set(limits);
         self.quotes.set(quotes);
+    }
+
+    /// What routes that let everybody through would have asked since the start.
+    pub fn dry_run(&self) -> DryRun {
+        self.dry_runs.so_far()
     }
 
     /// What pricing asks the world now.
@@ -184,7 +195,7 @@ impl Gate {
             Admission::TooFast(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
             Admission::Not(why) => why,
         };
-        if let Some(permit) = self.unpaid_permit(route, offer, asked) {
+        if let Some(permit) = self.unpaid_permit(route, offer, &cost, asked) {
             return Ok(Decision::Permit(permit));
         }
         let plan = match wanted(offer, asked) {
@@ -239,13 +250,22 @@ impl Gate {
     }
 
     /// What lets a request through that nobody has paid for.
-    fn unpaid_permit(&self, route: &Route, offer: &Offer, asked: &Asked<'_>) -> Option<Permit> {
+    fn unpaid_permit(
+        &self,
+        route: &Route,
+        offer: &Offer,
+        cost: &Cost,
+        asked: &Asked<'_>,
+    ) -> Option<Permit> {
         if offer.is_dry_run {
+            let price = self.in_msat(cost.class.price).ok().map(|(price, _)| price);
+            self.dry_runs.count(price);
             tracing::info!(
                 route.name = &*route.name,
-                "Dry run: {} {} would have been asked to pay",
+                "Dry run: {} {} would have been asked to pay {}",
                 asked.method,
-                asked.path.as_str()
+                asked.path.as_str(),
+                cost.class.price
             );
             return Some(Permit::dry_run());
         }

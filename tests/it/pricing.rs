@@ -276,6 +276,8 @@ async fn a_dry_run_lets_all_through_and_sells_nothing() {
         assert_served(&shop.get("/a/page.txt").await);
     }
     assert_eq!(shop.ledger.challenge_count(), 0);
+    let counted = shop.gate.dry_run();
+    assert_eq!((counted.requests, counted.amount_msat), (3, 30_000));
 }
 
 #[tokio::test]

@@ -102,6 +102,7 @@ pub(crate) struct Shop {
     pub(crate) reach: watch::Sender<Reach>,
     /// The folder that is sold, without links in its path.
     pub(crate) folder: PathBuf,
+    pub(crate) gate: Arc<Gate>,
     /// The keys of its tokens.
     pub(crate) keyring: Arc<Keyring>,
     keys: RootKeys,
@@ -179,7 +180,7 @@ impl Shop {
             said,
         );
         let rates = Arc::new(Rates::new(wanted.rates, clock.clone()));
-        let gate = Gate::new(
+        let gate = Arc::new(Gate::new(
             Arc::clone(&keyring),
             minter,
             Arc::clone(&ledger),
@@ -189,7 +190,7 @@ impl Shop {
                 hooks: Hooks::new(wanted.hooks, &clock),
             },
             clock.clone(),
-        );
+        ));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (resources, background) = Resources::build(setup.resource, &routes);
@@ -199,7 +200,7 @@ impl Shop {
             listener,
             router: router(Public {
                 shop: Arc::clone(&shop),
-                gate: Arc::new(gate),
+                gate: Arc::clone(&gate),
             }),
             limits: setup.limits,
             entry: Entry {
@@ -217,6 +218,7 @@ impl Shop {
             ledger,
             reach,
             folder,
+            gate,
             keyring,
             keys,
             client: Client::new().unwrap(),
