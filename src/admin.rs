@@ -25,7 +25,7 @@ use crate::ledger::record::{ChannelRecord, SaleRecord, Totals};
 use crate::ledger::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::live::Live;
 use crate::node::{Node, NodeUnavailable, Status};
-use crate::route::{Access, RouteTable};
+use crate::route::{Access, Offer, RouteTable};
 
 /// Closed channels that the status shows; the ledger keeps all of them.
 const CLOSURES_SHOWN: usize = 100;
@@ -44,6 +44,8 @@ pub struct Admin {
     pub keyring: Arc<Keyring>,
     /// What is sold.
     pub routes: Arc<Live<RouteTable>>,
+    /// What is sold by handlers of the same program.
+    pub guarded: Arc<Live<Vec<Offer>>>,
     /// Where to ask for the settings to be read again.
     pub reload: Reload,
     /// Where everything is kept.
@@ -100,7 +102,7 @@ struct Ready {
     reason: Option<String>,
     /// What can arrive now, in msat.
     inbound_msat: u64,
-    /// Routes whose price cannot be received now.
+    /// Routes, and services behind guards, whose price cannot be received now.
     unpayable_routes: Vec<String>,
 }
 
@@ -115,16 +117,19 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
             unpayable_routes: vec![],
         },
         Reach::Ready(inbound) => {
-            let routes = admin.routes.get();
-            let unpayable: Vec<String> = routes
-                .iter()
-                .filter(|route| match &route.access {
-                    Access::Free => false,
-                    Access::Paid(offer) => offer
-                        .dearest()
-                        .is_some_and(|dearest| !inbound.takes(dearest)),
+            let (routes, guarded) = (admin.routes.get(), admin.guarded.get());
+            let of_routes = routes.iter().filter_map(|route| match &route.access {
+                Access::Free => None,
+                Access::Paid(offer) => Some((&route.name, &**offer)),
+            });
+            let of_guards = guarded.iter().map(|offer| (&offer.service, offer));
+            let unpayable: Vec<String> = of_routes
+                .chain(of_guards)
+                .filter(|(_, offer)| {
+                    let dearest = offer.dearest();
+                    dearest.is_some_and(|dearest| !inbound.takes(dearest))
                 })
-                .map(|route| route.name.to_string())
+                .map(|(name, _)| name.to_string())
                 .collect();
             let reason = (!unpayable.is_empty()).then(|| {
                 format!(

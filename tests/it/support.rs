@@ -104,6 +104,10 @@ pub(crate) struct Shop {
     pub(crate) folder: PathBuf,
     /// The keys of its tokens.
     pub(crate) keyring: Arc<Keyring>,
+    /// Its gate.
+    pub(crate) gate: Arc<Gate>,
+    /// What it sells.
+    pub(crate) sold_here: Arc<Live<public::Shop>>,
     keys: RootKeys,
     client: Client,
     tracker: TaskTracker,
@@ -179,7 +183,7 @@ impl Shop {
             said,
         );
         let rates = Arc::new(Rates::new(wanted.rates, clock.clone()));
-        let gate = Gate::new(
+        let gate = Arc::new(Gate::new(
             Arc::clone(&keyring),
             minter,
             Arc::clone(&ledger),
@@ -189,7 +193,7 @@ impl Shop {
                 hooks: Hooks::new(wanted.hooks, &clock),
             },
             clock.clone(),
-        );
+        ));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (resources, background) = Resources::build(setup.resource, &routes);
@@ -199,11 +203,11 @@ impl Shop {
             listener,
             router: router(Public {
                 shop: Arc::clone(&shop),
-                gate: Arc::new(gate),
+                gate: Arc::clone(&gate),
             }),
             limits: setup.limits,
             entry: Entry {
-                proxies: setup.proxy_protocol.then_some(shop),
+                proxies: setup.proxy_protocol.then(|| Arc::clone(&shop)),
                 tls: setup.tls,
             },
         };
@@ -218,6 +222,8 @@ impl Shop {
             reach,
             folder,
             keyring,
+            gate,
+            sold_here: shop,
             keys,
             client: Client::new().unwrap(),
             tracker,
