@@ -20,7 +20,7 @@ pub use reload::{Reload, Reloaded, Reloads};
 use crate::causes::chain;
 use crate::clock::Clock;
 use crate::gate::{Keyring, KeyringError};
-use crate::invoice::Reach;
+use crate::invoice::{Inbound, Reach};
 use crate::ledger::record::{ChannelRecord, SaleRecord, Totals};
 use crate::ledger::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::live::Live;
@@ -117,20 +117,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
             unpayable_routes: vec![],
         },
         Reach::Ready(inbound) => {
-            let (routes, guarded) = (admin.routes.get(), admin.guarded.get());
-            let of_routes = routes.iter().filter_map(|route| match &route.access {
-                Access::Free => None,
-                Access::Paid(offer) => Some((&route.name, &**offer)),
-            });
-            let of_guards = guarded.iter().map(|offer| (&offer.service, offer));
-            let unpayable: Vec<String> = of_routes
-                .chain(of_guards)
-                .filter(|(_, offer)| {
-                    let dearest = offer.dearest();
-                    dearest.is_some_and(|dearest| !inbound.takes(dearest))
-                })
-                .map(|(name, _)| name.to_string())
-                .collect();
+            let unpayable = unpayable(&admin.routes.get(), &admin.guarded.get(), &inbound);
             let reason = (!unpayable.is_empty()).then(|| {
                 format!(
                     "the price of {} cannot be received: {} msat can arrive",
@@ -152,6 +139,23 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(ready)).into_response()
+}
+
+/// What is sold for more than can be received now.
+fn unpayable(routes: &RouteTable, guarded: &[Offer], inbound: &Inbound) -> Vec<String> {
+    let of_routes = routes.iter().filter_map(|route| match &route.access {
+        Access::Free => None,
+        Access::Paid(offer) => Some((&route.name, &**offer)),
+    });
+    let of_guards = guarded.iter().map(|offer| (&offer.service, offer));
+    of_routes
+        .chain(of_guards)
+        .filter(|(_, offer)| {
+            let dearest = offer.dearest();
+            dearest.is_some_and(|dearest| !inbound.takes(dearest))
+        })
+        .map(|(name, _)| name.to_string())
+        .collect()
 }
 
 #[derive(Debug, Serialize)]
@@ -284,5 +288,24 @@ impl axum::response::IntoResponse for Fault {
             Json(serde_json::json!({ "error": self.to_string() })),
         )
             .into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Grant;
+
+    #[test]
+    fn what_is_guarded_for_more_than_can_arrive_is_not_ready() {
+        let offer =
+            |service, price: &str| Offer::new(service, price.parse().unwrap(), Grant::default());
+        let guarded = [offer("cheap", "10 sat"), offer("dear", "11 sat")];
+        let inbound = Inbound {
+            capacity_msat: 10_000,
+            ..Inbound::default()
+        };
+        let unpayable = unpayable(&RouteTable::default(), &guarded, &inbound);
+        assert_eq!(unpayable, ["dear"]);
     }
 }

@@ -170,10 +170,11 @@ impl Guarding {
         R: HttpBody<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
+        // Counted before looking: whoever stops looks the other way round.
+        let in_flight = self.common.in_flight.token();
         if self.common.stop.is_cancelled() {
             return Ok(answer::refusal(&Refusal::Stopping));
         }
-        let in_flight = self.common.in_flight.token();
         let (head, body) = request.into_parts();
         let client = match self.client(&head) {
             Ok(client) => client,

@@ -19,9 +19,10 @@ use super::{AppError, Built, Front};
 
 /// A running node with its books and its operator's listener, and the guards of the program that it runs in.
 ///
-/// It lives in a data folder like that of `tollhouse run`, and reads the same settings file, without `[[route]]` tables. The
-/// log goes to the program's own `tracing` subscriber, which must not write the target `macaroon`: that crate prints whole
-/// tokens when it debugs.
+/// It lives in a data folder like that of `tollhouse run` and reads the same settings file, without `[[route]]` tables; of
+/// `[http]` it goes by `trusted_proxies`, `forwarded_header`, `allow`, `block` and `shutdown_grace`. It is made for tokio's
+/// multi-threaded runtime. The log goes to the program's own `tracing` subscriber, which must not write the target
+/// `macaroon`: that crate prints whole tokens when it debugs.
 #[derive(Debug)]
 #[must_use = "dropped, it stops"]
 pub struct Tollhouse {
@@ -151,8 +152,14 @@ impl Drop for Tollhouse {
 
 /// Whether what is guarded can be sold by these settings.
 pub(super) fn fits(guarded: &[Offer], config: &Config) -> Result<(), AppError> {
-    if config.routes.iter().next().is_some() {
-        return Err(AppError::Routes);
+    // What would silently not be there: routes that nobody serves, TLS that nobody speaks.
+    let unserved = [
+        ("route", config.routes.iter().next().is_some()),
+        ("http.tls", config.http.tls.is_some()),
+        ("http.proxy_protocol", config.http.proxy_protocol),
+    ];
+    if let Some((key, _)) = unserved.iter().find(|(_, is_there)| *is_there) {
+        return Err(AppError::OnlyRun(key));
     }
     for offer in guarded {
         can_be_priced(

@@ -48,12 +48,11 @@ pub enum AppError {
     /// They do not hold.
     #[error(transparent)]
     Settings(#[from] Complaints),
-    /// Something would be for sale that nobody serves.
+    /// They speak of the public listener, which another program has of its own.
     #[error(
-        "the settings have `[[route]]` tables, which are served by `tollhouse run` only: take them out, this program guards \
-         its own handlers"
+        "{0}: only `tollhouse run` does that, and this program serves the public itself: take it out"
     )]
-    Routes,
+    OnlyRun(&'static str),
     /// A guard of this program could not sell by them.
     #[error("what this program guards could not be sold")]
     Guard(#[from] GuardError),

@@ -163,7 +163,11 @@ async fn settings_that_this_program_cannot_serve_are_refused() {
         ("nonsense = 1\n", "nonsense"),
         (
             "[[route]]\npath = \"/*\"\naccess = \"free\"\nupstream = \"http://127.0.0.1:2\"\n",
-            "`[[route]]` tables",
+            "route: only `tollhouse run`",
+        ),
+        (
+            "http.proxy_protocol = true\nhttp.trusted_proxies = [\"127.0.0.1\"]\n",
+            "http.proxy_protocol: only",
         ),
     ] {
         let dir = folder(more);
