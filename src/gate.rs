@@ -12,7 +12,7 @@ mod proven;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Uri};
 
 use cost::Cost;
 pub use cost::Quotes;
@@ -26,20 +26,23 @@ use proven::ProvenBefore;
 
 use crate::clock::Clock;
 use crate::invoice::Minter;
+use crate::l402::Refusal;
 use crate::l402::caveat::Subject;
 use crate::l402::credential::{Presented, presented};
 use crate::l402::verify::{Proven, prove};
-use crate::l402::{Refusal, RootKeys};
 use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
 use crate::live::Live;
 use crate::pace::Room;
-use crate::route::{Access, Offer, Plan, RequestPath, Route};
+use crate::route::{Access, Offer, Plan, Pricing, RequestPath};
 
 /// The header in which a client names what it wants to buy, where a route sells several things.
 pub const ACCEPT_GRANT: &str = "accept-grant";
 
 /// The query parameter that does the same.
 pub const GRANT_PARAMETER: &str = "l402-grant";
+
+/// How much of a path is logged.
+const PATH_LOGGED_MAX: usize = 200;
 
 /// What the gate decides with.
 #[derive(Debug)]
@@ -73,8 +76,8 @@ pub struct Asked<'a> {
     pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a HeaderMap,
-    /// Where it comes from.
-    pub client: IpAddr,
+    /// Where it comes from, if that is known.
+    pub client: Option<IpAddr>,
 }
 
 /// Why what was presented does not open the request.
@@ -119,11 +122,19 @@ pub struct Unpaid<'a> {
     plan: &'a Plan,
     /// What the request costs.
     cost: Cost,
-    /// The route's name.
-    route: &'a Arc<str>,
-    /// Who asks.
-    client: IpAddr,
+    /// What it is called in the books.
+    name: &'a Arc<str>,
+    /// Who asks, unless that was counted already.
+    client: Option<Option<IpAddr>>,
     /// Why what was presented, if anything, did not do.
+    why: Why,
+}
+
+/// What a request presents.
+struct Held {
+    /// What was sold here and paid for, in the order of its headers.
+    proven: Vec<Arc<Proven>>,
+    /// What is wrong with the rest.
     why: Why,
 }
 
@@ -176,26 +187,52 @@ impl Gate {
         self.quotes.get()
     }
 
-    /// Decides. Never waits for the node, nor for the disk but at a token's first use. Only faults of the ledger are errors.
+    /// Decides about what has this name in books and logs. Never waits for the node, nor for the disk but at a token's first
+    /// use. Only faults of the ledger are errors.
     pub async fn decide<'a>(
         &self,
-        route: &'a Route,
+        name: &'a Arc<str>,
+        access: &'a Access,
         asked: &Asked<'_>,
     ) -> Result<Decision<'a>, LedgerError> {
-        let offer = match &route.access {
+        let offer = match access {
             Access::Free => return Ok(Decision::Permit(Permit::free())),
             Access::Paid(offer) => &**offer,
         };
-        let cost = match self.cost(route, offer, asked).await {
+        let held = self.held(asked);
+        // A hook is asked for who has paid before, and for others only as often as they may ask for a challenge: a stranger
+        // must not keep it busy. A free request needs no price.
+        let is_asked_of_a_hook = matches!(offer.pricing, Pricing::Hook(_));
+        let is_stranger = held.proven.is_empty() && is_asked_of_a_hook && !offer.is_dry_run;
+        if is_stranger {
+            if let Some(permit) = self.free_permit(offer, asked) {
+                return Ok(Decision::Permit(permit));
+            }
+            if let Err(room) = self.limiter.take_challenge(asked.client) {
+                return Ok(Decision::Denied(Denial::TooMany(room)));
+            }
+        }
+        let cost = match self.cost(name, offer, asked).await {
             Ok(cost) => cost,
+            Err(_) if offer.is_dry_run => {
+                return Ok(Decision::Permit(self.dry_run_permit(name, None, asked)));
+            }
             Err(denial) => return Ok(Decision::Denied(denial)),
         };
-        let why = match self.presented(offer, &cost, asked).await? {
-            Admission::Admitted(permit) => return Ok(Decision::Permit(permit)),
-            Admission::TooFast(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
-            Admission::Not(why) => why,
-        };
-        if let Some(permit) = self.unpaid_permit(route, offer, &cost, asked) {
+        let mut why = held.why;
+        for proven in &held.proven {
+            match self.admit(offer, &cost, asked, proven).await? {
+                Admission::Admitted(permit) => return Ok(Decision::Permit(permit)),
+                Admission::TooFast(_) if offer.is_dry_run => {}
+                Admission::TooFast(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
+                Admission::Not(refused) => why = refused,
+            }
+        }
+        if offer.is_dry_run {
+            let permit = self.dry_run_permit(name, Some(&cost), asked);
+            return Ok(Decision::Permit(permit));
+        }
+        if !is_stranger && let Some(permit) = self.free_permit(offer, asked) {
             return Ok(Decision::Permit(permit));
         }
         let plan = match wanted(offer, asked) {
@@ -206,76 +243,71 @@ impl Gate {
             offer,
             plan,
             cost,
-            route: &route.name,
-            client: asked.client,
+            name,
+            client: (!is_stranger).then_some(asked.client),
             why,
         }))
     }
 
-    /// Looks at what is presented, until something opens the door.
-    async fn presented(
-        &self,
-        offer: &Offer,
-        cost: &Cost,
-        asked: &Asked<'_>,
-    ) -> Result<Admission, LedgerError> {
-        let keys = self.keyring.in_force();
+    /// What is presented, as far as it can be proven without looking at the request.
+    fn held(&self, asked: &Asked<'_>) -> Held {
         if let Some(proven) = self.proven.find(asked.headers) {
-            return self.admit(offer, cost, asked, &keys, &proven).await;
+            return Held {
+                proven: vec![proven],
+                why: Why::NotPaid,
+            };
         }
+        let mut held = Held {
+            proven: Vec::new(),
+            why: Why::NotPaid,
+        };
         let credentials = match presented(asked.headers) {
-            Presented::Nothing => return Ok(Admission::Not(Why::NotPaid)),
-            Presented::Unreadable => return Ok(Admission::Not(Why::Unreadable)),
+            Presented::Nothing => return held,
+            Presented::Unreadable => {
+                held.why = Why::Unreadable;
+                return held;
+            }
             Presented::Credentials(credentials) => credentials,
         };
-        let mut why = Why::Unreadable;
+        let keys = self.keyring.in_force();
         for credential in &credentials {
-            let proven = match prove(&keys, credential, self.clock.unix_secs()) {
-                Ok(proven) => Arc::new(proven),
-                Err(refusal) => {
-                    why = refusal.into();
-                    continue;
-                }
-            };
-            // Of several, which one is meant is decided each time.
-            if credentials.len() == 1 {
-                self.proven.keep(asked.headers, &proven);
-            }
-            match self.admit(offer, cost, asked, &keys, &proven).await? {
-                Admission::Not(refused) => why = refused,
-                decided @ (Admission::Admitted(_) | Admission::TooFast(_)) => return Ok(decided),
+            match prove(&keys, credential, self.clock.unix_secs()) {
+                Ok(proven) => held.proven.push(Arc::new(proven)),
+                Err(refusal) => held.why = refusal.into(),
             }
         }
-        Ok(Admission::Not(why))
+        // Of several, which one is meant is decided each time.
+        if let ([_], [proven]) = (credentials.as_slice(), held.proven.as_slice()) {
+            self.proven.keep(asked.headers, proven);
+        }
+        held
     }
 
-    /// What lets a request through that nobody has paid for.
-    fn unpaid_permit(
-        &self,
-        route: &Route,
-        offer: &Offer,
-        cost: &Cost,
-        asked: &Asked<'_>,
-    ) -> Option<Permit> {
-        if offer.is_dry_run {
-            let price = self.in_msat(cost.class.price).ok().map(|(price, _)| price);
-            self.dry_runs.count(price);
-            tracing::info!(
-                route.name = &*route.name,
-                "Dry run: {} {} would have been asked to pay {}",
-                asked.method,
-                asked.path.as_str(),
-                cost.class.price
-            );
-            return Some(Permit::dry_run());
-        }
+    /// What lets a request through on a route that lets all of them through.
+    fn dry_run_permit(&self, name: &str, cost: Option<&Cost>, asked: &Asked<'_>) -> Permit {
+        let price = cost.and_then(|cost| self.in_msat(cost.class.price).ok());
+        let price = price.map(|(price, _)| price);
+        self.dry_runs.count(price);
+        let asked_for: String = asked.path.as_str().chars().take(PATH_LOGGED_MAX).collect();
+        let price = price.map_or_else(|| "what is not known".to_owned(), |it| it.to_string());
+        tracing::info!(
+            route.name = name,
+            "Dry run: {} {asked_for} would have been asked to pay {price}",
+            asked.method,
+        );
+        Permit::dry_run()
+    }
+
+    /// What lets a request through that nobody has to pay for.
+    fn free_permit(&self, offer: &Offer, asked: &Asked<'_>) -> Option<Permit> {
         let free = offer.free.map(|free| Free {
             requests: free.requests,
             per: free.per,
         });
+        // Nobody is counted whose address is not known, and who is not counted has nothing free.
         let used = self
             .ledger
-            .reserve_free(&offer.service, asked.client, free?)?;
+            .reserve_free(&offer.service, asked.client?, free?)?;
         Some(Permit::quota(used))
     }
 
@@ -285,7 +317,6 @@ impl Gate {
         offer: &Offer,
         cost: &Cost,
         asked: &Asked<'_>,
-        keys: &RootKeys,
         proven: &Proven,
     ) -> Result<Admission, LedgerError> {
         let subject = Subject {
@@ -297,15 +328,15 @@ impl Gate {
                 .map_or(u64::MAX, |(price, _)| price.msat()),
             path: asked.path.as_str(),
             method: asked.method.as_str(),
-            client: Some(asked.client),
+            client: asked.client,
             now_secs: self.clock.unix_secs(),
         };
-        let verified = match proven.verify(keys, &subject) {
+        let verified = match proven.verify(&self.keyring.in_force(), &subject) {
             Ok(verified) => verified,
             Err(refusal) => return Ok(Admission::Not(refusal.into())),
         };
-        // Where each request has a price of its own, a token that does not say what it is good for opens none.
-        if cost.price_msat().is_some() && verified.allowance.price_max_msat.is_none() {
+        // Where each request has a price of its own, a token that was not sold at one opens none, whatever its holder adds.
+        if cost.price_msat().is_some() && !verified.allowance.is_priced {
             return Ok(Admission::Not(Refusal::OtherService.into()));
         }
         let token_id = verified.identifier.token_id;
@@ -350,4 +381,26 @@ fn wanted<'a>(offer: &'a Offer, asked: &Asked<'_>) -> Result<&'a Plan, Denial> {
         let names: Vec<_> = offer.plans.iter().map(|plan| &*plan.name).collect();
         Denial::UnknownGrant(names.join(", "))
     })
+}
+
+/// What is asked for without what it said to the gate: which of several grants it wants to buy. `None` if it said nothing.
+pub fn without_choice(offer: &Offer, uri: &Uri) -> Option<Uri> {
+    let query = uri.query().filter(|_| offer.has_choice())?;
+    let is_choice = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        name == GRANT_PARAMETER
+    };
+    if !query.split('&').any(|pair| is_choice(&pair)) {
+        return None;
+    }
+    let rest: Vec<_> = query.split('&').filter(|pair| !is_choice(pair)).collect();
+    let path = uri.path();
+    let path_and_query = if rest.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", rest.join("&"))
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = path_and_query.parse().ok();
+    Uri::from_parts(parts).ok()
 }

@@ -24,6 +24,11 @@ impl Meaning<'_> {
         for (service, members) in &services {
             self.classes_of_service(service, members, routes);
         }
+        for (number, route) in (1..).zip(routes.iter()) {
+            if let Access::Paid(offer) = &route.access {
+                self.no_cheap_grants(number, offer);
+            }
+        }
         self.bundles(&services, routes);
     }
 
@@ -68,11 +73,7 @@ impl Meaning<'_> {
         // A dearer request of the same class, or of a lower one, would be open to the cheaper one's token.
         let all = classes(routes);
         for (index, dear) in &all {
-            let opener = all.iter().find(|(_, cheap)| {
-                cheap.tier >= dear.tier
-                    && units(cheap.price) == units(dear.price)
-                    && amount(cheap.price) < amount(dear.price)
-            });
+            let opener = all.iter().find(|(_, cheap)| cheap.opens_dearer(dear));
             if let Some((_, cheap)) = opener.filter(|_| dear.tier != UNRANKED) {
                 self.complain(
                     &format!("route[{}].price", index + 1),
@@ -80,6 +81,32 @@ impl Meaning<'_> {
                         "a token for {} (tier {}) of service `{service}` would open what costs {} (tier {}): a dearer price needs \
                          a higher tier",
                         cheap.price, cheap.tier, dear.price, dear.tier
+                    ),
+                );
+            }
+        }
+    }
+
+    /// A grant that costs less than one of its dearest requests, bought with one of those, would be the way to buy them.
+    fn no_cheap_grants(&mut self, number: usize, offer: &Offer) {
+        let classes: Vec<_> = offer.pricing.classes().collect();
+        if classes.iter().all(|class| class.tier == classes[0].tier) {
+            return;
+        }
+        for plan in &offer.plans {
+            let Some(price) = plan.price else {
+                continue;
+            };
+            let mut dearer = classes.iter().filter(|class| {
+                units(class.price) == units(price) && amount(class.price) > amount(price)
+            });
+            if let Some(dear) = dearer.next() {
+                self.complain(
+                    &format!("route[{number}].grants"),
+                    format!(
+                        "`{}` costs {price} and can be bought with a request that costs {} alone: it must not cost less than the \
+                         dearest request",
+                        plan.name, dear.price
                     ),
                 );
             }

@@ -78,9 +78,11 @@ impl Gate {
     pub fn challenge(&self, unpaid: &Unpaid<'_>) -> Result<Challenge, Denial> {
         let (offer, plan) = (unpaid.offer, unpaid.plan);
         // Before anything is computed for somebody who asks too often.
-        self.limiter
-            .take_challenge(unpaid.client)
-            .map_err(Denial::TooMany)?;
+        if let Some(client) = unpaid.client {
+            self.limiter
+                .take_challenge(client)
+                .map_err(Denial::TooMany)?;
+        }
         let now_ms = self.clock.unix_ms();
         let now_secs = now_ms / 1_000;
         let (price, rate) = self.in_msat(plan.price.unwrap_or(unpaid.cost.class.price))?;
@@ -127,7 +129,7 @@ impl Gate {
             payment_hash: invoice.payment_hash,
             token_id: identifier.token_id.0,
             service: offer.service.clone(),
-            route: unpaid.route.clone(),
+            route: unpaid.name.clone(),
             price_msat: price.msat(),
             challenged_ms: now_ms,
             expires_ms: invoice.expires_at_secs * 1_000,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use crate::clock::Clock;
@@ -17,7 +17,7 @@ const SHARDS: usize = 16;
 /// How often clients may ask; `None` for as often as they like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Challenges by one IPv4 address, or one IPv6 network of 64 bits.
+    /// Challenges by one IPv4 address, or one IPv6 network of 56 bits.
     pub challenges: Option<Pace>,
     /// Requests on one token.
     pub tokens: Option<Pace>,
@@ -70,8 +70,9 @@ impl Limiter {
         self.limits().tokens
     }
 
-    /// Takes one challenge for this client, or says what it has to wait for.
-    pub(super) fn take_challenge(&self, client: IpAddr) -> Result<(), Room> {
+    /// Takes one challenge for this client, or says what it has to wait for. All whose address is not known are one.
+    pub(super) fn take_challenge(&self, client: Option<IpAddr>) -> Result<(), Room> {
+        let client = client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let Some(pace) = self.limits().challenges else {
             return Ok(());
         };
@@ -109,12 +110,12 @@ impl Shard {
     }
 }
 
-/// Whoever has one address of an IPv6 network of 64 bits has all of them.
+/// Whoever has one address of an IPv6 network of 56 bits, the least that providers give to a customer, has all of them.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
-            std::net::Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into()
+            std::net::Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 72)).into()
         }
     }
 }
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn a_network_is_held_to_its_pace_and_another_is_not_in_its_way() {
         let (limiter, clock) = limiter();
-        let take = |client: &str| limiter.take_challenge(client.parse().unwrap());
+        let take = |client: &str| limiter.take_challenge(client.parse().ok());
         assert!(take("192.0.2.1").is_ok());
         assert!(take("::ffff:192.0.2.1").is_ok());
         assert_eq!(take("192.0.2.1").unwrap_err().reset_secs, 5);
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn a_flood_of_networks_fills_no_memory_and_frees_nobody() {
         let (limiter, _) = limiter();
-        let take = |bits: u32| limiter.take_challenge(IpAddr::V4(bits.into()));
+        let take = |bits: u32| limiter.take_challenge(Some(IpAddr::V4(bits.into())));
         assert!(take(1).is_ok() && take(1).is_ok() && take(1).is_err());
         let passed = (2..200_000).filter(|bits| take(*bits).is_ok()).count();
         assert!(passed <= NETWORKS_MAX + 2 * SHARDS, "{passed}");

@@ -112,7 +112,7 @@ impl Permit {
     pub fn is_timed(&self) -> bool {
         match &self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => false,
-            Ground::Paid(reservation) => self.metered_by.is_none() && reservation.is_timed(),
+            Ground::Paid(reservation) => reservation.is_timed(),
         }
     }
 
@@ -120,6 +120,8 @@ impl Permit {
     pub fn pass_time(&mut self) -> bool {
         match &mut self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => true,
+            // Whoever meters the work will say what counts; the end of the token's time is seen all the same.
+            Ground::Paid(reservation) if self.metered_by.is_some() => !reservation.is_overdue(),
             Ground::Paid(reservation) => reservation.pass_time(),
         }
     }

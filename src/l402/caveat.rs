@@ -54,6 +54,8 @@ pub struct Allowance {
     pub seconds_max: Option<u64>,
     /// What a request may cost that the token opens, in msat.
     pub price_max_msat: Option<u64>,
+    /// Whether it was sold at the price of one request: said right behind the first `services`, where a holder can add nothing.
+    pub is_priced: bool,
     /// When the token stops being good, Unix seconds.
     pub valid_until_secs: Option<u64>,
     /// A preimage that stands inside the token.
@@ -67,6 +69,7 @@ impl fmt::Debug for Allowance {
             .field("bytes_max", &self.bytes_max)
             .field("seconds_max", &self.seconds_max)
             .field("price_max_msat", &self.price_max_msat)
+            .field("is_priced", &self.is_priced)
             .field("valid_until_secs", &self.valid_until_secs)
             .field("preimage", &self.preimage.map(|_| "…"))
             .finish()
@@ -80,7 +83,7 @@ pub fn satisfy<'a>(
 ) -> Result<Allowance, Unsatisfied> {
     let mut allowance = Allowance::default();
     let mut services: Option<&str> = None;
-    for caveat in caveats {
+    for (index, caveat) in caveats.enumerate() {
         // What is no condition is not ours.
         let Some((condition, value)) = split(caveat) else {
             continue;
@@ -107,6 +110,8 @@ pub fn satisfy<'a>(
             .and_then(|rest| rest.strip_prefix('_'))
         {
             satisfy_own(condition, value, subject, &mut allowance)?;
+            let is_by_the_minter = index == 1 && services.is_some();
+            allowance.is_priced |= is_by_the_minter && condition == "price_msat";
         }
     }
     if tier_of(services.ok_or(Unsatisfied::Service)?, subject.service)

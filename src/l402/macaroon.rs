@@ -15,6 +15,10 @@ const LOCATION: &str = "lsat";
 /// The largest token we read. Ours has some 300 bytes; the rest is room for a holder's own caveats.
 pub const MACAROON_BYTES_MAX: usize = 4_096;
 
+/// Caveats of the largest token we read: each costs an HMAC before anybody knows whether the token is ours. Ours have up to 40,
+/// with eight services.
+pub const CAVEATS_MAX: usize = 64;
+
 /// The version byte of the binary format.
 const VERSION_2: u8 = 2;
 /// The end of a section.
@@ -70,7 +74,7 @@ impl std::fmt::Debug for Parsed<'_> {
 pub enum FormatError {
     /// Not the version 2 binary format, or bytes missing, or bytes left over.
     NotVersion2,
-    /// Longer than [`MACAROON_BYTES_MAX`].
+    /// Longer than [`MACAROON_BYTES_MAX`], or more caveats than [`CAVEATS_MAX`].
     TooLong,
     /// A caveat that wants a discharge from somebody else.
     ThirdPartyCaveat,
@@ -93,7 +97,12 @@ impl<'a> Parsed<'a> {
         let identifier = take_field(&mut rest, IDENTIFIER_TAG).ok_or(FormatError::NotVersion2)?;
         rest = rest.strip_prefix(&[END]).ok_or(FormatError::NotVersion2)?;
         let section = rest;
+        let mut caveats = 0;
         while rest.first() != Some(&END) {
+            caveats += 1;
+            if caveats > CAVEATS_MAX {
+                return Err(FormatError::TooLong);
+            }
             if rest.first() == Some(&LOCATION_TAG) {
                 return Err(FormatError::ThirdPartyCaveat);
             }

@@ -164,6 +164,7 @@ fn stricter(first: Verified, second: Verified) -> Verified {
             requests_max: least(one.requests_max, other.requests_max),
             bytes_max: least(one.bytes_max, other.bytes_max),
             seconds_max: least(one.seconds_max, other.seconds_max),
+            is_priced: one.is_priced && other.is_priced,
             price_max_msat: least(one.price_max_msat, other.price_max_msat),
             valid_until_secs: least(one.valid_until_secs, other.valid_until_secs),
             preimage: one.preimage,

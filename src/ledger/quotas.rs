@@ -123,7 +123,7 @@ impl Quotas {
         free: Free,
         now_ms: u64,
     ) -> Option<QuotaUse> {
-        let key = key(service, client);
+        let key = key(service, client, free);
         let per_ms = u64::try_from(free.per.as_millis()).unwrap_or(u64::MAX);
         let new = QuotaRecord {
             requests: 0,
@@ -177,7 +177,7 @@ impl Quotas {
 }
 
 /// A /24 or a /48 counts as one: whoever has one address there has all of them.
-fn key(service: &str, client: IpAddr) -> Key {
+fn key(service: &str, client: IpAddr, free: Free) -> Key {
     let mut hash = Sha256::new();
     match client.to_canonical() {
         IpAddr::V4(address) => hash.update(&address.octets()[..3]),
@@ -189,6 +189,9 @@ fn key(service: &str, client: IpAddr) -> Key {
     } else {
         b"6"
     });
+    // Each quota of a service has windows of its own: a short one must not renew a long one.
+    hash.update(free.per.as_secs().to_be_bytes());
+    hash.update(free.requests.to_be_bytes());
     hash.update(service);
     let mut key = [0; 16];
     key.copy_from_slice(&hash.finalize()[..16]);

@@ -67,9 +67,14 @@ impl Ledger {
     /// Revokes one token, with all its copies, or all of a service that were minted until now. On return it would survive
     /// a power cut. What was sold stays in the books. Blocks on the disk.
     pub fn revoke(&self, what: Revoked, reason: &str) -> Result<RevocationRecord, LedgerError> {
+        // Time that goes back must not give back what was revoked.
+        let earlier_ms = match &what {
+            Revoked::Token(_) => 0,
+            Revoked::Service(service) => self.mintable_secs(service).saturating_sub(1) * 1_000,
+        };
         let record = RevocationRecord {
             what,
-            revoked_ms: self.clock.unix_ms(),
+            revoked_ms: self.clock.unix_ms().max(earlier_ms),
             reason: reason.chars().take(REVOCATION_REASON_CHARS_MAX).collect(),
         };
         self.change(|books| {

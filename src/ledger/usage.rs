@@ -26,6 +26,13 @@ const ONE_SERVED: u64 = 1 << IN_FLIGHT_BITS;
 /// The part of the counter that holds the requests in flight.
 const IN_FLIGHT_MASK: u64 = ONE_SERVED - 1;
 
+/// What each request in flight is taken to need of a grant of bytes before it is known: without that, as many as can be sent
+/// at once would begin within the last byte. Where answers are cut at the last byte, there is no need for it.
+const BYTES_EACH: u64 = 1024 * 1024;
+
+/// The same of a grant of seconds.
+const SECONDS_EACH: u64 = 1;
+
 /// Locks over the map; two cores rarely meet in one of sixteen.
 const SHARDS: usize = 16;
 
@@ -73,7 +80,7 @@ impl Usage {
     }
 
     /// Reserves one request and says what is left after it; `None` if something is used up.
-    fn reserve(&self, allowance: &Allowance) -> Option<Left> {
+    fn reserve(&self, allowance: &Allowance, overrun: Overrun) -> Option<Left> {
         let bytes = left(allowance.bytes_max, self.bytes.load(Ordering::Acquire))?;
         let metered_secs = self.metered_ms.load(Ordering::Acquire) / 1_000;
         let seconds = left(allowance.seconds_max, metered_secs)?;
@@ -82,7 +89,11 @@ impl Usage {
             .counter
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |counter| {
                 let in_flight = counter & IN_FLIGHT_MASK;
-                let is_left = max.is_none_or(|max| begun(counter) < max);
+                let is_left = max.is_none_or(|max| begun(counter) < max)
+                    && bytes.is_none_or(|left| {
+                        overrun == Overrun::Cut || left > in_flight * BYTES_EACH
+                    })
+                    && seconds.is_none_or(|left| left > in_flight * SECONDS_EACH);
                 (is_left && in_flight < IN_FLIGHT_MASK).then_some(counter + ONE_IN_FLIGHT)
             })
             .ok()?;

@@ -128,11 +128,27 @@ impl Hook {
     pub async fn quote(&self, request: &HookRequest<'_>) -> Result<Quoted, Unpriced> {
         match (self.answer(request).await, self.config.on_failure) {
             (Ok(quoted), OnFailure::Refuse | OnFailure::Price(_)) => Ok(quoted),
-            (Err(_), OnFailure::Price(price)) => Ok(Quoted::without_an_answer(price)),
-            (Err(why), OnFailure::Refuse) => Err(Unpriced::Hook {
+            // Only where it had its chance: what a client can bring about must not change the price.
+            (Err(why), OnFailure::Price(price)) if self.is_its_own(&why) => {
+                Ok(Quoted::without_an_answer(price))
+            }
+            (Err(why), OnFailure::Refuse | OnFailure::Price(_)) => Err(Unpriced::Hook {
                 name: Arc::clone(&self.config.name),
                 why,
             }),
+        }
+    }
+
+    /// Whether the hook is to blame, and not too many who ask or one who held up another.
+    fn is_its_own(&self, why: &HookError) -> bool {
+        match why {
+            HookError::Busy => false,
+            HookError::Ask(AskError::Late(time)) => *time >= self.config.timeout,
+            HookError::Ask(_)
+            | HookError::NotUnderstood { .. }
+            | HookError::Zero
+            | HookError::TooDear { .. }
+            | HookError::Grant(_) => true,
         }
     }
 
@@ -148,10 +164,9 @@ impl Hook {
         let (mut slot, within) = match slot.try_lock() {
             Ok(slot) => (slot, within),
             Err(_) => {
-                let late = |_| HookError::Ask(AskError::Late(within));
                 let slot = tokio::time::timeout(within, slot.lock())
                     .await
-                    .map_err(late)?;
+                    .map_err(|_| HookError::Busy)?;
                 (slot, within.saturating_sub(begun.elapsed()))
             }
         };

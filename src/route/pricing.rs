@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, Method};
 use percent_encoding::percent_decode_str;
 
@@ -18,6 +19,20 @@ pub struct Class {
     pub price: Price,
     /// The class; it stands in the token, and a token of a lower one does not open this request.
     pub tier: u32,
+}
+
+impl Class {
+    /// Whether a token of this class would open what is known to be dearer.
+    pub fn opens_dearer(&self, other: &Self) -> bool {
+        let is_dearer = match (self.price, other.price) {
+            (Price::Fixed(cheap), Price::Fixed(dear)) => cheap < dear,
+            (Price::Fiat(cheap), Price::Fiat(dear)) => {
+                cheap.currency == dear.currency && cheap.micros < dear.micros
+            }
+            (Price::Fixed(_), Price::Fiat(_)) | (Price::Fiat(_), Price::Fixed(_)) => false,
+        };
+        is_dearer && self.tier >= other.tier
+    }
 }
 
 /// What a request costs.
@@ -132,6 +147,10 @@ impl PriceTable {
     fn class(&self, selected: &Selected<'_>) -> Result<Class, Unclassed> {
         let value = match &self.by {
             Selector::Method => Some(Cow::Borrowed(selected.method.as_str())),
+            // Some servers read both as one, and the form first.
+            Selector::Query(_) if is_form(selected.headers) => {
+                return Err(Unclassed::Ambiguous(self.by.to_string()));
+            }
             Selector::Query(name) => self.parameter(name, selected.query.unwrap_or_default())?,
             Selector::Header(name) => self.header(name, selected.headers)?,
         };
@@ -212,6 +231,18 @@ impl PriceTable {
     }
 }
 
+/// Whether the body is a form, whose fields many servers mix with the query's.
+fn is_form(headers: &HeaderMap) -> bool {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .map(|value| value.as_bytes().trim_ascii());
+    let is_of = |kind: &[u8]| {
+        let begins = content_type.and_then(|value| value.get(..kind.len()));
+        begins.is_some_and(|begins| begins.eq_ignore_ascii_case(kind))
+    };
+    is_of(b"application/x-www-form-urlencoded") || is_of(b"multipart/")
+}
+
 /// As `application/x-www-form-urlencoded` is read (WHATWG URL, section 5.1); `None` for what is no UTF-8.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains(['+', '%']) {
@@ -226,6 +257,7 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
 /// with what PHP turns into an underscore.
 fn is_alike(given: &str, name: &str) -> bool {
     let plain = |text: &str| {
+        let text = text.trim_matches(|char: char| char.is_whitespace() || "[]".contains(char));
         let text = text.split(['[', '\0']).next().unwrap_or_default();
         let text = text.trim().to_ascii_lowercase();
         text.replace(['.', ' '], "_")
@@ -300,6 +332,9 @@ mod tests {
             ("SIZE=large", None),
             ("size[]=large", None),
             ("size[0]=large", None),
+            ("[size]=large", None),
+            ("size=small&[size]=large", None),
+            ("size=small&[[size][x]]=large", None),
             ("+size=large", None),
             ("size%00x=large", None),
             ("size=small;size=large", None),

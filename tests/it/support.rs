@@ -102,9 +102,12 @@ pub(crate) struct Shop {
     pub(crate) reach: watch::Sender<Reach>,
     /// The folder that is sold, without links in its path.
     pub(crate) folder: PathBuf,
-    pub(crate) gate: Arc<Gate>,
     /// The keys of its tokens.
     pub(crate) keyring: Arc<Keyring>,
+    /// Its gate.
+    pub(crate) gate: Arc<Gate>,
+    /// What it sells.
+    pub(crate) sold_here: Arc<Live<public::Shop>>,
     keys: RootKeys,
     client: Client,
     tracker: TaskTracker,
@@ -204,7 +207,7 @@ impl Shop {
             }),
             limits: setup.limits,
             entry: Entry {
-                proxies: setup.proxy_protocol.then_some(shop),
+                proxies: setup.proxy_protocol.then(|| Arc::clone(&shop)),
                 tls: setup.tls,
             },
         };
@@ -218,8 +221,9 @@ impl Shop {
             ledger,
             reach,
             folder,
-            gate,
             keyring,
+            gate,
+            sold_here: shop,
             keys,
             client: Client::new().unwrap(),
             tracker,

@@ -76,7 +76,9 @@ impl Reservation {
                 .keep_pace(pace, clock.unix_ms())
                 .map_err(Unreserved::TooFast)?;
         }
-        let left = usage.reserve(allowance).ok_or(Unreserved::UsedUp)?;
+        let left = usage
+            .reserve(allowance, overrun)
+            .ok_or(Unreserved::UsedUp)?;
         Ok(Self {
             usage: Some(Arc::clone(usage)),
             clock: clock.clone(),
@@ -107,9 +109,11 @@ impl Reservation {
         usage.map_or(0, |usage| usage.add_bytes(bytes, max))
     }
 
-    /// Whether passing time has to be counted while the answer runs, because the token has a limit of it.
+    /// Whether passing time has to be looked at while the answer runs: because the token has a limit of it, or because the
+    /// answer is cut when the token's time is over.
     pub fn is_timed(&self) -> bool {
-        self.allowance.seconds_max.is_some() && self.metered_to.is_some()
+        let is_metered = self.allowance.seconds_max.is_some() && self.metered_to.is_some();
+        is_metered || self.overrun == Overrun::Cut
     }
 
     /// Counts the time since it was last counted. `false` if the answer has to be cut off.
@@ -118,6 +122,9 @@ impl Reservation {
     }
 
     pub(super) fn pass_time_to(&mut self, now: Instant) -> bool {
+        if self.is_overdue() {
+            return false;
+        }
         let (Some(usage), Some(metered_to)) = (&self.usage, &mut self.metered_to) else {
             return true;
         };
@@ -136,16 +143,18 @@ impl Reservation {
         !(is_over && self.overrun == Overrun::Cut)
     }
 
-    /// The time is metered by whoever does the work: what passes here does not count from now on.
-    pub fn metered_elsewhere(&mut self) {
-        self.metered_to = None;
+    /// Whether the token's time is over, and the answer is to be cut for it.
+    pub fn is_overdue(&self) -> bool {
+        let until_secs = self.allowance.valid_until_secs;
+        self.overrun == Overrun::Cut
+            && until_secs.is_some_and(|until| self.clock.unix_secs() >= until)
     }
 
     /// Counts time that was metered by whoever did the work.
     pub fn report(&mut self, worked: Duration) {
         self.metered_to = None;
         if let Some(usage) = &self.usage {
-            usage.add_metered(whole_ms(worked));
+            usage.add_metered(ms_begun(worked));
         }
     }
 
@@ -161,9 +170,16 @@ fn whole_ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Begun milliseconds: work below one is work.
+fn ms_begun(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.pass_time();
+        if let (Some(usage), Some(metered_to)) = (&self.usage, self.metered_to) {
+            usage.add_metered(ms_begun(metered_to.elapsed()));
+        }
         if let Some(usage) = self.usage.take() {
             usage.settle(self.clock.unix_ms());
         }
