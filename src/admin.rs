@@ -20,13 +20,13 @@ pub use reload::{Reload, Reloaded, Reloads};
 use crate::causes::chain;
 use crate::clock::Clock;
 use crate::gate::{Gate, Keyring, KeyringError};
-use crate::invoice::Reach;
+use crate::invoice::{Inbound, Reach};
 use crate::ledger::record::{ChannelRecord, SaleRecord, Totals};
 use crate::ledger::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::live::Live;
 use crate::node::{Node, NodeUnavailable, Status};
 use crate::quote::{HookStatus, RateStatus};
-use crate::route::{Access, RouteTable};
+use crate::route::{Access, Offer, RouteTable};
 
 /// Closed channels that the status shows; the ledger keeps all of them.
 const CLOSURES_SHOWN: usize = 100;
@@ -47,6 +47,8 @@ pub struct Admin {
     pub keyring: Arc<Keyring>,
     /// What is sold.
     pub routes: Arc<Live<RouteTable>>,
+    /// What is sold by handlers of the same program.
+    pub guarded: Arc<Live<Vec<Offer>>>,
     /// Where to ask for the settings to be read again.
     pub reload: Reload,
     /// Where everything is kept.
@@ -103,7 +105,7 @@ struct Ready {
     reason: Option<String>,
     /// What can arrive now, in msat.
     inbound_msat: u64,
-    /// Routes whose price cannot be received now.
+    /// Routes, and services behind guards, whose price cannot be received now.
     unpayable_routes: Vec<String>,
 }
 
@@ -118,17 +120,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
             unpayable_routes: vec![],
         },
         Reach::Ready(inbound) => {
-            let routes = admin.routes.get();
-            let unpayable: Vec<String> = routes
-                .iter()
-                .filter(|route| match &route.access {
-                    Access::Free => false,
-                    Access::Paid(offer) => offer
-                        .dearest()
-                        .is_some_and(|dearest| !inbound.takes(dearest)),
-                })
-                .map(|route| route.name.to_string())
-                .collect();
+            let unpayable = unpayable(&admin.routes.get(), &admin.guarded.get(), &inbound);
             let reason = (!unpayable.is_empty()).then(|| {
                 format!(
                     "the price of {} cannot be received: {} msat can arrive",
@@ -150,6 +142,23 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(ready)).into_response()
+}
+
+/// What is sold for more than can be received now.
+fn unpayable(routes: &RouteTable, guarded: &[Offer], inbound: &Inbound) -> Vec<String> {
+    let of_routes = routes.iter().filter_map(|route| match &route.access {
+        Access::Free => None,
+        Access::Paid(offer) => Some((&route.name, &**offer)),
+    });
+    let of_guards = guarded.iter().map(|offer| (&offer.service, offer));
+    of_routes
+        .chain(of_guards)
+        .filter(|(_, offer)| {
+            let dearest = offer.dearest();
+            dearest.is_some_and(|dearest| !inbound.takes(dearest))
+        })
+        .map(|(name, _)| name.to_string())
+        .collect()
 }
 
 #[derive(Debug, Serialize)]
@@ -301,5 +310,24 @@ impl axum::response::IntoResponse for Fault {
             Json(serde_json::json!({ "error": self.to_string() })),
         )
             .into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Grant;
+
+    #[test]
+    fn what_is_guarded_for_more_than_can_arrive_is_not_ready() {
+        let offer =
+            |service, price: &str| Offer::new(service, price.parse().unwrap(), Grant::default());
+        let guarded = [offer("cheap", "10 sat"), offer("dear", "11 sat")];
+        let inbound = Inbound {
+            capacity_msat: 10_000,
+            ..Inbound::default()
+        };
+        let unpayable = unpayable(&RouteTable::default(), &guarded, &inbound);
+        assert_eq!(unpayable, ["dear"]);
     }
 }

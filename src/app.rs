@@ -1,10 +1,11 @@
 //! The composition root: everything long-lived is built here, from the store up, and stopped in reverse.
 
+mod embedded;
+mod error;
 mod folder;
 mod reload;
 mod running;
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,94 +15,27 @@ use tokio::net::TcpListener;
 use crate::admin::{self, Admin, AdminToken, Reload, Reloads};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gate::{Gate, Keyring, KeyringError, Limiter};
+use crate::gate::{Gate, Keyring, Limiter};
 use crate::http::{self, Entry, Limits, Public, Server, Shop, Stop};
 use crate::invoice::Minter;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::Ledger;
 use crate::live::Live;
-use crate::node::{Node, NodeError, NodeKeys, SeedError};
+use crate::node::{Node, NodeKeys};
 use crate::resource::Resources;
-use crate::secret_file::SecretFileError;
-use crate::store::{DataLock, LockError};
+use crate::route::Offer;
+use crate::store::DataLock;
 
 use reload::{Beside, Reloading};
-use running::{Running, Servers};
+use running::{Front, Running, Servers};
+
+pub use embedded::Tollhouse;
+pub use error::AppError;
 
 /// The operator is one person with a few scripts.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// How long the operator's requests may take to finish; none of them is long.
 const ADMIN_GRACE: Duration = Duration::from_secs(5);
-
-/// Why the program ended, or never began.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The data folder.
-    #[error("failed to make the data folder {path}")]
-    DataDir {
-        /// The folder.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
-    /// Others on this machine can look into it.
-    #[error("the data folder {path} is open to others (mode {mode:03o}): run `chmod 700 {path}`", path = .path.display())]
-    Exposed {
-        /// The folder.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// A secret is gone, and what was made with it is there.
-    #[error(
-        "{secret} is missing, and {made} was made with it: put it back from a backup (a new one would make what was sold, or \
-         the channels, worthless), or move {made} away to begin anew",
-        secret = .secret.display(),
-        made = .made.display()
-    )]
-    Lost {
-        /// The secret's file.
-        secret: PathBuf,
-        /// What was made with it.
-        made: PathBuf,
-    },
-    /// A bug.
-    #[error("a part of the program panicked")]
-    Panicked(#[from] tokio::task::JoinError),
-    /// Another program has it.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// A secret.
-    #[error(transparent)]
-    Secret(#[from] SecretFileError),
-    /// The keys of the tokens.
-    #[error(transparent)]
-    Keyring(#[from] KeyringError),
-    /// The seed.
-    #[error(transparent)]
-    Seed(#[from] SeedError),
-    /// The account.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// A listener.
-    #[error("failed to listen on {address} ({key} in the settings)")]
-    Listen {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// The settings' key.
-        key: &'static str,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The certificate.
-    #[error(transparent)]
-    Tls(#[from] http::TlsError),
-    /// The node.
-    #[error(transparent)]
-    Node(#[from] NodeError),
-}
 
 /// Runs until `stop` says so, or until a fault that must not be passed over.
 ///
@@ -110,70 +44,99 @@ pub async fn run(
     config: Config,
     file: PathBuf,
     stop: Stop,
-    (reload, reloads): (Reload, Reloads),
+    reload: (Reload, Reloads),
 ) -> Result<(), AppError> {
-    let clock = Clock::system();
-    folder::make(&config.data_dir)?;
-    // Before anything in the folder is opened.
-    let _lock = DataLock::acquire(&config.data_dir)?;
-    let secrets = Secrets::open(&config)?;
-    let (opening, its_clock) = (config.ledger.clone(), clock.clone());
-    let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening, its_clock)).await;
-    let ledger = Arc::new(opened??);
-    let keys = secrets.keys.clone();
-    let node = Arc::new(Node::new(config.node.clone(), keys, clock.clone()));
-    let gate = Arc::new(gate(&config, &secrets, &node, &ledger, &clock));
-    let (resources, background) = Resources::build(config.resource, &config.routes);
-    let shop = Arc::new(Live::new(Shop {
-        routes: config.routes.clone(),
-        resources,
-        clients: config.clients.clone(),
-    }));
-    let routes = Arc::new(Live::new(config.routes.clone()));
-    let beside = Beside {
-        background,
-        rates: Arc::clone(&gate.quotes().rates),
-    };
-    let public = public(&config, &shop, &gate).await?;
-    let admin = Admin {
-        node: Arc::clone(&node),
-        ledger: Arc::clone(&ledger),
-        gate: Arc::clone(&gate),
-        keyring: secrets.keyring,
-        routes: Arc::clone(&routes),
-        reload,
-        data_dir: config.data_dir.clone(),
-        started_secs: clock.unix_secs(),
-        clock: clock.clone(),
-    };
-    let admin = Server {
-        name: "operator's",
-        listener: listen(config.admin_listen, "admin.listen").await?,
-        router: admin::router(admin, secrets.admin_token),
-        limits: Limits {
-            connections_max: ADMIN_CONNECTIONS_MAX,
-            grace: ADMIN_GRACE,
-            ..config.http.limits()
-        },
-        entry: Entry::default(),
-    };
+    let built = Built::build(config, file, reload, None).await?;
+    let config = &built.reloading.started_with;
+    let public = public(config, &built.reloading.shop, &built.reloading.gate).await?;
     let (selling, operating) = (config.http.url(), config.admin_listen);
     tracing::info!("Selling on {selling}, the operator's listener is http://{operating}");
-    let servers = Servers {
-        public,
-        admin,
-        reloading: Reloading {
-            file,
-            started_with: config,
-            shop,
-            routes,
-            gate,
-            clock,
-            reloads,
-        },
-        beside,
-    };
-    Running::start(servers, node, ledger, stop).await
+    built.run(Front::Listener(Box::new(public)), stop).await
+}
+
+/// All of the program but what faces the public, not yet running.
+struct Built {
+    node: Arc<Node>,
+    ledger: Arc<Ledger>,
+    admin: Server,
+    reloading: Reloading,
+    beside: Beside,
+    /// Given back when everything has ended.
+    lock: DataLock,
+}
+
+impl Built {
+    /// `guarded` is what is sold behind guards, where there are some.
+    async fn build(
+        config: Config,
+        file: PathBuf,
+        (reload, reloads): (Reload, Reloads),
+        guarded: Option<Arc<Live<Vec<Offer>>>>,
+    ) -> Result<Self, AppError> {
+        let clock = Clock::system();
+        folder::make(&config.data_dir)?;
+        // Before anything in the folder is opened.
+        let lock = DataLock::acquire(&config.data_dir)?;
+        let secrets = Secrets::open(&config)?;
+        let (opening, its_clock) = (config.ledger.clone(), clock.clone());
+        let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening, its_clock)).await;
+        let ledger = Arc::new(opened??);
+        let keys = secrets.keys.clone();
+        let node = Arc::new(Node::new(config.node.clone(), keys, clock.clone()));
+        let gate = Arc::new(gate(&config, &secrets, &node, &ledger, &clock));
+        let (resources, background) = Resources::build(config.resource, &config.routes);
+        let shop = Arc::new(Live::new(Shop {
+            routes: config.routes.clone(),
+            resources,
+            clients: config.clients.clone(),
+        }));
+        let routes = Arc::new(Live::new(config.routes.clone()));
+        let beside = Beside {
+            background,
+            rates: Arc::clone(&gate.quotes().rates),
+        };
+        let admin = Admin {
+            node: Arc::clone(&node),
+            ledger: Arc::clone(&ledger),
+            gate: Arc::clone(&gate),
+            keyring: secrets.keyring,
+            routes: Arc::clone(&routes),
+            guarded: guarded.clone().unwrap_or_default(),
+            reload,
+            data_dir: config.data_dir.clone(),
+            started_secs: clock.unix_secs(),
+            clock: clock.clone(),
+        };
+        Ok(Self {
+            node,
+            ledger,
+            admin: operators(&config, admin, secrets.admin_token).await?,
+            reloading: Reloading {
+                file,
+                started_with: config,
+                shop,
+                routes,
+                guarded,
+                gate,
+                clock,
+                reloads,
+            },
+            beside,
+            lock,
+        })
+    }
+
+    /// Runs it behind this front.
+    async fn run(self, front: Front, stop: Stop) -> Result<(), AppError> {
+        let _lock = self.lock;
+        let servers = Servers {
+            front,
+            admin: self.admin,
+            reloading: self.reloading,
+            beside: self.beside,
+        };
+        Running::start(servers, self.node, self.ledger, stop).await
+    }
 }
 
 /// What must never be lost, nor seen by others.
@@ -239,6 +202,20 @@ async fn public(
         }),
         limits: config.http.limits(),
         entry: config.http.entry(shop)?,
+    })
+}
+
+async fn operators(config: &Config, admin: Admin, token: AdminToken) -> Result<Server, AppError> {
+    Ok(Server {
+        name: "operator's",
+        listener: listen(config.admin_listen, "admin.listen").await?,
+        router: admin::router(admin, token),
+        limits: Limits {
+            connections_max: ADMIN_CONNECTIONS_MAX,
+            grace: ADMIN_GRACE,
+            ..config.http.limits()
+        },
+        entry: Entry::default(),
     })
 }
 

@@ -12,7 +12,7 @@ mod proven;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Uri};
 
 use cost::Cost;
 pub use cost::Quotes;
@@ -33,7 +33,7 @@ use crate::l402::{Refusal, RootKeys};
 use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
 use crate::live::Live;
 use crate::pace::Room;
-use crate::route::{Access, Offer, Plan, RequestPath, Route};
+use crate::route::{Access, Offer, Plan, RequestPath};
 
 /// The header in which a client names what it wants to buy, where a route sells several things.
 pub const ACCEPT_GRANT: &str = "accept-grant";
@@ -73,8 +73,8 @@ pub struct Asked<'a> {
     pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a HeaderMap,
-    /// Where it comes from.
-    pub client: IpAddr,
+    /// Where it comes from, if that is known.
+    pub client: Option<IpAddr>,
 }
 
 /// Why what was presented does not open the request.
@@ -119,10 +119,10 @@ pub struct Unpaid<'a> {
     plan: &'a Plan,
     /// What the request costs.
     cost: Cost,
-    /// The route's name.
-    route: &'a Arc<str>,
+    /// What it is called in the books.
+    name: &'a Arc<str>,
     /// Who asks.
-    client: IpAddr,
+    client: Option<IpAddr>,
     /// Why what was presented, if anything, did not do.
     why: Why,
 }
@@ -176,17 +176,19 @@ impl Gate {
         self.quotes.get()
     }
 
-    /// Decides. Never waits for the node, nor for the disk but at a token's first use. Only faults of the ledger are errors.
+    /// Decides about what has this name in books and logs. Never waits for the node, nor for the disk but at a token's first
+    /// use. Only faults of the ledger are errors.
     pub async fn decide<'a>(
         &self,
-        route: &'a Route,
+        name: &'a Arc<str>,
+        access: &'a Access,
         asked: &Asked<'_>,
     ) -> Result<Decision<'a>, LedgerError> {
-        let offer = match &route.access {
+        let offer = match access {
             Access::Free => return Ok(Decision::Permit(Permit::free())),
             Access::Paid(offer) => &**offer,
         };
-        let cost = match self.cost(route, offer, asked).await {
+        let cost = match self.cost(name, offer, asked).await {
             Ok(cost) => cost,
             Err(denial) => return Ok(Decision::Denied(denial)),
         };
@@ -195,7 +197,7 @@ impl Gate {
             Admission::TooFast(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
             Admission::Not(why) => why,
         };
-        if let Some(permit) = self.unpaid_permit(route, offer, &cost, asked) {
+        if let Some(permit) = self.unpaid_permit(name, offer, &cost, asked) {
             return Ok(Decision::Permit(permit));
         }
         let plan = match wanted(offer, asked) {
@@ -206,7 +208,7 @@ impl Gate {
             offer,
             plan,
             cost,
-            route: &route.name,
+            name,
             client: asked.client,
             why,
         }))
@@ -252,7 +254,7 @@ impl Gate {
     /// What lets a request through that nobody has paid for.
     fn unpaid_permit(
         &self,
-        route: &Route,
+        name: &str,
         offer: &Offer,
         cost: &Cost,
         asked: &Asked<'_>,
@@ -261,7 +263,7 @@ impl Gate {
             let price = self.in_msat(cost.class.price).ok().map(|(price, _)| price);
             self.dry_runs.count(price);
             tracing::info!(
-                route.name = &*route.name,
+                route.name = name,
                 "Dry run: {} {} would have been asked to pay {}",
                 asked.method,
                 asked.path.as_str(),
@@ -273,9 +275,10 @@ impl Gate {
             requests: free.requests,
             per: free.per,
         });
+        // Nobody is counted whose address is not known, and who is not counted has nothing free.
         let used = self
             .ledger
-            .reserve_free(&offer.service, asked.client, free?)?;
+            .reserve_free(&offer.service, asked.client?, free?)?;
         Some(Permit::quota(used))
     }
 
@@ -297,7 +300,7 @@ impl Gate {
                 .map_or(u64::MAX, |(price, _)| price.msat()),
             path: asked.path.as_str(),
             method: asked.method.as_str(),
-            client: Some(asked.client),
+            client: asked.client,
             now_secs: self.clock.unix_secs(),
         };
         let verified = match proven.verify(keys, &subject) {
@@ -350,4 +353,26 @@ fn wanted<'a>(offer: &'a Offer, asked: &Asked<'_>) -> Result<&'a Plan, Denial> {
         let names: Vec<_> = offer.plans.iter().map(|plan| &*plan.name).collect();
         Denial::UnknownGrant(names.join(", "))
     })
+}
+
+/// What is asked for without what it said to the gate: which of several grants it wants to buy. `None` if it said nothing.
+pub fn without_choice(offer: &Offer, uri: &Uri) -> Option<Uri> {
+    let query = uri.query().filter(|_| offer.has_choice())?;
+    let is_choice = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        name == GRANT_PARAMETER
+    };
+    if !query.split('&').any(|pair| is_choice(&pair)) {
+        return None;
+    }
+    let rest: Vec<_> = query.split('&').filter(|pair| !is_choice(pair)).collect();
+    let path = uri.path();
+    let path_and_query = if rest.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", rest.join("&"))
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = path_and_query.parse().ok();
+    Uri::from_parts(parts).ok()
 }

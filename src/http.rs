@@ -1,10 +1,11 @@
 //! The public listener: requests in, the gate's decision, answers out.
 
 mod acme;
-mod answer;
+pub(crate) mod answer;
 mod check;
 mod clients;
 mod connection;
+mod extensions;
 mod grpc;
 mod leash;
 mod networks;
@@ -23,12 +24,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
-use http::{Method, Uri};
+use http::Method;
 use http_body_util::BodyExt as _;
 
-use check::{Refusal, check, is_preflight};
+use check::check;
 use connection::Secured;
-use grpc::Call;
+
+pub use axum::body::Body;
+pub(crate) use check::{Refusal, is_preflight};
+pub(crate) use extensions::{path_asked_for, peer};
+pub(crate) use grpc::Call;
 
 pub use acme::AcmeSettings;
 pub use clients::{Clients, ForwardedHeader};
@@ -36,7 +41,7 @@ pub use networks::{NetworkError, Networks};
 pub use server::{Entry, Limits, Server, Stop};
 pub use tls::{Tls, TlsError, TlsFiles, TlsSource};
 
-use crate::gate::{Asked, Decision, GRANT_PARAMETER, Gate};
+use crate::gate::{self, Asked, Decision, Gate};
 use crate::live::Live;
 use crate::resource::{Downstream, Resources};
 use crate::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
@@ -188,9 +193,10 @@ impl Public {
             path,
             query: request.uri().query(),
             headers: request.headers(),
-            client: downstream.client,
+            client: Some(downstream.client),
         };
-        let unpaid = match self.gate.decide(route, &asked).await {
+        let decided = self.gate.decide(&route.name, &route.access, &asked);
+        let unpaid = match decided.await {
             Ok(Decision::Permit(permit)) => {
                 let left = permit.left();
                 let request = without_choice(route, request);
@@ -226,31 +232,12 @@ impl Public {
     }
 }
 
-/// The request without what it said to the gate: which of several grants it wants to buy.
+/// The request without what it said to the gate.
 fn without_choice(route: &Route, mut request: Request) -> Request {
-    let Access::Paid(offer) = &route.access else {
-        return request;
-    };
-    let Some(query) = request.uri().query().filter(|_| offer.has_choice()) else {
-        return request;
-    };
-    let is_choice = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or_default();
-        name == GRANT_PARAMETER
-    };
-    if query.split('&').any(|pair| is_choice(&pair)) {
-        let rest: Vec<_> = query.split('&').filter(|pair| !is_choice(pair)).collect();
-        let path = request.uri().path();
-        let path_and_query = if rest.is_empty() {
-            path.to_owned()
-        } else {
-            format!("{path}?{}", rest.join("&"))
-        };
-        let mut parts = request.uri().clone().into_parts();
-        parts.path_and_query = path_and_query.parse().ok();
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
-        }
+    if let Access::Paid(offer) = &route.access
+        && let Some(uri) = gate::without_choice(offer, request.uri())
+    {
+        *request.uri_mut() = uri;
     }
     request
 }

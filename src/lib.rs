@@ -3,6 +3,35 @@
 //! Two streams meet in one process. HTTP requests come in through [`http`], find their [`route`], and are decided on by the
 //! [`gate`]: a permit, or a challenge with an invoice. Payments come in through the [`node`] and are entered in the
 //! [`ledger`]. Rooms import only rooms below them; `tests/it/tidy.rs` holds the line.
+//!
+//! As a library it guards the handlers of another program, with the node in the same process (`examples/jokes.rs`):
+//!
+//! ```no_run
+//! use std::net::SocketAddr;
+//!
+//! use axum::routing::get;
+//! use axum::{Extension, Router};
+//! use tollhouse::{Paid, Tollhouse};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let tollhouse = Tollhouse::start("tollhouse.toml").await?;
+//! let app = Router::new()
+//!     .route("/joke", get(joke))
+//!     .route_layer(tollhouse.guard("jokes", "10 sat")?)
+//!     .route("/", get("Jokes are at /joke."));
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8402").await?;
+//! axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
+//!     .with_graceful_shutdown(tollhouse.stop_signal())
+//!     .await?;
+//! tollhouse.stop().await?;
+//! # Ok(())
+//! # }
+//!
+//! async fn joke(Extension(paid): Extension<Paid>) -> String {
+//!     format!("It found a path. (For {}.)", paid.token_id)
+//! }
+//! ```
 
 pub mod admin;
 pub mod amount;
@@ -15,6 +44,7 @@ pub mod gate;
 pub mod http;
 pub mod invoice;
 pub mod l402;
+pub mod layer;
 pub mod ledger;
 pub mod live;
 pub mod node;
@@ -25,3 +55,7 @@ pub mod resource;
 pub mod route;
 pub mod secret_file;
 pub mod store;
+
+pub use app::{AppError, Tollhouse};
+pub use layer::{Guard, GuardError, Paid};
+pub use route::{FreeQuota, Grant, Offer};

@@ -22,4 +22,11 @@ impl<T> Live<T> {
         let value = Arc::new(value);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
     }
+
+    /// Puts a value in force that is made from the one before, unless that fails; nobody else can do so meanwhile.
+    pub fn update<E>(&self, change: impl FnOnce(&T) -> Result<T, E>) -> Result<(), E> {
+        let mut value = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *value = Arc::new(change(&value)?);
+        Ok(())
+    }
 }

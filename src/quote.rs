@@ -40,6 +40,9 @@ pub enum Unpriced {
         /// Seconds since its sources were asked; 0 if the clock has gone back since.
         age_secs: u64,
     },
+    /// No `[[hook]]` of this name in the settings, or none any more.
+    #[error("there is no price hook {0}")]
+    NoHook(Arc<str>),
     /// The price hook gave none, and the settings say that then nothing is sold.
     #[error("the price hook {name} gave no price: {why}")]
     Hook {
@@ -58,7 +61,7 @@ impl Unpriced {
     /// What a client reads: not whom we asked, and not what was said.
     pub fn detail(&self) -> &'static str {
         match self {
-            Self::NoRate(_) | Self::TooLarge(_) => {
+            Self::NoRate(_) | Self::NoHook(_) | Self::TooLarge(_) => {
                 "this cannot be priced, and nobody but its seller can change that"
             }
             Self::RateUnknown(_) | Self::RateTooOld { .. } => {

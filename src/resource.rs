@@ -1,10 +1,12 @@
-//! What is sold: another server's answer, or a file. Cannot be called without a [`Permit`].
+//! What is sold: another server's answer, a file, or that of a handler of the same program. Cannot be called without a
+//! [`Permit`].
 
 mod body;
 mod cache;
 mod client;
 mod files;
 mod forward;
+pub mod handler;
 mod headers;
 mod health;
 mod servers;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Reloads;
+use crate::causes::chain;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::gate::{Gate, Quotes};
@@ -15,7 +16,9 @@ use crate::http::Shop;
 use crate::live::Live;
 use crate::quote::{Hooks, Rates};
 use crate::resource::Background;
-use crate::route::RouteTable;
+use crate::route::{Offer, RouteTable};
+
+use super::{AppError, embedded};
 
 /// What can be changed, and with what.
 pub(super) struct Reloading {
@@ -27,6 +30,8 @@ pub(super) struct Reloading {
     pub(super) shop: Arc<Live<Shop>>,
     /// The same for the operator to see.
     pub(super) routes: Arc<Live<RouteTable>>,
+    /// What is sold behind guards, in somebody else's program.
+    pub(super) guarded: Option<Arc<Live<Vec<Offer>>>>,
     /// The decision.
     pub(super) gate: Arc<Gate>,
     /// Where the time comes from.
@@ -107,10 +112,20 @@ impl Reloading {
 
     async fn read(&self) -> Result<Config, String> {
         let file = self.file.clone();
-        tokio::task::spawn_blocking(move || config::load(&file))
+        let config = tokio::task::spawn_blocking(move || config::load(&file))
             .await
             .expect("reading settings does not panic")
-            .map_err(|complaints| complaints.to_string())
+            .map_err(|complaints| complaints.to_string())?;
+        self.fits(&config).map_err(|error| chain(&error))?;
+        Ok(config)
+    }
+
+    /// Whether what this program guards can be sold by these settings.
+    fn fits(&self, config: &Config) -> Result<(), AppError> {
+        match &self.guarded {
+            Some(guarded) => embedded::fits(&guarded.get(), config),
+            None => Ok(()),
+        }
     }
 
     /// Puts other settings in force. Every request sees either all of the old ones or all of the new ones, but for the limits,

@@ -26,9 +26,41 @@ pub(super) struct Running {
     writer: Tasks,
 }
 
-/// What is started: two listeners, and what changes what they serve.
+/// What faces the public.
+pub(super) enum Front {
+    /// A listener of our own.
+    Listener(Box<Server>),
+    /// Guards in somebody else's program.
+    Guards {
+        /// The requests that were let through, until the last byte of their answers.
+        in_flight: TaskTracker,
+        /// How long they may take to finish.
+        grace: Duration,
+    },
+}
+
+impl Front {
+    /// Serves until told to stop, and then until what is in flight has ended, within its grace.
+    async fn run(self, tracker: TaskTracker, stop: Stop) {
+        let (in_flight, grace) = match self {
+            Self::Listener(server) => return server.run(tracker, stop).await,
+            Self::Guards { in_flight, grace } => (in_flight, grace),
+        };
+        stop.begin.cancelled().await;
+        in_flight.close();
+        let is_finished = tokio::select! {
+            finished = tokio::time::timeout(grace, in_flight.wait()) => finished.is_ok(),
+            () = stop.hurry.cancelled() => false,
+        };
+        if !is_finished {
+            tracing::warn!("Gave up on requests in flight behind guards");
+        }
+    }
+}
+
+/// What is started: what faces the public, the operator's listener, and what changes what they serve.
 pub(super) struct Servers {
-    pub(super) public: Server,
+    pub(super) front: Front,
     pub(super) admin: Server,
     pub(super) reloading: Reloading,
     pub(super) beside: Beside,
@@ -67,7 +99,7 @@ impl Running {
         stop: Stop,
     ) -> Result<(), AppError> {
         let Servers {
-            public,
+            front,
             admin,
             reloading,
             beside,
@@ -87,7 +119,7 @@ impl Running {
         } = &running;
         http_tasks
             .tracker
-            .spawn(public.run(http_tasks.tracker.clone(), http_tasks.stop.clone()));
+            .spawn(front.run(http_tasks.tracker.clone(), http_tasks.stop.clone()));
         http_tasks.tracker.spawn(reloading.run(
             beside,
             http_tasks.tracker.clone(),
@@ -114,6 +146,8 @@ impl Running {
             None => tracing::info!("Stopping: requests in flight are finished first"),
             Some(fault) => tracing::error!("Stopping because of a fault: {}", chain(fault)),
         }
+        // Whoever guards something with us has to hear of a fault, too.
+        stop.begin.cancel();
         let ended = running.end(&ledger).await;
         // The first fault is the one to tell; it may be why the books cannot be closed.
         fault.map_or(ended, Err)

@@ -68,11 +68,7 @@ impl Meaning<'_> {
         // A dearer request of the same class, or of a lower one, would be open to the cheaper one's token.
         let all = classes(routes);
         for (index, dear) in &all {
-            let opener = all.iter().find(|(_, cheap)| {
-                cheap.tier >= dear.tier
-                    && units(cheap.price) == units(dear.price)
-                    && amount(cheap.price) < amount(dear.price)
-            });
+            let opener = all.iter().find(|(_, cheap)| cheap.opens_dearer(dear));
             if let Some((_, cheap)) = opener.filter(|_| dear.tier != UNRANKED) {
                 self.complain(
                     &format!("route[{}].price", index + 1),

@@ -1,23 +1,17 @@
 //! What the routes of a settings file sell: prices, grants, and what comes free.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderName, Method};
 
 use crate::price::Price;
 use crate::route::{
     Access, Class, DEFAULT_PLAN, FreeQuota, Grant, Offer, Plan, PriceTable, Pricing, Selector,
+    is_name,
 };
 
 use super::raw::{RawClass, RawGrant, RawPlan, RawPrice, RawPriceTable, RawRoute};
 use super::{Meaning, span};
-
-/// How long a token is good if the route does not say: a day, in which nobody has to pay twice.
-const VALID_DEFAULT: Duration = Duration::from_secs(86_400);
-
-/// The longest name of a service or a grant: a service's stands in every caveat of every token.
-const NAME_BYTES_MAX: usize = 64;
 
 /// Services that one token opens, at most: each adds some 150 bytes to the token.
 const SERVICES_MAX: usize = 8;
@@ -319,7 +313,7 @@ impl Meaning<'_> {
             }
         }
         let valid = match &raw.valid {
-            None => VALID_DEFAULT,
+            None => Grant::default().valid,
             Some(text) => span::parse(text)
                 .map_err(|what| self.complain(&format!("{key}.valid"), what))
                 .ok()?,
@@ -375,11 +369,4 @@ impl Meaning<'_> {
         let requests = raw.requests;
         Some(Some(FreeQuota { requests, per }))
     }
-}
-
-fn is_name(name: &str) -> bool {
-    let is_allowed = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
-    };
-    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(is_allowed)
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::amount::Msat;
 use crate::price::{Price, Rate};
-use crate::quote::{HookRequest, Hooks, QuotedGrant, Rates};
-use crate::route::{Class, Grant, Offer, Pricing, Route, Selected};
+use crate::quote::{HookRequest, Hooks, QuotedGrant, Rates, Unpriced};
+use crate::route::{Class, Grant, Offer, Pricing, Selected};
 
 use super::{Asked, Denial, Gate};
 
@@ -63,11 +63,11 @@ impl Gate {
     /// What this request costs. Waits for the hook, if the route has one, and for nothing else.
     pub(super) async fn cost(
         &self,
-        route: &Route,
+        name: &str,
         offer: &Offer,
         asked: &Asked<'_>,
     ) -> Result<Cost, Denial> {
-        let name = match &offer.pricing {
+        let asked_of = match &offer.pricing {
             Pricing::Flat(_) | Pricing::Table(_) => {
                 let selected = Selected {
                     method: asked.method,
@@ -80,17 +80,18 @@ impl Gate {
                     quoted: None,
                 });
             }
-            Pricing::Hook(name) => name,
+            Pricing::Hook(hook) => hook,
         };
         let quotes = self.quotes.get();
-        let hook = quotes.hooks.named(name).expect("the settings named it");
+        let gone = || Denial::Unpriced(Unpriced::NoHook(asked_of.clone()));
+        let hook = quotes.hooks.named(asked_of).ok_or_else(gone)?;
         let request = HookRequest {
             method: asked.method,
             path: asked.path.as_str(),
             query: asked.query,
             headers: asked.headers,
             service: &offer.service,
-            route: &route.name,
+            route: name,
         };
         let quoted = hook.quote(&request).await.map_err(Denial::Unpriced)?;
         Ok(Cost {

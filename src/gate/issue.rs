@@ -127,7 +127,7 @@ impl Gate {
             payment_hash: invoice.payment_hash,
             token_id: identifier.token_id.0,
             service: offer.service.clone(),
-            route: unpaid.route.clone(),
+            route: unpaid.name.clone(),
             price_msat: price.msat(),
             challenged_ms: now_ms,
             expires_ms: invoice.expires_at_secs * 1_000,

@@ -132,7 +132,7 @@ impl<'a> From<&'a Choice> for ChoiceBody<'a> {
 }
 
 /// 402 with an invoice and a token.
-pub(super) fn challenge(challenge: &Challenge) -> Response {
+pub(crate) fn challenge(challenge: &Challenge) -> Response {
     let invoice = &challenge.invoice;
     let detail = challenge.why.to_string();
     let body = ChallengeBody {
@@ -182,7 +182,7 @@ fn how_to_pay(challenge: &Challenge) -> String {
 }
 
 /// Tells the holder what is left behind this answer; of an upstream's answer, whatever it says itself is replaced.
-pub(super) fn tell_left(headers: &mut HeaderMap, left: &Left) {
+pub(crate) fn tell_left(headers: &mut HeaderMap, left: &Left) {
     for (name, value) in [
         (REMAINING_REQUESTS, left.requests),
         (REMAINING_BYTES, left.bytes),
@@ -196,7 +196,7 @@ pub(super) fn tell_left(headers: &mut HeaderMap, left: &Left) {
 }
 
 /// The answer when there is not even a challenge.
-pub(super) fn denial(denial: &Denial) -> Response {
+pub(crate) fn denial(denial: &Denial) -> Response {
     let detail = match denial {
         Denial::Unclassed(unclassed) => {
             let detail = sentence(&unclassed.to_string());
@@ -269,7 +269,7 @@ fn too_many(room: &Room) -> Response {
 }
 
 /// The answer to what is refused before anybody looks for a route.
-pub(super) fn refusal(refusal: &Refusal) -> Response {
+pub(crate) fn refusal(refusal: &Refusal) -> Response {
     match refusal {
         Refusal::HeadersTooLarge => problem(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -317,6 +317,15 @@ pub(super) fn refusal(refusal: &Refusal) -> Response {
             "Your address is not served here.",
         ),
         Refusal::NoRoute => problem(StatusCode::NOT_FOUND, "Not found", "There is nothing here."),
+        Refusal::Stopping => {
+            let mut response = problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Stopping",
+                "This server is stopping. Nothing was counted; ask again later.",
+            );
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECS);
+            response
+        }
         Refusal::Busy => {
             let mut response = problem(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -392,7 +401,7 @@ pub(super) fn failure(failure: &Failure, route: &str) -> Response {
 }
 
 /// The answer to a fault of our own.
-pub(super) fn fault(fault: &LedgerError) -> Response {
+pub(crate) fn fault(fault: &LedgerError) -> Response {
     tracing::error!("Failed to decide about a request: {}", chain(fault));
     problem(
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -402,7 +411,7 @@ pub(super) fn fault(fault: &LedgerError) -> Response {
 }
 
 /// The answer to a browser that asks whether it may ask.
-pub(super) fn preflight(methods: &[Method]) -> Response {
+pub(crate) fn preflight(methods: &[Method]) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
@@ -423,7 +432,7 @@ pub(super) fn preflight(methods: &[Method]) -> Response {
 }
 
 /// Lets scripts of other origins read what was paid for, and the challenge before it; an upstream's own word stands.
-pub(super) fn open_to_browsers(headers: &mut HeaderMap) {
+pub(crate) fn open_to_browsers(headers: &mut HeaderMap) {
     headers
         .entry(ACCESS_CONTROL_ALLOW_ORIGIN)
         .or_insert(HeaderValue::from_static("*"));

@@ -33,6 +33,8 @@ pub(crate) enum Refusal {
     NoRoute,
     /// More requests at once than are answered.
     Busy,
+    /// Nothing new is begun.
+    Stopping,
 }
 
 /// Checks a request, and gives it the one `Host` that everybody reads from here on, whatever HTTP it came by.
@@ -121,7 +123,7 @@ fn check_length(request: &Request, body_bytes_max: u64) -> Result<(), Refusal> {
 }
 
 /// A browser asking whether it may ask (Fetch standard, CORS preflight): never paid for, never counted.
-pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS
         && headers.contains_key(ORIGIN)
         && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)

@@ -17,14 +17,14 @@ const PAYMENT_REQUIRED: &str = "payment required";
 
 /// A request of gRPC.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// The kind of its answer.
     content_type: HeaderValue,
 }
 
 impl Call {
     /// If these headers are those of a call.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let kind = headers.get(CONTENT_TYPE)?;
         let rest = kind.as_bytes().strip_prefix(GRPC.as_bytes())?;
         let content_type = match rest.first() {
@@ -37,7 +37,7 @@ impl Call {
     }
 
     /// The answer as it is; one of our own refusals as gRPC says it.
-    pub(super) fn shape(self, response: Response) -> Response {
+    pub(crate) fn shape(self, response: Response) -> Response {
         let Some(title) = response.extensions().get::<Title>() else {
             return response;
         };

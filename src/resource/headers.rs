@@ -103,6 +103,15 @@ fn is_claim(name: &HeaderName) -> bool {
     begins.iter().any(|begin| name.starts_with(begin)) || names.contains(&&*name)
 }
 
+/// Takes out what only we say: who has paid, and for what.
+pub(super) fn remove_ours(headers: &mut HeaderMap) {
+    let is_ours = |name: &&HeaderName| dashed(name).starts_with(OURS);
+    let ours: Vec<HeaderName> = headers.keys().filter(is_ours).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
 /// Takes out what a client claims about itself and its way here.
 pub(super) fn remove_claims(headers: &mut HeaderMap) {
     let claims: Vec<HeaderName> = headers

@@ -24,6 +24,21 @@ pub struct Grant {
     pub valid: Duration,
 }
 
+/// How long a token is good if nobody says otherwise: a day, in which nobody has to pay twice.
+const VALID_DEFAULT: Duration = Duration::from_secs(86_400);
+
+/// Any number of requests for a day.
+impl Default for Grant {
+    fn default() -> Self {
+        Self {
+            requests: None,
+            bytes: None,
+            seconds: None,
+            valid: VALID_DEFAULT,
+        }
+    }
+}
+
 /// `5 requests within 1h`, `10000000 bytes within 1d`
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,6 +88,17 @@ pub struct Plan {
     pub grant: Grant,
     /// Other services that it opens, each with the price class up to which it does.
     pub also: Vec<(Arc<str>, u32)>,
+}
+
+/// The longest name of a service or a grant: a service's stands in every caveat of every token.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Whether a service or a grant can be called this: a `:`, a `,` or a `=` would make tokens that never verify.
+pub fn is_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+    };
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(is_allowed)
 }
 
 /// The name of a route's first plan, unless it has another.

@@ -6,6 +6,7 @@
 mod chain_source;
 mod command_line;
 mod crash;
+mod embedded;
 mod esplora;
 mod harness;
 mod operator;

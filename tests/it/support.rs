@@ -105,6 +105,8 @@ pub(crate) struct Shop {
     pub(crate) gate: Arc<Gate>,
     /// The keys of its tokens.
     pub(crate) keyring: Arc<Keyring>,
+    /// What it sells.
+    pub(crate) sold_here: Arc<Live<public::Shop>>,
     keys: RootKeys,
     client: Client,
     tracker: TaskTracker,
@@ -204,7 +206,7 @@ impl Shop {
             }),
             limits: setup.limits,
             entry: Entry {
-                proxies: setup.proxy_protocol.then_some(shop),
+                proxies: setup.proxy_protocol.then(|| Arc::clone(&shop)),
                 tls: setup.tls,
             },
         };
@@ -220,6 +222,7 @@ impl Shop {
             folder,
             gate,
             keyring,
+            sold_here: shop,
             keys,
             client: Client::new().unwrap(),
             tracker,

@@ -1,0 +1,94 @@
+//! Why the program ended, or never began.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::Complaints;
+use crate::gate::KeyringError;
+use crate::http::TlsError;
+use crate::layer::GuardError;
+use crate::ledger::LedgerError;
+use crate::node::{NodeError, SeedError};
+use crate::secret_file::SecretFileError;
+use crate::store::LockError;
+
+/// Why the program ended, or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data folder.
+    #[error("failed to make the data folder {path}")]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Others on this machine can look into it.
+    #[error("the data folder {path} is open to others (mode {mode:03o}): run `chmod 700 {path}`", path = .path.display())]
+    Exposed {
+        /// The folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A secret is gone, and what was made with it is there.
+    #[error(
+        "{secret} is missing, and {made} was made with it: put it back from a backup (a new one would make what was sold, or \
+         the channels, worthless), or move {made} away to begin anew",
+        secret = .secret.display(),
+        made = .made.display()
+    )]
+    Lost {
+        /// The secret's file.
+        secret: PathBuf,
+        /// What was made with it.
+        made: PathBuf,
+    },
+    /// They do not hold.
+    #[error(transparent)]
+    Settings(#[from] Complaints),
+    /// They speak of the public listener, which another program has of its own.
+    #[error(
+        "{0}: only `tollhouse run` does that, and this program serves the public itself: take it out"
+    )]
+    OnlyRun(&'static str),
+    /// A guard of this program could not sell by them.
+    #[error("what this program guards could not be sold")]
+    Guard(#[from] GuardError),
+    /// A bug.
+    #[error("a part of the program panicked")]
+    Panicked(#[from] tokio::task::JoinError),
+    /// Another program has it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A secret.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    /// The keys of the tokens.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The seed.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// The account.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A listener.
+    #[error("failed to listen on {address} ({key} in the settings)")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The settings' key.
+        key: &'static str,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}

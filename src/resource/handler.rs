@@ -1,0 +1,128 @@
+//! What a program sells of which the gate is a part: the answer of a service of its own. To the gate it is what an upstream
+//! is, without a network in between.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tower::{Service, ServiceExt as _};
+
+use crate::gate::Permit;
+use crate::l402::credential;
+
+use super::body::Delivered;
+use super::{Body, BoxError, cache, headers};
+
+/// Lets a service answer the request, which it sees without the credential, and uses up the permit. `held` is dropped when
+/// nothing of the answer is to come any more.
+///
+/// As with an upstream, the use goes back to the holder if the service fails, panics, or says that it failed (5xx). A client
+/// that hangs up gets nothing back, whether the answer has begun or not.
+pub async fn call<S, B, R>(
+    permit: Permit,
+    mut request: Request<B>,
+    service: S,
+    held: impl Send + Unpin + 'static,
+) -> Result<Response<Body>, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    credential::strip(request.headers_mut());
+    headers::remove_ours(request.headers_mut());
+    let at_work = AtWork(Some(permit));
+    // Ready only now: what is not paid for takes no place from what is.
+    let answered = service.oneshot(request).await;
+    let permit = at_work.end();
+    match answered {
+        Ok(response) => Ok(answer(response, permit, held)),
+        Err(error) => {
+            permit.give_back();
+            Err(error)
+        }
+    }
+}
+
+/// Delivered from here on, unless the service itself says that it failed.
+fn answer<R>(
+    response: Response<R>,
+    permit: Permit,
+    held: impl Send + Unpin + 'static,
+) -> Response<Body>
+where
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let (mut parts, body) = response.into_parts();
+    let body = Held {
+        inner: Box::pin(body),
+        _held: held,
+    };
+    let is_call = headers::is_call(&parts.headers);
+    let has_failed =
+        parts.status.is_server_error() || (is_call && headers::is_failed_call(&parts.headers));
+    let body = if has_failed {
+        permit.give_back();
+        Body::new(body)
+    } else if is_call {
+        Delivered::boxed_call(body, permit, &parts.headers)
+    } else {
+        Delivered::boxed(body, permit, &parts.headers)
+    };
+    cache::keep_private(&mut parts.headers);
+    Response::from_parts(parts, body)
+}
+
+/// A permit while the service is at work. A panic is its failure; dropped without one, the client has hung up.
+struct AtWork(Option<Permit>);
+
+impl AtWork {
+    fn end(mut self) -> Permit {
+        self.0.take().expect("only this takes it, once")
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(permit) = self.0.take()
+        {
+            permit.give_back();
+        }
+    }
+}
+
+/// A body, and what is dropped with it.
+struct Held<R, T> {
+    inner: Pin<Box<R>>,
+    _held: T,
+}
+
+impl<R, T> HttpBody for Held<R, T>
+where
+    R: HttpBody<Data = Bytes>,
+    R::Error: Into<BoxError>,
+    T: Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = self.inner.as_mut().poll_frame(cx);
+        frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

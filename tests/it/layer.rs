@@ -1,0 +1,353 @@
+//! The gate in somebody else's program: an axum application on a socket of its own, whose handlers are guarded.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use bytes::Bytes;
+use http::{Method, StatusCode, header::AUTHORIZATION};
+use regtest::client::{Answer, Client};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tollhouse::layer::Guards;
+use tollhouse::{Grant, Guard, Offer, Paid};
+
+use crate::gate::assert_challenged;
+use crate::raw;
+use crate::support::{DEADLINE, Shop, Sold};
+
+/// What the handlers say to who has paid.
+pub(crate) const JOKE: &str = "It found a path.";
+
+/// A program with guards in it. Its shop is the one that the guards are compared with; both share gate, ledger and clock.
+pub(crate) struct Program {
+    pub(crate) shop: Shop,
+    pub(crate) guards: Guards,
+    pub(crate) client: Client,
+    /// How often a handler was called.
+    calls: Arc<AtomicUsize>,
+    /// Told to go on.
+    go: Arc<Notify>,
+    serving: JoinSet<()>,
+}
+
+impl Program {
+    pub(crate) async fn new() -> Self {
+        Self::with("").await
+    }
+
+    pub(crate) async fn with(settings: &str) -> Self {
+        let shop = Shop::selling(settings).await;
+        let guards = Guards {
+            gate: Arc::clone(&shop.gate),
+            shop: Arc::clone(&shop.sold_here),
+            offers: Arc::default(),
+            in_flight: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        Self {
+            shop,
+            guards,
+            client: Client::new().unwrap(),
+            calls: Arc::default(),
+            go: Arc::default(),
+            serving: JoinSet::new(),
+        }
+    }
+
+    pub(crate) fn guard(&self, service: &str, requests: Option<u64>) -> Guard {
+        let guard = self.guards.guard(offer(service, "10 sat", requests));
+        guard.unwrap()
+    }
+
+    /// Serves it as people do, and says where.
+    pub(crate) async fn serve(&mut self, app: Router) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
+        let serving = async move { axum::serve(listener, app).await.unwrap() };
+        self.serving.spawn(serving);
+        address
+    }
+
+    /// `/jokes/*`, sold as `jokes`; what it answers goes by the path's end.
+    pub(crate) async fn jokes(&mut self, requests: Option<u64>) -> SocketAddr {
+        let app = self.app().route_layer(self.guard("jokes", requests));
+        self.serve(app).await
+    }
+
+    pub(crate) fn app(&self) -> Router {
+        let (calls, go) = (Arc::clone(&self.calls), Arc::clone(&self.go));
+        let handler = move |request: Request| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            answer(Arc::clone(&go), request)
+        };
+        Router::new().route("/jokes/{what}", any(handler))
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    pub(crate) async fn get(&self, at: SocketAddr, path: &str, sold: Option<&Sold>) -> Answer {
+        let mut request = self
+            .client
+            .request(Method::GET, &format!("http://{at}{path}"));
+        if let Some(sold) = sold {
+            request = request.header(AUTHORIZATION, sold.header());
+        }
+        self.client.send(request).await.unwrap()
+    }
+
+    /// A connection with a request on it.
+    async fn ask(&self, at: SocketAddr, path: &str, sold: &Sold) -> TcpStream {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let credential = sold.header();
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: shop\r\nAuthorization: {credential}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    }
+}
+
+pub(crate) fn offer(service: &str, price: &str, requests: Option<u64>) -> Offer {
+    let grant = Grant {
+        requests,
+        ..Grant::default()
+    };
+    Offer::new(service, price.parse().unwrap(), grant)
+}
+
+async fn answer(go: Arc<Notify>, request: Request) -> Response {
+    match request.uri().path().rsplit('/').next().unwrap() {
+        "fails" => (StatusCode::SERVICE_UNAVAILABLE, JOKE).into_response(),
+        "missing" => (StatusCode::NOT_FOUND, JOKE).into_response(),
+        "panics" => panic!("a bug in a handler"),
+        "hangs" => std::future::pending().await,
+        "seen" => seen(request).await.into_response(),
+        "streams" => {
+            let chunks = futures_util::stream::unfold(go, |go| async move {
+                go.notified().await;
+                Some((Ok::<_, std::io::Error>(Bytes::from_static(b"chunk")), go))
+            });
+            Body::from_stream(chunks).into_response()
+        }
+        _ => JOKE.into_response(),
+    }
+}
+
+/// What a handler sees of a request.
+async fn seen(request: Request) -> Json<serde_json::Value> {
+    let names: Vec<_> = request.headers().keys().map(ToString::to_string).collect();
+    let paid = request.extensions().get::<Paid>();
+    Json(serde_json::json!({
+        "headers": names,
+        "uri": request.uri().to_string(),
+        "service": paid.map(|paid| paid.service.to_string()),
+        "token_id": paid.map(|paid| paid.token_id.to_string()),
+        "left": paid.and_then(|paid| paid.left.requests),
+    }))
+}
+
+pub(crate) fn assert_told(answer: &Answer) {
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (StatusCode::OK, JOKE)
+    );
+}
+
+#[tokio::test]
+async fn a_challenge_of_a_guard_is_that_of_the_public_listener() {
+    let route = "[[route]]\npath = \"/jokes/*\"\nservice = \"jokes\"\nprice = \"10 sat\"\n\
+                 grant = { requests = 3 }\nfiles = \"shop\"\n";
+    let mut program = Program::with(route).await;
+    let at = program.jokes(Some(3)).await;
+    let shape = |reply: raw::Reply| {
+        let fixed: Vec<_> = reply
+            .headers
+            .iter()
+            .filter(|(name, _)| !["www-authenticate", "date", "content-length"].contains(&&**name))
+            .cloned()
+            .collect();
+        let mut problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        for drawn in ["invoice", "payment_hash", "macaroon"] {
+            assert!(problem[drawn].take().is_string());
+        }
+        let lines = reply.values("www-authenticate").into_iter();
+        let schemes: Vec<_> = lines.map(|line| line[..14].to_owned()).collect();
+        (reply.status, fixed, schemes, problem)
+    };
+    let ours = shape(raw::get(program.shop.address, "/jokes/page.txt").await);
+    let theirs = shape(raw::get(at, "/jokes/page.txt").await);
+    let sorted = |mut lines: Vec<(String, String)>| {
+        lines.retain(|(name, _)| name != "connection");
+        lines.sort();
+        lines
+    };
+    assert_eq!((ours.0, ours.2, ours.3), (theirs.0, theirs.2, theirs.3));
+    assert_eq!(sorted(ours.1), sorted(theirs.1));
+    assert_eq!(program.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_payment_buys_its_requests_from_a_handler_and_not_one_more() {
+    let mut program = Program::new().await;
+    let at = program.jokes(Some(2)).await;
+    let challenge = assert_challenged(&program.get(at, "/jokes/one", None).await);
+    let sold = program.shop.pay(&challenge);
+    for left in ["1", "0"] {
+        let answer = program.get(at, "/jokes/one", Some(&sold)).await;
+        assert_told(&answer);
+        assert_eq!(answer.header("l402-remaining-requests"), Some(left));
+        assert_eq!(answer.header("cache-control"), Some("private"));
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    }
+    assert_challenged(&program.get(at, "/jokes/one", Some(&sold)).await);
+    assert_eq!(program.calls(), 2);
+    program.shop.is_counted(&sold, 2).await;
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_or_panics_gives_the_use_back_and_another_answer_does_not() {
+    let mut program = Program::new().await;
+    let at = program.jokes(Some(1)).await;
+    let sold = program.shop.sell("jokes", Some(1));
+    for _ in 0..2 {
+        let answer = program.get(at, "/jokes/fails", Some(&sold)).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.text(), JOKE);
+        let mut stream = program.ask(at, "/jokes/panics", &sold).await;
+        assert!(raw::reply(&mut stream).await.is_none());
+    }
+    program.shop.is_counted(&sold, 0).await;
+    let answer = program.get(at, "/jokes/missing", Some(&sold)).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert_challenged(&program.get(at, "/jokes/one", Some(&sold)).await);
+}
+
+#[tokio::test]
+async fn an_answer_holds_its_permit_to_the_last_byte_and_who_hangs_up_has_had_it() {
+    let mut program = Program::new().await;
+    let at = program.jokes(Some(1)).await;
+    let sold = program.shop.sell("jokes", Some(1));
+    let mut stream = program.ask(at, "/jokes/streams", &sold).await;
+    for _ in 0..3 {
+        program.go.notify_one();
+        raw::expect(&mut stream, "chunk").await;
+    }
+    assert_challenged(&program.get(at, "/jokes/one", Some(&sold)).await);
+    program.shop.is_counted(&sold, 0).await;
+    let in_flight = program.guards.in_flight.clone();
+    in_flight.close();
+    assert!(!in_flight.is_empty());
+    drop(stream);
+    program.go.notify_one();
+    let ended = tokio::time::timeout(DEADLINE, in_flight.wait());
+    ended.await.expect("nothing is in flight any more");
+    program.shop.is_counted(&sold, 1).await;
+}
+
+#[tokio::test]
+async fn who_hangs_up_before_the_answer_gets_nothing_back() {
+    let mut program = Program::new().await;
+    let at = program.jokes(Some(1)).await;
+    let sold = program.shop.sell("jokes", Some(1));
+    let stream = program.ask(at, "/jokes/hangs", &sold).await;
+    regtest::wait::eventually("the handler", DEADLINE, || async {
+        Ok::<_, String>((program.calls() == 1).then_some(()))
+    })
+    .await
+    .unwrap();
+    drop(stream);
+    program.shop.is_counted(&sold, 1).await;
+    assert_challenged(&program.get(at, "/jokes/one", Some(&sold)).await);
+}
+
+#[tokio::test]
+async fn a_grant_of_bytes_is_counted_and_cut_where_the_offer_says_so() {
+    let mut program = Program::new().await;
+    let mut bytes = offer("jokes", "10 sat", None);
+    bytes.plans[0].grant.bytes = Some(20);
+    bytes.cuts_overrun = true;
+    let app = program
+        .app()
+        .route_layer(program.guards.guard(bytes).unwrap());
+    let at = program.serve(app).await;
+    let challenge = assert_challenged(&program.get(at, "/jokes/one", None).await);
+    let sold = program.shop.pay(&challenge);
+    let answer = program.get(at, "/jokes/one", Some(&sold)).await;
+    assert_told(&answer);
+    assert_eq!(answer.header("l402-remaining-bytes"), Some("20"));
+    let mut stream = program.ask(at, "/jokes/one", &sold).await;
+    // Four bytes are left of twenty; the rest of the sixteen is cut off.
+    let cut = raw::reply(&mut stream).await;
+    assert!(cut.is_none(), "{cut:?}");
+    assert_challenged(&program.get(at, "/jokes/one", Some(&sold)).await);
+}
+
+#[tokio::test]
+async fn the_handler_sees_who_paid_and_nothing_that_was_meant_for_the_gate() {
+    let mut program = Program::new().await;
+    let mut choice = offer("jokes", "10 sat", Some(5));
+    let mut dear = choice.plans[0].clone();
+    dear.name = "dear".into();
+    dear.price = Some("50 sat".parse().unwrap());
+    choice.plans.push(dear);
+    let app = program
+        .app()
+        .route_layer(program.guards.guard(choice).unwrap());
+    let at = program.serve(app).await;
+    let path = "/jokes/seen?a=1&l402-grant=dear&b=2";
+    let challenge = assert_challenged(&program.get(at, path, None).await);
+    assert_eq!(challenge.problem["price_msat"], 50_000);
+    let sold = program.shop.pay(&challenge);
+    let request = program
+        .client
+        .request(Method::GET, &format!("http://{at}{path}"))
+        .header(AUTHORIZATION, sold.header())
+        .header("L402-Service", "forged")
+        .header("l402_token_id", "forged")
+        .header("macaroon", hex::encode(&sold.macaroon))
+        .header("x-own", "kept");
+    let answer = program.client.send(request).await.unwrap();
+    let seen: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(seen["uri"], "/jokes/seen?a=1&b=2");
+    assert_eq!(seen["service"], "jokes");
+    assert_eq!(seen["token_id"], hex::encode(sold.identifier().token_id.0));
+    assert_eq!(seen["left"], 4);
+    let mut names: Vec<_> = seen["headers"].as_array().unwrap().iter().collect();
+    names.sort_by_key(|name| name.as_str().unwrap().to_owned());
+    assert_eq!(names, ["accept", "host", "x-own"]);
+}
+
+#[tokio::test]
+async fn guards_of_different_services_do_not_open_each_other() {
+    let mut program = Program::new().await;
+    let app = Router::new()
+        .route("/jokes", get(JOKE))
+        .route_layer(program.guard("jokes", None))
+        .merge(
+            Router::new()
+                .route("/riddles", get(JOKE))
+                .route_layer(program.guard("riddles", None)),
+        )
+        .route("/about", get("about"));
+    let at = program.serve(app).await;
+    let jokes = program.shop.sell("jokes", None);
+    let riddles = program.shop.sell("riddles", None);
+    assert_told(&program.get(at, "/jokes", Some(&jokes)).await);
+    assert_told(&program.get(at, "/riddles", Some(&riddles)).await);
+    assert_challenged(&program.get(at, "/jokes", Some(&riddles)).await);
+    assert_challenged(&program.get(at, "/riddles", Some(&jokes)).await);
+    assert_eq!(program.get(at, "/about", None).await.text(), "about");
+    assert_eq!(program.get(at, "/none", None).await.status, 404);
+}
