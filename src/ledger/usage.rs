@@ -26,12 +26,10 @@ const ONE_SERVED: u64 = 1 << IN_FLIGHT_BITS;
 /// The part of the counter that holds the requests in flight.
 const IN_FLIGHT_MASK: u64 = ONE_SERVED - 1;
 
-/// What each request in flight is taken to need of a grant of bytes before it is known: without that, as many as can be sent
-/// at once would begin within the last byte. Where answers are cut at the last byte, there is no need for it.
-const BYTES_EACH: u64 = 1024 * 1024;
-
-/// The same of a grant of seconds.
-const SECONDS_EACH: u64 = 1;
+/// What each request in flight is taken to need of a grant of bytes or seconds before it is known is this part of it: without
+/// that, as many as can be sent at once would begin within the last byte. Where answers are cut at the last byte, there is
+/// no need for it.
+const AT_ONCE: u64 = 64;
 
 /// Locks over the map; two cores rarely meet in one of sixteen.
 const SHARDS: usize = 16;
@@ -91,9 +89,9 @@ impl Usage {
                 let in_flight = counter & IN_FLIGHT_MASK;
                 let is_left = max.is_none_or(|max| begun(counter) < max)
                     && bytes.is_none_or(|left| {
-                        overrun == Overrun::Cut || left > in_flight * BYTES_EACH
+                        overrun == Overrun::Cut || left > in_flight * each(allowance.bytes_max)
                     })
-                    && seconds.is_none_or(|left| left > in_flight * SECONDS_EACH);
+                    && seconds.is_none_or(|left| left > in_flight * each(allowance.seconds_max));
                 (is_left && in_flight < IN_FLIGHT_MASK).then_some(counter + ONE_IN_FLIGHT)
             })
             .ok()?;
@@ -190,6 +188,11 @@ impl Usage {
     fn is_unstored(&self) -> bool {
         self.changes.load(Ordering::Acquire) != self.stored.load(Ordering::Relaxed)
     }
+}
+
+/// See [`AT_ONCE`].
+fn each(max: Option<u64>) -> u64 {
+    (max.unwrap_or(0) / AT_ONCE).max(1)
 }
 
 /// Requests served or in flight.

@@ -258,7 +258,7 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
 fn is_alike(given: &str, name: &str) -> bool {
     let plain = |text: &str| {
         let text = text.trim_matches(|char: char| char.is_whitespace() || "[]".contains(char));
-        let text = text.split(['[', '\0']).next().unwrap_or_default();
+        let text = text.split(['[', ']', '\0']).next().unwrap_or_default();
         let text = text.trim().to_ascii_lowercase();
         text.replace(['.', ' '], "_")
     };

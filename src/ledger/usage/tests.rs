@@ -108,15 +108,17 @@ fn bytes_and_seconds_are_limits_like_requests() {
         ..Allowance::default()
     };
     let mut first = reserve(&usage, &allowance, &clock).unwrap();
-    assert_eq!(
-        (first.left().bytes, first.left().seconds),
-        (Some(10), Some(2))
-    );
+    let left = (first.left().bytes, first.left().seconds);
+    assert_eq!(left, (Some(10), Some(2)));
     assert_eq!(first.deliver(9), 9);
+    // The one in flight may need more than there is: the next waits for it.
+    assert!(reserve(&usage, &allowance, &clock).is_none());
+    first.report(Duration::from_micros(1_499_001));
+    drop(first);
     let second = reserve(&usage, &allowance, &clock).unwrap();
     assert_eq!(second.left().bytes, Some(1));
-    first.report(Duration::from_millis(1_500));
     assert_eq!(second.deliver(9), 9, "what has begun is served");
+    drop(second);
     assert!(reserve(&usage, &allowance, &clock).is_none());
     let seconds = Allowance {
         bytes_max: None,
@@ -125,11 +127,38 @@ fn bytes_and_seconds_are_limits_like_requests() {
     let mut third = reserve(&usage, &seconds, &clock).unwrap();
     assert_eq!(third.left().seconds, Some(1));
     third.report(Duration::from_millis(500));
+    drop(third);
     assert!(reserve(&usage, &seconds, &clock).is_none());
-    drop((first, second, third));
     let written = usage.take_unwritten(0, 1).unwrap().token;
     assert_eq!((written.requests, written.bytes), (3, 18));
     assert!((2_000..2_500).contains(&written.metered_ms), "{written:?}");
+}
+
+#[test]
+fn work_below_a_millisecond_is_work() {
+    let clock = Clock::fixed(0);
+    let usage = usage(0);
+    for _ in 0..10 {
+        let mut reservation = reserve(&usage, &Allowance::default(), &clock).unwrap();
+        reservation.report(Duration::from_nanos(1));
+    }
+    assert_eq!(usage.take_unwritten(0, 1).unwrap().token.metered_ms, 10);
+}
+
+#[test]
+fn an_answer_is_cut_at_the_end_of_its_tokens_time_where_the_route_says() {
+    let clock = Clock::fixed(1_000);
+    let usage = usage(0);
+    let allowance = Allowance {
+        valid_until_secs: Some(1_010),
+        ..Allowance::default()
+    };
+    let reserve =
+        |overrun| Reservation::reserve(&usage, &allowance, overrun, None, &clock).unwrap();
+    let (mut cut, mut served) = (reserve(Overrun::Cut), reserve(Overrun::Serve));
+    assert!(cut.is_timed() && cut.pass_time() && served.pass_time());
+    clock.advance(Duration::from_secs(10));
+    assert!(!cut.pass_time() && served.pass_time());
 }
 
 #[test]
