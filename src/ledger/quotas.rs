@@ -259,6 +259,23 @@ mod tests {
     }
 
     #[test]
+    fn a_short_window_renews_no_long_one() {
+        let quotas = Arc::new(Quotas::new(9, []));
+        let client = "192.0.2.1".parse().unwrap();
+        let short = Free {
+            requests: 100,
+            per: Duration::from_secs(1),
+        };
+        for now_ms in [0, 5_000, 10_000] {
+            assert!(quotas.reserve("api", client, short, now_ms).is_some());
+        }
+        assert_eq!(had(&quotas, "192.0.2.1", 0), Some(1));
+        assert_eq!(had(&quotas, "192.0.2.1", 20_000), Some(0));
+        assert!(quotas.reserve("api", client, short, 30_000).is_some());
+        assert_eq!(had(&quotas, "192.0.2.1", 30_000), None);
+    }
+
+    #[test]
     fn fifty_at_once_on_two_get_two() {
         let quotas = Arc::new(Quotas::new(3, []));
         let got: usize = std::thread::scope(|scope| {

@@ -92,6 +92,13 @@ async fn settings_with_a_mistake_change_nothing_and_say_why() {
     assert_eq!(price_msat(&shop, HEIGHT).await, 10_000);
     assert_eq!(shop.get(ARTICLE, Some(&sold)).await.status, StatusCode::OK);
     assert!(shop.network.merchant.log_tail().contains("22 satt"));
+
+    // Seed and keys are where they were, whatever a file says of it now.
+    edit(&shop, "22 satt", "22 sat");
+    edit(&shop, "data_dir = \"", "data_dir = \"/tmp/other");
+    let (status, body) = reload(&shop).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    assert_eq!(price_msat(&shop, ARTICLE).await, 21_000);
 }
 
 #[tokio::test]

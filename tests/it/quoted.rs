@@ -128,11 +128,38 @@ async fn a_hook_sets_the_price_of_each_request_and_a_cheap_token_opens_no_dear_o
     // It bought two requests, by the hook's word.
     assert_challenged(&shop.get_with("/a/page.txt?q=1", &cheap).await);
     assert_served(&shop.get_with("/a/page.txt?q=1", &dear).await);
-    // A token that does not say what it was worth opens nothing here.
-    assert_challenged(&shop.get_with("/a/page.txt", &shop.sell("a", None)).await);
+    // A token that does not say what it was worth opens nothing here, whatever its holder has it say.
+    let flat = shop.sell("a", None);
+    assert_challenged(&shop.get_with("/a/page.txt", &flat).await);
+    let said = flat.with_caveat(&format!("a_price_msat={}", u64::MAX));
+    assert_challenged(&shop.get_with("/a/page.txt", &said).await);
     let raised = cheap.with_caveat("a_price_msat=5000");
     hook.now_says("{\"price_msat\": 5000}");
     assert_challenged(&shop.get_with("/a/page.txt", &raised).await);
+}
+
+#[tokio::test]
+async fn a_stranger_asks_the_hook_no_more_often_than_for_challenges_and_a_holder_is_not_in_the_way()
+{
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    let limits = "[limits]\nchallenges = { requests = 3, per = \"10m\" }";
+    let shop = hooked(&hook, limits).await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt?n=0").await));
+    for number in 1..10 {
+        let answer = shop.get(&format!("/a/page.txt?n={number}")).await;
+        let expected = if number < 3 { 402 } else { 429 };
+        assert_eq!(answer.status.as_u16(), expected, "{number}");
+    }
+    assert_eq!(hook.count(), 3);
+    for number in 10..15 {
+        let path = format!("/a/page.txt?n={number}");
+        assert_served(&shop.get_with(&path, &sold).await);
+    }
+    assert_eq!(hook.count(), 8);
+    // What is made up is a stranger's.
+    let forged = sold.edited(|token| drop(token.caveats.pop()));
+    let answer = shop.get_with("/a/page.txt?n=99", &forged).await;
+    assert_eq!((answer.status.as_u16(), hook.count()), (429, 8));
 }
 
 #[tokio::test]

@@ -254,6 +254,19 @@ fn a_token_of_the_largest_size_is_read_and_a_longer_one_is_not() {
 }
 
 #[test]
+fn a_token_of_many_caveats_is_not_even_hashed() {
+    let max = tollhouse::l402::macaroon::CAVEATS_MAX;
+    for (count, is_read) in [(max, true), (max + 1, false)] {
+        let caveats: Vec<String> = (0..count).map(|number| format!("a={number}")).collect();
+        let sold = Sold::mint(&keys(), &caveats);
+        assert_eq!(
+            tollhouse::l402::macaroon::Parsed::read(&sold.macaroon).is_ok(),
+            is_read
+        );
+    }
+}
+
+#[test]
 fn an_identifier_of_another_length_or_version_is_refused() {
     let key = MacaroonKey::generate(b"any");
     for identifier in [
