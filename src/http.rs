@@ -9,6 +9,7 @@ mod extensions;
 mod grpc;
 mod leash;
 mod networks;
+mod places;
 mod proxied;
 mod server;
 mod sniff;
@@ -29,6 +30,7 @@ use http_body_util::BodyExt as _;
 
 use check::check;
 use connection::Secured;
+use places::Places;
 
 pub use axum::body::Body;
 pub(crate) use check::{Refusal, is_preflight};
@@ -198,6 +200,16 @@ impl Public {
         let decided = self.gate.decide(&route.name, &route.access, &asked);
         let unpaid = match decided.await {
             Ok(Decision::Permit(permit)) => {
+                // In HTTP/1.1 the connection is the place.
+                let places = request.extensions().get::<Places>();
+                let place = match places.map(|places| places.take(downstream.client)) {
+                    Some(None) => {
+                        permit.give_back();
+                        return answer::refusal(&Refusal::Busy);
+                    }
+                    Some(Some(place)) => Some(Arc::new(place)),
+                    None => None,
+                };
                 let left = permit.left();
                 let request = without_choice(route, request);
                 let request =
@@ -209,6 +221,9 @@ impl Public {
                 return match served {
                     Ok(mut response) => {
                         answer::tell_left(response.headers_mut(), &left);
+                        if let Some(place) = place {
+                            response.extensions_mut().insert(place);
+                        }
                         response.map(axum::body::Body::new)
                     }
                     Err(failure) => answer::failure(&failure, &route.name),

@@ -26,7 +26,7 @@ use crate::gate::Permit;
 use crate::route::{Access, RequestPath, Resource, Route, RouteTable, Upstream};
 
 pub use client::certificates;
-pub use headers::{is_framing, is_ours};
+pub use headers::{is_framing, is_ours, remove_named};
 
 use servers::Servers;
 
@@ -225,11 +225,11 @@ impl Resources {
                 } else {
                     path.wire()
                 };
-                let service = match &route.access {
+                let offer = match &route.access {
                     Access::Free => None,
-                    Access::Paid(offer) => Some(&*offer.service),
+                    Access::Paid(offer) => Some(&**offer),
                 };
-                self.forward(permit, (forward, service), path, downstream, request)
+                self.forward(permit, (forward, offer), path, downstream, request)
                     .await?
             }
             Resource::Files { folder } => {

@@ -2,6 +2,7 @@
 //!
 //! Matching and forwarding see one and the same path, normalised once by [`RequestPath::parse`].
 
+mod header;
 mod offer;
 mod path;
 mod pattern;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+pub use header::{Disputed, folded, remove_alike, undisputed};
 pub use offer::{DEFAULT_PLAN, FreeQuota, Grant, Offer, Plan, Span, is_name};
 pub use path::{PathError, RequestPath};
 pub use pattern::{Pattern, PatternError};

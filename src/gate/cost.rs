@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{COOKIE, HeaderMap, HeaderName};
+
 use crate::amount::Msat;
+use crate::l402::credential;
 use crate::price::{Price, Rate};
 use crate::quote::{HookRequest, Hooks, QuotedGrant, Rates, Unpriced};
-use crate::route::{Class, Grant, Offer, Pricing, Selected};
+use crate::route::{Class, Grant, Offer, Pricing, Selected, Selector, Unclassed, undisputed};
 
 use super::{Asked, Denial, Gate};
 
@@ -59,6 +62,25 @@ impl Cost {
     }
 }
 
+/// Whoever serves the request must not read in it what the hook was not told.
+fn must_be_undisputed(headers: &HeaderMap, told: &[HeaderName]) -> Result<(), Denial> {
+    if told.is_empty() {
+        return Ok(());
+    }
+    // A credential of ours may stand beside one for the upstream.
+    let mut headers = headers.clone();
+    credential::strip(&mut headers);
+    for name in told {
+        // HTTP/2 has cookies in several lines (RFC 9113, section 8.2.3).
+        let is_in_pieces = *name == COOKIE;
+        if undisputed(&headers, name).is_err() && !is_in_pieces {
+            let by = Selector::Header(name.clone());
+            return Err(Denial::Unclassed(Unclassed::Ambiguous(by.to_string())));
+        }
+    }
+    Ok(())
+}
+
 impl Gate {
     /// What this request costs. Waits for the hook, if the route has one, and for nothing else.
     pub(super) async fn cost(
@@ -85,6 +107,7 @@ impl Gate {
         let quotes = self.quotes.get();
         let gone = || Denial::Unpriced(Unpriced::NoHook(asked_of.clone()));
         let hook = quotes.hooks.named(asked_of).ok_or_else(gone)?;
+        must_be_undisputed(asked.headers, hook.headers())?;
         let request = HookRequest {
             method: asked.method,
             path: asked.path.as_str(),

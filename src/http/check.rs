@@ -6,6 +6,8 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::Body as _;
 
+use crate::resource::remove_named;
+
 use super::{HEADER_BYTES_MAX, HEADERS_MAX};
 
 /// Why a request is refused.
@@ -53,7 +55,10 @@ pub(super) fn check(request: &mut Request, body_bytes_max: u64) -> Result<(), Re
     if let Some(host) = host(request)? {
         request.headers_mut().insert(HOST, host);
     }
-    check_length(request, body_bytes_max)
+    check_length(request, body_bytes_max)?;
+    // No price may go by what the upstream does not get.
+    remove_named(request.headers_mut());
+    Ok(())
 }
 
 /// The host that only the target names (HTTP/2's `:authority`, and RFC 9112's absolute form from a client of HTTP/1.0).

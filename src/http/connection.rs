@@ -14,6 +14,7 @@ use axum::extract::ConnectInfo;
 use axum::response::Response;
 use bytes::Bytes;
 use http::Request;
+use http::header::CONTENT_LENGTH;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,10 +27,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tower::util::Oneshot;
 
-use super::answer;
-use super::check::Refusal;
-use super::grpc::Call;
 use super::leash::{Leash, Leashed, leash};
+use super::places::{Place, Places};
 use super::proxied::{self, ProxyError};
 use super::sniff::{Protocol, Rewound, Start};
 use super::stall::Stallable;
@@ -103,7 +102,7 @@ pub(super) struct Speaking {
     tls: Option<Acceptor>,
     /// Whether the log has been told that proxies and settings do not agree.
     is_proxy_told: AtomicBool,
-    /// HTTP/2 requests at once, over all connections.
+    /// The requests of HTTP/2 connections.
     streams: Streams,
     /// Nothing new is begun.
     stop: CancellationToken,
@@ -129,7 +128,12 @@ impl Speaking {
             http1,
             router,
             limits,
-            streams: Streams::new(limits.connections_max, limits.write_timeout, tracker),
+            streams: Streams::new(
+                Places::new(limits.connections_max, STREAMS_MAX as usize),
+                limits.write_timeout,
+                limits.header_timeout,
+                tracker,
+            ),
             is_proxy_told: AtomicBool::new(false),
             tls: entry.tls.as_ref().map(Tls::acceptor),
             entry,
@@ -351,19 +355,25 @@ impl hyper::service::Service<Request<Incoming>> for AnsweringMany {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Some(progress) = self.streams.begin() else {
-            let refusal = answer::refusal(&Refusal::Busy);
-            let refusal = match Call::of(request.headers()) {
-                Some(call) => call.shape(refusal),
-                None => refusal,
-            };
-            return Box::pin(std::future::ready(Ok(refusal)));
-        };
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let progress = self.streams.begin();
+        let places = self.streams.places().clone();
+        let own_timeout = self.streams.own_timeout();
+        request.extensions_mut().insert(places.clone());
         let answered = self.answering.call(request);
         Box::pin(async move {
-            let watched = |body| Body::new(Watched::new(body, progress));
-            Ok(answered.await?.map(watched))
+            let mut response = answered.await?;
+            let mut place = response.extensions_mut().remove::<Arc<Place>>();
+            if place.is_none() {
+                progress.hurry(own_timeout);
+                place = places.take_own().map(Arc::new);
+            }
+            if place.is_none() {
+                // Too many leave theirs lying: a head waits for nobody.
+                response.headers_mut().remove(CONTENT_LENGTH);
+                return Ok(response.map(|_| Body::empty()));
+            }
+            Ok(response.map(|body| Body::new(Watched::new(body, progress, place))))
         })
     }
 }

@@ -22,8 +22,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more wait in the operating system's queue. Also the number of HTTP/2 requests at once over all
-    /// of them; more are told to come again.
+    /// Connections at once; more wait in the operating system's queue. Also the number of HTTP/2 requests that are
+    /// served at once over all of them; more are told to come again, and of one client no more than a quarter is served.
     pub connections_max: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,

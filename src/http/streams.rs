@@ -1,33 +1,42 @@
-//! The requests of HTTP/2 connections: one connection has many, so the limit on connections does not limit them, only who
-//! counts them knows when a connection asks nothing, and a client can take nothing of one answer while the connection itself
-//! never stands still.
+//! The requests of HTTP/2 connections: one connection has many, only who counts them knows when it asks nothing, and a client
+//! can take nothing of one answer while the connection itself never stands still.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+
+use super::places::{Place, Places};
 
 /// A listener's HTTP/2 requests.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
-    places: Arc<Semaphore>,
+    places: Places,
     /// How long a client may take nothing of an answer.
     timeout: Duration,
+    /// The same of an answer of our own, which is short and was not let through by anybody.
+    own_timeout: Duration,
     tracker: TaskTracker,
 }
 
 impl Streams {
-    /// With room for this many at once.
-    pub(super) fn new(max: usize, timeout: Duration, tracker: TaskTracker) -> Self {
+    /// With these places.
+    pub(super) fn new(
+        places: Places,
+        timeout: Duration,
+        own_timeout: Duration,
+        tracker: TaskTracker,
+    ) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
+            places,
             timeout,
+            own_timeout: own_timeout.min(timeout),
             tracker,
         }
     }
@@ -54,18 +63,26 @@ pub(super) struct StreamsOf {
 }
 
 impl StreamsOf {
-    /// Begins one, if there is room.
-    pub(super) fn begin(&self) -> Option<Arc<Progress>> {
-        let place = Arc::clone(&self.all.places).try_acquire_owned().ok()?;
+    /// Begins one.
+    pub(super) fn begin(&self) -> Arc<Progress> {
         self.running.send_modify(|running| *running += 1);
         let progress = Arc::new(Progress::new());
         let stream = Stream {
             progress: Arc::clone(&progress),
             running: self.running.clone(),
-            _place: place,
         };
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
-        Some(progress)
+        progress
+    }
+
+    /// The listener's places.
+    pub(super) fn places(&self) -> &Places {
+        &self.all.places
+    }
+
+    /// How long a client may take nothing of an answer of our own.
+    pub(super) fn own_timeout(&self) -> Duration {
+        self.all.own_timeout
     }
 
     /// Waits until there has been none for this long.
@@ -109,7 +126,6 @@ where
 struct Stream {
     progress: Arc<Progress>,
     running: watch::Sender<usize>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Stream {
@@ -124,6 +140,10 @@ pub(super) struct Progress {
     begun: Instant,
     /// Since when the client could have taken something, in milliseconds after the beginning; 0 while it waits for us.
     offered_ms: AtomicU64,
+    /// Less time than usual; set once. A `std` lock: read and written in passing.
+    sooner: OnceLock<Duration>,
+    /// Told of it.
+    hurried: Notify,
 }
 
 impl Progress {
@@ -131,7 +151,16 @@ impl Progress {
         Self {
             begun: Instant::now(),
             offered_ms: AtomicU64::new(0),
+            sooner: OnceLock::new(),
+            hurried: Notify::new(),
         }
+    }
+
+    /// Gives the client no more than this from now on.
+    pub(super) fn hurry(&self, timeout: Duration) {
+        // Said once an answer.
+        let _ = self.sooner.set(timeout);
+        self.hurried.notify_one();
     }
 
     fn offer(&self) {
@@ -147,12 +176,16 @@ impl Progress {
     /// every answer something.
     async fn stalls(&self, timeout: Duration) {
         loop {
+            let timeout = self.sooner.get().map_or(timeout, |sooner| *sooner);
             let offered_ms = self.offered_ms.load(Ordering::Relaxed);
             let since = match offered_ms {
                 0 => Instant::now(),
                 ms => self.begun + Duration::from_millis(ms),
             };
-            tokio::time::sleep_until(since + timeout).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(since + timeout) => {}
+                () = self.hurried.notified() => continue,
+            }
             if offered_ms != 0 && offered_ms == self.offered_ms.load(Ordering::Relaxed) {
                 return;
             }
@@ -165,13 +198,19 @@ impl Progress {
 pub(super) struct Watched<B> {
     body: B,
     progress: Arc<Progress>,
+    /// Free for others when the body is on its way.
+    _place: Option<Arc<Place>>,
 }
 
 impl<B> Watched<B> {
-    pub(super) fn new(body: B, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(body: B, progress: Arc<Progress>, place: Option<Arc<Place>>) -> Self {
         // hyper asks for the first piece when there is room for it.
         progress.offer();
-        Self { body, progress }
+        Self {
+            body,
+            progress,
+            _place: place,
+        }
     }
 }
 

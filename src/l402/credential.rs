@@ -20,6 +20,10 @@ pub const MACAROON_HEADERS: [HeaderName; 3] = [
     HeaderName::from_static("token"),
 ];
 
+/// What grpc-gateway hands on as `authorization` and `token`. Nothing is read from them, and nothing of ours passes in them.
+const GRPC_AUTHORIZATION: HeaderName = HeaderName::from_static("grpc-metadata-authorization");
+const GRPC_TOKEN: HeaderName = HeaderName::from_static("grpc-metadata-token");
+
 /// Standard alphabet, padding as it comes.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -114,24 +118,23 @@ pub fn presented(headers: &HeaderMap) -> Presented {
 
 /// Takes everything out of these headers that could be a credential of ours, so that no upstream ever sees one.
 pub fn strip(headers: &mut HeaderMap) {
-    if let http::header::Entry::Occupied(entry) = headers.entry(AUTHORIZATION) {
-        let (name, values) = entry.remove_entry_mult();
-        let others: Vec<_> = values
-            .filter(|value| l402_value(value.as_bytes()).is_none())
-            .collect();
-        for value in others {
-            headers.append(name.clone(), value);
-        }
+    for name in [AUTHORIZATION, GRPC_AUTHORIZATION] {
+        remove_values(headers, name, is_of_l402);
     }
-    let [macaroon, grpc_macaroon, token] = &MACAROON_HEADERS;
+    let [macaroon, grpc_macaroon, token] = MACAROON_HEADERS;
     headers.remove(macaroon);
     headers.remove(grpc_macaroon);
     // `token` belongs to the upstream unless it holds a macaroon.
-    if let http::header::Entry::Occupied(entry) = headers.entry(token) {
+    for name in [token, GRPC_TOKEN] {
+        remove_values(headers, name, is_macaroon_hex);
+    }
+}
+
+/// Takes those values of a header out that are ours.
+fn remove_values(headers: &mut HeaderMap, name: HeaderName, is_ours: fn(&[u8]) -> bool) {
+    if let http::header::Entry::Occupied(entry) = headers.entry(name) {
         let (name, values) = entry.remove_entry_mult();
-        let others: Vec<_> = values
-            .filter(|value| !is_macaroon_hex(value.as_bytes()))
-            .collect();
+        let others: Vec<_> = values.filter(|value| !is_ours(value.as_bytes())).collect();
         for value in others {
             headers.append(name.clone(), value);
         }

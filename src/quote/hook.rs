@@ -124,6 +124,11 @@ impl Hook {
         }
     }
 
+    /// The headers of a request that it is told.
+    pub fn headers(&self) -> &[HeaderName] {
+        &self.config.headers
+    }
+
     /// What this request costs now. The same question within the settings' time has the same answer.
     pub async fn quote(&self, request: &HookRequest<'_>) -> Result<Quoted, Unpriced> {
         match (self.answer(request).await, self.config.on_failure) {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use crate::gate::Permit;
+use crate::route::Forward;
 
 use super::servers::InFlight;
 use super::{Body, BoxError, headers};
@@ -196,8 +197,8 @@ pub(super) struct Uploaded {
     unread: Option<Unread>,
     /// The conversation that it may become.
     talk: Option<Talk>,
-    /// Whether a credential among the trailers is passed on.
-    forward_credential: bool,
+    /// How the trailers are passed on, if they are.
+    trailers: Option<Arc<Forward>>,
 }
 
 /// What holds for a request's body.
@@ -209,8 +210,8 @@ pub(super) struct Terms {
     pub(super) unread: Option<Unread>,
     /// The conversation that it may become.
     pub(super) talk: Option<Talk>,
-    /// Whether a credential among the trailers is passed on.
-    pub(super) forward_credential: bool,
+    /// How the trailers are passed on, if they are.
+    pub(super) trailers: Option<Arc<Forward>>,
 }
 
 /// A call with messages in both directions: once the upstream has begun to answer, the client may take its time between two
@@ -235,7 +236,7 @@ impl Uploaded {
             progress,
             unread: terms.unread,
             talk: terms.talk,
-            forward_credential: terms.forward_credential,
+            trailers: terms.trailers,
         };
         (body, upload)
     }
@@ -305,7 +306,7 @@ impl HttpBody for Uploaded {
         if let Poll::Ready(Some(Ok(frame))) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
         {
-            headers::clean_trailers(trailers, self.forward_credential);
+            headers::clean_trailers(trailers, self.trailers.as_deref());
         }
         match &frame {
             Poll::Ready(None) => drop(self.progress.send_replace(Upload::Ended)),

@@ -38,6 +38,13 @@ const HTTP2_POOL_IDLE: Duration = Duration::from_secs(90);
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a server may send of one answer before its client takes it.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+
+/// The same for all answers of a connection, which is one for all customers: never reached before the windows of its answers
+/// are, or a few who take nothing would stop everybody. RFC 9113 allows no more.
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
+
 /// The connections of this upstream.
 pub(super) fn client(upstream: &Upstream) -> Client {
     let mut http = HttpConnector::new();
@@ -60,6 +67,8 @@ pub(super) fn client(upstream: &Upstream) -> Client {
                 .timer(TokioTimer::new())
                 .pool_idle_timeout(HTTP2_POOL_IDLE)
                 .http2_only(true)
+                .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+                .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
                 .http2_keep_alive_interval(HTTP2_PING_EVERY)
                 .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
             https.enable_http2().wrap_connector(http)

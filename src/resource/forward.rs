@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::gate::Permit;
 use crate::l402::credential;
-use crate::route::{Forward, Protocol};
+use crate::route::{Forward, Offer, Protocol};
 
 use super::body::{Delivered, Downloaded, Talk, Terms, TooSlow, Unread, Upload, Uploaded, empty};
 use super::headers::{
@@ -33,7 +33,9 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 /// A request as every server of an upstream would get it.
 struct Outgoing<'a> {
     /// How it is forwarded.
-    forward: &'a Forward,
+    forward: &'a Arc<Forward>,
+    /// Whether trailers pass: not where a header has set the price, which could be another one's behind the body.
+    with_trailers: bool,
     /// The normalised path, beginning with a slash.
     path: &'a str,
     /// Taken by the last attempt; copied for those before.
@@ -65,7 +67,7 @@ impl Resources {
     pub(super) async fn forward(
         &self,
         permit: Permit,
-        (forward, service): (&Forward, Option<&str>),
+        (forward, offer): (&Arc<Forward>, Option<&Offer>),
         path: &str,
         downstream: Downstream,
         request: Request<Body>,
@@ -78,7 +80,7 @@ impl Resources {
         let count = servers.list.len();
         let max = usize::try_from(self.config.body_bytes_max).unwrap_or(usize::MAX);
         let mut outgoing = Outgoing::new(forward, path, downstream, request, max);
-        outgoing.tell(&permit, service);
+        outgoing.tell(&permit, offer);
         outgoing.prepare(count, self.idle_timeout(forward));
         let mut tried = Tried::default();
         let failure = loop {
@@ -246,7 +248,7 @@ impl Resources {
 impl<'a> Outgoing<'a> {
     /// The request as it came, but for what belongs to the connection that it came on.
     fn new(
-        forward: &'a Forward,
+        forward: &'a Arc<Forward>,
         path: &'a str,
         downstream: Downstream,
         request: Request<Body>,
@@ -282,6 +284,7 @@ impl<'a> Outgoing<'a> {
         };
         Self {
             forward,
+            with_trailers: true,
             path,
             head: Some(head),
             body: Some(body),
@@ -293,11 +296,16 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Adds what we and the settings say.
-    fn tell(&mut self, permit: &Permit, service: Option<&str>) {
+    fn tell(&mut self, permit: &Permit, offer: Option<&Offer>) {
+        self.with_trailers = !offer.is_some_and(|offer| offer.pricing.reads_headers());
         let Some(head) = &mut self.head else {
             return;
         };
-        set_paid(&mut head.headers, permit, service);
+        set_paid(
+            &mut head.headers,
+            permit,
+            offer.map(|offer| &*offer.service),
+        );
         if permit.awaits_meter() && !head.headers.contains_key(TE) {
             head.headers.insert(TE, TRAILERS);
             if self.forward.upstream.protocol == Protocol::Http1 {
@@ -305,7 +313,7 @@ impl<'a> Outgoing<'a> {
                     .append(CONNECTION, HeaderValue::from_static("te"));
             }
         }
-        self.forward.request_headers.apply(&mut head.headers);
+        self.forward.request_headers.apply_alike(&mut head.headers);
     }
 
     /// Adds what a body needs.
@@ -346,7 +354,7 @@ impl<'a> Outgoing<'a> {
             timeout: body_timeout,
             unread: self.unread.clone(),
             talk: self.talk.clone(),
-            forward_credential: self.forward.forward_credential,
+            trailers: self.with_trailers.then(|| Arc::clone(self.forward)),
         };
         let (body, upload) = Uploaded::new(body, terms);
         Some((Request::from_parts(head, Body::new(body)), Some(upload)))

@@ -1,18 +1,18 @@
 //! Headers on their way through: what belongs to one connection stays there, what a client claims of itself goes, and what we
 //! know is said.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, TE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 use crate::gate::Permit;
 use crate::l402::credential;
+use crate::route::{Forward, folded};
 
 use super::Downstream;
 
@@ -33,6 +33,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// What grpc-gateway takes off a header's name before it hands it to the server behind.
+const GRPC_METADATA: &str = "grpc-metadata-";
+
 /// What our own headers begin with.
 const OURS: &str = "l402-";
 const SERVICE: HeaderName = HeaderName::from_static("l402-service");
@@ -46,20 +49,28 @@ pub fn is_framing(name: &HeaderName) -> bool {
 /// Whether we say this, and nobody else may.
 pub fn is_ours(name: &HeaderName) -> bool {
     [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO].contains(name)
-        || dashed(name).starts_with(OURS)
+        || folded(name).starts_with(OURS)
 }
 
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    remove_named(headers);
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Takes out what `Connection` names besides: the next one does not get it, so that nobody may go by it before either.
+pub fn remove_named(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        // Whoever names it would turn the body into another request.
-        .filter(|name| *name != CONTENT_LENGTH)
+        // Without its length the body would be another request, and the host is ours to forward.
+        .filter(|name| !is_framing(name) && *name != HOST)
         .collect();
-    for name in HOP_BY_HOP.iter().chain(&named) {
+    for name in named {
         headers.remove(name);
     }
 }
@@ -75,20 +86,11 @@ pub(super) fn names(headers: &HeaderMap, list: &HeaderName, wanted: &str) -> boo
         .any(|name| name.trim().eq_ignore_ascii_case(wanted))
 }
 
-/// Underscores count as dashes, as they do for servers that speak CGI or WSGI.
-fn dashed(name: &HeaderName) -> Cow<'_, str> {
-    let name = name.as_str();
-    if name.contains('_') {
-        Cow::Owned(name.replace('_', "-"))
-    } else {
-        Cow::Borrowed(name)
-    }
-}
-
 /// Whether this header tells an upstream where a request comes from, who has paid, or what is really asked for: what a client
 /// says there is never passed on.
 fn is_claim(name: &HeaderName) -> bool {
-    let name = dashed(name);
+    let name = folded(name);
+    let name = name.strip_prefix(GRPC_METADATA).unwrap_or(&name);
     let begins = [OURS, "x-forwarded-", "x-original-", "x-rewrite-"];
     let names = [
         "forwarded",
@@ -100,12 +102,12 @@ fn is_claim(name: &HeaderName) -> bool {
         "x-http-method-override",
         "x-method-override",
     ];
-    begins.iter().any(|begin| name.starts_with(begin)) || names.contains(&&*name)
+    begins.iter().any(|begin| name.starts_with(begin)) || names.contains(&name)
 }
 
 /// Takes out what only we say: who has paid, and for what.
 pub(super) fn remove_ours(headers: &mut HeaderMap) {
-    let is_ours = |name: &&HeaderName| dashed(name).starts_with(OURS);
+    let is_ours = |name: &&HeaderName| folded(name).starts_with(OURS);
     let ours: Vec<HeaderName> = headers.keys().filter(is_ours).cloned().collect();
     for name in ours {
         headers.remove(name);
@@ -124,18 +126,24 @@ pub(super) fn remove_claims(headers: &mut HeaderMap) {
     }
 }
 
-/// What a client may not say in a head it may not say behind its body either: there are servers that read both as one.
-pub(super) fn clean_trailers(trailers: &mut HeaderMap, forward_credential: bool) {
+/// What a client may not say in a head it may not say behind its body either: there are servers that read both as one. On
+/// its way by these rules; without any, nothing is passed on.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap, forward: Option<&Forward>) {
+    let Some(forward) = forward else {
+        trailers.clear();
+        return;
+    };
     let framing: Vec<HeaderName> = trailers
         .keys()
-        .filter(|name| is_framing(name) || **name == http::header::HOST)
+        .filter(|name| is_framing(name) || **name == HOST)
         .cloned()
         .collect();
     for name in framing {
         trailers.remove(name);
     }
     remove_claims(trailers);
-    if !forward_credential {
+    forward.request_headers.remove_alike(trailers);
+    if !forward.forward_credential {
         credential::strip(trailers);
     }
 }
@@ -277,6 +285,11 @@ mod tests {
             "x-forwarded-for",
             "forwarded",
             "x-real_ip",
+            "l402.token.id",
+            "x!real~ip",
+            "grpc-metadata-l402-token-id",
+            "grpc_metadata_l402_token_id",
+            "grpc-metadata-x-forwarded-for",
         ] {
             assert!(is_claim(&HeaderName::from_static(claim)), "{claim}");
         }

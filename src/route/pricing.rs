@@ -12,6 +12,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::price::Price;
 
+use super::header::undisputed;
+
 /// A price class: what a request costs, and up to which class a token has to reach to open it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
@@ -116,6 +118,15 @@ impl Pricing {
         }
     }
 
+    /// Whether it may depend on a header.
+    pub fn reads_headers(&self) -> bool {
+        match self {
+            Self::Flat(_) => false,
+            Self::Table(table) => matches!(table.by, Selector::Header(_)),
+            Self::Hook(_) => true,
+        }
+    }
+
     /// All price classes; none where a hook sets the prices.
     pub fn classes(&self) -> impl Iterator<Item = &Class> {
         let (flat, table) = match self {
@@ -206,24 +217,14 @@ impl PriceTable {
         Ok(found)
     }
 
-    /// The value of a header. Servers that speak CGI take underscores for dashes.
+    /// The value of a header.
     fn header<'h>(
         &self,
         name: &HeaderName,
         headers: &'h HeaderMap,
     ) -> Result<Option<Cow<'h, str>>, Unclassed> {
         let ambiguous = || Unclassed::Ambiguous(self.by.to_string());
-        let is_lookalike = |other: &HeaderName| {
-            other != name && other.as_str().replace('_', "-") == name.as_str().replace('_', "-")
-        };
-        if headers.keys().any(is_lookalike) {
-            return Err(ambiguous());
-        }
-        let mut values = headers.get_all(name).iter();
-        let value = values.next();
-        if values.next().is_some() {
-            return Err(ambiguous());
-        }
+        let value = undisputed(headers, name).map_err(|_| ambiguous())?;
         value
             .map(|value| value.to_str().map(|value| Cow::Borrowed(value.trim())))
             .transpose()
@@ -361,6 +362,8 @@ mod tests {
             (vec![("x-size", "small, large")], None),
             (vec![("x-size", "small"), ("x_size", "large")], None),
             (vec![("x_size", "large")], None),
+            (vec![("x-size", "small"), ("x.size", "large")], None),
+            (vec![("x!size", "large")], None),
         ] {
             assert_eq!(tier(&pricing, "", &headers), expected, "{headers:?}");
         }

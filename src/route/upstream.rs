@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 
+use super::header::remove_alike;
+
 /// What a route does to requests and answers between a client and the servers behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
@@ -106,6 +108,20 @@ impl Upstream {
 }
 
 impl HeaderEdits {
+    /// Does it to a request on its way to a server, which could take another of the client's headers for one of these.
+    pub fn apply_alike(&self, headers: &mut HeaderMap) {
+        self.remove_alike(headers);
+        self.apply(headers);
+    }
+
+    /// Takes out everything that could be taken for one of these.
+    pub fn remove_alike(&self, headers: &mut HeaderMap) {
+        let set = self.set.iter().map(|(name, _)| name);
+        for name in self.remove.iter().chain(set) {
+            remove_alike(headers, name);
+        }
+    }
+
     /// Does it.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {

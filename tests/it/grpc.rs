@@ -274,6 +274,33 @@ async fn refuse(mut stream: TcpStream, said: Vec<u8>) {
 }
 
 #[tokio::test]
+async fn a_customer_that_takes_nothing_does_not_stop_the_others_of_its_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let shop = shop_before(&[url], Vec::new()).await;
+    let sold = shop.sell("up", None);
+    let mut asking = JoinSet::new();
+    asking.spawn(async move { drop(shop.get_with("/up/x", &sold).await) });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut preface = [0; frames::PREFACE.len()];
+    stream.read_exact(&mut preface).await.unwrap();
+    let settings = frames::until(&mut stream, frames::SETTINGS).await.unwrap();
+    let stream_window = settings
+        .payload
+        .chunks(6)
+        .find(|setting| setting[..2] == frames::INITIAL_WINDOW_SIZE.to_be_bytes())
+        .map(|setting| u32::from_be_bytes(setting[2..].try_into().unwrap()))
+        .unwrap();
+    let more = frames::until(&mut stream, frames::WINDOW_UPDATE)
+        .await
+        .unwrap();
+    assert_eq!(more.stream, 0);
+    let connection_window = 65_535 + u32::from_be_bytes(more.payload.try_into().unwrap());
+    // As many answers as no server sends at once, each left lying as a whole.
+    assert!(connection_window / stream_window >= 10_000);
+}
+
+#[tokio::test]
 async fn a_stream_that_is_refused_before_its_answer_is_not_counted_and_goes_elsewhere() {
     let reset = |code: u32| frame(frames::RST_STREAM, 0, 1, &code.to_be_bytes());
     // The last stream that it looked at, and why it goes.

@@ -88,6 +88,41 @@ async fn the_upstream_is_told_who_paid_for_what_and_nobody_can_forge_it() {
 }
 
 #[tokio::test]
+async fn what_another_server_would_read_as_a_claim_or_a_credential_does_not_pass() {
+    let upstream = Upstream::start().await;
+    let shop = shop_before(&upstream).await;
+    let sold = shop.sell("up", None);
+    let in_hex = hex::encode(&sold.macaroon);
+    let header = sold.header();
+    let theirs = [
+        // grpc-gateway takes the front off.
+        ("Grpc-Metadata-L402-Token-Id", "forged"),
+        ("Grpc-Metadata-X-Forwarded-For", "192.0.2.1"),
+        ("Grpc-Metadata-Authorization", header.as_str()),
+        ("Grpc-Metadata-Token", in_hex.as_str()),
+        ("Grpc-Metadata-Macaroon", in_hex.as_str()),
+        // PHP and Apache fold what is no letter.
+        ("L402.Token.Id", "forged"),
+        ("X!Real~Ip", "192.0.2.1"),
+    ];
+    let mut request = shop.request(Method::GET, "/up/x");
+    request = request.header(AUTHORIZATION, sold.header());
+    for (name, value) in theirs {
+        request = request.header(name, value);
+    }
+    let request = request.header("grpc-metadata-authorization", "Bearer theirs");
+    let request = request.header("grpc-metadata-other", "theirs");
+    assert_hello(&shop.send(request).await);
+    let mut seen = upstream.take_one();
+    let kept = seen.headers.remove("grpc-metadata-authorization");
+    assert_eq!(kept.unwrap(), "Bearer theirs");
+    assert_eq!(seen.header("grpc-metadata-other"), Some("theirs"));
+    for (name, _) in theirs {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn of_the_services_that_a_token_opens_the_one_of_the_route_is_named() {
     let upstream = Upstream::start().await;
     let route = |name: &str, more: &str| {
@@ -137,6 +172,8 @@ async fn headers_are_removed_and_set_as_the_settings_say() {
         .header("cookie", "a=b")
         .header("x-api-key", "the client's")
         .header("x-api-key", "twice")
+        .header("x_api_key", "the client's")
+        .header("x.api.key", "the client's")
         .header("connection", "x-api-key");
     let answer = shop.send(request).await;
     assert_hello(&answer);
@@ -150,6 +187,17 @@ async fn headers_are_removed_and_set_as_the_settings_say() {
     assert_eq!(seen.headers.get_all("x-api-key").iter().count(), 1);
     assert_eq!(seen.header("x-api-key"), Some("secret"));
     assert_eq!(seen.header("accept"), Some("a/b"));
+    for alike in ["x_api_key", "x.api.key"] {
+        assert_eq!(seen.header(alike), None, "{alike}");
+    }
+    let request = "POST /open/x HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+         Trailer: x-mine, x-api-key, x_api_key, cookie\r\n\r\n0\r\nX-Mine: 1\r\nX-Api-Key: mine\r\nX_Api_Key: mine\r\nCookie: mine\r\n\r\n";
+    raw::exchange(shop.address, request.as_bytes())
+        .await
+        .unwrap();
+    let seen = upstream.take_one();
+    let behind: Vec<_> = seen.trailers.keys().map(HeaderName::as_str).collect();
+    assert_eq!(behind, ["x-mine"]);
 }
 
 #[tokio::test]

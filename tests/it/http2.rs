@@ -289,6 +289,33 @@ async fn requests_above_the_limit_are_told_to_come_again() {
     timeout(DEADLINE, served).await.unwrap();
 }
 
+#[tokio::test]
+async fn who_leaves_refusals_lying_keeps_nobody_out() {
+    let shop = shop_with(Limits {
+        connections_max: 3,
+        header_timeout: SOON,
+        ..limits()
+    })
+    .await;
+    let settings = frames::setting(frames::INITIAL_WINDOW_SIZE, 0);
+    let mut hoarder = frames::connect(shop.address, &settings).await;
+    let paths = ["/nothing", "/articles/page.txt", "/%2e%2e"];
+    for id in 0..50 {
+        let asked = ask(2 * id + 1, paths[id as usize % paths.len()]);
+        hoarder.write_all(&asked).await.unwrap();
+        // The head comes whatever the window is.
+        assert!(frames::until(&mut hoarder, frames::HEADERS).await.is_some());
+    }
+    let client = Client::connect(&shop).await;
+    assert_eq!(client.get("/free/page.txt", None).await, ok(PAGE));
+    // Nor do they lie there for as long as what was bought may.
+    assert!(
+        frames::until(&mut hoarder, frames::RST_STREAM)
+            .await
+            .is_some()
+    );
+}
+
 async fn streaming(upstream: &Upstream, grace: Duration) -> (Shop, TcpStream) {
     let shop = Shop::with(Setup {
         upstream: Some(upstream.address),

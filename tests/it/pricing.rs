@@ -5,7 +5,9 @@ use http::{Method, StatusCode, header::AUTHORIZATION};
 use regtest::client::{Answer, Challenge};
 
 use crate::gate::{assert_challenged, assert_served};
+use crate::raw;
 use crate::support::{NOW_SECS, PAGE, Shop, Sold, new_folder};
+use crate::upstream::Upstream;
 
 /// A shop of one folder, sold as these keys of its route say.
 async fn selling(keys: &str) -> Shop {
@@ -307,4 +309,55 @@ async fn who_asks_too_often_waits_and_a_holder_is_not_in_the_way() {
     shop.clock.advance(std::time::Duration::from_secs(10));
     assert_served(&shop.get_with("/a/page.txt", &sold).await);
     assert_challenged(&shop.get("/a/page.txt").await);
+}
+
+#[tokio::test]
+async fn a_price_by_a_header_is_for_what_the_upstream_reads() {
+    let upstream = Upstream::start().await;
+    let shop = Shop::selling(&format!(
+        "[[route]]\npath = \"/a/*\"\nservice = \"a\"\nupstream = \"http://{}\"\n\
+         price = {{ by = \"header:x-model\", values = {{ small = \"1 sat\", large = \"10 sat\" }}, missing = \"10 sat\" }}\n",
+        upstream.address
+    ))
+    .await;
+    let ask = |headers: &[(&'static str, &'static str)], sold: Option<&Sold>| {
+        let mut request = shop.request(Method::GET, "/a/x");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let credential = sold.map(|sold| (AUTHORIZATION, sold.header()));
+        credential
+            .into_iter()
+            .fold(request, |request, (name, value)| {
+                request.header(name, value)
+            })
+    };
+    let small = shop.send(ask(&[("x-model", "small")], None)).await;
+    let small = shop.pay(&assert_challenged(&small));
+    // What is for the connection only never gets there, and so it costs what its absence does.
+    let unread = [("x-model", "small"), ("connection", "x-model")];
+    let answer = shop.send(ask(&unread, Some(&small))).await;
+    assert_eq!(price(&assert_challenged(&answer)), 10_000);
+    for alike in ["x_model", "x.model"] {
+        let two = [("x-model", "small"), (alike, "large")];
+        let answer = shop.send(ask(&two, Some(&small))).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{alike}");
+    }
+    assert_eq!(upstream.count(), 0);
+    // Nor is it said behind the body.
+    let request = format!(
+        "POST /a/x HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nX-Model: small\r\nAuthorization: {}\r\n\
+         Trailer: x-model\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Model: large\r\n\r\n",
+        small.header()
+    );
+    let reply = raw::exchange(shop.address, request.as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(reply.status, 200);
+    let seen = upstream.take_one();
+    assert_eq!(
+        (seen.header("x-model"), seen.body.as_slice()),
+        (Some("small"), &b"hello"[..])
+    );
+    assert!(seen.trailers.is_empty(), "{:?}", seen.trailers);
 }

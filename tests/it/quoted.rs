@@ -200,3 +200,36 @@ async fn a_hook_that_fails_has_the_price_that_the_settings_say() {
         .header(AUTHORIZATION, sold.header());
     assert_served(&shop.send(request).await);
 }
+
+#[tokio::test]
+async fn a_hook_is_not_asked_about_a_header_that_servers_would_not_agree_on() {
+    let hook = Teller::who_says("{\"price_msat\": 2000}").await;
+    let chosen = "headers = [\"x-model\", \"authorization\", \"cookie\"]";
+    let shop = hooked(&hook, chosen).await;
+    let ask = |headers: &[(&'static str, &'static str)]| {
+        let mut request = shop.request(Method::GET, "/a/page.txt");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        shop.send(request)
+    };
+    for disputed in [
+        [("x-model", "small"), ("x_model", "large")],
+        [("x-model", "small"), ("x-model", "large")],
+        [("x.model", "large"), ("x-other", "")],
+    ] {
+        let answer = ask(&disputed).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{disputed:?}");
+    }
+    assert!(hook.asked().is_empty());
+    // One credential of ours and one for the upstream, and a cookie in pieces.
+    let fair = [
+        ("authorization", "L402 AgEE:00"),
+        ("authorization", "Basic dXNlcjpwYXNz"),
+        ("cookie", "a=b"),
+        ("cookie", "c=d"),
+        ("x-model", "small"),
+    ];
+    assert_challenged(&ask(&fair).await);
+    assert_eq!(hook.asked()[0]["headers"]["x-model"], "small");
+}
