@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName,
+    HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 use crate::gate::Permit;
@@ -67,8 +67,8 @@ pub fn remove_named(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        // Without its length the body would be another request, and the host is ours to forward.
-        .filter(|name| !is_framing(name) && *name != HOST)
+        // Without its length the body would be another request, the host is ours to forward, and the credential is for us.
+        .filter(|name| !is_framing(name) && *name != HOST && *name != AUTHORIZATION)
         .collect();
     for name in named {
         headers.remove(name);
