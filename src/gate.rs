@@ -203,7 +203,8 @@ impl Gate {
         // A hook is asked for who has paid before, and for others only as often as they may ask for a challenge: a stranger
         // must not keep it busy. A free request needs no price.
         let is_asked_of_a_hook = matches!(offer.pricing, Pricing::Hook(_));
-        let is_stranger = held.proven.is_empty() && is_asked_of_a_hook && !offer.is_dry_run;
+        let is_holder = || held.proven.iter().any(|it| self.may_open(offer, asked, it));
+        let is_stranger = is_asked_of_a_hook && !offer.is_dry_run && !is_holder();
         if is_stranger {
             if let Some(permit) = self.free_permit(offer, asked) {
                 return Ok(Decision::Permit(permit));
@@ -281,6 +282,25 @@ impl Gate {
             self.proven.keep(asked.headers, proven);
         }
         held
+    }
+
+    /// Whether this could open the door at some price: of this service, in its time, and not taken back. How much of it was
+    /// used is not looked at.
+    fn may_open(&self, offer: &Offer, asked: &Asked<'_>, proven: &Proven) -> bool {
+        let subject = Subject {
+            service: &offer.service,
+            tier: 0,
+            price_msat: 0,
+            path: asked.path.as_str(),
+            method: asked.method.as_str(),
+            client: asked.client,
+            now_secs: self.clock.unix_secs(),
+        };
+        let verified = proven.verify(&self.keyring.in_force(), &subject);
+        verified.is_ok_and(|verified| {
+            let token_id = &verified.identifier.token_id;
+            verified.allowance.is_priced && !self.ledger.is_revoked(token_id, &offer.service)
+        })
     }
 
     /// What lets a request through on a route that lets all of them through.

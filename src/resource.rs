@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -96,6 +97,19 @@ pub struct Resources {
     upstreams: HashMap<usize, AtWork>,
     /// Connections that were switched to another protocol.
     tunnels: TaskTracker,
+    /// Cancelled when those that are left are to end.
+    cut: CancellationToken,
+}
+
+/// How the program ends.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// Nothing new is begun.
+    pub begin: CancellationToken,
+    /// Nothing is waited for any more.
+    pub hurry: CancellationToken,
+    /// How long may be waited for what runs.
+    pub grace: Duration,
 }
 
 /// What goes on beside the requests: servers are asked whether they are well, and tunnels run.
@@ -106,17 +120,30 @@ pub struct Background {
     checked: Vec<Arc<Servers>>,
     /// The same as in [`Resources`].
     tunnels: TaskTracker,
+    /// The same as in [`Resources`].
+    cut: CancellationToken,
 }
 
 impl Background {
-    /// Asks until told to stop, and then waits for the tunnels: each ends with its client's connection.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Asks until told to stop, and then waits for the tunnels: until they end, or for as long as the program's end may take.
+    /// A tunnel whose sides neither read nor write would never notice by itself.
+    pub async fn run(self, stop: CancellationToken, ending: Ending) {
         let checks = health::check_all(&self.checked);
         // Without a check there is still something to wait for.
         let _ = stop.run_until_cancelled(checks).await;
         stop.cancelled().await;
         self.tunnels.close();
-        self.tunnels.wait().await;
+        let is_over = async {
+            ending.begin.cancelled().await;
+            let _ = timeout(ending.grace, ending.hurry.cancelled()).await;
+        };
+        tokio::select! {
+            () = self.tunnels.wait() => {}
+            () = is_over => {
+                self.cut.cancel();
+                self.tunnels.wait().await;
+            }
+        }
     }
 }
 
@@ -173,14 +200,17 @@ impl Resources {
         }
         let checked = checked.into_values().collect();
         let tunnels = TaskTracker::new();
+        let cut = CancellationToken::new();
         let background = Background {
             checked,
             tunnels: tunnels.clone(),
+            cut: cut.clone(),
         };
         let resources = Self {
             config,
             upstreams,
             tunnels,
+            cut,
         };
         (resources, background)
     }

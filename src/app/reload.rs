@@ -12,10 +12,10 @@ use crate::causes::chain;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::gate::{Gate, Quotes};
-use crate::http::Shop;
+use crate::http::{Shop, Stop};
 use crate::live::Live;
 use crate::quote::{Hooks, Rates};
-use crate::resource::Background;
+use crate::resource::{Background, Ending};
 use crate::route::{Offer, RouteTable};
 
 use super::{AppError, embedded};
@@ -49,10 +49,10 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    /// Runs it until the token is cancelled, or the one above it.
-    fn start(self, tracker: &TaskTracker, stop: &CancellationToken) -> CancellationToken {
-        let stop = stop.child_token();
-        tracker.spawn(self.background.run(stop.clone()));
+    /// Runs it until the token is cancelled, or the program ends.
+    fn start(self, tracker: &TaskTracker, ending: &Ending) -> CancellationToken {
+        let stop = ending.begin.child_token();
+        tracker.spawn(self.background.run(stop.clone(), ending.clone()));
         tracker.spawn(self.rates.run(stop.clone()));
         stop
     }
@@ -76,17 +76,17 @@ pub(super) fn quotes(config: &Config, before: Option<&Quotes>, clock: &Clock) ->
 
 impl Reloading {
     /// Does what it is asked, until told to stop.
-    pub(super) async fn run(
-        mut self,
-        beside: Beside,
-        tracker: TaskTracker,
-        stop: CancellationToken,
-    ) {
-        let mut running = beside.start(&tracker, &stop);
+    pub(super) async fn run(mut self, beside: Beside, tracker: TaskTracker, stop: Stop) {
+        let ending = Ending {
+            begin: stop.begin,
+            hurry: stop.hurry,
+            grace: self.started_with.http.grace,
+        };
+        let mut running = beside.start(&tracker, &ending);
         loop {
             let asked = tokio::select! {
                 asked = self.reloads.recv() => asked,
-                () = stop.cancelled() => None,
+                () = ending.begin.cancelled() => None,
             };
             let Some(tell) = asked else {
                 return;
@@ -94,7 +94,7 @@ impl Reloading {
             let reloaded = match self.read().await {
                 Ok(config) => {
                     let (beside, restart_needed_for) = self.change(config);
-                    let before = std::mem::replace(&mut running, beside.start(&tracker, &stop));
+                    let before = std::mem::replace(&mut running, beside.start(&tracker, &ending));
                     before.cancel();
                     Ok(restart_needed_for)
                 }

@@ -123,7 +123,7 @@ impl Running {
         http_tasks.tracker.spawn(reloading.run(
             beside,
             http_tasks.tracker.clone(),
-            http_tasks.stop.begin.clone(),
+            http_tasks.stop.clone(),
         ));
         admin_tasks
             .tracker

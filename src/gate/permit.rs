@@ -131,6 +131,11 @@ impl Permit {
         self.metered_by.is_some()
     }
 
+    /// The upstream will not say how long it works: the time that passes is what counts.
+    pub fn meter_here(&mut self) {
+        self.metered_by = None;
+    }
+
     /// Reads how long the upstream worked, if it says so in these headers or trailers; otherwise the time until the last
     /// byte counts.
     pub fn read_meter(&mut self, headers: &HeaderMap) {

@@ -1,7 +1,7 @@
 //! Certificates from an authority that gives them to whoever answers for a name (ACME, RFC 8555), asked for on the public
 //! listener itself (TLS-ALPN-01, RFC 8737): nothing else has to be open.
 
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +81,19 @@ impl Acme {
                 path: settings.cache.clone(),
                 source,
             })?;
+        let metadata = settings.cache.metadata();
+        let mode = metadata.map_err(|source| TlsError::Read {
+            path: settings.cache.clone(),
+            source,
+        })?;
+        // The crate writes keys into it as the process's mask lets it: for everybody to read, mostly.
+        let mode = mode.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(TlsError::OpenFolder {
+                path: settings.cache.clone(),
+                mode,
+            });
+        }
         let client = settings.directory_ca.as_ref().map(client).transpose()?;
         Ok(Self {
             settings,

@@ -38,6 +38,13 @@ pub struct Clients {
     pub block: Networks,
 }
 
+/// Takes out what tells whom a request comes from.
+pub(super) fn forget_forwarded(headers: &mut HeaderMap) {
+    for name in [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO] {
+        headers.remove(name);
+    }
+}
+
 impl Clients {
     /// Whether a client is let in.
     pub fn admits(&self, client: IpAddr) -> bool {

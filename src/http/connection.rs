@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tower::util::Oneshot;
 
+use super::clients::forget_forwarded;
 use super::leash::{Leash, Leashed, leash};
 use super::places::{Place, Places};
 use super::proxied::{self, ProxyError};
@@ -90,6 +91,8 @@ struct Begun {
     stream: Rewound<Wire>,
     /// The client, or the proxy next to us.
     peer: SocketAddr,
+    /// Whether a proxy has passed on somebody whom it could not name.
+    is_unnamed: bool,
 }
 
 /// What all connections of a listener have in common.
@@ -173,6 +176,7 @@ impl Speaking {
         let answering = Answering {
             router: self.router.clone(),
             peer: begun.peer,
+            is_unnamed: begun.is_unnamed,
             is_secure,
         };
         match begun.protocol {
@@ -185,11 +189,11 @@ impl Speaking {
     async fn begin(&self, stream: TcpStream, peer: SocketAddr) -> Result<Begun, Ended> {
         let deadline = Instant::now() + self.limits.header_timeout;
         let stream = prepared(stream, self.limits.write_timeout);
-        let (stream, peer) = match &self.entry.proxies {
-            None => (Rewound::new(Bytes::new(), stream), peer),
+        let (stream, peer, is_unnamed) = match &self.entry.proxies {
+            None => (Rewound::new(Bytes::new(), stream), peer, false),
             Some(shop) if shop.get().clients.trusted_proxies.contains(peer.ip()) => {
                 let (stream, client) = timeout_at(deadline, proxied::read(stream)).await??;
-                (stream, client.unwrap_or(peer))
+                (stream, client.unwrap_or(peer), client.is_none())
             }
             Some(_) => return Err(Ended::Stranger(peer.ip())),
         };
@@ -203,6 +207,7 @@ impl Speaking {
                 protocol: protocol?,
                 stream: start.rewind(stream),
                 peer,
+                is_unnamed,
             }),
             Err(elapsed) => {
                 if !start.is_empty() {
@@ -322,6 +327,7 @@ impl From<Elapsed> for Ended {
 struct Answering {
     router: Router,
     peer: SocketAddr,
+    is_unnamed: bool,
     is_secure: bool,
 }
 
@@ -336,6 +342,10 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        if self.is_unnamed {
+            // Not the proxy's words: it has passed on whatever the client wrote.
+            forget_forwarded(request.headers_mut());
+        }
         if self.is_secure {
             request.extensions_mut().insert(Secured);
         }

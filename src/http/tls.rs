@@ -68,6 +68,14 @@ pub enum TlsError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Others on this machine can look into the folder of the keys.
+    #[error("the folder {path} is open to others (mode {mode:03o}), and keys are kept in it: run `chmod 700 {path}`", path = .path.display())]
+    OpenFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// A file holds something else.
     #[error("{path} holds no {what} in PEM", path = .path.display())]
     Pem {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{LengthLimitError, Limited};
@@ -15,7 +16,7 @@ use hyper_util::client::legacy;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::gate::Permit;
+use crate::gate::{Permit, Reason};
 use crate::l402::credential;
 use crate::route::{Forward, Offer, Protocol};
 
@@ -70,7 +71,7 @@ impl Resources {
         (forward, offer): (&Arc<Forward>, Option<&Offer>),
         path: &str,
         downstream: Downstream,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Body>, Failure> {
         let Some(servers) = self.servers(&forward.upstream) else {
             permit.give_back();
@@ -79,6 +80,10 @@ impl Resources {
         };
         let count = servers.list.len();
         let max = usize::try_from(self.config.body_bytes_max).unwrap_or(usize::MAX);
+        // A free connection that is sold by what passes on it would have no end.
+        if permit.reason() == Reason::Quota && offer.is_some_and(Offer::is_metered) {
+            request.headers_mut().remove(UPGRADE);
+        }
         let mut outgoing = Outgoing::new(forward, path, downstream, request, max);
         outgoing.tell(&permit, offer);
         outgoing.prepare(count, self.idle_timeout(forward));
@@ -220,12 +225,14 @@ impl Resources {
         let upstream = hyper::upgrade::on(&mut response);
         let (mut parts, _) = response.into_parts();
         permit.read_meter(&parts.headers);
+        // Whoever has not said it by now has no way left to say it.
+        permit.meter_here();
         remove_hop_by_hop(&mut parts.headers);
         forward.response_headers.apply(&mut parts.headers);
         switch.say(&mut parts.headers);
         parts.extensions = http::Extensions::new();
         let tunnel = switch.tunnel(upstream, permit, self.idle_timeout(forward), in_flight);
-        self.tunnels.spawn(tunnel.run());
+        self.tunnels.spawn(tunnel.run(self.cut.clone()));
         Ok(Response::from_parts(parts, empty()))
     }
 

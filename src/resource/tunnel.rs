@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::sync::Notify;
 use tokio::time::{Instant, interval_at, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::gate::Permit;
 
@@ -93,8 +94,8 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Passes on what comes until it ends. The end of the program cuts the client's connection, and with it the tunnel.
-    pub(super) async fn run(self) {
+    /// Passes on what comes until it ends, or until it is cut.
+    pub(super) async fn run(self, cut: CancellationToken) {
         let (client, upstream) = match tokio::try_join!(self.client, self.upstream) {
             Ok(ends) => ends,
             // The client was gone before it was told.
@@ -122,6 +123,7 @@ impl Tunnel {
             },
             () = activity.is_over(self.idle_timeout) => "it was silent for too long".to_owned(),
             () = meter.is_over() => Over.to_string(),
+            () = cut.cancelled() => "the program is ending".to_owned(),
         };
         tracing::debug!("A switched connection came to its end: {why}");
     }

@@ -161,6 +161,12 @@ impl Offer {
         self.plans.len() > 1
     }
 
+    /// Whether anything is sold by what an answer takes, and not only by the request.
+    pub fn is_metered(&self) -> bool {
+        let mut grants = self.plans.iter().map(|plan| &plan.grant);
+        grants.any(|grant| grant.bytes.is_some() || grant.seconds.is_some())
+    }
+
     /// The plan of this name.
     pub fn plan(&self, name: &str) -> Option<&Plan> {
         self.plans.iter().find(|plan| &*plan.name == name)

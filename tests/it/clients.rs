@@ -206,6 +206,12 @@ async fn the_proxy_protocol_says_who_the_client_is() {
             "203.0.113.9",
         ),
         (b"PROXY UNKNOWN\r\n", "", "127.0.0.1"),
+        // Nor is one that the proxy could not name.
+        (
+            b"PROXY UNKNOWN\r\n",
+            "X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.1\r\n",
+            "127.0.0.1",
+        ),
         (v2, "", "203.0.113.9"),
         // A client that is no proxy is not believed.
         (v2, "X-Forwarded-For: 192.0.2.1\r\n", "203.0.113.9"),

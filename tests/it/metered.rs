@@ -23,6 +23,13 @@ async fn left(shop: &Shop, sold: &Sold, path: &str) -> u64 {
     left.expect("it is served").parse().unwrap()
 }
 
+/// An answer whose head has come and whose body runs.
+async fn begin_stream(shop: &Shop, sold: &Sold) -> reqwest::Response {
+    let request = reqwest::Client::new().get(shop.url("/w/stream"));
+    let request = request.header(AUTHORIZATION, sold.header());
+    request.send().await.unwrap()
+}
+
 #[tokio::test]
 async fn what_the_upstream_says_of_its_work_is_what_counts() {
     let upstream = Upstream::start().await;
@@ -57,12 +64,7 @@ async fn where_nobody_says_it_the_time_until_the_last_byte_counts_also_while_it_
     let upstream = Upstream::start().await;
     let shop = metered(&upstream, "grant = { seconds = 60 }").await;
     let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
-    let running = reqwest::Client::new()
-        .get(shop.url("/w/stream"))
-        .header(AUTHORIZATION, sold.header())
-        .send()
-        .await
-        .unwrap();
+    let running = begin_stream(&shop, &sold).await;
     upstream.is_streaming(true).await;
     // A crash would find it in the journal, not only the request's end.
     eventually("a second in the journal", DEADLINE, || async {
@@ -86,12 +88,7 @@ async fn an_answer_that_runs_out_of_seconds_is_cut_where_the_route_says() {
     let upstream = Upstream::start().await;
     let shop = metered(&upstream, "grant = { seconds = 1 }\noverrun = \"cut\"").await;
     let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
-    let running = reqwest::Client::new()
-        .get(shop.url("/w/stream"))
-        .header(AUTHORIZATION, sold.header())
-        .send()
-        .await
-        .unwrap();
+    let running = begin_stream(&shop, &sold).await;
     upstream.send_chunk();
     let ended = tokio::time::timeout(DEADLINE, running.bytes()).await;
     assert!(ended.expect("it is cut in time").is_err());

@@ -145,7 +145,8 @@ async fn a_stranger_asks_the_hook_no_more_often_than_for_challenges_and_a_holder
     let limits = "[limits]\nchallenges = { requests = 3, per = \"10m\" }";
     let shop = hooked(&hook, limits).await;
     let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt?n=0").await));
-    for number in 1..10 {
+    let dear = assert_challenged(&shop.get("/a/page.txt?n=1").await);
+    for number in 2..10 {
         let answer = shop.get(&format!("/a/page.txt?n={number}")).await;
         let expected = if number < 3 { 402 } else { 429 };
         assert_eq!(answer.status.as_u16(), expected, "{number}");
@@ -158,8 +159,16 @@ async fn a_stranger_asks_the_hook_no_more_often_than_for_challenges_and_a_holder
     assert_eq!(hook.count(), 8);
     // What is made up is a stranger's.
     let forged = sold.edited(|token| drop(token.caveats.pop()));
-    let answer = shop.get_with("/a/page.txt?n=99", &forged).await;
-    assert_eq!((answer.status.as_u16(), hook.count()), (429, 8));
+    let other = shop.sell("other", None);
+    let revoked = shop.pay(&dear);
+    let token_id = revoked.identifier().token_id.0;
+    shop.ledger
+        .revoke(tollhouse::ledger::record::Revoked::Token(token_id), "")
+        .unwrap();
+    for stranger in [forged, other, revoked] {
+        let answer = shop.get_with("/a/page.txt?n=99", &stranger).await;
+        assert_eq!((answer.status.as_u16(), hook.count()), (429, 8));
+    }
 }
 
 #[tokio::test]

@@ -213,7 +213,7 @@ impl Shop {
         };
         let (tracker, stop) = (TaskTracker::new(), Stop::default());
         tracker.spawn(server.run(tracker.clone(), stop.clone()));
-        tracker.spawn(background.run(stop.begin.clone()));
+        tracker.spawn(background.run(stop.begin.clone(), ending(&stop, &setup.limits)));
         tracker.spawn(rates.run(stop.begin.clone()));
         Self {
             address,
@@ -325,6 +325,14 @@ impl Shop {
     /// The ledger's journal as it is on the disk.
     pub(crate) fn journal(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("ledger/journal.log")).unwrap()
+    }
+}
+
+fn ending(stop: &Stop, limits: &public::Limits) -> resource::Ending {
+    resource::Ending {
+        begin: stop.begin.clone(),
+        hurry: stop.hurry.clone(),
+        grace: limits.grace,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use regtest::wait::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -208,13 +209,17 @@ async fn what_nobody_speaks_on_is_closed() {
 
 /// A shop that sells this server by these keys, and a token that it sold.
 async fn sold_by(echo: &Echo, keys: &str) -> (Shop, Sold) {
+    let shop = shop_by(echo, keys).await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/ws/x").await));
+    (shop, sold)
+}
+
+async fn shop_by(echo: &Echo, keys: &str) -> Shop {
     let route = format!(
         "[[route]]\npath = \"/ws/*\"\nservice = \"ws\"\nprice = \"1 sat\"\nupstream = \"http://{}\"\n{keys}\n",
         echo.address
     );
-    let shop = Shop::selling(&route).await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/ws/x").await));
-    (shop, sold)
+    Shop::selling(&route).await
 }
 
 #[tokio::test]
@@ -258,6 +263,38 @@ async fn its_time_is_counted_and_cut_where_the_grant_ends() {
 }
 
 #[tokio::test]
+async fn its_time_is_counted_while_it_runs_also_where_answers_say_their_own() {
+    let echo = Echo::start().await;
+    let keys = "grant = { seconds = 60 }\nmetered_by = \"x-work-seconds\"";
+    let (shop, sold) = sold_by(&echo, keys).await;
+    let mut socket = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+    eventually("a second in the journal", DEADLINE, || async {
+        shop.ledger.write_behind().unwrap();
+        let journal = shop.journal();
+        let last = journal.lines().rfind(|line| line.contains("metered_ms"));
+        let metered_ms = last.and_then(|line| {
+            let line: serde_json::Value = serde_json::from_str(&line[9..]).unwrap();
+            line["token"]["metered_ms"].as_u64()
+        });
+        Ok::<_, String>(metered_ms.filter(|ms| *ms >= 1_000))
+    })
+    .await
+    .unwrap();
+    say(&mut socket, "still").await;
+}
+
+#[tokio::test]
+async fn nobody_has_one_free_where_what_passes_is_sold() {
+    let echo = Echo::start().await;
+    let free = "free_quota = { requests = 9, per = \"1d\" }";
+    for (grant, is_switched) in [("{ requests = 1 }", true), ("{ bytes = 1000 }", false)] {
+        let shop = shop_by(&echo, &format!("grant = {grant}\n{free}")).await;
+        let switched = connect(&shop, "/ws/x", None).await;
+        assert_eq!(switched.is_ok(), is_switched, "{grant}");
+    }
+}
+
+#[tokio::test]
 async fn the_end_of_the_program_waits_for_it_within_the_grace() {
     let echo = Echo::start().await;
     let shop = echo.shop_with(SOON, |_| {}).await;
@@ -270,6 +307,55 @@ async fn the_end_of_the_program_waits_for_it_within_the_grace() {
     shop.is_closed().await;
     echo.is_left().await;
     shop.is_counted(&sold, 1).await;
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_a_client_that_sends_to_a_server_that_reads_nothing() {
+    let granted =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let (address, _serving) = deaf(granted).await;
+    let echo = Echo {
+        address,
+        ..Echo::start().await
+    };
+    let hour = Duration::from_secs(3_600);
+    let shop = echo
+        .shop_with(SOON, |upstream| upstream.idle_timeout = Some(hour))
+        .await;
+    let sold = shop.sell("up", Some(1));
+    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let request = format!(
+        "GET /up/x HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: websocket\r\nAuthorization: {}\r\n\r\n",
+        sold.header()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 101");
+    // Until nothing more fits anywhere.
+    let chunk = vec![0; 1024 * 1024];
+    while timeout(SOON, stream.write_all(&chunk)).await.is_ok() {}
+    shop.close();
+    shop.is_closed().await;
+    shop.is_counted(&sold, 1).await;
+}
+
+/// A server that answers everything with these bytes, and reads nothing behind the request.
+async fn deaf(bytes: &'static str) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 16 * 1024];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(bytes.as_bytes()).await;
+            kept.push(stream);
+        }
+    });
+    (address, serving)
 }
 
 /// A server that answers everything with these bytes.
