@@ -21,6 +21,7 @@ use dry_run::DryRuns;
 pub use issue::{Challenge, Choice, Denial};
 pub use keyring::{Epoch, Keyring, KeyringError};
 pub use limit::{Limiter, Limits};
+use permit::Opened;
 pub use permit::{Permit, Reason};
 use proven::ProvenBefore;
 
@@ -375,7 +376,11 @@ impl Gate {
             .await?;
         Ok(match reserved {
             Ok(reservation) => {
-                Admission::Admitted(Permit::paid(reservation, offer.metered_by.as_ref()))
+                let opened = Opened {
+                    ledger: Arc::clone(&self.ledger),
+                    service: Arc::clone(&offer.service),
+                };
+                Admission::Admitted(Permit::paid(reservation, opened, offer.metered_by.as_ref()))
             }
             Err(Unreserved::UsedUp) => Admission::Not(Why::UsedUp),
             Err(Unreserved::TooFast(room)) => Admission::TooFast(room),

@@ -94,7 +94,8 @@ impl Config {
     /// What stands in front of HTTP.
     pub fn entry(&self, shop: &Arc<Live<Shop>>) -> Result<Entry, TlsError> {
         Ok(Entry {
-            proxies: self.proxy_protocol.then(|| Arc::clone(shop)),
+            shop: Some(Arc::clone(shop)),
+            proxy_protocol: self.proxy_protocol,
             tls: self.tls.clone().map(Tls::open).transpose()?,
         })
     }

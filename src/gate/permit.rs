@@ -1,11 +1,12 @@
 //! The proof that a request may be served. Only the gate makes one; serving consumes it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
 use crate::l402::TokenId;
-use crate::ledger::{Left, QuotaUse, Reservation};
+use crate::ledger::{Ledger, Left, QuotaUse, Reservation};
 
 /// The longest work that an upstream may report for one request: what is more is a mistake in its unit.
 const REPORTED_MAX: Duration = Duration::from_secs(7 * 86_400);
@@ -20,12 +21,25 @@ pub struct Permit {
     metered_by: Option<HeaderName>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one: boxed, each paid request would allocate"
+)]
 #[derive(Debug)]
 enum Ground {
     Free,
     DryRun,
     Quota(QuotaUse),
-    Paid(Reservation),
+    Paid(Reservation, Opened),
+}
+
+/// What a token has opened; it may be revoked while it is open.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// Knows what was revoked.
+    pub(super) ledger: Arc<Ledger>,
+    /// The service.
+    pub(super) service: Arc<str>,
 }
 
 /// Why a permit was given.
@@ -41,6 +55,13 @@ pub enum Reason {
     Paid,
 }
 
+impl Opened {
+    fn is_revoked(&self, reservation: &Reservation) -> bool {
+        let token_id = reservation.token_id().map(TokenId);
+        token_id.is_some_and(|token_id| self.ledger.is_revoked(&token_id, &self.service))
+    }
+}
+
 impl Permit {
     pub(super) fn free() -> Self {
         Self::on(Ground::Free)
@@ -54,9 +75,13 @@ impl Permit {
         Self::on(Ground::Quota(used))
     }
 
-    pub(super) fn paid(reservation: Reservation, metered_by: Option<&HeaderName>) -> Self {
+    pub(super) fn paid(
+        reservation: Reservation,
+        opened: Opened,
+        metered_by: Option<&HeaderName>,
+    ) -> Self {
         Self {
-            ground: Ground::Paid(reservation),
+            ground: Ground::Paid(reservation, opened),
             metered_by: metered_by.cloned(),
         }
     }
@@ -74,7 +99,7 @@ impl Permit {
             Ground::Free => Reason::Free,
             Ground::DryRun => Reason::DryRun,
             Ground::Quota(_) => Reason::Quota,
-            Ground::Paid(_) => Reason::Paid,
+            Ground::Paid(..) => Reason::Paid,
         }
     }
 
@@ -87,7 +112,7 @@ impl Permit {
                 expires_secs: Some(used.until_secs()),
                 ..Left::default()
             },
-            Ground::Paid(reservation) => reservation.left(),
+            Ground::Paid(reservation, _) => reservation.left(),
         }
     }
 
@@ -95,35 +120,44 @@ impl Permit {
     pub fn token_id(&self) -> Option<TokenId> {
         match &self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => None,
-            Ground::Paid(reservation) => reservation.token_id().map(TokenId),
+            Ground::Paid(reservation, _) => reservation.token_id().map(TokenId),
         }
     }
 
     /// Counts bytes of the answer and says how many of them may go out: fewer where an answer is cut at the grant's end.
     pub fn deliver(&self, bytes: usize) -> usize {
-        let Ground::Paid(reservation) = &self.ground else {
+        let Ground::Paid(reservation, _) = &self.ground else {
             return bytes;
         };
         let allowed = reservation.deliver(bytes as u64);
         usize::try_from(allowed).unwrap_or(usize::MAX)
     }
 
-    /// Whether passing time has to be counted while the answer runs: about once a second, by [`Permit::pass_time`].
+    /// Whether an answer has to be looked after while it runs: about once a second, by [`Permit::pass_time`].
+    pub fn is_watched(&self) -> bool {
+        matches!(self.ground, Ground::Paid(..))
+    }
+
+    /// Whether the time that passes matters from the beginning, and not only if an answer runs for long.
     pub fn is_timed(&self) -> bool {
         match &self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => false,
-            Ground::Paid(reservation) => reservation.is_timed(),
+            Ground::Paid(reservation, _) => reservation.is_timed(),
         }
     }
 
-    /// Counts the time that has passed. `false` if the answer has to be cut off.
+    /// Counts the time that has passed. `false` if the answer has to be cut off, for it or because the token was revoked.
     pub fn pass_time(&mut self) -> bool {
-        match &mut self.ground {
-            Ground::Free | Ground::DryRun | Ground::Quota(_) => true,
-            // Whoever meters the work will say what counts; the end of the token's time is seen all the same.
-            Ground::Paid(reservation) if self.metered_by.is_some() => !reservation.is_overdue(),
-            Ground::Paid(reservation) => reservation.pass_time(),
-        }
+        let Ground::Paid(reservation, opened) = &mut self.ground else {
+            return true;
+        };
+        // Whoever meters the work will say what counts; the end of the token's time is seen all the same.
+        let has_time = if self.metered_by.is_some() {
+            !reservation.is_overdue()
+        } else {
+            reservation.pass_time()
+        };
+        has_time && !opened.is_revoked(reservation)
     }
 
     /// Whether the upstream is to say how long it worked, if it likes behind its answer.
@@ -139,7 +173,8 @@ impl Permit {
     /// Reads how long the upstream worked, if it says so in these headers or trailers; otherwise the time until the last
     /// byte counts.
     pub fn read_meter(&mut self, headers: &HeaderMap) {
-        let (Some(name), Ground::Paid(reservation)) = (&self.metered_by, &mut self.ground) else {
+        let (Some(name), Ground::Paid(reservation, _)) = (&self.metered_by, &mut self.ground)
+        else {
             return;
         };
         let Some(value) = headers.get(name) else {
@@ -167,7 +202,7 @@ impl Permit {
         match self.ground {
             Ground::Free | Ground::DryRun => {}
             Ground::Quota(used) => used.give_back(),
-            Ground::Paid(reservation) => reservation.give_back(),
+            Ground::Paid(reservation, _) => reservation.give_back(),
         }
     }
 }

@@ -58,6 +58,10 @@ const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 /// The same for all requests of a connection: what an upload can make us keep.
 const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 
+/// The same on a connection that a trusted proxy shares among many clients: the windows of all its requests, so that uploads
+/// which nobody reads do not hold up the others.
+const SHARED_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
+
 /// What is written of one answer before the client takes it; with `STREAMS_MAX` answers some 2 MB a connection.
 const SEND_BUFFER_BYTES_MAX: usize = 16 * 1024;
 
@@ -189,13 +193,13 @@ impl Speaking {
     async fn begin(&self, stream: TcpStream, peer: SocketAddr) -> Result<Begun, Ended> {
         let deadline = Instant::now() + self.limits.header_timeout;
         let stream = prepared(stream, self.limits.write_timeout);
-        let (stream, peer, is_unnamed) = match &self.entry.proxies {
-            None => (Rewound::new(Bytes::new(), stream), peer, false),
-            Some(shop) if shop.get().clients.trusted_proxies.contains(peer.ip()) => {
-                let (stream, client) = timeout_at(deadline, proxied::read(stream)).await??;
-                (stream, client.unwrap_or(peer), client.is_none())
-            }
-            Some(_) => return Err(Ended::Stranger(peer.ip())),
+        let (stream, peer, is_unnamed) = if !self.entry.proxy_protocol {
+            (Rewound::new(Bytes::new(), stream), peer, false)
+        } else if self.is_trusted(peer) {
+            let (stream, client) = timeout_at(deadline, proxied::read(stream)).await??;
+            (stream, client.unwrap_or(peer), client.is_none())
+        } else {
+            return Err(Ended::Stranger(peer.ip()));
         };
         let mut stream = match &self.tls {
             None => Wire::Plain(stream),
@@ -216,6 +220,12 @@ impl Speaking {
                 Err(elapsed.into())
             }
         }
+    }
+
+    /// Whether this is a proxy that may speak for others.
+    fn is_trusted(&self, peer: SocketAddr) -> bool {
+        let shop = self.entry.shop.as_ref();
+        shop.is_some_and(|shop| shop.get().clients.trusted_proxies.contains(peer.ip()))
     }
 
     async fn answer_http1(
@@ -258,6 +268,11 @@ impl Speaking {
         stream: Leashed<Rewound<Wire>>,
         answering: Answering,
     ) -> Result<(), Ended> {
+        let window = if self.is_trusted(answering.peer) {
+            SHARED_WINDOW_BYTES
+        } else {
+            CONNECTION_WINDOW_BYTES
+        };
         let streams = self.streams.of_a_connection();
         let answering = AnsweringMany {
             answering,
@@ -269,7 +284,7 @@ impl Speaking {
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_connection_window_size(window)
             .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
             .max_pending_accept_reset_streams(RESETS_MAX)
             .max_local_error_reset_streams(ERRORS_MAX)

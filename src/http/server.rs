@@ -45,8 +45,10 @@ pub struct Stop {
 /// What stands in front of HTTP on a connection.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
-    /// Whose trusted proxies may connect, if every connection begins with the PROXY protocol.
-    pub proxies: Option<Arc<Live<Shop>>>,
+    /// Whose proxies are trusted; nobody is if left out.
+    pub shop: Option<Arc<Live<Shop>>>,
+    /// Whether every connection begins with the PROXY protocol. Then only trusted proxies may connect.
+    pub proxy_protocol: bool,
     /// The certificate, if TLS is spoken.
     pub tls: Option<Tls>,
 }

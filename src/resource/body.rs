@@ -27,9 +27,13 @@ pub(super) fn empty() -> Body {
 /// How often the time of a running answer is counted: a crash loses no more of it.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 
-/// The grant ended in the middle of an answer, and the route cuts it there.
+fn next_tick() -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep_until(Instant::now() + TICK))
+}
+
+/// The grant ended in the middle of an answer, and the route cuts it there; or the token was revoked.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the token is used up in the middle of the answer")]
+#[error("the token is used up or revoked in the middle of the answer")]
 pub(super) struct Over;
 
 /// A response body that holds the permit until it ends or the client hangs up; either way the use is delivered then.
@@ -40,7 +44,8 @@ pub(super) struct Delivered<B> {
     permit: Option<Permit>,
     /// Whether a call of gRPC that fails now has delivered nothing: no message has passed yet.
     is_void: bool,
-    /// Runs out about once a second while the time that passes is counted.
+    /// Runs out about once a second while the time that passes is counted; made at the first pause where that may wait: most
+    /// answers are there in one piece.
     tick: Option<Pin<Box<Sleep>>>,
     /// Whether the grant ended in the middle.
     is_over: bool,
@@ -64,9 +69,7 @@ where
 
     fn new(inner: B, mut permit: Permit, headers: &HeaderMap, is_void: bool) -> Self {
         permit.read_meter(headers);
-        let tick = permit
-            .is_timed()
-            .then(|| Box::pin(tokio::time::sleep_until(Instant::now() + TICK)));
+        let tick = permit.is_timed().then(next_tick);
         Self {
             inner,
             permit: Some(permit),
@@ -86,6 +89,14 @@ impl<B> Delivered<B> {
         {
             self.is_over |= !permit.pass_time();
             tick.as_mut().reset(Instant::now() + TICK);
+        }
+    }
+
+    /// Looks after an answer that pauses: who was served may be revoked meanwhile.
+    fn pause(&mut self, cx: &mut Context<'_>) {
+        if self.tick.is_none() && self.permit.as_ref().is_some_and(Permit::is_watched) {
+            self.tick = Some(next_tick());
+            self.pass_time(cx);
         }
     }
 
@@ -141,8 +152,13 @@ where
         if this.is_over {
             return Poll::Ready(Some(Err(Over.into())));
         }
-        let Some(frame) = ready!(Pin::new(&mut this.inner).poll_frame(cx)) else {
-            return Poll::Ready(None);
+        let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(frame)) => frame,
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {
+                this.pause(cx);
+                return Poll::Pending;
+            }
         };
         let frame = frame.map_err(|error| {
             let error = error.into();

@@ -134,13 +134,11 @@ impl Tunnel {
 struct Meter {
     /// A `std` mutex: held to count, in one task.
     permit: Mutex<Permit>,
-    is_timed: bool,
 }
 
 impl Meter {
     fn new(permit: Permit) -> Self {
         Self {
-            is_timed: permit.is_timed(),
             permit: Mutex::new(permit),
         }
     }
@@ -149,11 +147,8 @@ impl Meter {
         self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the time that was bought is over, where that ends it.
+    /// Waits until the time that was bought is over, where that ends it, or until the token is revoked.
     async fn is_over(&self) {
-        if !self.is_timed {
-            return std::future::pending().await;
-        }
         let mut tick = interval_at(Instant::now() + TICK, TICK);
         loop {
             tick.tick().await;
@@ -229,10 +224,12 @@ impl AsyncRead for Watched<'_> {
         let allowed = self
             .meter
             .map_or(bytes, |meter| meter.permit().deliver(bytes));
-        if allowed == 0 {
-            return Poll::Ready(Err(io::Error::other(Over)));
-        }
+        // Nothing more is read like an end that the upstream has made: an error would drop what was counted and not sent yet.
         buffer.set_filled(before + allowed.min(bytes));
+        if allowed == 0 {
+            tracing::debug!("A switched connection ends: {Over}");
+            self.activity.farewell.notify_one();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -2,6 +2,7 @@
 
 use http::header::AUTHORIZATION;
 use regtest::wait::eventually;
+use tollhouse::ledger::record::Revoked;
 
 use crate::gate::assert_challenged;
 use crate::support::{DEADLINE, Shop, Sold};
@@ -94,4 +95,25 @@ async fn an_answer_that_runs_out_of_seconds_is_cut_where_the_route_says() {
     assert!(ended.expect("it is cut in time").is_err());
     upstream.is_streaming(false).await;
     assert_challenged(&shop.get_with("/w/stream", &sold).await);
+}
+
+#[tokio::test]
+async fn an_answer_that_runs_ends_when_its_token_is_revoked() {
+    let upstream = Upstream::start().await;
+    // Neither metered nor cut by its grant: only the revocation ends it.
+    let shop = metered(&upstream, "grant = { requests = 9 }").await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
+    let other = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
+    let (running, its_neighbour) = (
+        begin_stream(&shop, &sold).await,
+        begin_stream(&shop, &other).await,
+    );
+    let token_id = sold.identifier().token_id.0;
+    shop.ledger
+        .revoke(Revoked::Token(token_id), "shared in public")
+        .unwrap();
+    let ended = tokio::time::timeout(DEADLINE, running.bytes()).await;
+    assert!(ended.expect("it is cut in time").is_err());
+    upstream.end();
+    its_neighbour.text().await.unwrap();
 }

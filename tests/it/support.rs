@@ -207,7 +207,8 @@ impl Shop {
             }),
             limits: setup.limits,
             entry: Entry {
-                proxies: setup.proxy_protocol.then(|| Arc::clone(&shop)),
+                shop: Some(Arc::clone(&shop)),
+                proxy_protocol: setup.proxy_protocol,
                 tls: setup.tls,
             },
         };

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
 use tollhouse::http::Limits;
+use tollhouse::ledger::record::Revoked;
 use tollhouse::route::{self, Forward};
 
 use crate::delivery::assert_problem;
@@ -281,6 +282,20 @@ async fn its_time_is_counted_while_it_runs_also_where_answers_say_their_own() {
     .await
     .unwrap();
     say(&mut socket, "still").await;
+}
+
+#[tokio::test]
+async fn it_ends_when_its_token_is_revoked() {
+    let echo = Echo::start().await;
+    let (shop, sold) = sold_by(&echo, "grant = { requests = 9 }").await;
+    let mut socket = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+    say(&mut socket, "hello").await;
+    let token_id = sold.identifier().token_id.0;
+    shop.ledger
+        .revoke(Revoked::Token(token_id), "shared in public")
+        .unwrap();
+    is_over(&mut socket).await;
+    echo.is_left().await;
 }
 
 #[tokio::test]
