@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::admin::{self, Admin, AdminToken, Reload, Reloads};
+use crate::admin::{self, Admin, AdminToken, Reload, Reloads, Spending};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gate::{Gate, Keyring, Limiter};
-use crate::http::{self, Entry, Limits, Public, Server, Shop, Stop};
+use crate::http::{self, Entry, Limits, Public, Server, Shop, Stop, Tls};
 use crate::invoice::Minter;
 use crate::ledger::Ledger;
 use crate::live::Live;
@@ -49,8 +49,8 @@ pub async fn run(
     let built = Built::build(config, file, reload, None).await?;
     let config = &built.reloading.started_with;
     let public = public(config, &built.reloading.shop, &built.reloading.gate).await?;
-    let (selling, operating) = (config.http.url(), config.admin_listen);
-    tracing::info!("Selling on {selling}, the operator's listener is http://{operating}");
+    let (selling, operating) = (config.http.url(), config.admin_url());
+    tracing::info!("Selling on {selling}, the operator's listener is {operating}");
     built.run(Front::Listener(Box::new(public)), stop).await
 }
 
@@ -77,7 +77,7 @@ impl Built {
         folder::make(&config.data_dir)?;
         // Before anything in the folder is opened.
         let lock = DataLock::acquire(&config.data_dir)?;
-        let secrets = Secrets::open(&config)?;
+        let secrets = Secrets::open(&config, &clock)?;
         let (opening, its_clock) = (config.ledger.clone(), clock.clone());
         let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening, its_clock)).await;
         let ledger = Arc::new(opened??);
@@ -100,6 +100,8 @@ impl Built {
             ledger: Arc::clone(&ledger),
             gate: Arc::clone(&gate),
             keyring: secrets.keyring,
+            access: Arc::new(secrets.admin_token),
+            spending: Arc::new(Spending::open(&config.data_dir.join("access.spent"))?),
             routes: Arc::clone(&routes),
             guarded: guarded.clone().unwrap_or_default(),
             reload,
@@ -110,7 +112,7 @@ impl Built {
         Ok(Self {
             node,
             ledger,
-            admin: operators(&config, admin, secrets.admin_token).await?,
+            admin: operators(&config, admin).await?,
             reloading: Reloading {
                 file,
                 started_with: config,
@@ -151,7 +153,7 @@ struct Secrets {
 
 impl Secrets {
     /// Reads them; on a first start makes them.
-    fn open(config: &Config) -> Result<Self, AppError> {
+    fn open(config: &Config, clock: &Clock) -> Result<Self, AppError> {
         let seed = config.data_dir.join("seed.words");
         folder::must_not_be_lost(&seed, &config.node.folder)?;
         let keys = NodeKeys::open(&seed, config.node.network)?;
@@ -160,7 +162,7 @@ impl Secrets {
         Ok(Self {
             keys,
             keyring: Arc::new(Keyring::open(&master)?),
-            admin_token: AdminToken::open(&config.data_dir.join("admin.token"))?,
+            admin_token: AdminToken::open(&config.data_dir.join("admin.token"), clock.clone())?,
         })
     }
 }
@@ -205,17 +207,20 @@ async fn public(
     })
 }
 
-async fn operators(config: &Config, admin: Admin, token: AdminToken) -> Result<Server, AppError> {
+async fn operators(config: &Config, admin: Admin) -> Result<Server, AppError> {
     Ok(Server {
         name: "operator's",
         listener: listen(config.admin_listen, "admin.listen").await?,
-        router: admin::router(admin, token),
+        router: admin::router(admin),
         limits: Limits {
             connections_max: ADMIN_CONNECTIONS_MAX,
             grace: ADMIN_GRACE,
             ..config.http.limits()
         },
-        entry: Entry::default(),
+        entry: Entry {
+            tls: config.admin_tls.clone().map(Tls::open).transpose()?,
+            ..Entry::default()
+        },
     })
 }
 

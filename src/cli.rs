@@ -1,21 +1,51 @@
-//! The command line: read arguments, load settings, start tracing, hand over.
+//! The command line: read arguments, load settings, start tracing, hand over; or ask the running program and show its answer.
 
+mod access;
+mod books;
+mod channels;
 mod check;
+mod completions;
 mod descriptors;
+mod doctor;
+mod money;
+mod operator;
+mod peers;
 mod run;
+mod show;
+mod state;
 mod tracing;
+mod units;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use operator::Operator;
+
+/// The program, or the node, could not do it.
+const FAULT: u8 = 1;
+
 /// Settings that do not hold, or arguments that are none.
 const BAD_SETTINGS: u8 = 2;
 
+/// The program is not there to be asked.
+const UNREACHABLE: u8 = 3;
+
+/// The program refused: asking in the same way again will not help.
+const REFUSED: u8 = 4;
+
+/// It is not known yet whether it was done.
+const PENDING: u8 = 5;
+
 /// A Lightning node with a paywall built in: sells HTTP requests with L402.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "All but run, check and completions ask the running program. They print tables to a terminal and JSON into a pipe.\n\
+                  Exit: 0 done, 1 it failed, 2 arguments or settings are wrong, 3 the program is not running, 4 it refused,\n\
+                  5 not known yet whether it was done."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -27,6 +57,40 @@ enum Command {
     Run(Settings),
     /// Read and validate the settings, and print the routes as they are understood
     Check(Settings),
+    /// How node, channels, money and sales are
+    Status(state::Status),
+    /// Read the settings again, without a dropped request
+    Reload(state::Reload),
+    /// Look at the chain now
+    Sync(state::Sync),
+    /// What was sold, the newest first
+    Sales(books::Sales),
+    /// Tokens that were used, and what is left of them
+    Tokens(books::Tokens),
+    /// Take back a token, or all of a service that were sold until now
+    Revoke(books::Revoke),
+    /// Money on the chain
+    Balance(money::Balance),
+    /// Where on-chain money can be sent to
+    Address(money::Address),
+    /// Send on-chain money
+    Send(money::Send),
+    /// Pay a BOLT 11 invoice or a BOLT 12 offer
+    Pay(money::Pay),
+    /// Payments, in and out, other than sales
+    Payments(money::Payments),
+    /// Make an invoice that sells nothing
+    Invoice(money::Invoice),
+    /// List, open, close and splice channels
+    Channels(channels::Channels),
+    /// List, connect and disconnect peers
+    Peers(peers::Peers),
+    /// Make a token with which others may do part of this
+    Access(access::Access),
+    /// What could go wrong here, and what to do about it
+    Doctor(doctor::Doctor),
+    /// Print completions for a shell
+    Completions(completions::Completions),
 }
 
 #[derive(Debug, Args)]
@@ -41,6 +105,23 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(settings) => run::run(&settings.config),
         Command::Check(settings) => check::check(&settings.config),
+        Command::Status(status) => status.run(),
+        Command::Reload(reload) => reload.run(),
+        Command::Sync(sync) => sync.run(),
+        Command::Sales(sales) => sales.run(),
+        Command::Tokens(tokens) => tokens.run(),
+        Command::Revoke(revoke) => revoke.run(),
+        Command::Balance(balance) => balance.run(),
+        Command::Address(address) => address.run(),
+        Command::Send(send) => send.run(),
+        Command::Pay(pay) => pay.run(),
+        Command::Payments(payments) => payments.run(),
+        Command::Invoice(invoice) => invoice.run(),
+        Command::Channels(channels) => channels.run(),
+        Command::Peers(peers) => peers.run(),
+        Command::Access(access) => access.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Completions(completions) => completions.run(),
     }
 }
 

@@ -103,6 +103,8 @@ pub struct Config {
     pub clients: http::Clients,
     /// The operator's listener.
     pub admin_listen: SocketAddr,
+    /// Its certificate; without one it is on loopback.
+    pub admin_tls: Option<http::TlsSource>,
     /// What is forwarded.
     pub resource: resource::Config,
     /// The node.
@@ -124,12 +126,25 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where the operator asks, a URL.
+    pub fn admin_url(&self) -> String {
+        let scheme = if self.admin_tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", self.admin_listen)
+    }
+
     /// Which keys of other settings differ from these and cannot be changed while the program runs.
     pub fn restart_needed_for(&self, other: &Self) -> Vec<&'static str> {
         let differing = [
             ("data_dir", self.data_dir != other.data_dir),
             ("http", self.http != other.http),
-            ("admin", self.admin_listen != other.admin_listen),
+            (
+                "admin",
+                self.admin_listen != other.admin_listen || self.admin_tls != other.admin_tls,
+            ),
             ("node", self.node != other.node),
             ("l402", self.invoice_expiry != other.invoice_expiry),
             ("ledger", self.ledger != other.ledger),
@@ -323,7 +338,7 @@ impl Meaning<'_> {
             );
         }
         let http_listen = self.address("http.listen", &raw.http.listen);
-        let admin_listen = self.loopback("admin.listen", &raw.admin.listen);
+        let (admin_listen, admin_tls) = self.operators(&raw.admin);
         if http_listen == admin_listen && http_listen.port() != 0 {
             self.complain(
                 "admin.listen",
@@ -366,6 +381,7 @@ impl Meaning<'_> {
             http,
             clients,
             admin_listen,
+            admin_tls,
             resource,
             node,
             invoice_expiry,
@@ -431,14 +447,6 @@ impl Meaning<'_> {
             self.complain(key, format!("`{text}` is no address: write an IP address and a port, as in \"127.0.0.1:8402\""));
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
-    }
-
-    fn loopback(&mut self, key: &str, text: &str) -> SocketAddr {
-        let address = self.address(key, text);
-        if !address.ip().is_loopback() {
-            self.complain(key, "the operator's listener speaks no TLS, so it stays on loopback: write 127.0.0.1 or [::1]");
-        }
-        address
     }
 
     fn pace(&mut self, key: &str, raw: Option<&RawPace>) -> Option<Pace> {

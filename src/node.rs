@@ -3,12 +3,18 @@
 
 mod address;
 mod chain;
+mod channels;
 mod database;
 mod events;
 pub mod keys;
 mod log;
+mod operation;
+mod payments;
+mod peers;
 mod reach;
 pub mod status;
+mod wallet;
+mod withdraw;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,9 +27,17 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use chain::tip;
+pub use channels::{ChannelOpening, ForceCloseCost};
 pub use keys::{NodeKeys, SeedError};
+pub use operation::OperationError;
+pub use payments::{HandInvoice, Payable, Paying, Payment, Progress};
+pub use peers::PeerAddress;
 pub use status::Status;
+pub use wallet::{Fee, OnchainAmount, OnchainBalance};
+pub use withdraw::{WithdrawConfig, WithdrawTo};
 
+use crate::amount::Msat;
 use crate::clock::Clock;
 use crate::invoice::{Reach, Unready};
 use crate::ledger::{Ledger, LedgerError};
@@ -56,6 +70,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where the chain is read from.
     pub chain: ChainConfig,
+    /// Where money above a threshold goes.
+    pub withdraw: Option<WithdrawConfig>,
 }
 
 /// Where the chain is read from.
@@ -126,6 +142,8 @@ pub struct Node {
     clock: Clock,
     /// What the minter reads.
     reach: watch::Sender<Reach>,
+    /// How many events were handled: who waits for one looks again when it changes.
+    handled: watch::Sender<u64>,
     /// What the operator reads. A `std` mutex: held to copy a few words.
     phase: Mutex<Phase>,
     /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
@@ -172,6 +190,7 @@ impl Node {
             keys,
             clock,
             reach,
+            handled: watch::Sender::default(),
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
         }
@@ -180,6 +199,14 @@ impl Node {
     /// How the node is reached, now and from now on.
     pub fn reach(&self) -> watch::Receiver<Reach> {
         self.reach.subscribe()
+    }
+
+    /// Whether so much could arrive now.
+    fn takes(&self, amount_msat: u64) -> bool {
+        match (&*self.reach.borrow(), Msat::new(amount_msat)) {
+            (Reach::Ready(inbound), Some(amount)) => inbound.takes(amount),
+            (Reach::Ready(_) | Reach::Unready(_), _) => false,
+        }
     }
 
     fn phase(&self) -> Phase {
@@ -236,7 +263,16 @@ impl Node {
         if !self.start(&node, &stop).await? {
             return Ok(());
         }
-        let ended = events::handle(self, &node, &ledger, &stop).await;
+        let withdrawing = async {
+            if let Some(config) = &self.config.withdraw {
+                self.withdraw(config, &stop).await;
+            }
+            std::future::pending::<()>().await
+        };
+        let ended = tokio::select! {
+            ended = events::handle(self, &node, &ledger, &stop) => ended,
+            () = withdrawing => Ok(()),
+        };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         stop_node(&node).await;
         ended

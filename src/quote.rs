@@ -1,4 +1,4 @@
-//! What pricing must ask the world: what a bitcoin costs in a currency, and the operator's price hook. Whatever is asked is
+//! What must be asked of the world: what a bitcoin costs in a currency, the operator's price hook, where a withdrawal goes. Whatever is asked is
 //! asked with a deadline and a limit, and what cannot be right is refused: rather no challenge than one at a wrong price.
 //!
 //! What was wrong is logged here, where it is known which source it was and what it said.
@@ -6,6 +6,7 @@
 mod address;
 mod ask;
 mod hook;
+mod invoices;
 mod rates;
 mod source;
 
@@ -18,6 +19,7 @@ pub use ask::AskError;
 pub use hook::{
     Hook, HookConfig, HookError, HookRequest, HookStatus, Hooks, OnFailure, Quoted, QuotedGrant,
 };
+pub use invoices::{InvoiceSource, InvoiceSourceError, NoInvoiceSource};
 pub use rates::{
     Converted, Doubt, RateConfig, RateOrigin, RateStatus, Rates, SourceStatus, Watched,
 };

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use utoipa::ToSchema;
 
 use super::{Admin, Fault};
 
@@ -38,17 +39,21 @@ impl Reload {
     }
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Body {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReloadBody {
     reloaded: bool,
     /// Keys that changed and take effect only after a restart.
     restart_needed_for: Vec<&'static str>,
 }
 
 /// 200, or 422 with what is wrong with the settings: then nothing has changed.
-pub(super) async fn reload(State(admin): State<Arc<Admin>>) -> Result<Json<Body>, Fault> {
+#[utoipa::path(
+    post, path = "/reload", tag = "state",
+    responses((status = 200, body = ReloadBody), (status = 422, description = "what is wrong with the settings"))
+)]
+pub(super) async fn reload(State(admin): State<Arc<Admin>>) -> Result<Json<ReloadBody>, Fault> {
     let reloaded = admin.reload.ask().await.ok_or(Fault::Stopping)?;
-    Ok(Json(Body {
+    Ok(Json(ReloadBody {
         reloaded: true,
         restart_needed_for: reloaded.map_err(Fault::Settings)?,
     }))

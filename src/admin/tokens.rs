@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::gate::Epoch;
 use crate::l402::TokenId;
@@ -19,7 +20,7 @@ const TOKENS_PAGE: usize = 100;
 /// How long the tokens of an older key stay good, if the caller does not say.
 const RETIRE_AFTER_SECS: u64 = 30 * 86_400;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TokensQuery {
     /// Tokens on the page.
@@ -32,14 +33,14 @@ pub(super) struct TokensQuery {
     q: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TokensBody {
     tokens: Vec<TokenBody>,
     /// For `before`, if there are more.
     next: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct TokenBody {
     #[serde(flatten)]
     token: TokenRecord,
@@ -48,6 +49,9 @@ struct TokenBody {
 }
 
 /// Tokens that were used.
+#[utoipa::path(
+    get, path = "/tokens", tag = "tokens", params(TokensQuery), responses((status = 200, body = TokensBody))
+)]
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<TokensQuery>,
@@ -85,7 +89,7 @@ pub(super) async fn list(
     Ok(Json(body.await?))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RevokeBody {
     /// For the books; may be left out.
@@ -94,6 +98,11 @@ pub(super) struct RevokeBody {
 }
 
 /// Revokes one token, with all its attenuated copies.
+#[utoipa::path(
+    post, path = "/tokens/{token_id}/revoke", tag = "tokens",
+    params(("token_id" = String, Path, description = "64 hex digits")),
+    request_body = Option<RevokeBody>, responses((status = 200, body = RevocationRecord))
+)]
 pub(super) async fn revoke(
     State(admin): State<Arc<Admin>>,
     Path(token_id): Path<String>,
@@ -106,6 +115,11 @@ pub(super) async fn revoke(
 }
 
 /// Revokes all tokens of a service that were minted until now. Who is paying an invoice of before gets nothing for it.
+#[utoipa::path(
+    post, path = "/services/{service}/revoke", tag = "tokens",
+    params(("service" = String, Path, description = "the name in its tokens")),
+    request_body = Option<RevokeBody>, responses((status = 200, body = RevocationRecord))
+)]
 pub(super) async fn revoke_service(
     State(admin): State<Arc<Admin>>,
     Path(service): Path<String>,
@@ -128,12 +142,13 @@ async fn enter(
     Ok(Json(revoked))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RevocationsBody {
     revocations: Vec<RevocationRecord>,
 }
 
 /// Everything that was revoked.
+#[utoipa::path(get, path = "/revocations", tag = "tokens", responses((status = 200, body = RevocationsBody)))]
 pub(super) async fn revocations(
     State(admin): State<Arc<Admin>>,
 ) -> Result<Json<RevocationsBody>, Fault> {
@@ -141,12 +156,12 @@ pub(super) async fn revocations(
     Ok(Json(RevocationsBody { revocations }))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct KeysBody {
     keys: Vec<KeyBody>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct KeyBody {
     epoch: u16,
     /// Whether new tokens are made with it.
@@ -170,11 +185,12 @@ impl From<Vec<Epoch>> for KeysBody {
 }
 
 /// The master keys, without their secrets.
+#[utoipa::path(get, path = "/keys", tag = "tokens", responses((status = 200, body = KeysBody)))]
 pub(super) async fn keys(State(admin): State<Arc<Admin>>) -> Json<KeysBody> {
     Json(admin.keyring.epochs().into())
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RotateBody {
     /// How long tokens of the keys before stay good; 30 days if left out. 0 ends them now.
@@ -182,6 +198,10 @@ pub(super) struct RotateBody {
 }
 
 /// Mints with a new master key from now on.
+#[utoipa::path(
+    post, path = "/keys/rotate", tag = "tokens", request_body = Option<RotateBody>,
+    responses((status = 200, body = KeysBody))
+)]
 pub(super) async fn rotate(
     State(admin): State<Arc<Admin>>,
     body: Option<Json<RotateBody>>,

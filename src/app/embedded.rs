@@ -45,7 +45,7 @@ impl Tollhouse {
         let reading = file.clone();
         let config = tokio::task::spawn_blocking(move || config::load(&reading)).await??;
         fits(&[], &config)?;
-        let (listen, operating) = (config.http.listen, config.admin_listen);
+        let (listen, operating) = (config.http.listen, config.admin_url());
         let grace = config.http.grace;
         let (reload, reloads) = Reload::channel();
         let offers = Arc::new(Live::default());
@@ -59,9 +59,7 @@ impl Tollhouse {
             in_flight: in_flight.clone(),
             stop: stop.begin.clone(),
         };
-        tracing::info!(
-            "Guarding what this program serves, the operator's listener is http://{operating}"
-        );
+        tracing::info!("Guarding what this program serves, the operator's listener is {operating}");
         let running = built.run(Front::Guards { in_flight, grace }, stop.clone());
         Ok(Self {
             guards,

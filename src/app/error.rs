@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::admin::SpendingError;
 use crate::config::Complaints;
 use crate::gate::KeyringError;
 use crate::http::TlsError;
@@ -65,6 +66,9 @@ pub enum AppError {
     /// A secret.
     #[error(transparent)]
     Secret(#[from] SecretFileError),
+    /// What access tokens have spent.
+    #[error(transparent)]
+    Spending(#[from] SpendingError),
     /// The keys of the tokens.
     #[error(transparent)]
     Keyring(#[from] KeyringError),

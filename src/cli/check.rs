@@ -20,7 +20,7 @@ pub(super) fn check(file: &Path) -> ExitCode {
     };
     println!("{} is good.\n", file.display());
     println!("public listener      {}", config.http.url());
-    println!("operator's listener  http://{}", config.admin_listen);
+    println!("operator's listener  {}", config.admin_url());
     println!("network              {}", config.node.network);
     println!("chain source         {}", config.node.chain.esplora);
     println!("data folder          {}\n", config.data_dir.display());

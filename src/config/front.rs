@@ -7,7 +7,7 @@ use crate::causes::chain;
 use crate::http::{AcmeSettings, Clients, Config, ForwardedHeader, Networks, TlsFiles, TlsSource};
 
 use super::Meaning;
-use super::raw::{RawAcme, RawHttp};
+use super::raw::{RawAcme, RawAdmin, RawHttp, RawTls};
 use super::web_address::is_web_address;
 
 /// Let's Encrypt.
@@ -35,6 +35,32 @@ impl Meaning<'_> {
         }
     }
 
+    /// Where the operator's listener is, and its certificate.
+    pub(super) fn operators(&mut self, raw: &RawAdmin) -> (SocketAddr, Option<TlsSource>) {
+        let listen = self.address("admin.listen", &raw.listen);
+        let tls = raw.tls.as_ref();
+        let tls = tls.map(|tls| self.tls_files("admin.tls", tls));
+        if !listen.ip().is_loopback() && tls.is_none() {
+            self.complain(
+                "admin.listen",
+                "money can be spent here: beyond loopback (127.0.0.1 or [::1]) it takes a certificate in `[admin.tls]`",
+            );
+        }
+        (listen, tls)
+    }
+
+    /// A certificate and its key, which are there and fit.
+    pub(super) fn tls_files(&mut self, key: &str, tls: &RawTls) -> TlsSource {
+        let files = TlsFiles {
+            cert: self.folder.join(&tls.cert),
+            key: self.folder.join(&tls.key),
+        };
+        if let Err(error) = files.check() {
+            self.complain(key, chain(&error));
+        }
+        TlsSource::Files(files)
+    }
+
     fn tls(&mut self, raw: &RawHttp, data_dir: &Path) -> Option<TlsSource> {
         if raw.tls.is_some() && raw.acme.is_some() {
             self.complain(
@@ -46,14 +72,7 @@ impl Meaning<'_> {
             let acme = raw.acme.as_ref()?;
             return Some(TlsSource::Acme(self.acme(acme, data_dir)));
         };
-        let files = TlsFiles {
-            cert: self.folder.join(&tls.cert),
-            key: self.folder.join(&tls.key),
-        };
-        if let Err(error) = files.check() {
-            self.complain("http.tls", chain(&error));
-        }
-        Some(TlsSource::Files(files))
+        Some(self.tls_files("http.tls", tls))
     }
 
     fn acme(&mut self, raw: &RawAcme, data_dir: &Path) -> AcmeSettings {

@@ -314,7 +314,7 @@ impl Meaning<'_> {
         Some(OnFailure::Price(price))
     }
 
-    fn in_bitcoin(&mut self, key: &str, text: &str) -> Option<Msat> {
+    pub(super) fn in_bitcoin(&mut self, key: &str, text: &str) -> Option<Msat> {
         let what = match text.parse::<Price>() {
             Ok(Price::Fixed(price)) => return Some(price),
             Ok(Price::Fiat(_)) => "write it in bitcoin, as in \"10 sat\" or \"2500 msat\"".into(),

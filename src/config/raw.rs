@@ -70,6 +70,7 @@ pub(super) struct RawAcme {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAdmin {
     pub(super) listen: String,
+    pub(super) tls: Option<RawTls>,
 }
 
 /// `[node]`
@@ -80,6 +81,18 @@ pub(super) struct RawNode {
     pub(super) alias: String,
     pub(super) listen: Vec<String>,
     pub(super) chain: RawChain,
+    pub(super) withdraw: Option<RawWithdraw>,
+}
+
+/// `[node.withdraw]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWithdraw {
+    pub(super) above: String,
+    pub(super) keep: Option<String>,
+    pub(super) to: Option<String>,
+    pub(super) invoice_from: Option<String>,
+    pub(super) every: Option<String>,
 }
 
 /// `[node.chain]`

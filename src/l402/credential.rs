@@ -165,7 +165,7 @@ fn l402_value(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// Standard or URL-safe base64, padded or not; `None` if it is neither, empty, or longer than a token may be.
-pub(super) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     if text.is_empty() || text.len() > MACAROON_BYTES_MAX.div_ceil(3) * 4 {
         return None;
     }

@@ -104,12 +104,13 @@ pub fn prove(keys: &RootKeys, credential: &Credential, now_secs: u64) -> Result<
     })
 }
 
-fn prove_one(
+/// Reads a token and verifies its signature, and nothing else: what its caveats mean is up to the caller, who has to hold
+/// every one of them.
+pub fn signed<'a>(
     keys: &RootKeys,
-    macaroon: &[u8],
-    preimage: Option<&[u8; 32]>,
+    macaroon: &'a [u8],
     now_secs: u64,
-) -> Result<Identifier, Refusal> {
+) -> Result<(Identifier, Parsed<'a>), Refusal> {
     let token = Parsed::read(macaroon)?;
     let identifier = Identifier::from_bytes(token.identifier).ok_or(Refusal::Unreadable)?;
     let root_key = keys
@@ -118,6 +119,16 @@ fn prove_one(
     if !bool::from(token.expected_signature(&root_key).ct_eq(token.signature)) {
         return Err(Refusal::WrongSignature);
     }
+    Ok((identifier, token))
+}
+
+fn prove_one(
+    keys: &RootKeys,
+    macaroon: &[u8],
+    preimage: Option<&[u8; 32]>,
+    now_secs: u64,
+) -> Result<Identifier, Refusal> {
+    let (identifier, token) = signed(keys, macaroon, now_secs)?;
     let is_preimage =
         |preimage: &[u8; 32]| bool::from(Sha256::digest(preimage).ct_eq(&identifier.payment_hash));
     let mut is_known = false;

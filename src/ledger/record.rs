@@ -2,18 +2,21 @@
 //! operator: byte strings are hex there.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::price::{NoCurrency, Rate};
 use crate::store::Record;
 
 /// A challenge that may still be paid.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChallengeRecord {
     /// The invoice's payment hash.
     #[serde(with = "hex_bytes")]
+    #[schema(value_type = String)]
     pub payment_hash: [u8; 32],
     /// The token that went with it.
     #[serde(with = "hex_bytes")]
+    #[schema(value_type = String)]
     pub token_id: [u8; 32],
     /// The service that the token opens.
     pub service: String,
@@ -34,7 +37,7 @@ pub struct ChallengeRecord {
 }
 
 /// What a bitcoin cost when a challenge was made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RateRecord {
     /// The currency's code.
     pub currency: String,
@@ -43,7 +46,7 @@ pub struct RateRecord {
 }
 
 /// Challenges that were made one after the other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChallengeBatch(pub Vec<ChallengeRecord>);
 
 impl From<Rate> for RateRecord {
@@ -67,10 +70,11 @@ impl TryFrom<RateRecord> for Rate {
 }
 
 /// A paid invoice.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SaleRecord {
     /// The invoice's payment hash.
     #[serde(with = "hex_bytes")]
+    #[schema(value_type = String)]
     pub payment_hash: [u8; 32],
     /// What arrived with the first payment, in msat.
     pub amount_msat: u64,
@@ -84,6 +88,7 @@ pub struct SaleRecord {
     pub route: Option<String>,
     /// The token that was sold.
     #[serde(with = "hex_option")]
+    #[schema(value_type = Option<String>)]
     pub token_id: Option<[u8; 32]>,
     /// When the challenge was made, Unix milliseconds.
     pub challenged_ms: Option<u64>,
@@ -105,13 +110,15 @@ pub struct SaleRecord {
 }
 
 /// A token that was used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenRecord {
     /// The payment it was bought with.
     #[serde(with = "hex_bytes")]
+    #[schema(value_type = String)]
     pub payment_hash: [u8; 32],
     /// Which token.
     #[serde(with = "hex_bytes")]
+    #[schema(value_type = String)]
     pub token_id: [u8; 32],
     /// The service it opened first.
     pub service: String,
@@ -134,9 +141,10 @@ pub struct TokenRecord {
 }
 
 /// Tokens that open nothing any more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevocationRecord {
-    /// Which.
+    /// Which: `{"token": "…"}` or `{"service": "…"}`.
+    #[schema(value_type = Object)]
     pub what: Revoked,
     /// Since when, Unix milliseconds.
     pub revoked_ms: u64,
@@ -155,7 +163,7 @@ pub enum Revoked {
 }
 
 /// What a client without a token has had of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuotaRecord {
     /// Requests served in the window.
     pub requests: u64,
@@ -164,10 +172,11 @@ pub struct QuotaRecord {
 }
 
 /// A channel that was once ready: opening one costs money on chain, so a stranger cannot fill the books with them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChannelRecord {
     /// The channel.
     #[serde(with = "hex_bytes")]
+    #[schema(value_type = String)]
     pub channel_id: [u8; 32],
     /// Who is at the other end, a node id in hex.
     pub counterparty: Option<String>,
@@ -183,7 +192,7 @@ pub struct ChannelRecord {
 pub const REASON_CHARS_MAX: usize = 200;
 
 /// Number and sum of the sales.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
     /// How many invoices were paid.
     pub count: u64,

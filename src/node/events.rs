@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ldk_node::Event;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
-use ldk_node::payment::PaymentKind;
+use ldk_node::payment::{PaymentDirection, PaymentKind};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -33,13 +33,17 @@ pub(super) async fn handle(
         let (told, ledger) = (Arc::clone(ldk), Arc::clone(ledger));
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
+            let is_event = event.is_some();
             if let Some(event) = event {
                 enter(&told, &ledger, &event)?;
                 told.event_handled().map_err(NodeError::Acknowledge)?;
             }
-            Ok::<_, NodeError>(reach::of(&told.list_channels()))
+            Ok::<_, NodeError>((is_event, reach::of(&told.list_channels())))
         });
-        let reach = handled.await.map_err(NodeError::Panicked)??;
+        let (is_event, reach) = handled.await.map_err(NodeError::Panicked)??;
+        if is_event {
+            node.handled.send_modify(|handled| *handled += 1);
+        }
         refresh_at = Instant::now()
             + match reach {
                 Reach::Ready(_) => REFRESH_EVERY,
@@ -70,8 +74,10 @@ fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), Led
             ..
         } => {
             let is_asked_for = ledger.is_challenged(&payment_hash.0);
-            if !is_asked_for && payment_id.is_some_and(|id| is_gift(ldk, &id, *amount_msat)) {
-                tracing::info!("Received {amount_msat} msat that no invoice asked for: not a sale");
+            if !is_asked_for && payment_id.is_some_and(|id| is_no_sale(ldk, &id, *amount_msat)) {
+                tracing::info!(
+                    "Received {amount_msat} msat that pay for nothing that is sold here: not a sale"
+                );
                 return Ok(());
             }
             let payment = Payment {
@@ -105,24 +111,41 @@ fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), Led
             ledger.open_channel(channel_id.0, counterparty_node_id.map(|id| id.to_string()))?;
             tracing::info!(channel.id = %channel_id, "Channel {channel_id} is ready");
         }
-        // We neither send nor forward payments, nor take any that we would have to claim by hand, nor splice.
-        Event::PaymentSuccessful { .. }
-        | Event::PaymentFailed { .. }
-        | Event::PaymentForwarded { .. }
-        | Event::PaymentClaimable { .. }
-        | Event::SplicePending { .. }
-        | Event::SpliceFailed { .. } => {
+        Event::PaymentSuccessful {
+            payment_hash,
+            fee_paid_msat,
+            ..
+        } => {
+            let fee_msat = fee_paid_msat.unwrap_or(0);
+            tracing::info!(payment.hash = %payment_hash, "Paid {payment_hash}, the way there cost {fee_msat} msat");
+        }
+        Event::PaymentFailed { reason, .. } => {
+            tracing::warn!("A payment failed: {reason:?}");
+        }
+        Event::SplicePending { channel_id, .. } => {
+            tracing::info!(channel.id = %channel_id, "A splice of channel {channel_id} waits for its confirmations");
+        }
+        Event::SpliceFailed { channel_id, .. } => {
+            tracing::warn!(channel.id = %channel_id, "A splice of channel {channel_id} failed; the channel is as it was");
+        }
+        // We do not forward payments, nor take any that we would have to claim by hand.
+        Event::PaymentForwarded { .. } | Event::PaymentClaimable { .. } => {
             tracing::debug!("An event that changes nothing in the books")
         }
     }
     Ok(())
 }
 
-/// Whether somebody paid without an invoice (keysend). Of a sale by a stateless invoice the node keeps no record.
-fn is_gift(ldk: &ldk_node::Node, payment_id: &PaymentId, amount_msat: u64) -> bool {
+/// Whether somebody paid without an invoice (keysend), or one that the operator made by hand: the node keeps a record of both,
+/// and none of a sale by a stateless invoice.
+fn is_no_sale(ldk: &ldk_node::Node, payment_id: &PaymentId, amount_msat: u64) -> bool {
     ldk.payment(payment_id).is_some_and(|payment| {
         payment.amount_msat == Some(amount_msat)
-            && matches!(payment.kind, PaymentKind::Spontaneous { .. })
+            && payment.direction == PaymentDirection::Inbound
+            && matches!(
+                payment.kind,
+                PaymentKind::Spontaneous { .. } | PaymentKind::Bolt11 { .. }
+            )
     })
 }
 

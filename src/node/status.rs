@@ -3,13 +3,15 @@
 use std::sync::PoisonError;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::invoice::Reach;
 
+use super::operation::OperationError;
 use super::{Node, Phase, address};
 
 /// The node, as it is now.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Status {
     /// Whether it runs.
     pub running: bool,
@@ -42,7 +44,7 @@ pub struct Status {
 }
 
 /// A peer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Peer {
     /// Its id, hex.
     pub node_id: String,
@@ -53,7 +55,7 @@ pub struct Peer {
 }
 
 /// A channel.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Channel {
     /// Its id, hex.
     pub channel_id: String,
@@ -76,7 +78,7 @@ pub struct Channel {
 }
 
 /// Money, in sat.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Balances {
     /// On chain, unconfirmed included.
     pub onchain_total_sat: u64,
@@ -141,16 +143,34 @@ impl Node {
         }
         status.deposit_address.clone_from(&deposit);
         drop(deposit);
-        status.peers = node
-            .list_peers()
-            .into_iter()
-            .map(|peer| Peer {
-                node_id: peer.node_id.to_string(),
-                address: peer.address.to_string(),
-                is_connected: peer.is_connected,
-            })
-            .collect();
+        status.peers = node.list_peers().iter().map(Peer::from).collect();
         status.channels = node.list_channels().iter().map(Channel::from).collect();
+    }
+
+    /// The channels that there are.
+    pub async fn channels(&self) -> Result<Vec<Channel>, OperationError> {
+        self.operate("list the channels", |node| {
+            Ok(node.list_channels().iter().map(Channel::from).collect())
+        })
+        .await
+    }
+
+    /// The peers that it knows.
+    pub async fn peers(&self) -> Result<Vec<Peer>, OperationError> {
+        self.operate("list the peers", |node| {
+            Ok(node.list_peers().iter().map(Peer::from).collect())
+        })
+        .await
+    }
+}
+
+impl From<&ldk_node::PeerDetails> for Peer {
+    fn from(peer: &ldk_node::PeerDetails) -> Self {
+        Self {
+            node_id: peer.node_id.to_string(),
+            address: peer.address.to_string(),
+            is_connected: peer.is_connected,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod crash;
 mod embedded;
 mod esplora;
 mod harness;
+mod operations;
 mod operator;
 mod reload;
 mod restart;

@@ -121,6 +121,16 @@ impl Drop for Shop {
     }
 }
 
+/// The keyring of the shop in this folder, made once.
+fn keyring_in(folder: &Path) -> Keyring {
+    let key_file = folder.join("master.key");
+    if !key_file.exists() {
+        let secret = hex::encode(master_key().secret);
+        tollhouse::secret_file::write_new(&key_file, &secret).unwrap();
+    }
+    Keyring::open(&key_file).unwrap()
+}
+
 impl Shop {
     pub(crate) async fn open() -> Self {
         Self::with(Setup::default()).await
@@ -170,12 +180,7 @@ impl Shop {
             ..Inbound::default()
         }));
         let keys = RootKeys::new(&master_key(), &[]);
-        let key_file = dir.path().join("master.key");
-        if !key_file.exists() {
-            let secret = hex::encode(master_key().secret);
-            tollhouse::secret_file::write_new(&key_file, &secret).unwrap();
-        }
-        let keyring = Arc::new(Keyring::open(&key_file).unwrap());
+        let keyring = Arc::new(keyring_in(dir.path()));
         let minter = Minter::new(
             PaymentKeys::from_seed(&[7; 64], Network::Regtest).unwrap(),
             Network::Regtest,

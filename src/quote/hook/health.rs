@@ -1,6 +1,7 @@
 //! How a hook does: what the log is told of it, and what the operator sees.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::causes::chain;
 
@@ -26,7 +27,7 @@ pub(super) struct Health {
 }
 
 /// How a hook has done since the start, or since its settings changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HookStatus {
     /// Its name in the settings.
     pub name: String,

@@ -1,11 +1,12 @@
 //! What the operator sees of the rates.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Entry, RateOrigin, Taken};
 
 /// What is known of one currency.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RateStatus {
     /// Its code.
     pub currency: String,
@@ -22,7 +23,7 @@ pub struct RateStatus {
 }
 
 /// What is known of one source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SourceStatus {
     /// Its URL, without the query.
     pub address: String,

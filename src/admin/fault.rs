@@ -1,0 +1,107 @@
+//! Why the operator gets no answer, and with which status.
+
+use axum::Json;
+use axum::response::Response;
+use http::StatusCode;
+
+use crate::causes::chain;
+use crate::gate::KeyringError;
+use crate::ledger::LedgerError;
+use crate::node::{NodeUnavailable, OperationError};
+
+use super::spending::SpendingError;
+
+/// Why the operator gets no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("{0}")]
+    Asked(&'static str),
+    #[error("{0}")]
+    Settings(String),
+    #[error("the program is stopping")]
+    Stopping,
+    #[error("this access token may not do that: it takes one with the scope `{0}`")]
+    Forbidden(&'static str),
+    #[error(
+        "an access token with a limit pays over Lightning only: what the chain takes for a transaction is not known before"
+    )]
+    Limited,
+    #[error("the operating system gives no randomness")]
+    NoRandomness,
+    #[error(transparent)]
+    Spending(#[from] SpendingError),
+    #[error(transparent)]
+    Operation(#[from] OperationError),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Node(#[from] NodeUnavailable),
+}
+
+impl axum::response::IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::Asked(_) => StatusCode::BAD_REQUEST,
+            Self::Settings(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Keyring(ref fault) => {
+                tracing::error!("Failed to rotate the master key: {}", chain(fault));
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Ledger(ref fault) => {
+                tracing::error!(
+                    "Failed to read the books for the operator: {}",
+                    chain(fault)
+                );
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Forbidden(_)
+            | Self::Limited
+            | Self::Spending(SpendingError::AboveLimit { .. }) => StatusCode::FORBIDDEN,
+            Self::Spending(ref fault) => {
+                tracing::error!("Failed to note what is spent: {}", chain(fault));
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Operation(ref refusal) => operation_status(refusal),
+            Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (
+            status,
+            Json(serde_json::json!({ "error": self.to_string() })),
+        )
+            .into_response()
+    }
+}
+
+/// Whether asking in another way would help, or asking later.
+fn operation_status(refusal: &OperationError) -> StatusCode {
+    match refusal {
+        OperationError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        OperationError::Late { .. } | OperationError::PeerUnreachable(_) => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
+        OperationError::NoChannel(_) | OperationError::NoPayment(_) => StatusCode::NOT_FOUND,
+        OperationError::NotAnAddress(_)
+        | OperationError::OtherNetwork(_)
+        | OperationError::NoAmount
+        | OperationError::NoAddressOfPeer(_)
+        | OperationError::NotAPeer(_)
+        | OperationError::NotPayable
+        | OperationError::PayableElsewhere(_)
+        | OperationError::AmountMissing
+        | OperationError::OtherAmount { .. }
+        | OperationError::FeeRate(_)
+        | OperationError::DescriptionTooLong
+        | OperationError::Expiry => StatusCode::BAD_REQUEST,
+        OperationError::Refused { .. }
+        | OperationError::AboveOnchain { .. }
+        | OperationError::AboveChannels { .. }
+        | OperationError::NotAnnounceable
+        | OperationError::Expired { .. }
+        | OperationError::PaidBefore
+        | OperationError::OwnInvoice => StatusCode::CONFLICT,
+    }
+}

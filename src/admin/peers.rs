@@ -1,0 +1,61 @@
+//! Peers, for the operator.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::node::status::Peer;
+
+use super::{Admin, Fault};
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PeersBody {
+    peers: Vec<Peer>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConnectBody {
+    /// Whom: `ID@HOST:PORT`, or `ID` for a known peer.
+    peer: String,
+    /// Whether to connect again after each start. Peers with a channel are kept in any case.
+    #[serde(default)]
+    keep: bool,
+}
+
+/// Whom the node knows.
+#[utoipa::path(get, path = "/peers", tag = "peers", responses((status = 200, body = PeersBody)))]
+pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<PeersBody>, Fault> {
+    let peers = admin.node.peers().await?;
+    Ok(Json(PeersBody { peers }))
+}
+
+/// Connects to a peer.
+#[utoipa::path(
+    post, path = "/peers", tag = "peers", request_body = ConnectBody,
+    responses((status = 204), (status = 504, description = "it is not there"))
+)]
+pub(super) async fn connect(
+    State(admin): State<Arc<Admin>>,
+    Json(body): Json<ConnectBody>,
+) -> Result<StatusCode, Fault> {
+    admin.node.connect(body.peer.parse()?, body.keep).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lets go of a peer and forgets where it is.
+#[utoipa::path(
+    delete, path = "/peers/{node_id}", tag = "peers",
+    params(("node_id" = String, Path, description = "66 hex digits")), responses((status = 204))
+)]
+pub(super) async fn disconnect(
+    State(admin): State<Arc<Admin>>,
+    Path(node_id): Path<String>,
+) -> Result<StatusCode, Fault> {
+    admin.node.disconnect(&node_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,97 @@
+//! The on-chain wallet, for the operator.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::node::{Fee, OnchainAmount, OnchainBalance};
+
+use super::{Admin, Caller, Fault};
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AddressBody {
+    /// Where money can be sent to.
+    address: String,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SendBody {
+    /// Where to.
+    address: String,
+    /// How much, in sat; the fee comes on top. Left out with `all`.
+    amount_sat: Option<u64>,
+    /// All that can be spent, less the fee.
+    #[serde(default)]
+    all: bool,
+    /// With `all`: also what is kept to pay for closing channels, which then cannot be closed safely.
+    #[serde(default)]
+    reserve_too: bool,
+    /// In sat per virtual byte. Left out: what the chain source thinks fit.
+    fee_rate_sat_vb: Option<u64>,
+    /// Instead of a rate: within how many blocks it is to be confirmed.
+    target_blocks: Option<u16>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SentBody {
+    /// The transaction, hex. It was handed to the chain source.
+    txid: String,
+}
+
+/// Money on the chain.
+#[utoipa::path(get, path = "/onchain", tag = "wallet", responses((status = 200, body = OnchainBalance)))]
+pub(super) async fn balance(
+    State(admin): State<Arc<Admin>>,
+) -> Result<Json<OnchainBalance>, Fault> {
+    Ok(Json(admin.node.onchain_balance().await?))
+}
+
+/// Draws a new address. The chain source is asked for each from then on; for one payer `deposit_address` of the status will do.
+#[utoipa::path(post, path = "/onchain/address", tag = "wallet", responses((status = 200, body = AddressBody)))]
+pub(super) async fn new_address(
+    State(admin): State<Arc<Admin>>,
+) -> Result<Json<AddressBody>, Fault> {
+    let address = admin.node.new_address().await?;
+    Ok(Json(AddressBody { address }))
+}
+
+/// Sends money on chain.
+#[utoipa::path(
+    post, path = "/onchain/send", tag = "wallet", request_body = SendBody,
+    responses((status = 200, body = SentBody), (status = 409, description = "more than can be spent"))
+)]
+pub(super) async fn send(
+    State(admin): State<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+    Json(body): Json<SendBody>,
+) -> Result<Json<SentBody>, Fault> {
+    if caller.limit.is_some() {
+        // What the chain takes for it is not known before; a high fee rate would get around the limit.
+        return Err(Fault::Limited);
+    }
+    let amount = match (body.amount_sat, body.all) {
+        (Some(sat), false) => OnchainAmount::Sat(sat),
+        (None, true) if body.reserve_too => OnchainAmount::AllWithReserve,
+        (None, true) => OnchainAmount::All,
+        (Some(_), true) | (None, false) => {
+            return Err(Fault::Asked("give either `amount_sat` or `\"all\": true`"));
+        }
+    };
+    let fee = match (body.fee_rate_sat_vb, body.target_blocks) {
+        (None, None) => Fee::Usual,
+        (Some(rate), None) => Fee::SatPerVbyte(rate),
+        (None, Some(blocks)) => Fee::Within(blocks),
+        (Some(_), Some(_)) => {
+            return Err(Fault::Asked(
+                "give `fee_rate_sat_vb` or `target_blocks`, not both",
+            ));
+        }
+    };
+    let txid = admin.node.send_onchain(&body.address, amount, fee).await?;
+    tracing::info!("Sent on chain by the operator's wish: transaction {txid}");
+    Ok(Json(SentBody { txid }))
+}

@@ -1,0 +1,165 @@
+//! `tollhouse sales`, `tokens`, `revoke`: what was sold, and taking it back.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::Operator;
+use super::show::{list, number, short, table, text};
+use super::units::{ago, grouped, msat};
+
+/// `tollhouse sales`
+#[derive(Debug, Args)]
+pub(super) struct Sales {
+    /// How many
+    #[arg(long, default_value_t = 20)]
+    limit: u32,
+    /// Those before: `next` of the page before
+    #[arg(long)]
+    before: Option<String>,
+    #[command(flatten)]
+    operator: Operator,
+}
+
+/// `tollhouse tokens`
+#[derive(Debug, Args)]
+pub(super) struct Tokens {
+    /// The beginning of a token id or a payment hash
+    #[arg(long)]
+    find: Option<String>,
+    /// Of this service only
+    #[arg(long)]
+    service: Option<String>,
+    /// How many
+    #[arg(long, default_value_t = 20)]
+    limit: u32,
+    /// Those before: `next` of the page before
+    #[arg(long)]
+    before: Option<String>,
+    #[command(flatten)]
+    operator: Operator,
+}
+
+/// `tollhouse revoke`
+#[derive(Debug, Args)]
+pub(super) struct Revoke {
+    /// The token's id, as `tollhouse tokens` shows it
+    #[arg(required_unless_present = "service", conflicts_with = "service")]
+    token_id: Option<String>,
+    /// All tokens of this service that were sold until now
+    #[arg(long)]
+    service: Option<String>,
+    /// For the books
+    #[arg(long, default_value = "")]
+    reason: String,
+    #[command(flatten)]
+    operator: Operator,
+}
+
+impl Sales {
+    pub(super) fn run(&self) -> ExitCode {
+        let query = [("before", &self.before)];
+        let path = with_query("/sales", self.limit, &query);
+        self.operator.show(Method::GET, &path, None, |answer| {
+            let rows: Vec<_> = list(answer, "sales")
+                .iter()
+                .map(|sale| {
+                    vec![
+                        number(&sale["settled_ms"], |ms| ago(ms / 1_000)),
+                        number(&sale["amount_msat"], msat),
+                        text(&sale["service"]),
+                        text(&sale["route"]),
+                        short(&sale["payment_hash"]),
+                        number(&sale["surplus_msat"], |surplus| {
+                            if surplus == 0 {
+                                String::new()
+                            } else {
+                                msat(surplus)
+                            }
+                        }),
+                    ]
+                })
+                .collect();
+            let titles = [
+                "settled", "amount", "service", "route", "payment", "surplus",
+            ];
+            paged(table(&titles, &rows, "Nothing was sold yet."), answer)
+        })
+    }
+}
+
+impl Tokens {
+    pub(super) fn run(&self) -> ExitCode {
+        let query = [
+            ("before", &self.before),
+            ("service", &self.service),
+            ("q", &self.find),
+        ];
+        let path = with_query("/tokens", self.limit, &query);
+        self.operator.show(Method::GET, &path, None, |answer| {
+            let rows: Vec<_> = list(answer, "tokens")
+                .iter()
+                .map(|token| {
+                    vec![
+                        text(&token["token_id"]),
+                        text(&token["service"]),
+                        number(&token["requests"], grouped),
+                        number(&token["last_used_ms"], |ms| ago(ms / 1_000)),
+                        number(&token["valid_until_secs"], ago),
+                        text(&token["revoked"]),
+                    ]
+                })
+                .collect();
+            let titles = [
+                "token",
+                "service",
+                "requests",
+                "last used",
+                "ends",
+                "revoked",
+            ];
+            paged(table(&titles, &rows, "No token was used yet."), answer)
+        })
+    }
+}
+
+impl Revoke {
+    pub(super) fn run(&self) -> ExitCode {
+        let path = match (&self.token_id, &self.service) {
+            (Some(token_id), _) => format!("/tokens/{}/revoke", encoded(token_id)),
+            (None, service) => format!(
+                "/services/{}/revoke",
+                encoded(service.as_deref().unwrap_or_default())
+            ),
+        };
+        let body = json!({ "reason": self.reason });
+        self.operator.show(Method::POST, &path, Some(body), |_| {
+            "Revoked. What it was sold for stays in the books.".to_owned()
+        })
+    }
+}
+
+fn encoded(part: &str) -> String {
+    utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()
+}
+
+fn with_query(path: &str, limit: u32, query: &[(&str, &Option<String>)]) -> String {
+    let mut path = format!("{path}?limit={limit}");
+    for (name, value) in query {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", encoded(value)));
+        }
+    }
+    path
+}
+
+/// Says how to see what comes after.
+fn paged(table: String, answer: &Value) -> String {
+    match answer["next"].as_str() {
+        Some(next) => format!("{table}\n\nThere are more: --before {next}"),
+        None => table,
+    }
+}

@@ -1,0 +1,342 @@
+//! `tollhouse doctor`: what could go wrong here, and what to do about it. Works whether the program runs or not.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::node;
+
+use super::show::{number, text};
+use super::units::{ago, grouped};
+use super::{BAD_SETTINGS, FAULT, Operator, complain};
+
+/// Below it the node's database or the books may fail to be written within days.
+const DISK_FREE_MIN_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Chain and clock differ by this much at most: a block's time may be two hours off (consensus), and one may be hours late.
+const CLOCK_OFF_MAX_SECS: u64 = 4 * 3_600;
+
+/// Silence of the chain source that is worth a word.
+const SYNC_LATE_SECS: u64 = 3_600;
+
+/// How long a port is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// `tollhouse doctor`
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    operator: Operator,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grade {
+    Good,
+    Look,
+    Bad,
+}
+
+/// Something that was looked at.
+struct Finding {
+    what: &'static str,
+    grade: Grade,
+    /// What was found, and what to do about it.
+    found: String,
+}
+
+/// All that was looked at.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn note(&mut self, what: &'static str, grade: Grade, found: impl Into<String>) {
+        let found = found.into();
+        self.0.push(Finding { what, grade, found });
+    }
+
+    fn worst(&self) -> Grade {
+        let is = |grade| self.0.iter().any(|finding| finding.grade == grade);
+        match (is(Grade::Bad), is(Grade::Look)) {
+            (true, _) => Grade::Bad,
+            (false, true) => Grade::Look,
+            (false, false) => Grade::Good,
+        }
+    }
+}
+
+impl Doctor {
+    /// Exit 0 if nothing is bad, 1 if something is, 2 if the settings do not hold.
+    pub(super) fn run(&self) -> ExitCode {
+        let config = match config::load(self.operator.settings_file()) {
+            Ok(config) => config,
+            Err(complaints) => {
+                complain(&complaints);
+                return ExitCode::from(BAD_SETTINGS);
+            }
+        };
+        let mut findings = Findings::default();
+        findings.note("version", Grade::Good, env!("CARGO_PKG_VERSION"));
+        files(&config, &mut findings);
+        disk(&config.data_dir, &mut findings);
+        chain(&config, &mut findings);
+        match self.operator.ask(Method::GET, "/status", None) {
+            Ok(status) => running(&status, &mut findings),
+            Err(no_answer) => stopped(&config, &no_answer.why, &mut findings),
+        }
+        let shown: Vec<Value> = findings.0.iter().map(Finding::json).collect();
+        let shown = self.operator.print(&json!({ "findings": shown }), lines);
+        match findings.worst() {
+            Grade::Good | Grade::Look => shown,
+            Grade::Bad => ExitCode::from(FAULT),
+        }
+    }
+}
+
+impl Finding {
+    fn json(&self) -> Value {
+        let grade = match self.grade {
+            Grade::Good => "good",
+            Grade::Look => "look",
+            Grade::Bad => "bad",
+        };
+        json!({ "what": self.what, "grade": grade, "found": self.found })
+    }
+}
+
+fn lines(answer: &Value) -> String {
+    let line = |finding: &Value| {
+        let mark = match finding["grade"].as_str() {
+            Some("good") => "ok  ",
+            Some("look") => "look",
+            _ => "BAD ",
+        };
+        format!(
+            "{mark}  {:14}  {}",
+            text(&finding["what"]),
+            text(&finding["found"])
+        )
+    };
+    let lines: Vec<String> = super::show::list(answer, "findings")
+        .iter()
+        .map(line)
+        .collect();
+    lines.join("\n")
+}
+
+/// Whether the secrets are there, and nobody else can read them.
+fn files(config: &Config, findings: &mut Findings) {
+    let folder = &config.data_dir;
+    let Ok(metadata) = folder.metadata() else {
+        let found = format!(
+            "{} is not there yet: it is made at the first start",
+            folder.display()
+        );
+        findings.note("data folder", Grade::Look, found);
+        return;
+    };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        findings.note("data folder", Grade::Good, format!("{}", folder.display()));
+    } else {
+        let found = format!(
+            "{0} is open to others (mode {mode:03o}): chmod 700 {0}",
+            folder.display()
+        );
+        findings.note("data folder", Grade::Bad, found);
+    }
+    for name in ["seed.words", "master.key", "admin.token"] {
+        let path = folder.join(name);
+        match path.metadata() {
+            Err(_) => {
+                let found = format!(
+                    "{} is missing: put it back from a backup before the next start",
+                    path.display()
+                );
+                findings.note("secret", Grade::Bad, found);
+            }
+            Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+                let found = format!("{0} can be read by others: chmod 600 {0}", path.display());
+                findings.note("secret", Grade::Bad, found);
+            }
+            Ok(_) => {}
+        }
+    }
+    let damaged = config.ledger.folder.join("store.damaged");
+    if damaged.exists() {
+        let found = "the books' store is damaged: the next start sets it aside and rebuilds it";
+        findings.note("books", Grade::Look, found);
+    }
+}
+
+/// Whether there is room for what is to be written.
+fn disk(folder: &Path, findings: &mut Findings) {
+    let there: PathBuf = folder
+        .ancestors()
+        .find(|folder| folder.exists())
+        .map_or_else(PathBuf::new, Path::to_owned);
+    let Ok(stat) = rustix::fs::statvfs(&there) else {
+        findings.note(
+            "disk",
+            Grade::Look,
+            format!("{} cannot be looked at", there.display()),
+        );
+        return;
+    };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let found = format!(
+        "{} MB free at {}",
+        grouped(free / 1_000_000),
+        there.display()
+    );
+    if free < DISK_FREE_MIN_BYTES {
+        let found = format!(
+            "{found}: make room. On a full disk the program stops rather than take money that it cannot enter"
+        );
+        findings.note("disk", Grade::Bad, found);
+    } else {
+        findings.note("disk", Grade::Good, found);
+    }
+}
+
+/// What a running program says of itself.
+fn running(status: &Value, findings: &mut Findings) {
+    let node = &status["node"];
+    let now_secs = Clock::system().unix_secs();
+    if node["running"] == true {
+        findings.note(
+            "node",
+            Grade::Good,
+            format!("running since {}", number(&node["since_secs"], ago)),
+        );
+    } else {
+        findings.note(
+            "node",
+            Grade::Bad,
+            format!(
+                "{}: nothing can be sold until it runs",
+                text(&node["phase"])
+            ),
+        );
+    }
+    match node["lightning_synced_secs"].as_u64() {
+        Some(synced) if now_secs.saturating_sub(synced) > SYNC_LATE_SECS => {
+            let found = format!(
+                "the node last read it {}: the log says what is in the way",
+                ago(synced)
+            );
+            findings.note("chain", Grade::Bad, found);
+        }
+        Some(synced) => findings.note(
+            "chain",
+            Grade::Good,
+            format!("the node read it {}", ago(synced)),
+        ),
+        None => findings.note(
+            "chain",
+            Grade::Bad,
+            "the node never read it: is node.chain right?",
+        ),
+    }
+    let usable = super::show::list(node, "channels").iter();
+    let usable = usable.filter(|channel| channel["usable"] == true).count();
+    let inbound_msat = node["inbound_msat"].as_u64().unwrap_or(0);
+    if usable == 0 {
+        let found = "no usable channel: nothing can be sold. Have one opened to this node";
+        findings.note("channels", Grade::Bad, found);
+    } else if inbound_msat == 0 {
+        let found = "nothing can arrive: spend or withdraw some of what is in the channels, or have another channel opened";
+        findings.note("channels", Grade::Bad, found);
+    } else {
+        let found = format!(
+            "{usable} usable, {} sat can arrive",
+            grouped(inbound_msat / 1_000)
+        );
+        findings.note("channels", Grade::Good, found);
+    }
+}
+
+/// Whether the chain source answers, and the clock goes by the chain's.
+fn chain(config: &Config, findings: &mut Findings) {
+    let base = &config.node.chain.esplora;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let Ok(runtime) = runtime else {
+        return;
+    };
+    let (height, block_secs) = match runtime.block_on(node::tip(base)) {
+        Ok(tip) => tip,
+        Err(why) => {
+            let found = format!(
+                "{base} does not answer as an Esplora API does ({why}): is the URL right, and are we rate-limited?"
+            );
+            findings.note("chain source", Grade::Bad, found);
+            return;
+        }
+    };
+    findings.note(
+        "chain source",
+        Grade::Good,
+        format!("{base} answers, block {height}"),
+    );
+    let now_secs = Clock::system().unix_secs();
+    // A chain of one's own is mined when it is wanted.
+    if config.node.network == bitcoin::Network::Regtest {
+        return;
+    }
+    if now_secs.abs_diff(block_secs) > CLOCK_OFF_MAX_SECS {
+        let found = format!(
+            "the newest block was made {}: is the clock of this machine right (NTP)?",
+            ago(block_secs)
+        );
+        findings.note("clock", Grade::Look, found);
+    } else {
+        findings.note(
+            "clock",
+            Grade::Good,
+            format!("the newest block was made {}", ago(block_secs)),
+        );
+    }
+}
+
+/// What can be seen while it does not run.
+fn stopped(config: &Config, why: &str, findings: &mut Findings) {
+    findings.note("program", Grade::Look, why);
+    for (what, address) in [
+        ("http.listen", config.http.listen),
+        ("admin.listen", config.admin_listen),
+    ] {
+        port(what, address, findings);
+    }
+    for address in &config.node.listen {
+        port("node.listen", *address, findings);
+    }
+}
+
+/// Whether a port could be taken.
+fn port(what: &'static str, address: SocketAddr, findings: &mut Findings) {
+    match TcpListener::bind(address) {
+        Ok(_) => findings.note(what, Grade::Good, format!("{address} is free")),
+        Err(_) if TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).is_ok() => {
+            let found = format!(
+                "something else listens on {address}: stop it, or write another address into the settings"
+            );
+            findings.note(what, Grade::Bad, found);
+        }
+        Err(error) => {
+            let found = format!(
+                "{address} cannot be listened on: {error} (ports below 1024 take a privilege)"
+            );
+            findings.note(what, Grade::Bad, found);
+        }
+    }
+}

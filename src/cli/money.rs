@@ -1,0 +1,234 @@
+//! `tollhouse balance`, `address`, `send`, `pay`, `payments`, `invoice`: money in and out, other than sales.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::amount::Msat;
+
+use super::operator::NoAnswer;
+use super::show::{list, number, pairs, short, table, text};
+use super::units::{ago, amount, grouped, msat, span_secs, whole_sat};
+use super::{FAULT, Operator, PENDING, complain};
+
+/// `tollhouse balance`
+#[derive(Debug, Args)]
+pub(super) struct Balance {
+    #[command(flatten)]
+    operator: Operator,
+}
+
+/// `tollhouse address`
+#[derive(Debug, Args)]
+pub(super) struct Address {
+    /// A new one. Each is looked for on the chain from then on, so ask for one only where the old one must not be known
+    #[arg(long)]
+    new: bool,
+    #[command(flatten)]
+    operator: Operator,
+}
+
+/// `tollhouse send`
+#[derive(Debug, Args)]
+pub(super) struct Send {
+    /// Where to
+    address: String,
+    /// How much, as in `50000 sat`; the fee comes on top
+    #[arg(value_parser = whole_sat, required_unless_present = "all", conflicts_with = "all")]
+    amount: Option<u64>,
+    /// All that can be spent, less the fee
+    #[arg(long)]
+    all: bool,
+    /// With --all: also what is kept to pay for closing channels, which then cannot be closed safely
+    #[arg(long, requires = "all")]
+    reserve_too: bool,
+    /// In sat per virtual byte; default: what the chain source thinks fit
+    #[arg(long, value_name = "SAT")]
+    fee_rate: Option<u64>,
+    /// Instead of a fee rate: within how many blocks it is to be confirmed
+    #[arg(long, value_name = "N", conflicts_with = "fee_rate")]
+    target_blocks: Option<u16>,
+    #[command(flatten)]
+    operator: Operator,
+}
+
+/// `tollhouse pay`
+#[derive(Debug, Args)]
+pub(super) struct Pay {
+    /// A BOLT 11 invoice or a BOLT 12 offer
+    to: String,
+    /// How much, where it leaves that open
+    #[arg(long, value_parser = amount)]
+    amount: Option<Msat>,
+    /// What the way there may cost; default: a hundredth of the amount and 10 sat
+    #[arg(long, value_parser = amount)]
+    fee_max: Option<Msat>,
+    #[command(flatten)]
+    operator: Operator,
+}
+
+/// `tollhouse payments`
+#[derive(Debug, Args)]
+pub(super) struct Payments {
+    /// How many, the newest first
+    #[arg(long, default_value_t = 20)]
+    limit: u32,
+    #[command(flatten)]
+    operator: Operator,
+}
+
+/// `tollhouse invoice`
+#[derive(Debug, Args)]
+pub(super) struct Invoice {
+    /// How much, as in `1000 sat`; left out: whatever the payer likes
+    #[arg(value_parser = amount)]
+    amount: Option<Msat>,
+    /// What the payer is shown
+    #[arg(long, default_value = "")]
+    description: String,
+    /// How long it can be paid
+    #[arg(long, value_parser = span_secs, default_value = "1h")]
+    expiry: u64,
+    #[command(flatten)]
+    operator: Operator,
+}
+
+fn sat(value: &Value) -> String {
+    number(value, |sat| format!("{} sat", grouped(sat)))
+}
+
+impl Balance {
+    pub(super) fn run(&self) -> ExitCode {
+        self.operator.show(Method::GET, "/onchain", None, |answer| {
+            pairs(&[
+                ("on chain", sat(&answer["total_sat"])),
+                ("can be spent now", sat(&answer["spendable_sat"])),
+                ("kept to close channels", sat(&answer["reserved_sat"])),
+                ("waits for confirmation", sat(&answer["pending_sat"])),
+                (
+                    "on its way from closed channels",
+                    sat(&answer["sweeping_sat"]),
+                ),
+            ])
+        })
+    }
+}
+
+impl Address {
+    pub(super) fn run(&self) -> ExitCode {
+        if self.new {
+            let view = |answer: &Value| text(&answer["address"]);
+            return self
+                .operator
+                .show(Method::POST, "/onchain/address", None, view);
+        }
+        match self.operator.ask(Method::GET, "/status", None) {
+            Ok(answer) => {
+                let answer = json!({ "address": answer["node"]["deposit_address"] });
+                self.operator
+                    .print(&answer, |answer| text(&answer["address"]))
+            }
+            Err(no_answer) => no_answer.tell(),
+        }
+    }
+}
+
+impl Send {
+    pub(super) fn run(&self) -> ExitCode {
+        let body = json!({
+            "address": self.address,
+            "amount_sat": self.amount,
+            "all": self.all,
+            "reserve_too": self.reserve_too,
+            "fee_rate_sat_vb": self.fee_rate,
+            "target_blocks": self.target_blocks,
+        });
+        let view = |answer: &Value| format!("Sent: transaction {}", text(&answer["txid"]));
+        self.operator
+            .show(Method::POST, "/onchain/send", Some(body), view)
+    }
+}
+
+impl Pay {
+    /// Exit 0 if it arrived, 1 if it failed, 5 if it is still under way.
+    pub(super) fn run(&self) -> ExitCode {
+        complain(&"paying; this takes up to a minute…");
+        let body = json!({
+            "to": self.to,
+            "amount_msat": self.amount.map(Msat::msat),
+            "fee_max_msat": self.fee_max.map(Msat::msat),
+        });
+        let answer = match self.operator.ask(Method::POST, "/payments", Some(body)) {
+            Ok(answer) => answer,
+            Err(no_answer) => return no_answer.tell(),
+        };
+        let shown = self.operator.print(&answer, |answer| {
+            format!(
+                "{}: {}, the way there cost {} (payment {})",
+                text(&answer["status"]),
+                number(&answer["amount_msat"], msat),
+                number(&answer["fee_msat"], msat),
+                text(&answer["payment_id"]),
+            )
+        });
+        let not_arrived = |code, why: &str| {
+            NoAnswer {
+                code,
+                why: why.to_owned(),
+            }
+            .tell()
+        };
+        match answer["status"].as_str() {
+            Some("succeeded") => shown,
+            Some("pending") => not_arrived(
+                PENDING,
+                "it is still under way: look at `tollhouse payments`",
+            ),
+            _ => not_arrived(FAULT, "it failed; nothing was spent. The log says why"),
+        }
+    }
+}
+
+impl Payments {
+    pub(super) fn run(&self) -> ExitCode {
+        let path = format!("/payments?limit={}", self.limit);
+        self.operator.show(Method::GET, &path, None, |answer| {
+            let rows: Vec<_> = list(answer, "payments")
+                .iter()
+                .map(|payment| {
+                    let is_outbound = payment["is_outbound"] == true;
+                    vec![
+                        number(&payment["updated_secs"], ago),
+                        if is_outbound { "out" } else { "in" }.to_owned(),
+                        text(&payment["kind"]),
+                        text(&payment["status"]),
+                        number(&payment["amount_msat"], msat),
+                        number(&payment["fee_msat"], msat),
+                        short(&payment["payment_id"]),
+                    ]
+                })
+                .collect();
+            let titles = ["when", "way", "kind", "status", "amount", "fee", "payment"];
+            table(&titles, &rows, "There are no payments but sales.")
+        })
+    }
+}
+
+impl Invoice {
+    pub(super) fn run(&self) -> ExitCode {
+        let body = json!({
+            "amount_msat": self.amount.map(Msat::msat),
+            "description": self.description,
+            "expiry_secs": u32::try_from(self.expiry).unwrap_or(u32::MAX),
+        });
+        self.operator.show(Method::POST, "/invoices", Some(body), |answer| {
+            let invoice = text(&answer["bolt11"]);
+            if answer["payable_now"] == true {
+                return invoice;
+            }
+            format!("{invoice}\n\nIt cannot be paid now: so much cannot arrive over the channels that there are.")
+        })
+    }
+}

@@ -1,0 +1,238 @@
+//! Asking the running program, over its operator's listener.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::causes::chain;
+use crate::{config, resource, secret_file};
+
+use super::{BAD_SETTINGS, FAULT, PENDING, REFUSED, UNREACHABLE, complain};
+
+/// How long an answer is waited for: a payment takes a minute at most, and then the program answers that it is pending.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// The largest answer that is read: a page of 1,000 sales has some 700 KB.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Which program is asked, and how its answer is shown.
+#[derive(Debug, Args)]
+pub(super) struct Operator {
+    /// The settings file of the running program: where it listens and where its token is
+    #[arg(long, value_name = "FILE", default_value = "tollhouse.toml")]
+    config: PathBuf,
+    /// The URL of the operator's listener, if it is not the one in the settings
+    #[arg(long, value_name = "URL", requires = "token_file")]
+    url: Option<String>,
+    /// A file with the operator's token, or an access token; default: DATA_DIR/admin.token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// A PEM file with the authority of the listener's certificate, if it is not a public one
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Print JSON, also to a terminal
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why there is no answer, with the exit code that says so.
+#[derive(Debug)]
+pub(super) struct NoAnswer {
+    pub(super) code: u8,
+    pub(super) why: String,
+}
+
+/// How an answer is shown to a person.
+pub(super) type View = fn(&Value) -> String;
+
+impl Operator {
+    /// The settings file.
+    pub(super) fn settings_file(&self) -> &Path {
+        &self.config
+    }
+
+    /// Asks one thing and shows the answer.
+    pub(super) fn show(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        view: View,
+    ) -> ExitCode {
+        match self.ask(method, path, body) {
+            Ok(answer) => self.print(&answer, view),
+            Err(no_answer) => no_answer.tell(),
+        }
+    }
+
+    /// Prints an answer: JSON into a pipe, or what a person reads.
+    #[expect(clippy::print_stdout, reason = "the command's answer")]
+    pub(super) fn print(&self, answer: &Value, view: View) -> ExitCode {
+        if self.json || !std::io::stdout().is_terminal() {
+            println!("{answer:#}");
+        } else {
+            println!("{}", view(answer).trim_end());
+        }
+        ExitCode::SUCCESS
+    }
+
+    /// Asks one thing. An empty answer is `null`.
+    pub(super) fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, NoAnswer> {
+        let (base, token) = self.whom()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| NoAnswer::new(FAULT, error.to_string()))?;
+        let asking = self.ask_at(&base, &token, method, path, body);
+        runtime
+            .block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, asking).await })
+            .unwrap_or_else(|_| {
+                let why = format!(
+                    "{base} did not answer within {ANSWER_TIMEOUT:?}: look with `tollhouse status` whether it was done"
+                );
+                Err(NoAnswer::new(PENDING, why))
+            })
+    }
+
+    /// Where to ask, and with which token.
+    fn whom(&self) -> Result<(String, String), NoAnswer> {
+        let bad = |why: String| NoAnswer::new(BAD_SETTINGS, why);
+        let read = |file: &PathBuf| {
+            let token = secret_file::read(file).map_err(|error| bad(chain(&error)))?;
+            Ok(token.trim().to_owned())
+        };
+        if let (Some(url), Some(file)) = (&self.url, &self.token_file) {
+            return Ok((url.trim_end_matches('/').to_owned(), read(file)?));
+        }
+        let config =
+            config::load(&self.config).map_err(|complaints| bad(complaints.to_string()))?;
+        let default = config.data_dir.join("admin.token");
+        let file = self.token_file.as_ref().unwrap_or(&default);
+        if !file.exists() {
+            let why = format!(
+                "{} is not there: was the program ever started with these settings?",
+                file.display()
+            );
+            return Err(NoAnswer::new(UNREACHABLE, why));
+        }
+        Ok((config.admin_url(), read(file)?))
+    }
+
+    async fn ask_at(
+        &self,
+        base: &str,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, NoAnswer> {
+        let uri: Uri = format!("{base}{path}").parse().map_err(|_| {
+            NoAnswer::new(
+                BAD_SETTINGS,
+                format!("{base} is no URL of an operator's listener"),
+            )
+        })?;
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(AUTHORIZATION, format!("Bearer {token}"));
+        let request = match &body {
+            Some(_) => request.header(CONTENT_TYPE, "application/json"),
+            None => request,
+        };
+        let text = body.map(|body| body.to_string()).unwrap_or_default();
+        let request = request.body(Full::new(Bytes::from(text))).map_err(|_| {
+            NoAnswer::new(BAD_SETTINGS, "the token's file holds no token".to_owned())
+        })?;
+        let client = legacy::Client::builder(TokioExecutor::new()).build(
+            HttpsConnectorBuilder::new()
+                .with_tls_config(self.tls()?)
+                .https_or_http()
+                .enable_http1()
+                .wrap_connector({
+                    let mut http = HttpConnector::new();
+                    http.enforce_http(false);
+                    http
+                }),
+        );
+        let response = client.request(request).await.map_err(|error| {
+            let why = format!(
+                "{base} does not answer ({}): is the program running?",
+                chain(&error)
+            );
+            NoAnswer::new(UNREACHABLE, why)
+        })?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+        let body = body.collect().await.map_err(|error| {
+            NoAnswer::new(PENDING, format!("{base} broke off: {}", chain(&*error)))
+        })?;
+        let body = body.to_bytes();
+        let answer: Value = if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&body)
+                .unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into())
+        };
+        // `/ready` says no with a body of its own.
+        let is_said = answer.get("error").is_none()
+            && status == StatusCode::SERVICE_UNAVAILABLE
+            && answer.is_object();
+        if status.is_success() || is_said {
+            return Ok(answer);
+        }
+        let why = answer["error"]
+            .as_str()
+            .map_or_else(|| answer.to_string(), str::to_owned);
+        let code = match status {
+            StatusCode::GATEWAY_TIMEOUT => PENDING,
+            status if status.is_client_error() => REFUSED,
+            _ => FAULT,
+        };
+        Err(NoAnswer::new(code, why))
+    }
+
+    fn tls(&self) -> Result<ClientConfig, NoAnswer> {
+        let builder = ClientConfig::builder();
+        let Some(file) = &self.ca else {
+            return Ok(builder.with_webpki_roots().with_no_client_auth());
+        };
+        let bad = |why: String| NoAnswer::new(BAD_SETTINGS, format!("{}: {why}", file.display()));
+        let pem = std::fs::read(file).map_err(|error| bad(error.to_string()))?;
+        let authorities = resource::certificates(&pem).map_err(bad)?;
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(authorities.into_iter().map(CertificateDer::from));
+        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+}
+
+impl NoAnswer {
+    fn new(code: u8, why: String) -> Self {
+        Self { code, why }
+    }
+
+    /// Tells why, and ends with the code that says so.
+    pub(super) fn tell(&self) -> ExitCode {
+        complain(&format_args!("error: {}", self.why));
+        ExitCode::from(self.code)
+    }
+}

@@ -1,0 +1,81 @@
+//! Tables for people.
+
+use serde_json::Value;
+
+/// A table under these titles; a sentence instead if there are no rows.
+pub(super) fn table(titles: &[&str], rows: &[Vec<String>], none: &str) -> String {
+    if rows.is_empty() {
+        return none.to_owned();
+    }
+    let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
+    let all: Vec<&Vec<String>> = std::iter::once(&titles).chain(rows).collect();
+    let width = |column: usize| {
+        let cells = all.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let line = |row: &&Vec<String>| {
+        let cells = row.iter().zip(&widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    let lines: Vec<String> = all.iter().map(line).collect();
+    lines.join("\n")
+}
+
+/// Names and what they are, one a line.
+pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.chars().count()).max();
+    let width = width.unwrap_or(0);
+    let lines: Vec<String> = pairs
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {value}"))
+        .collect();
+    lines.join("\n")
+}
+
+/// The list under this name.
+pub(super) fn list<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
+    answer[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A text, or a dash.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// The beginning of an id: enough to tell one from another in a table.
+pub(super) fn short(value: &Value) -> String {
+    text(value).chars().take(12).collect()
+}
+
+/// A number, shown by this; a dash if there is none.
+pub(super) fn number(value: &Value, shown: fn(u64) -> String) -> String {
+    value.as_u64().map_or_else(|| "-".to_owned(), shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells() {
+        let rows = [
+            vec!["a".to_owned(), "first".to_owned()],
+            vec!["bcd".to_owned(), "x".to_owned()],
+        ];
+        assert_eq!(
+            table(&["id", "what"], &rows, "none"),
+            "id   what\na    first\nbcd  x"
+        );
+        assert_eq!(table(&["id"], &[], "there is none"), "there is none");
+    }
+}

@@ -1,0 +1,155 @@
+//! `tollhouse status`, `reload`, `sync`: how things are, and having them looked at again.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use http::Method;
+use serde_json::Value;
+
+use super::Operator;
+use super::show::{list, number, pairs, short, table, text};
+use super::units::{ago, grouped, msat};
+
+/// `tollhouse status`
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    operator: Operator,
+}
+
+/// `tollhouse reload`
+#[derive(Debug, Args)]
+pub(super) struct Reload {
+    #[command(flatten)]
+    operator: Operator,
+}
+
+/// `tollhouse sync`
+#[derive(Debug, Args)]
+pub(super) struct Sync {
+    #[command(flatten)]
+    operator: Operator,
+}
+
+impl Status {
+    pub(super) fn run(&self) -> ExitCode {
+        self.operator.show(Method::GET, "/status", None, status)
+    }
+}
+
+impl Reload {
+    pub(super) fn run(&self) -> ExitCode {
+        self.operator.show(Method::POST, "/reload", None, |answer| {
+            let left = list(answer, "restart_needed_for");
+            if left.is_empty() {
+                return "The settings are in force.".to_owned();
+            }
+            let left: Vec<String> = left.iter().map(text).collect();
+            format!(
+                "The settings are in force, but for these, which want a restart: {}",
+                left.join(", ")
+            )
+        })
+    }
+}
+
+impl Sync {
+    pub(super) fn run(&self) -> ExitCode {
+        self.operator.show(Method::POST, "/sync", None, |_| {
+            "The chain was read.".to_owned()
+        })
+    }
+}
+
+fn status(answer: &Value) -> String {
+    let node = &answer["node"];
+    let balances = &node["balances"];
+    let sat = |value: &Value| number(value, |sat| format!("{} sat", grouped(sat)));
+    let head = pairs(&[
+        (
+            "node",
+            format!(
+                "{}, since {}",
+                text(&node["phase"]),
+                number(&node["since_secs"], ago)
+            ),
+        ),
+        ("network", text(&node["network"])),
+        ("node id", text(&node["node_id"])),
+        (
+            "block",
+            format!(
+                "{}, looked at {}",
+                text(&node["block_height"]),
+                number(&node["lightning_synced_secs"], ago)
+            ),
+        ),
+        ("can arrive now", number(&node["inbound_msat"], msat)),
+        ("in channels", sat(&balances["lightning_sat"])),
+        (
+            "on chain",
+            format!(
+                "{}, of which {} can be spent",
+                sat(&balances["onchain_total_sat"]),
+                sat(&balances["onchain_spendable_sat"])
+            ),
+        ),
+        ("deposit address", text(&node["deposit_address"])),
+        (
+            "sales",
+            format!(
+                "{}, {} in all",
+                number(&answer["sales"]["count"], grouped),
+                number(&answer["sales"]["amount_msat"], msat)
+            ),
+        ),
+        ("data folder", text(&answer["data_dir"])),
+    ]);
+    let channels = channels(list(node, "channels"));
+    let closed = list(node, "channels_closed").iter();
+    let closed: Vec<String> = closed
+        .map(|channel| {
+            format!(
+                "closed: {} ({})",
+                short(&channel["channel_id"]),
+                text(&channel["reason"])
+            )
+        })
+        .collect();
+    format!("{head}\n\n{channels}\n{}", closed.join("\n"))
+}
+
+/// A table of channels.
+pub(super) fn channels(channels: &[Value]) -> String {
+    let rows: Vec<_> = channels
+        .iter()
+        .map(|channel| {
+            let state = match (&channel["usable"], &channel["ready"]) {
+                (Value::Bool(true), _) => "usable",
+                (_, Value::Bool(true)) => "peer away",
+                _ => "pending",
+            };
+            vec![
+                text(&channel["channel_id"]),
+                short(&channel["counterparty"]),
+                state.to_owned(),
+                number(&channel["capacity_sat"], grouped),
+                number(&channel["inbound_msat"], |msat| grouped(msat / 1_000)),
+                number(&channel["outbound_msat"], |msat| grouped(msat / 1_000)),
+            ]
+        })
+        .collect();
+    let titles = [
+        "channel",
+        "peer",
+        "state",
+        "size (sat)",
+        "can receive",
+        "can send",
+    ];
+    table(
+        &titles,
+        &rows,
+        "There is no channel: nothing can be received.",
+    )
+}

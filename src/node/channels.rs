@@ -1,0 +1,200 @@
+//! Channels by the operator's hand: opening, closing, splicing.
+
+use ldk_node::ChannelDetails;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Node;
+use super::operation::{OperationError, refused};
+use super::peers::{PeerAddress, dialled, unreachable};
+use super::wallet::is_there;
+
+/// Weight of a commitment transaction with anchors and no payment in flight (BOLT 3).
+const COMMITMENT_WEIGHT: u64 = 1_124;
+
+/// Weight that each payment in flight adds to it (BOLT 3).
+const HTLC_WEIGHT: u64 = 172;
+
+/// Weight of the transaction that brings our part home after the wait: one input with a script path, one output.
+const SWEEP_WEIGHT: u64 = 600;
+
+/// A channel to be opened.
+#[derive(Clone, Debug)]
+pub struct ChannelOpening {
+    /// With whom.
+    pub peer: PeerAddress,
+    /// Its size, in sat, all of it ours but for what is pushed.
+    pub amount_sat: u64,
+    /// What the peer is given, in msat, which then can be received.
+    pub push_msat: u64,
+    /// Whether the network is told of it.
+    pub is_announced: bool,
+}
+
+/// What closing a channel by force costs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ForceCloseCost {
+    /// The channel, hex.
+    pub channel_id: String,
+    /// What comes back, before fees, in sat.
+    pub amount_sat: u64,
+    /// Blocks until it can be spent, counted from the confirmation of the closing. Ten minutes each, as a rule.
+    pub wait_blocks: u16,
+    /// About what the transactions cost, in sat, at the fee rate that the channel goes by.
+    pub fee_sat_about: u64,
+    /// Whether the peer is connected: then closing in agreement is possible, and cheaper.
+    pub is_peer_connected: bool,
+}
+
+impl Node {
+    /// Opens a channel out of the on-chain wallet. On return the peer was asked; it is pending once the funding is
+    /// broadcast, and the status tells of it.
+    pub async fn open_channel(&self, opening: ChannelOpening) -> Result<(), OperationError> {
+        let can_be_announced = !self.config.alias.is_empty() && !self.config.listen.is_empty();
+        if opening.is_announced && !can_be_announced {
+            return Err(OperationError::NotAnnounceable);
+        }
+        self.operate("open the channel", move |node| {
+            if opening.amount_sat == 0 {
+                return Err(OperationError::NoAmount);
+            }
+            is_there(node, opening.amount_sat)?;
+            let address = dialled(node, &opening.peer)?;
+            let (node_id, sat) = (opening.peer.node_id, opening.amount_sat);
+            let push_msat = (opening.push_msat > 0).then_some(opening.push_msat);
+            let opened = if opening.is_announced {
+                node.open_announced_channel(node_id, address, sat, push_msat, None)
+            } else {
+                node.open_channel(node_id, address, sat, push_msat, None)
+            };
+            let what = "open the channel (is it too small or too large for the peer?)";
+            opened
+                .map(drop)
+                .map_err(|error| unreachable(what, &node_id, error))
+        })
+        .await
+    }
+
+    /// Closes a channel in agreement with its peer, which has to be connected.
+    pub async fn close_channel(&self, channel_id: &str) -> Result<(), OperationError> {
+        let channel_id = channel_id.to_owned();
+        self.operate("close the channel", move |node| {
+            let channel = find(node, &channel_id)?;
+            let closed = node.close_channel(&channel.user_channel_id, channel.counterparty_node_id);
+            closed.map_err(refused(
+                "close the channel in agreement (is the peer connected, and nothing in flight?)",
+            ))
+        })
+        .await
+    }
+
+    /// What closing this channel by force costs.
+    pub async fn force_close_cost(
+        &self,
+        channel_id: &str,
+    ) -> Result<ForceCloseCost, OperationError> {
+        let channel_id = channel_id.to_owned();
+        self.operate("look at the channel", move |node| {
+            let channel = find(node, &channel_id)?;
+            let peers = node.list_peers();
+            let is_peer = |peer: &&ldk_node::PeerDetails| {
+                peer.node_id == channel.counterparty_node_id && peer.is_connected
+            };
+            Ok(ForceCloseCost {
+                is_peer_connected: peers.iter().any(|peer| is_peer(&peer)),
+                ..cost(&channel)
+            })
+        })
+        .await
+    }
+
+    /// Closes a channel without its peer: our part comes back after a wait, and the fees are ours.
+    pub async fn force_close_channel(&self, channel_id: &str) -> Result<(), OperationError> {
+        let channel_id = channel_id.to_owned();
+        self.operate("close the channel by force", move |node| {
+            let channel = find(node, &channel_id)?;
+            let closed = node.force_close_channel(
+                &channel.user_channel_id,
+                channel.counterparty_node_id,
+                Some("the operator closed it".to_owned()),
+            );
+            closed.map_err(refused("close the channel by force"))
+        })
+        .await
+    }
+
+    /// Adds money of the on-chain wallet to a channel, which stays in use meanwhile.
+    pub async fn splice_in(&self, channel_id: &str, amount_sat: u64) -> Result<(), OperationError> {
+        let channel_id = channel_id.to_owned();
+        self.operate("splice in", move |node| {
+            if amount_sat == 0 {
+                return Err(OperationError::NoAmount);
+            }
+            let channel = find(node, &channel_id)?;
+            is_there(node, amount_sat)?;
+            let (id, peer) = (&channel.user_channel_id, channel.counterparty_node_id);
+            node.splice_in(id, peer, amount_sat).map_err(refused(
+                "splice in (can the peer splice, and is the money confirmed?)",
+            ))
+        })
+        .await
+    }
+
+    /// Sends money of a channel to an on-chain address; the channel stays in use meanwhile.
+    pub async fn splice_out(
+        &self,
+        channel_id: &str,
+        address: &str,
+        amount_sat: u64,
+    ) -> Result<(), OperationError> {
+        let address = self.onchain_address(address)?;
+        let channel_id = channel_id.to_owned();
+        self.operate("splice out", move |node| {
+            if amount_sat == 0 {
+                return Err(OperationError::NoAmount);
+            }
+            let channel = find(node, &channel_id)?;
+            let asked_msat = amount_sat.saturating_mul(1_000);
+            if asked_msat > channel.outbound_capacity_msat {
+                return Err(OperationError::AboveChannels {
+                    asked_msat,
+                    sendable_msat: channel.outbound_capacity_msat,
+                });
+            }
+            let (id, peer) = (&channel.user_channel_id, channel.counterparty_node_id);
+            node.splice_out(id, peer, &address, amount_sat)
+                .map_err(refused(
+                    "splice out (can the peer splice, and is it connected?)",
+                ))
+        })
+        .await
+    }
+}
+
+/// The channel with this id, in hex.
+fn find(node: &ldk_node::Node, channel_id: &str) -> Result<ChannelDetails, OperationError> {
+    let channels = node.list_channels().into_iter();
+    let mut channels = channels.filter(|channel| channel.channel_id.to_string() == channel_id);
+    channels
+        .next()
+        .ok_or_else(|| OperationError::NoChannel(channel_id.to_owned()))
+}
+
+fn cost(channel: &ChannelDetails) -> ForceCloseCost {
+    // Whoever opened the channel pays for its closing; the way home is ours in any case.
+    let closing_weight = if channel.is_outbound {
+        COMMITMENT_WEIGHT + HTLC_WEIGHT
+    } else {
+        0
+    };
+    let weight = closing_weight + SWEEP_WEIGHT;
+    let rate_per_1000_weight = u64::from(channel.feerate_sat_per_1000_weight);
+    ForceCloseCost {
+        channel_id: channel.channel_id.to_string(),
+        amount_sat: channel.outbound_capacity_msat / 1_000
+            + channel.unspendable_punishment_reserve.unwrap_or(0),
+        wait_blocks: channel.force_close_spend_delay.unwrap_or(0),
+        fee_sat_about: (weight * rate_per_1000_weight).div_ceil(1_000),
+        is_peer_connected: false,
+    }
+}

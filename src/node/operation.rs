@@ -1,0 +1,161 @@
+//! What the operator has the node do: how it is asked for, and why it may not be done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::Network;
+
+use super::{Node, NodeUnavailable};
+
+/// How long the operator waits for a peer or the chain source; ldk-node itself would wait for as long as a peer keeps silent.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why the node did not do what the operator asked for. Nothing has changed then, unless it says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// The node is not there.
+    #[error(transparent)]
+    Unavailable(#[from] NodeUnavailable),
+    /// ldk-node refused without saying more than this.
+    #[error("the node refused to {what}: {source}")]
+    Refused {
+        /// What it was asked for.
+        what: &'static str,
+        /// What it said.
+        #[source]
+        source: ldk_node::NodeError,
+    },
+    /// Nobody answered in time; it may still be done.
+    #[error(
+        "no answer within {within:?} to: {what}. It may still happen; look at the status before you try again"
+    )]
+    Late {
+        /// What was asked for.
+        what: &'static str,
+        /// How long was waited.
+        within: Duration,
+    },
+    /// It is no address, or one with a mistake in it.
+    #[error("`{0}` is no bitcoin address: a character is wrong or missing")]
+    NotAnAddress(String),
+    /// The address is of another network: money sent there would be lost.
+    #[error("the address is not one of {0}, this node's network: nothing was sent")]
+    OtherNetwork(Network),
+    /// Nothing is to be sent.
+    #[error("the amount is zero")]
+    NoAmount,
+    /// More than there is.
+    #[error(
+        "{asked_sat} sat are more than the {spendable_sat} sat that can be spent on chain now ({unconfirmed_sat} sat wait for \
+         confirmations, {reserved_sat} sat are kept to pay for closing channels)"
+    )]
+    AboveOnchain {
+        /// What was asked for.
+        asked_sat: u64,
+        /// What can be spent.
+        spendable_sat: u64,
+        /// What is not confirmed yet.
+        unconfirmed_sat: u64,
+        /// What is kept.
+        reserved_sat: u64,
+    },
+    /// More than the channels can send.
+    #[error(
+        "{asked_msat} msat are more than the {sendable_msat} msat that the channels can send now"
+    )]
+    AboveChannels {
+        /// What was asked for.
+        asked_msat: u64,
+        /// What can be sent.
+        sendable_msat: u64,
+    },
+    /// There is no such channel.
+    #[error("there is no channel {0}; `GET /channels` lists those that there are")]
+    NoChannel(String),
+    /// The peer cannot be dialled.
+    #[error("peer {0} is not known here: say where it is, as in ID@HOST:PORT")]
+    NoAddressOfPeer(String),
+    /// What should name a peer does not.
+    #[error("`{0}` names no peer: write it as ID@HOST:PORT, the id being 66 hex digits")]
+    NotAPeer(String),
+    /// Dialling it came to nothing.
+    #[error("peer {0} takes no connection: is the address right, and is it running?")]
+    PeerUnreachable(String),
+    /// A channel is announced under a name and an address.
+    #[error(
+        "an announced channel needs `node.alias` and `node.listen` in the settings; a private one does not"
+    )]
+    NotAnnounceable,
+    /// Neither an invoice nor an offer.
+    #[error(
+        "this is neither a BOLT 11 invoice nor a BOLT 12 offer: a character is wrong or missing"
+    )]
+    NotPayable,
+    /// Made for another network.
+    #[error("the invoice or offer is not for {0}, this node's network")]
+    PayableElsewhere(Network),
+    /// Its time is over.
+    #[error("the invoice expired {ago_secs} s ago: ask the payee for another one")]
+    Expired {
+        /// How long ago.
+        ago_secs: u64,
+    },
+    /// It leaves the amount open.
+    #[error("the invoice or offer names no amount: say how much to pay")]
+    AmountMissing,
+    /// It names another amount.
+    #[error("the invoice asks for {invoice_msat} msat, not for {asked_msat} msat")]
+    OtherAmount {
+        /// What it asks for.
+        invoice_msat: u64,
+        /// What was to be paid.
+        asked_msat: u64,
+    },
+    /// It was paid before, or is being paid.
+    #[error("this invoice was paid before, or is being paid: an invoice is paid once")]
+    PaidBefore,
+    /// It is our own.
+    #[error("this is an invoice of this very node")]
+    OwnInvoice,
+    /// There is no such payment.
+    #[error("there is no payment {0}")]
+    NoPayment(String),
+    /// A fee rate is missing or absurd.
+    #[error("{0}")]
+    FeeRate(&'static str),
+    /// A description that does not fit an invoice.
+    #[error("a description has at most 639 bytes (BOLT 11)")]
+    DescriptionTooLong,
+    /// An expiry out of bounds.
+    #[error("an invoice can be paid for a minute at least and a year at most")]
+    Expiry,
+}
+
+impl Node {
+    /// Has the node do something that may wait for the disk, a peer or the chain source. What is late goes on by itself.
+    pub(super) async fn operate<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Arc<ldk_node::Node>) -> Result<T, OperationError> + Send + 'static,
+    ) -> Result<T, OperationError> {
+        let node = self.running()?;
+        let working = tokio::task::spawn_blocking(move || work(&node));
+        match tokio::time::timeout(OPERATION_TIMEOUT, working).await {
+            Ok(done) => done.map_err(NodeUnavailable::Panicked)?,
+            Err(_) => Err(OperationError::Late {
+                what,
+                within: OPERATION_TIMEOUT,
+            }),
+        }
+    }
+}
+
+/// Gives ldk-node's errors the words of what was asked for.
+pub(super) fn refused(what: &'static str) -> impl FnOnce(ldk_node::NodeError) -> OperationError {
+    move |source| {
+        if source == ldk_node::NodeError::NotRunning {
+            return NodeUnavailable::NotRunning.into();
+        }
+        OperationError::Refused { what, source }
+    }
+}

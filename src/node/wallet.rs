@@ -1,0 +1,187 @@
+//! The on-chain wallet: where money comes in, what there is, and how it goes out.
+
+use std::str::FromStr as _;
+
+use bitcoin::FeeRate;
+use bitcoin::address::{Address, NetworkUnchecked};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::operation::{OperationError, refused};
+use super::{Node, chain};
+
+/// The dearest fee rate that is taken, in sat per virtual byte: above it a figure is more likely a mistake in its unit.
+const FEE_RATE_MAX_SAT_VB: u64 = 1_000;
+
+/// The longest confirmation target that chain sources give a rate for, in blocks: a week.
+const TARGET_BLOCKS_MAX: u16 = 1_008;
+
+/// What is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnchainAmount {
+    /// So many satoshi; the fee comes on top.
+    Sat(u64),
+    /// All that is not kept to pay for closing channels.
+    All,
+    /// All of it, what is kept for closing channels included: channels that are open then cannot be closed safely.
+    AllWithReserve,
+}
+
+/// How much it may cost to be confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fee {
+    /// What the chain source thinks fit for an ordinary payment.
+    Usual,
+    /// In sat per virtual byte.
+    SatPerVbyte(u64),
+    /// What the chain source thinks fit to be confirmed within so many blocks.
+    Within(u16),
+}
+
+/// Money on the chain, in sat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct OnchainBalance {
+    /// All of it, unconfirmed included.
+    pub total_sat: u64,
+    /// What can be spent now.
+    pub spendable_sat: u64,
+    /// What is kept to pay for closing channels.
+    pub reserved_sat: u64,
+    /// What waits for its confirmation.
+    pub pending_sat: u64,
+    /// What comes back from channels that were closed and is not in the wallet yet.
+    pub sweeping_sat: u64,
+}
+
+impl Node {
+    /// What there is on the chain.
+    pub async fn onchain_balance(&self) -> Result<OnchainBalance, OperationError> {
+        self.operate("read the balance", |node| Ok(balance(node)))
+            .await
+    }
+
+    /// Draws a new address. Each is asked for at the chain source from then on: for a single payer the deposit address of
+    /// the status is enough.
+    pub async fn new_address(&self) -> Result<String, OperationError> {
+        self.operate("draw an address", |node| {
+            let address = node.onchain_payment().new_address();
+            let address = address.map_err(refused("draw an address"))?;
+            Ok(address.to_string())
+        })
+        .await
+    }
+
+    /// Sends money to this address. On return the transaction was handed to the chain source; its id, hex.
+    pub async fn send_onchain(
+        &self,
+        address: &str,
+        amount: OnchainAmount,
+        fee: Fee,
+    ) -> Result<String, OperationError> {
+        let address = self.onchain_address(address)?;
+        let rate = self.fee_rate(fee).await?;
+        self.operate("send on chain", move |node| {
+            let wallet = node.onchain_payment();
+            let sent = match amount {
+                OnchainAmount::Sat(0) => return Err(OperationError::NoAmount),
+                OnchainAmount::Sat(sat) => {
+                    is_there(node, sat)?;
+                    wallet.send_to_address(&address, sat, rate)
+                }
+                OnchainAmount::All => wallet.send_all_to_address(&address, true, rate),
+                OnchainAmount::AllWithReserve => wallet.send_all_to_address(&address, false, rate),
+            };
+            let txid = sent.map_err(|error| match (error, amount) {
+                // The fee did not fit beside the amount.
+                (ldk_node::NodeError::InsufficientFunds, OnchainAmount::Sat(sat)) => {
+                    above(sat, &balance(node))
+                }
+                (error, _) => refused("send on chain")(error),
+            })?;
+            Ok(txid.to_string())
+        })
+        .await
+    }
+
+    /// Reads an address of this node's network.
+    pub(super) fn onchain_address(&self, text: &str) -> Result<Address, OperationError> {
+        let address = Address::<NetworkUnchecked>::from_str(text.trim())
+            .map_err(|_| OperationError::NotAnAddress(text.to_owned()))?;
+        address
+            .require_network(self.config.network)
+            .map_err(|_| OperationError::OtherNetwork(self.config.network))
+    }
+
+    async fn fee_rate(&self, fee: Fee) -> Result<Option<FeeRate>, OperationError> {
+        let sat_per_vbyte = match fee {
+            Fee::Usual => return Ok(None),
+            Fee::SatPerVbyte(rate) => rate,
+            Fee::Within(blocks) if !(1..=TARGET_BLOCKS_MAX).contains(&blocks) => {
+                return Err(OperationError::FeeRate(
+                    "a confirmation target has 1 to 1,008 blocks",
+                ));
+            }
+            Fee::Within(blocks) => {
+                let rate = chain::fee_rate(&self.config.chain.esplora, blocks).await;
+                rate.ok_or(OperationError::FeeRate(
+                    "the chain source gives no fee rate for that target now: give a fee rate yourself",
+                ))?
+            }
+        };
+        if !(1..=FEE_RATE_MAX_SAT_VB).contains(&sat_per_vbyte) {
+            return Err(OperationError::FeeRate(
+                "a fee rate has 1 to 1,000 sat per virtual byte",
+            ));
+        }
+        Ok(FeeRate::from_sat_per_vb(sat_per_vbyte))
+    }
+}
+
+/// What there is on the chain.
+pub(super) fn balance(node: &ldk_node::Node) -> OnchainBalance {
+    let all = node.list_balances();
+    let confirmed_sat = all.spendable_onchain_balance_sats + all.total_anchor_channels_reserve_sats;
+    let sweeping = all.pending_balances_from_channel_closures.iter();
+    OnchainBalance {
+        total_sat: all.total_onchain_balance_sats,
+        spendable_sat: all.spendable_onchain_balance_sats,
+        // What is to be kept may be more than there is.
+        reserved_sat: all
+            .total_anchor_channels_reserve_sats
+            .min(all.total_onchain_balance_sats),
+        pending_sat: all.total_onchain_balance_sats.saturating_sub(confirmed_sat),
+        sweeping_sat: sweeping.map(swept_sat).sum(),
+    }
+}
+
+fn swept_sat(swept: &ldk_node::PendingSweepBalance) -> u64 {
+    use ldk_node::PendingSweepBalance as Swept;
+    match swept {
+        // From here on the wallet knows of it.
+        Swept::AwaitingThresholdConfirmations { .. } => 0,
+        Swept::PendingBroadcast {
+            amount_satoshis, ..
+        }
+        | Swept::BroadcastAwaitingConfirmation {
+            amount_satoshis, ..
+        } => *amount_satoshis,
+    }
+}
+
+/// Whether so much can be spent.
+pub(super) fn is_there(node: &ldk_node::Node, sat: u64) -> Result<(), OperationError> {
+    let balance = balance(node);
+    if sat > balance.spendable_sat {
+        return Err(above(sat, &balance));
+    }
+    Ok(())
+}
+
+fn above(asked_sat: u64, balance: &OnchainBalance) -> OperationError {
+    OperationError::AboveOnchain {
+        asked_sat,
+        spendable_sat: balance.spendable_sat,
+        unconfirmed_sat: balance.pending_sat,
+        reserved_sat: balance.reserved_sat,
+    }
+}

@@ -1,0 +1,211 @@
+//! Where invoices to pay come from: a Lightning address (LUD-16), or a server of the operator's.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::ask::{AskError, Asker, said};
+use super::{Address, AddressError};
+
+/// How long a source may take: nobody waits for a withdrawal.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What stands in a server's URL for the amount.
+const AMOUNT_PLACE: &str = "{amount_msat}";
+
+/// Somebody who gives invoices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvoiceSource {
+    /// `name@domain`, resolved as LUD-16 says.
+    LightningAddress {
+        /// Before the `@`.
+        name: String,
+        /// Behind it.
+        domain: String,
+    },
+    /// A URL with a place for the amount, which answers `{"invoice": "…"}` or `{"pr": "…"}`.
+    Server(String),
+}
+
+/// What is no source of invoices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoInvoiceSource {
+    /// Neither form.
+    #[error(
+        "write a Lightning address, as in name@example.org, or an https URL with {AMOUNT_PLACE} in it"
+    )]
+    Neither,
+    /// Whoever is on the way could put an invoice of his own in.
+    #[error(
+        "invoices come over https (or from this machine), or others could have the money sent to themselves"
+    )]
+    NotPrivate,
+}
+
+/// Why there is no invoice.
+#[derive(Debug, thiserror::Error)]
+pub enum InvoiceSourceError {
+    /// It cannot be asked.
+    #[error("the source of invoices was not understood")]
+    Address(#[from] AddressError),
+    /// It was asked and gave no answer.
+    #[error("the source of invoices gave no answer")]
+    Ask(#[from] AskError),
+    /// It gave an answer that has no invoice in it.
+    #[error("the source of invoices answered without an invoice and said: {said}")]
+    NoInvoice {
+        /// The beginning of what it said.
+        said: String,
+    },
+    /// Its own limits.
+    #[error("the source of invoices takes {min_msat} to {max_msat} msat, not {amount_msat}")]
+    OutOfBounds {
+        /// The least.
+        min_msat: u64,
+        /// The most.
+        max_msat: u64,
+        /// What was to be paid.
+        amount_msat: u64,
+    },
+}
+
+impl FromStr for InvoiceSource {
+    type Err = NoInvoiceSource;
+
+    fn from_str(text: &str) -> Result<Self, NoInvoiceSource> {
+        if text.contains(AMOUNT_PLACE) {
+            let address: Address = with_amount(text, 1)
+                .parse()
+                .map_err(|_| NoInvoiceSource::Neither)?;
+            if !address.is_private() {
+                return Err(NoInvoiceSource::NotPrivate);
+            }
+            return Ok(Self::Server(text.to_owned()));
+        }
+        let (name, domain) = text.split_once('@').ok_or(NoInvoiceSource::Neither)?;
+        let is_name = |char: char| char.is_ascii_alphanumeric() || "-_.+".contains(char);
+        let is_domain = |char: char| char.is_ascii_alphanumeric() || "-.".contains(char);
+        let is_good = !name.is_empty()
+            && name.chars().all(is_name)
+            && domain.contains('.')
+            && domain.chars().all(is_domain);
+        if !is_good {
+            return Err(NoInvoiceSource::Neither);
+        }
+        Ok(Self::LightningAddress {
+            name: name.to_ascii_lowercase(),
+            domain: domain.to_ascii_lowercase(),
+        })
+    }
+}
+
+/// Without what stands in a query: that may be somebody's key.
+impl fmt::Display for InvoiceSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LightningAddress { name, domain } => write!(f, "{name}@{domain}"),
+            Self::Server(url) => f.write_str(url.split('?').next().unwrap_or_default()),
+        }
+    }
+}
+
+impl InvoiceSource {
+    /// Asks for an invoice over this amount. Whether it says so, its payer has to see.
+    pub async fn invoice(&self, amount_msat: u64) -> Result<String, InvoiceSourceError> {
+        let asker = Asker::new();
+        let answer = match self {
+            Self::Server(url) => ask(&asker, &with_amount(url, amount_msat)).await?,
+            Self::LightningAddress { name, domain } => {
+                let url = format!("https://{domain}/.well-known/lnurlp/{name}");
+                let terms = ask(&asker, &url).await?;
+                ask(&asker, &callback(&terms, amount_msat)?).await?
+            }
+        };
+        let invoice = answer["invoice"].as_str().or(answer["pr"].as_str());
+        invoice.map(str::to_owned).ok_or_else(|| without(&answer))
+    }
+}
+
+fn with_amount(url: &str, amount_msat: u64) -> String {
+    url.replace(AMOUNT_PLACE, &amount_msat.to_string())
+}
+
+async fn ask(asker: &Asker, url: &str) -> Result<Value, InvoiceSourceError> {
+    let answer = asker.get(&url.parse()?, TIMEOUT).await?;
+    serde_json::from_slice(&answer).map_err(|_| InvoiceSourceError::NoInvoice {
+        said: said(&answer),
+    })
+}
+
+/// Where to ask next (LUD-06), within the payee's limits.
+fn callback(terms: &Value, amount_msat: u64) -> Result<String, InvoiceSourceError> {
+    let callback = terms["callback"].as_str().ok_or_else(|| without(terms))?;
+    let min_msat = terms["minSendable"].as_u64().unwrap_or(1);
+    let max_msat = terms["maxSendable"].as_u64().unwrap_or(u64::MAX);
+    if !(min_msat..=max_msat).contains(&amount_msat) {
+        return Err(InvoiceSourceError::OutOfBounds {
+            min_msat,
+            max_msat,
+            amount_msat,
+        });
+    }
+    if !callback.parse::<Address>()?.is_private() {
+        return Err(without(terms));
+    }
+    let sign = if callback.contains('?') { '&' } else { '?' };
+    Ok(format!("{callback}{sign}amount={amount_msat}"))
+}
+
+fn without(answer: &Value) -> InvoiceSourceError {
+    InvoiceSourceError::NoInvoice {
+        said: said(answer.to_string().as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_can_give_an_invoice_in_private_is_a_source() {
+        for good in [
+            "me@example.org",
+            "https://example.org/invoice?amount={amount_msat}&key=secret",
+            "http://127.0.0.1:9000/{amount_msat}",
+        ] {
+            assert!(good.parse::<InvoiceSource>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "me",
+            "me@",
+            "@example.org",
+            "me@example.org/../x",
+            "https://example.org/invoice",
+            "http://example.org/{amount_msat}",
+            "{amount_msat}",
+        ] {
+            assert!(bad.parse::<InvoiceSource>().is_err(), "{bad}");
+        }
+        let shown = "https://example.org/i?a={amount_msat}&key=secret".parse::<InvoiceSource>();
+        assert_eq!(shown.unwrap().to_string(), "https://example.org/i");
+    }
+
+    #[test]
+    fn a_callback_is_asked_within_the_payees_limits_and_in_private() {
+        let terms =
+            json!({"callback": "https://a.org/cb?x=1", "minSendable": 1_000, "maxSendable": 5_000});
+        assert_eq!(
+            callback(&terms, 2_000).unwrap(),
+            "https://a.org/cb?x=1&amount=2000"
+        );
+        assert!(callback(&terms, 999).is_err());
+        assert!(callback(&terms, 5_001).is_err());
+        assert!(callback(&json!({"callback": "http://a.org/cb"}), 2_000).is_err());
+        assert!(callback(&json!({"status": "ERROR"}), 2_000).is_err());
+    }
+}
