@@ -140,6 +140,7 @@ fn deciding() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(channels::splice_out))
         .routes(routes!(peers::connect))
         .routes(routes!(peers::disconnect))
+        .routes(routes!(wallet::withdraw))
         .routes(routes!(granting::grant))
 }
 

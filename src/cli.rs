@@ -75,6 +75,8 @@ enum Command {
     Address(money::Address),
     /// Send on-chain money
     Send(money::Send),
+    /// Withdraw now what is above the threshold of the settings
+    Withdraw(money::Withdraw),
     /// Pay a BOLT 11 invoice or a BOLT 12 offer
     Pay(money::Pay),
     /// Payments, in and out, other than sales
@@ -114,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Balance(balance) => balance.run(),
         Command::Address(address) => address.run(),
         Command::Send(send) => send.run(),
+        Command::Withdraw(withdraw) => withdraw.run(),
         Command::Pay(pay) => pay.run(),
         Command::Payments(payments) => payments.run(),
         Command::Invoice(invoice) => invoice.run(),

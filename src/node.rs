@@ -35,7 +35,7 @@ pub use payments::{HandInvoice, Payable, Paying, Payment, Progress};
 pub use peers::PeerAddress;
 pub use status::Status;
 pub use wallet::{Fee, OnchainAmount, OnchainBalance};
-pub use withdraw::{WithdrawConfig, WithdrawTo};
+pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
 
 use crate::amount::Msat;
 use crate::clock::Clock;

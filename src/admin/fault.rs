@@ -7,7 +7,7 @@ use http::StatusCode;
 use crate::causes::chain;
 use crate::gate::KeyringError;
 use crate::ledger::LedgerError;
-use crate::node::{NodeUnavailable, OperationError};
+use crate::node::{NodeUnavailable, OperationError, WithdrawError};
 
 use super::spending::SpendingError;
 
@@ -32,6 +32,8 @@ pub(super) enum Fault {
     Spending(#[from] SpendingError),
     #[error(transparent)]
     Operation(#[from] OperationError),
+    #[error(transparent)]
+    Withdraw(#[from] WithdrawError),
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     #[error(transparent)]
@@ -65,14 +67,15 @@ impl axum::response::IntoResponse for Fault {
                 tracing::error!("Failed to note what is spent: {}", chain(fault));
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Operation(ref refusal) => operation_status(refusal),
+            Self::Operation(ref refusal)
+            | Self::Withdraw(WithdrawError::Operation(ref refusal)) => operation_status(refusal),
+            Self::Withdraw(WithdrawError::NotWanted) => StatusCode::CONFLICT,
+            Self::Withdraw(WithdrawError::Source(_) | WithdrawError::Failed) => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        (
-            status,
-            Json(serde_json::json!({ "error": self.to_string() })),
-        )
-            .into_response()
+        (status, Json(serde_json::json!({ "error": chain(&self) }))).into_response()
     }
 }
 

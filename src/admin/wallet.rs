@@ -7,7 +7,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::node::{Fee, OnchainAmount, OnchainBalance};
+use crate::node::{Fee, OnchainAmount, OnchainBalance, Withdrawal};
 
 use super::{Admin, Caller, Fault};
 
@@ -94,4 +94,22 @@ pub(super) async fn send(
     let txid = admin.node.send_onchain(&body.address, amount, fee).await?;
     tracing::info!("Sent on chain by the operator's wish: transaction {txid}");
     Ok(Json(SentBody { txid }))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct WithdrawnBody {
+    /// What was withdrawn; empty if nothing is above the threshold.
+    withdrawn: Vec<Withdrawal>,
+}
+
+/// Withdraws what is above the threshold of the settings now, instead of when it is next looked at.
+#[utoipa::path(
+    post, path = "/withdraw", tag = "wallet",
+    responses((status = 200, body = WithdrawnBody), (status = 409, description = "the settings have no `[node.withdraw]`"))
+)]
+pub(super) async fn withdraw(
+    State(admin): State<Arc<Admin>>,
+) -> Result<Json<WithdrawnBody>, Fault> {
+    let withdrawn = admin.node.withdraw_now().await?;
+    Ok(Json(WithdrawnBody { withdrawn }))
 }

@@ -30,6 +30,13 @@ pub(super) struct Address {
     operator: Operator,
 }
 
+/// `tollhouse withdraw`
+#[derive(Debug, Args)]
+pub(super) struct Withdraw {
+    #[command(flatten)]
+    operator: Operator,
+}
+
 /// `tollhouse send`
 #[derive(Debug, Args)]
 pub(super) struct Send {
@@ -132,6 +139,29 @@ impl Address {
             }
             Err(no_answer) => no_answer.tell(),
         }
+    }
+}
+
+impl Withdraw {
+    pub(super) fn run(&self) -> ExitCode {
+        self.operator
+            .show(Method::POST, "/withdraw", None, |answer| {
+                let rows: Vec<_> = list(answer, "withdrawn")
+                    .iter()
+                    .map(|one| {
+                        vec![
+                            text(&one["by"]),
+                            number(&one["amount_msat"], msat),
+                            text(&one["id"]),
+                        ]
+                    })
+                    .collect();
+                table(
+                    &["by", "amount", "id"],
+                    &rows,
+                    "Nothing is above the threshold.",
+                )
+            })
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::amount::Msat;
 use crate::causes::chain;
@@ -42,14 +44,33 @@ pub enum WithdrawTo {
     Invoices(InvoiceSource),
 }
 
+/// What was withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Withdrawal {
+    /// `invoice`, `onchain` or `splice`.
+    pub by: &'static str,
+    /// How much, in msat.
+    pub amount_msat: u64,
+    /// The payment, the transaction, or the channel, hex.
+    pub id: String,
+    /// Whether it has arrived as far as the node can tell; otherwise it is on its way.
+    pub is_done: bool,
+}
+
 /// Why nothing was withdrawn.
 #[derive(Debug, thiserror::Error)]
-enum WithdrawError {
+pub enum WithdrawError {
+    /// The settings do not want it.
+    #[error("there is no `[node.withdraw]` in the settings")]
+    NotWanted,
+    /// The node did not do it.
     #[error(transparent)]
     Operation(#[from] OperationError),
+    /// Nobody gave an invoice.
     #[error(transparent)]
     Source(#[from] InvoiceSourceError),
-    #[error("the payment failed")]
+    /// It was sent and did not arrive.
+    #[error("the payment failed: nothing left the channels")]
     Failed,
 }
 
@@ -65,7 +86,7 @@ impl Node {
             }
             // What was sent goes on by itself if the program stops meanwhile.
             let withdrawn = tokio::select! {
-                withdrawn = self.withdraw_once(config) => withdrawn,
+                withdrawn = self.withdraw_by(config) => withdrawn,
                 () = stop.cancelled() => return,
             };
             if let Err(error) = withdrawn {
@@ -78,32 +99,50 @@ impl Node {
         }
     }
 
-    async fn withdraw_once(&self, config: &WithdrawConfig) -> Result<(), WithdrawError> {
-        match &config.to {
-            WithdrawTo::Invoices(source) => self.withdraw_to_invoice(config, source).await,
-            WithdrawTo::Address(address) => {
-                self.withdraw_from_wallet(config, address).await?;
-                self.withdraw_from_channel(config, address).await
-            }
-        }
+    /// Withdraws what is above the threshold now.
+    pub async fn withdraw_now(&self) -> Result<Vec<Withdrawal>, WithdrawError> {
+        let config = self.config.withdraw.as_ref();
+        self.withdraw_by(config.ok_or(WithdrawError::NotWanted)?)
+            .await
     }
 
-    async fn withdraw_to_invoice(
+    async fn withdraw_by(&self, config: &WithdrawConfig) -> Result<Vec<Withdrawal>, WithdrawError> {
+        let withdrawn = match &config.to {
+            WithdrawTo::Invoices(source) => vec![self.to_invoice(config, source).await?],
+            WithdrawTo::Address(address) => vec![
+                self.from_wallet(config, address).await?,
+                self.from_channel(config, address).await?,
+            ],
+        };
+        let withdrawn: Vec<_> = withdrawn.into_iter().flatten().collect();
+        for Withdrawal {
+            by,
+            amount_msat,
+            id,
+            ..
+        } in &withdrawn
+        {
+            tracing::info!(amount_msat, "Withdrew {amount_msat} msat, by {by}: {id}");
+        }
+        Ok(withdrawn)
+    }
+
+    async fn to_invoice(
         &self,
         config: &WithdrawConfig,
         source: &InvoiceSource,
-    ) -> Result<(), WithdrawError> {
+    ) -> Result<Option<Withdrawal>, WithdrawError> {
         let channels = self.channels().await?;
         let usable = channels.iter().filter(|channel| channel.usable);
         let sendable_msat = usable.map(|channel| channel.outbound_msat).sum();
         let Some(excess_msat) = excess(sendable_msat, config) else {
-            return Ok(());
+            return Ok(None);
         };
         // Whole satoshi: many payees take no less.
         let fee_max_msat = excess_msat / FEE_PART;
         let amount_msat = (excess_msat - fee_max_msat) / 1_000 * 1_000;
         if amount_msat == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let paying = Paying {
             to: source.invoice(amount_msat).await?,
@@ -111,66 +150,73 @@ impl Node {
             fee_max_msat: Some(fee_max_msat),
         };
         let payment = self.pay(self.payable(paying).await?).await?;
-        match payment.status {
-            Progress::Succeeded => {
-                tracing::info!("Withdrew {amount_msat} msat to an invoice of {source}")
-            }
-            Progress::Pending => tracing::info!(
-                "Withdrawing {amount_msat} msat to an invoice of {source}: under way"
-            ),
-            Progress::Failed => return Err(WithdrawError::Failed),
+        if payment.status == Progress::Failed {
+            return Err(WithdrawError::Failed);
         }
-        Ok(())
+        Ok(Some(Withdrawal {
+            by: "invoice",
+            amount_msat,
+            id: payment.payment_id,
+            is_done: payment.status == Progress::Succeeded,
+        }))
     }
 
-    async fn withdraw_from_wallet(
+    async fn from_wallet(
         &self,
         config: &WithdrawConfig,
         address: &str,
-    ) -> Result<(), WithdrawError> {
+    ) -> Result<Option<Withdrawal>, WithdrawError> {
         let spendable_sat = self.onchain_balance().await?.spendable_sat;
-        let Some(excess_msat) = excess(spendable_sat.saturating_mul(1_000), config) else {
-            return Ok(());
+        let excess_msat = excess(spendable_sat.saturating_mul(1_000), config);
+        let Some(sat) = excess_msat.map(whole_sat).filter(is_worth_it) else {
+            return Ok(None);
         };
-        let sat = excess_msat / 1_000;
         // All of it goes without change; a part of it leaves its fee to what is kept.
         let amount = if config.keep == Msat::ZERO {
             OnchainAmount::All
         } else {
             OnchainAmount::Sat(sat)
         };
-        if sat < ONCHAIN_MIN_SAT {
-            return Ok(());
-        }
-        let txid = self.send_onchain(address, amount, Fee::Usual).await?;
-        tracing::info!("Withdrew {sat} sat of on-chain money in transaction {txid}");
-        Ok(())
+        Ok(Some(Withdrawal {
+            by: "onchain",
+            amount_msat: sat * 1_000,
+            id: self.send_onchain(address, amount, Fee::Usual).await?,
+            is_done: false,
+        }))
     }
 
-    async fn withdraw_from_channel(
+    async fn from_channel(
         &self,
         config: &WithdrawConfig,
         address: &str,
-    ) -> Result<(), WithdrawError> {
+    ) -> Result<Option<Withdrawal>, WithdrawError> {
         let channels = self.channels().await?;
-        let fullest = channels.iter().filter(|channel| channel.usable);
-        let Some(fullest) = fullest.max_by_key(|channel| channel.outbound_msat) else {
-            return Ok(());
+        let usable = channels.into_iter().filter(|channel| channel.usable);
+        let Some(fullest) = usable.max_by_key(|channel| channel.outbound_msat) else {
+            return Ok(None);
         };
-        let Some(excess_msat) = excess(fullest.outbound_msat, config) else {
-            return Ok(());
+        let excess_msat = excess(fullest.outbound_msat, config);
+        let without_fee = |excess_msat: u64| whole_sat(excess_msat - excess_msat / FEE_PART);
+        let Some(sat) = excess_msat.map(without_fee).filter(is_worth_it) else {
+            return Ok(None);
         };
-        let sat = (excess_msat - excess_msat / FEE_PART) / 1_000;
-        if sat < ONCHAIN_MIN_SAT {
-            return Ok(());
-        }
         self.splice_out(&fullest.channel_id, address, sat).await?;
-        tracing::info!(
-            "Withdrawing {sat} sat out of channel {}",
-            fullest.channel_id
-        );
-        Ok(())
+        Ok(Some(Withdrawal {
+            by: "splice",
+            amount_msat: sat * 1_000,
+            id: fullest.channel_id,
+            is_done: false,
+        }))
     }
+}
+
+fn whole_sat(msat: u64) -> u64 {
+    msat / 1_000
+}
+
+/// Whether the chain's fee is worth it.
+fn is_worth_it(sat: &u64) -> bool {
+    *sat >= ONCHAIN_MIN_SAT
 }
 
 /// What is too much.
