@@ -18,6 +18,10 @@ pub(super) enum Fault {
     Asked(&'static str),
     #[error("{0}")]
     Settings(String),
+    #[error(
+        "nothing is sold as `{0}`, and no token of it was used: is it misspelt? If not, send `\"unknown_too\": true`"
+    )]
+    UnknownService(String),
     #[error("the program is stopping")]
     Stopping,
     #[error("this access token may not do that: it takes one with the scope `{0}`")]
@@ -46,6 +50,7 @@ impl axum::response::IntoResponse for Fault {
     fn into_response(self) -> Response {
         let status = match self {
             Self::Asked(_) => StatusCode::BAD_REQUEST,
+            Self::UnknownService(_) => StatusCode::NOT_FOUND,
             Self::Settings(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Keyring(ref fault) => {

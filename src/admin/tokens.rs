@@ -12,6 +12,8 @@ use crate::l402::TokenId;
 use crate::ledger::record::{RevocationRecord, Revoked, TokenRecord};
 use crate::ledger::{LedgerError, TOKENS_PAGE_MAX, TokenSearch};
 
+use crate::route::Access;
+
 use super::{Admin, Fault, blocking};
 
 /// Tokens on a page, if the caller does not say.
@@ -95,6 +97,9 @@ pub(super) struct RevokeBody {
     /// For the books; may be left out.
     #[serde(default)]
     reason: String,
+    /// Whether a service that nobody knows may be meant: one that is sold no more, and whose tokens were never used.
+    #[serde(default)]
+    unknown_too: bool,
 }
 
 /// Revokes one token, with all its attenuated copies.
@@ -118,14 +123,41 @@ pub(super) async fn revoke(
 #[utoipa::path(
     post, path = "/services/{service}/revoke", tag = "tokens",
     params(("service" = String, Path, description = "the name in its tokens")),
-    request_body = Option<RevokeBody>, responses((status = 200, body = RevocationRecord))
+    request_body = Option<RevokeBody>,
+    responses((status = 200, body = RevocationRecord), (status = 404, description = "nothing is or was sold as this"))
 )]
 pub(super) async fn revoke_service(
     State(admin): State<Arc<Admin>>,
     Path(service): Path<String>,
     body: Option<Json<RevokeBody>>,
 ) -> Result<Json<RevocationRecord>, Fault> {
+    let may_be_unknown = body.as_ref().is_some_and(|body| body.unknown_too);
+    if !may_be_unknown && !is_known(&admin, &service).await? {
+        return Err(Fault::UnknownService(service));
+    }
     enter(admin, Revoked::Service(service), body).await
+}
+
+/// Whether something is, or was, sold as this: a misspelt name would revoke nothing and look as if it had.
+async fn is_known(admin: &Arc<Admin>, service: &str) -> Result<bool, Fault> {
+    let routes = admin.routes.get();
+    let mut offers = routes.iter().filter_map(|route| match &route.access {
+        Access::Free => None,
+        Access::Paid(offer) => Some(&offer.service),
+    });
+    let guarded = admin.guarded.get();
+    let is_sold = offers.any(|sold| **sold == *service)
+        || guarded.iter().any(|offer| *offer.service == *service);
+    if is_sold {
+        return Ok(true);
+    }
+    let search = TokenSearch {
+        service: Some(service.to_owned()),
+        begins_with: None,
+    };
+    let admin = Arc::clone(admin);
+    let page = blocking(move || admin.ledger.tokens(&search, None, 1)).await?;
+    Ok(!page.tokens.is_empty())
 }
 
 async fn enter(

@@ -55,6 +55,9 @@ pub(super) struct Revoke {
     /// For the books
     #[arg(long, default_value = "")]
     reason: String,
+    /// With --service: also one that is sold no more and whose tokens were never used
+    #[arg(long, requires = "service")]
+    unknown_too: bool,
     #[command(flatten)]
     operator: Operator,
 }
@@ -135,7 +138,7 @@ impl Revoke {
                 encoded(service.as_deref().unwrap_or_default())
             ),
         };
-        let body = json!({ "reason": self.reason });
+        let body = json!({ "reason": self.reason, "unknown_too": self.unknown_too });
         self.operator.show(Method::POST, &path, Some(body), |_| {
             "Revoked. What it was sold for stays in the books.".to_owned()
         })

@@ -108,10 +108,10 @@ impl Node {
 
     async fn withdraw_by(&self, config: &WithdrawConfig) -> Result<Vec<Withdrawal>, WithdrawError> {
         let withdrawn = match &config.to {
-            WithdrawTo::Invoices(source) => vec![self.to_invoice(config, source).await?],
+            WithdrawTo::Invoices(source) => vec![self.pay_invoice(config, source).await?],
             WithdrawTo::Address(address) => vec![
-                self.from_wallet(config, address).await?,
-                self.from_channel(config, address).await?,
+                self.send_from_wallet(config, address).await?,
+                self.splice_from_channel(config, address).await?,
             ],
         };
         let withdrawn: Vec<_> = withdrawn.into_iter().flatten().collect();
@@ -127,7 +127,7 @@ impl Node {
         Ok(withdrawn)
     }
 
-    async fn to_invoice(
+    async fn pay_invoice(
         &self,
         config: &WithdrawConfig,
         source: &InvoiceSource,
@@ -161,7 +161,7 @@ impl Node {
         }))
     }
 
-    async fn from_wallet(
+    async fn send_from_wallet(
         &self,
         config: &WithdrawConfig,
         address: &str,
@@ -185,7 +185,7 @@ impl Node {
         }))
     }
 
-    async fn from_channel(
+    async fn splice_from_channel(
         &self,
         config: &WithdrawConfig,
         address: &str,

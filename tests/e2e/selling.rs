@@ -154,6 +154,8 @@ async fn the_operator_takes_tokens_back_without_a_restart_and_they_stay_so_behin
             StatusCode::OK
         );
     }
+    let (status, said) = operate(&shop, Method::POST, "/services/artikles/revoke").await;
+    assert_eq!(status, 404, "{said}");
     let (status, _) = operate(&shop, Method::POST, "/services/articles/revoke").await;
     assert_eq!(status, StatusCode::OK);
     for credential in [&good, &newer] {
