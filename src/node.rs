@@ -8,6 +8,8 @@ mod events;
 pub mod keys;
 mod log;
 mod reach;
+mod recovery;
+pub mod state;
 pub mod status;
 
 use std::net::SocketAddr;
@@ -18,10 +20,12 @@ use std::time::Duration;
 use bitcoin::Network;
 use ldk_node::config::{AnchorChannelsConfig, BackgroundSyncConfig, EsploraSyncConfig};
 use ldk_node::lightning::ln::msgs::SocketAddress;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use keys::{NodeKeys, SeedError};
+pub use recovery::{OldChannel, Recovery};
+pub use state::StateError;
 pub use status::Status;
 
 use crate::clock::Clock;
@@ -42,6 +46,10 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// The node's threads: one waits for the disk while another hears its peers.
 const THREADS: usize = 2;
+
+/// What a peer that opens a channel to a node in recovery would have to see reserved on chain: all the bitcoin there will be.
+/// ldk-node has no other way to refuse.
+const REFUSE_CHANNELS_SATS: u64 = 21_000_000 * 100_000_000;
 
 /// What the node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,9 +90,15 @@ pub enum NodeError {
     /// Its folder cannot be made.
     #[error("failed to make the node's folder")]
     Folder(#[source] std::io::Error),
+    /// Its state cannot be read or changed.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// ldk-node cannot be put together from what is on the disk.
     #[error("failed to build the node")]
     Build(#[source] ldk_node::BuildError),
+    /// The wallet gives no address to sweep to.
+    #[error("failed to draw an address to sweep to")]
+    Sweep(#[source] ldk_node::NodeError),
     /// A settlement could not be entered, so it was not acknowledged.
     #[error("failed to enter what the node received")]
     Ledger(#[from] LedgerError),
@@ -130,6 +144,21 @@ pub struct Node {
     phase: Mutex<Phase>,
     /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
     deposit: Mutex<Option<String>>,
+    /// What a recovery from a backup is doing, while there is one. A `std` mutex: held to copy a few words.
+    recovery: Mutex<Option<Recovery>>,
+    /// Somebody had the chain read.
+    read_chain: Notify,
+    /// Counts channels that were opened, became ready or were closed since the start.
+    channel_changes: watch::Sender<u64>,
+}
+
+/// What a node is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To be paid.
+    Sell,
+    /// To have its old channels closed and swept; it takes no new ones.
+    Recover,
 }
 
 /// How far the node is.
@@ -174,7 +203,30 @@ impl Node {
             reach,
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
+            recovery: Mutex::new(None),
+            read_chain: Notify::new(),
+            channel_changes: watch::channel(0).0,
         }
+    }
+
+    /// Counts channels that were opened, became ready or were closed: each time, the newest backup is out of date.
+    pub fn channel_changes(&self) -> watch::Receiver<u64> {
+        self.channel_changes.subscribe()
+    }
+
+    /// The network.
+    pub fn network(&self) -> Network {
+        self.config.network
+    }
+
+    /// Where ldk-node keeps its state.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.config.folder
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &NodeKeys {
+        &self.keys
     }
 
     /// How the node is reached, now and from now on.
@@ -219,9 +271,28 @@ impl Node {
         ledger: Arc<Ledger>,
         stop: CancellationToken,
     ) -> Result<(), NodeError> {
-        let config = self.config.clone();
+        if !recovery::run(self, &runtime, &ledger, &stop).await? {
+            return Ok(());
+        }
+        let Some(node) = self.up(&runtime, Purpose::Sell, &stop).await? else {
+            return Ok(());
+        };
+        let ended = events::handle(self, &node, &ledger, &stop).await;
+        self.reach.send_replace(Reach::Unready(Unready::Stopping));
+        stop_node(&node).await;
+        ended
+    }
+
+    /// Builds the node and starts it; `None` if told to stop before it ran.
+    async fn up(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        purpose: Purpose,
+        stop: &CancellationToken,
+    ) -> Result<Option<Arc<ldk_node::Node>>, NodeError> {
+        let (config, runtime) = (self.config.clone(), runtime.clone());
         let seed = self.keys.mnemonic();
-        let build = tokio::task::spawn_blocking(move || build(&config, seed, runtime));
+        let build = tokio::task::spawn_blocking(move || build(&config, purpose, seed, runtime));
         let node = Arc::new(build.await.map_err(NodeError::Panicked)??);
         if node.node_id() != self.keys.payment_keys().node_id() {
             tracing::error!(
@@ -231,15 +302,9 @@ impl Node {
                 .send_replace(Reach::Unready(Unready::KeyMismatch));
             self.waiting(&node, Unready::KeyMismatch.to_string());
             stop.cancelled().await;
-            return Ok(());
+            return Ok(None);
         }
-        if !self.start(&node, &stop).await? {
-            return Ok(());
-        }
-        let ended = events::handle(self, &node, &ledger, &stop).await;
-        self.reach.send_replace(Reach::Unready(Unready::Stopping));
-        stop_node(&node).await;
-        ended
+        Ok(self.start(&node, stop).await?.then_some(node))
     }
 
     /// Starts the node, however long its chain source is away; `false` if told to stop before it ran.
@@ -303,11 +368,17 @@ impl Node {
         });
         let reach = syncing.await.map_err(NodeUnavailable::Panicked)??;
         self.reached(reach);
+        self.read_chain.notify_one();
         Ok(())
     }
 
     /// Tells the minter how the node is reached, if that has changed.
     fn reached(&self, reach: Reach) {
+        let reach = if self.is_recovering() {
+            Reach::Unready(Unready::Recovering)
+        } else {
+            reach
+        };
         self.reach.send_if_modified(|current| {
             let is_changed = *current != reach;
             if is_changed {
@@ -366,6 +437,7 @@ fn tell(before: &Reach, after: &Reach) {
 
 fn build(
     config: &Config,
+    purpose: Purpose,
     mnemonic: ldk_node::bip39::Mnemonic,
     runtime: tokio::runtime::Handle,
 ) -> Result<ldk_node::Node, NodeError> {
@@ -378,7 +450,10 @@ fn build(
         // Without a reserve a merchant who owns nothing on chain can be paid; a force-close is then bumped with what
         // there is.
         anchor_channels_config: Some(AnchorChannelsConfig {
-            per_channel_reserve_sats: 0,
+            per_channel_reserve_sats: match purpose {
+                Purpose::Sell => 0,
+                Purpose::Recover => REFUSE_CHANNELS_SATS,
+            },
             ..AnchorChannelsConfig::default()
         }),
         ..ldk_node::config::Config::default()

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::invoice::Reach;
 
-use super::{Node, Phase, address};
+use super::{Node, Phase, Recovery, address};
 
 /// The node, as it is now.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -39,6 +39,8 @@ pub struct Status {
     pub onchain_synced_secs: Option<u64>,
     /// The best block that it knows.
     pub block_height: Option<u32>,
+    /// What a recovery from a backup is doing, while there is one.
+    pub recovery: Option<Recovery>,
 }
 
 /// A peer.
@@ -96,6 +98,7 @@ impl Node {
                 Reach::Ready(inbound) => inbound.capacity_msat,
                 Reach::Unready(_) => 0,
             },
+            recovery: self.recovery(),
             ..Status::default()
         };
         match self.phase() {
