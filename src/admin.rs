@@ -1,6 +1,7 @@
 //! The operator's listener: loopback, behind a token of its own. Nothing of it is ever on the public one.
 
 mod access;
+mod backup;
 mod reload;
 mod tokens;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use access::AdminToken;
 pub use reload::{Reload, Reloaded, Reloads};
 
+use crate::backup::{BackupError, BackupStatus, Backups};
 use crate::causes::chain;
 use crate::clock::Clock;
 use crate::gate::{Gate, Keyring, KeyringError};
@@ -49,6 +51,8 @@ pub struct Admin {
     pub routes: Arc<Live<RouteTable>>,
     /// What is sold by handlers of the same program.
     pub guarded: Arc<Live<Vec<Offer>>>,
+    /// Backups of all of it.
+    pub backups: Arc<Backups>,
     /// Where to ask for the settings to be read again.
     pub reload: Reload,
     /// Where everything is kept.
@@ -74,6 +78,7 @@ pub fn router(admin: Admin, token: AdminToken) -> Router {
         .route("/keys", get(tokens::keys))
         .route("/keys/rotate", post(tokens::rotate))
         .route("/reload", post(reload::reload))
+        .route("/backup", post(backup::create))
         .with_state(Arc::new(admin))
         .layer(middleware::from_fn_with_state(
             Arc::new(token),
@@ -168,6 +173,7 @@ struct StatusBody {
     data_dir: String,
     node: NodeBody,
     sales: Totals,
+    backup: BackupStatus,
     /// Challenges that are remembered, paid ones included until they expire.
     challenges_open: usize,
     dry_run: DryRunBody,
@@ -196,9 +202,10 @@ struct NodeBody {
 async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fault> {
     let asked = Arc::clone(&admin);
     // The node's locks and the store's pages: not on a thread that serves requests.
-    let (status, channels_closed, sales) = blocking(move || {
+    let (status, channels_closed, sales, backup) = blocking(move || {
         let closed = asked.ledger.closed_channels(CLOSURES_SHOWN)?;
-        Ok((asked.node.status(), closed, asked.ledger.totals()))
+        let backup = asked.backups.status()?;
+        Ok((asked.node.status(), closed, asked.ledger.totals(), backup))
     })
     .await?;
     let (quotes, dry_run) = (admin.gate.quotes(), admin.gate.dry_run());
@@ -211,6 +218,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fau
             channels_closed,
         },
         sales,
+        backup,
         challenges_open: admin.ledger.challenge_count(),
         dry_run: DryRunBody {
             requests: dry_run.requests,
@@ -284,6 +292,8 @@ enum Fault {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Node(#[from] NodeUnavailable),
+    #[error("{}", chain(.0))]
+    Backup(#[from] BackupError),
 }
 
 impl axum::response::IntoResponse for Fault {
@@ -304,6 +314,11 @@ impl axum::response::IntoResponse for Fault {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Backup(BackupError::Recovering) => StatusCode::CONFLICT,
+            Self::Backup(ref fault) => {
+                tracing::error!("Failed to make a backup: {}", chain(fault));
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         };
         (
             status,

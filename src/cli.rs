@@ -1,7 +1,9 @@
 //! The command line: read arguments, load settings, start tracing, hand over.
 
+mod backup;
 mod check;
 mod descriptors;
+mod operator;
 mod run;
 mod tracing;
 
@@ -27,6 +29,9 @@ enum Command {
     Run(Settings),
     /// Read and validate the settings, and print the routes as they are understood
     Check(Settings),
+    /// Make, check or restore a backup of everything that must not be lost
+    #[command(subcommand)]
+    Backup(backup::Command),
 }
 
 #[derive(Debug, Args)]
@@ -41,6 +46,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(settings) => run::run(&settings.config),
         Command::Check(settings) => check::check(&settings.config),
+        Command::Backup(command) => backup::run(command),
     }
 }
 

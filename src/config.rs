@@ -1,6 +1,7 @@
 //! Settings: built-in defaults, then the file, then the environment; read strictly, and turned into each room's own
 //! `Config`. Nobody below this room sees a settings file or an environment variable.
 
+mod backups;
 mod classes;
 mod front;
 mod node;
@@ -26,7 +27,7 @@ use crate::node::Config as NodeConfig;
 use crate::pace::Pace;
 use crate::price::Currency;
 use crate::route::RouteTable;
-use crate::{gate, http, ledger, quote, resource};
+use crate::{backup, gate, http, ledger, quote, resource};
 
 use raw::{Raw, RawPace};
 use strict::Strict;
@@ -111,6 +112,8 @@ pub struct Config {
     pub invoice_expiry: Duration,
     /// The ledger.
     pub ledger: ledger::Config,
+    /// Where and when backups are made.
+    pub backup: backup::Config,
     /// The log.
     pub log: LogConfig,
     /// How often clients may ask.
@@ -133,6 +136,7 @@ impl Config {
             ("node", self.node != other.node),
             ("l402", self.invoice_expiry != other.invoice_expiry),
             ("ledger", self.ledger != other.ledger),
+            ("backup", self.backup != other.backup),
             ("log", self.log != other.log),
         ];
         let differing = differing.into_iter().filter(|(_, differs)| *differs);
@@ -348,6 +352,7 @@ impl Meaning<'_> {
             challenges_max: self.at_least_one("ledger.challenges_max", raw.ledger.challenges_max),
             quotas_max: self.at_least_one("ledger.quotas_max", raw.ledger.quotas_max),
         };
+        let backup = self.backups(raw, &data_dir);
         let log = self.log(raw);
         let limits = gate::Limits {
             challenges: self.pace("limits.challenges", raw.limits.challenges.as_ref()),
@@ -370,6 +375,7 @@ impl Meaning<'_> {
             node,
             invoice_expiry,
             ledger,
+            backup,
             log,
             limits,
             rates,
