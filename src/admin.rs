@@ -1,6 +1,7 @@
 //! The operator's listener: loopback, behind tokens of its own. Nothing of it is ever on the public one.
 
 mod access;
+mod backup;
 mod channels;
 mod fault;
 mod granting;
@@ -26,6 +27,7 @@ pub use access::{AdminToken, Granted, Scope};
 pub use reload::{Reload, Reloaded, Reloads};
 pub use spending::{Spending, SpendingError};
 
+use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::gate::{Gate, Keyring};
 use crate::ledger::{Ledger, LedgerError};
@@ -55,6 +57,8 @@ pub struct Admin {
     pub access: Arc<AdminToken>,
     /// What access tokens with a limit have spent.
     pub spending: Arc<Spending>,
+    /// Backups of all of it.
+    pub backups: Arc<Backups>,
     /// Where to ask for the settings to be read again.
     pub reload: Reload,
     /// Where everything is kept.
@@ -129,6 +133,7 @@ fn spending() -> OpenApiRouter<Arc<Admin>> {
 /// What only the operator decides.
 fn deciding() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
+        .routes(routes!(backup::create))
         .routes(routes!(reload::reload))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::revoke_service))

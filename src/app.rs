@@ -6,13 +6,14 @@ mod folder;
 mod reload;
 mod running;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 
 use crate::admin::{self, Admin, AdminToken, Reload, Reloads, Spending};
+use crate::backup::{Backups, Source};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gate::{Gate, Keyring, Limiter};
@@ -59,8 +60,11 @@ struct Built {
     node: Arc<Node>,
     ledger: Arc<Ledger>,
     admin: Server,
+    backups: Arc<Backups>,
     reloading: Reloading,
     beside: Beside,
+    /// Where everything is kept.
+    data_dir: PathBuf,
     /// Given back when everything has ended.
     lock: DataLock,
 }
@@ -77,13 +81,23 @@ impl Built {
         folder::make(&config.data_dir)?;
         // Before anything in the folder is opened.
         let lock = DataLock::acquire(&config.data_dir)?;
+        // From here on the newest backup may be behind.
+        folder::forget_clean_stop(&config.data_dir)?;
         let secrets = Secrets::open(&config, &clock)?;
         let (opening, its_clock) = (config.ledger.clone(), clock.clone());
         let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening, its_clock)).await;
         let ledger = Arc::new(opened??);
         let keys = secrets.keys.clone();
+        let source = source(&config, &file, keys.clone());
         let node = Arc::new(Node::new(config.node.clone(), keys, clock.clone()));
         let gate = Arc::new(gate(&config, &secrets, &node, &ledger, &clock));
+        let backups = Arc::new(Backups::new(
+            config.backup.clone(),
+            source,
+            Arc::clone(&node),
+            Arc::clone(&ledger),
+            clock.clone(),
+        ));
         let (resources, background) = Resources::build(config.resource, &config.routes);
         let shop = Arc::new(Live::new(Shop {
             routes: config.routes.clone(),
@@ -104,6 +118,7 @@ impl Built {
             spending: Arc::new(Spending::open(&config.data_dir.join("access.spent"))?),
             routes: Arc::clone(&routes),
             guarded: guarded.clone().unwrap_or_default(),
+            backups: Arc::clone(&backups),
             reload,
             data_dir: config.data_dir.clone(),
             started_secs: clock.unix_secs(),
@@ -113,6 +128,8 @@ impl Built {
             node,
             ledger,
             admin: operators(&config, admin).await?,
+            backups,
+            data_dir: config.data_dir.clone(),
             reloading: Reloading {
                 file,
                 started_with: config,
@@ -134,10 +151,25 @@ impl Built {
         let servers = Servers {
             front,
             admin: self.admin,
+            backups: self.backups,
             reloading: self.reloading,
             beside: self.beside,
         };
-        Running::start(servers, self.node, self.ledger, stop).await
+        Running::start(servers, self.node, self.ledger, stop).await?;
+        folder::note_clean_stop(&self.data_dir);
+        Ok(())
+    }
+}
+
+/// What backups are made of, by these settings.
+pub(crate) fn source(config: &Config, file: &Path, keys: NodeKeys) -> Source {
+    Source {
+        data_dir: config.data_dir.clone(),
+        settings: file.to_owned(),
+        node_folder: config.node.folder.clone(),
+        ledger: config.ledger.clone(),
+        network: config.node.network,
+        keys,
     }
 }
 

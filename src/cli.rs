@@ -1,6 +1,7 @@
 //! The command line: read arguments, load settings, start tracing, hand over; or ask the running program and show its answer.
 
 mod access;
+mod backup;
 mod books;
 mod channels;
 mod check;
@@ -93,6 +94,9 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Print completions for a shell
     Completions(completions::Completions),
+    /// Make, check or restore a backup of everything that must not be lost
+    #[command(subcommand)]
+    Backup(backup::Command),
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Access(access) => access.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Completions(completions) => completions.run(),
+        Command::Backup(command) => backup::run(command),
     }
 }
 

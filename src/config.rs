@@ -1,8 +1,10 @@
 //! Settings: built-in defaults, then the file, then the environment; read strictly, and turned into each room's own
 //! `Config`. Nobody below this room sees a settings file or an environment variable.
 
+mod backups;
 mod classes;
 mod front;
+mod log;
 mod node;
 mod offers;
 mod quotes;
@@ -26,7 +28,9 @@ use crate::node::Config as NodeConfig;
 use crate::pace::Pace;
 use crate::price::Currency;
 use crate::route::RouteTable;
-use crate::{gate, http, ledger, quote, resource};
+use crate::{backup, gate, http, ledger, quote, resource};
+
+pub use log::{LogConfig, LogFormat};
 
 use raw::{Raw, RawPace};
 use strict::Strict;
@@ -74,24 +78,6 @@ impl fmt::Display for Complaints {
 
 impl std::error::Error for Complaints {}
 
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
-}
-
-/// What the log needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    /// The least important level that is written.
-    pub level: tracing::Level,
-    /// How it is written.
-    pub format: LogFormat,
-}
-
 /// The settings of every room.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -113,6 +99,8 @@ pub struct Config {
     pub invoice_expiry: Duration,
     /// The ledger.
     pub ledger: ledger::Config,
+    /// Where and when backups are made.
+    pub backup: backup::Config,
     /// The log.
     pub log: LogConfig,
     /// How often clients may ask.
@@ -148,6 +136,7 @@ impl Config {
             ("node", self.node != other.node),
             ("l402", self.invoice_expiry != other.invoice_expiry),
             ("ledger", self.ledger != other.ledger),
+            ("backup", self.backup != other.backup),
             ("log", self.log != other.log),
         ];
         let differing = differing.into_iter().filter(|(_, differs)| *differs);
@@ -363,6 +352,7 @@ impl Meaning<'_> {
             challenges_max: self.at_least_one("ledger.challenges_max", raw.ledger.challenges_max),
             quotas_max: self.at_least_one("ledger.quotas_max", raw.ledger.quotas_max),
         };
+        let backup = self.backups(raw, &data_dir);
         let log = self.log(raw);
         let limits = gate::Limits {
             challenges: self.pace("limits.challenges", raw.limits.challenges.as_ref()),
@@ -386,41 +376,13 @@ impl Meaning<'_> {
             node,
             invoice_expiry,
             ledger,
+            backup,
             log,
             limits,
             rates,
             hooks,
             routes,
         })
-    }
-
-    fn log(&mut self, raw: &Raw) -> LogConfig {
-        let level = match raw.log.level.as_str() {
-            "error" => tracing::Level::ERROR,
-            "warn" => tracing::Level::WARN,
-            "info" => tracing::Level::INFO,
-            "debug" => tracing::Level::DEBUG,
-            "trace" => tracing::Level::TRACE,
-            other => {
-                self.complain(
-                    "log.level",
-                    format!("`{other}` is no level; there are error, warn, info, debug and trace"),
-                );
-                tracing::Level::INFO
-            }
-        };
-        let format = match raw.log.format.as_str() {
-            "text" => LogFormat::Text,
-            "json" => LogFormat::Json,
-            other => {
-                self.complain(
-                    "log.format",
-                    format!("`{other}` is no format; there are text and json"),
-                );
-                LogFormat::Text
-            }
-        };
-        LogConfig { level, format }
     }
 
     /// Notes what is wrong with a key, and where it was written.

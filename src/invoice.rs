@@ -79,6 +79,9 @@ pub enum Unready {
     /// The keys for invoices are not those of the node; nothing is sold.
     #[error("the node's keys are not the ones that invoices are made with")]
     KeyMismatch,
+    /// It was restored from a backup and has its old channels closed first.
+    #[error("the node recovers from a backup: its old channels are closed and swept first")]
+    Recovering,
     /// It is being stopped.
     #[error("the node is stopping")]
     Stopping,

@@ -7,6 +7,7 @@
 mod behind;
 pub mod challenges;
 mod channels;
+mod copying;
 mod journal;
 mod opening;
 pub mod quotas;

@@ -36,6 +36,7 @@
 pub mod admin;
 pub mod amount;
 pub mod app;
+pub mod backup;
 pub mod causes;
 pub mod cli;
 pub mod clock;

@@ -5,6 +5,7 @@ mod address;
 mod chain;
 mod channels;
 mod database;
+mod error;
 mod events;
 pub mod keys;
 mod log;
@@ -12,6 +13,8 @@ mod operation;
 mod payments;
 mod peers;
 mod reach;
+mod recovery;
+pub mod state;
 pub mod status;
 mod wallet;
 mod withdraw;
@@ -24,15 +27,18 @@ use std::time::Duration;
 use bitcoin::Network;
 use ldk_node::config::{AnchorChannelsConfig, BackgroundSyncConfig, EsploraSyncConfig};
 use ldk_node::lightning::ln::msgs::SocketAddress;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use chain::tip;
 pub use channels::{ChannelOpening, ForceCloseCost};
+pub use error::{NodeError, NodeUnavailable};
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;
 pub use payments::{HandInvoice, Payable, Paying, Payment, Progress};
 pub use peers::PeerAddress;
+pub use recovery::{OldChannel, Recovery};
+pub use state::StateError;
 pub use status::Status;
 pub use wallet::{Fee, OnchainAmount, OnchainBalance};
 pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
@@ -40,7 +46,7 @@ pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
 use crate::amount::Msat;
 use crate::clock::Clock;
 use crate::invoice::{Reach, Unready};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::Ledger;
 
 /// How often the node is asked for its channels besides after each event: a peer that comes back makes no event.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -56,6 +62,10 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// The node's threads: one waits for the disk while another hears its peers.
 const THREADS: usize = 2;
+
+/// What a peer that opens a channel to a node in recovery would have to see reserved on chain: all the bitcoin there will be.
+/// ldk-node has no other way to refuse.
+const REFUSE_CHANNELS_SATS: u64 = 21_000_000 * 100_000_000;
 
 /// What the node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,57 +93,6 @@ pub struct ChainConfig {
     pub sync_interval: Duration,
 }
 
-/// Why the node ended when nobody asked it to.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// Its database cannot be made ready.
-    #[error("failed to prepare the node's database {path}")]
-    Database {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite said.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// Its folder cannot be made.
-    #[error("failed to make the node's folder")]
-    Folder(#[source] std::io::Error),
-    /// ldk-node cannot be put together from what is on the disk.
-    #[error("failed to build the node")]
-    Build(#[source] ldk_node::BuildError),
-    /// A settlement could not be entered, so it was not acknowledged.
-    #[error("failed to enter what the node received")]
-    Ledger(#[from] LedgerError),
-    /// ldk-node could not note that an event was handled.
-    #[error("failed to acknowledge an event of the node")]
-    Acknowledge(#[source] ldk_node::NodeError),
-    /// It does not start for a reason that waiting does not mend.
-    #[error(
-        "failed to start the node (is something else listening on node.listen, or the disk full?)"
-    )]
-    Start(#[source] ldk_node::NodeError),
-    /// Its threads cannot be started.
-    #[error("failed to start the node's runtime")]
-    Runtime(#[source] std::io::Error),
-    /// A step of it panicked.
-    #[error("the node panicked")]
-    Panicked(#[source] tokio::task::JoinError),
-}
-
-/// Why the operator's request to the node failed.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeUnavailable {
-    /// It is not running.
-    #[error("the node is not running")]
-    NotRunning,
-    /// It refused.
-    #[error("the node refused")]
-    Refused(#[from] ldk_node::NodeError),
-    /// It panicked.
-    #[error("the node panicked")]
-    Panicked(#[source] tokio::task::JoinError),
-}
-
 /// The node and what is known of it.
 #[derive(Debug)]
 pub struct Node {
@@ -148,6 +107,21 @@ pub struct Node {
     phase: Mutex<Phase>,
     /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
     deposit: Mutex<Option<String>>,
+    /// What a recovery from a backup is doing, while there is one. A `std` mutex: held to copy a few words.
+    recovery: Mutex<Option<Recovery>>,
+    /// Somebody had the chain read.
+    read_chain: Notify,
+    /// Counts channels that were opened, became ready or were closed since the start.
+    channel_changes: watch::Sender<u64>,
+}
+
+/// What a node is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To be paid.
+    Sell,
+    /// To have its old channels closed and swept; it takes no new ones.
+    Recover,
 }
 
 /// How far the node is.
@@ -193,7 +167,30 @@ impl Node {
             handled: watch::Sender::default(),
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
+            recovery: Mutex::new(None),
+            read_chain: Notify::new(),
+            channel_changes: watch::channel(0).0,
         }
+    }
+
+    /// Counts channels that were opened, became ready or were closed: each time, the newest backup is out of date.
+    pub fn channel_changes(&self) -> watch::Receiver<u64> {
+        self.channel_changes.subscribe()
+    }
+
+    /// The network.
+    pub fn network(&self) -> Network {
+        self.config.network
+    }
+
+    /// Where ldk-node keeps its state.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.config.folder
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &NodeKeys {
+        &self.keys
     }
 
     /// How the node is reached, now and from now on.
@@ -246,23 +243,12 @@ impl Node {
         ledger: Arc<Ledger>,
         stop: CancellationToken,
     ) -> Result<(), NodeError> {
-        let config = self.config.clone();
-        let seed = self.keys.mnemonic();
-        let build = tokio::task::spawn_blocking(move || build(&config, seed, runtime));
-        let node = Arc::new(build.await.map_err(NodeError::Panicked)??);
-        if node.node_id() != self.keys.payment_keys().node_id() {
-            tracing::error!(
-                "The node's keys are not the ones that invoices are made with: nothing is sold"
-            );
-            self.reach
-                .send_replace(Reach::Unready(Unready::KeyMismatch));
-            self.waiting(&node, Unready::KeyMismatch.to_string());
-            stop.cancelled().await;
+        if !recovery::run(self, &runtime, &ledger, &stop).await? {
             return Ok(());
         }
-        if !self.start(&node, &stop).await? {
+        let Some(node) = self.up(&runtime, Purpose::Sell, &stop).await? else {
             return Ok(());
-        }
+        };
         let withdrawing = async {
             if let Some(config) = &self.config.withdraw {
                 self.withdraw(config, &stop).await;
@@ -276,6 +262,30 @@ impl Node {
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         stop_node(&node).await;
         ended
+    }
+
+    /// Builds the node and starts it; `None` if told to stop before it ran.
+    async fn up(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        purpose: Purpose,
+        stop: &CancellationToken,
+    ) -> Result<Option<Arc<ldk_node::Node>>, NodeError> {
+        let (config, runtime) = (self.config.clone(), runtime.clone());
+        let seed = self.keys.mnemonic();
+        let build = tokio::task::spawn_blocking(move || build(&config, purpose, seed, runtime));
+        let node = Arc::new(build.await.map_err(NodeError::Panicked)??);
+        if node.node_id() != self.keys.payment_keys().node_id() {
+            tracing::error!(
+                "The node's keys are not the ones that invoices are made with: nothing is sold"
+            );
+            self.reach
+                .send_replace(Reach::Unready(Unready::KeyMismatch));
+            self.waiting(&node, Unready::KeyMismatch.to_string());
+            stop.cancelled().await;
+            return Ok(None);
+        }
+        Ok(self.start(&node, stop).await?.then_some(node))
     }
 
     /// Starts the node, however long its chain source is away; `false` if told to stop before it ran.
@@ -339,11 +349,17 @@ impl Node {
         });
         let reach = syncing.await.map_err(NodeUnavailable::Panicked)??;
         self.reached(reach);
+        self.read_chain.notify_one();
         Ok(())
     }
 
     /// Tells the minter how the node is reached, if that has changed.
     fn reached(&self, reach: Reach) {
+        let reach = if self.is_recovering() {
+            Reach::Unready(Unready::Recovering)
+        } else {
+            reach
+        };
         self.reach.send_if_modified(|current| {
             let is_changed = *current != reach;
             if is_changed {
@@ -402,6 +418,7 @@ fn tell(before: &Reach, after: &Reach) {
 
 fn build(
     config: &Config,
+    purpose: Purpose,
     mnemonic: ldk_node::bip39::Mnemonic,
     runtime: tokio::runtime::Handle,
 ) -> Result<ldk_node::Node, NodeError> {
@@ -414,7 +431,10 @@ fn build(
         // Without a reserve a merchant who owns nothing on chain can be paid; a force-close is then bumped with what
         // there is.
         anchor_channels_config: Some(AnchorChannelsConfig {
-            per_channel_reserve_sats: 0,
+            per_channel_reserve_sats: match purpose {
+                Purpose::Sell => 0,
+                Purpose::Recover => REFUSE_CHANNELS_SATS,
+            },
             ..AnchorChannelsConfig::default()
         }),
         ..ldk_node::config::Config::default()

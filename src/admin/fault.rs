@@ -4,6 +4,7 @@ use axum::Json;
 use axum::response::Response;
 use http::StatusCode;
 
+use crate::backup::BackupError;
 use crate::causes::chain;
 use crate::gate::KeyringError;
 use crate::ledger::LedgerError;
@@ -44,6 +45,8 @@ pub(super) enum Fault {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Node(#[from] NodeUnavailable),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
 }
 
 impl axum::response::IntoResponse for Fault {
@@ -79,6 +82,11 @@ impl axum::response::IntoResponse for Fault {
                 StatusCode::BAD_GATEWAY
             }
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Backup(BackupError::Recovering) => StatusCode::CONFLICT,
+            Self::Backup(ref fault) => {
+                tracing::error!("Failed to make a backup: {}", chain(fault));
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         };
         (status, Json(serde_json::json!({ "error": chain(&self) }))).into_response()
     }
@@ -104,7 +112,8 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::FeeRate(_)
         | OperationError::DescriptionTooLong
         | OperationError::Expiry => StatusCode::BAD_REQUEST,
-        OperationError::Refused { .. }
+        OperationError::Recovering
+        | OperationError::Refused { .. }
         | OperationError::AboveOnchain { .. }
         | OperationError::AboveChannels { .. }
         | OperationError::NotAnnounceable

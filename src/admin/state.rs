@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::backup::BackupStatus;
 use crate::invoice::{Inbound, Reach};
 use crate::ledger::record::{ChannelRecord, Totals};
 use crate::node::Status;
@@ -112,6 +113,7 @@ pub(super) struct StatusBody {
     data_dir: String,
     node: NodeBody,
     sales: Totals,
+    backup: BackupStatus,
     /// Challenges that are remembered, paid ones included until they expire.
     challenges_open: usize,
     dry_run: DryRunBody,
@@ -141,9 +143,10 @@ pub(super) struct NodeBody {
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fault> {
     let asked = Arc::clone(&admin);
     // The node's locks and the store's pages: not on a thread that serves requests.
-    let (status, channels_closed, sales) = blocking(move || {
+    let (status, channels_closed, sales, backup) = blocking(move || {
         let closed = asked.ledger.closed_channels(CLOSURES_SHOWN)?;
-        Ok((asked.node.status(), closed, asked.ledger.totals()))
+        let backup = asked.backups.status()?;
+        Ok((asked.node.status(), closed, asked.ledger.totals(), backup))
     })
     .await?;
     let (quotes, dry_run) = (admin.gate.quotes(), admin.gate.dry_run());
@@ -156,6 +159,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
             channels_closed,
         },
         sales,
+        backup,
         challenges_open: admin.ledger.challenge_count(),
         dry_run: DryRunBody {
             requests: dry_run.requests,

@@ -1,9 +1,12 @@
 //! The data folder: made at the first start.
 
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::AppError;
+use crate::backup::CLEAN_STOP;
 
 /// For the owner only: seed, keys and channel state are in it. A folder that is there already is not changed: it may be
 /// somebody's home.
@@ -36,4 +39,29 @@ pub(super) fn must_not_be_lost(secret: &Path, made: &Path) -> Result<(), AppErro
         });
     }
     Ok(())
+}
+
+/// Notes that everything was written and closed: a backup that is made now holds the newest state.
+pub(super) fn note_clean_stop(data_dir: &Path) {
+    let path = data_dir.join(CLEAN_STOP);
+    let noted = File::create(&path).and_then(|file| file.sync_all());
+    if let Err(error) = noted {
+        // Without it a backup is restored with a recovery, which is always safe.
+        tracing::warn!("Failed to note the good end in {}: {error}", path.display());
+    }
+}
+
+/// Takes that back, before anything changes.
+pub(super) fn forget_clean_stop(data_dir: &Path) -> Result<(), AppError> {
+    let forget = || {
+        match std::fs::remove_file(data_dir.join(CLEAN_STOP)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        File::open(data_dir)?.sync_all()
+    };
+    forget().map_err(|source| AppError::DataDir {
+        path: data_dir.to_owned(),
+        source,
+    })
 }

@@ -7,6 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backup::Backups;
 use crate::causes::chain;
 use crate::http::{Server, Stop};
 use crate::ledger::{Ledger, LedgerError};
@@ -62,6 +63,7 @@ impl Front {
 pub(super) struct Servers {
     pub(super) front: Front,
     pub(super) admin: Server,
+    pub(super) backups: Arc<Backups>,
     pub(super) reloading: Reloading,
     pub(super) beside: Beside,
 }
@@ -101,6 +103,7 @@ impl Running {
         let Servers {
             front,
             admin,
+            backups,
             reloading,
             beside,
         } = servers;
@@ -128,6 +131,9 @@ impl Running {
         admin_tasks
             .tracker
             .spawn(admin.run(admin_tasks.tracker.clone(), admin_tasks.stop.clone()));
+        admin_tasks
+            .tracker
+            .spawn(backups.run(admin_tasks.stop.begin.clone()));
         let mut writing = writer_tasks.tracker.spawn(write_behind(
             Arc::clone(&ledger),
             writer_tasks.stop.begin.clone(),

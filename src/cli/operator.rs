@@ -60,6 +60,17 @@ pub(super) struct NoAnswer {
 pub(super) type View = fn(&Value) -> String;
 
 impl Operator {
+    /// The program of these settings.
+    pub(super) fn of(settings: &Path) -> Self {
+        Self {
+            config: settings.to_owned(),
+            url: None,
+            token_file: None,
+            ca: None,
+            json: false,
+        }
+    }
+
     /// The settings file.
     pub(super) fn settings_file(&self) -> &Path {
         &self.config

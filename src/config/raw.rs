@@ -17,6 +17,7 @@ pub(super) struct Raw {
     pub(super) node: RawNode,
     pub(super) l402: RawL402,
     pub(super) ledger: RawLedger,
+    pub(super) backup: RawBackup,
     pub(super) limits: RawLimits,
     pub(super) log: RawLog,
     pub(super) rate: Vec<RawRate>,
@@ -116,6 +117,15 @@ pub(super) struct RawL402 {
 pub(super) struct RawLedger {
     pub(super) challenges_max: u32,
     pub(super) quotas_max: u32,
+}
+
+/// `[backup]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBackup {
+    pub(super) folder: String,
+    pub(super) every: String,
+    pub(super) keep: u32,
 }
 
 /// `[limits]`

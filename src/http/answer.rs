@@ -216,6 +216,7 @@ pub(crate) fn denial(denial: &Denial) -> Response {
                 | Unready::NoChannel
                 | Unready::PeersOffline
                 | Unready::KeyMismatch
+                | Unready::Recovering
                 | Unready::Stopping => {
                     "No invoice can be paid here at the moment. Nothing was charged; ask again later."
                 }

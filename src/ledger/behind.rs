@@ -76,7 +76,7 @@ impl Ledger {
 
     /// Each count goes to the journal at once, to survive a crash, and to the store when it was not told for a while: of the
     /// two that is the dear one.
-    fn write_tokens(&self, stored_before_ms: u64) -> Result<(), LedgerError> {
+    pub(super) fn write_tokens(&self, stored_before_ms: u64) -> Result<(), LedgerError> {
         let unwritten = self
             .usages
             .take_unwritten(stored_before_ms, self.clock.unix_ms());

@@ -133,6 +133,11 @@ impl Journal {
         self.bytes >= self.fold_at_bytes
     }
 
+    /// Copies dump and journal to another folder. Together they are all of the ledger that must not be lost.
+    pub(super) fn copy_to(&self, folder: &Path) -> io::Result<()> {
+        copy(&self.folder, folder, self.bytes)
+    }
+
     /// Writes a dump of everything beside the old one. If that fails, a full disk for instance, nothing has changed; the
     /// next try waits until the journal has grown again.
     pub(super) fn dump<E: From<io::Error>>(
@@ -168,6 +173,18 @@ impl Journal {
         self.dump_id = dump.id;
         Ok(())
     }
+}
+
+/// Copies dump and journal of a ledger, the journal up to this many bytes.
+pub(super) fn copy(from: &Path, to: &Path, journal_bytes: u64) -> io::Result<()> {
+    match std::fs::copy(dump_path(from), dump_path(to)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(_) | Err(_) => {}
+    }
+    let mut whole = File::open(journal_path(from))?.take(journal_bytes);
+    let mut copy = File::create(journal_path(to))?;
+    io::copy(&mut whole, &mut copy)?;
+    copy.sync_all()
 }
 
 /// A dump that is on the disk, and not in force yet.

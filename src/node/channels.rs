@@ -50,6 +50,7 @@ impl Node {
     /// Opens a channel out of the on-chain wallet. On return the peer was asked; it is pending once the funding is
     /// broadcast, and the status tells of it.
     pub async fn open_channel(&self, opening: ChannelOpening) -> Result<(), OperationError> {
+        self.uses_channels()?;
         let can_be_announced = !self.config.alias.is_empty() && !self.config.listen.is_empty();
         if opening.is_announced && !can_be_announced {
             return Err(OperationError::NotAnnounceable);
@@ -77,6 +78,7 @@ impl Node {
 
     /// Closes a channel in agreement with its peer, which has to be connected.
     pub async fn close_channel(&self, channel_id: &str) -> Result<(), OperationError> {
+        self.uses_channels()?;
         let channel_id = channel_id.to_owned();
         self.operate("close the channel", move |node| {
             let channel = find(node, &channel_id)?;
@@ -110,6 +112,8 @@ impl Node {
 
     /// Closes a channel without its peer: our part comes back after a wait, and the fees are ours.
     pub async fn force_close_channel(&self, channel_id: &str) -> Result<(), OperationError> {
+        self.uses_channels()?;
+        self.uses_channels()?;
         let channel_id = channel_id.to_owned();
         self.operate("close the channel by force", move |node| {
             let channel = find(node, &channel_id)?;
@@ -125,6 +129,7 @@ impl Node {
 
     /// Adds money of the on-chain wallet to a channel, which stays in use meanwhile.
     pub async fn splice_in(&self, channel_id: &str, amount_sat: u64) -> Result<(), OperationError> {
+        self.uses_channels()?;
         let channel_id = channel_id.to_owned();
         self.operate("splice in", move |node| {
             if amount_sat == 0 {
@@ -147,6 +152,7 @@ impl Node {
         address: &str,
         amount_sat: u64,
     ) -> Result<(), OperationError> {
+        self.uses_channels()?;
         let address = self.onchain_address(address)?;
         let channel_id = channel_id.to_owned();
         self.operate("splice out", move |node| {

@@ -31,11 +31,16 @@ pub(super) async fn handle(
             () = stop.cancelled() => return Ok(()),
         };
         let (told, ledger) = (Arc::clone(ldk), Arc::clone(ledger));
+        let changes_channels = event.as_ref().is_some_and(changes_channels);
+        let is_recovering = node.is_recovering();
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
             let is_event = event.is_some();
             if let Some(event) = event {
                 enter(&told, &ledger, &event)?;
+                if is_recovering {
+                    refuse(&told, &event);
+                }
                 told.event_handled().map_err(NodeError::Acknowledge)?;
             }
             Ok::<_, NodeError>((is_event, reach::of(&told.list_channels())))
@@ -50,6 +55,43 @@ pub(super) async fn handle(
                 Reach::Unready(_) => REFRESH_UNREADY_EVERY,
             };
         node.reached(reach);
+        if changes_channels {
+            node.channel_changes.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+/// Whether there is one channel more or less now than in the newest backup.
+fn changes_channels(event: &Event) -> bool {
+    match event {
+        Event::ChannelPending { .. } | Event::ChannelReady { .. } | Event::ChannelClosed { .. } => {
+            true
+        }
+        Event::PaymentReceived { .. }
+        | Event::PaymentSuccessful { .. }
+        | Event::PaymentFailed { .. }
+        | Event::PaymentForwarded { .. }
+        | Event::PaymentClaimable { .. }
+        | Event::SplicePending { .. }
+        | Event::SpliceFailed { .. } => false,
+    }
+}
+
+/// Closes a channel that a peer has opened to a node in recovery. Anchor channels are refused before; a refused peer tries one of
+/// the older kind next, which ldk-node takes from anybody. Nothing in it is ours.
+fn refuse(ldk: &ldk_node::Node, event: &Event) {
+    let Event::ChannelPending {
+        user_channel_id,
+        counterparty_node_id,
+        ..
+    } = event
+    else {
+        return;
+    };
+    let reason = Some("this node recovers from a backup".to_owned());
+    let closed = ldk.force_close_channel(user_channel_id, *counterparty_node_id, reason);
+    if let Err(error) = closed {
+        tracing::warn!("Failed to close a channel that was opened during the recovery: {error}");
     }
 }
 

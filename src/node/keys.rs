@@ -3,13 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use bitcoin::Network;
+use bitcoin::bip32::{self, ChildNumber, Xpriv};
+use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use hmac::{Hmac, Mac as _};
 use ldk_node::bip39::{self, Mnemonic};
+use lightning::sign::KeysManager;
+use sha2::Sha256;
 
 use crate::invoice::{KeyError, PaymentKeys};
 use crate::secret_file::{self, SecretFileError};
 
 /// Bytes of entropy behind 24 words.
 const ENTROPY_BYTES: usize = 32;
+
+/// Where LDK derives the keys that a peer's closing pays us at.
+const STATIC_PAYMENT_INDEX: u32 = 8;
+
+/// What the key of backups is derived for; a number at the end, so that there can be another one.
+const BACKUP_KEY: &[u8] = b"tollhouse backup 1";
 
 /// The words, and the keys derived from them.
 #[derive(Clone)]
@@ -53,11 +64,22 @@ impl NodeKeys {
             Ok(mnemonic.to_string())
         };
         let words = secret_file::read_or_make(path, draw)?;
-        let mnemonic =
-            Mnemonic::parse_normalized(words.trim()).map_err(|error| SeedError::NotWords {
-                path: path.to_owned(),
-                why: complaint(error),
-            })?;
+        Self::parse(&words, path, network)
+    }
+
+    /// Reads the words from this file, which must be there.
+    pub fn read(path: &Path, network: Network) -> Result<Self, SeedError> {
+        Self::parse(&secret_file::read(path)?, path, network)
+    }
+
+    /// Takes the words themselves; complaints name `path` as where they stood. No key depends on the network.
+    pub fn parse(words: &str, path: &Path, network: Network) -> Result<Self, SeedError> {
+        // Somebody who types them may do so over several lines.
+        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mnemonic = Mnemonic::parse_normalized(&words).map_err(|error| SeedError::NotWords {
+            path: path.to_owned(),
+            why: complaint(error),
+        })?;
         let payment_keys = PaymentKeys::from_seed(&mnemonic.to_seed_normalized(""), network)?;
         Ok(Self {
             mnemonic,
@@ -68,6 +90,40 @@ impl NodeKeys {
     /// The keys that invoices are made with.
     pub fn payment_keys(&self) -> PaymentKeys {
         self.payment_keys.clone()
+    }
+
+    /// The words themselves, as their file has them.
+    pub fn words(&self) -> String {
+        self.mnemonic.to_string()
+    }
+
+    /// The key of backups: the words alone open them.
+    pub fn backup_key(&self) -> [u8; 32] {
+        let mut key = Hmac::<Sha256>::new_from_slice(&self.mnemonic.to_seed_normalized(""))
+            .expect("HMAC takes keys of any length");
+        key.update(BACKUP_KEY);
+        key.finalize().into_bytes().into()
+    }
+
+    /// LDK's own keys, for reading what LDK has written. Its times seed only randomness that nobody draws here.
+    pub(super) fn keys_manager(&self) -> KeysManager {
+        let seed = self.mnemonic.to_seed_normalized("");
+        let master = Xpriv::new_master(Network::Bitcoin, &seed)
+            .expect("the payment keys were derived from it already");
+        KeysManager::new(&master.private_key.secret_bytes(), 0, 0, true)
+    }
+
+    /// The secret key behind one of the scripts that a peer's closing pays us at (LDK's path for them, 8'/number').
+    pub(super) fn static_payment_key(&self, number: u32) -> SecretKey {
+        let secp = Secp256k1::signing_only();
+        let seed = self.mnemonic.to_seed_normalized("");
+        let derive = || {
+            let ldk = Xpriv::new_master(Network::Bitcoin, &seed)?;
+            let master = Xpriv::new_master(Network::Bitcoin, &ldk.private_key.secret_bytes())?;
+            let path = [STATIC_PAYMENT_INDEX, number].map(|index| ChildNumber::Hardened { index });
+            Ok::<_, bip32::Error>(master.derive_priv(&secp, &path)?.private_key)
+        };
+        derive().expect("LDK derives the same keys from the same seed")
     }
 
     pub(super) fn mnemonic(&self) -> Mnemonic {

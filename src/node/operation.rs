@@ -16,6 +16,11 @@ pub enum OperationError {
     /// The node is not there.
     #[error(transparent)]
     Unavailable(#[from] NodeUnavailable),
+    /// Its channels are what it recovers from.
+    #[error(
+        "the node recovers from a backup: until that is over no channel is opened and no payment is made (see the status)"
+    )]
+    Recovering,
     /// ldk-node refused without saying more than this.
     #[error("the node refused to {what}: {source}")]
     Refused {
@@ -132,6 +137,14 @@ pub enum OperationError {
 }
 
 impl Node {
+    /// Whether channels may be used.
+    pub(super) fn uses_channels(&self) -> Result<(), OperationError> {
+        if self.is_recovering() {
+            return Err(OperationError::Recovering);
+        }
+        Ok(())
+    }
+
     /// Has the node do something that may wait for the disk, a peer or the chain source. What is late goes on by itself.
     pub(super) async fn operate<T: Send + 'static>(
         &self,

@@ -107,6 +107,7 @@ pub struct HandInvoice {
 impl Node {
     /// Reads what is to be paid and holds it against what there is. Nothing is sent.
     pub async fn payable(&self, paying: Paying) -> Result<Payable, OperationError> {
+        self.uses_channels()?;
         let network = self.config.network;
         let now_secs = self.clock.unix_secs();
         let own_id = self.keys.payment_keys().node_id();
@@ -217,6 +218,7 @@ impl Node {
         description: String,
         expiry_secs: u32,
     ) -> Result<HandInvoice, OperationError> {
+        self.uses_channels()?;
         if description.len() > DESCRIPTION_BYTES_MAX {
             return Err(OperationError::DescriptionTooLong);
         }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::invoice::Reach;
 
 use super::operation::OperationError;
-use super::{Node, Phase, address};
+use super::{Node, Phase, Recovery, address};
 
 /// The node, as it is now.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -41,6 +41,8 @@ pub struct Status {
     pub onchain_synced_secs: Option<u64>,
     /// The best block that it knows.
     pub block_height: Option<u32>,
+    /// What a recovery from a backup is doing, while there is one.
+    pub recovery: Option<Recovery>,
 }
 
 /// A peer.
@@ -98,6 +100,7 @@ impl Node {
                 Reach::Ready(inbound) => inbound.capacity_msat,
                 Reach::Unready(_) => 0,
             },
+            recovery: self.recovery(),
             ..Status::default()
         };
         match self.phase() {

@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
+mod backup;
 mod chain_source;
 mod command_line;
 mod crash;
+mod drill;
 mod embedded;
 mod esplora;
 mod harness;

@@ -14,7 +14,8 @@ const RANKS: &[(&str, u8)] = &[
     // Beside `config`: it answers as the public listener does, with the same answers.
     ("layer", 6),
     ("http", 5),
-    ("admin", 5),
+    ("admin", 6),
+    ("backup", 5),
     ("node", 4),
     ("resource", 4),
     ("gate", 3),
@@ -44,6 +45,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("hyper_rustls::", &["cli", "quote", "resource"]),
     ("hyper_util::client", &["cli", "quote", "resource"]),
     ("ppp::", &["http"]),
+    ("chacha20poly1305::", &["backup"]),
+    ("aead_stream::", &["backup"]),
     ("rustls_acme::", &["http"]),
     ("ipnet::", &["http"]),
     ("tower_http::", &["resource"]),

@@ -1,0 +1,171 @@
+//! The folder of backups: names that tell node and time, which is the newest, and which are let go.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Hex digits of the node id in a name: enough to tell one's own nodes apart.
+const NODE_DIGITS: usize = 16;
+
+const SECS_PER_DAY: u64 = 86_400;
+
+/// A backup in the folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) path: PathBuf,
+    /// When it was made, Unix seconds, as its name says.
+    pub(super) created_secs: u64,
+}
+
+/// `tollhouse-<node>-<time in UTC>.backup`
+pub(super) fn name(node_id: &str, unix_secs: u64) -> String {
+    format!("{}{}{SUFFIX}", prefix(node_id), stamp(unix_secs))
+}
+
+const SUFFIX: &str = ".backup";
+
+fn prefix(node_id: &str) -> String {
+    let digits: String = node_id.chars().take(NODE_DIGITS).collect();
+    format!("tollhouse-{digits}-")
+}
+
+/// This node's backups, the newest first. A folder that is not there has none.
+pub(super) fn of(folder: &Path, node_id: &str) -> io::Result<Vec<Kept>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let prefix = prefix(node_id);
+    let mut kept = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let created_secs = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(SUFFIX))
+            .and_then(unix_secs);
+        kept.extend(created_secs.map(|created_secs| Kept {
+            path: entry.path(),
+            created_secs,
+        }));
+    }
+    kept.sort_by_key(|kept| std::cmp::Reverse(kept.created_secs));
+    Ok(kept)
+}
+
+/// Removes all but the newest. Only what has a name of ours, and of this node.
+pub(super) fn prune(folder: &Path, node_id: &str, keep: usize) -> io::Result<()> {
+    for old in of(folder, node_id)?.into_iter().skip(keep) {
+        std::fs::remove_file(old.path)?;
+    }
+    Ok(())
+}
+
+/// `20261125T031500Z`
+fn stamp(unix_secs: u64) -> String {
+    let (days, secs) = (unix_secs / SECS_PER_DAY, unix_secs % SECS_PER_DAY);
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (secs / 3_600, secs / 60 % 60, secs % 60);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+}
+
+/// The time that a stamp tells, if it is one.
+fn unix_secs(text: &str) -> Option<u64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0..4)?, number(4..6)?, number(6..8)?);
+    let secs = number(9..11)? * 3_600 + number(11..13)? * 60 + number(13..15)?;
+    let found = days(year, month, day)? * SECS_PER_DAY + secs;
+    // Whatever is not written exactly so is not ours.
+    (stamp(found) == text).then_some(found)
+}
+
+/// Year, month and day of the Gregorian calendar, by days since 1970. Years begin in March here, so that a leap day is the last
+/// of its year.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || day == 0 {
+        return None;
+    }
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let shifted = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + day_of_era).checked_sub(719_468)
+}
+
+/// For people.
+pub(super) fn shown(unix_secs: u64) -> String {
+    let stamp = stamp(unix_secs);
+    let (date, time) = (&stamp[..8], &stamp[9..15]);
+    format!(
+        "{}-{}-{} {}:{} UTC",
+        &date[..4],
+        &date[4..6],
+        &date[6..],
+        &time[..2],
+        &time[2..4]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_the_time_and_are_read_back() {
+        for (unix_secs, shown) in [
+            (0, "19700101T000000Z"),
+            (951_782_399, "20000228T235959Z"),
+            (951_782_400, "20000229T000000Z"),
+            (1_795_576_500, "20261125T031500Z"),
+            (4_107_542_400, "21000301T000000Z"),
+        ] {
+            assert_eq!(stamp(unix_secs), shown);
+            assert_eq!(super::unix_secs(shown), Some(unix_secs));
+        }
+        for wrong in [
+            "",
+            "20261301T000000Z",
+            "20260230T000000Z",
+            "2026-11-25",
+            "20261125T033500",
+        ] {
+            assert_eq!(super::unix_secs(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_this_nodes_oldest_backups_are_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = ("02".repeat(33), "03".repeat(33));
+        let make = |name: String| std::fs::write(folder.path().join(name), "").unwrap();
+        for unix_secs in 1..=5 {
+            make(name(&ours, unix_secs));
+        }
+        make(name(&theirs, 1));
+        make("holiday.jpg".to_owned());
+        prune(folder.path(), &ours, 2).unwrap();
+        let left: Vec<_> = of(folder.path(), &ours).unwrap();
+        let left: Vec<_> = left.iter().map(|kept| kept.created_secs).collect();
+        assert_eq!(left, [5, 4]);
+        assert_eq!(of(folder.path(), &theirs).unwrap().len(), 1);
+        assert!(folder.path().join("holiday.jpg").exists());
+    }
+}

@@ -1,0 +1,80 @@
+//! Looking through a backup as if it were restored, without restoring it.
+
+use std::path::Path;
+
+use bitcoin::Network;
+
+use crate::clock::Clock;
+use crate::ledger::record::Totals;
+use crate::ledger::{self, Ledger};
+use crate::node::NodeKeys;
+use crate::node::state::{self, State};
+
+use super::create::Staging;
+use super::manifest::{LEDGER, Manifest, NODE};
+use super::open::Opened;
+use super::{BackupError, folder};
+
+/// What a backup was found to hold: all of it was read.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// Its table of contents.
+    pub manifest: Manifest,
+    /// The channel state, read from the copy.
+    pub state: State,
+    /// What was sold, by the books that were rebuilt from the copy.
+    pub totals: Totals,
+    /// When it was made, for people.
+    pub created: String,
+    /// How old it is, in seconds.
+    pub age_secs: u64,
+}
+
+/// Decrypts everything into `scratch`, which is removed again, checks every sum, has SQLite check the channel state, reads the
+/// monitors, and rebuilds the books.
+pub fn verify(
+    file: &Path,
+    keys: &NodeKeys,
+    network: Option<Network>,
+    scratch: &Path,
+    clock: &Clock,
+) -> Result<Verified, BackupError> {
+    let opened = Opened::open(file, keys)?;
+    is_of(file, &opened.manifest, network)?;
+    let staging = Staging::begin(scratch)?;
+    let manifest = opened.unpack(&staging.0, keys)?;
+    let state = state::read(&staging.0.join(NODE).join(state::FILE), keys)?;
+    let ledger = Ledger::open(
+        &ledger::Config {
+            folder: staging.0.join(LEDGER),
+            challenges_max: 1,
+            quotas_max: 1,
+        },
+        clock.clone(),
+    )?;
+    let totals = ledger.totals();
+    ledger.close()?;
+    Ok(Verified {
+        created: folder::shown(manifest.created_secs),
+        age_secs: clock.unix_secs().saturating_sub(manifest.created_secs),
+        manifest,
+        state,
+        totals,
+    })
+}
+
+/// Whether it is a backup of a node on this network.
+pub(super) fn is_of(
+    file: &Path,
+    manifest: &Manifest,
+    network: Option<Network>,
+) -> Result<(), BackupError> {
+    match network {
+        Some(wanted) if wanted.to_string() != manifest.network => Err(BackupError::OtherNetwork {
+            path: file.to_owned(),
+            found: manifest.network.clone(),
+            wanted,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}

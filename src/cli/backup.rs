@@ -1,0 +1,310 @@
+//! `tollhouse backup`: make one, look through one, restore one.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bitcoin::Network;
+use clap::{Args, Subcommand};
+use http::Method;
+
+use crate::app;
+use crate::backup::{self, How, Manifest, Verified};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::node::NodeKeys;
+use crate::store::{DataLock, LockError};
+
+use super::{BAD_SETTINGS, Operator, Settings, complain};
+
+/// What stands for standard input in the place of a file of words.
+const STANDARD_INPUT: &str = "-";
+
+/// 24 words have some 200 characters.
+const WORDS_BYTES_MAX: u64 = 4096;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a backup now, of the running program or of the stopped one
+    Create {
+        #[command(flatten)]
+        settings: Settings,
+        /// Also copy it to this folder
+        #[arg(long, value_name = "FOLDER")]
+        to: Option<PathBuf>,
+    },
+    /// Decrypt a backup, check every part of it, and say what it would restore
+    Verify {
+        /// The backup
+        file: PathBuf,
+        #[command(flatten)]
+        words: Words,
+    },
+    /// Restore a backup to a new data folder
+    ///
+    /// The node then has its old channels closed by their peers and swept into its wallet before it sells again: the channels' state
+    /// may be older than the last one, which must never be used.
+    Restore {
+        /// The backup
+        file: PathBuf,
+        #[command(flatten)]
+        words: Words,
+        /// The folder to restore to, which must be empty or not there. Default: the data folder of the settings
+        #[arg(long, value_name = "FOLDER", required_unless_present = "config")]
+        data_dir: Option<PathBuf>,
+        /// Go on with the old channels. Only for a backup that was made after the program had ended in good order, and only if it
+        /// was not started since, here or elsewhere: if you are wrong, the money in the channels is lost
+        #[arg(long)]
+        i_am_sure_it_is_the_newest: bool,
+    },
+}
+
+/// Where the node's words are.
+#[derive(Debug, Args)]
+pub(super) struct Words {
+    /// A file with the node's 24 words (mode 0600), or `-` for standard input. Default: DATA_DIR/seed.words of the settings
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    words_file: Option<PathBuf>,
+    /// The settings file (TOML), to hold the backup against
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Exit 0 if it was done, 2 if the settings do not hold, 1 for anything else.
+pub(super) fn run(command: Command) -> ExitCode {
+    let done = match command {
+        Command::Create { settings, to } => {
+            load(&settings.config).map(|config| create(&config, &settings.config, to.as_deref()))
+        }
+        Command::Verify { file, words } => words.read().map(|given| verify(&file, given)),
+        Command::Restore {
+            file,
+            words,
+            data_dir,
+            i_am_sure_it_is_the_newest,
+        } => words.read().map(|given| {
+            let how = if i_am_sure_it_is_the_newest {
+                How::Newest
+            } else {
+                How::Fenced
+            };
+            restore(&file, given, data_dir, how)
+        }),
+    };
+    match done {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+        Err(code) => code,
+    }
+}
+
+fn load(file: &Path) -> Result<Config, ExitCode> {
+    config::load(file).map_err(|complaints| {
+        complain(&complaints);
+        ExitCode::from(BAD_SETTINGS)
+    })
+}
+
+/// The settings, if they were given, and where the words are.
+struct Given {
+    config: Option<Config>,
+    words_file: PathBuf,
+}
+
+impl Words {
+    fn read(self) -> Result<Given, ExitCode> {
+        let config = self.config.as_deref().map(load).transpose()?;
+        let default = config
+            .as_ref()
+            .map(|config| config.data_dir.join("seed.words"));
+        Ok(Given {
+            words_file: self.words_file.or(default).unwrap_or_default(),
+            config,
+        })
+    }
+}
+
+impl Given {
+    fn network(&self) -> Option<Network> {
+        self.config.as_ref().map(|config| config.node.network)
+    }
+
+    fn keys(&self) -> anyhow::Result<NodeKeys> {
+        // No key depends on the network.
+        let network = self.network().unwrap_or(Network::Bitcoin);
+        if self.words_file != Path::new(STANDARD_INPUT) {
+            return Ok(NodeKeys::read(&self.words_file, network)?);
+        }
+        let mut words = String::new();
+        std::io::stdin()
+            .take(WORDS_BYTES_MAX)
+            .read_to_string(&mut words)
+            .context("failed to read the words from standard input")?;
+        Ok(NodeKeys::parse(
+            &words,
+            Path::new("standard input"),
+            network,
+        )?)
+    }
+}
+
+/// By the running program if there is one, otherwise by this one.
+fn create(config: &Config, file: &Path, to: Option<&Path>) -> anyhow::Result<()> {
+    let path = match DataLock::acquire(&config.data_dir) {
+        Ok(_lock) => {
+            let keys = NodeKeys::read(&config.data_dir.join("seed.words"), config.node.network)?;
+            let now_secs = Clock::system().unix_secs();
+            let source = app::source(config, file, keys);
+            source.create(None, now_secs, &config.backup.folder)?.file
+        }
+        Err(LockError::Held(_)) => {
+            let answer = Operator::of(file)
+                .ask(Method::POST, "/backup", None)
+                .map_err(|no_answer| anyhow::anyhow!(no_answer.why))
+                .context("the running program made no backup")?;
+            let path = answer["file"]
+                .as_str()
+                .context("it did not say where the backup is")?;
+            path.into()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    tell(&format!("Backed up to {}.", path.display()));
+    if let Some(to) = to {
+        let copy = copy_to(&path, to)?;
+        tell(&format!("Copied to {}.", copy.display()));
+    }
+    Ok(())
+}
+
+/// Copies a backup to another folder, where it has its name when it is whole.
+fn copy_to(path: &Path, to: &Path) -> anyhow::Result<PathBuf> {
+    let name = path.file_name().context("the backup has no name")?;
+    let copy = to.join(name);
+    let new = copy.with_extension("new");
+    let copied = std::fs::create_dir_all(to)
+        .and_then(|()| std::fs::copy(path, &new))
+        .and_then(|_| std::fs::File::open(&new)?.sync_all())
+        .and_then(|()| std::fs::rename(&new, &copy))
+        .and_then(|()| std::fs::File::open(to)?.sync_all());
+    copied.with_context(|| format!("failed to copy it to {}", copy.display()))?;
+    Ok(copy)
+}
+
+fn verify(file: &Path, given: Given) -> anyhow::Result<()> {
+    let keys = given.keys()?;
+    // Readable by its owner only, and gone when all was looked at.
+    let scratch = std::env::temp_dir().join(format!("tollhouse-verify-{}", std::process::id()));
+    let clock = Clock::system();
+    let verified = backup::verify(file, &keys, given.network(), &scratch, &clock)?;
+    tell(&format!(
+        "{} is good: every part was decrypted, read and checked.\n",
+        file.display()
+    ));
+    for (name, value) in described(&verified) {
+        tell(&format!("{name:18}{value}"));
+    }
+    tell("\nIt would restore the following files:");
+    for part in &verified.manifest.parts {
+        tell(&format!("  {} ({} bytes)", part.name, part.bytes));
+    }
+    tell(&format!(
+        "\n{}",
+        what_follows(&verified.manifest, How::Fenced)
+    ));
+    Ok(())
+}
+
+fn described(verified: &Verified) -> Vec<(&'static str, String)> {
+    let manifest = &verified.manifest;
+    let channels = &verified.state.channels;
+    let balance_sat: u64 = channels.iter().map(|channel| channel.balance_sat).sum();
+    let state = if manifest.is_clean_stop {
+        "made after the program had ended in good order"
+    } else {
+        "made while the program ran"
+    };
+    vec![
+        (
+            "made",
+            format!("{}, {} ago", verified.created, span(verified.age_secs)),
+        ),
+        ("by", format!("tollhouse {}", manifest.created_by)),
+        ("node", manifest.node_id.clone()),
+        ("network", manifest.network.clone()),
+        (
+            "block",
+            verified
+                .state
+                .height
+                .map_or_else(|| "none yet".to_owned(), |height| height.to_string()),
+        ),
+        (
+            "channels",
+            format!("{}, with {balance_sat} sat of ours", channels.len()),
+        ),
+        ("channel state", state.to_owned()),
+        (
+            "sales",
+            format!(
+                "{}, {} msat",
+                verified.totals.count, verified.totals.amount_msat
+            ),
+        ),
+    ]
+}
+
+/// An age as people say it.
+fn span(secs: u64) -> String {
+    match secs {
+        0..=119 => format!("{secs} seconds"),
+        120..=7_199 => format!("{} minutes", secs / 60),
+        7_200..=172_799 => format!("{} hours", secs / 3_600),
+        _ => format!("{} days", secs / 86_400),
+    }
+}
+
+fn restore(file: &Path, given: Given, data_dir: Option<PathBuf>, how: How) -> anyhow::Result<()> {
+    let keys = given.keys()?;
+    let default = given.config.as_ref().map(|config| config.data_dir.clone());
+    let data_dir = data_dir
+        .or(default)
+        .context("say where to restore to: --data-dir")?;
+    let data_dir = std::path::absolute(&data_dir).context("failed to find the folder")?;
+    let manifest = backup::restore(file, &keys, given.network(), &data_dir, how)?;
+    tell(&format!("Restored to {}.", data_dir.display()));
+    if given.config.is_none() {
+        let settings = data_dir.join("settings");
+        tell(&format!(
+            "The settings are in {}: put them where you want them, and have `data_dir` in them name this folder.",
+            settings.display()
+        ));
+    }
+    tell(&what_follows(&manifest, how));
+    Ok(())
+}
+
+/// What the operator can expect of the next start.
+fn what_follows(manifest: &Manifest, how: How) -> String {
+    let count = manifest.channels.len();
+    match how {
+        How::Fenced => format!(
+            "After a restore the node starts in recovery: it signs nothing for its {count} old channels, waits until their peers have \
+             closed them, sweeps what is ours into its wallet, and sells again when that is done and there is a new channel. Tokens \
+             that were sold are served from the first second. `GET /status` and the log say how far it is."
+        ),
+        How::Newest => format!(
+            "The node goes on with its {count} channels at the next start. Never start it from any older state or in a second place: \
+             the money in the channels would be lost."
+        ),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this command's answer")]
+fn tell(text: &str) {
+    println!("{text}");
+}

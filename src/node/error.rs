@@ -1,0 +1,64 @@
+//! Why the node ended, and why it cannot be asked.
+
+use std::path::PathBuf;
+
+use crate::ledger::LedgerError;
+
+use super::StateError;
+
+/// Why the node ended when nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Its database cannot be made ready.
+    #[error("failed to prepare the node's database {path}")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Its folder cannot be made.
+    #[error("failed to make the node's folder")]
+    Folder(#[source] std::io::Error),
+    /// Its state cannot be read or changed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// ldk-node cannot be put together from what is on the disk.
+    #[error("failed to build the node")]
+    Build(#[source] ldk_node::BuildError),
+    /// The wallet gives no address to sweep to.
+    #[error("failed to draw an address to sweep to")]
+    Sweep(#[source] ldk_node::NodeError),
+    /// A settlement could not be entered, so it was not acknowledged.
+    #[error("failed to enter what the node received")]
+    Ledger(#[from] LedgerError),
+    /// ldk-node could not note that an event was handled.
+    #[error("failed to acknowledge an event of the node")]
+    Acknowledge(#[source] ldk_node::NodeError),
+    /// It does not start for a reason that waiting does not mend.
+    #[error(
+        "failed to start the node (is something else listening on node.listen, or the disk full?)"
+    )]
+    Start(#[source] ldk_node::NodeError),
+    /// Its threads cannot be started.
+    #[error("failed to start the node's runtime")]
+    Runtime(#[source] std::io::Error),
+    /// A step of it panicked.
+    #[error("the node panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+/// Why the operator's request to the node failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeUnavailable {
+    /// It is not running.
+    #[error("the node is not running")]
+    NotRunning,
+    /// It refused.
+    #[error("the node refused")]
+    Refused(#[from] ldk_node::NodeError),
+    /// It panicked.
+    #[error("the node panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}

@@ -1,0 +1,256 @@
+//! After a restore from a backup that may be older than the last state: nothing is ever signed for the old channels.
+//!
+//! An old state must not be broadcast (the peer may take all that is in the channel), and LDK panics as soon as a peer proves
+//! that ours is old. So the old channels are not loaded at all, and the procedure is the one that LDK's own message prescribes:
+//!
+//! 1. *Closing*: the node runs with an empty channel manager and no monitors. A peer that asks for an old channel hears that there
+//!    is none, and closes it with its own newest state. We wait until every closing is buried.
+//! 2. *Sweeping*: the monitors are loaded again, old as they are. They know our keys, find our outputs in whatever closing is
+//!    in the chain, and hand them to ldk-node, which sweeps them into its wallet.
+//! 3. *Searching*: channels that were opened after the backup have no monitor in it. What their peers' closings pay us goes to one
+//!    of two thousand scripts that the words alone tell; each is looked up, and what is there is swept.
+//!
+//! Meanwhile nothing is sold, no channel is opened and none is kept; what was sold before is served.
+
+mod closing;
+mod searching;
+mod sweeping;
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+
+use crate::ledger::Ledger;
+
+use super::state::{self, Fence, MonitoredChannel, Stage, StateError};
+use super::{Node, NodeError, Phase, Purpose, events, stop_node};
+
+/// What the operator is told of a recovery.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Recovery {
+    /// `closing`, `sweeping` or `searching`.
+    pub stage: &'static str,
+    /// When the backup was made, Unix seconds.
+    pub backup_secs: u64,
+    /// What is happening, in a sentence.
+    pub happening: String,
+    /// What comes next, in a sentence.
+    pub next: &'static str,
+    /// The channels that are being resolved.
+    pub channels: Vec<OldChannel>,
+}
+
+/// A channel of before the restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct OldChannel {
+    /// Its id, hex.
+    pub channel_id: String,
+    /// Who is at the other end, hex.
+    pub counterparty: String,
+    /// The output that held its money.
+    pub funding: String,
+    /// What was ours in it when the backup was made; its closing may give more, or less.
+    pub backup_balance_sat: u64,
+    /// The transaction that closes it, once there is one.
+    pub closing_txid: Option<String>,
+    /// How deep that is in the chain.
+    pub confirmations: u32,
+    /// Whether the chain source knows the funding transaction; a channel that was being opened may never have had one.
+    pub is_funded: bool,
+}
+
+const CLOSING_NEXT: &str =
+    "When every closing has 6 confirmations, the node sweeps what is ours into its wallet.";
+const SWEEPING_NEXT: &str = "When everything is swept and confirmed, the chain is searched for channels that the backup does not know.";
+const SEARCHING_NEXT: &str =
+    "After that recovery ends by itself, and selling begins as soon as there is a channel.";
+
+impl Node {
+    /// Whether the node recovers from a backup.
+    pub fn is_recovering(&self) -> bool {
+        self.recovery().is_some()
+    }
+
+    /// What a recovery is doing.
+    pub(super) fn recovery(&self) -> Option<Recovery> {
+        self.recovery
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Tells the operator what a recovery is doing: the status always, the log when it is something new.
+    fn tell_recovery(&self, recovery: Recovery) {
+        let mut told = self.recovery.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = told
+            .as_ref()
+            .is_none_or(|told| told.happening != recovery.happening);
+        if is_new {
+            tracing::warn!("Recovery: {} {}", recovery.happening, recovery.next);
+        }
+        *told = Some(recovery);
+    }
+
+    fn recovered(&self) {
+        *self.recovery.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Goes through all of a recovery, if one is under way in this folder. `false` if told to stop before it was over.
+pub(super) async fn run(
+    node: &Node,
+    runtime: &tokio::runtime::Handle,
+    ledger: &Arc<Ledger>,
+    stop: &CancellationToken,
+) -> Result<bool, NodeError> {
+    let folder = node.config.folder.clone();
+    loop {
+        let Some(fence) = on(folder.clone(), |folder| state::begin(&folder)).await? else {
+            node.recovered();
+            return Ok(true);
+        };
+        let is_over = stage(node, fence, runtime, ledger, stop).await?;
+        if !is_over {
+            return Ok(false);
+        }
+        match fence.stage {
+            Stage::Closing => on(folder.clone(), |folder| state::put_back(&folder)).await?,
+            Stage::Sweeping => on(folder.clone(), |folder| state::search(&folder)).await?,
+            Stage::Searching => {
+                on(folder.clone(), |folder| state::end(&folder)).await?;
+                tracing::warn!(
+                    "Recovery is complete: every old channel is closed, and what was ours in them is in the on-chain wallet"
+                );
+            }
+        }
+    }
+}
+
+/// One stage, with a node of its own. `false` if told to stop before it was over.
+async fn stage(
+    node: &Node,
+    fence: Fence,
+    runtime: &tokio::runtime::Handle,
+    ledger: &Arc<Ledger>,
+    stop: &CancellationToken,
+) -> Result<bool, NodeError> {
+    let keys = node.keys.clone();
+    let channels = match fence.stage {
+        Stage::Closing => {
+            on(node.config.folder.clone(), move |folder| {
+                state::set_aside(&folder, &keys)
+            })
+            .await?
+        }
+        Stage::Sweeping | Stage::Searching => Vec::new(),
+    };
+    node.tell_recovery(fence.starting(&channels));
+    let up = node.up(runtime, Purpose::Recover, stop).await?;
+    let Some(ldk) = up else {
+        return Ok(false);
+    };
+    let until = stop.child_token();
+    let handling = async {
+        let handled = events::handle(node, &ldk, ledger, &until).await;
+        until.cancel();
+        handled
+    };
+    let watching = async {
+        let is_over = match fence.stage {
+            Stage::Closing => closing::watch(node, fence, &channels, ledger, &until).await,
+            Stage::Sweeping => sweeping::watch(node, fence, &ldk, &until).await,
+            Stage::Searching => searching::watch(node, fence, &ldk, &until).await,
+        };
+        until.cancel();
+        is_over
+    };
+    let (handled, is_over) = tokio::join!(handling, watching);
+    // Nobody is to be told of a node that is stopped, and the next one is another.
+    node.enter(Phase::Starting);
+    stop_node(&ldk).await;
+    handled?;
+    is_over
+}
+
+impl Fence {
+    /// What is told before anything is known.
+    fn starting(&self, channels: &[MonitoredChannel]) -> Recovery {
+        match self.stage {
+            Stage::Closing => self.closing(
+                "The node was restored from a backup and starts without its old channels."
+                    .to_owned(),
+                channels.iter().map(OldChannel::from).collect(),
+            ),
+            Stage::Sweeping => self.sweeping("The old channels are closed.".to_owned()),
+            Stage::Searching => self.searching("The old channels are swept.".to_owned()),
+        }
+    }
+
+    fn closing(&self, happening: String, channels: Vec<OldChannel>) -> Recovery {
+        Recovery {
+            stage: "closing",
+            backup_secs: self.backup_secs,
+            happening,
+            next: CLOSING_NEXT,
+            channels,
+        }
+    }
+
+    fn sweeping(&self, happening: String) -> Recovery {
+        Recovery {
+            stage: "sweeping",
+            backup_secs: self.backup_secs,
+            happening,
+            next: SWEEPING_NEXT,
+            channels: Vec::new(),
+        }
+    }
+
+    fn searching(&self, happening: String) -> Recovery {
+        Recovery {
+            stage: "searching",
+            backup_secs: self.backup_secs,
+            happening,
+            next: SEARCHING_NEXT,
+            channels: Vec::new(),
+        }
+    }
+}
+
+impl From<&MonitoredChannel> for OldChannel {
+    fn from(channel: &MonitoredChannel) -> Self {
+        Self {
+            channel_id: hex::encode(channel.channel_id),
+            counterparty: channel.counterparty.clone(),
+            funding: channel.funding.to_string(),
+            backup_balance_sat: channel.balance_sat,
+            closing_txid: None,
+            confirmations: 0,
+            is_funded: true,
+        }
+    }
+}
+
+/// Does something with the node's folder that waits for the disk.
+async fn on<T: Send + 'static>(
+    folder: PathBuf,
+    work: impl FnOnce(PathBuf) -> Result<T, StateError> + Send + 'static,
+) -> Result<T, NodeError> {
+    let worked = tokio::task::spawn_blocking(move || work(folder)).await;
+    worked
+        .map_err(NodeError::Panicked)?
+        .map_err(NodeError::State)
+}
+
+/// Waits until it is time to look again: after a while, or when somebody had the chain read. `false` if told to stop.
+async fn look_again(node: &Node, after: Duration, until: &CancellationToken) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep_until(tokio::time::Instant::now() + after) => true,
+        () = node.read_chain.notified() => true,
+        () = until.cancelled() => false,
+    }
+}

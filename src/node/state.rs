@@ -1,0 +1,349 @@
+//! ldk-node's channel state as a file: copied while the node runs, looked into without starting anything, and set aside
+//! for a recovery. Manager, monitors and wallet are rows of one SQLite table, so one read transaction sees them all as they
+//! were at one moment.
+
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bitcoin::constants::ChainHash;
+use bitcoin::{Network, OutPoint};
+use lightning::chain::channelmonitor::Balance;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
+
+use super::keys::NodeKeys;
+
+/// The name that ldk-node gives its file.
+pub const FILE: &str = "ldk_node_data.sqlite";
+
+/// ldk-node's table.
+const LIVE: &str = "ldk_node_data";
+
+/// Our table in the same file: channel monitors that must not be loaded yet. ldk-node does not look at it.
+const ASIDE: &str = "tollhouse_set_aside";
+
+/// How long the file may be held by somebody else: ldk-node's own writes take milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// ldk-node's schema, which this program knows.
+const SCHEMA_VERSION: u32 = 2;
+
+/// Namespaces whose rows are monitors.
+const MONITOR_NAMESPACES: &str = "('monitors', 'monitor_updates')";
+
+/// What went wrong with the channel state.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// There is none: the node was never started.
+    #[error("there is no channel state in {0}: the node was never started")]
+    Missing(PathBuf),
+    /// SQLite refused.
+    #[error("failed to use the channel state {path}")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// SQLite finds the file damaged.
+    #[error("the channel state is damaged: {0}")]
+    Damaged(String),
+    /// Another ldk-node wrote it.
+    #[error(
+        "the channel state has schema {found}, this program knows {SCHEMA_VERSION}: use the program that wrote it"
+    )]
+    Schema {
+        /// What was found.
+        found: u32,
+    },
+    /// A row is not what it should be.
+    #[error("the channel state holds no {0} that can be read")]
+    Unreadable(&'static str),
+    /// The monitors cannot be read.
+    #[error("failed to read the channel monitors (are the words those of this node?)")]
+    Monitors(#[source] lightning::io::Error),
+}
+
+/// What a copy of the channel state holds.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The network, as far as the channel manager tells it.
+    pub network: Option<Network>,
+    /// The block up to which the channel manager knew the chain.
+    pub height: Option<u32>,
+    /// Channels with a monitor: open ones, and closed ones until LDK archives them.
+    pub channels: Vec<MonitoredChannel>,
+}
+
+/// A channel, as its monitor knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonitoredChannel {
+    /// Its id, hex.
+    pub channel_id: [u8; 32],
+    /// Who is at the other end, hex.
+    pub counterparty: String,
+    /// The output that holds its money.
+    pub funding: OutPoint,
+    /// How many changes its monitor has seen.
+    pub update_id: u64,
+    /// What is ours in it, by what its monitor knows.
+    pub balance_sat: u64,
+}
+
+/// How far a recovery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// No monitors are loaded; peers close the channels.
+    Closing,
+    /// The closings are buried; monitors are loaded and sweep.
+    Sweeping,
+    /// What no monitor knows of is searched for.
+    Searching,
+}
+
+/// The mark that a recovery is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fence {
+    pub(super) stage: Stage,
+    /// When the backup was made that this state came from, Unix seconds.
+    pub(super) backup_secs: u64,
+}
+
+/// Copies the state to a new file, as it is at one moment, also while the node runs.
+pub fn copy(folder: &Path, into: &Path) -> Result<(), StateError> {
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Err(StateError::Missing(folder.to_owned()));
+    }
+    let copy = || {
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        // One read transaction over the whole file; in WAL mode it keeps no writer waiting.
+        connection.execute("VACUUM INTO ?1", [into.to_string_lossy()])
+    };
+    copy().map_err(at(&path)).map(drop)
+}
+
+/// Looks into a copy: whether SQLite finds it whole, and what can be read without starting a node.
+pub fn read(path: &Path, keys: &NodeKeys) -> Result<State, StateError> {
+    let connection = open(path)?;
+    let sound: String = connection
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .map_err(at(path))?;
+    if sound != "ok" {
+        return Err(StateError::Damaged(sound));
+    }
+    let manager: Option<Vec<u8>> = connection
+        .query_row(
+            &format!("SELECT value FROM {LIVE} WHERE primary_namespace = '' AND key = 'manager'"),
+            [],
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(at(path))?;
+    let (network, height) = match &manager {
+        Some(manager) => {
+            let (network, height) =
+                head(manager).ok_or(StateError::Unreadable("channel manager"))?;
+            (Some(network), Some(height))
+        }
+        None => (None, None),
+    };
+    let channels = channels(connection, LIVE, keys)?;
+    Ok(State {
+        network,
+        height,
+        channels,
+    })
+}
+
+/// The beginning of LDK's channel manager: two bytes of version, the chain, the height of the best block.
+fn head(manager: &[u8]) -> Option<(Network, u32)> {
+    let chain = manager.get(2..34)?;
+    let height = manager.get(34..38)?.try_into().ok()?;
+    let network = [
+        Network::Bitcoin,
+        Network::Testnet,
+        Network::Signet,
+        Network::Regtest,
+    ]
+    .into_iter()
+    .find(|network| ChainHash::using_genesis_block(*network).to_bytes() == chain)?;
+    Some((network, u32::from_be_bytes(height)))
+}
+
+fn channels(
+    connection: Connection,
+    table: &'static str,
+    keys: &NodeKeys,
+) -> Result<Vec<MonitoredChannel>, StateError> {
+    let monitors = rows::monitors(connection, table, keys).map_err(StateError::Monitors)?;
+    let channels = monitors.iter().map(|monitor| {
+        let balances = monitor.get_claimable_balances();
+        let sat = balances.iter().map(Balance::claimable_amount_satoshis);
+        MonitoredChannel {
+            channel_id: monitor.channel_id().0,
+            counterparty: monitor.get_counterparty_node_id().to_string(),
+            funding: monitor.get_funding_txo().into_bitcoin_outpoint(),
+            update_id: monitor.get_latest_update_id(),
+            balance_sat: sat.sum(),
+        }
+    });
+    Ok(channels.collect())
+}
+
+/// Turns a copy into the beginning of a recovery: the channel manager goes, the monitors are set aside, so that whatever
+/// program opens this file can sign nothing for the old channels; and the wallet is to look for all of its addresses again.
+pub fn fence(path: &Path, backup_secs: u64) -> Result<(), StateError> {
+    let mut connection = open(path)?;
+    let mut change = || {
+        let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        change.execute_batch(&format!(
+            "CREATE TABLE {ASIDE} AS SELECT * FROM {LIVE} WHERE primary_namespace IN {MONITOR_NAMESPACES};
+             DELETE FROM {LIVE} WHERE primary_namespace IN {MONITOR_NAMESPACES};
+             CREATE TABLE tollhouse_recovery (stage TEXT NOT NULL, backup_secs INTEGER NOT NULL);"
+        ))?;
+        forget_manager(&change)?;
+        look_again(&change)?;
+        let secs = i64::try_from(backup_secs).unwrap_or(i64::MAX);
+        change.execute(
+            "INSERT INTO tollhouse_recovery VALUES ('closing', ?1)",
+            [secs],
+        )?;
+        change.commit()
+    };
+    change().map_err(at(path))
+}
+
+/// What a copy needs before it is started without a recovery.
+pub fn refresh(path: &Path) -> Result<(), StateError> {
+    let connection = open(path)?;
+    look_again(&connection).map_err(at(path))
+}
+
+/// ldk-node asks for addresses beyond those that it knows to have given away only if it never synchronised its wallet; after
+/// the backup it may have given away more.
+fn look_again(connection: &Connection) -> rusqlite::Result<()> {
+    let delete =
+        format!("DELETE FROM {LIVE} WHERE primary_namespace = '' AND key = 'node_metrics'");
+    connection.execute(&delete, []).map(drop)
+}
+
+/// ldk-node makes an empty one where there is none.
+fn forget_manager(connection: &Connection) -> rusqlite::Result<()> {
+    let delete = format!("DELETE FROM {LIVE} WHERE primary_namespace = '' AND key = 'manager'");
+    connection.execute(&delete, []).map(drop)
+}
+
+/// Whether a recovery is under way in this folder. On each start of one the channel manager is forgotten again: one that was
+/// written since knows nothing of the old channels, and LDK would broadcast our old state for monitors that it lacks.
+pub(super) fn begin(folder: &Path) -> Result<Option<Fence>, StateError> {
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let connection = open(&path)?;
+    let look = || {
+        let is_there: bool = connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'tollhouse_recovery')",
+            [],
+            |row| row.get(0),
+        )?;
+        if !is_there {
+            return Ok(None);
+        }
+        let fence = connection.query_row(
+            "SELECT stage, backup_secs FROM tollhouse_recovery",
+            [],
+            |row| {
+                let stage: String = row.get(0)?;
+                let backup_secs: i64 = row.get(1)?;
+                Ok((stage, u64::try_from(backup_secs).unwrap_or(0)))
+            },
+        )?;
+        forget_manager(&connection)?;
+        Ok(Some(fence))
+    };
+    match look().map_err(at(&path))? {
+        None => Ok(None),
+        Some((stage, backup_secs)) => {
+            let stage = match &*stage {
+                "closing" => Stage::Closing,
+                "sweeping" => Stage::Sweeping,
+                "searching" => Stage::Searching,
+                _ => return Err(StateError::Unreadable("stage of the recovery")),
+            };
+            Ok(Some(Fence { stage, backup_secs }))
+        }
+    }
+}
+
+/// The channels whose monitors are set aside.
+pub(super) fn set_aside(
+    folder: &Path,
+    keys: &NodeKeys,
+) -> Result<Vec<MonitoredChannel>, StateError> {
+    channels(open(&folder.join(FILE))?, ASIDE, keys)
+}
+
+/// Puts the monitors back. Only when the closings of all their channels are buried: until then they could make the node
+/// broadcast an old state.
+pub(super) fn put_back(folder: &Path) -> Result<(), StateError> {
+    change_stage(
+        folder,
+        &format!(
+            "INSERT OR REPLACE INTO {LIVE} SELECT * FROM {ASIDE};
+             DELETE FROM {ASIDE};
+             UPDATE tollhouse_recovery SET stage = 'sweeping';"
+        ),
+    )
+}
+
+/// Goes on to the last stage.
+pub(super) fn search(folder: &Path) -> Result<(), StateError> {
+    change_stage(folder, "UPDATE tollhouse_recovery SET stage = 'searching';")
+}
+
+/// Takes the fence down.
+pub(super) fn end(folder: &Path) -> Result<(), StateError> {
+    let end = format!("DROP TABLE {ASIDE}; DROP TABLE tollhouse_recovery;");
+    change_stage(folder, &end)
+}
+
+fn change_stage(folder: &Path, sql: &str) -> Result<(), StateError> {
+    let path = folder.join(FILE);
+    let mut connection = open(&path)?;
+    let mut change = || {
+        let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        change.execute_batch(sql)?;
+        change.commit()
+    };
+    change().map_err(at(&path))
+}
+
+/// Opens the file for reading and writing, if it is of the schema that this program knows.
+fn open(path: &Path) -> Result<Connection, StateError> {
+    let open = || {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        // A stage is on the disk before the node starts by it, whatever the journal mode.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        Ok((connection, found))
+    };
+    let (connection, found) = open().map_err(at(path))?;
+    // 0 is a file that we made ourselves, and that ldk-node has not opened yet.
+    if found != SCHEMA_VERSION && found != 0 {
+        return Err(StateError::Schema { found });
+    }
+    Ok(connection)
+}
+
+fn at(path: &Path) -> impl Fn(rusqlite::Error) -> StateError + use<'_> {
+    |source| StateError::Database {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,210 @@
+//! The backup commands, on a merchant whose node has no chain: what is good, and what is refused and why.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use regtest::folder;
+use regtest::merchant::{Merchant, MerchantOptions};
+use tempfile::TempDir;
+
+/// The shipped program with these arguments.
+pub(crate) fn tollhouse(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollhouse"));
+    command.args(arguments);
+    command
+}
+
+/// Runs a command that must do what it is asked, and returns what it said.
+pub(crate) fn done(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let (said, complained) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
+    assert!(output.status.success(), "{command:?}: {said}{complained}");
+    said
+}
+
+/// Words that are good, and nobody's.
+const OTHER_WORDS: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon \
+    abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon art";
+
+/// A merchant that runs, and a backup of it.
+struct BackedUp {
+    merchant: Merchant,
+    dir: TempDir,
+    file: PathBuf,
+}
+
+impl BackedUp {
+    async fn new() -> Self {
+        let dir = folder::temporary().unwrap();
+        fs::create_dir(dir.path().join("articles")).unwrap();
+        let routes = "[[route]]\npath = \"/a/*\"\nservice = \"a\"\nprice = \"1 sat\"\nfiles = \"articles\"\n";
+        let options = MerchantOptions {
+            dir: Some(dir.path().join("merchant")),
+            routes_dir: Some(dir.path().to_owned()),
+            // Nobody listens there: the node waits, and everything else works.
+            ..MerchantOptions::new(
+                env!("CARGO_BIN_EXE_tollhouse"),
+                "http://127.0.0.1:1",
+                routes,
+            )
+        };
+        let mut merchant = Merchant::start(options).await.unwrap();
+        merchant.wait_up().await.unwrap();
+        let state = merchant.data_dir().join("node/ldk_node_data.sqlite");
+        regtest::wait::eventually(
+            "the node's state",
+            std::time::Duration::from_secs(20),
+            || async {
+                // Made before ldk-node opens it, and empty until then.
+                let status = merchant
+                    .admin()
+                    .status()
+                    .await
+                    .map_err(|error| format!("{error:#}"))?;
+                match status["node"]["node_id"].as_str() {
+                    Some(_) if state.exists() => Ok(Some(())),
+                    _ => Err(status["node"].to_string()),
+                }
+            },
+        )
+        .await
+        .unwrap();
+        let said = done(
+            tollhouse(&["backup", "create", "--config"])
+                .arg(merchant.settings_file())
+                .arg("--to")
+                .arg(dir.path().join("elsewhere")),
+        );
+        let copied = said
+            .lines()
+            .find_map(|line| line.strip_prefix("Copied to "));
+        let file = PathBuf::from(copied.unwrap().trim_end_matches('.'));
+        Self {
+            merchant,
+            dir,
+            file,
+        }
+    }
+
+    fn verify(&self, file: &Path) -> Command {
+        let mut command = tollhouse(&["backup", "verify"]);
+        command
+            .arg(file)
+            .arg("--config")
+            .arg(self.merchant.settings_file());
+        command
+    }
+
+    /// A copy of the backup with something done to its bytes.
+    fn changed(&self, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+        let mut bytes = fs::read(&self.file).unwrap();
+        change(&mut bytes);
+        let path = self.dir.path().join("changed.backup");
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+/// Runs a command that must refuse, and says these words.
+fn refuses(command: &mut Command, words: &str) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+    assert!(said.contains(words), "`{words}` in: {said}");
+}
+
+#[tokio::test]
+async fn a_backup_that_cannot_be_used_says_why_and_writes_nothing() {
+    let backed_up = BackedUp::new().await;
+    let said = done(&mut backed_up.verify(&backed_up.file));
+    for part in [
+        "is good",
+        "regtest",
+        "seed.words",
+        "master.key",
+        "admin.token",
+        "ledger/journal.log",
+        "settings/tollhouse.toml",
+    ] {
+        assert!(said.contains(part), "`{part}` in: {said}");
+    }
+
+    let length = fs::metadata(&backed_up.file).unwrap().len();
+    let cut = |bytes: usize| backed_up.changed(|all| all.truncate(bytes));
+    refuses(&mut backed_up.verify(&cut(10)), "is no backup of tollhouse");
+    refuses(
+        &mut backed_up.verify(&cut(usize::try_from(length).unwrap() - 1)),
+        "cut short",
+    );
+    refuses(&mut backed_up.verify(&cut(80)), "cut short");
+    let flipped = backed_up.changed(|all| *all.last_mut().unwrap() ^= 1);
+    refuses(&mut backed_up.verify(&flipped), "changed");
+    let flipped = backed_up.changed(|all| all[100] ^= 1);
+    refuses(&mut backed_up.verify(&flipped), "changed");
+    let newer = backed_up.changed(|all| all[19] = 2);
+    refuses(&mut backed_up.verify(&newer), "use the newer program");
+    let other = backed_up.dir.path().join("other.words");
+    tollhouse::secret_file::write_new(&other, OTHER_WORDS).unwrap();
+    let wrong = |file: &Path, words: &Path| {
+        let mut command = tollhouse(&["backup", "restore"]);
+        command.arg(file).arg("--words-file").arg(words);
+        command
+            .arg("--data-dir")
+            .arg(backed_up.dir.path().join("restored"));
+        command
+    };
+    refuses(&mut wrong(&backed_up.file, &other), "those of another node");
+    let scrambled = backed_up.dir.path().join("scrambled.words");
+    tollhouse::secret_file::write_new(&scrambled, &OTHER_WORDS.replace("art", "abandon")).unwrap();
+    refuses(&mut wrong(&backed_up.file, &scrambled), "checksum");
+    refuses(
+        &mut wrong(&flipped, &backed_up.merchant.data_dir().join("seed.words")),
+        "changed",
+    );
+    assert!(!backed_up.dir.path().join("restored").exists());
+
+    let settings = fs::read_to_string(backed_up.merchant.settings_file()).unwrap();
+    let signet = backed_up
+        .merchant
+        .settings_file()
+        .with_file_name("signet.toml");
+    fs::write(&signet, settings.replace("\"regtest\"", "\"signet\"")).unwrap();
+    let mut command = tollhouse(&["backup", "verify"]);
+    command.arg(&backed_up.file).arg("--config").arg(&signet);
+    refuses(&mut command, "a backup of a node on regtest");
+
+    let mut command = tollhouse(&["backup", "restore"]);
+    command
+        .arg(&backed_up.file)
+        .arg("--config")
+        .arg(backed_up.merchant.settings_file());
+    refuses(&mut command, "is not empty");
+}
+
+#[tokio::test]
+async fn the_old_backups_are_let_go_and_a_backup_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut backed_up = BackedUp::new().await;
+    let mode = fs::metadata(&backed_up.file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let bytes = fs::read(&backed_up.file).unwrap();
+    let words = fs::read_to_string(backed_up.merchant.data_dir().join("seed.words")).unwrap();
+    let beginning = &words.as_bytes()[..12];
+    assert!(!bytes.windows(12).any(|window| window == beginning));
+    // A stopped program is backed up by the command itself.
+    assert!(backed_up.merchant.terminate().await.unwrap().success());
+    done(tollhouse(&["backup", "create", "--config"]).arg(backed_up.merchant.settings_file()));
+    let folder = backed_up.merchant.data_dir().join("backups");
+    for entry in fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            name.starts_with("tollhouse-") && name.ends_with("Z.backup"),
+            "{name}"
+        );
+    }
+    assert!(!backed_up.merchant.data_dir().join("backup.new").exists());
+}
