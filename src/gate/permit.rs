@@ -133,7 +133,8 @@ impl Permit {
         usize::try_from(allowed).unwrap_or(usize::MAX)
     }
 
-    /// Whether an answer has to be looked after while it runs: about once a second, by [`Permit::pass_time`].
+    /// Whether an answer has to be looked after while it runs: about once a second, by [`Permit::pass_time`], as long as something
+    /// is delivered.
     pub fn is_watched(&self) -> bool {
         matches!(self.ground, Ground::Paid(..))
     }

@@ -27,10 +27,6 @@ pub(super) fn empty() -> Body {
 /// How often the time of a running answer is counted: a crash loses no more of it.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 
-fn next_tick() -> Pin<Box<Sleep>> {
-    Box::pin(tokio::time::sleep_until(Instant::now() + TICK))
-}
-
 /// The grant ended in the middle of an answer, and the route cuts it there; or the token was revoked.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the token is used up or revoked in the middle of the answer")]
@@ -44,9 +40,11 @@ pub(super) struct Delivered<B> {
     permit: Option<Permit>,
     /// Whether a call of gRPC that fails now has delivered nothing: no message has passed yet.
     is_void: bool,
-    /// Runs out about once a second while the time that passes is counted; made at the first pause where that may wait: most
-    /// answers are there in one piece.
+    /// Runs out about once a second while the time that passes is counted.
     tick: Option<Pin<Box<Sleep>>>,
+    /// Where it is not: when to look whether the token is still good, the next time that something is to be delivered. A timer
+    /// for each answer would cost more than all of the gate.
+    look_at: Instant,
     /// Whether the grant ended in the middle.
     is_over: bool,
     /// Whether the connection was given a moment to send what was delivered until then.
@@ -69,12 +67,15 @@ where
 
     fn new(inner: B, mut permit: Permit, headers: &HeaderMap, is_void: bool) -> Self {
         permit.read_meter(headers);
-        let tick = permit.is_timed().then(next_tick);
+        let tick = permit
+            .is_timed()
+            .then(|| Box::pin(tokio::time::sleep_until(Instant::now() + TICK)));
         Self {
             inner,
             permit: Some(permit),
             is_void,
             tick,
+            look_at: Instant::now() + TICK,
             is_over: false,
             is_sent: false,
         }
@@ -92,12 +93,27 @@ impl<B> Delivered<B> {
         }
     }
 
-    /// Looks after an answer that pauses: who was served may be revoked meanwhile.
-    fn pause(&mut self, cx: &mut Context<'_>) {
-        if self.tick.is_none() && self.permit.as_ref().is_some_and(Permit::is_watched) {
-            self.tick = Some(next_tick());
-            self.pass_time(cx);
+    /// Looks about once a second whether who was served may still be: the token may have been revoked meanwhile.
+    fn look(&mut self) {
+        let Some(permit) = self.permit.as_mut().filter(|permit| permit.is_watched()) else {
+            return;
+        };
+        if self.tick.is_some() || Instant::now() < self.look_at {
+            return;
         }
+        self.look_at = Instant::now() + TICK;
+        self.is_over |= !permit.pass_time();
+    }
+
+    /// Ends an answer in the middle, after a moment for what was delivered until then.
+    fn end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.is_sent {
+            return Poll::Ready(Some(Err(Over.into())));
+        }
+        // hyper drops what it has not sent yet when a body fails, and sends it while a body pauses.
+        self.is_sent = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Counts what a frame delivers, and takes off what goes beyond the grant where that is cut.
@@ -143,23 +159,16 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         this.pass_time(cx);
-        if this.is_over && !this.is_sent {
-            // hyper drops what it has not sent yet when a body fails, and sends it while a body pauses.
-            this.is_sent = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         if this.is_over {
-            return Poll::Ready(Some(Err(Over.into())));
+            return this.end(cx);
         }
-        let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(Some(frame)) => frame,
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => {
-                this.pause(cx);
-                return Poll::Pending;
-            }
+        let Some(frame) = ready!(Pin::new(&mut this.inner).poll_frame(cx)) else {
+            return Poll::Ready(None);
         };
+        this.look();
+        if this.is_over {
+            return this.end(cx);
+        }
         let frame = frame.map_err(|error| {
             let error = error.into();
             // The client sees only that its answer ends early.

@@ -112,7 +112,19 @@ async fn an_answer_that_runs_ends_when_its_token_is_revoked() {
     shop.ledger
         .revoke(Revoked::Token(token_id), "shared in public")
         .unwrap();
-    let ended = tokio::time::timeout(DEADLINE, running.bytes()).await;
+    let ended = tokio::time::timeout(DEADLINE, running.bytes());
+    let sending = async {
+        // What nobody sends costs nobody anything: it ends with the next piece.
+        let mut every = tokio::time::interval(std::time::Duration::from_millis(100));
+        loop {
+            every.tick().await;
+            upstream.send_chunk();
+        }
+    };
+    let ended = tokio::select! {
+        ended = ended => ended,
+        () = sending => unreachable!("it sends for ever"),
+    };
     assert!(ended.expect("it is cut in time").is_err());
     upstream.end();
     its_neighbour.text().await.unwrap();
