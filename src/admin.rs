@@ -1,6 +1,8 @@
 //! The operator's listener: loopback, behind a token of its own. Nothing of it is ever on the public one.
 
 mod access;
+pub mod liquidity;
+mod outlook;
 mod reload;
 mod tokens;
 
@@ -15,15 +17,17 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 pub use access::AdminToken;
+pub use outlook::{Outlook, Turn, Watch, dearest};
 pub use reload::{Reload, Reloaded, Reloads};
 
 use crate::causes::chain;
 use crate::clock::Clock;
 use crate::gate::{Gate, Keyring, KeyringError};
 use crate::invoice::{Inbound, Reach};
-use crate::ledger::record::{ChannelRecord, SaleRecord, Totals};
+use crate::ledger::record::{ActivationTotals, ChannelRecord, SaleRecord, Totals};
 use crate::ledger::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::live::Live;
+use crate::node::liquidity::{ActivateError, OrderError};
 use crate::node::{Node, NodeUnavailable, Status};
 use crate::quote::{HookStatus, RateStatus};
 use crate::route::{Access, Offer, RouteTable};
@@ -53,6 +57,8 @@ pub struct Admin {
     pub reload: Reload,
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// For how many sales there should be room.
+    pub low_sales: u32,
     /// Where the time comes from.
     pub clock: Clock,
     /// When the program started, Unix seconds.
@@ -74,6 +80,11 @@ pub fn router(admin: Admin, token: AdminToken) -> Router {
         .route("/keys", get(tokens::keys))
         .route("/keys/rotate", post(tokens::rotate))
         .route("/reload", post(reload::reload))
+        .route("/liquidity", get(liquidity::terms))
+        .route("/liquidity/activate", post(liquidity::activate))
+        .route("/liquidity/order", post(liquidity::order))
+        .route("/liquidity/orders/{order_id}", get(liquidity::order_status))
+        .route("/activations", get(liquidity::activations))
         .with_state(Arc::new(admin))
         .layer(middleware::from_fn_with_state(
             Arc::new(token),
@@ -168,6 +179,10 @@ struct StatusBody {
     data_dir: String,
     node: NodeBody,
     sales: Totals,
+    /// Payments that opened channels, which are no sales.
+    activations: ActivationTotals,
+    /// For how many more sales what can arrive suffices.
+    outlook: Outlook,
     /// Challenges that are remembered, paid ones included until they expire.
     challenges_open: usize,
     dry_run: DryRunBody,
@@ -196,21 +211,31 @@ struct NodeBody {
 async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fault> {
     let asked = Arc::clone(&admin);
     // The node's locks and the store's pages: not on a thread that serves requests.
-    let (status, channels_closed, sales) = blocking(move || {
-        let closed = asked.ledger.closed_channels(CLOSURES_SHOWN)?;
-        Ok((asked.node.status(), closed, asked.ledger.totals()))
+    let (node, sales, activations, recent) = blocking(move || {
+        let node = NodeBody {
+            status: asked.node.status(),
+            channels_closed: asked.ledger.closed_channels(CLOSURES_SHOWN)?,
+        };
+        let (_, activations) = asked.ledger.activations(0)?;
+        let recent = asked.ledger.sales(None, outlook::RECENT_SALES)?.sales;
+        Ok((node, asked.ledger.totals(), activations, recent))
     })
     .await?;
+    let outlook = Outlook::of(
+        node.status.inbound_msat,
+        dearest(&admin.routes.get(), &admin.guarded.get()),
+        outlook::average(&recent),
+        admin.low_sales,
+    );
     let (quotes, dry_run) = (admin.gate.quotes(), admin.gate.dry_run());
     Ok(Json(StatusBody {
         version: env!("CARGO_PKG_VERSION"),
         uptime_secs: admin.clock.unix_secs().saturating_sub(admin.started_secs),
         data_dir: admin.data_dir.display().to_string(),
-        node: NodeBody {
-            status,
-            channels_closed,
-        },
+        node,
         sales,
+        activations,
+        outlook,
         challenges_open: admin.ledger.challenge_count(),
         dry_run: DryRunBody {
             requests: dry_run.requests,
@@ -284,6 +309,10 @@ enum Fault {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Node(#[from] NodeUnavailable),
+    #[error(transparent)]
+    Activate(#[from] ActivateError),
+    #[error(transparent)]
+    Order(#[from] OrderError),
 }
 
 impl axum::response::IntoResponse for Fault {
@@ -304,6 +333,8 @@ impl axum::response::IntoResponse for Fault {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Activate(ref error) => liquidity::status_of_activation(error),
+            Self::Order(ref error) => liquidity::status_of_order(error),
         };
         (
             status,

@@ -3,6 +3,7 @@
 mod embedded;
 mod error;
 mod folder;
+mod inbound;
 mod reload;
 mod running;
 
@@ -25,11 +26,13 @@ use crate::resource::Resources;
 use crate::route::Offer;
 use crate::store::DataLock;
 
+use inbound::Inbound;
 use reload::{Beside, Reloading};
 use running::{Front, Running, Servers};
 
 pub use embedded::Tollhouse;
 pub use error::AppError;
+pub(crate) use folder::make as make_data_folder;
 
 /// The operator is one person with a few scripts.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -61,6 +64,7 @@ struct Built {
     admin: Server,
     reloading: Reloading,
     beside: Beside,
+    inbound: Inbound,
     /// Given back when everything has ended.
     lock: DataLock,
 }
@@ -104,12 +108,20 @@ impl Built {
             guarded: guarded.clone().unwrap_or_default(),
             reload,
             data_dir: config.data_dir.clone(),
+            low_sales: config.node.liquidity.low_sales,
             started_secs: clock.unix_secs(),
             clock: clock.clone(),
+        };
+        let inbound = Inbound {
+            reach: node.reach(),
+            routes: Arc::clone(&routes),
+            guarded: Arc::clone(&admin.guarded),
+            low_sales: admin.low_sales,
         };
         Ok(Self {
             node,
             ledger,
+            inbound,
             admin: operators(&config, admin, secrets.admin_token).await?,
             reloading: Reloading {
                 file,
@@ -134,6 +146,7 @@ impl Built {
             admin: self.admin,
             reloading: self.reloading,
             beside: self.beside,
+            inbound: self.inbound,
         };
         Running::start(servers, self.node, self.ledger, stop).await
     }

@@ -2,6 +2,7 @@
 
 mod check;
 mod descriptors;
+mod init;
 mod run;
 mod tracing;
 
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a first settings file and make the seed: asks what it is not told
+    Init(Box<init::Init>),
     /// Serve, until SIGINT or SIGTERM
     Run(Settings),
     /// Read and validate the settings, and print the routes as they are understood
@@ -39,6 +42,7 @@ struct Settings {
 /// Does what the arguments say.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Init(answers) => init::init(&answers),
         Command::Run(settings) => run::run(&settings.config),
         Command::Check(settings) => check::check(&settings.config),
     }

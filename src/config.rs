@@ -3,8 +3,10 @@
 
 mod classes;
 mod front;
+mod liquidity;
 mod node;
 mod offers;
+mod presets;
 mod quotes;
 mod raw;
 mod routes;
@@ -28,6 +30,7 @@ use crate::price::Currency;
 use crate::route::RouteTable;
 use crate::{gate, http, ledger, quote, resource};
 
+pub use presets::{Preset, Presets};
 use raw::{Raw, RawPace};
 use strict::Strict;
 

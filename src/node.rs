@@ -6,6 +6,7 @@ mod chain;
 mod database;
 mod events;
 pub mod keys;
+pub mod liquidity;
 mod log;
 mod reach;
 pub mod status;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::Network;
-use ldk_node::config::{AnchorChannelsConfig, BackgroundSyncConfig, EsploraSyncConfig};
+use ldk_node::config::{BackgroundSyncConfig, EsploraSyncConfig};
 use ldk_node::lightning::ln::msgs::SocketAddress;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,8 @@ const THREADS: usize = 2;
 pub struct Config {
     /// The network.
     pub network: Network,
+    /// What the settings call the network; of custom signets there are several.
+    pub preset: String,
     /// Where ldk-node keeps its state.
     pub folder: PathBuf,
     /// What the node is called in gossip; empty for nothing.
@@ -56,6 +59,38 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where the chain is read from.
     pub chain: ChainConfig,
+    /// What is kept on chain to pay for closing channels.
+    pub reserve: Reserve,
+    /// Where the map of the network comes from.
+    pub gossip: Gossip,
+    /// Who provides inbound liquidity.
+    pub liquidity: liquidity::Config,
+}
+
+/// What is kept on chain to pay for closing channels. A channel that would need more than there is, is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// Nothing: a force-close pays with what there is.
+    None,
+    /// Nothing for channels of the liquidity providers, which are trusted to get closings confirmed; ldk-node's default for
+    /// others.
+    Trusted,
+    /// So much for every channel.
+    PerChannel {
+        /// In sat.
+        sat: u64,
+    },
+}
+
+/// Where the map of the network comes from, which only outgoing payments over several hops need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gossip {
+    /// From nowhere.
+    None,
+    /// Fetched whole from this server at the start, and what is new once an hour.
+    Rapid(String),
+    /// Told by peers, all of it.
+    PeerToPeer,
 }
 
 /// Where the chain is read from.
@@ -375,12 +410,7 @@ fn build(
     let mut builder = ldk_node::Builder::from_config(ldk_node::config::Config {
         storage_dir_path: config.folder.to_string_lossy().into_owned(),
         network: config.network,
-        // Without a reserve a merchant who owns nothing on chain can be paid; a force-close is then bumped with what
-        // there is.
-        anchor_channels_config: Some(AnchorChannelsConfig {
-            per_channel_reserve_sats: 0,
-            ..AnchorChannelsConfig::default()
-        }),
+        anchor_channels_config: Some(liquidity::anchors(config)),
         ..ldk_node::config::Config::default()
     });
     builder.set_runtime(runtime);
@@ -395,7 +425,10 @@ fn build(
             }),
         }),
     );
-    builder.set_custom_logger(Arc::new(log::ToTracing));
+    liquidity::configure(&mut builder, config);
+    builder.set_custom_logger(Arc::new(log::ToTracing {
+        wants_gossip: config.gossip != Gossip::None,
+    }));
     if !config.alias.is_empty() {
         builder
             .set_node_alias(config.alias.clone())

@@ -13,6 +13,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::node::Node;
 
 use super::AppError;
+use super::inbound::Inbound;
 use super::reload::{Beside, Reloading};
 
 /// How often what nobody waits for is written. A crash loses at most this much of use counts, in the customer's favour.
@@ -64,6 +65,7 @@ pub(super) struct Servers {
     pub(super) admin: Server,
     pub(super) reloading: Reloading,
     pub(super) beside: Beside,
+    pub(super) inbound: Inbound,
 }
 
 /// Some tasks, and what ends them.
@@ -103,6 +105,7 @@ impl Running {
             admin,
             reloading,
             beside,
+            inbound,
         } = servers;
         let tasks = || Tasks::new(stop.hurry.clone());
         let running = Self {
@@ -132,6 +135,9 @@ impl Running {
             Arc::clone(&ledger),
             writer_tasks.stop.begin.clone(),
         ));
+        node_tasks
+            .tracker
+            .spawn(inbound.watch(node_tasks.stop.begin.clone()));
         let node_ledger = Arc::clone(&ledger);
         let node_stop = node_tasks.stop.begin.clone();
         let mut serving = node_tasks

@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::invoice::Reach;
-use crate::ledger::{Ledger, LedgerError, Payment, Settlement};
+use crate::ledger::{Arrived, Ledger, LedgerError, Payment, Settlement};
 
-use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, reach};
+use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, liquidity, reach};
 
 /// The node's only consumer of events. Handles them one by one until told to stop.
 pub(super) async fn handle(
@@ -31,10 +31,11 @@ pub(super) async fn handle(
             () = stop.cancelled() => return Ok(()),
         };
         let (told, ledger) = (Arc::clone(ldk), Arc::clone(ledger));
+        let liquidity = node.config.liquidity.clone();
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
             if let Some(event) = event {
-                enter(&told, &ledger, &event)?;
+                enter(&told, &ledger, &liquidity, &event)?;
                 told.event_handled().map_err(NodeError::Acknowledge)?;
             }
             Ok::<_, NodeError>(reach::of(&told.list_channels()))
@@ -61,7 +62,12 @@ fn enter_channels(ldk: &ldk_node::Node, ledger: &Ledger) -> Result<(), LedgerErr
 }
 
 /// Enters what an event says. On return it would survive a power cut, and may come again without changing anything.
-fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), LedgerError> {
+fn enter(
+    ldk: &ldk_node::Node,
+    ledger: &Ledger,
+    liquidity: &liquidity::Config,
+    event: &Event,
+) -> Result<(), LedgerError> {
     match event {
         Event::PaymentReceived {
             payment_id,
@@ -69,10 +75,19 @@ fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), Led
             amount_msat,
             ..
         } => {
+            // Of a sale by a stateless invoice the node keeps no record, so what it has a record of is something else.
             let is_asked_for = ledger.is_challenged(&payment_hash.0);
-            if !is_asked_for && payment_id.is_some_and(|id| is_gift(ldk, &id, *amount_msat)) {
+            let id = payment_id.filter(|_| !is_asked_for);
+            if id.is_some_and(|id| is_gift(ldk, &id, *amount_msat)) {
                 tracing::info!("Received {amount_msat} msat that no invoice asked for: not a sale");
                 return Ok(());
+            }
+            let record = id.and_then(|id| ldk.payment(&id));
+            let arrived = record.and_then(|record| {
+                liquidity::arrived(&record.kind, payment_hash.0, *amount_msat, liquidity)
+            });
+            if let Some(arrived) = arrived {
+                return enter_activation(ledger, &arrived);
             }
             let payment = Payment {
                 payment_hash: payment_hash.0,
@@ -124,6 +139,24 @@ fn is_gift(ldk: &ldk_node::Node, payment_id: &PaymentId, amount_msat: u64) -> bo
         payment.amount_msat == Some(amount_msat)
             && matches!(payment.kind, PaymentKind::Spontaneous { .. })
     })
+}
+
+/// Enters a payment out of which a provider has opened a channel.
+fn enter_activation(ledger: &Ledger, arrived: &Arrived) -> Result<(), LedgerError> {
+    let hash = hex::encode(arrived.payment_hash);
+    let (net_msat, fee_msat) = (arrived.net_msat, arrived.fee_msat);
+    if ledger.settle_activation(arrived)?.is_some() {
+        tracing::info!(
+            payment.hash = hash,
+            "A channel is activated: {net_msat} msat arrived, and the provider kept {fee_msat} msat"
+        );
+    } else {
+        tracing::info!(
+            payment.hash = hash,
+            "Activation {hash} was in the books already"
+        );
+    }
+    Ok(())
 }
 
 fn tell(payment: &Payment, settlement: &Settlement) {
