@@ -109,9 +109,13 @@ impl Seller {
             send_only_message_handler: Arc::new(IgnoringMessageHandler {}),
         };
         let peers = Arc::new(Peers::new(handlers, 0, &[9; 32], Arc::new(Silent), keys));
-        let listener = runtime
-            .block_on(TcpListener::bind(address))
+        let listener = std::net::TcpListener::bind(address)
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .context("failed to listen")?;
+        let listener = {
+            let _of_its_own = runtime.enter();
+            TcpListener::from_std(listener).context("failed to listen")?
+        };
         let connections = runtime.handle().clone();
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -69,6 +69,11 @@ async fn adds_up(network: &Newcomer) -> Result<Option<()>, String> {
     }
 }
 
+async fn until_it_adds_up(network: &Newcomer) {
+    let added_up = eventually("the books to add up", BOOKS_DEADLINE, || adds_up(network));
+    added_up.await.unwrap();
+}
+
 /// The menu, as far as it is known before anybody is asked, and an invoice over 50,000 sat with its price.
 async fn activation_invoice(network: &Newcomer) -> String {
     let terms = get(network, "/liquidity").await;
@@ -139,14 +144,12 @@ async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_chann
     let sales_left = status["outlook"]["sales_at_dearest"].as_u64().unwrap();
     assert!(sales_left > 1_000, "{}", status["outlook"]);
     assert_eq!(status["outlook"]["is_low"], false);
-    adds_up(&network).await.unwrap();
+    until_it_adds_up(&network).await;
 
     // The first sale over it.
     let purchase = network.client.buy(&network.payer, &url).await.unwrap();
     assert_eq!(purchase.answer.status, 200, "{}", purchase.answer.text());
-    eventually("the books to add up", BOOKS_DEADLINE, || adds_up(&network))
-        .await
-        .unwrap();
+    until_it_adds_up(&network).await;
     let status = get(&network, "/status").await;
     assert_eq!(
         status["sales"],
@@ -159,12 +162,10 @@ async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_chann
     network.merchant.restart().await.unwrap();
     network.merchant.wait_ready().await.unwrap();
     assert_eq!(get(&network, "/activations").await["totals"], paid_once);
-    adds_up(&network).await.unwrap();
+    until_it_adds_up(&network).await;
     let purchase = network.client.buy(&network.payer, &url).await.unwrap();
     assert_eq!(purchase.answer.status, 200, "{}", purchase.answer.text());
-    eventually("the books to add up", BOOKS_DEADLINE, || adds_up(&network))
-        .await
-        .unwrap();
+    until_it_adds_up(&network).await;
 }
 
 #[tokio::test]
