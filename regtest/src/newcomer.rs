@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bitcoin::Amount;
-use ldk_node::liquidity::LSPS2ServiceConfig;
+pub use ldk_node::liquidity::LSPS2ServiceConfig;
 use tempfile::TempDir;
 
 use crate::bitcoind::Bitcoind;

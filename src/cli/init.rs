@@ -19,7 +19,7 @@ use crate::secret_file;
 use super::{BAD_SETTINGS, complain};
 
 use ask::{Ask, Question};
-use text::{Answers, Provider, Sold};
+use text::{Answers, Provider, Seed, Sold};
 
 /// Every answer that can be given beforehand.
 #[derive(Debug, Args)]
@@ -361,13 +361,13 @@ fn make(init: &Init, planned: &Planned, out: &mut dyn Write) -> Result<()> {
             .and_then(|()| file.sync_all())
     });
     written.with_context(|| format!("failed to write {}", init.config.display()))?;
-    let show = words.is_none() && !init.no_show_seed;
-    let words = if show {
-        Some(secret_file::read(seed)?)
-    } else {
-        None
+    let drawn = secret_file::read(seed)?;
+    let seed = match words {
+        Some(_) => Seed::Restored,
+        None if init.no_show_seed => Seed::Quiet,
+        None => Seed::Shown(&drawn),
     };
-    let told = text::told(&init.config, config, words.as_deref());
+    let told = text::told(&init.config, config, &seed);
     out.write_all(told.as_bytes())
         .and_then(|()| out.flush())
         .context("failed to say what was made; it is all there")

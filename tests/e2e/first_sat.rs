@@ -1,10 +1,11 @@
 //! From nothing to the first satoshi: no money, no channel, a provider, a customer.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use regtest::merchant::MerchantOptions;
-use regtest::newcomer::{Newcomer, NewcomerOptions, usual_terms};
+use regtest::newcomer::{LSPS2ServiceConfig, Newcomer, NewcomerOptions, usual_terms};
 use regtest::seller::{self, Seller};
 use regtest::wait::eventually;
 use serde_json::{Value, json};
@@ -27,13 +28,17 @@ const HEIGHT: &str = "/chain/blocks/tip/height";
 
 /// A merchant without anything, whose provider has the usual terms.
 async fn newcomer(settings: &str, is_known: bool) -> Newcomer {
+    newcomer_with(usual_terms(), settings, is_known).await
+}
+
+async fn newcomer_with(terms: LSPS2ServiceConfig, settings: &str, is_known: bool) -> Newcomer {
     let exe = env!("CARGO_BIN_EXE_tollhouse");
     Newcomer::start(NewcomerOptions {
         merchant: MerchantOptions {
             settings: settings.to_owned(),
             ..MerchantOptions::new(exe, "", ROUTES)
         },
-        terms: usual_terms(),
+        terms,
         is_known,
     })
     .await
@@ -74,6 +79,18 @@ async fn until_it_adds_up(network: &Newcomer) {
     added_up.await.unwrap();
 }
 
+/// The books, once the newest activation in them is paid.
+async fn settled_activation(network: &Newcomer) -> Value {
+    let settled = eventually("the activation in the books", BOOKS_DEADLINE, || async {
+        let books = get(network, "/activations").await;
+        match books["activations"][0]["settled_ms"].is_u64() {
+            true => Ok(Some(books)),
+            false => Err(books.to_string()),
+        }
+    });
+    settled.await.unwrap()
+}
+
 /// The menu, as far as it is known before anybody is asked, and an invoice over 50,000 sat with its price.
 async fn activation_invoice(network: &Newcomer) -> String {
     let terms = get(network, "/liquidity").await;
@@ -100,7 +117,9 @@ async fn activation_invoice(network: &Newcomer) -> String {
 
 #[tokio::test]
 async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_channel() {
-    let mut network = newcomer("", true).await;
+    // More sales than there will be room for: the log says so once.
+    let low = "node.liquidity.low_sales = 100000\n";
+    let mut network = newcomer(low, true).await;
     let status = get(&network, "/status").await;
     assert_eq!(status["node"]["channels"], json!([]));
     assert_eq!(status["node"]["balances"]["onchain_total_sat"], 0);
@@ -121,15 +140,7 @@ async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_chann
         panic!("{error}; {}", network.merchant.log_tail());
     }
     network.merchant.wait_ready().await.unwrap();
-    let settled = eventually("the activation in the books", BOOKS_DEADLINE, || async {
-        let books = get(&network, "/activations").await;
-        match books["activations"][0]["settled_ms"].is_u64() {
-            true => Ok(Some(books)),
-            false => Err(books.to_string()),
-        }
-    })
-    .await
-    .unwrap();
+    let settled = settled_activation(&network).await;
     let paid_once = json!({
         "count": 1, "gross_msat": 50_000_000, "fee_msat": 2_000_000, "net_msat": 48_000_000,
     });
@@ -143,7 +154,7 @@ async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_chann
     assert_eq!(channel["capacity_sat"], 96_000);
     let sales_left = status["outlook"]["sales_at_dearest"].as_u64().unwrap();
     assert!(sales_left > 1_000, "{}", status["outlook"]);
-    assert_eq!(status["outlook"]["is_low"], false);
+    assert_eq!(status["outlook"]["is_low"], true);
     until_it_adds_up(&network).await;
 
     // The first sale over it.
@@ -155,6 +166,11 @@ async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_chann
         status["sales"],
         json!({ "count": 1, "amount_msat": 10_000 })
     );
+
+    let log = std::fs::read_to_string(network.merchant.log()).unwrap();
+    let low = log.matches("Inbound liquidity is low").count();
+    assert_eq!(low, 1, "once, and not with every sale");
+    assert!(!log.contains(&bolt11[..40]), "invoices are not logged");
 
     // The channel confirms, and the books are the same after a restart.
     network.mine(6).await.unwrap();
@@ -286,4 +302,53 @@ async fn a_channel_is_ordered_with_its_price_and_followed_until_it_is_funded() {
     }
     let unknown = network.call(Method::GET, "/liquidity/orders/none", None);
     assert_eq!(unknown.await.unwrap().0, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn a_program_that_is_killed_when_its_activation_is_paid_has_it_in_the_books_once() {
+    let mut network = newcomer("", true).await;
+    let bolt11 = activation_invoice(&network).await;
+    network.payer.pay(&bolt11).await.unwrap();
+    network.merchant.kill().unwrap();
+    network.merchant.restart().await.unwrap();
+    network.merchant.wait_running().await.unwrap();
+    let books = settled_activation(&network).await;
+    assert_eq!(books["totals"]["count"], 1);
+    assert_eq!(books["totals"]["net_msat"], 48_000_000);
+    let status = get(&network, "/status").await;
+    assert_eq!(status["sales"]["count"], 0, "an activation is no sale");
+    assert!(network.merchant.terminate().await.unwrap().success());
+    network.merchant.restart().await.unwrap();
+    network.merchant.wait_running().await.unwrap();
+    assert_eq!(get(&network, "/activations").await, books);
+}
+
+#[tokio::test]
+async fn a_provider_that_wants_a_token_is_told_it_out_of_a_file() {
+    let terms = LSPS2ServiceConfig {
+        require_token: Some("hush".to_owned()),
+        ..usual_terms()
+    };
+    let mut network = newcomer_with(terms, "", true).await;
+    let (status, refusal) = activate(&network, 50_000).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "{refusal}");
+    assert!(refusal["error"].as_str().unwrap().contains("wants a token"));
+    let file = network.merchant.settings_file().with_file_name("token");
+    std::fs::write(&file, "hush\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let provider = network.provider_peer;
+    let (id, at) = (provider.node_id, provider.address);
+    network.merchant.settings_mut().extra = format!(
+        "node.liquidity.provider = {{ node_id = \"{id}\", address = \"{at}\", token_file = \"token\" }}\n"
+    );
+    network.merchant.restart().await.unwrap();
+    network.merchant.wait_running().await.unwrap();
+    let (status, made) = activate(&network, 50_000).await;
+    assert_eq!(status, StatusCode::OK, "{made}");
+    assert_eq!(
+        get(&network, "/liquidity").await["provider"]["has_token"],
+        true
+    );
+    let log = std::fs::read_to_string(network.merchant.log()).unwrap();
+    assert!(!log.contains("hush"), "tokens are not logged");
 }

@@ -198,6 +198,7 @@ fn words_that_are_there_already_are_taken_and_wrong_ones_are_explained_without_r
         !told.contains("sausage"),
         "whoever has them need not see them"
     );
+    assert!(told.contains("restore its backup instead"), "{told}");
     let kept = fs::read_to_string(dir.path().join("data/seed.words")).unwrap();
     assert_eq!(kept.trim(), WORDS);
 }

@@ -1,6 +1,5 @@
 //! What `tollhouse init` writes into the settings file, and what it tells.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::config::Config;
@@ -155,54 +154,73 @@ grant = {{ valid = "1d" }}
 /// Words in a line of the seed as it is shown.
 const WORDS_IN_LINE: usize = 4;
 
+/// The seed, as far as it is told of.
+pub(super) enum Seed<'a> {
+    /// A new one, with its words.
+    Shown(&'a str),
+    /// A new one whose words nobody wants to see here.
+    Quiet,
+    /// One that was there before.
+    Restored,
+}
+
 /// What was made, what to keep, and what comes next.
-pub(super) fn told(file: &Path, config: &Config, words: Option<&str>) -> String {
-    let (file, folder) = (file.display(), config.data_dir.display());
-    let mut told = format!("\nMade {file}, and {folder} with the seed in it.\n\n");
-    if let Some(words) = words {
-        told.push_str(
-            "These words are the seed. They are shown this once; write them down, on paper.\n\n",
-        );
-        let words: Vec<_> = words.split_whitespace().collect();
-        for (line, row) in words.chunks(WORDS_IN_LINE).enumerate() {
-            for (column, word) in row.iter().enumerate() {
-                let number = line * WORDS_IN_LINE + column + 1;
-                write!(told, "  {number:>2} {word:<10}")
-                    .expect("a string takes all that is written");
-            }
-            told.push('\n');
-        }
-        told.push('\n');
-    }
-    write!(
-        told,
-        "The words bring back your money on chain. They do NOT bring back channels, nor what is in them: that is known only to the \n\
-         data folder, which changes with every payment. What brings back both is a backup:\n\n    \
-         tollhouse backup create --config {file}\n\n\
-         Next:\n\n    \
-         tollhouse check --config {file}     # what the settings mean\n    \
-         tollhouse run --config {file}       # serves; the node starts by itself\n\n"
-    )
-    .expect("a string takes all that is written");
-    match &config.node.liquidity.provider {
-        Some(provider) => {
-            let least = config.node.liquidity.least();
-            write!(
-                told,
-                "To be paid you need a channel. While it runs, ask for an invoice that opens one, of {least} or more, see what it costs, \n\
-                 and have a customer (or a wallet of yours) pay it:\n\n    \
-                 curl -H \"Authorization: Bearer $(cat {folder}/admin.token)\" -H 'Content-Type: application/json' \\\n      \
-                 -d '{{\"amount_sat\": 50000}}' http://{}/liquidity/activate\n\n\
-                 The provider is {provider}.\n",
-                config.admin_listen
-            )
-        }
-        None => write!(
-            told,
-            "To be paid you need a channel with room on the other side. There is no liquidity provider in the settings, so somebody \n\
-             has to open one to you: set node.listen, and give them your node id, which the program logs when it runs.\n"
+pub(super) fn told(file: &Path, config: &Config, seed: &Seed<'_>) -> String {
+    let (shown, folder) = (file.display(), config.data_dir.display());
+    let seed = match seed {
+        Seed::Quiet => String::new(),
+        Seed::Shown(words) => format!(
+            "These words are the seed. They are shown this once; write them down, on paper.\n\n{}\n",
+            table(words)
         ),
-    }
-    .expect("a string takes all that is written");
-    told
+        Seed::Restored => "If a node with these words had channels, stop here: restore its backup instead. Without it the peers close the \
+                           channels, and what they do not owe to an address of the words is lost.\n\n"
+            .to_owned(),
+    };
+    format!(
+        "\nMade {shown}, and {folder} with the seed in it.\n\n{seed}\
+         The words bring back your money on chain. They do NOT bring back channels, nor what is in them: that is known only to the\n\
+         data folder, which changes with every payment. What brings back both is a backup:\n\n    \
+         tollhouse backup create --config {shown}\n\n\
+         Next:\n\n    \
+         tollhouse check --config {shown}     # what the settings mean\n    \
+         tollhouse run --config {shown}       # serves; the node starts by itself\n\n{}",
+        reachable(config)
+    )
+}
+
+/// The words with their numbers, a few in a line.
+fn table(words: &str) -> String {
+    let words: Vec<_> = (1..).zip(words.split_whitespace()).collect();
+    let row = |row: &[(u32, &str)]| {
+        let cells = row
+            .iter()
+            .map(|(number, word)| format!("  {number:>2} {word:<10}"));
+        let row: String = cells.collect();
+        format!("{}\n", row.trim_end())
+    };
+    words.chunks(WORDS_IN_LINE).map(row).collect()
+}
+
+/// How to get a channel.
+fn reachable(config: &Config) -> String {
+    let Some(provider) = &config.node.liquidity.provider else {
+        return "To be paid you need a channel with room on the other side. There is no liquidity provider in the settings, so \
+                somebody\nhas to open one to you: set node.listen, and give them your node id, which the program logs when it runs.\n"
+            .to_owned();
+    };
+    let known = if provider.name.is_empty() {
+        ""
+    } else {
+        " It comes from a list\nthat nobody has verified: look it up before real money depends on it."
+    };
+    let least = config.node.liquidity.least();
+    let (folder, operating) = (config.data_dir.display(), config.admin_listen);
+    format!(
+        "To be paid you need a channel. While it runs, ask for an invoice that opens one, of {least} or more, see what it costs,\n\
+         and have a customer (or a wallet of yours) pay it:\n\n    \
+         curl -H \"Authorization: Bearer $(cat {folder}/admin.token)\" -H 'Content-Type: application/json' \\\n      \
+         -d '{{\"amount_sat\": 50000}}' http://{operating}/liquidity/activate\n\n\
+         The provider is {provider}.{known}\n"
+    )
 }
