@@ -5,6 +5,7 @@
 
 mod m0001_first_ledger;
 mod m0002_metered_grants;
+mod m0003_activations;
 
 /// One step.
 #[derive(Clone, Copy, Debug)]
@@ -21,4 +22,5 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     m0001_first_ledger::MIGRATION,
     m0002_metered_grants::MIGRATION,
+    m0003_activations::MIGRATION,
 ];

@@ -5,7 +5,9 @@ mod backup;
 mod channels;
 mod fault;
 mod granting;
+pub mod liquidity;
 mod openapi;
+mod outlook;
 mod payments;
 mod peers;
 mod reload;
@@ -24,6 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use access::{AdminToken, Granted, Scope};
+pub use outlook::{Outlook, Turn, Watch, dearest};
 pub use reload::{Reload, Reloaded, Reloads};
 pub use spending::{Spending, SpendingError};
 
@@ -63,6 +66,8 @@ pub struct Admin {
     pub reload: Reload,
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// For how many sales there should be room.
+    pub low_sales: u32,
     /// Where the time comes from.
     pub clock: Clock,
     /// When the program started, Unix seconds.
@@ -113,6 +118,9 @@ fn looking() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(peers::list))
         .routes(routes!(payments::list))
         .routes(routes!(payments::one))
+        .routes(routes!(liquidity::terms))
+        .routes(routes!(liquidity::order_status))
+        .routes(routes!(liquidity::activations))
 }
 
 /// What brings money in.
@@ -121,6 +129,7 @@ fn receiving() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(wallet::new_address))
         .routes(routes!(payments::make_invoice))
         .routes(routes!(state::sync))
+        .routes(routes!(liquidity::activate))
 }
 
 /// What lets money out, within the limit of the token that asks for it.
@@ -146,6 +155,7 @@ fn deciding() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(peers::connect))
         .routes(routes!(peers::disconnect))
         .routes(routes!(wallet::withdraw))
+        .routes(routes!(liquidity::order))
         .routes(routes!(granting::grant))
 }
 

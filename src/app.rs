@@ -3,6 +3,7 @@
 mod embedded;
 mod error;
 mod folder;
+mod inbound;
 mod reload;
 mod running;
 
@@ -26,11 +27,13 @@ use crate::resource::Resources;
 use crate::route::Offer;
 use crate::store::DataLock;
 
+use inbound::Inbound;
 use reload::{Beside, Reloading};
 use running::{Front, Running, Servers};
 
 pub use embedded::Tollhouse;
 pub use error::AppError;
+pub(crate) use folder::make as make_data_folder;
 
 /// The operator is one person with a few scripts.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -65,6 +68,7 @@ struct Built {
     beside: Beside,
     /// Where everything is kept.
     data_dir: PathBuf,
+    inbound: Inbound,
     /// Given back when everything has ended.
     lock: DataLock,
 }
@@ -114,17 +118,19 @@ impl Built {
             ledger: Arc::clone(&ledger),
             gate: Arc::clone(&gate),
             keyring: secrets.keyring,
-            access: Arc::new(secrets.admin_token),
-            spending: Arc::new(Spending::open(&config.data_dir.join("access.spent"))?),
+            access: secrets.access,
+            spending: secrets.spending,
             routes: Arc::clone(&routes),
             guarded: guarded.clone().unwrap_or_default(),
             backups: Arc::clone(&backups),
             reload,
             data_dir: config.data_dir.clone(),
+            low_sales: config.node.liquidity.low_sales,
             started_secs: clock.unix_secs(),
             clock: clock.clone(),
         };
         Ok(Self {
+            inbound: Inbound::of(&admin),
             node,
             ledger,
             admin: operators(&config, admin).await?,
@@ -154,6 +160,7 @@ impl Built {
             backups: self.backups,
             reloading: self.reloading,
             beside: self.beside,
+            inbound: self.inbound,
         };
         Running::start(servers, self.node, self.ledger, stop).await?;
         folder::note_clean_stop(&self.data_dir);
@@ -180,7 +187,9 @@ struct Secrets {
     /// The tokens'.
     keyring: Arc<Keyring>,
     /// The operator's.
-    admin_token: AdminToken,
+    access: Arc<AdminToken>,
+    /// What tokens made with it have spent.
+    spending: Arc<Spending>,
 }
 
 impl Secrets {
@@ -191,10 +200,13 @@ impl Secrets {
         let keys = NodeKeys::open(&seed, config.node.network)?;
         let master = config.data_dir.join("master.key");
         folder::must_not_be_lost(&master, &config.ledger.folder)?;
+        let access = AdminToken::open(&config.data_dir.join("admin.token"), clock.clone())?;
+        let spending = Spending::open(&config.data_dir.join("access.spent"))?;
         Ok(Self {
             keys,
             keyring: Arc::new(Keyring::open(&master)?),
-            admin_token: AdminToken::open(&config.data_dir.join("admin.token"), clock.clone())?,
+            access: Arc::new(access),
+            spending: Arc::new(spending),
         })
     }
 }

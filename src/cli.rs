@@ -8,6 +8,8 @@ mod check;
 mod completions;
 mod descriptors;
 mod doctor;
+mod init;
+mod liquidity;
 mod money;
 mod operator;
 mod peers;
@@ -54,6 +56,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a first settings file and make the seed: asks what it is not told
+    Init(Box<init::Init>),
     /// Serve, until SIGINT or SIGTERM
     Run(Settings),
     /// Read and validate the settings, and print the routes as they are understood
@@ -84,6 +88,8 @@ enum Command {
     Payments(money::Payments),
     /// Make an invoice that sells nothing
     Invoice(money::Invoice),
+    /// Become reachable: a provider opens a channel when the first customer pays
+    Liquidity(liquidity::Liquidity),
     /// List, open, close and splice channels
     Channels(channels::Channels),
     /// List, connect and disconnect peers
@@ -109,6 +115,7 @@ struct Settings {
 /// Does what the arguments say.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Init(answers) => init::init(&answers),
         Command::Run(settings) => run::run(&settings.config),
         Command::Check(settings) => check::check(&settings.config),
         Command::Status(status) => status.run(),
@@ -124,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Pay(pay) => pay.run(),
         Command::Payments(payments) => payments.run(),
         Command::Invoice(invoice) => invoice.run(),
+        Command::Liquidity(liquidity) => liquidity.run(),
         Command::Channels(channels) => channels.run(),
         Command::Peers(peers) => peers.run(),
         Command::Access(access) => access.run(),

@@ -4,9 +4,11 @@
 mod backups;
 mod classes;
 mod front;
+mod liquidity;
 mod log;
 mod node;
 mod offers;
+mod presets;
 mod quotes;
 mod raw;
 mod routes;
@@ -32,6 +34,7 @@ use crate::{backup, gate, http, ledger, quote, resource};
 
 pub use log::{LogConfig, LogFormat};
 
+pub use presets::{Preset, Presets};
 use raw::{Raw, RawPace};
 use strict::Strict;
 

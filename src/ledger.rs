@@ -4,6 +4,7 @@
 //! Two promises. A settlement is on the disk twice (journal and store) before it is acknowledged to the node, and telling
 //! it again changes nothing. And a request that was not paid for writes nothing that anybody waits for.
 
+mod activations;
 mod behind;
 pub mod challenges;
 mod channels;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use activations::{ACTIVATIONS_PAGE_MAX, Arrived};
 pub use challenges::Challenge;
 pub use quotas::{Free, QuotaUse};
 pub use revocations::REVOCATION_REASON_CHARS_MAX;
@@ -39,7 +41,8 @@ use journal::{Journal, Line};
 use opening::{open_store, remove_if_there};
 use quotas::Quotas;
 use record::{
-    ChallengeBatch, ChannelRecord, QuotaRecord, RevocationRecord, SaleRecord, TokenRecord, Totals,
+    ActivationRecord, ChallengeBatch, ChannelRecord, QuotaRecord, RevocationRecord, SaleRecord,
+    TokenRecord, Totals,
 };
 use revocations::Revocations;
 use usage::{Usage, Usages};
@@ -128,6 +131,7 @@ struct Trees {
     totals: Tree<Totals>,
     revocations: Tree<RevocationRecord>,
     quotas: Tree<QuotaRecord>,
+    activations: Tree<ActivationRecord>,
 }
 
 #[derive(Debug)]

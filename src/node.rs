@@ -8,6 +8,7 @@ mod database;
 mod error;
 mod events;
 pub mod keys;
+pub mod liquidity;
 mod log;
 mod operation;
 mod payments;
@@ -72,6 +73,8 @@ const REFUSE_CHANNELS_SATS: u64 = 21_000_000 * 100_000_000;
 pub struct Config {
     /// The network.
     pub network: Network,
+    /// What the settings call the network; of custom signets there are several.
+    pub preset: String,
     /// Where ldk-node keeps its state.
     pub folder: PathBuf,
     /// What the node is called in gossip; empty for nothing.
@@ -82,6 +85,38 @@ pub struct Config {
     pub chain: ChainConfig,
     /// Where money above a threshold goes.
     pub withdraw: Option<WithdrawConfig>,
+    /// What is kept on chain to pay for closing channels.
+    pub reserve: Reserve,
+    /// Where the map of the network comes from.
+    pub gossip: Gossip,
+    /// Who provides inbound liquidity.
+    pub liquidity: liquidity::Config,
+}
+
+/// What is kept on chain to pay for closing channels. A channel that would need more than there is, is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// Nothing: a force-close pays with what there is.
+    None,
+    /// Nothing for channels of the liquidity providers, which are trusted to get closings confirmed; ldk-node's default for
+    /// others.
+    Trusted,
+    /// So much for every channel.
+    PerChannel {
+        /// In sat.
+        sat: u64,
+    },
+}
+
+/// Where the map of the network comes from, which only outgoing payments over several hops need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gossip {
+    /// From nowhere.
+    None,
+    /// Fetched whole from this server at the start, and what is new once an hour.
+    Rapid(String),
+    /// Told by peers, all of it.
+    PeerToPeer,
 }
 
 /// Where the chain is read from.
@@ -428,14 +463,12 @@ fn build(
     let mut builder = ldk_node::Builder::from_config(ldk_node::config::Config {
         storage_dir_path: config.folder.to_string_lossy().into_owned(),
         network: config.network,
-        // Without a reserve a merchant who owns nothing on chain can be paid; a force-close is then bumped with what
-        // there is.
-        anchor_channels_config: Some(AnchorChannelsConfig {
-            per_channel_reserve_sats: match purpose {
-                Purpose::Sell => 0,
-                Purpose::Recover => REFUSE_CHANNELS_SATS,
+        anchor_channels_config: Some(match purpose {
+            Purpose::Sell => liquidity::anchors(config),
+            Purpose::Recover => AnchorChannelsConfig {
+                per_channel_reserve_sats: REFUSE_CHANNELS_SATS,
+                ..AnchorChannelsConfig::default()
             },
-            ..AnchorChannelsConfig::default()
         }),
         ..ldk_node::config::Config::default()
     });
@@ -451,7 +484,10 @@ fn build(
             }),
         }),
     );
-    builder.set_custom_logger(Arc::new(log::ToTracing));
+    liquidity::configure(&mut builder, config);
+    builder.set_custom_logger(Arc::new(log::ToTracing {
+        wants_gossip: config.gossip != Gossip::None,
+    }));
     if !config.alias.is_empty() {
         builder
             .set_node_alias(config.alias.clone())

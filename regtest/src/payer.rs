@@ -1,5 +1,7 @@
 //! The customer: a real LDK node in this process, which pays invoices over real channels.
 
+mod build;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,11 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bitcoin::Address;
 use bitcoin::secp256k1::PublicKey;
-use ldk_node::config::{Config, EsploraSyncConfig};
 use ldk_node::lightning::events::PaymentFailureReason;
 use ldk_node::lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Description};
 use ldk_node::lightning_types::payment::{PaymentHash, PaymentPreimage};
-use ldk_node::logger::{LogLevel, LogRecord, LogWriter};
+use ldk_node::liquidity::LSPS2ServiceConfig;
 use ldk_node::{ChannelDetails, Event, Node, NodeError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -136,6 +137,18 @@ impl Payer {
     /// # Errors
     /// When the node cannot be built or its chain source does not answer.
     pub async fn start(options: PayerOptions) -> Result<Self> {
+        Self::start_as(options, None).await
+    }
+
+    /// Starts a node that opens channels out of payments by these terms, too (LSPS2).
+    ///
+    /// # Errors
+    /// When the node cannot be built or its chain source does not answer.
+    pub async fn start_provider(options: PayerOptions, terms: LSPS2ServiceConfig) -> Result<Self> {
+        Self::start_as(options, Some(terms)).await
+    }
+
+    async fn start_as(options: PayerOptions, provides: Option<LSPS2ServiceConfig>) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("payer")
@@ -145,7 +158,8 @@ impl Payer {
         let handle = runtime.handle().clone();
         let inner = runtime
             .spawn_blocking(move || -> Result<Arc<Inner>> {
-                let node = build(&options, handle).context("failed to build the payer's node")?;
+                let node = build::build(&options, provides, handle)
+                    .context("failed to build the payer's node")?;
                 node.start().context("failed to start the payer's node")?;
                 Ok(Arc::new(Inner {
                     node,
@@ -451,44 +465,6 @@ impl Inner {
             let _ = waiter.send(outcome);
         }
     }
-}
-
-/// Passes the node's warnings on to `tracing`; what is below is dropped, for LDK writes a great deal of it.
-struct Log;
-
-impl LogWriter for Log {
-    fn log(&self, record: LogRecord<'_>) {
-        let module = record.module_path;
-        match record.level {
-            LogLevel::Error => tracing::error!(target: "payer", module, "{}", record.args),
-            LogLevel::Warn => tracing::warn!(target: "payer", module, "{}", record.args),
-            LogLevel::Info | LogLevel::Debug | LogLevel::Trace | LogLevel::Gossip => {}
-        }
-    }
-}
-
-fn build(options: &PayerOptions, runtime: tokio::runtime::Handle) -> Result<Node> {
-    let storage = options
-        .dir
-        .to_str()
-        .context("the payer's folder is no UTF-8")?;
-    let mut builder = ldk_node::Builder::from_config(Config {
-        network: bitcoin::Network::Regtest,
-        storage_dir_path: storage.to_owned(),
-        listening_addresses: options.listen.map(|address| vec![address.into()]),
-        ..Config::default()
-    });
-    builder
-        .set_runtime(runtime)
-        .set_custom_logger(Arc::new(Log))
-        // Only `Payer::sync` asks the chain source: what a test sees depends on nothing but the test.
-        .set_chain_source_esplora(
-            options.esplora.clone(),
-            Some(EsploraSyncConfig {
-                background_sync_config: None,
-            }),
-        );
-    builder.build().context("ldk-node refused its settings")
 }
 
 fn refused(reasons: &[String]) -> Result<bitcoin::Txid> {

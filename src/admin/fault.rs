@@ -8,8 +8,10 @@ use crate::backup::BackupError;
 use crate::causes::chain;
 use crate::gate::KeyringError;
 use crate::ledger::LedgerError;
+use crate::node::liquidity::{ActivateError, OrderError};
 use crate::node::{NodeUnavailable, OperationError, WithdrawError};
 
+use super::liquidity;
 use super::spending::SpendingError;
 
 /// Why the operator gets no answer.
@@ -47,6 +49,10 @@ pub(super) enum Fault {
     Node(#[from] NodeUnavailable),
     #[error(transparent)]
     Backup(#[from] BackupError),
+    #[error(transparent)]
+    Activate(#[from] ActivateError),
+    #[error(transparent)]
+    Order(#[from] OrderError),
 }
 
 impl axum::response::IntoResponse for Fault {
@@ -82,6 +88,8 @@ impl axum::response::IntoResponse for Fault {
                 StatusCode::BAD_GATEWAY
             }
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Activate(ref error) => liquidity::status_of_activation(error),
+            Self::Order(ref error) => liquidity::status_of_order(error),
             Self::Backup(BackupError::Recovering) => StatusCode::CONFLICT,
             Self::Backup(ref fault) => {
                 tracing::error!("Failed to make a backup: {}", chain(fault));
@@ -112,8 +120,7 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::FeeRate(_)
         | OperationError::DescriptionTooLong
         | OperationError::Expiry => StatusCode::BAD_REQUEST,
-        OperationError::Recovering
-        | OperationError::Refused { .. }
+        OperationError::Refused { .. }
         | OperationError::AboveOnchain { .. }
         | OperationError::AboveChannels { .. }
         | OperationError::NotAnnounceable

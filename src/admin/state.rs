@@ -11,11 +11,12 @@ use utoipa::ToSchema;
 
 use crate::backup::BackupStatus;
 use crate::invoice::{Inbound, Reach};
-use crate::ledger::record::{ChannelRecord, Totals};
+use crate::ledger::record::{ActivationTotals, ChannelRecord, Totals};
 use crate::node::Status;
 use crate::quote::{HookStatus, RateStatus};
 use crate::route::{Access, Offer, RouteTable};
 
+use super::outlook::{self, Outlook};
 use super::{Admin, Fault, blocking};
 
 /// Closed channels that the status shows; the ledger keeps all of them.
@@ -114,6 +115,10 @@ pub(super) struct StatusBody {
     node: NodeBody,
     sales: Totals,
     backup: BackupStatus,
+    /// Payments that opened channels, which are no sales.
+    activations: ActivationTotals,
+    /// For how many more sales what can arrive suffices.
+    outlook: Outlook,
     /// Challenges that are remembered, paid ones included until they expire.
     challenges_open: usize,
     dry_run: DryRunBody,
@@ -143,23 +148,33 @@ pub(super) struct NodeBody {
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fault> {
     let asked = Arc::clone(&admin);
     // The node's locks and the store's pages: not on a thread that serves requests.
-    let (status, channels_closed, sales, backup) = blocking(move || {
-        let closed = asked.ledger.closed_channels(CLOSURES_SHOWN)?;
+    let (node, sales, backup, activations, recent) = blocking(move || {
+        let node = NodeBody {
+            status: asked.node.status(),
+            channels_closed: asked.ledger.closed_channels(CLOSURES_SHOWN)?,
+        };
         let backup = asked.backups.status()?;
-        Ok((asked.node.status(), closed, asked.ledger.totals(), backup))
+        let (_, activations) = asked.ledger.activations(0)?;
+        let recent = asked.ledger.sales(None, outlook::RECENT_SALES)?.sales;
+        Ok((node, asked.ledger.totals(), backup, activations, recent))
     })
     .await?;
+    let outlook = Outlook::of(
+        node.status.inbound_msat,
+        outlook::dearest(&admin.routes.get(), &admin.guarded.get()),
+        outlook::average(&recent),
+        admin.low_sales,
+    );
     let (quotes, dry_run) = (admin.gate.quotes(), admin.gate.dry_run());
     Ok(Json(StatusBody {
         version: env!("CARGO_PKG_VERSION"),
         uptime_secs: admin.clock.unix_secs().saturating_sub(admin.started_secs),
         data_dir: admin.data_dir.display().to_string(),
-        node: NodeBody {
-            status,
-            channels_closed,
-        },
+        node,
         sales,
         backup,
+        activations,
+        outlook,
         challenges_open: admin.ledger.challenge_count(),
         dry_run: DryRunBody {
             requests: dry_run.requests,

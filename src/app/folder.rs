@@ -10,7 +10,7 @@ use crate::backup::CLEAN_STOP;
 
 /// For the owner only: seed, keys and channel state are in it. A folder that is there already is not changed: it may be
 /// somebody's home.
-pub(super) fn make(path: &Path) -> Result<(), AppError> {
+pub(crate) fn make(path: &Path) -> Result<(), AppError> {
     let failed = |source| AppError::DataDir {
         path: path.to_owned(),
         source,

@@ -14,6 +14,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::node::Node;
 
 use super::AppError;
+use super::inbound::Inbound;
 use super::reload::{Beside, Reloading};
 
 /// How often what nobody waits for is written. A crash loses at most this much of use counts, in the customer's favour.
@@ -66,6 +67,7 @@ pub(super) struct Servers {
     pub(super) backups: Arc<Backups>,
     pub(super) reloading: Reloading,
     pub(super) beside: Beside,
+    pub(super) inbound: Inbound,
 }
 
 /// Some tasks, and what ends them.
@@ -106,6 +108,7 @@ impl Running {
             backups,
             reloading,
             beside,
+            inbound,
         } = servers;
         let tasks = || Tasks::new(stop.hurry.clone());
         let running = Self {
@@ -138,6 +141,9 @@ impl Running {
             Arc::clone(&ledger),
             writer_tasks.stop.begin.clone(),
         ));
+        node_tasks
+            .tracker
+            .spawn(inbound.watch(node_tasks.stop.begin.clone()));
         let node_ledger = Arc::clone(&ledger);
         let node_stop = node_tasks.stop.begin.clone();
         let mut serving = node_tasks

@@ -21,8 +21,11 @@ pub(super) fn check(file: &Path) -> ExitCode {
     println!("{} is good.\n", file.display());
     println!("public listener      {}", config.http.url());
     println!("operator's listener  {}", config.admin_url());
-    println!("network              {}", config.node.network);
+    println!("network              {}", config.node.preset);
     println!("chain source         {}", config.node.chain.esplora);
+    if let Some(provider) = &config.node.liquidity.provider {
+        println!("liquidity provider   {provider}");
+    }
     println!("data folder          {}\n", config.data_dir.display());
     let header = ["path", "methods", "service", "price", "grant", "resource"].map(str::to_owned);
     let rows: Vec<_> = std::iter::once(header)

@@ -11,6 +11,7 @@ use crate::node;
 use crate::quote::NoInvoiceSource;
 
 use super::Meaning;
+use super::presets::Preset;
 use super::raw::{Raw, RawWithdraw};
 use super::web_address::is_web_address;
 
@@ -26,29 +27,21 @@ const ALIAS_BYTES_MAX: usize = 32;
 
 impl Meaning<'_> {
     pub(super) fn node(&mut self, raw: &Raw, data_dir: &Path) -> node::Config {
-        let network = match raw.node.network.as_str() {
-            "bitcoin" => Network::Bitcoin,
-            "testnet" => Network::Testnet,
-            "signet" => Network::Signet,
-            "regtest" => Network::Regtest,
-            other => {
-                self.complain(
-                    "node.network",
-                    format!(
-                        "`{other}` is no network; there are bitcoin, testnet, signet and regtest"
-                    ),
-                );
-                Network::Regtest
-            }
-        };
+        let preset = self.preset(&raw.node);
+        let preset = preset.as_ref();
+        let network = preset.map_or(Network::Regtest, |preset| preset.network);
         if raw.node.alias.len() > ALIAS_BYTES_MAX {
             self.complain("node.alias", "an alias has at most 32 bytes");
         }
-        let esplora = raw.node.chain.esplora.trim_end_matches('/').to_owned();
+        let mut esplora = raw.node.chain.esplora.trim_end_matches('/').to_owned();
+        let known = preset.map_or(&[][..], Preset::esplora);
+        if esplora.is_empty() {
+            esplora = known.first().cloned().unwrap_or_default();
+        }
         if esplora.is_empty() {
             self.complain(
                 "node.chain.esplora",
-                "give the base URL of an Esplora API, as in \"https://example.com/api\"",
+                "none is known for this network: give the base URL of an Esplora API, as in \"https://example.com/api\"",
             );
         } else if !is_web_address(&esplora) {
             self.complain(
@@ -64,6 +57,7 @@ impl Meaning<'_> {
         node::Config {
             withdraw: withdraw.and_then(|raw| self.withdraw(raw, network)),
             network,
+            preset: raw.node.network.clone(),
             folder: data_dir.join("node"),
             alias: raw.node.alias.clone(),
             listen: raw
@@ -76,6 +70,9 @@ impl Meaning<'_> {
                 esplora,
                 sync_interval,
             },
+            reserve: self.reserve(&raw.node),
+            gossip: self.gossip(&raw.node, preset),
+            liquidity: self.liquidity(&raw.node.liquidity, preset),
         }
     }
     fn withdraw(&mut self, raw: &RawWithdraw, network: Network) -> Option<node::WithdrawConfig> {

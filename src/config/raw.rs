@@ -81,6 +81,10 @@ pub(super) struct RawNode {
     pub(super) network: String,
     pub(super) alias: String,
     pub(super) listen: Vec<String>,
+    pub(super) presets: String,
+    pub(super) reserve: String,
+    pub(super) gossip: String,
+    pub(super) liquidity: RawLiquidity,
     pub(super) chain: RawChain,
     pub(super) withdraw: Option<RawWithdraw>,
 }
@@ -94,6 +98,26 @@ pub(super) struct RawWithdraw {
     pub(super) to: Option<String>,
     pub(super) invoice_from: Option<String>,
     pub(super) every: Option<String>,
+}
+
+/// `[node.liquidity]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLiquidity {
+    pub(super) provider: TextOr<RawProvider>,
+    pub(super) order_provider: TextOr<RawProvider>,
+    pub(super) fee_max: String,
+    pub(super) fee_max_percent: u32,
+    pub(super) low_sales: u32,
+}
+
+/// `{ node_id = "…", address = "…" }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawProvider {
+    pub(super) node_id: String,
+    pub(super) address: String,
+    pub(super) token_file: Option<String>,
 }
 
 /// `[node.chain]`

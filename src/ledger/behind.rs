@@ -159,5 +159,8 @@ fn everything(trees: &Trees) -> impl Iterator<Item = Result<Line, LedgerError>> 
         .map(|entry| Ok(Line::Channel(entry?.1)));
     let revocations = trees.revocations.iter();
     let revocations = revocations.map(|entry| Ok(Line::Revocation(entry?.1)));
-    sales.chain(tokens).chain(channels).chain(revocations)
+    let activations = trees.activations.iter();
+    let activations = activations.map(|entry| Ok(Line::Activation(entry?.1)));
+    let sold = sales.chain(tokens);
+    sold.chain(channels).chain(revocations).chain(activations)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{ChannelRecord, RevocationRecord, SaleRecord, TokenRecord};
+use super::record::{ActivationRecord, ChannelRecord, RevocationRecord, SaleRecord, TokenRecord};
 
 /// A journal is folded into a dump when it has grown to this, or to twice the dump before, whichever is more: what is
 /// written in all then stays within three times what is kept.
@@ -37,6 +37,8 @@ pub(super) enum Line {
     Channel(ChannelRecord),
     /// Tokens that open nothing any more.
     Revocation(RevocationRecord),
+    /// A payment that opens a channel, as it was at the time of writing.
+    Activation(ActivationRecord),
     /// The first line of a dump: a random number that tells it from every other one.
     Dump(u64),
 }
@@ -237,9 +239,14 @@ fn read_dump_id(folder: &Path) -> io::Result<u64> {
     let line = text.strip_suffix(b"\n").and_then(checked);
     match line.and_then(|json| serde_json::from_slice(json).ok()) {
         Some(Line::Dump(id)) => Ok(id),
-        Some(Line::Sale(_) | Line::Token(_) | Line::Channel(_) | Line::Revocation(_)) | None => {
-            Ok(UNKNOWN_DUMP)
-        }
+        Some(
+            Line::Sale(_)
+            | Line::Token(_)
+            | Line::Channel(_)
+            | Line::Revocation(_)
+            | Line::Activation(_),
+        )
+        | None => Ok(UNKNOWN_DUMP),
     }
 }
 

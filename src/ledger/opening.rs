@@ -25,6 +25,7 @@ pub(super) fn open_store(path: &Path, journal: &Journal) -> Result<Opened, Ledge
         totals: store.tree("totals")?,
         revocations: store.tree("revocations")?,
         quotas: store.tree("quotas")?,
+        activations: store.tree("activations")?,
     };
     let is_complete = store.is_complete(journal.dump_id())?;
     let mut missing = 0_u64;
@@ -107,6 +108,18 @@ fn apply(store: &Store, trees: &Trees, line: &Line) -> Result<bool, StoreError> 
                 .is_none_or(|stored| stored.closed_ms.is_none() && channel.closed_ms.is_some());
             if is_newer {
                 trees.channels.put(&channel.channel_id, channel)?;
+            }
+            Ok(is_newer)
+        }
+        Line::Activation(activation) => {
+            let stored = trees.activations.get(&activation.payment_hash)?;
+            let is_newer = stored.is_none_or(|stored| {
+                stored.settled_ms.is_none() && activation.settled_ms.is_some()
+            });
+            if is_newer {
+                trees
+                    .activations
+                    .put(&activation.payment_hash, activation)?;
             }
             Ok(is_newer)
         }

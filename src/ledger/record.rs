@@ -188,6 +188,44 @@ pub struct ChannelRecord {
     pub reason: Option<String>,
 }
 
+/// A payment out of which a liquidity provider opens a channel to us, and of which it keeps a fee. It is no sale.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ActivationRecord {
+    /// The invoice's payment hash.
+    #[serde(with = "hex_bytes")]
+    #[schema(value_type = String)]
+    pub payment_hash: [u8; 32],
+    /// What the customer pays, in msat: always what the provider keeps and what arrives, together.
+    pub gross_msat: u64,
+    /// What the provider keeps, in msat: what it asked, and what it took once that is known.
+    pub fee_msat: u64,
+    /// What arrives, in msat.
+    pub net_msat: u64,
+    /// The provider, a node id in hex.
+    pub provider: String,
+    /// The invoice; empty if the record was made up again from what the node knew.
+    pub bolt11: String,
+    /// When the invoice was made, Unix milliseconds.
+    pub made_ms: u64,
+    /// When it expires, Unix milliseconds.
+    pub expires_ms: u64,
+    /// When the payment was settled, Unix milliseconds.
+    pub settled_ms: Option<u64>,
+}
+
+/// What came of all activations that were paid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ActivationTotals {
+    /// How many were paid.
+    pub count: u64,
+    /// What customers paid for them, in msat.
+    pub gross_msat: u64,
+    /// What providers kept of it, in msat.
+    pub fee_msat: u64,
+    /// What arrived, in msat.
+    pub net_msat: u64,
+}
+
 /// Of a reason that a peer gave, which may have 65,535 bytes (BOLT 1, `error`).
 pub const REASON_CHARS_MAX: usize = 200;
 
@@ -216,6 +254,9 @@ impl Record for QuotaRecord {
     const VERSION: u8 = 1;
 }
 impl Record for ChannelRecord {
+    const VERSION: u8 = 1;
+}
+impl Record for ActivationRecord {
     const VERSION: u8 = 1;
 }
 impl Record for Totals {

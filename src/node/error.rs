@@ -55,6 +55,11 @@ pub enum NodeUnavailable {
     /// It is not running.
     #[error("the node is not running")]
     NotRunning,
+    /// Its channels are what it recovers from.
+    #[error(
+        "the node recovers from a backup: until that is over no channel is opened and no payment is made (see the status)"
+    )]
+    Recovering,
     /// It refused.
     #[error("the node refused")]
     Refused(#[from] ldk_node::NodeError),

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use ldk_node::Event;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
-use ldk_node::payment::{PaymentDirection, PaymentKind};
+use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::invoice::Reach;
-use crate::ledger::{Ledger, LedgerError, Payment, Settlement};
+use crate::ledger::{Arrived, Ledger, LedgerError, Payment, Settlement};
 
-use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, reach};
+use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, liquidity, reach};
 
 /// The node's only consumer of events. Handles them one by one until told to stop.
 pub(super) async fn handle(
@@ -33,11 +33,12 @@ pub(super) async fn handle(
         let (told, ledger) = (Arc::clone(ldk), Arc::clone(ledger));
         let changes_channels = event.as_ref().is_some_and(changes_channels);
         let is_recovering = node.is_recovering();
+        let liquidity = node.config.liquidity.clone();
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
             let is_event = event.is_some();
             if let Some(event) = event {
-                enter(&told, &ledger, &event)?;
+                enter(&told, &ledger, &liquidity, &event)?;
                 if is_recovering {
                     refuse(&told, &event);
                 }
@@ -107,7 +108,12 @@ fn enter_channels(ldk: &ldk_node::Node, ledger: &Ledger) -> Result<(), LedgerErr
 }
 
 /// Enters what an event says. On return it would survive a power cut, and may come again without changing anything.
-fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), LedgerError> {
+fn enter(
+    ldk: &ldk_node::Node,
+    ledger: &Ledger,
+    liquidity: &liquidity::Config,
+    event: &Event,
+) -> Result<(), LedgerError> {
     match event {
         Event::PaymentReceived {
             payment_id,
@@ -115,19 +121,11 @@ fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), Led
             amount_msat,
             ..
         } => {
-            let is_asked_for = ledger.is_challenged(&payment_hash.0);
-            if !is_asked_for && payment_id.is_some_and(|id| is_no_sale(ldk, &id, *amount_msat)) {
-                tracing::info!(
-                    "Received {amount_msat} msat that pay for nothing that is sold here: not a sale"
-                );
-                return Ok(());
-            }
             let payment = Payment {
                 payment_hash: payment_hash.0,
                 amount_msat: *amount_msat,
             };
-            let settlement = ledger.settle(payment)?;
-            tell(&payment, &settlement);
+            receive(ldk, ledger, liquidity, *payment_id, payment)?;
         }
         Event::ChannelClosed {
             channel_id, reason, ..
@@ -178,17 +176,66 @@ fn enter(ldk: &ldk_node::Node, ledger: &Ledger, event: &Event) -> Result<(), Led
     Ok(())
 }
 
+/// Enters money that came in.
+fn receive(
+    ldk: &ldk_node::Node,
+    ledger: &Ledger,
+    liquidity: &liquidity::Config,
+    payment_id: Option<PaymentId>,
+    payment: Payment,
+) -> Result<(), LedgerError> {
+    let amount_msat = payment.amount_msat;
+    // Of a sale by a stateless invoice the node keeps no record, so what it has a record of is something else.
+    let is_asked_for = ledger.is_challenged(&payment.payment_hash);
+    let id = payment_id.filter(|_| !is_asked_for);
+    let record = id.and_then(|id| ldk.payment(&id));
+    if record
+        .as_ref()
+        .is_some_and(|record| is_no_sale(record, amount_msat))
+    {
+        tracing::info!(
+            "Received {amount_msat} msat that pay for nothing that is sold here: not a sale"
+        );
+        return Ok(());
+    }
+    let arrived = record.and_then(|record| {
+        liquidity::arrived(&record.kind, payment.payment_hash, amount_msat, liquidity)
+    });
+    if let Some(arrived) = arrived {
+        return enter_activation(ledger, &arrived);
+    }
+    let settlement = ledger.settle(payment)?;
+    tell(&payment, &settlement);
+    Ok(())
+}
+
 /// Whether somebody paid without an invoice (keysend), or one that the operator made by hand: the node keeps a record of both,
 /// and none of a sale by a stateless invoice.
-fn is_no_sale(ldk: &ldk_node::Node, payment_id: &PaymentId, amount_msat: u64) -> bool {
-    ldk.payment(payment_id).is_some_and(|payment| {
-        payment.amount_msat == Some(amount_msat)
-            && payment.direction == PaymentDirection::Inbound
-            && matches!(
-                payment.kind,
-                PaymentKind::Spontaneous { .. } | PaymentKind::Bolt11 { .. }
-            )
-    })
+fn is_no_sale(record: &PaymentDetails, amount_msat: u64) -> bool {
+    record.amount_msat == Some(amount_msat)
+        && record.direction == PaymentDirection::Inbound
+        && matches!(
+            record.kind,
+            PaymentKind::Spontaneous { .. } | PaymentKind::Bolt11 { .. }
+        )
+}
+
+/// Enters a payment out of which a provider has opened a channel.
+fn enter_activation(ledger: &Ledger, arrived: &Arrived) -> Result<(), LedgerError> {
+    let hash = hex::encode(arrived.payment_hash);
+    let (net_msat, fee_msat) = (arrived.net_msat, arrived.fee_msat);
+    if ledger.settle_activation(arrived)?.is_some() {
+        tracing::info!(
+            payment.hash = hash,
+            "A channel is activated: {net_msat} msat arrived, and the provider kept {fee_msat} msat"
+        );
+    } else {
+        tracing::info!(
+            payment.hash = hash,
+            "Activation {hash} was in the books already"
+        );
+    }
+    Ok(())
 }
 
 fn tell(payment: &Payment, settlement: &Settlement) {

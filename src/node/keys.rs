@@ -74,12 +74,26 @@ impl NodeKeys {
 
     /// Takes the words themselves; complaints name `path` as where they stood. No key depends on the network.
     pub fn parse(words: &str, path: &Path, network: Network) -> Result<Self, SeedError> {
-        // Somebody who types them may do so over several lines.
-        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-        let mnemonic = Mnemonic::parse_normalized(&words).map_err(|error| SeedError::NotWords {
+        Self::from_words(read(words, path)?, network)
+    }
+
+    /// Whether these are words of a seed; `file` is where they come from, for the complaint.
+    pub fn check(words: &str, file: &Path) -> Result<(), SeedError> {
+        read(words, file).map(|_| ())
+    }
+
+    /// Writes the words of a seed that is there already into this file, which must not exist.
+    pub fn restore(path: &Path, words: &str, network: Network) -> Result<Self, SeedError> {
+        let mnemonic = read(words, path)?;
+        let written = secret_file::write_new(path, &mnemonic.to_string());
+        written.map_err(|source| SecretFileError::Io {
             path: path.to_owned(),
-            why: complaint(error),
+            source,
         })?;
+        Self::from_words(mnemonic, network)
+    }
+
+    fn from_words(mnemonic: Mnemonic, network: Network) -> Result<Self, SeedError> {
         let payment_keys = PaymentKeys::from_seed(&mnemonic.to_seed_normalized(""), network)?;
         Ok(Self {
             mnemonic,
@@ -129,6 +143,16 @@ impl NodeKeys {
     pub(super) fn mnemonic(&self) -> Mnemonic {
         self.mnemonic.clone()
     }
+}
+
+/// Reads words as people keep them: over several lines, or in capitals.
+fn read(words: &str, path: &Path) -> Result<Mnemonic, SeedError> {
+    let words: Vec<_> = words.split_whitespace().map(str::to_lowercase).collect();
+    let mnemonic = Mnemonic::parse_normalized(&words.join(" "));
+    mnemonic.map_err(|error| SeedError::NotWords {
+        path: path.to_owned(),
+        why: complaint(error),
+    })
 }
 
 /// Says what is wrong without repeating any of it.

@@ -5,9 +5,15 @@ use ldk_node::logger::{LogLevel, LogRecord, LogWriter};
 /// What ldk-node complains about after each stateless sale: it looks for a record that was never to be.
 const EXPECTED: &str = "couldn't be found in store";
 
+/// What ldk-node complains about once an hour where it has no gossip to fetch, which is how it is told to want none.
+const NO_GOSSIP: &str = "sync of RGS gossip data failed";
+
 /// Writes to `tracing` under the target `ldk`.
 #[derive(Debug)]
-pub(super) struct ToTracing;
+pub(super) struct ToTracing {
+    /// Whether gossip that cannot be fetched is a complaint.
+    pub(super) wants_gossip: bool,
+}
 
 impl LogWriter for ToTracing {
     fn log<'a>(&self, record: LogRecord<'a>) {
@@ -38,7 +44,9 @@ impl LogWriter for ToTracing {
             }
             LogLevel::Error => {
                 let text = harmless(&record).unwrap_or_else(withheld);
-                if !text.contains(EXPECTED) {
+                let is_expected =
+                    text.contains(EXPECTED) || (!self.wants_gossip && text.contains(NO_GOSSIP));
+                if !is_expected {
                     tracing::error!(target: "ldk", module, "{text}");
                 }
             }
@@ -51,9 +59,12 @@ fn withheld() -> String {
     "(withheld: the line speaks of a preimage or a secret)".to_owned()
 }
 
-/// LDK prints preimages and payment secrets: whole lines that speak of them are left out.
+/// LDK prints preimages and payment secrets, and whole invoices, which hold such a secret: lines that speak of them are
+/// left out.
 fn harmless(record: &LogRecord<'_>) -> Option<String> {
     let text = record.args.to_string();
     let lower = text.to_ascii_lowercase();
-    (!lower.contains("preimage") && !lower.contains("secret")).then_some(text)
+    let is_telling = |word: &&str| lower.contains(word);
+    let tells = ["preimage", "secret", "invoice created"];
+    (!tells.iter().any(is_telling)).then_some(text)
 }

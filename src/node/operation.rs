@@ -16,11 +16,6 @@ pub enum OperationError {
     /// The node is not there.
     #[error(transparent)]
     Unavailable(#[from] NodeUnavailable),
-    /// Its channels are what it recovers from.
-    #[error(
-        "the node recovers from a backup: until that is over no channel is opened and no payment is made (see the status)"
-    )]
-    Recovering,
     /// ldk-node refused without saying more than this.
     #[error("the node refused to {what}: {source}")]
     Refused {
@@ -138,9 +133,9 @@ pub enum OperationError {
 
 impl Node {
     /// Whether channels may be used.
-    pub(super) fn uses_channels(&self) -> Result<(), OperationError> {
+    pub(super) fn uses_channels(&self) -> Result<(), NodeUnavailable> {
         if self.is_recovering() {
-            return Err(OperationError::Recovering);
+            return Err(NodeUnavailable::Recovering);
         }
         Ok(())
     }

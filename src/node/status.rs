@@ -19,7 +19,7 @@ pub struct Status {
     pub phase: String,
     /// Since when, Unix seconds.
     pub since_secs: Option<u64>,
-    /// The network.
+    /// The network, as the settings call it.
     pub network: String,
     /// Its id, hex.
     pub node_id: Option<String>,
@@ -94,7 +94,7 @@ impl Node {
     /// What the node is and has now. Takes locks of the node's: call it off the request path.
     pub fn status(&self) -> Status {
         let mut status = Status {
-            network: self.config.network.to_string(),
+            network: self.config.preset.clone(),
             p2p: self.config.listen.iter().map(ToString::to_string).collect(),
             inbound_msat: match &*self.reach.borrow() {
                 Reach::Ready(inbound) => inbound.capacity_msat,

@@ -7,6 +7,7 @@
 )]
 
 mod acme;
+mod activations;
 mod bad_input;
 mod books;
 mod calls;
@@ -28,6 +29,7 @@ mod layer;
 mod ledger;
 mod metered;
 mod migration;
+mod presets;
 mod pricing;
 mod proven;
 mod quote;

@@ -3,7 +3,8 @@
 use tollhouse::l402::caveat::Allowance;
 use tollhouse::ledger::{Overrun, Settlement};
 
-use crate::books::{Books, account, payment, token};
+use crate::activations::activation;
+use crate::books::{Books, account, payment, token, totals};
 
 /// Format 1's records, field by field in their order.
 type Challenge = (
@@ -113,4 +114,23 @@ async fn a_store_of_format_1_keeps_its_sales_its_counts_and_its_challenges() {
         };
         assert_eq!(sale.route.as_deref(), Some("/chain/*"));
     }
+}
+
+#[test]
+fn a_store_of_format_2_keeps_its_sales_and_has_room_for_activations() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.settle(payment(1)).unwrap();
+    ledger.close().unwrap();
+    drop(ledger);
+    let db = books.database();
+    db.insert("format", &2_u32.to_be_bytes()).unwrap();
+    assert!(db.drop_tree("activations").unwrap());
+    drop(db);
+    let ledger = books.open();
+    assert_eq!(ledger.totals(), totals(1, 10_000));
+    ledger
+        .open_activation(&activation(9, &books.clock))
+        .unwrap();
+    assert_eq!(ledger.activations(10).unwrap().0.len(), 1);
 }

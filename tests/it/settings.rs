@@ -43,6 +43,9 @@ impl Settings {
 /// The least that can be started.
 pub(crate) const CHAIN: &str = "[node.chain]\nesplora = \"http://127.0.0.1:3002\"\n";
 
+/// A node's id, of nobody in particular.
+const NODE_ID: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+
 /// Everything that a route of this kind needs, with one line of it replaced (or added, if it is not there).
 fn route(changed: &str) -> String {
     let key = changed.split(['=', ' ']).next().unwrap();
@@ -148,7 +151,23 @@ fn refused() -> Vec<Row> {
         (with("[log]\nformat = \"xml\""), "log.format", "json"),
         (with("[l402]\ninvoice_expiry = \"soon\""), "l402.invoice_expiry", "10m"),
         (with("data_dir = \"\""), "data_dir", "folder"),
-        (String::new(), "node.chain.esplora", "https://"),
+        ("node.network = \"regtest\"".into(), "node.chain.esplora", "https://"),
+        (with("[node]\nnetwork = \"testnet4\""), "node.network", "mutinynet"),
+        (with("[node]\nreserve = \"some\""), "node.reserve", "25000 sat"),
+        (with("[node]\nreserve = \"2500 msat\""), "node.reserve", "25000 sat"),
+        (with("[node]\nreserve = \"10000001 sat\""), "node.reserve", "at most"),
+        (with("[node]\nreserve = \"trusted\""), "node.reserve", "node.liquidity.provider"),
+        (with("[node]\ngossip = \"all\""), "node.gossip", "p2p"),
+        (with("[node]\nnetwork = \"signet\"\ngossip = \"rapid\""), "node.gossip", "p2p"),
+        (with("[node.liquidity]\nprovider = \"nobody\""), "node.liquidity.provider", "megalith"),
+        (with("[node.liquidity]\nprovider = \"olympus\""), "node.liquidity.provider", "megalith"),
+        (with("[node.liquidity]\norder_provider = \"megalith\""), "node.liquidity.order_provider", "olympus"),
+        (with("[node.liquidity]\nprovider = { node_id = \"02\", address = \"a:1\" }"), "node.liquidity.provider", "66 hex digits"),
+        (with(&format!("[node.liquidity]\nprovider = {{ node_id = \"{NODE_ID}\", address = \"a\" }}")), "node.liquidity.provider", "host and port"),
+        (with(&format!("[node.liquidity]\nprovider = {{ node_id = \"{NODE_ID}\", address = \"a:1\", token_file = \"none\" }}")), "node.liquidity.provider.token_file", "failed to read"),
+        (with("[node.liquidity]\nprovider = { node_id = \"02\" }"), "node.liquidity.provider.address", "must be given"),
+        (with("[node.liquidity]\nfee_max = \"1 percent\""), "node.liquidity.fee_max", "5000 sat"),
+        (with("[node.liquidity]\nfee_max_percent = 91"), "node.liquidity.fee_max_percent", "at most 90"),
         ("[node.chain]\nesplora = \"ftp://a\"".into(), "node.chain.esplora", "http or https"),
         ("[node.chain]\nesplora = \"http://a\"\nsync_interval = \"9s\"".into(), "node.chain.sync_interval", "10s"),
         // Services: what would make tokens that never verify.
@@ -259,7 +278,7 @@ fn a_file_that_is_no_toml_or_not_there_is_refused_with_its_place() {
 #[test]
 fn all_that_is_wrong_is_told_at_once() {
     let settings = Settings::new();
-    let text = "[http]\nlisten = \"x\"\nheader_timeout = \"y\"\n[log]\nlevel = \"z\"\n";
+    let text = "[http]\nlisten = \"x\"\nheader_timeout = \"y\"\n[log]\nlevel = \"z\"\n[node]\nnetwork = \"regtest\"\n";
     let complaints = settings.load(text, &[]).unwrap_err();
     let keys: Vec<_> = complaints
         .iter()

@@ -1,0 +1,129 @@
+//! Becoming reachable: what a provider's channel costs, an invoice that opens one, and channels that are bought.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::amount::Msat;
+use crate::causes::chain;
+use crate::ledger::ACTIVATIONS_PAGE_MAX;
+use crate::ledger::record::{ActivationRecord, ActivationTotals};
+use crate::node::liquidity::{ActivateError, Order, OrderError, OrderStatus, Terms};
+
+use super::{Admin, Fault, blocking};
+
+/// What `POST /liquidity/activate` wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Activate {
+    /// What the customer pays, in sat; the provider's fee is taken from it.
+    pub amount_sat: u64,
+}
+
+/// What `GET /activations` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Activations {
+    /// Payments that open channels, the newest first.
+    pub activations: Vec<ActivationRecord>,
+    /// What came of all that were paid.
+    pub totals: ActivationTotals,
+}
+
+/// What is known before anybody is asked.
+#[utoipa::path(get, path = "/liquidity", tag = "liquidity", responses((status = 200, body = Terms)))]
+pub(super) async fn terms(State(admin): State<Arc<Admin>>) -> Json<Terms> {
+    Json(admin.node.terms())
+}
+
+/// Makes an invoice that opens a channel; its fee and what will arrive stand beside it. Asks the provider.
+#[utoipa::path(
+    post, path = "/liquidity/activate", tag = "liquidity", request_body = Activate,
+    responses(
+        (status = 200, body = ActivationRecord),
+        (status = 409, description = "no provider is set, or it wants more than it may"),
+        (status = 422, description = "too small to open a channel that works"),
+        (status = 502, description = "the provider is not there, or makes no offer")
+    )
+)]
+pub(super) async fn activate(
+    State(admin): State<Arc<Admin>>,
+    asked: Result<Json<Activate>, JsonRejection>,
+) -> Result<Json<ActivationRecord>, Fault> {
+    let asked = asked.map_err(|_| Fault::Asked("send JSON, as in {\"amount_sat\": 50000}"))?;
+    let amount = Msat::from_sat(asked.amount_sat);
+    let amount = amount.ok_or(Fault::Asked("there is not that much bitcoin"))?;
+    let activation = admin.node.activate(&admin.ledger, amount).await?;
+    Ok(Json(activation))
+}
+
+/// Orders a channel. Asks the provider; nothing is paid by it.
+#[utoipa::path(
+    post, path = "/liquidity/order", tag = "liquidity", request_body = Order, responses((status = 200, body = OrderStatus))
+)]
+pub(super) async fn order(
+    State(admin): State<Arc<Admin>>,
+    asked: Result<Json<Order>, JsonRejection>,
+) -> Result<Json<OrderStatus>, Fault> {
+    let asked = asked.map_err(|_| {
+        Fault::Asked(
+            "send JSON, as in {\"lsp_balance_sat\": 1000000}; see the settings' order_provider",
+        )
+    })?;
+    Ok(Json(admin.node.order_channel(asked.0).await?))
+}
+
+/// How far an order is. Asks the provider.
+#[utoipa::path(
+    get, path = "/liquidity/orders/{order_id}", tag = "liquidity",
+    params(("order_id" = String, Path, description = "as the order said")), responses((status = 200, body = OrderStatus))
+)]
+pub(super) async fn order_status(
+    State(admin): State<Arc<Admin>>,
+    Path(order_id): Path<String>,
+) -> Result<Json<OrderStatus>, Fault> {
+    Ok(Json(admin.node.order_status(order_id).await?))
+}
+
+/// Payments that opened channels, or are still to be paid.
+#[utoipa::path(get, path = "/activations", tag = "liquidity", responses((status = 200, body = Activations)))]
+pub(super) async fn activations(
+    State(admin): State<Arc<Admin>>,
+) -> Result<Json<Activations>, Fault> {
+    let read = blocking(move || admin.ledger.activations(ACTIVATIONS_PAGE_MAX));
+    let (activations, totals) = read.await?;
+    Ok(Json(Activations {
+        activations,
+        totals,
+    }))
+}
+
+/// The status of an activation that came to nothing.
+pub(super) fn status_of_activation(error: &ActivateError) -> StatusCode {
+    match error {
+        ActivateError::TooSmall { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        ActivateError::NoProvider | ActivateError::FeeTooHigh { .. } => StatusCode::CONFLICT,
+        ActivateError::NoOffer { .. }
+        | ActivateError::Unreachable { .. }
+        | ActivateError::NoFee => StatusCode::BAD_GATEWAY,
+        ActivateError::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ActivateError::Ledger(fault) => {
+            tracing::error!("Failed to enter an activation: {}", chain(fault));
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+/// The status of an order that came to nothing.
+pub(super) fn status_of_order(error: &OrderError) -> StatusCode {
+    match error {
+        OrderError::Nothing | OrderError::NoId => StatusCode::UNPROCESSABLE_ENTITY,
+        OrderError::NoProvider => StatusCode::CONFLICT,
+        OrderError::Refused | OrderError::Unreachable => StatusCode::BAD_GATEWAY,
+        OrderError::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}

@@ -1,0 +1,63 @@
+//! Watches how much can still arrive, so that an operator hears of it before a challenge is refused.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Admin, Turn, Watch, dearest};
+use crate::invoice::Reach;
+use crate::live::Live;
+use crate::route::{Offer, RouteTable};
+
+/// What can arrive, and what is sold.
+pub(super) struct Inbound {
+    /// How the node is reached.
+    reach: watch::Receiver<Reach>,
+    /// What is sold.
+    routes: Arc<Live<RouteTable>>,
+    /// What is sold behind guards.
+    guarded: Arc<Live<Vec<Offer>>>,
+    /// For how many sales there should be room.
+    low_sales: u32,
+}
+
+impl Inbound {
+    /// What the operator is told of, too.
+    pub(super) fn of(admin: &Admin) -> Self {
+        Self {
+            reach: admin.node.reach(),
+            routes: Arc::clone(&admin.routes),
+            guarded: Arc::clone(&admin.guarded),
+            low_sales: admin.low_sales,
+        }
+    }
+
+    /// Watches until told to stop.
+    pub(super) async fn watch(mut self, stop: CancellationToken) {
+        let mut watch = Watch::default();
+        loop {
+            let reach = self.reach.borrow_and_update().clone();
+            if let Reach::Ready(inbound) = reach {
+                let price = dearest(&self.routes.get(), &self.guarded.get());
+                match watch.look(&inbound, price, self.low_sales) {
+                    None => {}
+                    Some(Turn::Low) => tracing::warn!(
+                        "Inbound liquidity is low: {} msat can arrive, which is less than {} sales at the dearest price. Spend or \
+                         withdraw what is in the channels, or get another channel (GET /liquidity)",
+                        inbound.capacity_msat,
+                        self.low_sales
+                    ),
+                    Some(Turn::Enough) => tracing::info!(
+                        "Inbound liquidity is enough again: {} msat can arrive",
+                        inbound.capacity_msat
+                    ),
+                }
+            }
+            tokio::select! {
+                changed = self.reach.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Asking one thing at a time: of the flags first, then of the person at the terminal.
+
+use std::io::{BufRead, Write};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Answers that do not hold before the program gives up on whoever types them.
+const TRIES_MAX: usize = 10;
+
+/// Who is asked.
+pub(super) struct Ask<'a> {
+    /// The terminal, if a person is there.
+    pub(super) input: Option<&'a mut dyn BufRead>,
+    /// Where questions are shown.
+    pub(super) out: &'a mut dyn Write,
+    /// Whether the default is taken for what is not given.
+    pub(super) takes_defaults: bool,
+}
+
+/// What is asked.
+pub(super) struct Question<'a> {
+    /// The flag that answers it.
+    pub(super) flag: &'a str,
+    /// What the flag said.
+    pub(super) given: Option<&'a str>,
+    /// The question, and what one has to know to answer it.
+    pub(super) text: &'a str,
+    /// What is taken if nothing is said.
+    pub(super) default: Option<&'a str>,
+    /// Whether an answer holds, and if not why.
+    pub(super) check: &'a dyn Fn(&str) -> Result<(), String>,
+}
+
+impl Ask<'_> {
+    /// The answer. Without a terminal, a flag that is missing is an error that names it.
+    pub(super) fn answer(&mut self, question: Question<'_>) -> Result<String> {
+        let flag = question.flag;
+        if let Some(given) = question.given {
+            return match (question.check)(given) {
+                Ok(()) => Ok(given.to_owned()),
+                Err(why) => bail!("{flag}: {why}"),
+            };
+        }
+        if self.takes_defaults
+            && let Some(default) = question.default
+        {
+            return Ok(default.to_owned());
+        }
+        let Some(input) = self.input.as_deref_mut() else {
+            let or = question.default.map_or_else(String::new, |default| {
+                format!(", or --yes for what is usual (here: {default})")
+            });
+            bail!(
+                "{flag} is missing, and there is no terminal to ask at: give it{or}\n{}",
+                question.text
+            );
+        };
+        let default = question.default;
+        let hint = default.map_or_else(String::new, |default| format!(" [{default}]"));
+        for _ in 0..TRIES_MAX {
+            write!(self.out, "\n{}\n{flag}{hint}: ", question.text)
+                .and_then(|()| self.out.flush())
+                .context("failed to ask")?;
+            let mut line = String::new();
+            if input.read_line(&mut line).context("failed to read")? == 0 {
+                bail!("{flag} is missing: the input has ended");
+            }
+            let said = match (line.trim(), default) {
+                ("", Some(default)) => default,
+                (said, _) => said,
+            };
+            match (question.check)(said) {
+                _ if said.is_empty() => {}
+                Ok(()) => return Ok(said.to_owned()),
+                Err(why) => writeln!(self.out, "{why}").context("failed to ask")?,
+            }
+        }
+        bail!("{flag}: no good answer in {TRIES_MAX} tries")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn price(
+        given: Option<&str>,
+        typed: Option<&str>,
+        takes_defaults: bool,
+    ) -> (Result<String>, String) {
+        let mut typed = typed.map(|typed| typed.as_bytes());
+        let mut out = Vec::new();
+        let answer = Ask {
+            input: typed.as_mut().map(|typed| typed as &mut dyn BufRead),
+            out: &mut out,
+            takes_defaults,
+        }
+        .answer(Question {
+            flag: "--price",
+            given,
+            text: "The price?",
+            default: Some("10 sat"),
+            check: &|said| {
+                if said.ends_with(" sat") {
+                    Ok(())
+                } else {
+                    Err("not in sat".to_owned())
+                }
+            },
+        });
+        (answer, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_flag_is_taken_without_a_question_and_held_to_the_same_rules() {
+        let (answer, asked) = price(Some("5 sat"), Some("7 sat\n"), false);
+        assert_eq!((answer.unwrap().as_str(), asked.as_str()), ("5 sat", ""));
+        let (answer, _) = price(Some("5"), Some("7 sat\n"), false);
+        assert_eq!(answer.unwrap_err().to_string(), "--price: not in sat");
+    }
+
+    #[test]
+    fn without_a_terminal_a_missing_flag_is_named() {
+        let error = price(None, None, false).0.unwrap_err().to_string();
+        assert!(
+            error.contains("--price is missing") && error.contains("--yes"),
+            "{error}"
+        );
+        assert_eq!(price(None, None, true).0.unwrap(), "10 sat");
+    }
+
+    #[test]
+    fn a_person_is_asked_until_the_answer_holds() {
+        let (answer, asked) = price(None, Some("cheap\n21 sat\n"), false);
+        assert_eq!(answer.unwrap(), "21 sat");
+        assert!(
+            asked.contains("not in sat") && asked.contains("[10 sat]"),
+            "{asked}"
+        );
+        assert_eq!(price(None, Some("\n"), false).0.unwrap(), "10 sat");
+        assert!(
+            price(None, Some("cheap\n"), false).0.is_err(),
+            "the input ends"
+        );
+        assert!(
+            price(None, Some("cheap\n".repeat(20).as_str()), false)
+                .0
+                .is_err()
+        );
+    }
+}

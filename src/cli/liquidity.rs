@@ -1,0 +1,192 @@
+//! `tollhouse liquidity`: becoming reachable, by a provider that opens a channel when the first customer pays.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::Operator;
+use super::show::{list, number, pairs, short, table, text};
+use super::units::{ago, grouped, msat, whole_sat};
+
+/// `tollhouse liquidity`
+#[derive(Debug, Args)]
+pub(super) struct Liquidity {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// What is known of providers before anybody is asked
+    Terms {
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Make an invoice whose payment opens a channel to this node; says what the provider keeps and what arrives
+    Activate {
+        /// What the customer pays, as in `50000 sat`
+        #[arg(value_parser = whole_sat)]
+        amount: u64,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Invoices that opened channels, or are still to be paid
+    Activations {
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Order a channel from a provider that sells them; says what it costs and where to pay
+    Order {
+        /// What can be received over it, as in `1000000 sat`
+        #[arg(value_parser = whole_sat)]
+        amount: u64,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// How far an order is
+    OrderStatus {
+        /// Its id
+        order_id: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+}
+
+impl Liquidity {
+    pub(super) fn run(&self) -> ExitCode {
+        match &self.what {
+            What::Terms { operator } => operator.show(Method::GET, "/liquidity", None, terms),
+            What::Activate { amount, operator } => {
+                let body = json!({ "amount_sat": amount });
+                operator.show(Method::POST, "/liquidity/activate", Some(body), activation)
+            }
+            What::Activations { operator } => {
+                operator.show(Method::GET, "/activations", None, activations)
+            }
+            What::Order { amount, operator } => {
+                let body = json!({ "lsp_balance_sat": amount });
+                operator.show(Method::POST, "/liquidity/order", Some(body), order)
+            }
+            What::OrderStatus { order_id, operator } => {
+                let order_id = utf8_percent_encode(order_id, NON_ALPHANUMERIC);
+                let path = format!("/liquidity/orders/{order_id}");
+                operator.show(Method::GET, &path, None, order)
+            }
+        }
+    }
+}
+
+fn terms(answer: &Value) -> String {
+    let provider = |provider: &Value| {
+        if provider.is_null() {
+            return "none".to_owned();
+        }
+        format!(
+            "{} ({})",
+            text(&provider["name"]),
+            text(&provider["address"])
+        )
+    };
+    let head = pairs(&[
+        ("network", text(&answer["network"])),
+        ("provider", provider(&answer["provider"])),
+        (
+            "what it says it takes",
+            text(&answer["provider"]["published"]),
+        ),
+        ("sells channels", provider(&answer["order_provider"])),
+        (
+            "it may keep at most",
+            format!(
+                "{}, or {} % if that is more",
+                number(&answer["fee_max_msat"], msat),
+                text(&answer["fee_max_percent"])
+            ),
+        ),
+        (
+            "a customer pays at least",
+            number(&answer["amount_min_sat"], |sat| {
+                format!("{} sat", grouped(sat))
+            }),
+        ),
+        ("reserve", text(&answer["reserve"])),
+    ]);
+    let hidden: Vec<String> = list(answer, "hidden").iter().map(text).collect();
+    format!(
+        "{head}\n\nNot known before: {}\n{}",
+        hidden.join("; "),
+        text(&answer["trust"])
+    )
+}
+
+fn activation(answer: &Value) -> String {
+    let shares = pairs(&[
+        ("the customer pays", number(&answer["gross_msat"], msat)),
+        ("the provider keeps", number(&answer["fee_msat"], msat)),
+        ("arrives", number(&answer["net_msat"], msat)),
+        (
+            "can be paid until",
+            number(&answer["expires_ms"], |ms| ago(ms / 1_000)),
+        ),
+    ]);
+    format!("{shares}\n\n{}", text(&answer["bolt11"]))
+}
+
+fn activations(answer: &Value) -> String {
+    let rows: Vec<_> = list(answer, "activations")
+        .iter()
+        .map(|one| {
+            let state = match one["settled_ms"].as_u64() {
+                Some(settled_ms) => format!("paid {}", ago(settled_ms / 1_000)),
+                None => format!(
+                    "expires {}",
+                    number(&one["expires_ms"], |ms| ago(ms / 1_000))
+                ),
+            };
+            vec![
+                state,
+                number(&one["gross_msat"], msat),
+                number(&one["fee_msat"], msat),
+                number(&one["net_msat"], msat),
+                short(&one["payment_hash"]),
+            ]
+        })
+        .collect();
+    let titles = ["state", "paid", "provider's", "arrived", "payment"];
+    table(
+        &titles,
+        &rows,
+        "There are none: `tollhouse liquidity activate` makes one.",
+    )
+}
+
+fn order(answer: &Value) -> String {
+    let sat = |value: &Value| number(value, |sat| format!("{} sat", grouped(sat)));
+    let (lightning, onchain) = (&answer["lightning"], &answer["onchain"]);
+    pairs(&[
+        ("order", text(&answer["order_id"])),
+        ("can be received over it", sat(&answer["lsp_balance_sat"])),
+        (
+            "over Lightning",
+            format!(
+                "{}, {}",
+                sat(&lightning["order_total_sat"]),
+                text(&lightning["state"])
+            ),
+        ),
+        ("", text(&lightning["bolt11"])),
+        (
+            "on chain",
+            format!(
+                "{}, {}",
+                sat(&onchain["order_total_sat"]),
+                text(&onchain["state"])
+            ),
+        ),
+        ("", text(&onchain["address"])),
+        ("channel", text(&answer["channel"]["funding_outpoint"])),
+    ])
+}

@@ -1,0 +1,185 @@
+//! The settings of liquidity: who provides it, what it may cost, what is kept on chain, and where gossip comes from.
+
+use crate::amount::Msat;
+use crate::node::liquidity::{Config, Provider, Token};
+use crate::node::{Gossip, Reserve};
+use crate::price::Price;
+use crate::secret_file;
+
+use super::Meaning;
+use super::presets::{Preset, Presets};
+use super::raw::{RawLiquidity, RawNode, RawProvider, TextOr};
+
+/// The largest share that a provider may keep: above it, next to nothing would arrive.
+const FEE_PERCENT_MAX: u32 = 90;
+
+/// The largest reserve for a channel. A tenth of a bitcoin closes any channel at any fee rate that was ever seen.
+const RESERVE_SAT_MAX: u64 = 10_000_000;
+
+impl Meaning<'_> {
+    /// The preset of the network that is named.
+    pub(super) fn preset(&mut self, raw: &RawNode) -> Option<Preset> {
+        let presets = if raw.presets.is_empty() {
+            Presets::built_in()
+        } else {
+            match Presets::with_file(&self.folder.join(&raw.presets)) {
+                Ok(presets) => presets,
+                Err(complaint) => {
+                    self.complaints.push(complaint);
+                    return None;
+                }
+            }
+        };
+        let name = raw.network.as_str();
+        if let Some(preset) = presets.find(name) {
+            return Some(preset.clone());
+        }
+        let what = if name == "testnet4" {
+            "testnet4 cannot be served: the Lightning library in here makes invoices for it that say regtest. Try mutinynet or signet"
+                .to_owned()
+        } else {
+            let names: Vec<_> = presets.names().collect();
+            format!("`{name}` is no network; there are {}", names.join(", "))
+        };
+        self.complain("node.network", what);
+        None
+    }
+
+    /// Where the map of the network comes from.
+    pub(super) fn gossip(&mut self, raw: &RawNode, preset: Option<&Preset>) -> Gossip {
+        match raw.gossip.as_str() {
+            "none" => Gossip::None,
+            "p2p" => Gossip::PeerToPeer,
+            "rapid" => match preset.map(|preset| preset.rapid_gossip.clone()) {
+                Some(Some(url)) => Gossip::Rapid(url),
+                // The complaint about the network is there already.
+                None => Gossip::None,
+                Some(None) => {
+                    let what = "no snapshot is known for this network: write \"p2p\" or \"none\", or name one in a file of node.presets";
+                    self.complain("node.gossip", what);
+                    Gossip::None
+                }
+            },
+            other => {
+                let what =
+                    format!("`{other}` is no source of gossip; there are none, rapid and p2p");
+                self.complain("node.gossip", what);
+                Gossip::None
+            }
+        }
+    }
+
+    /// What is kept on chain for closing channels.
+    pub(super) fn reserve(&mut self, raw: &RawNode) -> Reserve {
+        let has_provider = |raw: &TextOr<RawProvider>| match raw {
+            TextOr::Text(name) => !name.is_empty(),
+            TextOr::Table(_) => true,
+        };
+        let liquidity = &raw.liquidity;
+        match raw.reserve.as_str() {
+            "none" => Reserve::None,
+            "trusted" => {
+                if !has_provider(&liquidity.provider) && !has_provider(&liquidity.order_provider) {
+                    let what = "there is nobody to trust: name a node.liquidity.provider, or write \"none\" or \"25000 sat\"";
+                    self.complain("node.reserve", what);
+                }
+                Reserve::Trusted
+            }
+            text => {
+                let sat = whole_sat(text).filter(|sat| *sat <= RESERVE_SAT_MAX);
+                if sat.is_none() {
+                    let what = format!(
+                        "`{text}` is no reserve: write \"none\", \"trusted\", or whole satoshi for each channel as in \"25000 sat\" (at \
+                         most {RESERVE_SAT_MAX})"
+                    );
+                    self.complain("node.reserve", what);
+                }
+                Reserve::PerChannel {
+                    sat: sat.unwrap_or(0),
+                }
+            }
+        }
+    }
+
+    /// Who provides liquidity, and what it may cost.
+    pub(super) fn liquidity(&mut self, raw: &RawLiquidity, preset: Option<&Preset>) -> Config {
+        let known = preset.map_or_else(Vec::new, |preset| preset.lsps2.clone());
+        let known_sellers = preset.map_or_else(Vec::new, |preset| preset.lsps1.clone());
+        if raw.fee_max_percent > FEE_PERCENT_MAX {
+            let what = format!("at most {FEE_PERCENT_MAX}");
+            self.complain("node.liquidity.fee_max_percent", what);
+        }
+        Config {
+            provider: self.provider("node.liquidity.provider", &raw.provider, &known),
+            order_provider: self.provider(
+                "node.liquidity.order_provider",
+                &raw.order_provider,
+                &known_sellers,
+            ),
+            fee_max: self.amount("node.liquidity.fee_max", &raw.fee_max),
+            fee_max_percent: raw.fee_max_percent.min(FEE_PERCENT_MAX),
+            low_sales: raw.low_sales,
+            known,
+            known_sellers,
+        }
+    }
+
+    fn provider(
+        &mut self,
+        key: &str,
+        raw: &TextOr<RawProvider>,
+        known: &[Provider],
+    ) -> Option<Provider> {
+        let raw = match raw {
+            TextOr::Text(name) if name.is_empty() => return None,
+            TextOr::Text(name) => {
+                let found = known.iter().find(|known| known.name == *name);
+                if found.is_none() {
+                    let names: Vec<_> = known.iter().map(|known| known.name.as_str()).collect();
+                    let there = if names.is_empty() {
+                        "none is known for this network".to_owned()
+                    } else {
+                        format!("there is {}", names.join(", "))
+                    };
+                    let what = format!(
+                        "`{name}` is no provider of this network: {there}; or write {{ node_id = \"02…\", address = \"host:port\" }}"
+                    );
+                    self.complain(key, what);
+                }
+                return found.cloned();
+            }
+            TextOr::Table(raw) => raw,
+        };
+        let token = raw.token_file.as_ref().and_then(|file| {
+            match secret_file::read(&self.folder.join(file)) {
+                Ok(token) => Some(Token(token.trim().to_owned())),
+                Err(error) => {
+                    let what = crate::causes::chain(&error);
+                    self.complain(&format!("{key}.token_file"), what);
+                    None
+                }
+            }
+        });
+        match Provider::new("", &raw.node_id, &raw.address) {
+            Ok(provider) => Some(Provider { token, ..provider }),
+            Err(error) => {
+                self.complain(key, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn amount(&mut self, key: &str, text: &str) -> Msat {
+        let amount = text.parse::<Price>().ok().and_then(Price::fixed);
+        amount.unwrap_or_else(|| {
+            let what = format!("`{text}` is no amount: write \"5000 sat\"");
+            self.complain(key, what);
+            Msat::ZERO
+        })
+    }
+}
+
+fn whole_sat(text: &str) -> Option<u64> {
+    let amount = text.parse::<Price>().ok()?.fixed()?.msat();
+    amount.is_multiple_of(1_000).then_some(amount / 1_000)
+}
