@@ -9,6 +9,7 @@ mod crash;
 mod embedded;
 mod esplora;
 mod first_sat;
+mod gossip;
 mod harness;
 mod init;
 mod operator;
