@@ -28,6 +28,7 @@ use crate::ledger::record::{ActivationTotals, ChannelRecord, SaleRecord, Totals}
 use crate::ledger::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::live::Live;
 use crate::node::liquidity::{ActivateError, OrderError};
+use crate::node::map::MapError;
 use crate::node::{Node, NodeUnavailable, Status};
 use crate::quote::{HookStatus, RateStatus};
 use crate::route::{Access, Offer, RouteTable};
@@ -85,6 +86,7 @@ pub fn router(admin: Admin, token: AdminToken) -> Router {
         .route("/liquidity/order", post(liquidity::order))
         .route("/liquidity/orders/{order_id}", get(liquidity::order_status))
         .route("/activations", get(liquidity::activations))
+        .route("/gossip/fetch", post(liquidity::fetch_map))
         .with_state(Arc::new(admin))
         .layer(middleware::from_fn_with_state(
             Arc::new(token),
@@ -313,6 +315,8 @@ enum Fault {
     Activate(#[from] ActivateError),
     #[error(transparent)]
     Order(#[from] OrderError),
+    #[error(transparent)]
+    Map(#[from] MapError),
 }
 
 impl axum::response::IntoResponse for Fault {
@@ -335,6 +339,7 @@ impl axum::response::IntoResponse for Fault {
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Activate(ref error) => liquidity::status_of_activation(error),
             Self::Order(ref error) => liquidity::status_of_order(error),
+            Self::Map(ref error) => liquidity::status_of_map(error),
         };
         (
             status,

@@ -8,6 +8,7 @@ mod events;
 pub mod keys;
 pub mod liquidity;
 mod log;
+pub mod map;
 mod reach;
 pub mod status;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 use bitcoin::Network;
 use ldk_node::config::{BackgroundSyncConfig, EsploraSyncConfig};
 use ldk_node::lightning::ln::msgs::SocketAddress;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use keys::{NodeKeys, SeedError};
@@ -87,6 +88,8 @@ pub enum Reserve {
 pub enum Gossip {
     /// From nowhere.
     None,
+    /// From nowhere until it is wanted; then from this server, or from peers where none is known.
+    Auto(Option<String>),
     /// Fetched whole from this server at the start, and what is new once an hour.
     Rapid(String),
     /// Told by peers, all of it.
@@ -165,6 +168,8 @@ pub struct Node {
     phase: Mutex<Phase>,
     /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
     deposit: Mutex<Option<String>>,
+    /// Somebody wants a map of the network, which was put off.
+    map_wanted: Notify,
 }
 
 /// How far the node is.
@@ -209,6 +214,7 @@ impl Node {
             reach,
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
+            map_wanted: Notify::new(),
         }
     }
 
@@ -242,7 +248,24 @@ impl Node {
     pub async fn run(&self, ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), NodeError> {
         // Threads of its own: ldk-node waits for its database on them, and requests must not wait with it.
         let threads = Threads::start()?;
-        let ended = self.run_on(threads.handle(), ledger, stop).await;
+        let ended = loop {
+            let round = stop.child_token();
+            let running = self.run_on(threads.handle(), Arc::clone(&ledger), round.clone());
+            tokio::pin!(running);
+            let ended = tokio::select! {
+                ended = &mut running => break ended,
+                () = self.map_wanted.notified() => {
+                    round.cancel();
+                    running.await
+                }
+            };
+            if ended.is_err() || stop.is_cancelled() {
+                break ended;
+            }
+            self.reach.send_replace(Reach::Unready(Unready::Starting));
+            // Lets go of the node, whose database the next one opens.
+            self.enter(Phase::Starting);
+        };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         self.enter(Phase::Stopped);
         ended
@@ -427,7 +450,7 @@ fn build(
     );
     liquidity::configure(&mut builder, config);
     builder.set_custom_logger(Arc::new(log::ToTracing {
-        wants_gossip: config.gossip != Gossip::None,
+        wants_gossip: config.gossip.now(&config.folder) != Gossip::None,
     }));
     if !config.alias.is_empty() {
         builder
