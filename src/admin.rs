@@ -156,6 +156,7 @@ fn deciding() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(peers::disconnect))
         .routes(routes!(wallet::withdraw))
         .routes(routes!(liquidity::order))
+        .routes(routes!(liquidity::fetch_map))
         .routes(routes!(granting::grant))
 }
 

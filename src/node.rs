@@ -4,12 +4,14 @@
 mod address;
 mod chain;
 mod channels;
+mod config;
 mod database;
 mod error;
 mod events;
 pub mod keys;
 pub mod liquidity;
 mod log;
+pub mod map;
 mod operation;
 mod payments;
 mod peers;
@@ -20,8 +22,6 @@ pub mod status;
 mod wallet;
 mod withdraw;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use chain::tip;
 pub use channels::{ChannelOpening, ForceCloseCost};
+pub use config::{ChainConfig, Config, Gossip, Reserve};
 pub use error::{NodeError, NodeUnavailable};
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;
@@ -68,66 +69,6 @@ const THREADS: usize = 2;
 /// ldk-node has no other way to refuse.
 const REFUSE_CHANNELS_SATS: u64 = 21_000_000 * 100_000_000;
 
-/// What the node needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The network.
-    pub network: Network,
-    /// What the settings call the network; of custom signets there are several.
-    pub preset: String,
-    /// Where ldk-node keeps its state.
-    pub folder: PathBuf,
-    /// What the node is called in gossip; empty for nothing.
-    pub alias: String,
-    /// Where peers connect to; empty for nowhere.
-    pub listen: Vec<SocketAddr>,
-    /// Where the chain is read from.
-    pub chain: ChainConfig,
-    /// Where money above a threshold goes.
-    pub withdraw: Option<WithdrawConfig>,
-    /// What is kept on chain to pay for closing channels.
-    pub reserve: Reserve,
-    /// Where the map of the network comes from.
-    pub gossip: Gossip,
-    /// Who provides inbound liquidity.
-    pub liquidity: liquidity::Config,
-}
-
-/// What is kept on chain to pay for closing channels. A channel that would need more than there is, is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reserve {
-    /// Nothing: a force-close pays with what there is.
-    None,
-    /// Nothing for channels of the liquidity providers, which are trusted to get closings confirmed; ldk-node's default for
-    /// others.
-    Trusted,
-    /// So much for every channel.
-    PerChannel {
-        /// In sat.
-        sat: u64,
-    },
-}
-
-/// Where the map of the network comes from, which only outgoing payments over several hops need.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gossip {
-    /// From nowhere.
-    None,
-    /// Fetched whole from this server at the start, and what is new once an hour.
-    Rapid(String),
-    /// Told by peers, all of it.
-    PeerToPeer,
-}
-
-/// Where the chain is read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChainConfig {
-    /// Base URL of an Esplora API, without a slash at the end.
-    pub esplora: String,
-    /// Time between two synchronisations; ldk-node's own minimum is 10 s.
-    pub sync_interval: Duration,
-}
-
 /// The node and what is known of it.
 #[derive(Debug)]
 pub struct Node {
@@ -142,6 +83,8 @@ pub struct Node {
     phase: Mutex<Phase>,
     /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
     deposit: Mutex<Option<String>>,
+    /// Somebody wants a map of the network, which was put off.
+    map_wanted: Notify,
     /// What a recovery from a backup is doing, while there is one. A `std` mutex: held to copy a few words.
     recovery: Mutex<Option<Recovery>>,
     /// Somebody had the chain read.
@@ -202,6 +145,7 @@ impl Node {
             handled: watch::Sender::default(),
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
+            map_wanted: Notify::new(),
             recovery: Mutex::new(None),
             read_chain: Notify::new(),
             channel_changes: watch::channel(0).0,
@@ -266,7 +210,24 @@ impl Node {
     pub async fn run(&self, ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), NodeError> {
         // Threads of its own: ldk-node waits for its database on them, and requests must not wait with it.
         let threads = Threads::start()?;
-        let ended = self.run_on(threads.handle(), ledger, stop).await;
+        let ended = loop {
+            let round = stop.child_token();
+            let running = self.run_on(threads.handle(), Arc::clone(&ledger), round.clone());
+            tokio::pin!(running);
+            let ended = tokio::select! {
+                ended = &mut running => break ended,
+                () = self.map_wanted.notified() => {
+                    round.cancel();
+                    running.await
+                }
+            };
+            if ended.is_err() || stop.is_cancelled() {
+                break ended;
+            }
+            self.reach.send_replace(Reach::Unready(Unready::Starting));
+            // Lets go of the node, whose database the next one opens.
+            self.enter(Phase::Starting);
+        };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         self.enter(Phase::Stopped);
         ended
@@ -486,7 +447,7 @@ fn build(
     );
     liquidity::configure(&mut builder, config);
     builder.set_custom_logger(Arc::new(log::ToTracing {
-        wants_gossip: config.gossip != Gossip::None,
+        wants_gossip: config.gossip.now(&config.folder) != Gossip::None,
     }));
     if !config.alias.is_empty() {
         builder

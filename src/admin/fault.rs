@@ -9,6 +9,7 @@ use crate::causes::chain;
 use crate::gate::KeyringError;
 use crate::ledger::LedgerError;
 use crate::node::liquidity::{ActivateError, OrderError};
+use crate::node::map::MapError;
 use crate::node::{NodeUnavailable, OperationError, WithdrawError};
 
 use super::liquidity;
@@ -53,6 +54,8 @@ pub(super) enum Fault {
     Activate(#[from] ActivateError),
     #[error(transparent)]
     Order(#[from] OrderError),
+    #[error(transparent)]
+    Map(#[from] MapError),
 }
 
 impl axum::response::IntoResponse for Fault {
@@ -90,6 +93,7 @@ impl axum::response::IntoResponse for Fault {
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Activate(ref error) => liquidity::status_of_activation(error),
             Self::Order(ref error) => liquidity::status_of_order(error),
+            Self::Map(ref error) => liquidity::status_of_map(error),
             Self::Backup(BackupError::Recovering) => StatusCode::CONFLICT,
             Self::Backup(ref fault) => {
                 tracing::error!("Failed to make a backup: {}", chain(fault));
@@ -104,6 +108,7 @@ impl axum::response::IntoResponse for Fault {
 fn operation_status(refusal: &OperationError) -> StatusCode {
     match refusal {
         OperationError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        OperationError::Map(error) => liquidity::status_of_map(error),
         OperationError::Late { .. } | OperationError::PeerUnreachable(_) => {
             StatusCode::GATEWAY_TIMEOUT
         }

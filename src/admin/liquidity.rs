@@ -14,6 +14,7 @@ use crate::causes::chain;
 use crate::ledger::ACTIVATIONS_PAGE_MAX;
 use crate::ledger::record::{ActivationRecord, ActivationTotals};
 use crate::node::liquidity::{ActivateError, Order, OrderError, OrderStatus, Terms};
+use crate::node::map::{Map, MapError};
 
 use super::{Admin, Fault, blocking};
 
@@ -102,6 +103,12 @@ pub(super) async fn activations(
     }))
 }
 
+/// Sees to it that there is a map of the network for payments that go out; the node may start again for it.
+#[utoipa::path(post, path = "/gossip/fetch", tag = "liquidity", responses((status = 200, body = Map)))]
+pub(super) async fn fetch_map(State(admin): State<Arc<Admin>>) -> Result<Json<Map>, Fault> {
+    Ok(Json(admin.node.fetch_map().await?))
+}
+
 /// The status of an activation that came to nothing.
 pub(super) fn status_of_activation(error: &ActivateError) -> StatusCode {
     match error {
@@ -125,5 +132,15 @@ pub(super) fn status_of_order(error: &OrderError) -> StatusCode {
         OrderError::NoProvider => StatusCode::CONFLICT,
         OrderError::Refused | OrderError::Unreachable => StatusCode::BAD_GATEWAY,
         OrderError::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// The status of a map that is not there.
+pub(super) fn status_of_map(error: &MapError) -> StatusCode {
+    match error {
+        MapError::NotWanted => StatusCode::CONFLICT,
+        MapError::NotFetched => StatusCode::BAD_GATEWAY,
+        MapError::Note(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        MapError::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

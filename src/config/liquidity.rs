@@ -48,6 +48,7 @@ impl Meaning<'_> {
     /// Where the map of the network comes from.
     pub(super) fn gossip(&mut self, raw: &RawNode, preset: Option<&Preset>) -> Gossip {
         match raw.gossip.as_str() {
+            "auto" => Gossip::Auto(preset.and_then(|preset| preset.rapid_gossip.clone())),
             "none" => Gossip::None,
             "p2p" => Gossip::PeerToPeer,
             "rapid" => match preset.map(|preset| preset.rapid_gossip.clone()) {
@@ -61,8 +62,9 @@ impl Meaning<'_> {
                 }
             },
             other => {
-                let what =
-                    format!("`{other}` is no source of gossip; there are none, rapid and p2p");
+                let what = format!(
+                    "`{other}` is no source of gossip; there are auto, none, rapid and p2p"
+                );
                 self.complain("node.gossip", what);
                 Gossip::None
             }

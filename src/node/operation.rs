@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bitcoin::Network;
 
+use super::map::MapError;
 use super::{Node, NodeUnavailable};
 
 /// How long the operator waits for a peer or the chain source; ldk-node itself would wait for as long as a peer keeps silent.
@@ -16,6 +17,9 @@ pub enum OperationError {
     /// The node is not there.
     #[error(transparent)]
     Unavailable(#[from] NodeUnavailable),
+    /// No path can be found without a map.
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// ldk-node refused without saying more than this.
     #[error("the node refused to {what}: {source}")]
     Refused {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
+use bitcoin::secp256k1::PublicKey;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::lightning::offers::offer::{Amount, Offer};
 use ldk_node::lightning::routing::router::RouteParametersConfig;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
 use super::Node;
+use super::map::MapError;
 use super::operation::{OperationError, refused};
 
 /// How long a payment is waited for. LDK tries for ten seconds; what hangs longer hangs at a peer.
@@ -50,6 +52,8 @@ pub struct Payable {
     pub amount_msat: u64,
     /// What the way there may cost, in msat.
     pub fee_max_msat: u64,
+    /// Whether the way there leads over more than our own peers.
+    needs_map: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -156,6 +160,7 @@ impl Node {
                 });
             }
             Ok(Payable {
+                needs_map: !is_next_door(node, &to),
                 to,
                 amount_msat,
                 fee_max_msat,
@@ -166,6 +171,13 @@ impl Node {
 
     /// Pays, and waits until it has arrived or failed, within a minute: what is still under way then is pending.
     pub async fn pay(&self, payable: Payable) -> Result<Payment, OperationError> {
+        if payable.needs_map {
+            match self.fetch_map().await {
+                // Who wants no map pays whom it finds without.
+                Ok(_) | Err(MapError::NotWanted) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         let mut handled = self.handled.subscribe();
         let sent = self.operate("pay", move |node| send(node, payable)).await?;
         let deadline = Instant::now() + PAYMENT_TIMEOUT;
@@ -264,6 +276,21 @@ fn agreed(asked_msat: Option<u64>, said_msat: Option<u64>) -> Result<u64, Operat
         }
         (Some(msat), _) | (None, Some(msat)) => Ok(msat),
     }
+}
+
+/// Whether the payee is one of our peers, or can be found behind one: then no map of the network is needed.
+fn is_next_door(node: &ldk_node::Node, to: &To) -> bool {
+    let To::Invoice(invoice) = to else {
+        return false;
+    };
+    let channels = node.list_channels();
+    let is_peer = |id: &PublicKey| {
+        let mut peers = channels.iter().map(|channel| channel.counterparty_node_id);
+        peers.any(|peer| peer == *id)
+    };
+    let hints = invoice.route_hints();
+    let mut entries = hints.iter().filter_map(|hint| hint.0.first());
+    is_peer(&invoice.get_payee_pub_key()) || entries.any(|entry| is_peer(&entry.src_node_id))
 }
 
 /// An invoice is paid once: its payee owes nothing for a second time.

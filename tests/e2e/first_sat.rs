@@ -79,6 +79,13 @@ async fn until_it_adds_up(network: &Newcomer) {
     added_up.await.unwrap();
 }
 
+/// A sale after which the books add up.
+async fn sells(network: &Newcomer, url: &str) {
+    let purchase = network.client.buy(&network.payer, url).await.unwrap();
+    assert_eq!(purchase.answer.status, 200, "{}", purchase.answer.text());
+    until_it_adds_up(network).await;
+}
+
 /// The books, once the newest activation in them is paid.
 async fn settled_activation(network: &Newcomer) -> Value {
     let settled = eventually("the activation in the books", BOOKS_DEADLINE, || async {
@@ -158,9 +165,7 @@ async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_chann
     until_it_adds_up(&network).await;
 
     // The first sale over it.
-    let purchase = network.client.buy(&network.payer, &url).await.unwrap();
-    assert_eq!(purchase.answer.status, 200, "{}", purchase.answer.text());
-    until_it_adds_up(&network).await;
+    sells(&network, &url).await;
     let status = get(&network, "/status").await;
     assert_eq!(
         status["sales"],
@@ -179,9 +184,16 @@ async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_chann
     network.merchant.wait_ready().await.unwrap();
     assert_eq!(get(&network, "/activations").await["totals"], paid_once);
     until_it_adds_up(&network).await;
-    let purchase = network.client.buy(&network.payer, &url).await.unwrap();
-    assert_eq!(purchase.answer.status, 200, "{}", purchase.answer.text());
-    until_it_adds_up(&network).await;
+    sells(&network, &url).await;
+
+    // The node starts again by itself for a map of the network, and goes on selling.
+    let fetched = network.call(Method::POST, "/gossip/fetch", None);
+    assert_eq!(fetched.await.unwrap().0, StatusCode::OK);
+    network.merchant.wait_ready().await.unwrap();
+    sells(&network, &url).await;
+    let status = get(&network, "/status").await;
+    assert_eq!(status["sales"]["count"], 3);
+    assert_eq!(status["node"]["channels_closed"], json!([]));
 }
 
 #[tokio::test]

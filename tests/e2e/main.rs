@@ -11,6 +11,7 @@ mod drill;
 mod embedded;
 mod esplora;
 mod first_sat;
+mod gossip;
 mod harness;
 mod init;
 mod operations;

@@ -20,7 +20,7 @@ fn a_network_is_all_that_has_to_be_named() {
     assert!(config.node.chain.esplora.starts_with("https://"));
     // What a merchant who owns nothing needs, and nobody who is trusted unasked.
     assert_eq!(config.node.reserve, Reserve::None);
-    assert_eq!(config.node.gossip, Gossip::None);
+    assert!(matches!(config.node.gossip, Gossip::Auto(Some(_))));
     assert_eq!(config.node.liquidity.provider, None);
     assert!(!config.node.liquidity.known.is_empty());
 }

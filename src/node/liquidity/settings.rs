@@ -147,9 +147,9 @@ pub(in crate::node) fn configure(builder: &mut ldk_node::Builder, config: &NodeC
         let address = provider.address.clone();
         builder.set_liquidity_source_lsps1(provider.node_id, address, token(provider));
     }
-    match &config.gossip {
-        Gossip::None => builder.set_gossip_source_rgs(NO_GOSSIP.to_owned()),
-        Gossip::Rapid(url) => builder.set_gossip_source_rgs(url.clone()),
+    match config.gossip.now(&config.folder) {
+        Gossip::None | Gossip::Auto(_) => builder.set_gossip_source_rgs(NO_GOSSIP.to_owned()),
+        Gossip::Rapid(url) => builder.set_gossip_source_rgs(url),
         Gossip::PeerToPeer => builder.set_gossip_source_p2p(),
     };
 }

@@ -40,7 +40,7 @@ pub struct Terms {
     pub amount_min_sat: u64,
     /// What is kept on chain for closing channels: `none`, `trusted`, or an amount for each.
     pub reserve: String,
-    /// Where the map of the network for outgoing payments comes from: `none`, `rapid` or `p2p`.
+    /// Where the map of the network for outgoing payments comes from: `auto`, `none`, `rapid` or `p2p`.
     pub gossip: String,
     /// What nobody can be told before an invoice is made.
     pub hidden: Vec<String>,
@@ -96,6 +96,7 @@ impl Node {
             },
             gossip: match &self.config.gossip {
                 Gossip::None => "none",
+                Gossip::Auto(_) => "auto",
                 Gossip::Rapid(_) => "rapid",
                 Gossip::PeerToPeer => "p2p",
             }
