@@ -10,6 +10,8 @@ use regtest::seller::{self, Seller};
 use regtest::wait::eventually;
 use serde_json::{Value, json};
 
+use crate::operations::tollhouse_at;
+
 /// How long an event of the node may take to reach the books on a busy machine.
 const BOOKS_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -152,6 +154,10 @@ async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_chann
         "count": 1, "gross_msat": 50_000_000, "fee_msat": 2_000_000, "net_msat": 48_000_000,
     });
     assert_eq!(settled["totals"], paid_once);
+    let settings = network.merchant.settings_file();
+    let shown = tollhouse_at(settings, &["liquidity", "activations"]).await;
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown, settled);
     let status = get(&network, "/status").await;
     assert_eq!(status["sales"]["count"], 0, "an activation is no sale");
     assert_eq!(status["node"]["channels"].as_array().unwrap().len(), 1);

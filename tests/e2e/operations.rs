@@ -14,17 +14,21 @@ use crate::shop::{HEIGHT, Shop};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// One of the program's commands, against the merchant of this network; standard output is a pipe, so it prints JSON.
-async fn tollhouse(network: &Network, arguments: &[&str]) -> Output {
+/// One of the program's commands, against the program of these settings; standard output is a pipe, so it prints JSON.
+pub(crate) async fn tollhouse_at(settings: &Path, arguments: &[&str]) -> Output {
     tokio::process::Command::new(env!("CARGO_BIN_EXE_tollhouse"))
         .args(arguments)
         .arg("--config")
-        .arg(network.merchant.settings_file())
+        .arg(settings)
         .env_remove(regtest::environment::TOLLHOUSE_EXE)
         .stdin(std::process::Stdio::null())
         .output()
         .await
         .unwrap()
+}
+
+async fn tollhouse(network: &Network, arguments: &[&str]) -> Output {
+    tollhouse_at(network.merchant.settings_file(), arguments).await
 }
 
 /// The answer of a command that must be done.
