@@ -1,6 +1,6 @@
 //! `tollhouse doctor`: what could go wrong here, and what to do about it. Works whether the program runs or not.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -87,6 +87,7 @@ impl Doctor {
         findings.note("version", Grade::Good, env!("CARGO_PKG_VERSION"));
         files(&config, &mut findings);
         disk(&config.data_dir, &mut findings);
+        provider(&config, &mut findings);
         chain(&config, &mut findings);
         match self.operator.ask(Method::GET, "/status", None) {
             Ok(status) => running(&status, &mut findings),
@@ -153,9 +154,16 @@ fn files(config: &Config, findings: &mut Findings) {
         );
         findings.note("data folder", Grade::Bad, found);
     }
-    for name in ["seed.words", "master.key", "admin.token"] {
+    // What was made with each; a new one would not fit it. The operator's own token is made anew without harm.
+    let made = [
+        ("seed.words", Some(&config.node.folder)),
+        ("master.key", Some(&config.ledger.folder)),
+        ("admin.token", None),
+    ];
+    for (name, made) in made {
         let path = folder.join(name);
         match path.metadata() {
+            Err(_) if made.is_none_or(|made| !made.exists()) => {}
             Err(_) => {
                 let found = format!(
                     "{} is missing: put it back from a backup before the next start",
@@ -246,11 +254,18 @@ fn running(status: &Value, findings: &mut Findings) {
             "the node never read it: is node.chain right?",
         ),
     }
+    if let Some(recovery) = node["recovery"].as_object() {
+        let happening = text(&recovery["happening"]);
+        let next = text(&recovery["next"]);
+        findings.note("recovery", Grade::Look, format!("{happening} {next}"));
+    }
+    backups(&status["backup"], findings);
+    outlook(&status["outlook"], findings);
     let usable = super::show::list(node, "channels").iter();
     let usable = usable.filter(|channel| channel["usable"] == true).count();
     let inbound_msat = node["inbound_msat"].as_u64().unwrap_or(0);
     if usable == 0 {
-        let found = "no usable channel: nothing can be sold. Have one opened to this node";
+        let found = "no usable channel: nothing can be sold. `tollhouse liquidity activate` makes an invoice that opens one";
         findings.note("channels", Grade::Bad, found);
     } else if inbound_msat == 0 {
         let found = "nothing can arrive: spend or withdraw some of what is in the channels, or have another channel opened";
@@ -261,6 +276,77 @@ fn running(status: &Value, findings: &mut Findings) {
             grouped(inbound_msat / 1_000)
         );
         findings.note("channels", Grade::Good, found);
+    }
+}
+
+/// Who would open a channel.
+fn provider(config: &Config, findings: &mut Findings) {
+    let what = "provider";
+    let Some(provider) = &config.node.liquidity.provider else {
+        let found = "none (node.liquidity.provider): channels have to come from elsewhere";
+        findings.note(what, Grade::Good, found);
+        return;
+    };
+    let address = provider.address.to_string();
+    let connected = address
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .is_some_and(|address| TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).is_ok());
+    if connected {
+        findings.note(
+            what,
+            Grade::Good,
+            format!("{} answers at {address}", provider.name),
+        );
+    } else {
+        let found = format!(
+            "{} takes no connection at {address}: nothing is lost, but no channel can be activated until it does",
+            provider.name
+        );
+        findings.note(what, Grade::Look, found);
+    }
+}
+
+/// Whether there is a backup that would bring the channels back.
+fn backups(backup: &Value, findings: &mut Findings) {
+    let folder = text(&backup["folder"]);
+    let what = "backup";
+    if let Some(error) = backup["error"].as_str() {
+        let found =
+            format!("the last one failed ({error}): mend that, then `tollhouse backup create`");
+        findings.note(what, Grade::Bad, found);
+        return;
+    }
+    let Some(age_secs) = backup["age_secs"].as_u64() else {
+        let found =
+            "there is none: `tollhouse backup create`. The words alone do not bring channels back";
+        findings.note(what, Grade::Bad, found);
+        return;
+    };
+    let age = format!(
+        "the newest is {} min old, in {folder}",
+        grouped(age_secs / 60)
+    );
+    if backup["is_behind_channels"] == true {
+        let found = format!("{age}, and a channel has changed since: `tollhouse backup create`");
+        findings.note(what, Grade::Look, found);
+    } else {
+        let found = format!(
+            "{age}. Keep a copy on another machine; `tollhouse backup verify` looks through one"
+        );
+        findings.note(what, Grade::Good, found);
+    }
+}
+
+/// Whether there is room for sales.
+fn outlook(outlook: &Value, findings: &mut Findings) {
+    if outlook["is_low"] == true {
+        let left = number(&outlook["sales_at_dearest"], grouped);
+        let found = format!(
+            "room for about {left} more sales at the dearest price: withdraw what is in the channels, or get another channel"
+        );
+        findings.note("room", Grade::Look, found);
     }
 }
 
