@@ -461,3 +461,65 @@ async fn money_is_spliced_into_and_out_of_a_channel_that_stays_in_use() {
     .unwrap();
     shop.buy(HEIGHT).await;
 }
+
+/// An invoice over ten satoshi of somebody who does not exist, made at this time and good for an hour.
+fn invoice_of_nobody(made_secs: u64) -> String {
+    let secret = bitcoin::secp256k1::SecretKey::from_slice(&[7; 32]).unwrap();
+    let secp = bitcoin::secp256k1::Secp256k1::new();
+    let hash = <bitcoin::hashes::sha256::Hash as bitcoin::hashes::Hash>::from_byte_array([3; 32]);
+    let invoice = lightning_invoice::InvoiceBuilder::new(lightning_invoice::Currency::Regtest)
+        .description("wood".to_owned())
+        .payment_hash(hash)
+        .payment_secret(lightning_invoice::PaymentSecret([4; 32]))
+        .duration_since_epoch(Duration::from_secs(made_secs))
+        .min_final_cltv_expiry_delta(42)
+        .amount_milli_satoshis(10_000)
+        .build_signed(|message| secp.sign_ecdsa_recoverable(message, &secret));
+    invoice.unwrap().to_string()
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_says_why_and_what_to_do() {
+    let shop = Shop::open().await;
+    let network = &shop.network;
+    let expired = invoice_of_nobody(1_700_000_000);
+    not_done(
+        network,
+        &["pay", &expired],
+        4,
+        "ask the payee for another one",
+    )
+    .await;
+    let mainnet = "lnbc20m1pvjluezsp5zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zygspp5qqqsyqcyq5rqwzqfqqqsyqcyq5rqwzqfqqqsyqcyq5rqwzqfqypqhp58yjmdan79s6qqdhdzgynm4zwqd5d7xmw5fk98klysy043l2ahrqsfpp3qjmp7lwpagxun9pygexvgpjdc4jdj85fr9yq20q82gphp2nflc7jtzrcazrra7wwgzxqc8u7754cdlpfrmccae92qgzqvzq2ps8pqqqqqqpqqqqq9qqqvpeuqafqxu92d8lr6fvg0r5gv0heeeqgcrqlnm6jhphu9y00rrhy4grqszsvpcgpy9qqqqqqgqqqqq7qqzq9qrsgqdfjcdk6w3ak5pca9hwfwfh63zrrz06wwfya0ydlzpgzxkn5xagsqz7x9j4jwe7yj7vaf2k9lqsdk45kts2fd0fkr28am0u4w95tt2nsq76cqw0";
+    not_done(network, &["pay", mainnet], 4, "this node's network").await;
+    not_done(
+        network,
+        &["invoice", "1 sat", "--expiry", "1s"],
+        4,
+        "a minute at least",
+    )
+    .await;
+    not_done(network, &["invoice", "1 sat", "--expiry", "1w"], 2, "`90s`").await;
+    not_done(
+        network,
+        &["peers", "connect", "02ff@127.0.0.1:1"],
+        4,
+        "66 hex digits",
+    )
+    .await;
+    not_done(
+        network,
+        &["access", "read", "--spend-max", "5 sat"],
+        4,
+        "goes with the scope",
+    )
+    .await;
+    // A peer that takes the connection and says nothing.
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = format!(
+        "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619@{}",
+        deaf.local_addr().unwrap()
+    );
+    not_done(network, &["peers", "connect", &peer], 5, "").await;
+    shop.buy(HEIGHT).await;
+}
