@@ -8,6 +8,8 @@ mod events;
 pub mod keys;
 mod log;
 mod reach;
+pub mod relay;
+mod start;
 pub mod status;
 
 use std::net::SocketAddr;
@@ -16,11 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::Network;
-use ldk_node::config::{AnchorChannelsConfig, BackgroundSyncConfig, EsploraSyncConfig};
+use ldk_node::config::AnchorChannelsConfig;
 use ldk_node::lightning::ln::msgs::SocketAddress;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use chain::{Bitcoind, ChainConfig, ChainSource, ChainStatus, Login};
 pub use keys::{NodeKeys, SeedError};
 pub use status::Status;
 
@@ -33,12 +36,6 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 
 /// The same while it cannot be paid: somebody waits.
 const REFRESH_UNREADY_EVERY: Duration = Duration::from_millis(50);
-
-/// The first pause after a failed start; doubled each time up to [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_secs(1);
-
-/// The longest pause between two starts.
-const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// The node's threads: one waits for the disk while another hears its peers.
 const THREADS: usize = 2;
@@ -58,15 +55,6 @@ pub struct Config {
     pub chain: ChainConfig,
 }
 
-/// Where the chain is read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChainConfig {
-    /// Base URL of an Esplora API, without a slash at the end.
-    pub esplora: String,
-    /// Time between two synchronisations; ldk-node's own minimum is 10 s.
-    pub sync_interval: Duration,
-}
-
 /// Why the node ended when nobody asked it to.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -82,6 +70,9 @@ pub enum NodeError {
     /// Its folder cannot be made.
     #[error("failed to make the node's folder")]
     Folder(#[source] std::io::Error),
+    /// There is nothing that stands between it and its chain source.
+    #[error("failed to open the relay to the chain source")]
+    Relay(#[source] relay::RelayError),
     /// ldk-node cannot be put together from what is on the disk.
     #[error("failed to build the node")]
     Build(#[source] ldk_node::BuildError),
@@ -130,6 +121,8 @@ pub struct Node {
     phase: Mutex<Phase>,
     /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
     deposit: Mutex<Option<String>>,
+    /// What is known of its chain source.
+    chain: chain::Chain,
 }
 
 /// How far the node is.
@@ -137,9 +130,9 @@ pub struct Node {
 enum Phase {
     /// Not built yet.
     Starting,
-    /// Built, but the last start failed.
+    /// Its chain source is away, without which it is not built the first time, or does not start.
     Waiting {
-        node: Arc<ldk_node::Node>,
+        node: Option<Arc<ldk_node::Node>>,
         why: String,
         since_secs: u64,
     },
@@ -174,6 +167,7 @@ impl Node {
             reach,
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
+            chain: chain::Chain::default(),
         }
     }
 
@@ -207,7 +201,16 @@ impl Node {
     pub async fn run(&self, ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), NodeError> {
         // Threads of its own: ldk-node waits for its database on them, and requests must not wait with it.
         let threads = Threads::start()?;
-        let ended = self.run_on(threads.handle(), ledger, stop).await;
+        // Also when it ends by a fault, nothing waits for the chain any more.
+        let ending = stop.child_token();
+        let running = self.run_on(threads.handle(), ledger, ending.clone());
+        let ended = match chain::open(&self.chain, &self.config, &self.clock).await? {
+            None => running.await,
+            Some((relay, listener)) => tokio::select! {
+                ended = running => ended,
+                never = relay.run(listener, ending) => match never {},
+            },
+        };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         self.enter(Phase::Stopped);
         ended
@@ -217,93 +220,56 @@ impl Node {
         &self,
         runtime: tokio::runtime::Handle,
         ledger: Arc<Ledger>,
-        stop: CancellationToken,
+        ending: CancellationToken,
     ) -> Result<(), NodeError> {
-        let config = self.config.clone();
-        let seed = self.keys.mnemonic();
-        let build = tokio::task::spawn_blocking(move || build(&config, seed, runtime));
-        let node = Arc::new(build.await.map_err(NodeError::Panicked)??);
+        let Some(node) = self.build(runtime, &ending).await? else {
+            return Ok(());
+        };
         if node.node_id() != self.keys.payment_keys().node_id() {
             tracing::error!(
                 "The node's keys are not the ones that invoices are made with: nothing is sold"
             );
             self.reach
                 .send_replace(Reach::Unready(Unready::KeyMismatch));
-            self.waiting(&node, Unready::KeyMismatch.to_string());
-            stop.cancelled().await;
+            self.waiting(Some(&node), Unready::KeyMismatch.to_string());
+            ending.cancelled().await;
             return Ok(());
         }
-        if !self.start(&node, &stop).await? {
+        if !self.start(&node, &ending).await? {
             return Ok(());
         }
-        let ended = events::handle(self, &node, &ledger, &stop).await;
+        let handling = async {
+            let ended = events::handle(self, &node, &ledger, &ending).await;
+            ending.cancel();
+            ended
+        };
+        let (ended, ()) = tokio::join!(handling, chain::keep(self, &node, &ending));
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         stop_node(&node).await;
         ended
     }
 
-    /// Starts the node, however long its chain source is away; `false` if told to stop before it ran.
-    async fn start(
-        &self,
-        node: &Arc<ldk_node::Node>,
-        stop: &CancellationToken,
-    ) -> Result<bool, NodeError> {
-        let mut pause = RETRY_MIN;
-        loop {
-            let starting = Arc::clone(node);
-            let started = tokio::task::spawn_blocking(move || starting.start()).await;
-            match started.map_err(NodeError::Panicked)? {
-                Ok(()) => {
-                    tracing::info!(node.id = %node.node_id(), "The node is running");
-                    self.enter(Phase::Running {
-                        node: Arc::clone(node),
-                        since_secs: self.clock.unix_secs(),
-                    });
-                    return Ok(true);
-                }
-                // The only step of a start that needs the world: fee rates from the chain source. Starting again after
-                // any other failure would only add to what the first try left running.
-                Err(
-                    ldk_node::NodeError::FeerateEstimationUpdateFailed
-                    | ldk_node::NodeError::FeerateEstimationUpdateTimeout,
-                ) => {}
-                Err(error) => return Err(NodeError::Start(error)),
-            }
-            let why = chain::complaint(&self.config.chain.esplora).await;
-            tracing::warn!("The node waits for its chain source: {why}. Next try in {pause:?}");
-            self.reach
-                .send_replace(Reach::Unready(Unready::ChainSourceUnreachable));
-            self.waiting(node, why);
-            tokio::select! {
-                () = tokio::time::sleep_until(tokio::time::Instant::now() + pause) => {}
-                () = stop.cancelled() => return Ok(false),
-            }
-            pause = (pause * 2).min(RETRY_MAX);
-        }
-    }
-
-    fn waiting(&self, node: &Arc<ldk_node::Node>, why: String) {
-        let since_secs = match self.phase() {
-            Phase::Waiting { since_secs, .. } => since_secs,
-            Phase::Starting | Phase::Running { .. } | Phase::Stopped => self.clock.unix_secs(),
-        };
-        self.enter(Phase::Waiting {
-            node: Arc::clone(node),
-            why,
-            since_secs,
-        });
-    }
-
     /// Reads the chain now, instead of at the next interval. Takes as long as the chain source does.
     pub async fn sync(&self) -> Result<(), NodeUnavailable> {
-        let node = self.running()?;
+        self.look(&self.running()?).await
+    }
+
+    /// Reads the chain: fee rates, what the channels watch for, the wallet.
+    async fn look(&self, node: &Arc<ldk_node::Node>) -> Result<(), NodeUnavailable> {
+        if let Some(relay) = self.chain.relay() {
+            relay.look_afresh();
+        }
+        let (node, clock) = (Arc::clone(node), self.clock.clone());
         let syncing = tokio::task::spawn_blocking(move || {
             node.sync_wallets()?;
-            Ok::<_, NodeUnavailable>(reach::of(&node.list_channels()))
+            Ok::<_, NodeUnavailable>(reach::now(&node, &clock))
         });
-        let reach = syncing.await.map_err(NodeUnavailable::Panicked)??;
-        self.reached(reach);
-        Ok(())
+        let looked = match syncing.await {
+            Ok(looked) => looked.map(|reach| self.reached(reach)),
+            Err(panicked) => Err(NodeUnavailable::Panicked(panicked)),
+        };
+        self.looked(&looked);
+        looked
     }
 
     /// Tells the minter how the node is reached, if that has changed.
@@ -366,12 +332,12 @@ fn tell(before: &Reach, after: &Reach) {
 
 fn build(
     config: &Config,
+    told: chain::Told,
     mnemonic: ldk_node::bip39::Mnemonic,
     runtime: tokio::runtime::Handle,
 ) -> Result<ldk_node::Node, NodeError> {
     std::fs::create_dir_all(&config.folder).map_err(NodeError::Folder)?;
     database::prepare(&config.folder)?;
-    let interval_secs = config.chain.sync_interval.as_secs();
     let mut builder = ldk_node::Builder::from_config(ldk_node::config::Config {
         storage_dir_path: config.folder.to_string_lossy().into_owned(),
         network: config.network,
@@ -385,16 +351,7 @@ fn build(
     });
     builder.set_runtime(runtime);
     builder.set_entropy_bip39_mnemonic(mnemonic, None);
-    builder.set_chain_source_esplora(
-        config.chain.esplora.clone(),
-        Some(EsploraSyncConfig {
-            background_sync_config: Some(BackgroundSyncConfig {
-                onchain_wallet_sync_interval_secs: interval_secs,
-                lightning_wallet_sync_interval_secs: interval_secs,
-                ..BackgroundSyncConfig::default()
-            }),
-        }),
-    );
+    told.set(&mut builder);
     builder.set_custom_logger(Arc::new(log::ToTracing));
     if !config.alias.is_empty() {
         builder

@@ -22,7 +22,7 @@ pub(super) fn check(file: &Path) -> ExitCode {
     println!("public listener      {}", config.http.url());
     println!("operator's listener  http://{}", config.admin_listen);
     println!("network              {}", config.node.network);
-    println!("chain source         {}", config.node.chain.esplora);
+    println!("chain source         {}", config.node.chain.source);
     println!("data folder          {}\n", config.data_dir.display());
     let header = ["path", "methods", "service", "price", "grant", "resource"].map(str::to_owned);
     let rows: Vec<_> = std::iter::once(header)

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::NodeError;
 
 /// The name that ldk-node gives its file.
-const FILE: &str = "ldk_node_data.sqlite";
+pub(super) const FILE: &str = "ldk_node_data.sqlite";
 
 /// Switches the file to write-ahead logging: one sync a write instead of four, and a shorter window in which a kill leaves
 /// the channel manager behind its monitors. The mode is a property of the file, so ldk-node keeps it.

@@ -31,13 +31,14 @@ pub(super) async fn handle(
             () = stop.cancelled() => return Ok(()),
         };
         let (told, ledger) = (Arc::clone(ldk), Arc::clone(ledger));
+        let clock = node.clock.clone();
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
             if let Some(event) = event {
                 enter(&told, &ledger, &event)?;
                 told.event_handled().map_err(NodeError::Acknowledge)?;
             }
-            Ok::<_, NodeError>(reach::of(&told.list_channels()))
+            Ok::<_, NodeError>(reach::now(&told, &clock))
         });
         let reach = handled.await.map_err(NodeError::Panicked)??;
         refresh_at = Instant::now()

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::invoice::Reach;
 
-use super::{Node, Phase, address};
+use super::{ChainStatus, Node, Phase, address};
 
 /// The node, as it is now.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -39,6 +39,8 @@ pub struct Status {
     pub onchain_synced_secs: Option<u64>,
     /// The best block that it knows.
     pub block_height: Option<u32>,
+    /// Where it reads the chain.
+    pub chain: ChainStatus,
 }
 
 /// A peer.
@@ -108,10 +110,12 @@ impl Node {
             } => {
                 status.phase = format!(
                     "waiting for the chain source {}: {why}",
-                    self.config.chain.esplora
+                    self.config.chain.source
                 );
                 status.since_secs = Some(since_secs);
-                self.describe(&node, &mut status);
+                if let Some(node) = node {
+                    self.describe(&node, &mut status);
+                }
             }
             Phase::Running { node, since_secs } => {
                 status.running = true;
@@ -120,6 +124,7 @@ impl Node {
                 self.describe(&node, &mut status);
             }
         }
+        status.chain = self.chain_status(status.lightning_synced_secs);
         status
     }
 

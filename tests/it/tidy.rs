@@ -40,7 +40,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("rusqlite::", &["node"]),
     ("sled::", &["store"]),
     ("axum::", &["http", "admin"]),
-    ("hyper::server", &["http"]),
+    ("hyper::server", &["http", "node"]),
     ("hyper_rustls::", &["quote", "resource"]),
     ("hyper_util::client", &["quote", "resource"]),
     ("ppp::", &["http"]),
