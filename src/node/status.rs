@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use serde::Serialize;
 
-use crate::invoice::Reach;
+use crate::invoice::{Reach, Unready};
 
 use super::{ChainStatus, Node, Phase, address};
 
@@ -100,6 +100,7 @@ impl Node {
             },
             ..Status::default()
         };
+        let mut waiting = None;
         match self.phase() {
             Phase::Starting => status.phase = "starting".to_owned(),
             Phase::Stopped => status.phase = "stopped".to_owned(),
@@ -116,6 +117,7 @@ impl Node {
                 if let Some(node) = node {
                     self.describe(&node, &mut status);
                 }
+                waiting = Some((since_secs, why));
             }
             Phase::Running { node, since_secs } => {
                 status.running = true;
@@ -125,6 +127,12 @@ impl Node {
             }
         }
         status.chain = self.chain_status(status.lightning_synced_secs);
+        if let Some((since_secs, why)) = waiting
+            && *self.reach.borrow() == Reach::Unready(Unready::ChainSourceUnreachable)
+        {
+            status.chain.degraded_since_secs = Some(since_secs);
+            status.chain.complaint = Some(why);
+        }
         status
     }
 

@@ -230,3 +230,39 @@ async fn a_bitcoind_of_ones_own_is_a_chain_source_too() {
     shop.buy(ARTICLE).await;
     assert!(shop.network.stop().await.unwrap().success());
 }
+
+#[tokio::test]
+async fn a_node_that_waits_for_its_server_says_so_and_stops_when_it_is_told_to() {
+    for (source, words) in [
+        (
+            "electrum = \"tcp://127.0.0.1:1\"",
+            "does not answer as an Electrum server",
+        ),
+        (
+            "bitcoind = { rpc = \"127.0.0.1:1\", cookie_file = \"none\" }",
+            "failed to read its cookie",
+        ),
+    ] {
+        let mut options = MerchantOptions::new(
+            env!("CARGO_BIN_EXE_tollhouse"),
+            "",
+            "[[route]]\npath = \"/up\"\nservice = \"up\"\nprice = \"1 sat\"\nupstream = \"http://127.0.0.1:1\"\n",
+        );
+        options.settings = format!("[node.chain]\n{source}\n");
+        let mut merchant = Merchant::start(options).await.unwrap();
+        merchant.wait_up().await.unwrap();
+        let told = eventually("the status to say so", RECOVERY, || async {
+            let chain = chain(&merchant).await;
+            let complaint = chain["complaint"].as_str().unwrap_or_default();
+            if complaint.contains(words) && chain["degraded_since_secs"].is_u64() {
+                Ok(Some(()))
+            } else {
+                Err(chain.to_string())
+            }
+        });
+        told.await.unwrap();
+        let reason = merchant.admin().ready().await.unwrap().reason.unwrap();
+        assert!(reason.contains("chain source"), "{reason}");
+        assert!(merchant.terminate().await.unwrap().success());
+    }
+}
