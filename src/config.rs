@@ -2,6 +2,7 @@
 //! `Config`. Nobody below this room sees a settings file or an environment variable.
 
 mod backups;
+mod chain;
 mod classes;
 mod front;
 mod liquidity;
@@ -16,6 +17,7 @@ mod span;
 mod strict;
 mod upstreams;
 mod web_address;
+mod withdraw;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -67,6 +67,9 @@ pub enum Unready {
     /// It cannot reach its chain source, without which it does not start.
     #[error("the node waits for its chain source")]
     ChainSourceUnreachable,
+    /// It has not seen the chain for longer than is safe, or never.
+    #[error("the node has not seen the chain for too long")]
+    Behind,
     /// There is no channel.
     #[error("the node has no channel yet")]
     NoChannel,

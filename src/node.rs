@@ -17,6 +17,8 @@ mod payments;
 mod peers;
 mod reach;
 mod recovery;
+pub mod relay;
+mod start;
 pub mod state;
 pub mod status;
 mod wallet;
@@ -26,14 +28,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::Network;
-use ldk_node::config::{AnchorChannelsConfig, BackgroundSyncConfig, EsploraSyncConfig};
+use ldk_node::config::AnchorChannelsConfig;
 use ldk_node::lightning::ln::msgs::SocketAddress;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use chain::tip;
+pub use chain::{Bitcoind, ChainConfig, ChainSource, ChainStatus, Login, Seen, seen};
 pub use channels::{ChannelOpening, ForceCloseCost};
-pub use config::{ChainConfig, Config, Gossip, Reserve};
+pub use config::{Config, Gossip, Reserve};
 pub use error::{NodeError, NodeUnavailable};
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;
@@ -56,12 +58,6 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// The same while it cannot be paid: somebody waits.
 const REFRESH_UNREADY_EVERY: Duration = Duration::from_millis(50);
 
-/// The first pause after a failed start; doubled each time up to [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_secs(1);
-
-/// The longest pause between two starts.
-const RETRY_MAX: Duration = Duration::from_secs(30);
-
 /// The node's threads: one waits for the disk while another hears its peers.
 const THREADS: usize = 2;
 
@@ -83,6 +79,8 @@ pub struct Node {
     phase: Mutex<Phase>,
     /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
     deposit: Mutex<Option<String>>,
+    /// What is known of its chain source.
+    chain: chain::Chain,
     /// Somebody wants a map of the network, which was put off.
     map_wanted: Notify,
     /// What a recovery from a backup is doing, while there is one. A `std` mutex: held to copy a few words.
@@ -107,9 +105,9 @@ enum Purpose {
 enum Phase {
     /// Not built yet.
     Starting,
-    /// Built, but the last start failed.
+    /// Its chain source is away, without which it is not built the first time, or does not start.
     Waiting {
-        node: Arc<ldk_node::Node>,
+        node: Option<Arc<ldk_node::Node>>,
         why: String,
         since_secs: u64,
     },
@@ -149,6 +147,7 @@ impl Node {
             recovery: Mutex::new(None),
             read_chain: Notify::new(),
             channel_changes: watch::channel(0).0,
+            chain: chain::Chain::default(),
         }
     }
 
@@ -210,51 +209,72 @@ impl Node {
     pub async fn run(&self, ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), NodeError> {
         // Threads of its own: ldk-node waits for its database on them, and requests must not wait with it.
         let threads = Threads::start()?;
-        let ended = loop {
-            let round = stop.child_token();
-            let running = self.run_on(threads.handle(), Arc::clone(&ledger), round.clone());
-            tokio::pin!(running);
-            let ended = tokio::select! {
-                ended = &mut running => break ended,
-                () = self.map_wanted.notified() => {
-                    round.cancel();
-                    running.await
-                }
-            };
-            if ended.is_err() || stop.is_cancelled() {
-                break ended;
-            }
-            self.reach.send_replace(Reach::Unready(Unready::Starting));
-            // Lets go of the node, whose database the next one opens.
-            self.enter(Phase::Starting);
+        // Also when it ends by a fault, nothing waits for the chain any more.
+        let ending = stop.child_token();
+        let running = self.rounds(threads.handle(), ledger, &ending);
+        let ended = match chain::open(&self.chain, &self.config, &self.clock).await? {
+            None => running.await,
+            Some((relay, listener)) => tokio::select! {
+                ended = running => ended,
+                never = relay.run(listener, ending.clone()) => match never {},
+            },
         };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         self.enter(Phase::Stopped);
         ended
     }
 
+    /// Runs the node, and runs another one in its place when a map of the network is wanted.
+    async fn rounds(
+        &self,
+        runtime: tokio::runtime::Handle,
+        ledger: Arc<Ledger>,
+        stop: &CancellationToken,
+    ) -> Result<(), NodeError> {
+        loop {
+            let round = stop.child_token();
+            let running = self.run_on(runtime.clone(), Arc::clone(&ledger), round.clone());
+            tokio::pin!(running);
+            let ended = tokio::select! {
+                ended = &mut running => return ended,
+                () = self.map_wanted.notified() => {
+                    round.cancel();
+                    running.await
+                }
+            };
+            if ended.is_err() || stop.is_cancelled() {
+                return ended;
+            }
+            self.reach.send_replace(Reach::Unready(Unready::Starting));
+            // Lets go of the node, whose database the next one opens.
+            self.enter(Phase::Starting);
+        }
+    }
+
     async fn run_on(
         &self,
         runtime: tokio::runtime::Handle,
         ledger: Arc<Ledger>,
-        stop: CancellationToken,
+        ending: CancellationToken,
     ) -> Result<(), NodeError> {
-        if !recovery::run(self, &runtime, &ledger, &stop).await? {
+        if !recovery::run(self, &runtime, &ledger, &ending).await? {
             return Ok(());
         }
-        let Some(node) = self.up(&runtime, Purpose::Sell, &stop).await? else {
+        let Some(node) = self.up(&runtime, Purpose::Sell, &ending).await? else {
             return Ok(());
+        };
+        let handling = async {
+            let ended = events::handle(self, &node, &ledger, &ending).await;
+            ending.cancel();
+            ended
         };
         let withdrawing = async {
             if let Some(config) = &self.config.withdraw {
-                self.withdraw(config, &stop).await;
+                self.withdraw(config, &ending).await;
             }
-            std::future::pending::<()>().await
         };
-        let ended = tokio::select! {
-            ended = events::handle(self, &node, &ledger, &stop) => ended,
-            () = withdrawing => Ok(()),
-        };
+        let watching = chain::keep(self, &node, &ending);
+        let (ended, (), ()) = tokio::join!(handling, watching, withdrawing);
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         stop_node(&node).await;
         ended
@@ -267,86 +287,45 @@ impl Node {
         purpose: Purpose,
         stop: &CancellationToken,
     ) -> Result<Option<Arc<ldk_node::Node>>, NodeError> {
-        let (config, runtime) = (self.config.clone(), runtime.clone());
-        let seed = self.keys.mnemonic();
-        let build = tokio::task::spawn_blocking(move || build(&config, purpose, seed, runtime));
-        let node = Arc::new(build.await.map_err(NodeError::Panicked)??);
+        let Some(node) = self.build(purpose, runtime.clone(), stop).await? else {
+            return Ok(None);
+        };
         if node.node_id() != self.keys.payment_keys().node_id() {
             tracing::error!(
                 "The node's keys are not the ones that invoices are made with: nothing is sold"
             );
             self.reach
                 .send_replace(Reach::Unready(Unready::KeyMismatch));
-            self.waiting(&node, Unready::KeyMismatch.to_string());
+            self.waiting(Some(&node), Unready::KeyMismatch.to_string());
             stop.cancelled().await;
             return Ok(None);
         }
         Ok(self.start(&node, stop).await?.then_some(node))
     }
 
-    /// Starts the node, however long its chain source is away; `false` if told to stop before it ran.
-    async fn start(
-        &self,
-        node: &Arc<ldk_node::Node>,
-        stop: &CancellationToken,
-    ) -> Result<bool, NodeError> {
-        let mut pause = RETRY_MIN;
-        loop {
-            let starting = Arc::clone(node);
-            let started = tokio::task::spawn_blocking(move || starting.start()).await;
-            match started.map_err(NodeError::Panicked)? {
-                Ok(()) => {
-                    tracing::info!(node.id = %node.node_id(), "The node is running");
-                    self.enter(Phase::Running {
-                        node: Arc::clone(node),
-                        since_secs: self.clock.unix_secs(),
-                    });
-                    return Ok(true);
-                }
-                // The only step of a start that needs the world: fee rates from the chain source. Starting again after
-                // any other failure would only add to what the first try left running.
-                Err(
-                    ldk_node::NodeError::FeerateEstimationUpdateFailed
-                    | ldk_node::NodeError::FeerateEstimationUpdateTimeout,
-                ) => {}
-                Err(error) => return Err(NodeError::Start(error)),
-            }
-            let why = chain::complaint(&self.config.chain.esplora).await;
-            tracing::warn!("The node waits for its chain source: {why}. Next try in {pause:?}");
-            self.reach
-                .send_replace(Reach::Unready(Unready::ChainSourceUnreachable));
-            self.waiting(node, why);
-            tokio::select! {
-                () = tokio::time::sleep_until(tokio::time::Instant::now() + pause) => {}
-                () = stop.cancelled() => return Ok(false),
-            }
-            pause = (pause * 2).min(RETRY_MAX);
-        }
-    }
-
-    fn waiting(&self, node: &Arc<ldk_node::Node>, why: String) {
-        let since_secs = match self.phase() {
-            Phase::Waiting { since_secs, .. } => since_secs,
-            Phase::Starting | Phase::Running { .. } | Phase::Stopped => self.clock.unix_secs(),
-        };
-        self.enter(Phase::Waiting {
-            node: Arc::clone(node),
-            why,
-            since_secs,
-        });
-    }
-
     /// Reads the chain now, instead of at the next interval. Takes as long as the chain source does.
     pub async fn sync(&self) -> Result<(), NodeUnavailable> {
-        let node = self.running()?;
-        let syncing = tokio::task::spawn_blocking(move || {
-            node.sync_wallets()?;
-            Ok::<_, NodeUnavailable>(reach::of(&node.list_channels()))
-        });
-        let reach = syncing.await.map_err(NodeUnavailable::Panicked)??;
-        self.reached(reach);
+        self.look(&self.running()?).await?;
         self.read_chain.notify_one();
         Ok(())
+    }
+
+    /// Reads the chain: fee rates, what the channels watch for, the wallet.
+    async fn look(&self, node: &Arc<ldk_node::Node>) -> Result<(), NodeUnavailable> {
+        if let Some(relay) = self.chain.relay() {
+            relay.look_afresh();
+        }
+        let (node, clock) = (Arc::clone(node), self.clock.clone());
+        let syncing = tokio::task::spawn_blocking(move || {
+            node.sync_wallets()?;
+            Ok::<_, NodeUnavailable>(reach::now(&node, &clock))
+        });
+        let looked = match syncing.await {
+            Ok(looked) => looked.map(|reach| self.reached(reach)),
+            Err(panicked) => Err(NodeUnavailable::Panicked(panicked)),
+        };
+        self.looked(&looked);
+        looked
     }
 
     /// Tells the minter how the node is reached, if that has changed.
@@ -415,12 +394,12 @@ fn tell(before: &Reach, after: &Reach) {
 fn build(
     config: &Config,
     purpose: Purpose,
+    told: chain::Told,
     mnemonic: ldk_node::bip39::Mnemonic,
     runtime: tokio::runtime::Handle,
 ) -> Result<ldk_node::Node, NodeError> {
     std::fs::create_dir_all(&config.folder).map_err(NodeError::Folder)?;
     database::prepare(&config.folder)?;
-    let interval_secs = config.chain.sync_interval.as_secs();
     let mut builder = ldk_node::Builder::from_config(ldk_node::config::Config {
         storage_dir_path: config.folder.to_string_lossy().into_owned(),
         network: config.network,
@@ -435,16 +414,7 @@ fn build(
     });
     builder.set_runtime(runtime);
     builder.set_entropy_bip39_mnemonic(mnemonic, None);
-    builder.set_chain_source_esplora(
-        config.chain.esplora.clone(),
-        Some(EsploraSyncConfig {
-            background_sync_config: Some(BackgroundSyncConfig {
-                onchain_wallet_sync_interval_secs: interval_secs,
-                lightning_wallet_sync_interval_secs: interval_secs,
-                ..BackgroundSyncConfig::default()
-            }),
-        }),
-    );
+    told.set(&mut builder);
     liquidity::configure(&mut builder, config);
     builder.set_custom_logger(Arc::new(log::ToTracing {
         wants_gossip: config.gossip.now(&config.folder) != Gossip::None,

@@ -10,21 +10,23 @@ mod json;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use axum::extract::{Path as Param, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bitcoin::consensus::encode::{serialize, serialize_hex};
 use bitcoin::hashes::sha256;
 use bitcoin::{BlockHash, OutPoint, Txid};
 use serde_json::json;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::MutexGuard;
+use tokio::time::{Instant, sleep_until};
 
 use crate::bitcoind::Bitcoind;
 use crate::port;
@@ -46,13 +48,31 @@ pub struct Esplora {
     cookie: PathBuf,
     /// Requests since the first start.
     requests: Arc<AtomicU64>,
+    /// How it answers. A std mutex: held to copy it, never across an await.
+    manner: Arc<Mutex<Manner>>,
+}
+
+/// How the server answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// As it should.
+    #[default]
+    Well,
+    /// With this status; 429 says besides that one may come again in a second.
+    Refuses(u16),
+    /// With a page in HTML and status 200.
+    Garbage,
+    /// As it should, after this long.
+    Slowly(Duration),
+    /// Not at all.
+    Never,
 }
 
 /// What the handlers share.
 #[derive(Debug)]
 struct Shared {
     /// A tokio mutex: held while the index follows bitcoind, so that requests are answered one after the other.
-    follower: Mutex<Follower>,
+    follower: tokio::sync::Mutex<Follower>,
     /// For what is passed on as it is.
     rpc: Rpc,
 }
@@ -98,6 +118,7 @@ impl Esplora {
             rpc_url: rpc_url.to_owned(),
             cookie: cookie.to_owned(),
             requests: Arc::default(),
+            manner: Arc::default(),
         };
         esplora.start_again()?;
         Ok(esplora)
@@ -115,6 +136,11 @@ impl Esplora {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// From now on it answers like this.
+    pub fn answers(&self, manner: Manner) {
+        *self.manner.lock().unwrap_or_else(PoisonError::into_inner) = manner;
+    }
+
     /// Closes the port and every connection.
     pub fn stop(&mut self) {
         self.server = None;
@@ -129,20 +155,22 @@ impl Esplora {
             // A client of its own: connections belong to the runtime that made them, and the server has its own.
             let rpc = Rpc::open(&*self.rpc_url, &self.cookie)?;
             let shared = Arc::new(Shared {
-                follower: Mutex::new(Follower::new(rpc.clone())),
+                follower: tokio::sync::Mutex::new(Follower::new(rpc.clone())),
                 rpc,
             });
-            let app = app(shared, Arc::clone(&self.requests));
+            let manner = Arc::clone(&self.manner);
+            let app = app(shared, Arc::clone(&self.requests), manner);
             self.server = Some(Server::start("esplora", self.address, app)?);
         }
         Ok(())
     }
 }
 
-fn app(shared: Arc<Shared>, requests: Arc<AtomicU64>) -> Router {
+fn app(shared: Arc<Shared>, requests: Arc<AtomicU64>, manner: Arc<Mutex<Manner>>) -> Router {
     let count = move |request: Request, next: Next| {
         requests.fetch_add(1, Ordering::Relaxed);
-        next.run(request)
+        let manner = *manner.lock().unwrap_or_else(PoisonError::into_inner);
+        manner.answer(request, next)
     };
     Router::new()
         // No estimates: every node then uses its floor, and a chain with many transactions keeps its fees.
@@ -167,6 +195,26 @@ fn app(shared: Arc<Shared>, requests: Arc<AtomicU64>) -> Router {
         .route("/scripthash/{hash}/txs/chain/{last}", get(history_after))
         .layer(middleware::from_fn(count))
         .with_state(shared)
+}
+
+impl Manner {
+    async fn answer(self, request: Request, next: Next) -> Response {
+        match self {
+            Self::Well => next.run(request).await,
+            Self::Refuses(status) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+                (status, [("retry-after", "1")], "on purpose").into_response()
+            }
+            Self::Garbage => {
+                Html("<html><body>Welcome to this hotel's network</body></html>").into_response()
+            }
+            Self::Slowly(pause) => {
+                sleep_until(Instant::now() + pause).await;
+                next.run(request).await
+            }
+            Self::Never => std::future::pending().await,
+        }
+    }
 }
 
 type Answer<T> = Result<T, Refusal>;

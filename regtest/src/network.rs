@@ -40,7 +40,8 @@ pub struct NetworkOptions {
     pub routes: String,
     /// The folder that a relative `files` of a route starts from.
     pub routes_dir: Option<PathBuf>,
-    /// TOML text of further settings of the merchant, laid over the harness's own.
+    /// TOML text of further settings of the merchant, laid over the harness's own. `{bitcoind_rpc}` in it stands for host and
+    /// port of bitcoind's RPC, `{bitcoind_cookie}` for the file with its user and password.
     pub settings: String,
     /// Further environment variables of the merchant.
     pub env: Vec<(String, String)>,
@@ -107,7 +108,13 @@ impl Network {
         let merchant_options = MerchantOptions {
             dir: Some(dir.path().join("merchant")),
             routes_dir: options.routes_dir,
-            settings: options.settings,
+            settings: options
+                .settings
+                .replace(
+                    "{bitcoind_rpc}",
+                    bitcoind.rpc_url().trim_start_matches("http://"),
+                )
+                .replace("{bitcoind_cookie}", &bitcoind.cookie().to_string_lossy()),
             env: options.env,
             ..MerchantOptions::new(options.tollhouse_exe, esplora.url(), options.routes)
         };

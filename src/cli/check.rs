@@ -22,7 +22,7 @@ pub(super) fn check(file: &Path) -> ExitCode {
     println!("public listener      {}", config.http.url());
     println!("operator's listener  {}", config.admin_url());
     println!("network              {}", config.node.preset);
-    println!("chain source         {}", config.node.chain.esplora);
+    println!("chain source         {}", config.node.chain.source);
     if let Some(provider) = &config.node.liquidity.provider {
         println!("liquidity provider   {provider}");
     }

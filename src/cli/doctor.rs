@@ -352,44 +352,47 @@ fn outlook(outlook: &Value, findings: &mut Findings) {
 
 /// Whether the chain source answers, and the clock goes by the chain's.
 fn chain(config: &Config, findings: &mut Findings) {
-    let base = &config.node.chain.esplora;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let Ok(runtime) = runtime else {
         return;
     };
-    let (height, block_secs) = match runtime.block_on(node::tip(base)) {
-        Ok(tip) => tip,
-        Err(why) => {
-            let found = format!(
-                "{base} does not answer as an Esplora API does ({why}): is the URL right, and are we rate-limited?"
-            );
-            findings.note("chain source", Grade::Bad, found);
-            return;
+    let (source, network) = (&config.node.chain.source, config.node.network);
+    for seen in runtime.block_on(node::seen(source, network)) {
+        let server = &seen.server;
+        match seen.newest {
+            Err(why) => {
+                let found = format!(
+                    "{server} gives no good answer ({why}): is it the right one, and are we rate-limited?"
+                );
+                findings.note("chain source", Grade::Bad, found);
+            }
+            Ok(None) => findings.note("chain source", Grade::Good, format!("{server} answers")),
+            Ok(Some((height, block_secs))) => {
+                let found = format!("{server} answers, block {height}");
+                findings.note("chain source", Grade::Good, found);
+                // A chain of one's own is mined when it is wanted.
+                if network != bitcoin::Network::Regtest {
+                    clock(block_secs, findings);
+                }
+            }
         }
-    };
-    findings.note(
-        "chain source",
-        Grade::Good,
-        format!("{base} answers, block {height}"),
-    );
-    let now_secs = Clock::system().unix_secs();
-    // A chain of one's own is mined when it is wanted.
-    if config.node.network == bitcoin::Network::Regtest {
-        return;
     }
-    if now_secs.abs_diff(block_secs) > CLOCK_OFF_MAX_SECS {
-        let found = format!(
-            "the newest block was made {}: is the clock of this machine right (NTP)?",
-            ago(block_secs)
-        );
+}
+
+/// Whether the clock goes by the chain's.
+fn clock(block_secs: u64, findings: &mut Findings) {
+    let made = ago(block_secs);
+    if Clock::system().unix_secs().abs_diff(block_secs) > CLOCK_OFF_MAX_SECS {
+        let found =
+            format!("the newest block was made {made}: is the clock of this machine right (NTP)?");
         findings.note("clock", Grade::Look, found);
     } else {
         findings.note(
             "clock",
             Grade::Good,
-            format!("the newest block was made {}", ago(block_secs)),
+            format!("the newest block was made {made}"),
         );
     }
 }

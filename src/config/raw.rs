@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// All of a settings file. Everything but the routes has a built-in default.
@@ -124,8 +124,21 @@ pub(super) struct RawProvider {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawChain {
-    pub(super) esplora: String,
+    pub(super) esplora: TextOrList,
+    pub(super) electrum: Option<String>,
+    pub(super) bitcoind: Option<RawBitcoind>,
+    pub(super) requests_per_hour: u32,
     pub(super) sync_interval: String,
+}
+
+/// `bitcoind = { … }`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBitcoind {
+    pub(super) rpc: String,
+    pub(super) user: Option<String>,
+    pub(super) password_file: Option<String>,
+    pub(super) cookie_file: Option<String>,
 }
 
 /// `[l402]`
@@ -362,5 +375,44 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrTable<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
         T::deserialize(MapAccessDeserializer::new(map)).map(TextOr::Table)
+    }
+}
+
+/// Text for one, a list for several. In the environment, which knows only text, there are commas between them.
+#[derive(Clone, Debug)]
+pub(super) struct TextOrList(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for TextOrList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrListVisitor)
+    }
+}
+
+/// Reads a [`TextOrList`].
+struct TextOrListVisitor;
+
+impl<'de> Visitor<'de> for TextOrListVisitor {
+    type Value = TextOrList;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a list of strings")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        let parts = text.split(',').map(str::trim);
+        Ok(TextOrList(
+            parts
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        ))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut parts = Vec::new();
+        while let Some(part) = list.next_element()? {
+            parts.push(part);
+        }
+        Ok(TextOrList(parts))
     }
 }

@@ -1,63 +1,173 @@
-//! A look at the chain source from outside of ldk-node, which says only that it failed and not why.
+//! Where the chain is read from: Esplora APIs behind a relay of our own, an Electrum server, or a bitcoind of one's own.
 
-use crate::causes;
+mod ask;
+mod behind;
+mod bitcoind;
+mod status;
+mod watch;
 
-/// How long the look may take: ldk-node itself gave up after five seconds.
-const TIMEOUT_SECS: u64 = 5;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
-/// The fee rate for a confirmation within so many blocks, in sat per virtual byte; `None` if nobody knows.
-pub(super) async fn fee_rate(base: &str, target_blocks: u16) -> Option<u64> {
-    let client = esplora_client::Builder::new(base)
-        .timeout(TIMEOUT_SECS)
-        .max_retries(0)
-        .build_async()
-        .ok()?;
-    let estimates = client.get_fee_estimates().await.ok()?;
-    let rate = esplora_client::convert_fee_rate(usize::from(target_blocks), estimates)?;
-    // Rounded up: below a rate it would take longer.
-    Some(rate.ceil().max(1.0) as u64)
+use bitcoin::Network;
+use ldk_node::config::{ElectrumSyncConfig, EsploraSyncConfig};
+
+use crate::clock::Clock;
+
+use super::relay::{self, Relay};
+use super::{Config, NodeError};
+
+pub use ask::{Seen, seen};
+pub use status::ChainStatus;
+
+pub(super) use behind::judged;
+pub(super) use bitcoind::{Credentials, complaint, credentials};
+pub(super) use watch::{Looks, keep};
+
+/// Where the chain is read from, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainConfig {
+    /// From where.
+    pub source: ChainSource,
+    /// Time between two looks, where there is something to watch; ldk-node's own minimum is 10 s.
+    pub sync_interval: Duration,
 }
 
-/// The newest block's height and time (Unix seconds), as the Esplora API at this base URL has it.
-pub async fn tip(base: &str) -> Result<(u32, u64), String> {
-    let client = esplora_client::Builder::new(base)
-        .timeout(TIMEOUT_SECS)
-        .max_retries(0)
-        .build_async();
-    let asked = async {
-        let client = client?;
-        let hash = client.get_tip_hash().await?;
-        let header = client.get_header_by_hash(&hash).await?;
-        Ok((client.get_height().await?, u64::from(header.time)))
-    };
-    match asked.await {
-        Ok(tip) => Ok(tip),
-        Err(esplora_client::Error::Reqwest(error)) => Err(causes::chain(&error.without_url())),
-        Err(error) => Err(error.to_string()),
+/// Where the chain is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChainSource {
+    /// Esplora APIs.
+    Esplora {
+        /// Their base URLs, without a slash at the end, the best one first.
+        urls: Vec<String>,
+        /// Requests an hour to each of them.
+        requests_per_hour: usize,
+    },
+    /// An Electrum server, as `ssl://host:port` or `tcp://host:port`.
+    Electrum(String),
+    /// A bitcoind.
+    Bitcoind(Bitcoind),
+}
+
+/// A bitcoind, by its RPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bitcoind {
+    /// Its name or address.
+    pub host: String,
+    /// The port of its RPC.
+    pub port: u16,
+    /// How to log in.
+    pub login: Login,
+}
+
+/// How to log in to a bitcoind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// With a name and what stands in a file.
+    Password {
+        /// The name.
+        user: String,
+        /// The file with the password.
+        file: PathBuf,
+    },
+    /// With the file that bitcoind writes each time that it starts.
+    Cookie(PathBuf),
+}
+
+impl fmt::Display for ChainSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Esplora { urls, .. } => f.write_str(&urls.join(", ")),
+            Self::Electrum(url) => f.write_str(url),
+            Self::Bitcoind(bitcoind) => write!(f, "bitcoind {}:{}", bitcoind.host, bitcoind.port),
+        }
     }
 }
 
-/// What is wrong with the Esplora API at this base URL, in a sentence for the operator.
-pub(super) async fn complaint(base: &str) -> String {
-    let client = esplora_client::Builder::new(base)
-        .timeout(TIMEOUT_SECS)
-        .max_retries(0)
-        .build_async();
-    let asked = match client {
-        Ok(client) => client.get_height().await,
-        Err(error) => Err(error),
-    };
-    match asked {
-        Ok(height) => format!("{base} answers (height {height}) but gave no fee estimates"),
-        Err(esplora_client::Error::HttpResponse { status, .. }) => {
-            format!(
-                "{base} answers with status {status}: is it an Esplora API, and are we rate-limited?"
-            )
-        }
-        Err(esplora_client::Error::Reqwest(error)) => {
-            let error = error.without_url();
-            format!("{base} does not answer: {}", causes::chain(&error))
-        }
-        Err(error) => format!("{base} does not answer as an Esplora API does: {error}"),
+/// What the node knows of its chain source while it runs.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    /// What stands in front of Esplora APIs, once it is open.
+    relay: OnceLock<Arc<Relay>>,
+    /// How the looks at the chain go. A `std` mutex: held to copy a few words.
+    looks: Mutex<Looks>,
+}
+
+impl Chain {
+    /// What stands in front of Esplora APIs.
+    pub(super) fn relay(&self) -> Option<&Arc<Relay>> {
+        self.relay.get()
     }
+}
+
+/// Opens the relay, if there is one to be.
+pub(super) async fn open(
+    chain: &Chain,
+    config: &Config,
+    clock: &Clock,
+) -> Result<Option<(Arc<Relay>, tokio::net::TcpListener)>, NodeError> {
+    let ChainSource::Esplora {
+        urls,
+        requests_per_hour,
+    } = &config.chain.source
+    else {
+        return Ok(None);
+    };
+    let opening = relay::Config {
+        endpoints: urls.clone(),
+        requests_per_hour: *requests_per_hour,
+        kept: config.folder.join("chain.json"),
+        needs_fees: config.network == Network::Bitcoin,
+    };
+    let (relay, listener) = Relay::open(opening, clock.clone())
+        .await
+        .map_err(NodeError::Relay)?;
+    // A node is run once; if it were run again, the first relay would be no worse.
+    let relay = Arc::clone(chain.relay.get_or_init(|| relay));
+    Ok(Some((relay, listener)))
+}
+
+/// What ldk-node is told of its chain source.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    /// The URL of the relay.
+    Esplora(String),
+    /// The URL of the server.
+    Electrum(String),
+    /// The bitcoind and what it was logged in to with.
+    Bitcoind(Bitcoind, Credentials),
+}
+
+impl Told {
+    /// Points ldk-node there. It does not look at the chain by itself, but for a bitcoind, which it asks every two seconds:
+    /// its loops know neither a budget nor that there may be nothing to watch, and try again only at their next turn.
+    pub(super) fn set(self, builder: &mut ldk_node::Builder) {
+        let background_sync_config = None;
+        match self {
+            Self::Esplora(url) => {
+                let config = EsploraSyncConfig {
+                    background_sync_config,
+                };
+                builder.set_chain_source_esplora(url, Some(config));
+            }
+            Self::Electrum(url) => {
+                let config = ElectrumSyncConfig {
+                    background_sync_config,
+                };
+                builder.set_chain_source_electrum(url, Some(config));
+            }
+            Self::Bitcoind(bitcoind, Credentials { user, password }) => {
+                // It looks addresses up itself, without the brackets of a URL.
+                let host = bitcoind.host.trim_matches(['[', ']']).to_owned();
+                builder.set_chain_source_bitcoind_rpc(host, bitcoind.port, user, password);
+            }
+        }
+    }
+}
+
+/// Whether this node was never built before: built without its bitcoind, it would begin at the first block of all.
+pub(super) fn is_new(folder: &Path) -> bool {
+    !folder.join(super::state::FILE).exists()
 }

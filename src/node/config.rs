@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bitcoin::Network;
 
-use super::{WithdrawConfig, liquidity};
+use super::{ChainConfig, WithdrawConfig, liquidity};
 
 /// What the node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +58,4 @@ pub enum Gossip {
     Rapid(String),
     /// Told by peers, all of it.
     PeerToPeer,
-}
-
-/// Where the chain is read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChainConfig {
-    /// Base URL of an Esplora API, without a slash at the end.
-    pub esplora: String,
-    /// Time between two synchronisations; ldk-node's own minimum is 10 s.
-    pub sync_interval: Duration,
 }

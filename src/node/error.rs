@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::ledger::LedgerError;
 
 use super::StateError;
+use super::relay::RelayError;
 
 /// Why the node ended when nobody asked it to.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,15 @@ pub enum NodeError {
     /// Its state cannot be read or changed.
     #[error(transparent)]
     State(#[from] StateError),
+    /// There is nothing that stands between it and its chain source.
+    #[error("failed to open the relay to the chain source")]
+    Relay(#[source] RelayError),
+    /// A recovery looks for scripts, which only an index of the chain knows.
+    #[error(
+        "recovering from a backup takes an Esplora API: until it is over, put node.chain.esplora into the settings in place of the \
+         bitcoind or the Electrum server"
+    )]
+    RecoveryNeedsEsplora,
     /// ldk-node cannot be put together from what is on the disk.
     #[error("failed to build the node")]
     Build(#[source] ldk_node::BuildError),

@@ -7,7 +7,10 @@ use ldk_node::ChannelDetails;
 use lightning::routing::gossip::RoutingFees;
 use lightning::routing::router::{RouteHint, RouteHintHop};
 
+use crate::clock::Clock;
 use crate::invoice::{Inbound, Reach, Unready};
+
+use super::chain;
 
 /// Hints in an invoice: each makes it some 80 characters longer.
 const HINTS_MAX: usize = 3;
@@ -15,8 +18,14 @@ const HINTS_MAX: usize = 3;
 /// Confirmations after which gossip of a channel may be relied on (BOLT 7: announced at 6).
 const ANNOUNCED_CONFIRMATIONS: u32 = 7;
 
+/// How the node is reached now. Takes locks of the node's.
+pub(super) fn now(ldk: &ldk_node::Node, clock: &Clock) -> Reach {
+    let seen_secs = ldk.status().latest_lightning_wallet_sync_timestamp;
+    chain::judged(of(&ldk.list_channels()), seen_secs, clock.unix_secs())
+}
+
 /// What these channels can receive.
-pub(super) fn of(channels: &[ChannelDetails]) -> Reach {
+fn of(channels: &[ChannelDetails]) -> Reach {
     let usable: Vec<_> = channels
         .iter()
         .filter(|channel| channel.is_usable)

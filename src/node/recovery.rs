@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 use crate::ledger::Ledger;
 
 use super::state::{self, Fence, MonitoredChannel, Stage, StateError};
-use super::{Node, NodeError, Phase, Purpose, events, stop_node};
+use super::{Node, NodeError, Phase, Purpose, chain, events, stop_node};
 
 /// What the operator is told of a recovery.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -113,6 +113,9 @@ pub(super) async fn run(
             node.recovered();
             return Ok(true);
         };
+        if node.chain.relay().is_none() {
+            return Err(NodeError::RecoveryNeedsEsplora);
+        }
         let is_over = stage(node, fence, runtime, ledger, stop).await?;
         if !is_over {
             return Ok(false);
@@ -168,7 +171,8 @@ async fn stage(
         until.cancel();
         is_over
     };
-    let (handled, is_over) = tokio::join!(handling, watching);
+    let looking = chain::keep(node, &ldk, &until);
+    let (handled, is_over, ()) = tokio::join!(handling, watching, looking);
     // Nobody is to be told of a node that is stopped, and the next one is another.
     node.enter(Phase::Starting);
     stop_node(&ldk).await;

@@ -5,10 +5,10 @@ use std::sync::PoisonError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::invoice::Reach;
+use crate::invoice::{Reach, Unready};
 
 use super::operation::OperationError;
-use super::{Node, Phase, Recovery, address};
+use super::{ChainStatus, Node, Phase, Recovery, address};
 
 /// The node, as it is now.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -43,6 +43,8 @@ pub struct Status {
     pub block_height: Option<u32>,
     /// What a recovery from a backup is doing, while there is one.
     pub recovery: Option<Recovery>,
+    /// Where it reads the chain.
+    pub chain: ChainStatus,
 }
 
 /// A peer.
@@ -103,6 +105,7 @@ impl Node {
             recovery: self.recovery(),
             ..Status::default()
         };
+        let mut waiting = None;
         match self.phase() {
             Phase::Starting => status.phase = "starting".to_owned(),
             Phase::Stopped => status.phase = "stopped".to_owned(),
@@ -113,10 +116,13 @@ impl Node {
             } => {
                 status.phase = format!(
                     "waiting for the chain source {}: {why}",
-                    self.config.chain.esplora
+                    self.config.chain.source
                 );
                 status.since_secs = Some(since_secs);
-                self.describe(&node, &mut status);
+                if let Some(node) = node {
+                    self.describe(&node, &mut status);
+                }
+                waiting = Some((since_secs, why));
             }
             Phase::Running { node, since_secs } => {
                 status.running = true;
@@ -124,6 +130,13 @@ impl Node {
                 status.since_secs = Some(since_secs);
                 self.describe(&node, &mut status);
             }
+        }
+        status.chain = self.chain_status(status.lightning_synced_secs);
+        if let Some((since_secs, why)) = waiting
+            && *self.reach.borrow() == Reach::Unready(Unready::ChainSourceUnreachable)
+        {
+            status.chain.degraded_since_secs = Some(since_secs);
+            status.chain.complaint = Some(why);
         }
         status
     }

@@ -7,8 +7,8 @@ use bitcoin::address::{Address, NetworkUnchecked};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Node;
 use super::operation::{OperationError, refused};
-use super::{Node, chain};
 
 /// The dearest fee rate that is taken, in sat per virtual byte: above it a figure is more likely a mistake in its unit.
 const FEE_RATE_MAX_SAT_VB: u64 = 1_000;
@@ -122,7 +122,7 @@ impl Node {
                 ));
             }
             Fee::Within(blocks) => {
-                let rate = chain::fee_rate(&self.config.chain.esplora, blocks).await;
+                let rate = self.fee_rate_within(blocks).await;
                 rate.ok_or(OperationError::FeeRate(
                     "the chain source gives no fee rate for that target now: give a fee rate yourself",
                 ))?

@@ -23,3 +23,4 @@ mod selling;
 mod shop;
 mod shutdown;
 mod token;
+mod withdrawal;

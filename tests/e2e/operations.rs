@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::shop::{HEIGHT, Shop};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// One of the program's commands, against the program of these settings; standard output is a pipe, so it prints JSON.
 pub(crate) async fn tollhouse_at(settings: &Path, arguments: &[&str]) -> Output {
@@ -32,7 +32,7 @@ async fn tollhouse(network: &Network, arguments: &[&str]) -> Output {
 }
 
 /// The answer of a command that must be done.
-async fn done(network: &Network, arguments: &[&str]) -> Value {
+pub(crate) async fn done(network: &Network, arguments: &[&str]) -> Value {
     let output = tollhouse(network, arguments).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
@@ -40,7 +40,7 @@ async fn done(network: &Network, arguments: &[&str]) -> Value {
 }
 
 /// A command that must end with this code and say this.
-async fn not_done(network: &Network, arguments: &[&str], code: i32, why: &str) {
+pub(crate) async fn not_done(network: &Network, arguments: &[&str], code: i32, why: &str) {
     let output = tollhouse(network, arguments).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
@@ -54,7 +54,7 @@ fn sat(answer: &Value, name: &str) -> u64 {
 }
 
 /// Has the payer lend the merchant a hundred thousand satoshi by an invoice, which buy nothing.
-async fn lent(network: &Network) -> Value {
+pub(crate) async fn lent(network: &Network) -> Value {
     let arguments = ["invoice", "100000 sat", "--description", "a loan"];
     let invoice = done(network, &arguments).await;
     assert_eq!(invoice["payable_now"], true);
@@ -332,6 +332,8 @@ async fn the_listener_describes_itself_and_commands_say_when_nobody_is_there() {
     ] {
         assert!(document["paths"][path].is_object(), "{path}");
     }
+    let made = tollhouse(&shop.network, &["backup", "create"]).await;
+    assert!(made.status.success(), "{made:?}");
     let findings = done(&shop.network, &["doctor"]).await;
     let bad: Vec<_> = findings["findings"]
         .as_array()
@@ -342,124 +344,6 @@ async fn the_listener_describes_itself_and_commands_say_when_nobody_is_there() {
     assert!(bad.is_empty(), "{bad:?}");
     shop.network.merchant.terminate().await.unwrap();
     not_done(&shop.network, &["status"], 3, "is the program running?").await;
-}
-
-/// A server that gives invoices of the payer's, one wrong and then right ones.
-async fn invoice_server(
-    payer: std::sync::Arc<regtest::payer::Payer>,
-) -> (std::net::SocketAddr, tokio::task::JoinSet<()>) {
-    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let give = move |axum::extract::Path(msat): axum::extract::Path<u64>| {
-        let (payer, asked) = (std::sync::Arc::clone(&payer), std::sync::Arc::clone(&asked));
-        async move {
-            let is_first = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
-            let msat = if is_first { msat + 1_000 } else { msat };
-            let invoice = payer.invoice(msat, "withdrawal").await.unwrap();
-            axum::Json(serde_json::json!({ "invoice": invoice }))
-        }
-    };
-    let router = axum::Router::new().route("/{msat}", axum::routing::get(give));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut serving = tokio::task::JoinSet::new();
-    serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (address, serving)
-}
-
-#[tokio::test]
-async fn what_is_above_a_threshold_is_withdrawn_to_invoices_that_ask_for_just_that() {
-    let mut shop = Shop::open().await;
-    not_done(&shop.network, &["withdraw"], 4, "[node.withdraw]").await;
-    let (address, _serving) = invoice_server(std::sync::Arc::clone(&shop.network.payer)).await;
-    shop.network.merchant.settings_mut().extra = format!(
-        "[node.withdraw]\nabove = \"60000 sat\"\nkeep = \"20000 sat\"\ninvoice_from = \"http://{address}/{{amount_msat}}\"\n"
-    );
-    shop.network.merchant.terminate().await.unwrap();
-    shop.come_back().await;
-    let network = &shop.network;
-    assert_eq!(
-        done(network, &["withdraw"]).await["withdrawn"]
-            .as_array()
-            .unwrap()
-            .len(),
-        0
-    );
-    lent(network).await;
-    // The first invoice asks for more than was said.
-    not_done(network, &["withdraw"], 4, "msat, not for").await;
-    let withdrawn = done(network, &["withdraw"]).await;
-    let withdrawn = withdrawn["withdrawn"].as_array().unwrap();
-    assert_eq!(withdrawn.len(), 1);
-    assert_eq!(withdrawn[0]["is_done"], true);
-    // 100,000 less the channel's reserve of 20,000; 20,000 stay, and a hundredth for the way.
-    assert_eq!(withdrawn[0]["amount_msat"], 59_400_000);
-    assert_eq!(
-        done(network, &["withdraw"]).await["withdrawn"]
-            .as_array()
-            .unwrap()
-            .len(),
-        0
-    );
-}
-
-#[tokio::test]
-async fn money_is_spliced_into_and_out_of_a_channel_that_stays_in_use() {
-    let shop = Shop::open().await;
-    let network = &shop.network;
-    let channel = || async {
-        let channels = done(network, &["channels", "list"]).await;
-        channels["channels"][0].clone()
-    };
-    let id = channel().await["channel_id"].as_str().unwrap().to_owned();
-    done(network, &["channels", "splice-in", &id, "300000 sat"]).await;
-    let is_size = |sat: u64| async move {
-        eventually("the splice to be locked in", DEADLINE, || async {
-            network
-                .mine(1)
-                .await
-                .map_err(|error| format!("{error:#}"))?;
-            let channel = channel().await;
-            let is_there = channel["capacity_sat"] == sat && channel["usable"] == true;
-            if is_there {
-                Ok(Some(()))
-            } else {
-                Err(channel.to_string())
-            }
-        })
-        .await
-        .unwrap();
-    };
-    is_size(2_300_000).await;
-    shop.buy(HEIGHT).await;
-    let elsewhere = network.bitcoind.mining_address().to_string();
-    not_done(
-        network,
-        &["channels", "splice-out", &id, &elsewhere, "2300000"],
-        4,
-        "can send now",
-    )
-    .await;
-    done(
-        network,
-        &["channels", "splice-out", &id, &elsewhere, "100000 sat"],
-    )
-    .await;
-    eventually("the channel to be smaller", DEADLINE, || async {
-        network
-            .mine(1)
-            .await
-            .map_err(|error| format!("{error:#}"))?;
-        let size = channel().await["capacity_sat"].as_u64().unwrap();
-        // What goes out, and the fee for it.
-        if (2_190_000..=2_200_000).contains(&size) {
-            Ok(Some(()))
-        } else {
-            Err(size.to_string())
-        }
-    })
-    .await
-    .unwrap();
-    shop.buy(HEIGHT).await;
 }
 
 /// An invoice over ten satoshi of somebody who does not exist, made at this time and good for an hour.

@@ -186,6 +186,7 @@ async fn what_cannot_be_paid_for_now_is_503_and_what_was_paid_for_is_served_all_
     for reach in [
         Reach::Unready(Unready::Starting),
         Reach::Unready(Unready::ChainSourceUnreachable),
+        Reach::Unready(Unready::Behind),
         Reach::Unready(Unready::NoChannel),
         Reach::Unready(Unready::PeersOffline),
         Reach::Unready(Unready::KeyMismatch),

@@ -37,6 +37,7 @@ mod quoted;
 mod raw;
 mod refusals;
 mod refused_calls;
+mod relay;
 mod revoked;
 mod secrets;
 mod server;

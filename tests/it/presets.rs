@@ -17,7 +17,7 @@ fn a_network_is_all_that_has_to_be_named() {
     let config = loaded("node.network = \"mutinynet\"\n");
     assert_eq!(config.node.network, Network::Signet);
     assert_eq!(config.node.preset, "mutinynet");
-    assert!(config.node.chain.esplora.starts_with("https://"));
+    assert!(config.node.chain.source.to_string().starts_with("https://"));
     // What a merchant who owns nothing needs, and nobody who is trusted unasked.
     assert_eq!(config.node.reserve, Reserve::None);
     assert!(matches!(config.node.gossip, Gossip::Auto(Some(_))));
@@ -80,9 +80,12 @@ fn a_file_adds_networks_and_takes_the_place_of_those_that_it_names() {
     };
     let home = load("home", "node.liquidity.provider = \"mine\"\n").unwrap();
     assert_eq!(home.node.network, Network::Regtest);
-    assert_eq!(home.node.chain.esplora, "http://127.0.0.1:2");
+    assert_eq!(home.node.chain.source.to_string(), "http://127.0.0.1:2");
     let mutinynet = load("mutinynet", "").unwrap();
-    assert_eq!(mutinynet.node.chain.esplora, "http://127.0.0.1:1");
+    assert_eq!(
+        mutinynet.node.chain.source.to_string(),
+        "http://127.0.0.1:1"
+    );
     assert!(mutinynet.node.liquidity.known.is_empty(), "as a whole");
     assert!(load("signet", "").is_ok(), "the others are there");
 }

@@ -170,6 +170,17 @@ fn refused() -> Vec<Row> {
         (with("[node.liquidity]\nfee_max_percent = 91"), "node.liquidity.fee_max_percent", "at most 90"),
         ("[node.chain]\nesplora = \"ftp://a\"".into(), "node.chain.esplora", "http or https"),
         ("[node.chain]\nesplora = \"http://a\"\nsync_interval = \"9s\"".into(), "node.chain.sync_interval", "10s"),
+        ("[node.chain]\nesplora = \"http://a\"\nsync_interval = \"31m\"".into(), "node.chain.sync_interval", "30m"),
+        ("[node.chain]\nesplora = [\"http://a\", \"b\"]".into(), "node.chain.esplora", "http or https"),
+        ("[node.chain]\nesplora = [\"http://a\", \"http://a/\"]".into(), "node.chain.esplora", "twice"),
+        ("[node.chain]\nesplora = 5".into(), "node.chain.esplora", "a list of strings"),
+        ("[node.chain]\nesplora = \"http://a\"\nrequests_per_hour = 59".into(), "node.chain.requests_per_hour", "60"),
+        ("[node.chain]\nesplora = \"http://a\"\nelectrum = \"ssl://a:1\"".into(), "node.chain", "one kind"),
+        ("[node.chain]\nelectrum = \"https://a:1\"".into(), "node.chain.electrum", "ssl://"),
+        ("[node.chain]\nelectrum = \"ssl://a\"".into(), "node.chain.electrum", "ssl://"),
+        ("[node.chain]\nbitcoind = { rpc = \"127.0.0.1\", cookie_file = \"c\" }".into(), "node.chain.bitcoind.rpc", "127.0.0.1:8332"),
+        ("[node.chain]\nbitcoind = { rpc = \"a:1\" }".into(), "node.chain.bitcoind", "cookie_file"),
+        ("[node.chain]\nbitcoind = { rpc = \"a:1\", user = \"u\", cookie_file = \"c\" }".into(), "node.chain.bitcoind", "password_file"),
         // Services: what would make tokens that never verify.
         (route("service = \"a:b\""), "route[1].service", "a-z, 0-9"),
         (route("service = \"a,b\""), "route[1].service", "a-z, 0-9"),
@@ -350,6 +361,43 @@ fn a_misspelt_or_wrong_variable_is_refused_by_its_name() {
             .any(|complaint| complaint.origin.contains("environment") && complaint.key == key);
         assert!(is_named, "{name}: {complaints:?}");
     }
+}
+
+#[test]
+fn the_chain_is_read_from_one_kind_of_source() {
+    use tollhouse::node::{Bitcoind, ChainSource, Login};
+    let settings = Settings::new();
+    let source = |text: &str, environment: &[(&str, &str)]| {
+        let text = format!("[node.chain]\n{text}\n");
+        settings.load(&text, environment).unwrap().node.chain.source
+    };
+    let urls = |source| match source {
+        ChainSource::Esplora { urls, .. } => urls,
+        ChainSource::Electrum(_) | ChainSource::Bitcoind(_) => vec![],
+    };
+    let one = source("esplora = \"http://a/api/\"", &[]);
+    assert_eq!(urls(one), ["http://a/api"]);
+    let two = source("esplora = [\"http://a\", \"https://b\"]", &[]);
+    assert_eq!(two.to_string(), "http://a, https://b");
+    let variable = ("TOLLHOUSE__NODE__CHAIN__ESPLORA", "http://c, http://d");
+    assert_eq!(
+        urls(source("esplora = \"http://a\"", &[variable])),
+        ["http://c", "http://d"]
+    );
+    let electrum = source("electrum = \"ssl://a.example:50002\"", &[]);
+    assert_eq!(
+        electrum,
+        ChainSource::Electrum("ssl://a.example:50002".to_owned())
+    );
+    let text = "bitcoind = { rpc = \"[::1]:8332\", user = \"u\", password_file = \"secret\" }";
+    let file = settings.dir.path().join("secret");
+    let user = "u".to_owned();
+    let wanted = ChainSource::Bitcoind(Bitcoind {
+        host: "[::1]".to_owned(),
+        port: 8332,
+        login: Login::Password { user, file },
+    });
+    assert_eq!(source(text, &[]), wanted);
 }
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");

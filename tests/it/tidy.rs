@@ -41,7 +41,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("rusqlite::", &["node"]),
     ("sled::", &["store"]),
     ("axum::", &["http", "admin"]),
-    ("hyper::server", &["http"]),
+    ("hyper::server", &["http", "node"]),
     ("hyper_rustls::", &["cli", "quote", "resource"]),
     ("hyper_util::client", &["cli", "quote", "resource"]),
     ("ppp::", &["http"]),

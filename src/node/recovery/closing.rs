@@ -62,7 +62,9 @@ pub(super) async fn watch(
 
 /// A client of the node's chain source.
 pub(super) fn client(node: &Node) -> Result<AsyncClient, esplora_client::Error> {
-    esplora_client::Builder::new(&node.config.chain.esplora)
+    let relay = node.chain.relay();
+    let relay = relay.expect("a recovery does not begin without an Esplora API");
+    esplora_client::Builder::new(relay.url())
         .timeout(TIMEOUT_SECS)
         .build_async()
 }

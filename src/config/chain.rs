@@ -1,0 +1,180 @@
+//! The settings of the chain source.
+
+use std::time::Duration;
+
+use crate::node::{self, Bitcoind, ChainSource, Login};
+
+use super::Meaning;
+use super::presets::Preset;
+use super::raw::{RawBitcoind, RawChain};
+use super::web_address::is_web_address;
+
+/// ldk-node's own minimum between two looks at the chain.
+const SYNC_INTERVAL_MIN: Duration = Duration::from_secs(10);
+
+/// The longest time: three blocks, a quarter of what channels can do without.
+const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(1_800);
+
+/// Esplora APIs: one that fails is followed by the next, and more than a handful fail only together.
+const ENDPOINTS_MAX: usize = 8;
+
+/// Requests an hour. With fewer than one a minute a node with channels cannot keep up; more than 28 a second nobody limits.
+const REQUESTS_MIN: u32 = 60;
+const REQUESTS_MAX: u32 = 100_000;
+
+impl Meaning<'_> {
+    pub(super) fn chain(&mut self, raw: &RawChain, preset: Option<&Preset>) -> node::ChainConfig {
+        const INTERVAL: &str = "node.chain.sync_interval";
+        let sync_interval = self.span(INTERVAL, &raw.sync_interval);
+        if sync_interval < SYNC_INTERVAL_MIN {
+            self.complain(INTERVAL, "at least 10s");
+        } else if sync_interval > SYNC_INTERVAL_MAX {
+            self.complain(INTERVAL, "at most 30m");
+        }
+        node::ChainConfig {
+            source: self.chain_source(raw, preset),
+            sync_interval,
+        }
+    }
+
+    /// Exactly one kind of chain source.
+    fn chain_source(&mut self, raw: &RawChain, preset: Option<&Preset>) -> ChainSource {
+        let esplora = !raw.esplora.0.is_empty();
+        match (esplora, &raw.electrum, &raw.bitcoind) {
+            (_, None, None) => self.esplora(raw, preset),
+            (false, Some(url), None) => self.electrum(url),
+            (false, None, Some(bitcoind)) => self.bitcoind(bitcoind),
+            (true, Some(_), _) | (true, _, Some(_)) | (_, Some(_), Some(_)) => {
+                self.complain(
+                    "node.chain",
+                    "the chain is read from one kind of source: give one of esplora, electrum and bitcoind",
+                );
+                self.esplora(raw, preset)
+            }
+        }
+    }
+
+    fn esplora(&mut self, raw: &RawChain, preset: Option<&Preset>) -> ChainSource {
+        const KEY: &str = "node.chain.esplora";
+        let urls = raw.esplora.0.iter().map(|url| url.trim_end_matches('/'));
+        let mut urls: Vec<String> = urls.map(str::to_owned).collect();
+        if urls.is_empty() {
+            urls = preset.map_or_else(Vec::new, |preset| preset.esplora().to_vec());
+        }
+        if urls.is_empty() {
+            self.complain(
+                KEY,
+                "none is known for this network: give the base URL of an Esplora API, as in \"https://example.com/api\"; two are better",
+            );
+        }
+        for (index, url) in urls.iter().enumerate() {
+            if !is_web_address(url) {
+                self.complain(KEY, format!("`{url}` is no http or https URL"));
+            } else if urls[..index].contains(url) {
+                self.complain(KEY, format!("`{url}` stands there twice"));
+            }
+        }
+        if urls.len() > ENDPOINTS_MAX {
+            self.complain(KEY, format!("at most {ENDPOINTS_MAX}"));
+        }
+        let requests_per_hour = raw.requests_per_hour;
+        if !(REQUESTS_MIN..=REQUESTS_MAX).contains(&requests_per_hour) {
+            self.complain(
+                "node.chain.requests_per_hour",
+                format!("at least {REQUESTS_MIN} and at most {REQUESTS_MAX}"),
+            );
+        }
+        ChainSource::Esplora {
+            urls,
+            requests_per_hour: requests_per_hour as usize,
+        }
+    }
+
+    fn electrum(&mut self, url: &str) -> ChainSource {
+        let address = url
+            .strip_prefix("ssl://")
+            .or_else(|| url.strip_prefix("tcp://"));
+        if address.and_then(host_and_port).is_none() {
+            self.complain(
+                "node.chain.electrum",
+                format!(
+                    "`{url}` is no Electrum server: write one as in \"ssl://example.com:50002\""
+                ),
+            );
+        }
+        ChainSource::Electrum(url.to_owned())
+    }
+
+    fn bitcoind(&mut self, raw: &RawBitcoind) -> ChainSource {
+        const KEY: &str = "node.chain.bitcoind";
+        let (host, port) = host_and_port(&raw.rpc).unwrap_or_else(|| {
+            let rpc = &raw.rpc;
+            self.complain(
+                &format!("{KEY}.rpc"),
+                format!("`{rpc}` is no address: write a host and a port, as in \"127.0.0.1:8332\""),
+            );
+            (String::new(), 0)
+        });
+        let login = match (&raw.user, &raw.password_file, &raw.cookie_file) {
+            (Some(user), Some(file), None) => Login::Password {
+                user: user.clone(),
+                file: self.folder.join(file),
+            },
+            (None, None, Some(file)) => Login::Cookie(self.folder.join(file)),
+            (_, _, _) => {
+                self.complain(
+                    KEY,
+                    "give either user and password_file or cookie_file, to log in with",
+                );
+                Login::Cookie(self.folder.to_owned())
+            }
+        };
+        ChainSource::Bitcoind(Bitcoind { host, port, login })
+    }
+}
+
+/// `host:port`, with a name, an IPv4 address, or an IPv6 address in brackets.
+fn host_and_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
+    let is_bracketed = host.starts_with('[') && host.ends_with(']');
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_good = if is_bracketed {
+        host[1..host.len() - 1]
+            .parse::<std::net::Ipv6Addr>()
+            .is_ok()
+    } else {
+        !host.is_empty() && host.bytes().all(is_host)
+    };
+    is_good.then(|| (host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_and_port;
+
+    #[test]
+    fn a_host_and_a_port_are_both_there() {
+        for (good, host, port) in [
+            ("127.0.0.1:8332", "127.0.0.1", 8332),
+            ("node.example:1", "node.example", 1),
+            ("[::1]:8332", "[::1]", 8332),
+        ] {
+            assert_eq!(host_and_port(good), Some((host.to_owned(), port)));
+        }
+        for bad in [
+            "",
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:65536",
+            "a b:1",
+            "http://a:1",
+            "::1:1",
+            "[a]:1",
+        ] {
+            assert_eq!(host_and_port(bad), None, "{bad}");
+        }
+    }
+}

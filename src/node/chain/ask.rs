@@ -1,0 +1,96 @@
+//! Questions to a chain source besides those that ldk-node asks.
+
+use std::time::Duration;
+
+use bitcoin::Network;
+
+use crate::causes;
+use crate::node::Node;
+
+use super::{ChainSource, complaint};
+
+/// How long an answer may take: somebody waits for it.
+const TIMEOUT_SECS: u64 = 10;
+
+/// How a server that the chain is read from was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Which.
+    pub server: String,
+    /// The height of its newest block and when that was made (Unix seconds), where that can be asked; or why it gives no answer.
+    pub newest: Result<Option<(u32, u64)>, String>,
+}
+
+/// Asks every server of a chain source, each by itself and past the relay.
+pub async fn seen(source: &ChainSource, network: Network) -> Vec<Seen> {
+    let urls = match source {
+        ChainSource::Esplora { urls, .. } => urls,
+        ChainSource::Electrum(url) => return vec![of(source, reached(url).await)],
+        ChainSource::Bitcoind(_) => {
+            let complaint = complaint(source, network).await;
+            return vec![of(source, complaint.map_or(Ok(()), Err))];
+        }
+    };
+    let mut all = Vec::with_capacity(urls.len());
+    for url in urls {
+        all.push(Seen {
+            server: url.clone(),
+            newest: newest(url).await.map(Some),
+        });
+    }
+    all
+}
+
+fn of(source: &ChainSource, answered: Result<(), String>) -> Seen {
+    Seen {
+        server: source.to_string(),
+        newest: answered.map(|()| None),
+    }
+}
+
+/// Whether an Electrum server takes a connection, which is all that is asked of it.
+async fn reached(url: &str) -> Result<(), String> {
+    let (_, address) = url.split_once("://").unwrap_or(("", url));
+    let connecting = tokio::net::TcpStream::connect(address.to_owned());
+    match tokio::time::timeout(Duration::from_secs(TIMEOUT_SECS), connecting).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no connection within {TIMEOUT_SECS} s")),
+    }
+}
+
+fn client(base: &str) -> Result<esplora_client::AsyncClient, esplora_client::Error> {
+    esplora_client::Builder::new(base)
+        .timeout(TIMEOUT_SECS)
+        .max_retries(0)
+        .build_async()
+}
+
+async fn newest(base: &str) -> Result<(u32, u64), String> {
+    let asked = async {
+        let client = client(base)?;
+        let hash = client.get_tip_hash().await?;
+        let header = client.get_header_by_hash(&hash).await?;
+        Ok((client.get_height().await?, u64::from(header.time)))
+    };
+    asked.await.map_err(|error| {
+        if let esplora_client::Error::Reqwest(error) = error {
+            return causes::chain(&error.without_url());
+        }
+        error.to_string()
+    })
+}
+
+impl Node {
+    /// The fee rate for a confirmation within so many blocks, in sat per virtual byte; `None` if nobody tells.
+    pub(in crate::node) async fn fee_rate_within(&self, target_blocks: u16) -> Option<u64> {
+        let estimates = client(self.chain.relay()?.url())
+            .ok()?
+            .get_fee_estimates()
+            .await
+            .ok()?;
+        let rate = esplora_client::convert_fee_rate(usize::from(target_blocks), estimates)?;
+        // Rounded up: below a rate it would take longer.
+        Some(rate.ceil().max(1.0) as u64)
+    }
+}

@@ -1,0 +1,56 @@
+//! How far the node may fall behind the chain. Pure.
+
+use std::time::Duration;
+
+use crate::invoice::{Reach, Unready};
+
+/// Beyond this nothing new is sold: two hours, twelve blocks.
+///
+/// A payment that a peer does not let us settle has to be claimed on chain before it expires. LDK begins with that 36 blocks
+/// before (`CLTV_CLAIM_BUFFER`): 18 for the commitment transaction and 18 for the claim. Whoever sees the chain twelve blocks
+/// late begins with 24, two thirds, which leaves twelve to each of the two: in fees that is the difference between the next
+/// hour and the next two. The invoice's 42 blocks (`MIN_FINAL_CLTV_EXPIRY_DELTA`) and the 144 in which a revoked state has to
+/// be answered (`our_to_self_delay`) leave more room than that. Blocks come when they like: in two hours there are more than
+/// 24 once in 1,400 times, and then 12 are left.
+pub(super) const LIMIT: Duration = Duration::from_secs(2 * 3_600);
+
+/// From here on it is an error in the log: half of the limit, an hour in which somebody can do something.
+pub(super) const ALARM: Duration = Duration::from_secs(3_600);
+
+/// How long ago the chain was last seen; `None` if it never was.
+pub(super) fn since(seen_secs: Option<u64>, now_secs: u64) -> Option<Duration> {
+    let seen_secs = seen_secs?;
+    Some(Duration::from_secs(now_secs.saturating_sub(seen_secs)))
+}
+
+/// How the node is reached by somebody who has last seen the chain then: not at all beyond the limit, nor before it has ever
+/// seen it. A node without channels could not be paid anyway; one that has got some meanwhile does not know what it accepts.
+pub(in crate::node) fn judged(reach: Reach, seen_secs: Option<u64>, now_secs: u64) -> Reach {
+    let is_within = since(seen_secs, now_secs).is_some_and(|behind| behind <= LIMIT);
+    match reach {
+        Reach::Ready(_) if !is_within => Reach::Unready(Unready::Behind),
+        reach @ (Reach::Ready(_) | Reach::Unready(_)) => reach,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invoice::Inbound;
+
+    #[test]
+    fn beyond_the_limit_and_before_the_first_look_nothing_is_sold() {
+        let ready = || Reach::Ready(Inbound::default());
+        let seen = 1_000_000;
+        let at = |secs| judged(ready(), Some(seen), seen + secs);
+        assert_eq!(at(0), ready());
+        assert_eq!(at(LIMIT.as_secs()), ready());
+        assert_eq!(at(LIMIT.as_secs() + 1), Reach::Unready(Unready::Behind));
+        assert_eq!(judged(ready(), None, seen), Reach::Unready(Unready::Behind));
+        // A clock that was set back is no reason.
+        assert_eq!(judged(ready(), Some(seen), seen - 10), ready());
+        let offline = Reach::Unready(Unready::PeersOffline);
+        assert_eq!(judged(offline.clone(), None, seen), offline);
+        assert!(ALARM < LIMIT);
+    }
+}

@@ -1,0 +1,289 @@
+//! Looks at the chain: as often as there is something to watch and as the budget allows, and an alarm when they fail for long.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::node::{Node, NodeUnavailable};
+
+use super::{ChainSource, behind};
+
+/// How often it is decided whether it is time to look: a channel that begins is watched within this.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Time between two looks while there is nothing to watch: no channel and no money. A block's time, so that the height that
+/// a new channel begins with is right to a block.
+const CALM_INTERVAL: Duration = Duration::from_secs(600);
+
+/// The longest time between two looks, however much one of them costs: three blocks, a quarter of what channels can do
+/// without.
+const INTERVAL_MAX: Duration = Duration::from_secs(1_800);
+
+/// Of a hundred requests of the budget, how many looks are planned to use: what is left is for blocks, which make a look
+/// dearer, for the operator's own looks and for broadcasts.
+const PLANNED_PERCENT: u64 = 60;
+
+/// The first pause after a look that failed; doubled up to the usual interval.
+const RETRY_MIN: Duration = Duration::from_secs(5);
+
+/// How long a look that is under way when the program ends may take. The relay ends it at once; an Electrum server may hang.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// The least time between two alarms.
+const ALARM_EVERY: Duration = Duration::from_secs(3_600);
+
+/// How the looks go, the operator's own included.
+#[derive(Clone, Debug, Default)]
+pub(in crate::node) struct Looks {
+    /// How many have failed, one after the other.
+    failures: u32,
+    /// Since when they fail, Unix seconds; nothing while they succeed.
+    pub(super) failing_secs: Option<u64>,
+    /// Why.
+    pub(super) complaint: Option<String>,
+    /// When the next one is due, Unix seconds.
+    pub(super) next_secs: Option<u64>,
+}
+
+/// Looks at the chain until told to stop.
+pub(in crate::node) async fn keep(
+    node: &Node,
+    ldk: &Arc<ldk_node::Node>,
+    stop: &CancellationToken,
+) {
+    if let Some(relay) = node.chain.relay() {
+        relay.seen(ldk.status().current_best_block.height);
+    }
+    // ldk-node itself asks a bitcoind, which is nobody else's, every two seconds.
+    let is_ours = !matches!(node.config.chain.source, ChainSource::Bitcoind(_));
+    let mut pace = Pace::default();
+    let (mut looked, mut alarmed): (Option<Instant>, Option<Instant>) = (None, None);
+    loop {
+        let now = Instant::now();
+        let due = looked.map_or(now, |at| at + pace.pause(node));
+        node.plan(is_ours.then(|| due.saturating_duration_since(now)));
+        if is_ours && now >= due {
+            let before = node.spent();
+            let Some(ended) = look(node, ldk, stop).await else {
+                return;
+            };
+            looked = Some(Instant::now());
+            if ended.is_ok() {
+                pace.looked(node.spent() - before);
+            }
+            if let Some(relay) = node.chain.relay() {
+                relay.keep().await;
+            }
+        }
+        if alarmed.is_none_or(|at| now >= at + ALARM_EVERY) && node.alarm(ldk) {
+            alarmed = Some(now);
+        }
+        tokio::select! {
+            () = sleep_until(Instant::now() + TICK) => {}
+            () = stop.cancelled() => return,
+        }
+        pace.is_watching = is_watching(ldk).await;
+    }
+}
+
+/// One look; `None` if the program ends meanwhile.
+async fn look(
+    node: &Node,
+    ldk: &Arc<ldk_node::Node>,
+    stop: &CancellationToken,
+) -> Option<Result<(), NodeUnavailable>> {
+    let mut looking = std::pin::pin!(node.look(ldk));
+    tokio::select! {
+        ended = &mut looking => Some(ended),
+        () = stop.cancelled() => {
+            // What it reads is written where the node, once stopped, does not write any more.
+            if timeout(STOP_GRACE, looking).await.is_err() {
+                tracing::warn!("A look at the chain did not end: stopping all the same");
+            }
+            None
+        }
+    }
+}
+
+/// Whether there is anything that the chain could tell: channels, those that are being closed, or money.
+async fn is_watching(ldk: &Arc<ldk_node::Node>) -> bool {
+    let ldk = Arc::clone(ldk);
+    let asked = tokio::task::spawn_blocking(move || {
+        if !ldk.list_channels().is_empty() {
+            return true;
+        }
+        let balances = ldk.list_balances();
+        balances.total_onchain_balance_sats > 0
+            || !balances.lightning_balances.is_empty()
+            || !balances.pending_balances_from_channel_closures.is_empty()
+    });
+    // If in doubt, there is.
+    asked.await.unwrap_or(true)
+}
+
+/// How long to wait between two looks.
+#[derive(Debug)]
+struct Pace {
+    is_watching: bool,
+    /// Requests that the dearer one of the last two looks took.
+    cost: u64,
+    cost_before: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            // What there is to watch is known after the first look.
+            is_watching: true,
+            cost: 0,
+            cost_before: 0,
+        }
+    }
+}
+
+impl Pace {
+    fn looked(&mut self, cost: u64) {
+        (self.cost_before, self.cost) = (self.cost, cost);
+    }
+
+    fn pause(&self, node: &Node) -> Duration {
+        let chain = &node.config.chain;
+        let budget = match &chain.source {
+            ChainSource::Esplora {
+                requests_per_hour, ..
+            } => Some(*requests_per_hour),
+            ChainSource::Electrum(_) | ChainSource::Bitcoind(_) => None,
+        };
+        let failures = node.looks().failures;
+        if failures > 0 {
+            return retry(failures).min(chain.sync_interval);
+        }
+        self.pause_of(chain.sync_interval, budget)
+    }
+
+    fn pause_of(&self, interval: Duration, budget: Option<usize>) -> Duration {
+        let wanted = if self.is_watching {
+            interval
+        } else {
+            interval.max(CALM_INTERVAL)
+        };
+        let cost = self.cost.max(self.cost_before);
+        let affordable_secs = budget.map_or(0, |budget| {
+            let planned = (budget as u64 * PLANNED_PERCENT / 100).max(1);
+            (cost * 3_600).div_ceil(planned)
+        });
+        wanted
+            .max(Duration::from_secs(affordable_secs))
+            .min(INTERVAL_MAX)
+    }
+}
+
+/// The pause after so many failures.
+fn retry(failures: u32) -> Duration {
+    RETRY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16))
+}
+
+impl Node {
+    /// Requests sent to endpoints so far.
+    fn spent(&self) -> u64 {
+        self.chain.relay().map_or(0, |relay| relay.requests())
+    }
+
+    /// How the looks go.
+    pub(super) fn looks(&self) -> Looks {
+        let looks = self.chain.looks.lock();
+        looks.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes when the next look is due.
+    fn plan(&self, pause: Option<Duration>) {
+        let mut looks = self
+            .chain
+            .looks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        looks.next_secs = pause.map(|pause| self.clock.unix_secs() + pause.as_secs());
+    }
+
+    /// Notes how a look went. Once in the log for each time that they begin or end to fail.
+    pub(in crate::node) fn looked(&self, ended: &Result<(), NodeUnavailable>) {
+        let mut looks = self
+            .chain
+            .looks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match ended {
+            Ok(()) => {
+                if looks.failing_secs.take().is_some() {
+                    tracing::info!("The chain is read again");
+                }
+                looks.failures = 0;
+                looks.complaint = None;
+            }
+            Err(error) => {
+                looks.failures = looks.failures.saturating_add(1);
+                if looks.failing_secs.is_none() {
+                    looks.failing_secs = Some(self.clock.unix_secs());
+                    tracing::warn!("Failed to read the chain: {}", crate::causes::chain(error));
+                }
+                looks.complaint = Some(crate::causes::chain(error));
+            }
+        }
+    }
+
+    /// Says so if the chain was not seen for so long that somebody should do something; `true` if it was said.
+    fn alarm(&self, ldk: &ldk_node::Node) -> bool {
+        let seen_secs = ldk.status().latest_lightning_wallet_sync_timestamp;
+        let behind = behind::since(seen_secs, self.clock.unix_secs());
+        let is_late = behind.is_some_and(|behind| behind >= behind::ALARM);
+        if is_late {
+            let minutes = behind.unwrap_or_default().as_secs() / 60;
+            let limit = behind::LIMIT.as_secs() / 60;
+            tracing::error!(
+                "The chain was last seen {minutes} minutes ago: a channel that is closed meanwhile may cost money, and \
+                 after {limit} minutes nothing is sold. Is the chain source {} reachable?",
+                self.config.chain.source
+            );
+        }
+        is_late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn pause(pace: &Pace) -> u64 {
+        pace.pause_of(MINUTE, Some(600)).as_secs()
+    }
+
+    #[test]
+    fn looks_are_as_often_as_there_is_something_to_watch_and_the_budget_allows() {
+        let mut pace = Pace::default();
+        assert_eq!(pause(&pace), 60);
+        pace.is_watching = false;
+        assert_eq!(pause(&pace), 600);
+        pace.is_watching = true;
+        // 360 of 600 requests an hour are planned for: one every ten seconds.
+        pace.looked(20);
+        assert_eq!(pause(&pace), 200);
+        pace.looked(2);
+        assert_eq!(pause(&pace), 200, "the dearer one of the last two");
+        pace.looked(2);
+        assert_eq!(pause(&pace), 60);
+        pace.looked(10_000);
+        assert_eq!(pause(&pace), 1_800);
+        assert_eq!(pace.pause_of(MINUTE, None), MINUTE);
+    }
+
+    #[test]
+    fn a_look_that_failed_is_soon_tried_again() {
+        let pauses: Vec<_> = (1..6).map(|failures| retry(failures).as_secs()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80]);
+        assert!(retry(u32::MAX) > INTERVAL_MAX);
+    }
+}

@@ -1,0 +1,470 @@
+//! What ldk-node asks of an Esplora API, and what a good answer to each question looks like. Pure.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use bitcoin::block::Header;
+use bitcoin::consensus::encode::{deserialize, deserialize_hex};
+use bitcoin::hashes::sha256;
+use bitcoin::{BlockHash, MerkleBlock, Transaction, Txid};
+use bytes::Bytes;
+use esplora_client::{BlockInfo, BlockStatus, OutputStatus, Tx, TxStatus};
+use serde::de::DeserializeOwned;
+
+/// A fee rate beyond this is a mistake, in sat/vB: blocks have been full at some 2,000.
+const FEE_RATE_MAX: f64 = 10_000.0;
+
+/// One question; each is a path below the base URL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Question {
+    /// What a transaction costs, by the number of blocks that it may take.
+    Fees,
+    /// The newest block.
+    TipHash,
+    /// Its height.
+    TipHeight,
+    /// The newest blocks.
+    Blocks,
+    /// The block at a height.
+    HashAt(u32),
+    /// A block's 80 bytes.
+    Header(BlockHash),
+    /// Whether a block is in the best chain, and where.
+    BlockStatus(BlockHash),
+    /// A transaction as JSON.
+    Tx(Txid),
+    /// Its bytes.
+    RawTx(Txid),
+    /// Whether it is confirmed, and where.
+    TxStatus(Txid),
+    /// The proof that it is in its block.
+    Proof(Txid),
+    /// Who spends an output.
+    Outspend(Txid, u32),
+    /// The transactions of a script, or those after one of them.
+    History(sha256::Hash, Option<Txid>),
+}
+
+/// What a question is worth when the budget runs short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// The on-chain wallet and fee rates: nothing is lost if they come later.
+    Wallet,
+    /// What the channels watch for: the tip, and who spends their outputs.
+    Guard,
+}
+
+/// An answer that can be passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// 200 with this body.
+    Body(Bytes),
+    /// 404: there is no such thing on the chain.
+    NotThere,
+}
+
+/// Where in the chain an answer has its place: deep enough, it does not change any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere: it may change with every block.
+    #[default]
+    Nowhere,
+    /// It names what it is about by its hash and is good for ever.
+    Everywhere,
+    /// At the tip: it is good as long as that is this block.
+    Tip(BlockHash),
+    /// At this height.
+    Height(u32),
+    /// In this block.
+    Block(BlockHash),
+    /// Where this transaction is.
+    Tx(Txid),
+}
+
+/// The newest block, as an answer tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tip {
+    /// Its hash, if told.
+    pub(super) hash: Option<BlockHash>,
+    /// Its height, if told.
+    pub(super) height: Option<u32>,
+}
+
+/// What an answer tells, checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Learned {
+    /// Where it has its place.
+    pub(super) place: Place,
+    /// The newest block.
+    pub(super) tip: Option<Tip>,
+    /// Blocks in the best chain.
+    pub(super) heights: Vec<(BlockHash, u32)>,
+    /// Transactions in blocks.
+    pub(super) blocks: Vec<(Txid, BlockHash)>,
+    /// Whether it holds anything: there may be no fee estimates.
+    pub(super) is_empty: bool,
+}
+
+/// Why an answer is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Flaw(&'static str);
+
+impl Question {
+    /// The question that a path asks; `None` if nobody answers it here.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        Some(match parts.as_slice() {
+            ["fee-estimates"] => Self::Fees,
+            ["blocks"] => Self::Blocks,
+            ["blocks", "tip", "hash"] => Self::TipHash,
+            ["blocks", "tip", "height"] => Self::TipHeight,
+            ["block-height", height] => Self::HashAt(height.parse().ok()?),
+            ["block", hash, "header"] => Self::Header(hash.parse().ok()?),
+            ["block", hash, "status"] => Self::BlockStatus(hash.parse().ok()?),
+            ["tx", txid] => Self::Tx(txid.parse().ok()?),
+            ["tx", txid, "raw"] => Self::RawTx(txid.parse().ok()?),
+            ["tx", txid, "status"] => Self::TxStatus(txid.parse().ok()?),
+            ["tx", txid, "merkleblock-proof"] => Self::Proof(txid.parse().ok()?),
+            ["tx", txid, "outspend", vout] => {
+                Self::Outspend(txid.parse().ok()?, vout.parse().ok()?)
+            }
+            ["scripthash", hash, "txs"] => Self::History(hash.parse().ok()?, None),
+            ["scripthash", hash, "txs", "chain", last] => {
+                Self::History(hash.parse().ok()?, Some(last.parse().ok()?))
+            }
+            _ => return None,
+        })
+    }
+
+    /// What it is worth when the budget runs short.
+    pub(super) fn worth(&self) -> Worth {
+        match self {
+            Self::TipHash
+            | Self::TipHeight
+            | Self::Header(_)
+            | Self::BlockStatus(_)
+            | Self::RawTx(_)
+            | Self::Proof(_)
+            | Self::Outspend(..) => Worth::Guard,
+            Self::Fees
+            | Self::Blocks
+            | Self::HashAt(_)
+            | Self::Tx(_)
+            | Self::TxStatus(_)
+            | Self::History(..) => Worth::Wallet,
+        }
+    }
+
+    /// Whether 404 is an answer to it. To the others it means that there is no Esplora API.
+    pub(super) fn may_be_unknown(&self) -> bool {
+        match self {
+            Self::Fees | Self::TipHash | Self::TipHeight | Self::Blocks | Self::History(..) => {
+                false
+            }
+            Self::HashAt(_)
+            | Self::Header(_)
+            | Self::BlockStatus(_)
+            | Self::Tx(_)
+            | Self::RawTx(_)
+            | Self::TxStatus(_)
+            | Self::Proof(_)
+            | Self::Outspend(..) => true,
+        }
+    }
+
+    /// Reads an answer with ldk-node's own types: what it could not read, or what is about something else, is no answer.
+    pub(super) fn check(&self, body: &[u8]) -> Result<Learned, Flaw> {
+        match self {
+            Self::Fees => fees(body),
+            Self::TipHash => Ok(Learned {
+                tip: Some(Tip {
+                    hash: Some(word(body, "no block hash")?),
+                    height: None,
+                }),
+                ..Learned::default()
+            }),
+            Self::TipHeight => Ok(Learned {
+                tip: Some(Tip {
+                    hash: None,
+                    height: Some(word(body, "no height")?),
+                }),
+                ..Learned::default()
+            }),
+            Self::Blocks => blocks(body),
+            Self::HashAt(height) => Ok(Learned {
+                place: Place::Height(*height),
+                heights: vec![(word(body, "no block hash")?, *height)],
+                ..Learned::default()
+            }),
+            Self::Header(hash) => header(hash, body),
+            Self::BlockStatus(hash) => block_status(hash, body),
+            Self::Tx(txid) => {
+                let tx: Tx = json(body)?;
+                let mut learned = Learned::default();
+                learned.transaction(&tx)?;
+                if tx.txid != *txid {
+                    return Err(Flaw("another transaction"));
+                }
+                learned.place = placed(&tx.status)?;
+                Ok(learned)
+            }
+            Self::RawTx(txid) => {
+                let tx: Transaction = deserialize(body).map_err(|_| Flaw("no transaction"))?;
+                if tx.compute_txid() != *txid {
+                    return Err(Flaw("another transaction"));
+                }
+                Ok(Learned {
+                    place: Place::Tx(*txid),
+                    ..Learned::default()
+                })
+            }
+            Self::TxStatus(txid) => {
+                let status: TxStatus = json(body)?;
+                let mut learned = Learned::default();
+                learned.status(*txid, &status)?;
+                learned.place = placed(&status)?;
+                Ok(learned)
+            }
+            Self::Proof(txid) => proof(*txid, body),
+            Self::Outspend(..) => {
+                let spent: OutputStatus = json(body)?;
+                let mut learned = Learned::default();
+                if let (Some(txid), Some(status)) = (spent.txid, &spent.status) {
+                    learned.status(txid, status)?;
+                    learned.place = placed(status)?;
+                }
+                Ok(learned)
+            }
+            Self::History(..) => {
+                let txs: Vec<Tx> = json(body)?;
+                let mut learned = Learned::default();
+                txs.iter().try_for_each(|tx| learned.transaction(tx))?;
+                Ok(learned)
+            }
+        }
+    }
+}
+
+/// The path below the base URL.
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fees => f.write_str("/fee-estimates"),
+            Self::TipHash => f.write_str("/blocks/tip/hash"),
+            Self::TipHeight => f.write_str("/blocks/tip/height"),
+            Self::Blocks => f.write_str("/blocks"),
+            Self::HashAt(height) => write!(f, "/block-height/{height}"),
+            Self::Header(hash) => write!(f, "/block/{hash}/header"),
+            Self::BlockStatus(hash) => write!(f, "/block/{hash}/status"),
+            Self::Tx(txid) => write!(f, "/tx/{txid}"),
+            Self::RawTx(txid) => write!(f, "/tx/{txid}/raw"),
+            Self::TxStatus(txid) => write!(f, "/tx/{txid}/status"),
+            Self::Proof(txid) => write!(f, "/tx/{txid}/merkleblock-proof"),
+            Self::Outspend(txid, vout) => write!(f, "/tx/{txid}/outspend/{vout}"),
+            Self::History(hash, None) => write!(f, "/scripthash/{hash}/txs"),
+            Self::History(hash, Some(last)) => write!(f, "/scripthash/{hash}/txs/chain/{last}"),
+        }
+    }
+}
+
+impl Learned {
+    /// Where a transaction is, if it is anywhere.
+    fn status(&mut self, txid: Txid, status: &TxStatus) -> Result<(), Flaw> {
+        if !status.confirmed {
+            return Ok(());
+        }
+        match (status.block_hash, status.block_height) {
+            (Some(hash), Some(height)) => {
+                self.heights.push((hash, height));
+                self.blocks.push((txid, hash));
+                Ok(())
+            }
+            (_, None) | (None, _) => Err(Flaw("a transaction that is confirmed nowhere")),
+        }
+    }
+
+    /// A transaction that is what it says it is.
+    fn transaction(&mut self, tx: &Tx) -> Result<(), Flaw> {
+        if tx.to_tx().compute_txid() != tx.txid {
+            return Err(Flaw("a transaction under another's name"));
+        }
+        self.status(tx.txid, &tx.status)
+    }
+}
+
+/// Where something with this status has its place.
+fn placed(status: &TxStatus) -> Result<Place, Flaw> {
+    match (status.confirmed, status.block_height) {
+        (false, _) => Ok(Place::Nowhere),
+        (true, Some(height)) => Ok(Place::Height(height)),
+        (true, None) => Err(Flaw("a transaction that is confirmed nowhere")),
+    }
+}
+
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Flaw> {
+    serde_json::from_slice(body).map_err(|_| Flaw("not the JSON that was asked for"))
+}
+
+/// A single word: ldk-node reads it without any white space around it.
+fn word<T: std::str::FromStr>(body: &[u8], flaw: &'static str) -> Result<T, Flaw> {
+    let text = std::str::from_utf8(body).map_err(|_| Flaw(flaw))?;
+    text.parse().map_err(|_| Flaw(flaw))
+}
+
+fn hex<T: bitcoin::consensus::Decodable>(body: &[u8], flaw: &'static str) -> Result<T, Flaw> {
+    let text = std::str::from_utf8(body).map_err(|_| Flaw(flaw))?;
+    deserialize_hex(text).map_err(|_| Flaw(flaw))
+}
+
+fn fees(body: &[u8]) -> Result<Learned, Flaw> {
+    let estimates: HashMap<u16, f64> = json(body)?;
+    let is_good = |rate: &f64| *rate > 0.0 && *rate <= FEE_RATE_MAX;
+    if !estimates.values().all(is_good) {
+        return Err(Flaw("fee rates that cannot be"));
+    }
+    Ok(Learned {
+        is_empty: estimates.is_empty(),
+        ..Learned::default()
+    })
+}
+
+fn blocks(body: &[u8]) -> Result<Learned, Flaw> {
+    let blocks: Vec<BlockInfo> = json(body)?;
+    let is_chain = blocks.windows(2).all(|pair| {
+        pair[0].previousblockhash == Some(pair[1].id) && pair[0].height == pair[1].height + 1
+    });
+    let newest = blocks.first().ok_or(Flaw("no blocks"))?;
+    if !is_chain {
+        return Err(Flaw("blocks that are no chain"));
+    }
+    Ok(Learned {
+        place: Place::Tip(newest.id),
+        tip: Some(Tip {
+            hash: Some(newest.id),
+            height: Some(newest.height),
+        }),
+        heights: blocks
+            .iter()
+            .map(|block| (block.id, block.height))
+            .collect(),
+        ..Learned::default()
+    })
+}
+
+fn header(hash: &BlockHash, body: &[u8]) -> Result<Learned, Flaw> {
+    let header: Header = hex(body, "no block header")?;
+    if header.block_hash() != *hash {
+        return Err(Flaw("another block's header"));
+    }
+    Ok(Learned {
+        place: Place::Everywhere,
+        ..Learned::default()
+    })
+}
+
+fn block_status(hash: &BlockHash, body: &[u8]) -> Result<Learned, Flaw> {
+    let status: BlockStatus = json(body)?;
+    match (status.in_best_chain, status.height) {
+        (false, _) => Ok(Learned::default()),
+        (true, None) => Err(Flaw("a block of the best chain without a height")),
+        (true, Some(height)) => Ok(Learned {
+            place: Place::Height(height),
+            heights: vec![(*hash, height)],
+            ..Learned::default()
+        }),
+    }
+}
+
+fn proof(txid: Txid, body: &[u8]) -> Result<Learned, Flaw> {
+    let proof: MerkleBlock = hex(body, "no merkle proof")?;
+    let (mut matches, mut indexes) = (Vec::new(), Vec::new());
+    let root = proof.txn.extract_matches(&mut matches, &mut indexes);
+    if root.ok() != Some(proof.header.merkle_root) || matches != [txid] {
+        return Err(Flaw("a proof of something else"));
+    }
+    let hash = proof.header.block_hash();
+    Ok(Learned {
+        place: Place::Block(hash),
+        blocks: vec![(txid, hash)],
+        ..Learned::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f";
+    const HEADER: &str = "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c";
+
+    #[test]
+    fn a_path_is_the_question_that_it_says() {
+        for path in [
+            "/fee-estimates",
+            "/blocks",
+            "/blocks/tip/hash",
+            "/blocks/tip/height",
+            "/block-height/17",
+            &format!("/block/{HASH}/header"),
+            &format!("/block/{HASH}/status"),
+            &format!("/tx/{HASH}"),
+            &format!("/tx/{HASH}/raw"),
+            &format!("/tx/{HASH}/status"),
+            &format!("/tx/{HASH}/merkleblock-proof"),
+            &format!("/tx/{HASH}/outspend/3"),
+            &format!("/scripthash/{HASH}/txs"),
+            &format!("/scripthash/{HASH}/txs/chain/{HASH}"),
+        ] {
+            assert_eq!(Question::of(path).unwrap().to_string(), path);
+        }
+        for path in [
+            "",
+            "/",
+            "/blocks/",
+            "/block-height/-1",
+            "/tx/00",
+            "/mempool",
+        ] {
+            assert_eq!(Question::of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_about_what_was_asked_or_none() {
+        let block: BlockHash = HASH.parse().unwrap();
+        let other: BlockHash = HASH.replace("6f", "70").parse().unwrap();
+        let good = Question::Header(block).check(HEADER.as_bytes()).unwrap();
+        assert_eq!(good.place, Place::Everywhere);
+        assert!(Question::Header(other).check(HEADER.as_bytes()).is_err());
+        for (question, wrong) in [
+            (Question::TipHash, "<html>"),
+            (Question::TipHash, "00"),
+            (Question::TipHeight, "17\n"),
+            (Question::TipHeight, "-1"),
+            (Question::Fees, "{\"1\":-1.0}"),
+            (Question::Fees, "{\"1\":1e9}"),
+            (Question::Fees, "[]"),
+            (Question::Blocks, "[]"),
+            (Question::Header(block), "zz"),
+            (Question::BlockStatus(block), "{\"in_best_chain\":true}"),
+            (
+                Question::TxStatus(HASH.parse().unwrap()),
+                "{\"confirmed\":true}",
+            ),
+            (Question::RawTx(HASH.parse().unwrap()), "00"),
+            (Question::Proof(HASH.parse().unwrap()), HEADER),
+        ] {
+            assert!(
+                question.check(wrong.as_bytes()).is_err(),
+                "{question}: {wrong}"
+            );
+        }
+        assert!(Question::Fees.check(b"{}").unwrap().is_empty);
+        let status = format!("{{\"in_best_chain\":true,\"height\":7,\"next_best\":\"{HASH}\"}}");
+        let learned = Question::BlockStatus(block)
+            .check(status.as_bytes())
+            .unwrap();
+        assert_eq!(learned.heights, [(block, 7)]);
+    }
+}

@@ -1,0 +1,126 @@
+//! The listener that the node asks.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Relay;
+use super::broadcast::Sent;
+use super::question::{Answer, Question};
+
+/// Connections at once: ldk-node asks four questions at a time, and broadcasts beside them.
+const CONNECTIONS_MAX: usize = 32;
+
+/// How long to wait before accepting again when the operating system is out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest transaction, in hexadecimal: nobody relays one of more than 400,000 weight units, 400 KB at most.
+const TX_BYTES_MAX: usize = 1024 * 1024;
+
+impl Relay {
+    /// Answers the node until it is dropped. Once told to stop, every question is answered with a failure at once, so that
+    /// nothing waits for the chain any more; broadcasts still go out.
+    pub async fn run(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> Infallible {
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            if connections.len() >= CONNECTIONS_MAX {
+                connections.join_next().await;
+                continue;
+            }
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let (relay, stop) = (Arc::clone(self), stop.clone());
+                    connections.spawn(async move { relay.serve(stream, stop).await });
+                }
+                Err(error) => {
+                    tracing::warn!("Failed to accept a connection of the node: {error}");
+                    sleep_until(Instant::now() + ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream, stop: CancellationToken) {
+        let service = service_fn(|request: Request<Incoming>| {
+            let (relay, stop) = (Arc::clone(&self), stop.clone());
+            async move { Ok::<_, Infallible>(relay.answer(request, &stop).await) }
+        });
+        let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = served.await {
+            tracing::debug!("A connection of the node ended: {error}");
+        }
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        stop: &CancellationToken,
+    ) -> Response<Full<Bytes>> {
+        let path = request.uri().path().strip_prefix(&self.root);
+        let path = path.map(str::to_owned);
+        match (request.method(), path.as_deref()) {
+            (&Method::POST, Some("/tx")) => self.send_on(request.into_body()).await,
+            (&Method::GET, Some(path)) => {
+                let Some(question) = Question::of(path) else {
+                    return said(StatusCode::NOT_FOUND, "nobody asks that");
+                };
+                if question == Question::Fees {
+                    let estimates = tokio::select! {
+                        estimates = self.fee_estimates() => estimates,
+                        () = stop.cancelled() => self.known_estimates(),
+                    };
+                    return said(StatusCode::OK, estimates);
+                }
+                tokio::select! {
+                    answer = self.ask(&question) => match answer {
+                        Ok(Answer::Body(body)) => said(StatusCode::OK, body),
+                        Ok(Answer::NotThere) => said(StatusCode::NOT_FOUND, "not found"),
+                        // Not 503, after which ldk-node's client would ask again and again within its time.
+                        Err(why) => said(StatusCode::BAD_GATEWAY, why.to_string()),
+                    },
+                    () = stop.cancelled() => said(StatusCode::BAD_GATEWAY, "the program is stopping"),
+                }
+            }
+            _ => said(StatusCode::NOT_FOUND, "nothing is here"),
+        }
+    }
+
+    async fn send_on(self: &Arc<Self>, body: Incoming) -> Response<Full<Bytes>> {
+        let read = Limited::new(body, TX_BYTES_MAX).collect().await;
+        let text = read
+            .ok()
+            .and_then(|read| String::from_utf8(read.to_bytes().to_vec()).ok());
+        let Some(hex) = text else {
+            return said(StatusCode::BAD_REQUEST, "no transaction");
+        };
+        match self.broadcast(hex).await {
+            Sent::Accepted(txid) => said(StatusCode::OK, txid.to_string()),
+            Sent::Refused(words) => said(StatusCode::BAD_REQUEST, words),
+            Sent::Malformed => said(StatusCode::BAD_REQUEST, "no transaction"),
+            Sent::Nowhere(why) => said(StatusCode::BAD_GATEWAY, why),
+        }
+    }
+}
+
+fn said(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+}

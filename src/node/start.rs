@@ -1,0 +1,138 @@
+//! Building and starting the node, with as many tries as its chain source wants.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::invoice::{Reach, Unready};
+
+use super::{ChainSource, Node, NodeError, Phase, Purpose, chain};
+
+/// The first pause after a failed start; doubled each time up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// The longest pause between two starts.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+impl Node {
+    /// Builds the node; nothing if told to stop before that. Without its bitcoind a new one would begin at the first block
+    /// of all, so that is waited for.
+    pub(super) async fn build(
+        &self,
+        purpose: Purpose,
+        runtime: tokio::runtime::Handle,
+        stop: &CancellationToken,
+    ) -> Result<Option<Arc<ldk_node::Node>>, NodeError> {
+        let mut pause = RETRY_MIN;
+        let told = loop {
+            let why = match self.told().await {
+                Ok(told) => break told,
+                Err(why) => why,
+            };
+            if !self.wait(None, why, &mut pause, stop).await {
+                return Ok(None);
+            }
+        };
+        let config = self.config.clone();
+        let seed = self.keys.mnemonic();
+        let build = tokio::task::spawn_blocking(move || {
+            super::build(&config, purpose, told, seed, runtime)
+        });
+        let node = build.await.map_err(NodeError::Panicked)??;
+        Ok(Some(Arc::new(node)))
+    }
+
+    /// What ldk-node is to be told of its chain source; a reason to wait if that is not known yet.
+    async fn told(&self) -> Result<chain::Told, String> {
+        match &self.config.chain.source {
+            ChainSource::Esplora { .. } => {
+                let relay = self.chain.relay().ok_or("the relay is not open")?;
+                Ok(chain::Told::Esplora(relay.url().to_owned()))
+            }
+            ChainSource::Electrum(url) => Ok(chain::Told::Electrum(url.clone())),
+            ChainSource::Bitcoind(bitcoind) => {
+                if chain::is_new(&self.config.folder) {
+                    let source = &self.config.chain.source;
+                    let complaint = chain::complaint(source, self.config.network).await;
+                    complaint.map_or(Ok(()), Err)?;
+                }
+                let login = bitcoind.login.clone();
+                let read = tokio::task::spawn_blocking(move || chain::credentials(&login)).await;
+                let credentials = read.map_err(|error| error.to_string())??;
+                Ok(chain::Told::Bitcoind(bitcoind.clone(), credentials))
+            }
+        }
+    }
+
+    /// Starts the node, however long its chain source is away; `false` if told to stop before it ran. With a relay in front
+    /// of it the chain source is never away.
+    pub(super) async fn start(
+        &self,
+        node: &Arc<ldk_node::Node>,
+        stop: &CancellationToken,
+    ) -> Result<bool, NodeError> {
+        let mut pause = RETRY_MIN;
+        loop {
+            let starting = Arc::clone(node);
+            let started = tokio::task::spawn_blocking(move || starting.start()).await;
+            match started.map_err(NodeError::Panicked)? {
+                Ok(()) => {
+                    tracing::info!(node.id = %node.node_id(), "The node is running");
+                    self.enter(Phase::Running {
+                        node: Arc::clone(node),
+                        since_secs: self.clock.unix_secs(),
+                    });
+                    return Ok(true);
+                }
+                // The only steps of a start that need the world: a connection to an Electrum server, and fee rates from the
+                // chain source. Starting again after any other failure would only add to what the first try left running.
+                Err(
+                    ldk_node::NodeError::ConnectionFailed
+                    | ldk_node::NodeError::FeerateEstimationUpdateFailed
+                    | ldk_node::NodeError::FeerateEstimationUpdateTimeout,
+                ) => {}
+                Err(error) => return Err(NodeError::Start(error)),
+            }
+            let source = &self.config.chain.source;
+            let complaint = chain::complaint(source, self.config.network).await;
+            let why =
+                complaint.unwrap_or_else(|| "it answers but gave no fee estimates".to_owned());
+            if !self.wait(Some(node), why, &mut pause, stop).await {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Waits until it is time for another try; `false` if told to stop.
+    async fn wait(
+        &self,
+        node: Option<&Arc<ldk_node::Node>>,
+        why: String,
+        pause: &mut Duration,
+        stop: &CancellationToken,
+    ) -> bool {
+        tracing::warn!("The node waits for its chain source: {why}. Next try in {pause:?}");
+        self.reach
+            .send_replace(Reach::Unready(Unready::ChainSourceUnreachable));
+        self.waiting(node, why);
+        let next = tokio::time::Instant::now() + *pause;
+        *pause = (*pause * 2).min(RETRY_MAX);
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => true,
+            () = stop.cancelled() => false,
+        }
+    }
+
+    pub(super) fn waiting(&self, node: Option<&Arc<ldk_node::Node>>, why: String) {
+        let since_secs = match self.phase() {
+            Phase::Waiting { since_secs, .. } => since_secs,
+            Phase::Starting | Phase::Running { .. } | Phase::Stopped => self.clock.unix_secs(),
+        };
+        self.enter(Phase::Waiting {
+            node: node.cloned(),
+            why,
+            since_secs,
+        });
+    }
+}
