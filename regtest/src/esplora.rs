@@ -10,8 +10,8 @@ mod json;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use anyhow::Result;
 use axum::extract::{Path as Param, Request, State};
@@ -46,7 +46,13 @@ pub struct Esplora {
     cookie: PathBuf,
     /// Requests since the first start.
     requests: Arc<AtomicU64>,
+    /// What was broadcast through it since the first start.
+    broadcast: Arc<Broadcast>,
 }
+
+/// Transactions in the order in which they were sent, without repetition. A std mutex: held for a look through a list that a
+/// test keeps short.
+type Broadcast = std::sync::Mutex<Vec<Txid>>;
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -55,6 +61,8 @@ struct Shared {
     follower: Mutex<Follower>,
     /// For what is passed on as it is.
     rpc: Rpc,
+    /// What was broadcast.
+    broadcast: Arc<Broadcast>,
 }
 
 /// A request that gets no answer.
@@ -98,6 +106,7 @@ impl Esplora {
             rpc_url: rpc_url.to_owned(),
             cookie: cookie.to_owned(),
             requests: Arc::default(),
+            broadcast: Arc::default(),
         };
         esplora.start_again()?;
         Ok(esplora)
@@ -113,6 +122,13 @@ impl Esplora {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The transactions that were broadcast through this server and that bitcoind took, in their order.
+    #[must_use]
+    pub fn broadcast(&self) -> Vec<Txid> {
+        let broadcast = self.broadcast.lock();
+        broadcast.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Closes the port and every connection.
@@ -131,6 +147,7 @@ impl Esplora {
             let shared = Arc::new(Shared {
                 follower: Mutex::new(Follower::new(rpc.clone())),
                 rpc,
+                broadcast: Arc::clone(&self.broadcast),
             });
             let app = app(shared, Arc::clone(&self.requests));
             self.server = Some(Server::start("esplora", self.address, app)?);
@@ -185,17 +202,25 @@ impl Shared {
 }
 
 async fn broadcast(State(shared): App, body: String) -> Answer<String> {
-    shared
+    let sent = shared
         .rpc
-        .call("sendrawtransaction", json!([body.trim()]))
-        .await
-        .map_err(|error| match error {
-            RpcError::Refused { code, message } => Refusal::BadRequest(format!(
-                "sendrawtransaction RPC error: {}",
-                json!({ "code": code, "message": message })
-            )),
-            RpcError::Unreachable(why) => Refusal::Unavailable(why),
-        })
+        .call::<Txid>("sendrawtransaction", json!([body.trim()]))
+        .await;
+    let txid = sent.map_err(|error| match error {
+        RpcError::Refused { code, message } => Refusal::BadRequest(format!(
+            "sendrawtransaction RPC error: {}",
+            json!({ "code": code, "message": message })
+        )),
+        RpcError::Unreachable(why) => Refusal::Unavailable(why),
+    })?;
+    let mut broadcast = shared
+        .broadcast
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if !broadcast.contains(&txid) {
+        broadcast.push(txid);
+    }
+    Ok(txid.to_string())
 }
 
 async fn tx(State(shared): App, Param(txid): Param<String>) -> Answer<Json<json::Tx>> {

@@ -23,5 +23,6 @@ pub mod port;
 pub mod rpc;
 pub mod server;
 pub mod settings;
+pub mod soak;
 pub mod token;
 pub mod wait;

@@ -5,7 +5,6 @@
 
 mod chain_source;
 mod command_line;
-mod crash;
 mod embedded;
 mod esplora;
 mod harness;
@@ -16,4 +15,5 @@ mod sale;
 mod selling;
 mod shop;
 mod shutdown;
+mod soak;
 mod token;
