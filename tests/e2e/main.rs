@@ -17,3 +17,4 @@ mod shop;
 mod shutdown;
 mod soak;
 mod token;
+mod torn;

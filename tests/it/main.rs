@@ -47,6 +47,7 @@ mod support;
 mod tidy;
 mod tls;
 mod tokens;
+mod torn;
 mod trust;
 mod upstream;
 mod upstream_settings;
