@@ -257,6 +257,13 @@ impl Node {
         ledger: Arc<Ledger>,
         ending: CancellationToken,
     ) -> Result<(), NodeError> {
+        // Before anything else opens its database: one that is damaged is left as it is.
+        let folder = self.config.folder.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&folder).map_err(NodeError::Folder)?;
+            database::prepare(&folder)
+        });
+        prepared.await.map_err(NodeError::Panicked)??;
         if !recovery::run(self, &runtime, &ledger, &ending).await? {
             return Ok(());
         }
@@ -398,8 +405,6 @@ fn build(
     mnemonic: ldk_node::bip39::Mnemonic,
     runtime: tokio::runtime::Handle,
 ) -> Result<ldk_node::Node, NodeError> {
-    std::fs::create_dir_all(&config.folder).map_err(NodeError::Folder)?;
-    database::prepare(&config.folder)?;
     let mut builder = ldk_node::Builder::from_config(ldk_node::config::Config {
         storage_dir_path: config.folder.to_string_lossy().into_owned(),
         network: config.network,
@@ -434,7 +439,9 @@ fn build(
             .set_listening_addresses(addresses)
             .map_err(NodeError::Build)?;
     }
-    builder.build().map_err(NodeError::Build)
+    let node = builder.build().map_err(NodeError::Build)?;
+    database::note_made(&config.folder)?;
+    Ok(node)
 }
 
 /// Always before the last handle goes: a running node that is dropped panics.

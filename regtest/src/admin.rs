@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// The slowest call is `POST /sync`: dozens of requests to the chain source on a busy machine.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Sales on a page; more are not given at once.
+const SALES_PAGE: usize = 500;
 
 /// The operator's listener of one merchant.
 #[derive(Clone, Debug)]
@@ -129,6 +131,26 @@ impl Admin {
             .as_array()
             .cloned()
             .with_context(|| format!("/sales without a list: {answer}"))
+    }
+
+    /// All sales, page by page, the newest first.
+    ///
+    /// # Errors
+    /// When there is no good answer.
+    pub async fn all_sales(&self) -> Result<Vec<Value>> {
+        let mut sales = Vec::new();
+        let mut page = self.get(&format!("/sales?limit={SALES_PAGE}")).await?;
+        loop {
+            let of_page = page["sales"].as_array();
+            sales.extend_from_slice(
+                of_page.with_context(|| format!("/sales without a list: {page}"))?,
+            );
+            let Some(next) = page["next"].as_str() else {
+                return Ok(sales);
+            };
+            let path = format!("/sales?limit={SALES_PAGE}&before={next}");
+            page = self.get(&path).await?;
+        }
     }
 
     /// Has the node learn of what is new on the chain, and waits until it did.

@@ -12,10 +12,12 @@ mod load;
 mod machine;
 mod process;
 mod purchases;
+mod ready;
 mod reloads;
 mod syncs;
 mod table;
 mod upstream;
+mod writes;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,7 +34,7 @@ use crate::tell;
 
 /// Measure the program: challenges a second, guarded against unguarded, memory, disk, time to the first 402.
 ///
-/// Everything is on loopback, on a chain of its own; about eight minutes. A missed target is shown and is no failure.
+/// Everything is on loopback, on a chain of its own; about twelve minutes. A missed target is shown and is no failure.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// Also write the numbers into this file, as one JSON object.
@@ -70,6 +72,10 @@ pub(crate) struct Effort {
     /// How long memory must stay the same before it counts as being at rest; longer than the 10 s between two looks at
     /// the chain.
     rest: Duration,
+    /// Channels of the merchant that has many.
+    channels: usize,
+    /// How long the chain source's requests are counted.
+    idle: Duration,
 }
 
 impl Effort {
@@ -84,6 +90,8 @@ impl Effort {
         flood_challenges: 1_000_000,
         flood_expiry: Duration::from_secs(60),
         rest: Duration::from_secs(12),
+        channels: 50,
+        idle: Duration::from_secs(120),
     };
     /// What only shows that everything runs.
     const QUICK: Self = Self {
@@ -96,6 +104,8 @@ impl Effort {
         flood_challenges: 5_000,
         flood_expiry: Duration::from_secs(5),
         rest: Duration::from_secs(1),
+        channels: 6,
+        idle: Duration::from_secs(10),
     };
 }
 
@@ -239,6 +249,13 @@ async fn phases(
     report.guarded_ratio_upstream = rounded(ratios.upstream);
     report.guarded_ratio_small = rounded(ratios.small);
     report.reload_failed = reloads::failed(network, goods, effort, notes).await?;
+    report.disk_bytes_per_sale = rounded(writes::bytes_per_sale(network, effort, notes).await?);
+    report.esplora_per_idle_hour =
+        rounded(writes::requests_per_idle_hour(network, effort, notes).await?);
+    report.ready_1_channel_ms = rounded(ready::ready_ms(network, effort, notes).await?);
+    // Last: everything before is measured with the one channel.
+    ready::grow(network, effort.channels, notes).await?;
+    report.ready_50_channels_ms = rounded(ready::ready_ms(network, effort, notes).await?);
     Ok(())
 }
 

@@ -50,6 +50,8 @@ pub struct Esplora {
     requests: Arc<AtomicU64>,
     /// How it answers. A std mutex: held to copy it, never across an await.
     manner: Arc<Mutex<Manner>>,
+    /// What was broadcast through it since the first start.
+    broadcast: Arc<Broadcast>,
 }
 
 /// How the server answers.
@@ -68,6 +70,10 @@ pub enum Manner {
     Never,
 }
 
+/// Transactions in the order in which they were sent, without repetition. A std mutex: held for a look through a list that a
+/// test keeps short.
+type Broadcast = std::sync::Mutex<Vec<Txid>>;
+
 /// What the handlers share.
 #[derive(Debug)]
 struct Shared {
@@ -75,6 +81,8 @@ struct Shared {
     follower: tokio::sync::Mutex<Follower>,
     /// For what is passed on as it is.
     rpc: Rpc,
+    /// What was broadcast.
+    broadcast: Arc<Broadcast>,
 }
 
 /// A request that gets no answer.
@@ -119,6 +127,7 @@ impl Esplora {
             cookie: cookie.to_owned(),
             requests: Arc::default(),
             manner: Arc::default(),
+            broadcast: Arc::default(),
         };
         esplora.start_again()?;
         Ok(esplora)
@@ -141,6 +150,13 @@ impl Esplora {
         *self.manner.lock().unwrap_or_else(PoisonError::into_inner) = manner;
     }
 
+    /// The transactions that were broadcast through this server and that bitcoind took, in their order.
+    #[must_use]
+    pub fn broadcast(&self) -> Vec<Txid> {
+        let broadcast = self.broadcast.lock();
+        broadcast.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Closes the port and every connection.
     pub fn stop(&mut self) {
         self.server = None;
@@ -157,6 +173,7 @@ impl Esplora {
             let shared = Arc::new(Shared {
                 follower: tokio::sync::Mutex::new(Follower::new(rpc.clone())),
                 rpc,
+                broadcast: Arc::clone(&self.broadcast),
             });
             let manner = Arc::clone(&self.manner);
             let app = app(shared, Arc::clone(&self.requests), manner);
@@ -233,17 +250,25 @@ impl Shared {
 }
 
 async fn broadcast(State(shared): App, body: String) -> Answer<String> {
-    shared
+    let sent = shared
         .rpc
-        .call("sendrawtransaction", json!([body.trim()]))
-        .await
-        .map_err(|error| match error {
-            RpcError::Refused { code, message } => Refusal::BadRequest(format!(
-                "sendrawtransaction RPC error: {}",
-                json!({ "code": code, "message": message })
-            )),
-            RpcError::Unreachable(why) => Refusal::Unavailable(why),
-        })
+        .call::<Txid>("sendrawtransaction", json!([body.trim()]))
+        .await;
+    let txid = sent.map_err(|error| match error {
+        RpcError::Refused { code, message } => Refusal::BadRequest(format!(
+            "sendrawtransaction RPC error: {}",
+            json!({ "code": code, "message": message })
+        )),
+        RpcError::Unreachable(why) => Refusal::Unavailable(why),
+    })?;
+    let mut broadcast = shared
+        .broadcast
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if !broadcast.contains(&txid) {
+        broadcast.push(txid);
+    }
+    Ok(txid.to_string())
 }
 
 async fn tx(State(shared): App, Param(txid): Param<String>) -> Answer<Json<json::Tx>> {

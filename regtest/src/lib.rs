@@ -25,5 +25,6 @@ pub mod rpc;
 pub mod seller;
 pub mod server;
 pub mod settings;
+pub mod soak;
 pub mod token;
 pub mod wait;

@@ -1,8 +1,10 @@
-//! The harness as a program: a network to look at (`demo`) or to use from outside (`up`).
+//! The harness as a program: a network to look at (`demo`), to use from outside (`up`), to measure (`bench`) or to kill again
+//! and again (`soak`).
 
 mod bench;
 mod demo;
 mod shop;
+mod soaking;
 mod stop;
 mod tell;
 mod up;
@@ -31,6 +33,7 @@ struct Arguments {
 enum Command {
     Bench(bench::Bench),
     Demo(demo::Demo),
+    Soak(soaking::Soaking),
     Up(up::Up),
 }
 
@@ -50,14 +53,20 @@ async fn run() -> Result<()> {
     let Arguments { tollhouse, command } = Arguments::parse();
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::WARN.into());
+    let filter = match &command {
+        // It complains of a merchant that is gone, which is what a soak is about.
+        Command::Soak(_) => filter.parse("payer=off")?,
+        Command::Bench(_) | Command::Demo(_) | Command::Up(_) => filter.from_env_lossy(),
+    };
     tracing_subscriber::fmt()
-        .with_env_filter(filter.from_env_lossy())
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
     let mut signals = Signals::listen()?;
     match command {
         Command::Bench(bench) => bench.run(tollhouse, &mut signals).await,
         Command::Demo(demo) => demo.run(tollhouse, &mut signals).await,
+        Command::Soak(soak) => soak.run(tollhouse, &mut signals).await,
         Command::Up(up) => up.run(tollhouse, &mut signals).await,
     }
 }

@@ -25,6 +25,8 @@ const PAYER_FUNDS: Amount = Amount::from_sat(100_000_000);
 const MERCHANT_FUNDS: Amount = Amount::from_sat(10_000_000);
 /// Confirmations until both sides use a channel.
 const CHANNEL_BLOCKS: u32 = 6;
+/// LDK takes no more than this many channels without a confirmation from one peer.
+const UNCONFIRMED_MAX: usize = 4;
 /// From the last block to a channel that both sides use: a few messages.
 const USABLE_DEADLINE: Duration = Duration::from_secs(30);
 /// How often both sides look at the chain again while they wait for a channel: a look that was under way already when the
@@ -262,6 +264,36 @@ impl Network {
         Ok(1)
     }
 
+    /// Opens more channels from the payer to the merchant and waits until both use all of them.
+    ///
+    /// # Errors
+    /// When the payer has too little, or one of them does not come up.
+    pub async fn open_channels(&self, count: usize, channel_sat: u64) -> Result<()> {
+        let usable = || {
+            let channels = self.payer.channels();
+            channels.iter().filter(|channel| channel.is_usable).count()
+        };
+        let wanted = usable() + count;
+        for first in (0..count).step_by(UNCONFIRMED_MAX) {
+            for _ in first..count.min(first + UNCONFIRMED_MAX) {
+                let funding = self.payer.open_channel(self.peer, channel_sat).await?;
+                self.bitcoind.wait_for_mempool(funding).await?;
+            }
+            self.mine(1).await?;
+        }
+        self.mine(CHANNEL_BLOCKS).await?;
+        eventually("the new channels to be usable", USABLE_DEADLINE, || async {
+            match usable() {
+                all if all >= wanted => Ok(Some(())),
+                some => {
+                    self.sync().await.map_err(|error| format!("{error:#}"))?;
+                    Err(format!("{some} of {wanted}"))
+                }
+            }
+        })
+        .await
+    }
+
     /// Closes every channel with the merchant's agreement and mines the closing. Returns how many there were.
     ///
     /// # Errors
@@ -283,6 +315,11 @@ impl Network {
     #[must_use]
     pub fn channels_closed(&self) -> Vec<String> {
         self.payer.channels_closed()
+    }
+
+    /// Keeps the folder of the run after its end, for someone to look into. `None` if it was taken already.
+    pub fn keep(&mut self) -> Option<PathBuf> {
+        self.dir.take().map(TempDir::keep)
     }
 
     /// Stops everything in order and says how the merchant ended.

@@ -1,16 +1,104 @@
-//! ldk-node's SQLite file, made before ldk-node first opens it.
+//! ldk-node's SQLite file, looked at and made ready before ldk-node opens it.
+//!
+//! What stands in it cannot be made up again: of a channel whose state is lost, or older than what the peer has seen, the
+//! peer may take everything. So a file that is damaged, empty or gone ends the program; a new one is made only where there
+//! has never been a node. What a power cut tears off the end of the write-ahead log is another matter: SQLite checks each
+//! entry of it, and what does not end in a whole one was never promised to anybody.
 
+use std::io;
 use std::path::Path;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode};
 
 use super::NodeError;
 use super::state::FILE;
 
-/// Switches the file to write-ahead logging: one sync a write instead of four, and a shorter window in which a kill leaves
-/// the channel manager behind its monitors. The mode is a property of the file, so ldk-node keeps it.
+/// Its write-ahead log.
+const LOG: &str = "ldk_node_data.sqlite-wal";
+
+/// Says that a node has been made in this folder.
+const MADE: &str = "ldk_node_data.made";
+
+/// What the file holds, in a table of keys and values.
+const TABLE: &str = "ldk_node_data";
+
+/// What the file is a multiple of, unless it was cut while pages were moved into it; then they are still in the log.
+const PAGE_BYTES: u64 = 4_096;
+
+/// Looks whether the file is what it was, and switches it to write-ahead logging: one sync a write instead of four, and a
+/// shorter window in which a kill leaves the channel manager behind its monitors. The mode is a property of the file, so
+/// ldk-node keeps it.
 pub(super) fn prepare(folder: &Path) -> Result<(), NodeError> {
     let path = folder.join(FILE);
+    let is_made = folder.join(MADE).exists();
+    let lost = || NodeError::DatabaseLost { path: path.clone() };
+    // Before SQLite sees it: it makes a new database of an empty file, and throws its log away.
+    if bytes(&path)? == 0 && (is_made || bytes(&folder.join(LOG))? > 0) {
+        return Err(lost());
+    }
+    let is_cut = bytes(&folder.join(LOG))? == 0 && bytes(&path)? % PAGE_BYTES != 0;
+    let looked = Connection::open(&path).and_then(|connection| look(&connection));
+    match looked {
+        Ok(_) if is_cut => Err(NodeError::DatabaseDamaged {
+            path,
+            why: "its last page is not whole".to_owned(),
+        }),
+        Ok(Looked::Damaged(why)) => Err(NodeError::DatabaseDamaged { path, why }),
+        Ok(Looked::Empty) if is_made => Err(lost()),
+        Ok(Looked::Empty | Looked::Full) => switch(&path),
+        Err(error) => match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                let why = error.to_string();
+                Err(NodeError::DatabaseDamaged { path, why })
+            }
+            _ => Err(NodeError::Database {
+                path,
+                source: error,
+            }),
+        },
+    }
+}
+
+/// Notes that there is a node now. From here on its database must be there.
+pub(super) fn note_made(folder: &Path) -> Result<(), NodeError> {
+    let path = folder.join(MADE);
+    if !path.exists() {
+        std::fs::write(&path, "").map_err(NodeError::Folder)?;
+    }
+    Ok(())
+}
+
+/// What was found.
+enum Looked {
+    /// Nothing yet.
+    Empty,
+    /// A node's state.
+    Full,
+    /// A database that contradicts itself.
+    Damaged(String),
+}
+
+/// Reads all of it, which takes some milliseconds for a megabyte.
+fn look(connection: &Connection) -> rusqlite::Result<Looked> {
+    // Whatever is wrong is left as it is: SQLite would fold the log into the file when it closes it, and delete the log.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0));
+    let found = text("PRAGMA quick_check(1)")?;
+    if found != "ok" {
+        return Ok(Looked::Damaged(found));
+    }
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let tables = format!("SELECT count(*) FROM sqlite_master WHERE name = '{TABLE}'");
+    if count(&tables)? == 0 || count(&format!("SELECT EXISTS (SELECT 1 FROM {TABLE})"))? == 0 {
+        return Ok(Looked::Empty);
+    }
+    Ok(Looked::Full)
+}
+
+fn switch(path: &Path) -> Result<(), NodeError> {
     let switch = || {
-        let connection = rusqlite::Connection::open(&path)?;
+        let connection = Connection::open(path)?;
         connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get::<_, String>(0))
     };
     match switch() {
@@ -22,6 +110,151 @@ pub(super) fn prepare(folder: &Path) -> Result<(), NodeError> {
             }
             Ok(())
         }
-        Err(source) => Err(NodeError::Database { path, source }),
+        Err(source) => Err(NodeError::Database {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// How long a file is; 0 if there is none.
+fn bytes(path: &Path) -> Result<u64, NodeError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(NodeError::Folder(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A database in use, and the length of its log after each write.
+    fn in_use(writes: u8, value: &[u8]) -> (TempDir, Connection, Vec<u64>) {
+        let folder = tempfile::tempdir().unwrap();
+        prepare(folder.path()).unwrap();
+        let connection = Connection::open(folder.path().join(FILE)).unwrap();
+        let create = format!("CREATE TABLE {TABLE} (key INTEGER PRIMARY KEY, value BLOB)");
+        connection.execute(&create, []).unwrap();
+        let mut ends = vec![bytes(&folder.path().join(LOG)).unwrap()];
+        for key in 0..writes {
+            let insert = format!("INSERT INTO {TABLE} VALUES (?1, ?2)");
+            connection.execute(&insert, (key, value)).unwrap();
+            ends.push(bytes(&folder.path().join(LOG)).unwrap());
+        }
+        note_made(folder.path()).unwrap();
+        (folder, connection, ends)
+    }
+
+    /// What a power cut leaves of it.
+    fn cut(folder: &Path, file: &str, damage: impl Fn(&mut Vec<u8>)) -> TempDir {
+        let left = tempfile::tempdir().unwrap();
+        for name in [FILE, LOG, MADE] {
+            if let Ok(mut bytes) = std::fs::read(folder.join(name)) {
+                if name == file {
+                    damage(&mut bytes);
+                }
+                std::fs::write(left.path().join(name), bytes).unwrap();
+            }
+        }
+        left
+    }
+
+    fn rows(folder: &Path) -> u64 {
+        let connection = Connection::open(folder.join(FILE)).unwrap();
+        let count = format!("SELECT count(*) FROM {TABLE}");
+        connection.query_row(&count, [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_log_torn_anywhere_opens_with_every_write_that_was_whole() {
+        let (folder, _connection, ends) = in_use(5, &[7; 5_000]);
+        let (first, last) = (ends[1], ends[5]);
+        for at in (first..=last).step_by(509).chain(ends[1..].iter().copied()) {
+            let whole = ends[1..].iter().filter(|end| **end <= at).count() as u64;
+            let kept = usize::try_from(at).unwrap();
+            let truncated = cut(folder.path(), LOG, |log| log.truncate(kept));
+            // A file may have grown before its bytes arrived, and a sector may hold anything.
+            let empty = cut(folder.path(), LOG, |log| log[kept..].fill(0));
+            let garbled = cut(folder.path(), LOG, |log| log[kept..].fill(0xa5));
+            for left in [truncated, empty, garbled] {
+                prepare(left.path()).unwrap();
+                assert_eq!(rows(left.path()), whole, "torn at {at} of {last}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_anywhere_is_refused_and_left_as_it_is() {
+        let (folder, connection, _) = in_use(30, &[7; 3_000]);
+        drop(connection);
+        let length = bytes(&folder.path().join(FILE)).unwrap();
+        assert_eq!(bytes(&folder.path().join(LOG)).unwrap(), 0, "it is folded");
+        for at in (0..length).step_by(2_039) {
+            let kept = usize::try_from(at).unwrap();
+            let left = cut(folder.path(), FILE, |file| file.truncate(kept));
+            let before = std::fs::read(left.path().join(FILE)).unwrap();
+            let refused = prepare(left.path()).unwrap_err();
+            assert!(
+                matches!(
+                    refused,
+                    NodeError::DatabaseLost { .. } | NodeError::DatabaseDamaged { .. }
+                ),
+                "cut at {at} of {length}: {refused:?}"
+            );
+            assert_eq!(std::fs::read(left.path().join(FILE)).unwrap(), before);
+        }
+        prepare(folder.path()).unwrap();
+        assert_eq!(rows(folder.path()), 30);
+    }
+
+    #[test]
+    fn a_cut_file_whose_log_is_there_keeps_its_log() {
+        let (folder, _connection, _) = in_use(5, &[7; 5_000]);
+        for kept in [0, 100, 4_095] {
+            let left = cut(folder.path(), FILE, |file| file.truncate(kept));
+            let log = std::fs::read(left.path().join(LOG)).unwrap();
+            if let Err(refused) = prepare(left.path()) {
+                let text = refused.to_string();
+                assert!(text.contains("backup"), "{text}");
+                assert_eq!(std::fs::read(left.path().join(LOG)).unwrap(), log);
+            } else {
+                // All of its pages are in the log.
+                assert_eq!(rows(left.path()), 5, "cut to {kept}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_node_is_made_only_where_there_was_none() {
+        let new = tempfile::tempdir().unwrap();
+        prepare(new.path()).unwrap();
+        // Killed before ldk-node wrote anything.
+        prepare(new.path()).unwrap();
+        let (folder, connection, _) = in_use(1, b"state");
+        drop(connection);
+        let path = folder.path().join(FILE);
+        for gone in [
+            |path: &Path| std::fs::remove_file(path),
+            |path: &Path| std::fs::write(path, ""),
+        ] {
+            gone(&path).unwrap();
+            let refused = prepare(folder.path()).unwrap_err();
+            assert!(
+                matches!(refused, NodeError::DatabaseLost { .. }),
+                "{refused:?}"
+            );
+        }
+        // Another one that holds nothing, put in its place.
+        drop(Connection::open(&path).unwrap());
+        std::fs::copy(new.path().join(FILE), &path).unwrap();
+        let refused = prepare(folder.path()).unwrap_err();
+        assert!(
+            matches!(refused, NodeError::DatabaseLost { .. }),
+            "{refused:?}"
+        );
     }
 }

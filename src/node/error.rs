@@ -19,6 +19,27 @@ pub enum NodeError {
         #[source]
         source: rusqlite::Error,
     },
+    /// Its database is damaged.
+    #[error(
+        "the node's database {path} is damaged ({why}): the node is not started, and nothing was changed. Its channels cannot \
+         be made up, and an old copy must not be used as if it were the newest: keep the folder as it is, and restore the \
+         newest backup. (The words of the seed alone bring back the money on chain, not channels.)"
+    )]
+    DatabaseDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite found.
+        why: String,
+    },
+    /// There was a node in this folder, and its database is gone or empty.
+    #[error(
+        "the node's database {path} is gone or empty, and there was a node: a new one in its place would forget its channels. \
+         Put the file back, its -wal included, or restore the newest backup; or move the folder away to begin anew"
+    )]
+    DatabaseLost {
+        /// The file.
+        path: PathBuf,
+    },
     /// Its folder cannot be made.
     #[error("failed to make the node's folder")]
     Folder(#[source] std::io::Error),

@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use ldk_node::{BalanceDetails, LightningBalance, PendingSweepBalance};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -88,8 +89,55 @@ pub struct Balances {
     pub onchain_total_sat: u64,
     /// On chain, spendable now.
     pub onchain_spendable_sat: u64,
-    /// In channels.
+    /// In channels, and in closed ones until it is swept.
     pub lightning_sat: u64,
+    /// Of closed channels, and not safe in the wallet yet: what waits for confirmations, and what is being swept. Some of it is
+    /// in the other numbers too.
+    pub closing_sat: u64,
+}
+
+impl From<BalanceDetails> for Balances {
+    fn from(balances: BalanceDetails) -> Self {
+        let waiting = balances.lightning_balances.iter().map(waiting_sat);
+        let swept = balances.pending_balances_from_channel_closures.iter();
+        Self {
+            onchain_total_sat: balances.total_onchain_balance_sats,
+            onchain_spendable_sat: balances.spendable_onchain_balance_sats,
+            lightning_sat: balances.total_lightning_balance_sats,
+            closing_sat: waiting.chain(swept.map(sweeping_sat)).sum(),
+        }
+    }
+}
+
+/// What waits on the chain. What we may get, if somebody else does not, does not count.
+fn waiting_sat(balance: &LightningBalance) -> u64 {
+    match balance {
+        LightningBalance::ClaimableAwaitingConfirmations {
+            amount_satoshis, ..
+        }
+        | LightningBalance::ContentiousClaimable {
+            amount_satoshis, ..
+        }
+        | LightningBalance::CounterpartyRevokedOutputClaimable {
+            amount_satoshis, ..
+        } => *amount_satoshis,
+        LightningBalance::ClaimableOnChannelClose { .. }
+        | LightningBalance::MaybeTimeoutClaimableHTLC { .. }
+        | LightningBalance::MaybePreimageClaimableHTLC { .. } => 0,
+    }
+}
+
+/// What is being swept. With a confirmation it is in the wallet.
+fn sweeping_sat(balance: &PendingSweepBalance) -> u64 {
+    match balance {
+        PendingSweepBalance::PendingBroadcast {
+            amount_satoshis, ..
+        }
+        | PendingSweepBalance::BroadcastAwaitingConfirmation {
+            amount_satoshis, ..
+        } => *amount_satoshis,
+        PendingSweepBalance::AwaitingThresholdConfirmations { .. } => 0,
+    }
 }
 
 impl Node {
@@ -143,16 +191,11 @@ impl Node {
 
     fn describe(&self, node: &ldk_node::Node, status: &mut Status) {
         let ldk = node.status();
-        let balances = node.list_balances();
         status.node_id = Some(node.node_id().to_string());
         status.block_height = Some(ldk.current_best_block.height);
         status.lightning_synced_secs = ldk.latest_lightning_wallet_sync_timestamp;
         status.onchain_synced_secs = ldk.latest_onchain_wallet_sync_timestamp;
-        status.balances = Some(Balances {
-            onchain_total_sat: balances.total_onchain_balance_sats,
-            onchain_spendable_sat: balances.spendable_onchain_balance_sats,
-            lightning_sat: balances.total_lightning_balance_sats,
-        });
+        status.balances = Some(node.list_balances().into());
         let mut deposit = self.deposit.lock().unwrap_or_else(PoisonError::into_inner);
         if deposit.is_none() {
             *deposit = address::deposit(&self.config.folder, self.config.network, node);

@@ -6,7 +6,6 @@
 mod backup;
 mod chain_source;
 mod command_line;
-mod crash;
 mod drill;
 mod embedded;
 mod esplora;
@@ -22,5 +21,7 @@ mod sale;
 mod selling;
 mod shop;
 mod shutdown;
+mod soak;
 mod token;
+mod torn;
 mod withdrawal;

@@ -13,7 +13,7 @@ use crate::books::{
 };
 
 /// Sales, counts, a used-up token, a surplus and a closed channel, all closed cleanly.
-async fn a_full_account() -> Books {
+pub(crate) async fn a_full_account() -> Books {
     let books = Books::new();
     let ledger = books.open();
     for number in 1..=5 {
@@ -145,7 +145,7 @@ async fn a_damaged_store_is_rebuilt_with_sales_counts_and_totals() {
 }
 
 /// Makes the journal so long that it is folded into a dump.
-fn folded(books: &Books) {
+pub(crate) fn folded(books: &Books) {
     let journal = books.file("journal.log");
     let mut file = std::fs::File::options()
         .append(true)

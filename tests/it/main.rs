@@ -50,6 +50,7 @@ mod support;
 mod tidy;
 mod tls;
 mod tokens;
+mod torn;
 mod trust;
 mod upstream;
 mod upstream_settings;

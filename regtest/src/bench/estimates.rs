@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Medians of the parts, in µs.
@@ -16,6 +17,19 @@ pub(super) struct Parts {
     pub(super) verify_us: f64,
     /// Verifying and reserving with a million tokens in the ledger, as a multiple of the same with a thousand.
     pub(super) million_ratio: f64,
+    /// A year of a thousand sales a day.
+    pub(super) year: Year,
+}
+
+/// What the benchmark `year` measured.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Year {
+    /// The ledger's files, MB.
+    pub(super) disk_mb: f64,
+    /// Opening it, ms.
+    pub(super) start_ms: f64,
+    /// Reading all sales out, ms.
+    pub(super) export_ms: f64,
 }
 
 /// Reads the medians in this folder, or in the one beside the folder of the running program.
@@ -30,6 +44,7 @@ pub(super) fn read(folder: Option<&Path>) -> Result<Parts> {
         verify_us: median_us(&folder, "verify")?,
         million_ratio: median_us(&folder, "reserve_million")?
             / median_us(&folder, "reserve_thousand")?,
+        year: year(&folder)?,
     })
 }
 
@@ -41,6 +56,19 @@ fn beside_us() -> Result<PathBuf> {
         .nth(2)
         .context("the running program lies in no target folder: give --criterion DIR")?;
     Ok(target.join("criterion"))
+}
+
+/// What `cargo bench --bench year` left there.
+fn year(folder: &Path) -> Result<Year> {
+    let file = folder.join("year.json");
+    let failed = || {
+        format!(
+            "nothing of a year in {}: run `cargo bench --bench year -- {0}` first, or scripts/bench, which does",
+            file.display()
+        )
+    };
+    let text = std::fs::read_to_string(&file).with_context(failed)?;
+    serde_json::from_str(&text).with_context(failed)
 }
 
 /// The median of one benchmark; criterion writes nanoseconds.

@@ -69,6 +69,17 @@ pub(super) async fn rss_at_rest_mb(pid: u32, rest: Duration) -> Result<f64> {
     .await?
 }
 
+/// Bytes that the process has caused to be written to the disk since its start: `write_bytes`. What stays in memory, as in a
+/// folder of tmpfs, is not among them.
+pub(super) fn written_bytes(pid: u32) -> Result<u64> {
+    let file = format!("/proc/{pid}/io");
+    let io = fs::read_to_string(&file)
+        .with_context(|| format!("failed to read {file}: has the merchant ended?"))?;
+    io.lines()
+        .find_map(|line| line.strip_prefix("write_bytes: ")?.trim().parse().ok())
+        .with_context(|| format!("no write_bytes in {file}"))
+}
+
 /// What a folder takes on the disk, MB: blocks, as `du` counts them.
 pub(super) fn disk_mb(folder: &Path) -> Result<f64> {
     blocks(folder)

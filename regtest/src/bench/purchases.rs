@@ -100,7 +100,7 @@ async fn ask_until_402(network: &Network, begun: Instant) -> Result<(Duration, D
 }
 
 /// When the payer's node was connected to the merchant's.
-async fn connect(network: &Network, begun: Instant) -> Result<Duration> {
+pub(super) async fn connect(network: &Network, begun: Instant) -> Result<Duration> {
     let Peer { node_id, address } = network.peer();
     let mut pause = interval(CONNECT_EVERY);
     loop {

@@ -41,6 +41,20 @@ pub(super) struct Report {
     pub(super) disk_growth_mb: f64,
     /// Requests that failed while the settings were read again and again.
     pub(super) reload_failed: f64,
+    /// From the start of the process until it can be paid, with one channel, ms.
+    pub(super) ready_1_channel_ms: f64,
+    /// The same with fifty channels.
+    pub(super) ready_50_channels_ms: f64,
+    /// Bytes written to the disk for a sale.
+    pub(super) disk_bytes_per_sale: f64,
+    /// Requests to the chain source in an hour without a sale.
+    pub(super) esplora_per_idle_hour: f64,
+    /// The ledger after a year of a thousand sales a day, MB.
+    pub(super) year_disk_mb: f64,
+    /// Opening it, ms.
+    pub(super) year_start_ms: f64,
+    /// Reading all its sales out, ms.
+    pub(super) year_export_ms: f64,
     /// The shipped file, MB.
     pub(super) binary_mb: f64,
 }
@@ -64,6 +78,13 @@ impl Default for Report {
             rss_after_flood_mb: f64::NAN,
             disk_growth_mb: f64::NAN,
             reload_failed: f64::NAN,
+            ready_1_channel_ms: f64::NAN,
+            ready_50_channels_ms: f64::NAN,
+            disk_bytes_per_sale: f64::NAN,
+            esplora_per_idle_hour: f64::NAN,
+            year_disk_mb: f64::NAN,
+            year_start_ms: f64::NAN,
+            year_export_ms: f64::NAN,
             binary_mb: f64::NAN,
         }
     }
@@ -127,6 +148,9 @@ impl Report {
         self.mint_token_us = rounded(parts.mint_token_us);
         self.verify_us = rounded(parts.verify_us);
         self.million_ratio = rounded(parts.million_ratio);
+        self.year_disk_mb = rounded(parts.year.disk_mb);
+        self.year_start_ms = rounded(parts.year.start_ms);
+        self.year_export_ms = rounded(parts.year.export_ms);
     }
 
     /// Shows the table.
@@ -157,7 +181,7 @@ impl Report {
 
     /// Every number with its target.
     #[rustfmt::skip] // A table reads best as one.
-    fn rows(&self) -> [Row; 16] {
+    fn rows(&self) -> [Row; 23] {
         use Target::{AtLeast, AtMost, Below, Report};
         let row = |key, value, digits, target| Row { key, value, digits, target };
         [
@@ -176,6 +200,13 @@ impl Report {
             row("rss_after_flood_mb", self.rss_after_flood_mb, 1, AtMost(1.25 * self.rss_idle_mb)),
             row("disk_growth_mb", self.disk_growth_mb, 1, Below(20.0)),
             row("reload_failed", self.reload_failed, 0, AtMost(0.0)),
+            row("ready_1_channel_ms", self.ready_1_channel_ms, 0, Report),
+            row("ready_50_channels_ms", self.ready_50_channels_ms, 0, Report),
+            row("disk_bytes_per_sale", self.disk_bytes_per_sale, 0, Report),
+            row("esplora_per_idle_hour", self.esplora_per_idle_hour, 0, Below(700.0)),
+            row("year_disk_mb", self.year_disk_mb, 1, Report),
+            row("year_start_ms", self.year_start_ms, 0, Report),
+            row("year_export_ms", self.year_export_ms, 0, Report),
             row("binary_mb", self.binary_mb, 1, Below(30.0)),
         ]
     }
