@@ -25,8 +25,6 @@ const PAYER_FUNDS: Amount = Amount::from_sat(100_000_000);
 const MERCHANT_FUNDS: Amount = Amount::from_sat(10_000_000);
 /// Confirmations until both sides use a channel.
 const CHANNEL_BLOCKS: u32 = 6;
-/// LDK takes no more than this many channels without a confirmation from one peer.
-const UNCONFIRMED_MAX: usize = 4;
 /// From the last block to a channel that both sides use: a few messages.
 const USABLE_DEADLINE: Duration = Duration::from_secs(30);
 /// How often both sides look at the chain again while they wait for a channel: a look that was under way already when the
@@ -274,11 +272,11 @@ impl Network {
             channels.iter().filter(|channel| channel.is_usable).count()
         };
         let wanted = usable() + count;
-        for first in (0..count).step_by(UNCONFIRMED_MAX) {
-            for _ in first..count.min(first + UNCONFIRMED_MAX) {
-                let funding = self.payer.open_channel(self.peer, channel_sat).await?;
-                self.bitcoind.wait_for_mempool(funding).await?;
-            }
+        for _ in 0..count {
+            let funding = self.payer.open_channel(self.peer, channel_sat).await?;
+            self.bitcoind.wait_for_mempool(funding).await?;
+            // The payer's wallet does not know of its own change before it has seen it on the chain; and of channels without a
+            // confirmation LDK takes no more than four from one peer.
             self.mine(1).await?;
         }
         self.mine(CHANNEL_BLOCKS).await?;
