@@ -27,6 +27,8 @@ use crate::wait::eventually;
 const PAY_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a peer that was just started may refuse connections.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// From a block with money to a wallet that knows of it.
+const MONEY_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the negotiation of a channel up to its broadcast funding may take.
 const FUNDING_DEADLINE: Duration = Duration::from_secs(30);
 /// As long as the merchant's own invoices live.
@@ -313,14 +315,27 @@ impl Payer {
     /// When the peer refuses or the wallet has too little.
     pub async fn open_channel(&self, peer: Peer, capacity_sat: u64) -> Result<bitcoin::Txid> {
         let Peer { node_id, address } = peer;
-        let id = self
-            .blocking(move |node| {
+        // A look at the chain that was under way when the money was mined knows nothing of it, and whoever wants another one
+        // meanwhile is told what that one found.
+        let opening = eventually("money for a channel", MONEY_DEADLINE, || async {
+            let open = move |node: &Node| {
                 node.open_channel(node_id, address.into(), capacity_sat, None, None)
-            })
-            .await?
-            .with_context(|| {
-                format!("failed to open a channel of {capacity_sat} sat with {node_id}")
-            })?;
+            };
+            match self
+                .blocking(open)
+                .await
+                .map_err(|error| error.to_string())?
+            {
+                Err(ldk_node::NodeError::InsufficientFunds) => {
+                    self.sync().await.map_err(|error| format!("{error:#}"))?;
+                    Err("insufficient funds".to_owned())
+                }
+                opened => Ok(Some(opened)),
+            }
+        });
+        let id = opening.await?.with_context(|| {
+            format!("failed to open a channel of {capacity_sat} sat with {node_id}")
+        })?;
         eventually(
             "the funding transaction of the channel",
             FUNDING_DEADLINE,
