@@ -79,6 +79,7 @@ pub fn router(admin: Admin, token: AdminToken) -> Router {
         .route("/keys/rotate", post(tokens::rotate))
         .route("/reload", post(reload::reload))
         .route("/backup", post(backup::create))
+        .route("/recovery/leave", post(backup::leave))
         .with_state(Arc::new(admin))
         .layer(middleware::from_fn_with_state(
             Arc::new(token),
@@ -286,6 +287,8 @@ enum Fault {
     Settings(String),
     #[error("the program is stopping")]
     Stopping,
+    #[error("no recovery waits for channels to be closed")]
+    NotWaiting,
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     #[error(transparent)]
@@ -314,7 +317,7 @@ impl axum::response::IntoResponse for Fault {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Backup(BackupError::Recovering) => StatusCode::CONFLICT,
+            Self::Backup(BackupError::Recovering) | Self::NotWaiting => StatusCode::CONFLICT,
             Self::Backup(ref fault) => {
                 tracing::error!("Failed to make a backup: {}", chain(fault));
                 StatusCode::INTERNAL_SERVER_ERROR

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::invoice::Reach;
 
-use super::{Node, Phase, Recovery, address};
+use super::{Node, OldChannel, Phase, Recovery, address};
 
 /// The node, as it is now.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -41,6 +41,8 @@ pub struct Status {
     pub block_height: Option<u32>,
     /// What a recovery from a backup is doing, while there is one.
     pub recovery: Option<Recovery>,
+    /// Old channels that a recovery went on without, as the start found them.
+    pub unclosed_old_channels: Vec<OldChannel>,
 }
 
 /// A peer.
@@ -99,6 +101,7 @@ impl Node {
                 Reach::Unready(_) => 0,
             },
             recovery: self.recovery(),
+            unclosed_old_channels: self.left_channels(),
             ..Status::default()
         };
         match self.phase() {
