@@ -143,6 +143,7 @@ fn spending() -> OpenApiRouter<Arc<Admin>> {
 fn deciding() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
         .routes(routes!(backup::create))
+        .routes(routes!(backup::leave))
         .routes(routes!(reload::reload))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::revoke_service))

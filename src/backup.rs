@@ -8,6 +8,7 @@ mod folder;
 mod keeper;
 mod manifest;
 mod open;
+mod remote;
 mod restore;
 mod seal;
 mod verify;
@@ -19,8 +20,9 @@ use std::time::Duration;
 use bitcoin::Network;
 
 pub use create::Created;
-pub use keeper::{BackupStatus, Backups};
+pub use keeper::{BackupStatus, Backups, RemoteStatus};
 pub use manifest::{Manifest, PartEntry};
+pub use remote::S3;
 pub use restore::{How, restore};
 pub use verify::{Verified, verify};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub every: Duration,
     /// How many are kept.
     pub keep: usize,
+    /// Where they are sent to besides.
+    pub s3: Option<S3>,
 }
 
 /// What a backup is made of.

@@ -21,9 +21,11 @@ pub mod relay;
 mod start;
 pub mod state;
 pub mod status;
+mod threads;
 mod wallet;
 mod withdraw;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ pub use status::Status;
 pub use wallet::{Fee, OnchainAmount, OnchainBalance};
 pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
 
+use threads::Threads;
+
 use crate::amount::Msat;
 use crate::clock::Clock;
 use crate::invoice::{Reach, Unready};
@@ -57,9 +61,6 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 
 /// The same while it cannot be paid: somebody waits.
 const REFRESH_UNREADY_EVERY: Duration = Duration::from_millis(50);
-
-/// The node's threads: one waits for the disk while another hears its peers.
-const THREADS: usize = 2;
 
 /// What a peer that opens a channel to a node in recovery would have to see reserved on chain: all the bitcoin there will be.
 /// ldk-node has no other way to refuse.
@@ -85,6 +86,10 @@ pub struct Node {
     map_wanted: Notify,
     /// What a recovery from a backup is doing, while there is one. A `std` mutex: held to copy a few words.
     recovery: Mutex<Option<Recovery>>,
+    /// Whether the operator does not want to wait for old channels that are not closed.
+    is_to_leave: AtomicBool,
+    /// Old channels that a recovery went on without. A `std` mutex: held to copy a few words.
+    left: Mutex<Vec<OldChannel>>,
     /// Somebody had the chain read.
     read_chain: Notify,
     /// Counts channels that were opened, became ready or were closed since the start.
@@ -145,6 +150,8 @@ impl Node {
             deposit: Mutex::new(None),
             map_wanted: Notify::new(),
             recovery: Mutex::new(None),
+            is_to_leave: AtomicBool::new(false),
+            left: Mutex::default(),
             read_chain: Notify::new(),
             channel_changes: watch::channel(0).0,
             chain: chain::Chain::default(),
@@ -350,37 +357,6 @@ impl Node {
             }
             is_changed
         });
-    }
-}
-
-/// The node's own runtime. Let go of, it does not wait: a runtime must not be waited for inside another one.
-struct Threads(Option<tokio::runtime::Runtime>);
-
-impl Threads {
-    fn start() -> Result<Self, NodeError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("node")
-            .enable_all()
-            .build()
-            .map_err(NodeError::Runtime)?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn handle(&self) -> tokio::runtime::Handle {
-        let runtime = self.0.as_ref();
-        runtime
-            .expect("it is taken out only when it is dropped")
-            .handle()
-            .clone()
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 

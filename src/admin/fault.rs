@@ -28,6 +28,8 @@ pub(super) enum Fault {
     UnknownService(String),
     #[error("the program is stopping")]
     Stopping,
+    #[error("no recovery waits for channels to be closed")]
+    NotWaiting,
     #[error("this access token may not do that: it takes one with the scope `{0}`")]
     Forbidden(&'static str),
     #[error(
@@ -94,7 +96,7 @@ impl axum::response::IntoResponse for Fault {
             Self::Activate(ref error) => liquidity::status_of_activation(error),
             Self::Order(ref error) => liquidity::status_of_order(error),
             Self::Map(ref error) => liquidity::status_of_map(error),
-            Self::Backup(BackupError::Recovering) => StatusCode::CONFLICT,
+            Self::Backup(BackupError::Recovering) | Self::NotWaiting => StatusCode::CONFLICT,
             Self::Backup(ref fault) => {
                 tracing::error!("Failed to make a backup: {}", chain(fault));
                 StatusCode::INTERNAL_SERVER_ERROR

@@ -23,9 +23,21 @@ pub(super) fn name(node_id: &str, unix_secs: u64) -> String {
 
 const SUFFIX: &str = ".backup";
 
-fn prefix(node_id: &str) -> String {
+/// What the names of a node's backups begin with.
+pub(super) fn prefix(node_id: &str) -> String {
     let digits: String = node_id.chars().take(NODE_DIGITS).collect();
     format!("tollhouse-{digits}-")
+}
+
+/// When the backup of this name was made, if it is one of this node's.
+fn created_secs(name: &str, node_id: &str) -> Option<u64> {
+    let stamp = name.strip_prefix(&prefix(node_id))?.strip_suffix(SUFFIX)?;
+    unix_secs(stamp)
+}
+
+/// Whether this is the name of a backup of this node.
+pub(super) fn is_name(name: &str, node_id: &str) -> bool {
+    created_secs(name, node_id).is_some()
 }
 
 /// This node's backups, the newest first. A folder that is not there has none.
@@ -35,15 +47,11 @@ pub(super) fn of(folder: &Path, node_id: &str) -> io::Result<Vec<Kept>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let prefix = prefix(node_id);
     let mut kept = Vec::new();
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let created_secs = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(SUFFIX))
-            .and_then(unix_secs);
+        let created_secs = name.to_str().and_then(|name| created_secs(name, node_id));
         kept.extend(created_secs.map(|created_secs| Kept {
             path: entry.path(),
             created_secs,

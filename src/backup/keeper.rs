@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
@@ -15,6 +16,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::node::Node;
 
 use super::folder::{self, Kept};
+use super::remote::Remote;
 use super::{BackupError, Config, Created, Source, io_at};
 
 /// How often the age of the newest is looked at.
@@ -38,6 +40,21 @@ pub struct Backups {
     turn: Mutex<()>,
     /// Why the last one failed. A `std` mutex: held to copy a line.
     failed: Mutex<Option<String>>,
+    /// The store that they are sent to.
+    remote: Option<Remote>,
+    /// What came of that. A `std` mutex: held to copy a line or two.
+    sent: Mutex<Sent>,
+    /// One was made on demand.
+    made: Notify,
+}
+
+/// What is known of the store.
+#[derive(Clone, Debug, Default)]
+struct Sent {
+    /// The newest backup that it holds for certain.
+    newest: Option<PathBuf>,
+    /// Why the newest one of all is not there.
+    error: Option<String>,
 }
 
 /// What the operator is told of the backups.
@@ -59,6 +76,19 @@ pub struct BackupStatus {
     pub is_behind_channels: bool,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
+    /// The S3-compatible store, if there is one.
+    pub s3: Option<RemoteStatus>,
+}
+
+/// What the operator is told of the store.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct RemoteStatus {
+    /// Where it is.
+    pub place: String,
+    /// Whether it holds the newest backup.
+    pub has_newest: bool,
+    /// Why not, if it was tried.
+    pub error: Option<String>,
 }
 
 impl Backups {
@@ -71,6 +101,9 @@ impl Backups {
         clock: Clock,
     ) -> Self {
         Self {
+            remote: config.s3.as_ref().and_then(Remote::new),
+            sent: Mutex::default(),
+            made: Notify::new(),
             config,
             source,
             node,
@@ -96,6 +129,7 @@ impl Backups {
         let created = self.create_one();
         let told = created.as_ref().err().map(|error| causes::chain(error));
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        self.made.notify_one();
         created
     }
 
@@ -135,7 +169,55 @@ impl Backups {
             is_behind_channels: channels_changed_secs
                 .is_some_and(|changed| created_secs.is_none_or(|created| created < changed)),
             error: unread.or_else(|| failed.clone()),
+            s3: self.remote_status(newest),
         })
+    }
+
+    fn remote_status(&self, newest: Option<&Kept>) -> Option<RemoteStatus> {
+        let remote = self.remote.as_ref()?;
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = newest.map(|newest| &newest.path);
+        Some(RemoteStatus {
+            place: remote.place(),
+            has_newest: newest.is_some() && sent.newest.as_ref() == newest,
+            error: sent.error.clone(),
+        })
+    }
+
+    /// Sends the newest backup to the store, if it is not known to be there. What fails is tried again with the next look.
+    async fn send(self: &Arc<Self>) {
+        let Some(remote) = &self.remote else {
+            return;
+        };
+        let asked = Arc::clone(self);
+        let kept = tokio::task::spawn_blocking(move || asked.kept().unwrap_or_default()).await;
+        let newest = kept.ok().and_then(|kept| kept.into_iter().next());
+        let Some(Kept { path, .. }) = newest else {
+            return;
+        };
+        let is_there = {
+            let known = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+            known.newest.as_ref() == Some(&path)
+        };
+        if is_there {
+            return;
+        }
+        let held = remote.hold(&path, &self.node_id(), self.config.keep).await;
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        match held {
+            Ok(()) => {
+                tracing::info!("The newest backup is in the store at {}", remote.place());
+                *sent = Sent {
+                    newest: Some(path),
+                    error: None,
+                };
+            }
+            Err(error) => {
+                let error = causes::chain(&error);
+                tracing::error!("Failed to send the newest backup to the store: {error}");
+                sent.error = Some(error);
+            }
+        }
     }
 
     /// Makes backups until told to stop.
@@ -154,6 +236,12 @@ impl Backups {
                     look_at = Instant::now() + QUIET;
                     continue;
                 }
+                () = self.made.notified() => {
+                    tokio::select! {
+                        () = self.send() => continue,
+                        () = stop.cancelled() => return,
+                    }
+                }
                 () = stop.cancelled() => return,
             }
             let backups = Arc::clone(&self);
@@ -161,6 +249,10 @@ impl Backups {
             // After a failure it is due again with the next look.
             is_due = !made.unwrap_or(false);
             look_at = Instant::now() + LOOK_EVERY;
+            tokio::select! {
+                () = self.send() => {}
+                () = stop.cancelled() => return,
+            }
         }
     }
 

@@ -41,6 +41,13 @@ pub(super) enum Command {
         #[command(flatten)]
         words: Words,
     },
+    /// Have a recovery go on without old channels whose peers do not come to close them
+    ///
+    /// What is in such a channel is not given up: a later start sweeps it once the peer has closed the channel.
+    Leave {
+        #[command(flatten)]
+        operator: Operator,
+    },
     /// Restore a backup to a new data folder
     ///
     /// The node then has its old channels closed by their peers and swept into its wallet before it sells again: the channels' state
@@ -76,6 +83,11 @@ pub(super) fn run(command: Command) -> ExitCode {
     let done = match command {
         Command::Create { settings, to } => {
             load(&settings.config).map(|config| create(&config, &settings.config, to.as_deref()))
+        }
+        Command::Leave { operator } => {
+            return operator.show(Method::POST, "/recovery/leave", None, |_| {
+                "The recovery goes on without the channels that are not closed.".to_owned()
+            });
         }
         Command::Verify { file, words } => words.read().map(|given| verify(&file, given)),
         Command::Restore {

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::backup;
+use crate::{backup, causes, secret_file};
 
 use super::Meaning;
-use super::raw::Raw;
+use super::raw::{Raw, RawS3};
+use super::web_address::is_web_address;
 
 /// More often they would only wear out the disk: each is all of the channel state and the books.
 const EVERY_MIN: Duration = Duration::from_secs(60);
@@ -26,6 +27,45 @@ impl Meaning<'_> {
             },
             every,
             keep: self.at_least_one("backup.keep", raw.backup.keep),
+            s3: raw.backup.s3.as_ref().and_then(|raw| self.s3(raw)),
         }
     }
+
+    fn s3(&mut self, raw: &RawS3) -> Option<backup::S3> {
+        let prefix = raw.prefix.clone().unwrap_or_default();
+        if !prefix.chars().all(is_plain) {
+            self.complain(
+                "backup.s3.prefix",
+                "letters, digits, `-`, `_`, `.` and `/`, as in \"shop/\"",
+            );
+        }
+        let secret = secret_file::read(&self.folder.join(&raw.secret_key_file));
+        let secret_key = match secret {
+            Ok(secret) => secret.trim().to_owned(),
+            Err(error) => {
+                self.complain("backup.s3.secret_key_file", causes::chain(&error));
+                return None;
+            }
+        };
+        let s3 = backup::S3 {
+            endpoint: raw.endpoint.clone(),
+            region: raw.region.clone(),
+            bucket: raw.bucket.clone(),
+            prefix,
+            access_key: raw.access_key.clone(),
+            secret_key,
+            is_path_style: raw.path_style.unwrap_or(true),
+        };
+        if !is_web_address(&raw.endpoint) || raw.bucket.is_empty() || !s3.is_good() {
+            self.complain(
+                "backup.s3.endpoint",
+                "endpoint and bucket make no URL: write \"https://s3.example.com\" and the bucket's name",
+            );
+        }
+        Some(s3)
+    }
+}
+
+fn is_plain(char: char) -> bool {
+    char.is_ascii_alphanumeric() || "-_./".contains(char)
 }

@@ -163,6 +163,20 @@ pub(super) struct RawBackup {
     pub(super) folder: String,
     pub(super) every: String,
     pub(super) keep: u32,
+    pub(super) s3: Option<RawS3>,
+}
+
+/// `[backup.s3]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawS3 {
+    pub(super) endpoint: String,
+    pub(super) region: String,
+    pub(super) bucket: String,
+    pub(super) prefix: Option<String>,
+    pub(super) access_key: String,
+    pub(super) secret_key_file: String,
+    pub(super) path_style: Option<bool>,
 }
 
 /// `[limits]`

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use bitcoin::Network;
 use bitcoin::bip32::{self, ChildNumber, Xpriv};
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use bitcoin::{Network, ScriptBuf};
 use hmac::{Hmac, Mac as _};
 use ldk_node::bip39::{self, Mnemonic};
 use lightning::sign::KeysManager;
@@ -127,6 +127,12 @@ impl NodeKeys {
         KeysManager::new(&master.private_key.secret_bytes(), 0, 0, true)
     }
 
+    /// The scripts that a peer's closing may pay us at; of each key that of a channel without anchors first.
+    pub(super) fn closing_scripts(&self) -> Vec<ScriptBuf> {
+        self.keys_manager()
+            .possible_v2_counterparty_closed_balance_spks(&Secp256k1::signing_only())
+    }
+
     /// The secret key behind one of the scripts that a peer's closing pays us at (LDK's path for them, 8'/number').
     pub(super) fn static_payment_key(&self, number: u32) -> SecretKey {
         let secp = Secp256k1::signing_only();
@@ -210,5 +216,37 @@ mod tests {
             );
             std::fs::remove_file(&path).unwrap();
         }
+    }
+
+    #[test]
+    fn the_keys_behind_what_a_closing_pays_are_those_of_ldk() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = NodeKeys::open(&folder.path().join("seed.words"), Network::Regtest).unwrap();
+        let scripts = keys.closing_scripts();
+        assert_eq!(scripts.len(), 2_000);
+        for number in [0, 1, 999] {
+            let secret = keys.static_payment_key(number);
+            let public = bitcoin::CompressedPublicKey(secret.public_key(&Secp256k1::new()));
+            let plain = ScriptBuf::new_p2wpkh(&public.wpubkey_hash());
+            let anchored =
+                lightning::ln::chan_utils::get_to_countersigner_keyed_anchor_redeemscript(
+                    &public.0,
+                );
+            let at = 2 * number as usize;
+            assert_eq!(
+                [&scripts[at], &scripts[at + 1]],
+                [&plain, &anchored.to_p2wsh()]
+            );
+        }
+    }
+
+    #[test]
+    fn words_are_taken_as_people_write_them() {
+        let words = format!("{}art", "abandon ".repeat(23));
+        let over_lines = format!("  {}\n", words.replace(' ', "\n"));
+        let parse = |words: &str| NodeKeys::parse(words, Path::new("-"), Network::Regtest);
+        let (one, other) = (parse(&words).unwrap(), parse(&over_lines).unwrap());
+        assert_eq!(one.backup_key(), other.backup_key());
+        assert_eq!(other.words(), words);
     }
 }

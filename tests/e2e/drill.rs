@@ -114,6 +114,9 @@ async fn after_the_loss_of_everything_channels_money_and_tokens_come_back_from_a
     assert_eq!(refused, StatusCode::CONFLICT, "{why}");
 
     let closing = shop.peer_closes().await;
+    let status = shop.status().await;
+    let closed = &status["node"]["recovery"]["channels"][0];
+    assert_eq!(closed["pays_us_sat"], sold_sat, "{closed}");
     shop.keeps_no_new_channel().await;
     // Stopped and started in the middle, it goes on where it was.
     assert!(shop.network.merchant.terminate().await.unwrap().success());
@@ -198,6 +201,65 @@ async fn the_money_of_a_channel_that_the_backup_does_not_know_comes_back_too() {
         DEPOSIT_SAT + GOLD_SAT + swept_sat,
         "{balances}"
     );
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_come_back_need_not_keep_the_shop_closed() {
+    let elsewhere = Elsewhere::new();
+    let mut shop = Shop::open_with(ROUTES, "").await;
+    shop.buy(GOLD).await;
+    let backup = elsewhere.back_up(&shop.network.merchant);
+    shop.loses_everything_but(&elsewhere, &backup).await;
+    shop.network.merchant.wait_running().await.unwrap();
+    let leave = || async {
+        let admin = shop.network.merchant.admin();
+        admin
+            .call(http::Method::POST, "/recovery/leave")
+            .await
+            .unwrap()
+            .0
+    };
+    assert_eq!(leave().await, StatusCode::ACCEPTED);
+    shop.recovers().await;
+    assert_eq!(leave().await, StatusCode::CONFLICT);
+
+    // It sells over a new channel; the old one is closed by its peer as soon as that is back.
+    let payer = &shop.network.payer;
+    payer.connect(shop.network.peer()).await.unwrap();
+    eventually("the payer to close", CLOSING_DEADLINE, || async {
+        match payer.channels().len() {
+            0 => Ok(Some(())),
+            left => Err(format!("{left} left")),
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(shop.network.ensure_channel().await.unwrap(), 1);
+    shop.buy(ARTICLE).await;
+    shop.network.mine(7).await.unwrap();
+
+    // A later start finds it closed, and sweeps it as it sells.
+    assert!(shop.network.merchant.terminate().await.unwrap().success());
+    shop.come_back().await;
+    eventually("the old channel to be swept", RECOVERY_DEADLINE, || async {
+        shop.network
+            .mine(1)
+            .await
+            .map_err(|error| format!("{error:#}"))?;
+        let balances = shop.status().await["node"]["balances"].clone();
+        let sat = balances["onchain_total_sat"].as_u64().unwrap();
+        if (DEPOSIT_SAT + GOLD_SAT - 1_000..DEPOSIT_SAT + GOLD_SAT).contains(&sat) {
+            Ok(Some(()))
+        } else {
+            Err(balances.to_string())
+        }
+    })
+    .await
+    .unwrap();
+    shop.buy(ARTICLE).await;
+    let status = shop.status().await;
+    let left = &status["node"]["unclosed_old_channels"];
+    assert_eq!(left.as_array().unwrap().len(), 0, "{left}");
 }
 
 #[tokio::test]

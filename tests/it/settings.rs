@@ -109,6 +109,8 @@ fn refused() -> Vec<Row> {
         (with("[http]\nconnections_max = 0"), "http.connections_max", "at least 1"),
         (with("[backup]\nkeep = 0"), "backup.keep", "at least 1"),
         (with("[backup]\nevery = \"30s\""), "backup.every", "at least 1m"),
+        (with("[backup.s3]\nendpoint = \"https://a.b\"\nregion = \"r\"\nbucket = \"b\"\naccess_key = \"a\"\nsecret_key_file = \"none\""), "backup.s3.secret_key_file", "failed to read"),
+        (with("[backup.s3]\nendpoint = \"https://a.b\""), "backup.s3.region", "must be given"),
         (with("[backup]\nto = \"/mnt\""), "backup.to", "folder"),
         (with("[http]\ntrusted_proxies = [\"10.0.0.1/8\"]"), "http.trusted_proxies", "10.0.0.0/8"),
         (with("[http]\ntrusted_proxies = [\"proxy\"]"), "http.trusted_proxies", "CIDR"),

@@ -1,13 +1,16 @@
 //! The first stage: waiting until the peers have closed the old channels, by looking at the outputs that held their money.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
+use bitcoin::{ScriptBuf, Transaction, TxOut};
 use esplora_client::AsyncClient;
 use tokio_util::sync::CancellationToken;
 
 use crate::causes;
 use crate::ledger::Ledger;
-use crate::node::state::{Fence, MonitoredChannel};
+use crate::node::state::{self, Fence, MonitoredChannel};
 use crate::node::{Node, NodeError};
 
 use super::{OldChannel, look_again};
@@ -21,22 +24,27 @@ const UNFUNDED_SECS: u64 = 15 * 86_400;
 /// How long one question may take.
 const TIMEOUT_SECS: u64 = 20;
 
+/// Less than this has no output of its own in a closing.
+const DUST_SAT: u64 = 354;
+
 /// What the books say of such a channel.
 const REASON: &str = "closed by its peer after a restore from a backup";
 
-/// Watches until every old channel's closing is buried; `false` if told to stop before.
+/// Watches until every old channel's closing is buried, or until the operator does not want to wait for the others. The keys of
+/// those that are; `None` if told to stop before.
 pub(super) async fn watch(
     node: &Node,
     fence: Fence,
     channels: &[MonitoredChannel],
     ledger: &Arc<Ledger>,
     until: &CancellationToken,
-) -> Result<bool, NodeError> {
+) -> Result<Option<Vec<String>>, NodeError> {
     let mut old: Vec<OldChannel> = channels.iter().map(OldChannel::from).collect();
+    let scripts = node.keys.closing_scripts().into_iter().collect();
     loop {
         let looked = tokio::select! {
-            looked = look(node, channels, &mut old) => looked,
-            () = until.cancelled() => return Ok(false),
+            looked = look(node, channels, &mut old, &scripts) => looked,
+            () = until.cancelled() => return Ok(None),
         };
         let happening = match &looked {
             Ok(()) => happening(&old),
@@ -50,14 +58,76 @@ pub(super) async fn watch(
         let is_done = |channel: &OldChannel| {
             is_buried(channel) || (!channel.is_funded && backup_age_secs > UNFUNDED_SECS)
         };
-        if looked.is_ok() && old.iter().all(is_done) {
-            enter(channels, ledger).await?;
-            return Ok(true);
+        let is_to_leave = node.is_to_leave.load(Ordering::Relaxed);
+        if looked.is_ok() && (is_to_leave || old.iter().all(is_done)) {
+            return Ok(Some(closed(channels, &old, ledger).await?));
         }
         if !look_again(node, node.config.chain.sync_interval, until).await {
-            return Ok(false);
+            return Ok(None);
         }
     }
+}
+
+/// Looks once whether channels that a recovery went on without have been closed since. Those are swept as any closed channel
+/// is; of the others the operator is reminded.
+pub(super) async fn return_to_left(node: &Node, ledger: &Arc<Ledger>) -> Result<(), NodeError> {
+    let channels = super::set_aside(node).await?;
+    if channels.is_empty() {
+        return Ok(());
+    }
+    let mut old: Vec<OldChannel> = channels.iter().map(OldChannel::from).collect();
+    let scripts = node.keys.closing_scripts().into_iter().collect();
+    let looked = match node.chain.relay() {
+        Some(_) => look(node, &channels, &mut old, &scripts)
+            .await
+            .map(|()| true),
+        // Only an index of the chain knows; a start with one asks again.
+        None => Ok(false),
+    };
+    match looked {
+        Ok(false) => {}
+        Ok(true) => {
+            let keys = closed(&channels, &old, ledger).await?;
+            super::on(node.config.folder.clone(), move |folder| {
+                state::put_back(&folder, &keys)
+            })
+            .await?;
+            old.retain(|channel| !is_buried(channel));
+        }
+        Err(error) => tracing::warn!(
+            "The chain source cannot be asked about old channels that were left unclosed, the next start asks again: {}",
+            causes::chain(&error)
+        ),
+    }
+    for channel in &old {
+        tracing::warn!(
+            "Channel {} with {} is left unclosed since the recovery: when its peer has closed it, a restart sweeps what is ours",
+            channel.channel_id,
+            channel.counterparty
+        );
+    }
+    *node.left.lock().unwrap_or_else(PoisonError::into_inner) = old;
+    Ok(())
+}
+
+/// The keys of those that are closed for good. The books are told: the node, which no longer knows them, makes no event.
+async fn closed(
+    channels: &[MonitoredChannel],
+    old: &[OldChannel],
+    ledger: &Arc<Ledger>,
+) -> Result<Vec<String>, NodeError> {
+    let closed = channels.iter().zip(old);
+    let closed = closed.filter(|(_, old)| is_buried(old));
+    let (keys, ids): (Vec<_>, Vec<_>) = closed
+        .map(|(channel, _)| (channel.key.clone(), channel.channel_id))
+        .unzip();
+    let ledger = Arc::clone(ledger);
+    let entered = tokio::task::spawn_blocking(move || {
+        ids.into_iter()
+            .try_for_each(|id| ledger.close_channel(id, REASON).map(drop))
+    });
+    entered.await.map_err(NodeError::Panicked)??;
+    Ok(keys)
 }
 
 /// A client of the node's chain source.
@@ -74,6 +144,7 @@ async fn look(
     node: &Node,
     channels: &[MonitoredChannel],
     old: &mut [OldChannel],
+    scripts: &HashSet<ScriptBuf>,
 ) -> Result<(), esplora_client::Error> {
     let client = client(node)?;
     let tip = client.get_height().await?;
@@ -89,11 +160,42 @@ async fn look(
             .and_then(|spending| spending.status.as_ref())
             .filter(|status| status.confirmed)
             .and_then(|status| status.block_height);
-        old.closing_txid = spending.and_then(|spending| Some(spending.txid?.to_string()));
+        let txid = spending.and_then(|spending| spending.txid);
+        let is_another = old.closing_txid != txid.map(|txid| txid.to_string());
+        if let Some(txid) = txid.filter(|_| is_another)
+            && let Some(tx) = client.get_tx(&txid).await?
+        {
+            old.pays_us_sat = pays_us_sat(&tx, scripts);
+            warn_of_our_own(old, &tx);
+        }
+        old.closing_txid = txid.map(|txid| txid.to_string());
         // The tip was asked for first: a block that came since counts next time.
         old.confirmations = height.map_or(0, |height| (tip + 1).saturating_sub(height));
     }
     Ok(())
+}
+
+fn pays_us_sat(closing: &Transaction, scripts: &HashSet<ScriptBuf>) -> Option<u64> {
+    let ours = |output: &&TxOut| scripts.contains(&output.script_pubkey);
+    let ours: Vec<_> = closing.output.iter().filter(ours).collect();
+    let sat = ours.iter().map(|output| output.value.to_sat());
+    (!ours.is_empty()).then(|| sat.sum())
+}
+
+/// Says so if a channel's last state was broadcast, and not by its peer: what is ours in that is found by a monitor that knows the
+/// state, and by nothing else.
+fn warn_of_our_own(old: &OldChannel, closing: &Transaction) {
+    // The marks of a commitment (BOLT 3), as against a closing in agreement.
+    let is_commitment = closing.lock_time.to_consensus_u32() >> 24 == 0x20
+        && closing.input[0].sequence.to_consensus_u32() >> 24 == 0x80;
+    if is_commitment && old.pays_us_sat.is_none() && old.backup_balance_sat > DUST_SAT {
+        tracing::error!(
+            "Channel {} was closed by transaction {}, which pays us nothing that the words alone tell. If this node closed the channel \
+             itself, what is ours comes back only if the backup was made after that: look for a newer one, and keep the words",
+            old.channel_id,
+            closing.compute_txid()
+        );
+    }
 }
 
 fn happening(old: &[OldChannel]) -> String {
@@ -109,7 +211,7 @@ fn happening(old: &[OldChannel]) -> String {
     if !waiting.is_empty() {
         text.push_str(&format!(
             " Their peers close them when they connect; not closed yet: with {}. If a peer does not come back, ask its operator to \
-             force-close the channel.",
+             force-close the channel, or go on without it: POST /recovery/leave on the operator's listener.",
             waiting.join(", ")
         ));
     }
@@ -124,15 +226,4 @@ fn happening(old: &[OldChannel]) -> String {
 
 fn is_buried(channel: &OldChannel) -> bool {
     channel.confirmations >= BURIED_CONFIRMATIONS
-}
-
-/// Enters in the books that the channels are no more: the node, which no longer knows them, makes no event.
-async fn enter(channels: &[MonitoredChannel], ledger: &Arc<Ledger>) -> Result<(), NodeError> {
-    let ids: Vec<_> = channels.iter().map(|channel| channel.channel_id).collect();
-    let ledger = Arc::clone(ledger);
-    let entered = tokio::task::spawn_blocking(move || {
-        ids.into_iter()
-            .try_for_each(|id| ledger.close_channel(id, REASON).map(drop))
-    });
-    Ok(entered.await.map_err(NodeError::Panicked)??)
 }

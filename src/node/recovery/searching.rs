@@ -114,10 +114,7 @@ struct Search {
 
 impl Search {
     fn new(keys: &NodeKeys) -> Self {
-        let scripts = keys
-            .keys_manager()
-            .possible_v2_counterparty_closed_balance_spks(&Secp256k1::signing_only());
-        Self::of(scripts.into_iter().enumerate().collect())
+        Self::of(keys.closing_scripts().into_iter().enumerate().collect())
     }
 
     fn of(left: VecDeque<(usize, ScriptBuf)>) -> Self {

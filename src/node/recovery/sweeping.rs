@@ -15,6 +15,12 @@ use super::look_again;
 /// What a monitor has let go of, the sweeper has a moment later: nothing must be left on two looks this far apart.
 const SURE_AFTER: Duration = Duration::from_secs(3);
 
+/// What ripens within this many blocks, some six hours, is waited for.
+const SOON_BLOCKS: u32 = 36;
+
+/// An output of less may cost more than it brings while fees are high (100 vbytes at 50 sat), and ldk-node waits with it.
+const SMALL_SAT: u64 = 5_000;
+
 /// Watches until nothing of the old channels is left to sweep; `false` if told to stop before.
 pub(super) async fn watch(
     node: &Node,
@@ -28,11 +34,11 @@ pub(super) async fn watch(
         let looked = tokio::task::spawn_blocking(move || {
             // Without this a monitor that has not heard of its channel's closing would look as if nothing were left.
             asked.sync_wallets()?;
-            Ok::<_, ldk_node::NodeError>(asked.list_balances())
+            let height = asked.status().current_best_block.height;
+            Ok::<_, ldk_node::NodeError>(Left::of(&asked.list_balances(), height))
         });
         match looked.await.map_err(NodeError::Panicked)? {
-            Ok(balances) => {
-                let left = Left::of(&balances);
+            Ok(left) => {
                 if left.is_empty() && was_empty {
                     return Ok(true);
                 }
@@ -61,8 +67,9 @@ pub(super) async fn watch(
 }
 
 /// What is not in the wallet yet.
+#[derive(Debug, Default)]
 struct Left {
-    /// Balances that monitors still hold.
+    /// Balances whose monitors have still something to do that we wait for.
     waiting: usize,
     /// Their sum, in sat.
     waiting_sat: u64,
@@ -70,39 +77,42 @@ struct Left {
     sweeping: usize,
     /// Their sum, in sat.
     sweeping_sat: u64,
+    /// What takes days, or a lower fee rate, in sat: no reason to keep the shop closed, for all that was dangerous is over. The node
+    /// sweeps it in its time.
+    later_sat: u64,
 }
 
 impl Left {
-    fn of(balances: &BalanceDetails) -> Self {
-        let sweeping: Vec<u64> = balances
-            .pending_balances_from_channel_closures
-            .iter()
-            .filter_map(|pending| match pending {
+    fn of(balances: &BalanceDetails, height: u32) -> Self {
+        let mut left = Self::default();
+        for balance in &balances.lightning_balances {
+            match awaited_sat(balance, height) {
+                (_, 0) => {}
+                (true, sat) => {
+                    left.waiting += 1;
+                    left.waiting_sat += sat;
+                }
+                (false, sat) => left.later_sat += sat,
+            }
+        }
+        for pending in &balances.pending_balances_from_channel_closures {
+            match pending {
+                PendingSweepBalance::PendingBroadcast {
+                    amount_satoshis, ..
+                } if *amount_satoshis < SMALL_SAT => left.later_sat += amount_satoshis,
                 PendingSweepBalance::PendingBroadcast {
                     amount_satoshis, ..
                 }
                 | PendingSweepBalance::BroadcastAwaitingConfirmation {
                     amount_satoshis, ..
-                } => Some(*amount_satoshis),
-                PendingSweepBalance::AwaitingThresholdConfirmations { .. } => None,
-            })
-            .collect();
-        // In a channel that a peer has opened meanwhile, and that was closed at once, nothing is ours.
-        let is_ours = |balance: &&LightningBalance| {
-            !matches!(
-                balance,
-                LightningBalance::ClaimableOnChannelClose {
-                    amount_satoshis: 0,
-                    ..
+                } => {
+                    left.sweeping += 1;
+                    left.sweeping_sat += amount_satoshis;
                 }
-            )
-        };
-        Self {
-            waiting: balances.lightning_balances.iter().filter(is_ours).count(),
-            waiting_sat: balances.total_lightning_balance_sats,
-            sweeping: sweeping.len(),
-            sweeping_sat: sweeping.iter().sum(),
+                PendingSweepBalance::AwaitingThresholdConfirmations { .. } => {}
+            }
         }
+        left
     }
 
     fn is_empty(&self) -> bool {
@@ -110,12 +120,46 @@ impl Left {
     }
 
     fn happening(&self) -> String {
-        if self.is_empty() {
-            return "Nothing of the old channels is left to sweep.".to_owned();
+        match (self.is_empty(), self.later_sat) {
+            (true, 0) => "Nothing of the old channels is left to sweep.".to_owned(),
+            (true, later_sat) => format!(
+                "Nothing of the old channels is left to sweep now; {later_sat} sat wait for a time lock or for lower fees, and the node sweeps \
+                 them when it can."
+            ),
+            (false, _) => format!(
+                "{} balances of old channels ({} sat) wait for their confirmations, {} outputs ({} sat) are on their way to the wallet.",
+                self.waiting, self.waiting_sat, self.sweeping, self.sweeping_sat
+            ),
         }
-        format!(
-            "{} balances of old channels ({} sat) wait for their time, {} outputs ({} sat) are on their way to the wallet.",
-            self.waiting, self.waiting_sat, self.sweeping, self.sweeping_sat
-        )
+    }
+}
+
+/// Whether we wait for this balance, and what it is worth to us.
+fn awaited_sat(balance: &LightningBalance, height: u32) -> (bool, u64) {
+    let soon = height + SOON_BLOCKS;
+    match balance {
+        // The monitor has not heard of the closing. In a channel that a peer has opened meanwhile, and that was closed at once,
+        // nothing is ours.
+        LightningBalance::ClaimableOnChannelClose {
+            amount_satoshis, ..
+        }
+        | LightningBalance::ContentiousClaimable {
+            amount_satoshis, ..
+        }
+        | LightningBalance::CounterpartyRevokedOutputClaimable {
+            amount_satoshis, ..
+        } => (true, *amount_satoshis),
+        LightningBalance::ClaimableAwaitingConfirmations {
+            amount_satoshis,
+            confirmation_height,
+            ..
+        } => (*confirmation_height <= soon, *amount_satoshis),
+        LightningBalance::MaybeTimeoutClaimableHTLC {
+            amount_satoshis,
+            claimable_height,
+            ..
+        } => (*claimable_height <= soon, *amount_satoshis),
+        // A payment to us whose preimage was not given away: it goes back to its payer.
+        LightningBalance::MaybePreimageClaimableHTLC { .. } => (false, 0),
     }
 }

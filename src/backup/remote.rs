@@ -1,0 +1,342 @@
+//! Backups in an S3-compatible store. It holds what anybody may hold: each file is encrypted, and opens with the words only.
+//!
+//! Requests are signed by `rusty-s3`, which speaks to nobody itself; they go over the HTTP client that the program has.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Limited, StreamBody};
+use hyper::body::Frame;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use percent_encoding::percent_decode_str;
+use rusty_s3::actions::ListObjectsV2;
+use rusty_s3::{Bucket, Credentials, S3Action as _, UrlStyle};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt as _;
+
+use crate::causes::chain;
+
+use super::folder;
+
+/// How long a signed request may be used: clocks differ by less, or the store refuses.
+const SIGNED_FOR: Duration = Duration::from_secs(300);
+
+/// How long a short question may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an upload may take: 100 MB at 200 KB/s.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A list of a thousand objects has some 400 KB; a store lists no more at once.
+const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Bytes that are read and sent at once.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// How much of what a store said goes into the log.
+const SAID_CHARS_MAX: usize = 200;
+
+/// Where backups are sent to, besides the folder.
+#[derive(Clone, PartialEq, Eq)]
+pub struct S3 {
+    /// The store's URL.
+    pub endpoint: String,
+    /// Its region.
+    pub region: String,
+    /// The bucket.
+    pub bucket: String,
+    /// What the objects' names begin with.
+    pub prefix: String,
+    /// Who we are there.
+    pub access_key: String,
+    /// The proof of that.
+    pub secret_key: String,
+    /// Whether the bucket stands in the path rather than in the host's name.
+    pub is_path_style: bool,
+}
+
+impl std::fmt::Debug for S3 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("S3")
+            .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
+            .field("bucket", &self.bucket)
+            .field("prefix", &self.prefix)
+            .field("access_key", &self.access_key)
+            .field("is_path_style", &self.is_path_style)
+            .finish_non_exhaustive()
+    }
+}
+
+impl S3 {
+    /// Whether requests can be made of this.
+    pub fn is_good(&self) -> bool {
+        self.build().is_some()
+    }
+
+    fn build(&self) -> Option<Bucket> {
+        let style = if self.is_path_style {
+            UrlStyle::Path
+        } else {
+            UrlStyle::VirtualHost
+        };
+        let endpoint = self.endpoint.parse().ok()?;
+        Bucket::new(endpoint, style, self.bucket.clone(), self.region.clone()).ok()
+    }
+}
+
+/// Why a backup is not in the store.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RemoteError {
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("the store did not answer within {0:?}")]
+    Late(Duration),
+    #[error("the store answered with status {status}: {said}")]
+    Status { status: StatusCode, said: String },
+    #[error("the store's list cannot be read: {0}")]
+    List(String),
+    #[error("failed to read the backup")]
+    File(#[source] io::Error),
+}
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// The store.
+#[derive(Clone, Debug)]
+pub(super) struct Remote {
+    bucket: Bucket,
+    credentials: Credentials,
+    prefix: String,
+    client: legacy::Client<HttpsConnector<HttpConnector>, Body>,
+}
+
+/// One of our objects.
+struct Object {
+    key: String,
+    name: String,
+    bytes: u64,
+}
+
+impl Remote {
+    /// `None` for what [`S3::is_good`] does not find good.
+    pub(super) fn new(s3: &S3) -> Option<Self> {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(ASK_TIMEOUT));
+        let https = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        Some(Self {
+            bucket: s3.build()?,
+            credentials: Credentials::new(s3.access_key.clone(), s3.secret_key.clone()),
+            prefix: s3.prefix.clone(),
+            // A backup a day: no connection is kept.
+            client: legacy::Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
+                .build(https),
+        })
+    }
+
+    /// Where the backups are, for people.
+    pub(super) fn place(&self) -> String {
+        format!("{}{}", self.bucket.base_url(), self.prefix)
+    }
+
+    /// Sees to it that the store holds this backup, and no more than `keep` of this node.
+    pub(super) async fn hold(
+        &self,
+        path: &Path,
+        node_id: &str,
+        keep: usize,
+    ) -> Result<(), RemoteError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let file = File::open(path).await.map_err(RemoteError::File)?;
+        let bytes = file.metadata().await.map_err(RemoteError::File)?.len();
+        let mut objects = self.list(node_id).await?;
+        let is_there = |object: &Object| object.name == name && object.bytes == bytes;
+        if !objects.iter().any(is_there) {
+            let key = format!("{}{name}", self.prefix);
+            self.put(&key, file, bytes).await?;
+            objects.retain(|object| object.name != name);
+            objects.push(Object {
+                key,
+                name: name.into_owned(),
+                bytes,
+            });
+        }
+        // The names of one node differ in their time only, which is written so that it sorts.
+        objects.sort_by(|one, other| other.name.cmp(&one.name));
+        for old in objects.into_iter().skip(keep) {
+            let delete = self
+                .bucket
+                .delete_object(Some(&self.credentials), &old.key)
+                .sign(SIGNED_FOR);
+            self.ask(Method::DELETE, delete.as_str(), None, ASK_TIMEOUT)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn list(&self, node_id: &str) -> Result<Vec<Object>, RemoteError> {
+        let mut list = self.bucket.list_objects_v2(Some(&self.credentials));
+        list.with_prefix(format!("{}{}", self.prefix, folder::prefix(node_id)));
+        let list = list.sign(SIGNED_FOR);
+        let answer = self
+            .ask(Method::GET, list.as_str(), None, ASK_TIMEOUT)
+            .await?;
+        let listed = ListObjectsV2::parse_response(&answer)
+            .map_err(|error| RemoteError::List(error.to_string()))?;
+        let objects = listed.contents.into_iter().filter_map(|object| {
+            // We ask for names in the encoding of URLs: XML cannot hold every character.
+            let key = percent_decode_str(&object.key)
+                .decode_utf8_lossy()
+                .into_owned();
+            let name = key.strip_prefix(&self.prefix)?.to_owned();
+            // Whatever else begins like ours is not ours.
+            folder::is_name(&name, node_id).then_some(Object {
+                key,
+                name,
+                bytes: object.size,
+            })
+        });
+        Ok(objects.collect())
+    }
+
+    async fn put(&self, key: &str, file: File, bytes: u64) -> Result<(), RemoteError> {
+        let put = self
+            .bucket
+            .put_object(Some(&self.credentials), key)
+            .sign(SIGNED_FOR);
+        let body = Some((file, bytes));
+        self.ask(Method::PUT, put.as_str(), body, UPLOAD_TIMEOUT)
+            .await
+            .map(drop)
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<(File, u64)>,
+        within: Duration,
+    ) -> Result<Bytes, RemoteError> {
+        let (body, bytes) = match body {
+            Some((file, bytes)) => (pieces(file), bytes),
+            None => (
+                Empty::new().map_err(|never| match never {}).boxed_unsync(),
+                0,
+            ),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        let uri = url.parse();
+        *request.uri_mut() =
+            uri.map_err(|_| RemoteError::Unreachable("its URL is no address".to_owned()))?;
+        if bytes > 0 {
+            let length = HeaderValue::from(bytes);
+            request.headers_mut().insert(CONTENT_LENGTH, length);
+        }
+        tokio::time::timeout(within, self.answer(request))
+            .await
+            .unwrap_or(Err(RemoteError::Late(within)))
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Result<Bytes, RemoteError> {
+        // Without the URL, which carries a signature.
+        let broken = |why: String| RemoteError::Unreachable(why);
+        let response = self.client.request(request).await;
+        let response = response.map_err(|error| broken(chain(&error)))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+        let body = body
+            .collect()
+            .await
+            .map_err(|error| broken(chain(&*error)))?;
+        let body = body.to_bytes();
+        if !status.is_success() {
+            return Err(RemoteError::Status {
+                status,
+                said: said(&body),
+            });
+        }
+        Ok(body)
+    }
+}
+
+/// A file, piece by piece.
+fn pieces(file: File) -> Body {
+    let pieces = stream::try_unfold(file, |mut file| async move {
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        let read = (&mut file)
+            .take(PIECE_BYTES as u64)
+            .read_to_end(&mut piece)
+            .await?;
+        Ok((read > 0).then(|| (Frame::data(Bytes::from(piece)), file)))
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+/// What an error of S3 says, without its XML: `<Code>` and `<Message>`.
+fn said(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answer);
+    let within = |tag: &str| {
+        let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+        Some(rest.split_once('<')?.0)
+    };
+    let said = match (within("Code"), within("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => text.into_owned(),
+    };
+    let said: String = said
+        .chars()
+        .filter(|char| !char.is_control())
+        .take(SAID_CHARS_MAX)
+        .collect();
+    if said.is_empty() {
+        "nothing".to_owned()
+    } else {
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_says_is_told_without_its_xml() {
+        let xml = b"<?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code><Message>Check your key.</Message></Error>";
+        assert_eq!(said(xml), "SignatureDoesNotMatch: Check your key.");
+        assert_eq!(said(b"Bad\r\nGateway"), "BadGateway");
+        assert_eq!(said(b""), "nothing");
+    }
+
+    #[test]
+    fn the_secret_key_is_not_shown() {
+        let s3 = S3 {
+            endpoint: "https://s3.example".to_owned(),
+            region: "r".to_owned(),
+            bucket: "b".to_owned(),
+            prefix: String::new(),
+            access_key: "A".to_owned(),
+            secret_key: "hush".to_owned(),
+            is_path_style: true,
+        };
+        let remote = Remote::new(&s3).unwrap();
+        assert!(!format!("{s3:?}{remote:?}").contains("hush"));
+        assert_eq!(remote.place(), "https://s3.example/b/");
+    }
+}

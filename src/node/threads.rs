@@ -1,0 +1,37 @@
+//! The node's threads: ldk-node waits for its database on them, and requests must not wait with it.
+
+use super::NodeError;
+
+/// One waits for the disk while another hears its peers.
+const THREADS: usize = 2;
+
+/// The node's own runtime. Let go of, it does not wait: a runtime must not be waited for inside another one.
+pub(super) struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Threads {
+    pub(super) fn start() -> Result<Self, NodeError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("node")
+            .enable_all()
+            .build()
+            .map_err(NodeError::Runtime)?;
+        Ok(Self(Some(runtime)))
+    }
+
+    pub(super) fn handle(&self) -> tokio::runtime::Handle {
+        let runtime = self.0.as_ref();
+        runtime
+            .expect("it is taken out only when it is dropped")
+            .handle()
+            .clone()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
