@@ -3,7 +3,7 @@
 //!
 //! One endpoint is in use until it fails: two servers are never at quite the same block, and LDK closes a channel whose
 //! funding transaction it sees vanish (`Funding transaction was un-confirmed`), which is what a server that lags behind looks
-//! like. So whoever shows fewer blocks than were seen before is not listened to, see [`tip`].
+//! like. So whoever shows fewer blocks than were seen before is not listened to, see `tip.rs`.
 
 mod broadcast;
 mod cache;
