@@ -128,8 +128,6 @@ fn receiving() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
         .routes(routes!(wallet::new_address))
         .routes(routes!(payments::make_invoice))
-        .routes(routes!(state::sync))
-        .routes(routes!(liquidity::activate))
 }
 
 /// What lets money out, within the limit of the token that asks for it.
@@ -145,6 +143,7 @@ fn deciding() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(backup::create))
         .routes(routes!(backup::leave))
         .routes(routes!(reload::reload))
+        .routes(routes!(state::sync))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::revoke_service))
         .routes(routes!(tokens::rotate))
@@ -156,6 +155,7 @@ fn deciding() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(peers::connect))
         .routes(routes!(peers::disconnect))
         .routes(routes!(wallet::withdraw))
+        .routes(routes!(liquidity::activate))
         .routes(routes!(liquidity::order))
         .routes(routes!(liquidity::fetch_map))
         .routes(routes!(granting::grant))

@@ -122,7 +122,11 @@ fn unspent(paid: &Result<Payment, OperationError>, most_msat: u64) -> u64 {
             }
         },
         // It may still happen.
-        Err(OperationError::Late { .. } | OperationError::Unavailable(_)) => 0,
+        Err(
+            OperationError::Late { .. }
+            | OperationError::Unavailable(_)
+            | OperationError::NoPayment(_),
+        ) => 0,
         Err(_) => most_msat,
     }
 }
