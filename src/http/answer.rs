@@ -39,11 +39,17 @@ const REMAINING_SECONDS: HeaderName = HeaderName::from_static("l402-remaining-se
 /// Until when it is good, Unix seconds.
 const EXPIRES: HeaderName = HeaderName::from_static("l402-expires");
 
-/// What a browser's script may read of an answer to another origin.
-const EXPOSED: &str = "WWW-Authenticate, Payment-Receipt, Retry-After";
+/// Which origins' scripts may read an answer.
+const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
+/// What a browser's script may read of an answer to another origin. Constants: a long value is looked at letter by letter
+/// where it is made.
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("WWW-Authenticate, Payment-Receipt, Retry-After");
 /// The same where it says what is left.
-const EXPOSED_BEHIND_PAYMENT: &str = "WWW-Authenticate, Payment-Receipt, Retry-After, L402-Remaining-Requests, \
-     L402-Remaining-Bytes, L402-Remaining-Seconds, L402-Expires";
+const EXPOSED_BEHIND_PAYMENT: HeaderValue = HeaderValue::from_static(
+    "WWW-Authenticate, Payment-Receipt, Retry-After, L402-Remaining-Requests, L402-Remaining-Bytes, \
+     L402-Remaining-Seconds, L402-Expires",
+);
 /// What a challenge is called.
 const PAYMENT_REQUIRED: &str = "Payment Required";
 
@@ -417,7 +423,7 @@ pub(crate) fn preflight(methods: &[Method]) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY_ORIGIN);
     // `*` does not cover Authorization, so the headers are named.
     headers.insert(
         ACCESS_CONTROL_ALLOW_HEADERS,
@@ -435,9 +441,8 @@ pub(crate) fn preflight(methods: &[Method]) -> Response {
 
 /// Lets scripts of other origins read what was paid for, and the challenge before it; an upstream's own word stands.
 pub(crate) fn open_to_browsers(headers: &mut HeaderMap) {
-    headers
-        .entry(ACCESS_CONTROL_ALLOW_ORIGIN)
-        .or_insert(HeaderValue::from_static("*"));
+    let origin = headers.entry(ACCESS_CONTROL_ALLOW_ORIGIN);
+    origin.or_insert(ANY_ORIGIN);
     let exposed = if headers.contains_key(EXPIRES) {
         EXPOSED_BEHIND_PAYMENT
     } else {
@@ -445,7 +450,7 @@ pub(crate) fn open_to_browsers(headers: &mut HeaderMap) {
     };
     headers
         .entry(ACCESS_CONTROL_EXPOSE_HEADERS)
-        .or_insert(HeaderValue::from_static(exposed));
+        .or_insert(exposed);
 }
 
 fn body_too_large(max: u64) -> Response {

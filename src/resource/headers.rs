@@ -228,12 +228,13 @@ pub(super) fn set_paid(headers: &mut HeaderMap, permit: &Permit, service: Option
         return;
     };
     let mut digits = [0; 64];
-    let value = hex::encode_to_slice(token_id.0, &mut digits)
-        .ok()
-        .and_then(|()| HeaderValue::from_bytes(&digits).ok());
-    headers.extend(value.map(|value| (TOKEN_ID, value)));
-    let service = service.and_then(|service| HeaderValue::from_str(service).ok());
-    headers.extend(service.map(|service| (SERVICE, service)));
+    let written = hex::encode_to_slice(token_id.0, &mut digits);
+    if let (Ok(()), Ok(value)) = (written, HeaderValue::from_bytes(&digits)) {
+        headers.insert(TOKEN_ID, value);
+    }
+    if let Some(Ok(service)) = service.map(HeaderValue::from_str) {
+        headers.insert(SERVICE, service);
+    }
 }
 
 #[cfg(test)]
