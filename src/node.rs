@@ -21,6 +21,7 @@ pub mod relay;
 mod start;
 pub mod state;
 pub mod status;
+mod store;
 mod threads;
 mod wallet;
 mod withdraw;
@@ -415,7 +416,8 @@ fn build(
             .set_listening_addresses(addresses)
             .map_err(NodeError::Build)?;
     }
-    let node = builder.build().map_err(NodeError::Build)?;
+    let rows = Arc::new(store::Rows::open(&config.folder)?);
+    let node = builder.build_with_store(rows).map_err(NodeError::Build)?;
     database::note_made(&config.folder)?;
     Ok(node)
 }

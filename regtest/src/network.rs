@@ -331,11 +331,22 @@ impl Network {
     }
 
     async fn open_channel(&mut self) -> Result<()> {
+        self.top_up().await?;
         let funding = self.payer.open_channel(self.peer, self.channel_sat).await?;
         self.bitcoind.wait_for_mempool(funding).await?;
         self.mine(CHANNEL_BLOCKS).await?;
         self.wait_usable(funding).await?;
         self.merchant.wait_ready().await
+    }
+
+    /// Gives the payer more where closed channels still hold what it had.
+    async fn top_up(&self) -> Result<()> {
+        if self.payer.spendable_sat() >= 2 * self.channel_sat {
+            return Ok(());
+        }
+        let address = self.payer.new_address().await?;
+        self.bitcoind.send(&[(address, PAYER_FUNDS)]).await?;
+        self.mine(1).await
     }
 
     async fn wait_usable(&self, funding: bitcoin::Txid) -> Result<()> {

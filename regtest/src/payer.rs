@@ -276,6 +276,15 @@ impl Payer {
             .context("failed to make an address")
     }
 
+    /// What its on-chain wallet may spend, as far as it knows the chain.
+    #[must_use]
+    pub fn spendable_sat(&self) -> u64 {
+        self.inner
+            .node
+            .list_balances()
+            .spendable_onchain_balance_sats
+    }
+
     /// Learns of what is new on the chain, for the channels and for the wallet.
     ///
     /// # Errors

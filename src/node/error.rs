@@ -40,6 +40,14 @@ pub enum NodeError {
         /// The file.
         path: PathBuf,
     },
+    /// Its database has a shape that this program does not know.
+    #[error("the node's database {path} has shape {found}: start the program that wrote it")]
+    DatabaseShape {
+        /// The file.
+        path: PathBuf,
+        /// Its number.
+        found: u32,
+    },
     /// Its folder cannot be made.
     #[error("failed to make the node's folder")]
     Folder(#[source] std::io::Error),
