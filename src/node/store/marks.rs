@@ -42,9 +42,13 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Takes back what was marked in this boot and says how much of it there was; forgets all marks.
-    pub(super) fn open(connection: &Connection) -> rusqlite::Result<(Self, usize)> {
-        let boot = std::fs::read_to_string(BOOT).ok();
+    /// Takes back what was marked in this boot and says how much of it there was; forgets all marks. Marks are wanted where a
+    /// write and its sync are two steps.
+    pub(super) fn open(
+        connection: &Connection,
+        are_wanted: bool,
+    ) -> rusqlite::Result<(Self, usize)> {
+        let this_boot = std::fs::read_to_string(BOOT).ok();
         connection.execute_batch(&format!(
             "CREATE TABLE IF NOT EXISTS {MARKS} (
                  boot TEXT NOT NULL, secondary_namespace TEXT NOT NULL, key TEXT NOT NULL,
@@ -59,10 +63,11 @@ impl Marks {
                      AND {MARKS}.secondary_namespace={KV_TABLE_NAME}.secondary_namespace
                  )"
             ),
-            (UPDATES, &boot),
+            (UPDATES, &this_boot),
         )?;
         both.execute(&format!("DELETE FROM {MARKS}"), [])?;
         both.commit()?;
+        let boot = this_boot.filter(|_| are_wanted);
         Ok((Self { boot }, taken_back))
     }
 
