@@ -4,6 +4,7 @@
 //! killed with -9 and no destructor runs. Linux sends that signal when the *thread* that started the child ends, not the
 //! process: a thread of a runtime's blocking pool, which ends when it was idle, would take the child with it.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
@@ -42,13 +43,18 @@ pub(crate) async fn start<T: Send + 'static>(
     Ok((value, Parent { _hold: hold }))
 }
 
-/// A command that runs `exe` and dies with the thread that spawns it, where the system has `setpriv`.
+/// A command that runs `exe` and dies with the thread that spawns it, where the system has `setpriv`. In a process group of
+/// its own: a Ctrl-C is for the harness, which then stops its children in order.
 pub(crate) fn bound_command(exe: &Path) -> Command {
-    let Some(setpriv) = setpriv() else {
-        return Command::new(exe);
+    let mut command = match setpriv() {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL", "--"]).arg(exe);
+            command
+        }
+        None => Command::new(exe),
     };
-    let mut command = Command::new(setpriv);
-    command.args(["--pdeathsig", "KILL", "--"]).arg(exe);
+    command.process_group(0);
     command
 }
 

@@ -1,6 +1,7 @@
 //! The harness's own program: `regtest up` and `regtest demo`, which people and other programs' tests start.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -128,4 +129,38 @@ fn the_demonstration_ends_with_the_resource_bought() {
     ] {
         assert!(told.contains(part), "`{part}` in: {told}");
     }
+}
+
+#[test]
+fn at_ctrl_c_a_soak_ends_in_order_after_the_cycle_under_way() {
+    let mut soak = regtest()
+        .args(["soak", "--cycles", "1000", "--in-flight", "2"])
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut progress = BufReader::new(soak.stderr.take().unwrap()).lines();
+    let mut until = |text: &str| {
+        let line = progress.find(|line| line.as_ref().unwrap().contains(text));
+        line.unwrap_or_else(|| panic!("it ended before it said: {text}"))
+            .unwrap()
+    };
+    until("cycle 1:");
+    // As a terminal does: to the group of what it runs.
+    let sent = Command::new("sh")
+        .args(["-c", r#"kill -s INT -- "-$0""#, &soak.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    until("the last one");
+    let output = soak.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cycles = outcome["cycles"].as_u64().unwrap();
+    assert!((1..1000).contains(&cycles), "{outcome}");
+    assert_eq!(
+        (&outcome["lost"], &outcome["unbalanced"]),
+        (&0.into(), &0.into())
+    );
 }
