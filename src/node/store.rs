@@ -10,7 +10,7 @@
 //! Why that is safe:
 //!
 //! - A write returns, or its future ends, only after a sync of the log that began after it was written, with the exceptions
-//!   in [`is_deferrable`]. A monitor's write in particular: the peer may be told a new state when it returns.
+//!   in [`Wait`]. A monitor's write in particular: the peer may be told a new state when it returns.
 //! - What survives a power cut is a beginning of the log, never a piece out of the middle: SQLite chains its checksums. So
 //!   what was written later and synced has taken everything before it along.
 //! - Before SQLite moves pages from the log to the file it syncs the log, and it syncs the file before it begins the log anew
@@ -18,23 +18,24 @@
 //! - Writes of one key stay in order: each is in the log when the call returns, future or not.
 //! - After a sync that failed nobody knows what is on the disk: nothing is written any more.
 
+mod log;
 mod marks;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ldk_node::io::sqlite_store::{KV_TABLE_NAME, SQLITE_DB_FILE_NAME};
 use lightning::io;
 use lightning::util::async_poll::AsyncResult;
 use lightning::util::persist::{
+    CHANNEL_MANAGER_PERSISTENCE_KEY,
     CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE as UPDATES, KVStore, KVStoreSync,
     NETWORK_GRAPH_PERSISTENCE_KEY, SCORER_PERSISTENCE_KEY,
 };
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::NodeError;
+use log::{Log, Place};
 use marks::Marks;
 
 pub(in crate::node) use marks::forget as forget_marks;
@@ -49,24 +50,11 @@ pub(super) struct Rows(Arc<Inner>);
 struct Inner {
     /// Held for a read, or for a write into the log: never while anybody waits for the disk.
     connection: Mutex<Connection>,
-    /// The log. As long as the connection is open SQLite neither deletes nor replaces it. `None` on a file system where there
-    /// can be none: then SQLite waits for the disk itself, at every write.
-    log: Option<File>,
-    /// How many writes are in the log.
-    written: AtomicU64,
-    /// How many of them are on the disk. Held during a sync, so that nobody takes one for good that ended after another had
-    /// failed; who has waited finds its write on the disk already, or shares the next sync.
-    synced: Mutex<u64>,
-    /// Whether a sync failed: what it was to write may be lost, and the next one would not say so.
-    is_failed: AtomicBool,
+    /// What it writes into.
+    log: Arc<Log>,
     /// Updates that a kill takes back.
     marks: Marks,
 }
-
-/// How many writes were in the log behind one of them.
-#[derive(Clone, Copy)]
-#[must_use = "a write is on the disk when `sync` has been called with its place"]
-struct Place(u64);
 
 impl Rows {
     /// Opens the file, which is looked at and ready, and makes the table if there is none.
@@ -98,15 +86,14 @@ impl Rows {
             .query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0))
             .map_err(failed)?;
         let log = if mode == "wal" {
-            let log = log_of(&path).map_err(NodeError::Folder)?;
             connection
                 .execute_batch("PRAGMA synchronous=NORMAL")
                 .map_err(failed)?;
-            Some(log)
+            Log::of(&path).map_err(NodeError::Folder)?
         } else {
-            None
+            Log::none()
         };
-        let (marks, taken_back) = Marks::open(&connection, log.is_some()).map_err(failed)?;
+        let (marks, taken_back) = Marks::open(&connection, log.is_apart()).map_err(failed)?;
         if taken_back > 0 {
             tracing::info!(
                 "The program was killed while it wrote {taken_back} updates of channels; nobody had heard of them, and they \
@@ -115,48 +102,44 @@ impl Rows {
         }
         Ok(Self(Arc::new(Inner {
             connection: Mutex::new(connection),
-            log,
-            written: AtomicU64::new(0),
-            synced: Mutex::new(0),
-            is_failed: AtomicBool::new(false),
+            log: Arc::new(log),
             marks,
         })))
     }
 }
 
-/// The log's file, on the disk together with its name.
-fn log_of(path: &Path) -> std::io::Result<File> {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    let log = File::options()
-        .read(true)
-        .write(true)
-        .open(PathBuf::from(name))?;
-    log.sync_all()?;
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(log)
+/// How long a write waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// Until it would survive a power cut.
+    Done,
+    /// Until a sync has begun. The channel manager: whoever is about to write it again must not be kept from it by the disk,
+    /// for until then a kill costs the channels that have moved on. Nobody relies on its being there: a power cut that
+    /// takes the last one back finds the one before, which is what a power cut a moment earlier would have found.
+    Begun,
+    /// Not at all. Scores, graph and metrics are found out again. The queue of events is another matter, and safe by its order
+    /// in the log: an event is added before the manager is written that has forgotten it, so it is on the disk when that
+    /// one is. An event that is taken out, and comes back after a power cut, is told again, which the books expect.
+    Not,
 }
 
-/// Whether a write need not be on the disk when it returns.
-///
-/// Scores, graph and metrics are found out again. The queue of events is another matter, and safe by its order in the log: an
-/// event is added before the manager is written that has forgotten it, so it is on the disk when that one is. An event that
-/// is taken out, and comes back after a power cut, is told again, which the books expect.
-fn is_deferrable(primary: &str, key: &str) -> bool {
-    primary.is_empty()
-        && matches!(
-            key,
-            NETWORK_GRAPH_PERSISTENCE_KEY | SCORER_PERSISTENCE_KEY | "events" | "node_metrics"
-        )
+impl Wait {
+    /// What this row wants.
+    fn of(primary: &str, key: &str) -> Self {
+        match key {
+            _ if !primary.is_empty() => Self::Done,
+            CHANNEL_MANAGER_PERSISTENCE_KEY => Self::Begun,
+            NETWORK_GRAPH_PERSISTENCE_KEY | SCORER_PERSISTENCE_KEY | "events" | "node_metrics" => {
+                Self::Not
+            }
+            _ => Self::Done,
+        }
+    }
 }
 
 impl Inner {
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> io::Result<T> {
-        if self.is_failed.load(Ordering::Acquire) {
-            return Err(unsynced());
-        }
+        self.log.look()?;
         let connection = self
             .connection
             .lock()
@@ -171,8 +154,7 @@ impl Inner {
     ) -> io::Result<(T, Place)> {
         self.with(|connection| {
             let done = work(connection)?;
-            // Still with the connection held: places have the order of the log.
-            Ok((done, Place(self.written.fetch_add(1, Ordering::AcqRel) + 1)))
+            Ok((done, self.log.entered()))
         })
     }
 
@@ -217,7 +199,7 @@ impl Inner {
     fn put_update(&self, channel: &str, key: &str, update: &[u8]) -> io::Result<()> {
         let (is_marked, place) =
             self.enter(|connection| self.marks.put(connection, channel, key, update))?;
-        self.sync(place)?;
+        self.log.sync(place)?;
         if is_marked {
             self.with(|connection| self.marks.remove(connection, channel, key))?;
         }
@@ -236,29 +218,6 @@ impl Inner {
         })?;
         Ok(place)
     }
-
-    /// Waits until the log up to this place would survive a power cut.
-    fn sync(&self, place: Place) -> io::Result<()> {
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_failed.load(Ordering::Acquire) {
-            return Err(unsynced());
-        }
-        if *synced >= place.0 {
-            return Ok(());
-        }
-        // Read before the sync begins: what comes in during it is not counted.
-        let written = self.written.load(Ordering::Acquire);
-        if let Some(Err(error)) = self.log.as_ref().map(File::sync_data) {
-            self.is_failed.store(true, Ordering::Release);
-            tracing::error!(
-                "The disk does not keep what is written to it: {error}. Nothing is written to the node's database any more; \
-                 look at the disk, then start the program again"
-            );
-            return Err(error.into());
-        }
-        *synced = written;
-        Ok(())
-    }
 }
 
 impl KVStoreSync for Rows {
@@ -271,15 +230,18 @@ impl KVStoreSync for Rows {
             return self.0.put_update(secondary, key, &value);
         }
         let place = self.0.put(primary, secondary, key, &value)?;
-        if is_deferrable(primary, key) {
-            return Ok(());
+        match Wait::of(primary, key) {
+            Wait::Done | Wait::Begun => Ok(self.0.log.sync(place)?),
+            Wait::Not => Ok(()),
         }
-        self.0.sync(place)
     }
 
     fn remove(&self, primary: &str, secondary: &str, key: &str, lazy: bool) -> io::Result<()> {
         let place = self.0.delete(primary, secondary, key)?;
-        if lazy { Ok(()) } else { self.0.sync(place) }
+        if !lazy {
+            self.0.log.sync(place)?;
+        }
+        Ok(())
     }
 
     fn list(&self, primary: &str, secondary: &str) -> io::Result<Vec<String>> {
@@ -306,7 +268,7 @@ impl KVStore for Rows {
         value: Vec<u8>,
     ) -> AsyncResult<'static, (), io::Error> {
         let written = self.0.put(primary, secondary, key, &value);
-        self.then_sync(written, is_deferrable(primary, key))
+        self.then_sync(written, Wait::of(primary, key))
     }
 
     fn remove(
@@ -317,7 +279,7 @@ impl KVStore for Rows {
         lazy: bool,
     ) -> AsyncResult<'static, (), io::Error> {
         let removed = self.0.delete(primary, secondary, key);
-        self.then_sync(removed, lazy)
+        self.then_sync(removed, if lazy { Wait::Not } else { Wait::Done })
     }
 
     fn list(&self, primary: &str, secondary: &str) -> AsyncResult<'static, Vec<String>, io::Error> {
@@ -331,21 +293,22 @@ impl Rows {
     fn then_sync(
         &self,
         written: io::Result<Place>,
-        is_deferrable: bool,
+        wait: Wait,
     ) -> AsyncResult<'static, (), io::Error> {
-        let place = match written {
-            Ok(place) if !is_deferrable => place,
-            Ok(_) => return Box::pin(std::future::ready(Ok(()))),
-            Err(error) => return Box::pin(std::future::ready(Err(error))),
-        };
-        let inner = Arc::clone(&self.0);
-        let syncing = tokio::task::spawn_blocking(move || inner.sync(place));
-        Box::pin(async move { syncing.await.unwrap_or_else(|error| Err(other(error))) })
+        let log = Arc::clone(&self.0.log);
+        match (written, wait) {
+            (Ok(place), Wait::Done) => {
+                let syncing = tokio::task::spawn_blocking(move || log.sync(place));
+                Box::pin(async move { Ok(syncing.await.map_err(other)??) })
+            }
+            (Ok(place), Wait::Begun) => {
+                log.begin_sync(place);
+                Box::pin(std::future::ready(Ok(())))
+            }
+            (Ok(_), Wait::Not) => Box::pin(std::future::ready(Ok(()))),
+            (Err(error), _) => Box::pin(std::future::ready(Err(error))),
+        }
     }
-}
-
-fn unsynced() -> io::Error {
-    other("an earlier sync of the node's database failed")
 }
 
 fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -426,24 +389,6 @@ mod tests {
     }
 
     #[test]
-    fn after_a_sync_that_failed_nothing_is_written_any_more() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut rows = open(folder.path());
-        KVStoreSync::write(&rows, "", "", "manager", vec![1]).unwrap();
-        // No device can be synced.
-        Arc::get_mut(&mut rows.0).unwrap().log = Some(File::open("/dev/null").unwrap());
-        KVStoreSync::write(&rows, "", "", "scorer", vec![1]).unwrap();
-        KVStoreSync::write(&rows, "", "", "manager", vec![2]).unwrap_err();
-        for key in ["manager", "scorer"] {
-            KVStoreSync::write(&rows, "", "", key, vec![3]).unwrap_err();
-        }
-        let inner = Arc::get_mut(&mut rows.0).unwrap();
-        inner.log = Some(log_of(&folder.path().join(SQLITE_DB_FILE_NAME)).unwrap());
-        // It would say that all is well.
-        KVStoreSync::write(&rows, "", "", "manager", vec![4]).unwrap_err();
-    }
-
-    #[test]
     fn a_power_cut_takes_nothing_that_was_promised() {
         let folder = tempfile::tempdir().unwrap();
         let rows = open(folder.path());
@@ -463,7 +408,7 @@ mod tests {
                 std::fs::copy(file.path(), left.path().join(file.file_name())).unwrap();
             }
             let cut = left.path().join(log.file_name().unwrap());
-            File::options()
+            std::fs::File::options()
                 .write(true)
                 .open(&cut)
                 .unwrap()
@@ -480,16 +425,17 @@ mod tests {
     #[test]
     fn nothing_that_anybody_relies_on_is_put_off() {
         for (primary, key) in [
-            ("", "manager"),
             ("", "output_sweeper"),
             ("", "peers"),
             ("monitors", "events"),
+            ("monitors", "manager"),
             ("monitor_updates", "node_metrics"),
             ("payments", "scorer"),
             ("bdk_wallet", "indexer"),
         ] {
-            assert!(!is_deferrable(primary, key), "{primary}/{key}");
+            assert_eq!(Wait::of(primary, key), Wait::Done, "{primary}/{key}");
         }
-        assert!(is_deferrable("", "events"));
+        assert_eq!(Wait::of("", "manager"), Wait::Begun);
+        assert_eq!(Wait::of("", "events"), Wait::Not);
     }
 }

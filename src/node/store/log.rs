@@ -1,0 +1,181 @@
+//! SQLite's write-ahead log, as far as it is on the disk.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The log.
+pub(super) struct Log {
+    /// Its file. As long as a connection is open SQLite neither deletes nor replaces it. `None` on a file system where there can
+    /// be none: then SQLite waits for the disk itself, at every write.
+    file: Option<File>,
+    /// How many writes are in it.
+    written: AtomicU64,
+    /// How many of them are on the disk. Held during a sync, so that nobody takes one for good that ended after another had
+    /// failed; who has waited finds its write on the disk already, or shares the next sync.
+    synced: Mutex<u64>,
+    /// Up to where a sync was begun that nobody waits for.
+    begun: AtomicU64,
+    /// Whether such a one is about to begin.
+    is_about_to_begin: AtomicBool,
+    /// Whether a sync failed: what it was to write may be lost, and the next one would not say so.
+    has_failed: AtomicBool,
+}
+
+/// How many writes were in the log behind one of them.
+#[derive(Clone, Copy)]
+#[must_use = "a write is on the disk when `sync` has been called with its place"]
+pub(super) struct Place(u64);
+
+/// An earlier sync failed.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("an earlier sync of the node's database failed")]
+struct Unsynced;
+
+impl Log {
+    /// The log of this database, on the disk together with its name.
+    pub(super) fn of(database: &Path) -> io::Result<Self> {
+        let mut name = database.as_os_str().to_owned();
+        name.push("-wal");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(PathBuf::from(name))?;
+        file.sync_all()?;
+        if let Some(folder) = database.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(Self::new(Some(file)))
+    }
+
+    /// Where there is none.
+    pub(super) fn none() -> Self {
+        Self::new(None)
+    }
+
+    fn new(file: Option<File>) -> Self {
+        Self {
+            file,
+            written: AtomicU64::new(0),
+            synced: Mutex::new(0),
+            begun: AtomicU64::new(0),
+            is_about_to_begin: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a write and its sync are two steps.
+    pub(super) fn is_apart(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Fails for good once a sync has.
+    pub(super) fn look(&self) -> io::Result<()> {
+        if self.has_failed.load(Ordering::Acquire) {
+            return Err(io::Error::other(Unsynced));
+        }
+        Ok(())
+    }
+
+    /// Something was written; called with the connection held, so that places have the order of the log.
+    pub(super) fn entered(&self) -> Place {
+        Place(self.written.fetch_add(1, Ordering::AcqRel) + 1)
+    }
+
+    /// Waits until the log up to this place would survive a power cut.
+    pub(super) fn sync(&self, place: Place) -> io::Result<()> {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        self.look()?;
+        if *synced >= place.0 {
+            return Ok(());
+        }
+        // Read before the sync begins: what comes in during it is not counted.
+        let written = self.written.load(Ordering::Acquire);
+        if let Some(Err(error)) = self.file.as_ref().map(File::sync_data) {
+            self.has_failed.store(true, Ordering::Release);
+            tracing::error!(
+                "The disk does not keep what is written to it: {error}. Nothing is written to the node's database any more; \
+                 look at the disk, then start the program again"
+            );
+            return Err(error);
+        }
+        *synced = written;
+        Ok(())
+    }
+
+    /// Has a thread sync the log up to this place. If that fails, whoever writes next is told.
+    pub(super) fn begin_sync(self: &Arc<Self>, place: Place) {
+        self.begun.fetch_max(place.0, Ordering::AcqRel);
+        if self.is_about_to_begin.swap(true, Ordering::AcqRel) {
+            // It takes this place along: it looks how far to go when it begins.
+            return;
+        }
+        let log = Arc::clone(self);
+        // Nobody waits for its end.
+        drop(tokio::task::spawn_blocking(move || {
+            log.is_about_to_begin.swap(false, Ordering::AcqRel);
+            let begun = log.begun.load(Ordering::Acquire);
+            log.sync(Place(begun)).ok()
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(file: &str) -> Arc<Log> {
+        Arc::new(Log::new(Some(File::open(file).unwrap())))
+    }
+
+    #[test]
+    fn after_a_sync_that_failed_none_is_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log");
+        std::fs::write(&file, "").unwrap();
+        let good = log(file.to_str().unwrap());
+        good.sync(good.entered()).unwrap();
+        // No device can be synced.
+        let bad = log("/dev/null");
+        let (first, second) = (bad.entered(), bad.entered());
+        bad.look().unwrap();
+        bad.sync(first).unwrap_err();
+        bad.sync(second).unwrap_err();
+        bad.look().unwrap_err();
+    }
+
+    #[test]
+    fn one_sync_serves_all_that_was_written_before() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("log"), "").unwrap();
+        let log = log(folder.path().join("log").to_str().unwrap());
+        let (first, second) = (log.entered(), log.entered());
+        log.sync(first).unwrap();
+        assert_eq!(*log.synced.lock().unwrap(), 2);
+        log.sync(second).unwrap();
+        let third = log.entered();
+        assert_eq!(*log.synced.lock().unwrap(), 2);
+        log.sync(third).unwrap();
+        assert_eq!(*log.synced.lock().unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_reaches_the_disk_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("log"), "").unwrap();
+        let log = log(folder.path().join("log").to_str().unwrap());
+        for _ in 0..50 {
+            log.begin_sync(log.entered());
+        }
+        let all = async {
+            while *log.synced.lock().unwrap() < 50 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), all)
+            .await
+            .unwrap();
+    }
+}
