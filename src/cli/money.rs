@@ -132,6 +132,11 @@ impl Address {
                 .show(Method::POST, "/onchain/address", None, view);
         }
         match self.operator.ask(Method::GET, "/status", None) {
+            Ok(answer) if answer["node"]["deposit_address"].is_null() => {
+                let why = "the node has not started yet, and knows no address: `tollhouse status` says what it waits for";
+                let (code, why) = (FAULT, why.to_owned());
+                NoAnswer { code, why }.tell()
+            }
             Ok(answer) => {
                 let answer = json!({ "address": answer["node"]["deposit_address"] });
                 self.operator
@@ -195,13 +200,17 @@ impl Pay {
             Err(no_answer) => return no_answer.tell(),
         };
         let shown = self.operator.print(&answer, |answer| {
-            format!(
+            let line = format!(
                 "{}: {}, the way there cost {} (payment {})",
                 text(&answer["status"]),
                 number(&answer["amount_msat"], msat),
                 number(&answer["fee_msat"], msat),
                 text(&answer["payment_id"]),
-            )
+            );
+            match answer["preimage"].as_str() {
+                Some(preimage) => format!("{line}\npreimage {preimage}"),
+                None => line,
+            }
         });
         let not_arrived = |code, why: &str| {
             NoAnswer {

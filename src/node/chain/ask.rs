@@ -1,13 +1,11 @@
 //! Questions to a chain source besides those that ldk-node asks.
 
-use std::time::Duration;
-
 use bitcoin::Network;
 
 use crate::causes;
 use crate::node::Node;
 
-use super::{ChainSource, complaint};
+use super::{ChainSource, complaint, electrum};
 
 /// How long an answer may take: somebody waits for it.
 const TIMEOUT_SECS: u64 = 10;
@@ -25,10 +23,18 @@ pub struct Seen {
 pub async fn seen(source: &ChainSource, network: Network) -> Vec<Seen> {
     let urls = match source {
         ChainSource::Esplora { urls, .. } => urls,
-        ChainSource::Electrum(url) => return vec![of(source, reached(url).await)],
+        ChainSource::Electrum(url) => {
+            return vec![Seen {
+                server: source.to_string(),
+                newest: electrum::newest(url, network).await.map(Some),
+            }];
+        }
         ChainSource::Bitcoind(_) => {
             let complaint = complaint(source, network).await;
-            return vec![of(source, complaint.map_or(Ok(()), Err))];
+            return vec![Seen {
+                server: source.to_string(),
+                newest: complaint.map_or(Ok(None), Err),
+            }];
         }
     };
     let mut all = Vec::with_capacity(urls.len());
@@ -39,24 +45,6 @@ pub async fn seen(source: &ChainSource, network: Network) -> Vec<Seen> {
         });
     }
     all
-}
-
-fn of(source: &ChainSource, answered: Result<(), String>) -> Seen {
-    Seen {
-        server: source.to_string(),
-        newest: answered.map(|()| None),
-    }
-}
-
-/// Whether an Electrum server takes a connection, which is all that is asked of it.
-async fn reached(url: &str) -> Result<(), String> {
-    let (_, address) = url.split_once("://").unwrap_or(("", url));
-    let connecting = tokio::net::TcpStream::connect(address.to_owned());
-    match tokio::time::timeout(Duration::from_secs(TIMEOUT_SECS), connecting).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no connection within {TIMEOUT_SECS} s")),
-    }
 }
 
 fn client(base: &str) -> Result<esplora_client::AsyncClient, esplora_client::Error> {

@@ -57,7 +57,7 @@ pub(in crate::node) async fn complaint(source: &ChainSource, network: Network) -
     match source {
         // The relay always answers, and says itself what is wrong behind it.
         ChainSource::Esplora { .. } => None,
-        ChainSource::Electrum(url) => Some(format!("{url} does not answer as an Electrum server")),
+        ChainSource::Electrum(url) => super::electrum::newest(url, network).await.err(),
         ChainSource::Bitcoind(bitcoind) => look(bitcoind, network).await.err(),
     }
 }
