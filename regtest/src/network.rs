@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use bitcoin::Amount;
 use tempfile::TempDir;
 
+use crate::admin::Readiness;
 use crate::bitcoind::Bitcoind;
 use crate::client::{Client, Purchase};
 use crate::esplora::Esplora;
@@ -232,7 +233,7 @@ impl Network {
     /// When there is neither a usable channel nor a way to open one.
     pub async fn ensure_channel(&mut self) -> Result<usize> {
         let peer = self.peer;
-        let payer = &self.payer;
+        let (payer, admin) = (&self.payer, self.merchant.admin());
         let is_open = eventually(
             "a usable channel, or none at all",
             USABLE_DEADLINE,
@@ -243,7 +244,12 @@ impl Network {
                     .map_err(|error| error.to_string())?;
                 let channels = payer.channels();
                 if channels.iter().any(|channel| channel.is_usable) {
-                    Ok(Some(true))
+                    // The payer may still believe in the connection that it had: a merchant is back before its end is noticed.
+                    let readiness = admin.ready().await;
+                    match readiness.map_err(|error| format!("{error:#}"))? {
+                        Readiness { ready: true, .. } => Ok(Some(true)),
+                        Readiness { reason, .. } => Err(reason.unwrap_or_default()),
+                    }
                 } else if channels.is_empty() {
                     Ok(Some(false))
                 } else {
@@ -253,7 +259,6 @@ impl Network {
         )
         .await?;
         if is_open {
-            self.merchant.wait_ready().await?;
             return Ok(0);
         }
         // The closing of the old channel is in the mempool, or will be: let both nodes have their money back.
