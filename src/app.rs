@@ -85,6 +85,7 @@ impl Built {
         folder::make(&config.data_dir)?;
         // Before anything in the folder is opened.
         let lock = DataLock::acquire(&config.data_dir)?;
+        folder::must_have_room(&config.data_dir)?;
         // From here on the newest backup may be behind.
         folder::forget_clean_stop(&config.data_dir)?;
         let secrets = Secrets::open(&config, &clock)?;

@@ -85,6 +85,9 @@ pub enum Unready {
     /// It was restored from a backup and has its old channels closed first.
     #[error("the node recovers from a backup: its old channels are closed and swept first")]
     Recovering,
+    /// What it would have to write might not find room.
+    #[error("the disk is nearly full: make room on the one that data_dir is on")]
+    DiskFull,
     /// It is being stopped.
     #[error("the node is stopping")]
     Stopping,

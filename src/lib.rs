@@ -53,6 +53,7 @@ pub mod pace;
 pub mod price;
 pub mod quote;
 pub mod resource;
+pub mod room;
 pub mod route;
 pub mod secret_file;
 pub mod store;

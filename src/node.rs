@@ -95,6 +95,8 @@ pub struct Node {
     read_chain: Notify,
     /// Counts channels that were opened, became ready or were closed since the start.
     channel_changes: watch::Sender<u64>,
+    /// Why its state cannot be written any more, once that is so.
+    unwritable: store::Complaint,
 }
 
 /// What a node is built for.
@@ -155,6 +157,7 @@ impl Node {
             left: Mutex::default(),
             read_chain: Notify::new(),
             channel_changes: watch::channel(0).0,
+            unwritable: store::Complaint::default(),
             chain: chain::Chain::default(),
         }
     }
@@ -289,10 +292,31 @@ impl Node {
             }
         };
         let watching = chain::keep(self, &node, &ending);
-        let (ended, (), ()) = tokio::join!(handling, watching, withdrawing);
+        let (ended, (), ()) = tokio::select! {
+            biased;
+            why = self.unwritten() => {
+                // LDK panics where it cannot go on, and whoever stops or drops the node after it does, too.
+                std::mem::forget(Arc::clone(&node));
+                return Err(why);
+            }
+            ended = async { tokio::join!(handling, watching, withdrawing) } => ended,
+        };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         stop_node(&node).await;
         ended
+    }
+
+    /// Waits for its state to become one that cannot be written.
+    async fn unwritten(&self) -> NodeError {
+        let mut unwritable = self.unwritable.subscribe();
+        loop {
+            if let Some(why) = unwritable.borrow_and_update().clone() {
+                let path = self.config.folder.join(state::FILE);
+                return NodeError::Unwritable { path, why };
+            }
+            // The sender is ours.
+            let _ = unwritable.changed().await;
+        }
     }
 
     /// Builds the node and starts it; `None` if told to stop before it ran.
@@ -331,9 +355,10 @@ impl Node {
             relay.look_afresh();
         }
         let (node, clock) = (Arc::clone(node), self.clock.clone());
+        let folder = self.config.folder.clone();
         let syncing = tokio::task::spawn_blocking(move || {
             node.sync_wallets()?;
-            Ok::<_, NodeUnavailable>(reach::now(&node, &clock))
+            Ok::<_, NodeUnavailable>(reach::now(&node, &clock, &folder))
         });
         let looked = match syncing.await {
             Ok(looked) => looked.map(|reach| self.reached(reach)),
@@ -381,6 +406,7 @@ fn build(
     told: chain::Told,
     mnemonic: ldk_node::bip39::Mnemonic,
     runtime: tokio::runtime::Handle,
+    unwritable: store::Complaint,
 ) -> Result<ldk_node::Node, NodeError> {
     let mut builder = ldk_node::Builder::from_config(ldk_node::config::Config {
         storage_dir_path: config.folder.to_string_lossy().into_owned(),
@@ -416,7 +442,7 @@ fn build(
             .set_listening_addresses(addresses)
             .map_err(NodeError::Build)?;
     }
-    let rows = Arc::new(store::Rows::open(&config.folder)?);
+    let rows = Arc::new(store::Rows::open(&config.folder, unwritable)?);
     let node = builder.build_with_store(rows).map_err(NodeError::Build)?;
     database::note_made(&config.folder)?;
     Ok(node)

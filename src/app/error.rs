@@ -33,6 +33,20 @@ pub enum AppError {
         /// Its permission bits.
         mode: u32,
     },
+    /// There is no room for what it would write.
+    #[error(
+        "the disk of the data folder {path} is full ({left_mb} MB are left, and {wanted_mb} are wanted): make room, then start \
+         again. Nothing was opened",
+        path = .path.display()
+    )]
+    DiskFull {
+        /// The folder.
+        path: PathBuf,
+        /// What is left, MB.
+        left_mb: u64,
+        /// What a start wants, MB.
+        wanted_mb: u64,
+    },
     /// A secret is gone, and what was made with it is there.
     #[error(
         "{secret} is missing, and {made} was made with it: put it back from a backup (a new one would make what was sold, or \

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::AppError;
 use crate::backup::CLEAN_STOP;
+use crate::room;
 
 /// For the owner only: seed, keys and channel state are in it. A folder that is there already is not changed: it may be
 /// somebody's home.
@@ -28,6 +29,19 @@ pub(crate) fn make(path: &Path) -> Result<(), AppError> {
         });
     }
     Ok(())
+}
+
+/// Looks whether there is room for a start.
+pub(super) fn must_have_room(path: &Path) -> Result<(), AppError> {
+    let left = room::left(path).unwrap_or(u64::MAX);
+    if left >= room::START_BYTES {
+        return Ok(());
+    }
+    Err(AppError::DiskFull {
+        path: path.to_owned(),
+        left_mb: left / 1_000_000,
+        wanted_mb: room::START_BYTES / 1_000_000,
+    })
 }
 
 /// A secret that was lost is not replaced without a word: a new one would not fit what was made with the old one.

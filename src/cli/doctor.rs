@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,14 +12,11 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::node;
+use crate::{node, room};
 
 use super::show::{number, text};
 use super::units::{ago, grouped};
 use super::{BAD_SETTINGS, FAULT, Operator, complain};
-
-/// Below it the node's database or the books may fail to be written within days.
-const DISK_FREE_MIN_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Chain and clock differ by this much at most: a block's time may be two hours off (consensus), and one may be hours late.
 const CLOCK_OFF_MAX_SECS: u64 = 4 * 3_600;
@@ -187,27 +184,17 @@ fn files(config: &Config, findings: &mut Findings) {
 
 /// Whether there is room for what is to be written.
 fn disk(folder: &Path, findings: &mut Findings) {
-    let there: PathBuf = folder
-        .ancestors()
-        .find(|folder| folder.exists())
-        .map_or_else(PathBuf::new, Path::to_owned);
-    let Ok(stat) = rustix::fs::statvfs(&there) else {
-        findings.note(
-            "disk",
-            Grade::Look,
-            format!("{} cannot be looked at", there.display()),
-        );
+    let there = folder.display();
+    let Some(free) = room::left(folder) else {
+        let found = format!("the disk of {there} cannot be looked at");
+        findings.note("disk", Grade::Look, found);
         return;
     };
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let found = format!(
-        "{} MB free at {}",
-        grouped(free / 1_000_000),
-        there.display()
-    );
-    if free < DISK_FREE_MIN_BYTES {
+    let found = format!("{} MB free for {there}", grouped(free / 1_000_000));
+    if free < room::CALM_BYTES {
+        let sells = grouped(room::SELL_BYTES / 1_000_000);
         let found = format!(
-            "{found}: make room. On a full disk the program stops rather than take money that it cannot enter"
+            "{found}: make room. With less than {sells} MB nothing is sold, rather than take money that cannot be entered"
         );
         findings.note("disk", Grade::Bad, found);
     } else {

@@ -41,8 +41,7 @@ const EXPIRES: HeaderName = HeaderName::from_static("l402-expires");
 
 /// Which origins' scripts may read an answer.
 const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
-/// What a browser's script may read of an answer to another origin. Constants: a long value is looked at letter by letter
-/// where it is made.
+/// What a browser's script may read of an answer to another origin; constants, for a value is checked letter by letter.
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("WWW-Authenticate, Payment-Receipt, Retry-After");
 /// The same where it says what is left.
@@ -224,6 +223,7 @@ pub(crate) fn denial(denial: &Denial) -> Response {
                 | Unready::PeersOffline
                 | Unready::KeyMismatch
                 | Unready::Recovering
+                | Unready::DiskFull
                 | Unready::Stopping => {
                     "No invoice can be paid here at the moment. Nothing was charged; ask again later."
                 }

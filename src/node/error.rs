@@ -48,6 +48,17 @@ pub enum NodeError {
         /// Its number.
         found: u32,
     },
+    /// Its state cannot be written. Whatever LDK was about to do it has not done.
+    #[error(
+        "the node's state {path} cannot be written ({why}), so the node does nothing more. Make room on its disk, or look what \
+         is wrong with it, and start the program again: payments that were under way are claimed or go back then"
+    )]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite or the system said.
+        why: String,
+    },
     /// Its folder cannot be made.
     #[error("failed to make the node's folder")]
     Folder(#[source] std::io::Error),

@@ -34,7 +34,7 @@ pub(super) async fn handle(
         let changes_channels = event.as_ref().is_some_and(changes_channels);
         let is_recovering = node.is_recovering();
         let liquidity = node.config.liquidity.clone();
-        let clock = node.clock.clone();
+        let (clock, folder) = (node.clock.clone(), node.config.folder.clone());
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
             let is_event = event.is_some();
@@ -45,7 +45,7 @@ pub(super) async fn handle(
                 }
                 told.event_handled().map_err(NodeError::Acknowledge)?;
             }
-            Ok::<_, NodeError>((is_event, reach::now(&told, &clock)))
+            Ok::<_, NodeError>((is_event, reach::now(&told, &clock, &folder)))
         });
         let (is_event, reach) = handled.await.map_err(NodeError::Panicked)??;
         if is_event {

@@ -1,6 +1,7 @@
 //! How the node is reached: route hints and inbound capacity out of its channels, chosen as LDK chooses them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bitcoin::secp256k1::PublicKey;
 use ldk_node::ChannelDetails;
@@ -9,6 +10,7 @@ use lightning::routing::router::{RouteHint, RouteHintHop};
 
 use crate::clock::Clock;
 use crate::invoice::{Inbound, Reach, Unready};
+use crate::room;
 
 use super::chain;
 
@@ -18,8 +20,11 @@ const HINTS_MAX: usize = 3;
 /// Confirmations after which gossip of a channel may be relied on (BOLT 7: announced at 6).
 const ANNOUNCED_CONFIRMATIONS: u32 = 7;
 
-/// How the node is reached now. Takes locks of the node's.
-pub(super) fn now(ldk: &ldk_node::Node, clock: &Clock) -> Reach {
+/// How the node is reached now. Takes locks of the node's, and looks at the disk that its folder is on.
+pub(super) fn now(ldk: &ldk_node::Node, clock: &Clock, folder: &Path) -> Reach {
+    if !room::is_there(folder, room::SELL_BYTES) {
+        return Reach::Unready(Unready::DiskFull);
+    }
     let seen_secs = ldk.status().latest_lightning_wallet_sync_timestamp;
     chain::judged(of(&ldk.list_channels()), seen_secs, clock.unix_secs())
 }

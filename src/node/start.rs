@@ -36,8 +36,9 @@ impl Node {
         };
         let config = self.config.clone();
         let seed = self.keys.mnemonic();
+        let unwritable = self.unwritable.clone();
         let build = tokio::task::spawn_blocking(move || {
-            super::build(&config, purpose, told, seed, runtime)
+            super::build(&config, purpose, told, seed, runtime, unwritable)
         });
         let node = build.await.map_err(NodeError::Panicked)??;
         Ok(Some(Arc::new(node)))

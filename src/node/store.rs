@@ -16,7 +16,7 @@
 //! - Before SQLite moves pages from the log to the file it syncs the log, and it syncs the file before it begins the log anew
 //!   (`synchronous=NORMAL`). What is in neither was never synced.
 //! - Writes of one key stay in order: each is in the log when the call returns, future or not.
-//! - After a sync that failed nobody knows what is on the disk: nothing is written any more.
+//! - After a write or a sync that failed nobody knows what is on the disk: nothing is written any more, and the program ends.
 
 mod log;
 mod marks;
@@ -38,7 +38,8 @@ use super::NodeError;
 use log::{Log, Place};
 use marks::Marks;
 
-pub(in crate::node) use marks::forget as forget_marks;
+pub(super) use log::Complaint;
+pub(super) use marks::forget as forget_marks;
 
 /// The shape of the table, as ldk-node numbers it.
 const SHAPE: u32 = 2;
@@ -58,7 +59,8 @@ struct Inner {
 
 impl Rows {
     /// Opens the file, which is looked at and ready, and makes the table if there is none.
-    pub(super) fn open(folder: &Path) -> Result<Self, NodeError> {
+    /// The first write that fails is the last one, and is told to `complaint`.
+    pub(super) fn open(folder: &Path, complaint: Complaint) -> Result<Self, NodeError> {
         let path = folder.join(SQLITE_DB_FILE_NAME);
         let failed = |source| NodeError::Database {
             path: path.clone(),
@@ -89,9 +91,9 @@ impl Rows {
             connection
                 .execute_batch("PRAGMA synchronous=NORMAL")
                 .map_err(failed)?;
-            Log::of(&path).map_err(NodeError::Folder)?
+            Log::of(&path, complaint).map_err(NodeError::Folder)?
         } else {
-            Log::none()
+            Log::none(complaint)
         };
         let (marks, taken_back) = Marks::open(&connection, log.is_apart()).map_err(failed)?;
         if taken_back > 0 {
@@ -153,7 +155,7 @@ impl Inner {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> io::Result<(T, Place)> {
         self.with(|connection| {
-            let done = work(connection)?;
+            let done = work(connection).inspect_err(|error| self.log.fail(error))?;
             Ok((done, self.log.entered()))
         })
     }
@@ -332,7 +334,7 @@ mod tests {
 
     pub(super) fn open(folder: &Path) -> Rows {
         super::super::database::prepare(folder).unwrap();
-        Rows::open(folder).unwrap()
+        Rows::open(folder, Complaint::default()).unwrap()
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod drill;
 mod embedded;
 mod esplora;
 mod first_sat;
+mod full_disk;
 mod gossip;
 mod harness;
 mod init;

@@ -31,6 +31,7 @@ const RANKS: &[(&str, u8)] = &[
     ("clock", 0),
     ("live", 0),
     ("pace", 0),
+    ("room", 0),
     ("secret_file", 0),
 ];
 

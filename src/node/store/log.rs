@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
+
+use crate::causes;
+
 /// The log.
 pub(super) struct Log {
     /// Its file. As long as a connection is open SQLite neither deletes nor replaces it. `None` on a file system where there can
@@ -20,23 +24,28 @@ pub(super) struct Log {
     begun: AtomicU64,
     /// Whether such a one is about to begin.
     is_about_to_begin: AtomicBool,
-    /// Whether a sync failed: what it was to write may be lost, and the next one would not say so.
+    /// Whether a write or a sync failed: what it was to write may be lost, and the next one would not say so.
     has_failed: AtomicBool,
+    /// Hears of the first failure.
+    complaint: Complaint,
 }
+
+/// Where it is said that the node's state cannot be written any more, and why.
+pub(in crate::node) type Complaint = watch::Sender<Option<String>>;
 
 /// How many writes were in the log behind one of them.
 #[derive(Clone, Copy)]
 #[must_use = "a write is on the disk when `sync` has been called with its place"]
 pub(super) struct Place(u64);
 
-/// An earlier sync failed.
+/// An earlier one failed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("an earlier sync of the node's database failed")]
-struct Unsynced;
+#[error("an earlier write to the node's database failed")]
+struct FailedBefore;
 
 impl Log {
     /// The log of this database, on the disk together with its name.
-    pub(super) fn of(database: &Path) -> io::Result<Self> {
+    pub(super) fn of(database: &Path, complaint: Complaint) -> io::Result<Self> {
         let mut name = database.as_os_str().to_owned();
         name.push("-wal");
         let file = File::options()
@@ -47,15 +56,15 @@ impl Log {
         if let Some(folder) = database.parent() {
             File::open(folder)?.sync_all()?;
         }
-        Ok(Self::new(Some(file)))
+        Ok(Self::new(Some(file), complaint))
     }
 
     /// Where there is none.
-    pub(super) fn none() -> Self {
-        Self::new(None)
+    pub(super) fn none(complaint: Complaint) -> Self {
+        Self::new(None, complaint)
     }
 
-    fn new(file: Option<File>) -> Self {
+    fn new(file: Option<File>, complaint: Complaint) -> Self {
         Self {
             file,
             written: AtomicU64::new(0),
@@ -63,6 +72,7 @@ impl Log {
             begun: AtomicU64::new(0),
             is_about_to_begin: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
+            complaint,
         }
     }
 
@@ -71,12 +81,22 @@ impl Log {
         self.file.is_some()
     }
 
-    /// Fails for good once a sync has.
+    /// Fails for good once a write has.
     pub(super) fn look(&self) -> io::Result<()> {
         if self.has_failed.load(Ordering::Acquire) {
-            return Err(io::Error::other(Unsynced));
+            return Err(io::Error::other(FailedBefore));
         }
         Ok(())
+    }
+
+    /// A write failed: from here on there are none.
+    pub(super) fn fail(&self, why: &dyn std::error::Error) {
+        self.has_failed.store(true, Ordering::Release);
+        self.complaint.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert_with(|| causes::chain(why));
+            is_first
+        });
     }
 
     /// Something was written; called with the connection held, so that places have the order of the log.
@@ -94,11 +114,7 @@ impl Log {
         // Read before the sync begins: what comes in during it is not counted.
         let written = self.written.load(Ordering::Acquire);
         if let Some(Err(error)) = self.file.as_ref().map(File::sync_data) {
-            self.has_failed.store(true, Ordering::Release);
-            tracing::error!(
-                "The disk does not keep what is written to it: {error}. Nothing is written to the node's database any more; \
-                 look at the disk, then start the program again"
-            );
+            self.fail(&error);
             return Err(error);
         }
         *synced = written;
@@ -127,7 +143,8 @@ mod tests {
     use super::*;
 
     fn log(file: &str) -> Arc<Log> {
-        Arc::new(Log::new(Some(File::open(file).unwrap())))
+        let file = File::open(file).unwrap();
+        Arc::new(Log::new(Some(file), Complaint::default()))
     }
 
     #[test]
@@ -144,6 +161,8 @@ mod tests {
         bad.sync(first).unwrap_err();
         bad.sync(second).unwrap_err();
         bad.look().unwrap_err();
+        let said = bad.complaint.borrow().clone().unwrap();
+        assert!(said.contains("Invalid argument"), "{said}");
     }
 
     #[test]

@@ -1,0 +1,39 @@
+//! Room on the disk. What cannot be written must not be sold: the node's state and the books come first.
+
+use std::path::Path;
+
+/// With less the program does not start: stores that are opened on a full disk tear what they write.
+pub const START_BYTES: u64 = 16_000_000;
+
+/// With less nothing is sold, so that there is room for what is under way: SQLite's log (4 MB and a channel's monitor), a dump
+/// of the books beside the old one (some 30 MB for a hundred thousand sales), and a backup of both.
+pub const SELL_BYTES: u64 = 100_000_000;
+
+/// With less the doctor warns: below it the disk may be full within days.
+pub const CALM_BYTES: u64 = 1_000_000_000;
+
+/// What may still be written to the disk of this folder, or of the one that it would be made in; `None` if nobody can tell.
+pub fn left(folder: &Path) -> Option<u64> {
+    let there = folder.ancestors().find(|folder| folder.exists())?;
+    let stat = rustix::fs::statvfs(there).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Whether there is so much room, as far as anybody can tell.
+pub fn is_there(folder: &Path, bytes: u64) -> bool {
+    left(folder).is_none_or(|left| left >= bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_made_yet_has_the_room_of_its_parent() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("a/b");
+        assert!(left(&missing).unwrap() > 0);
+        assert!(is_there(&missing, 1));
+        assert!(!is_there(&missing, u64::MAX));
+    }
+}
