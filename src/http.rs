@@ -2,6 +2,7 @@
 
 mod acme;
 pub(crate) mod answer;
+pub(crate) mod browsers;
 mod check;
 mod clients;
 mod connection;
@@ -163,7 +164,7 @@ impl Public {
             Found::MethodNotTaken { methods, is_paid } => {
                 // Whether a free resource answers other origins is the business of what is behind it.
                 return if is_paid && is_preflight(request.method(), request.headers()) {
-                    answer::preflight(&methods)
+                    browsers::preflight(&methods)
                 } else {
                     answer::refusal(&Refusal::Method(methods))
                 };
@@ -173,11 +174,11 @@ impl Public {
         };
         let is_paid = matches!(route.access, Access::Paid(_));
         if is_paid && is_preflight(request.method(), request.headers()) {
-            return answer::preflight(&route.methods_taken());
+            return browsers::preflight(&route.methods_taken());
         }
         let mut response = self.pass(&shop, &route, &path, downstream, request).await;
         if is_paid {
-            answer::open_to_browsers(response.headers_mut());
+            browsers::open(response.headers_mut());
         }
         response
     }

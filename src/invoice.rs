@@ -88,6 +88,9 @@ pub enum Unready {
     /// What it would have to write might not find room.
     #[error("the disk is nearly full: make room on the one that data_dir is on")]
     DiskFull,
+    /// Payers would take what is made now for expired.
+    #[error("the clock of this machine is minutes behind: set it (NTP)")]
+    ClockBehind,
     /// It is being stopped.
     #[error("the node is stopping")]
     Stopping,

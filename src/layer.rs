@@ -23,7 +23,9 @@ pub use offers::GuardError;
 pub(crate) use offers::can_be_priced;
 
 use crate::gate::{Asked, Decision, Gate, Permit, without_choice};
-use crate::http::{Body, Call, Refusal, Shop, answer, is_preflight, path_asked_for, peer};
+use crate::http::{
+    Body, Call, Refusal, Shop, answer, browsers, is_preflight, path_asked_for, peer,
+};
 use crate::l402::TokenId;
 use crate::ledger::Left;
 use crate::live::Live;
@@ -181,7 +183,7 @@ impl Guarding {
             Err(refusal) => return Ok(answer::refusal(&refusal)),
         };
         if is_preflight(&head.method, &head.headers) {
-            return Ok(answer::preflight(&[]));
+            return Ok(browsers::preflight(&[]));
         }
         let path = match RequestPath::parse(path_asked_for(&head)) {
             Ok(path) => path,
@@ -197,7 +199,7 @@ impl Guarding {
             }
             Err(response) => *response,
         };
-        answer::open_to_browsers(response.headers_mut());
+        browsers::open(response.headers_mut());
         Ok(response)
     }
 

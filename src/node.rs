@@ -372,6 +372,8 @@ impl Node {
     fn reached(&self, reach: Reach) {
         let reach = if self.is_recovering() {
             Reach::Unready(Unready::Recovering)
+        } else if self.is_clock_behind() {
+            Reach::Unready(Unready::ClockBehind)
         } else {
             reach
         };

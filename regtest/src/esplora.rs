@@ -12,11 +12,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 use axum::extract::{Path as Param, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::DATE;
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -66,6 +67,8 @@ pub enum Manner {
     Garbage,
     /// As it should, after this long.
     Slowly(Duration),
+    /// As it should, by a clock that is ahead by this long.
+    Ahead(Duration),
     /// Not at all.
     Never,
 }
@@ -228,6 +231,16 @@ impl Manner {
             Self::Slowly(pause) => {
                 sleep_until(Instant::now() + pause).await;
                 next.run(request).await
+            }
+            Self::Ahead(by) => {
+                let mut response = next.run(request).await;
+                let date = httpdate::fmt_http_date(
+                    UNIX_EPOCH + UNIX_EPOCH.elapsed().unwrap_or_default() + by,
+                );
+                if let Ok(date) = date.try_into() {
+                    response.headers_mut().insert(DATE, date);
+                }
+                response
             }
             Self::Never => std::future::pending().await,
         }

@@ -3,11 +3,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE,
-    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
-};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 
@@ -37,18 +33,8 @@ const REMAINING_BYTES: HeaderName = HeaderName::from_static("l402-remaining-byte
 /// Metered seconds that were left on it when the answer began.
 const REMAINING_SECONDS: HeaderName = HeaderName::from_static("l402-remaining-seconds");
 /// Until when it is good, Unix seconds.
-const EXPIRES: HeaderName = HeaderName::from_static("l402-expires");
+pub(super) const EXPIRES: HeaderName = HeaderName::from_static("l402-expires");
 
-/// Which origins' scripts may read an answer.
-const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
-/// What a browser's script may read of an answer to another origin; constants, for a value is checked letter by letter.
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("WWW-Authenticate, Payment-Receipt, Retry-After");
-/// The same where it says what is left.
-const EXPOSED_BEHIND_PAYMENT: HeaderValue = HeaderValue::from_static(
-    "WWW-Authenticate, Payment-Receipt, Retry-After, L402-Remaining-Requests, L402-Remaining-Bytes, \
-     L402-Remaining-Seconds, L402-Expires",
-);
 /// What a challenge is called.
 const PAYMENT_REQUIRED: &str = "Payment Required";
 
@@ -224,6 +210,7 @@ pub(crate) fn denial(denial: &Denial) -> Response {
                 | Unready::KeyMismatch
                 | Unready::Recovering
                 | Unready::DiskFull
+                | Unready::ClockBehind
                 | Unready::Stopping => {
                     "No invoice can be paid here at the moment. Nothing was charged; ask again later."
                 }
@@ -418,41 +405,6 @@ pub(crate) fn fault(fault: &LedgerError) -> Response {
     )
 }
 
-/// The answer to a browser that asks whether it may ask.
-pub(crate) fn preflight(methods: &[Method]) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY_ORIGIN);
-    // `*` does not cover Authorization, so the headers are named.
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("Authorization, Content-Type, Accept-Payment, Accept-Grant"),
-    );
-    let allowed = if methods.is_empty() {
-        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-    } else {
-        list(methods)
-    };
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, allowed);
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    response
-}
-
-/// Lets scripts of other origins read what was paid for, and the challenge before it; an upstream's own word stands.
-pub(crate) fn open_to_browsers(headers: &mut HeaderMap) {
-    let origin = headers.entry(ACCESS_CONTROL_ALLOW_ORIGIN);
-    origin.or_insert(ANY_ORIGIN);
-    let exposed = if headers.contains_key(EXPIRES) {
-        EXPOSED_BEHIND_PAYMENT
-    } else {
-        EXPOSED
-    };
-    headers
-        .entry(ACCESS_CONTROL_EXPOSE_HEADERS)
-        .or_insert(exposed);
-}
-
 fn body_too_large(max: u64) -> Response {
     let detail = format!("The body of a request may have {max} bytes.");
     problem(StatusCode::PAYLOAD_TOO_LARGE, "Body too large", &detail)
@@ -485,7 +437,7 @@ fn json(status: StatusCode, title: Title, body: &impl Serialize) -> Response {
     response
 }
 
-fn list(methods: &[Method]) -> HeaderValue {
+pub(super) fn list(methods: &[Method]) -> HeaderValue {
     let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
     HeaderValue::try_from(names.join(", ")).unwrap_or(HeaderValue::from_static("GET"))
 }

@@ -7,6 +7,7 @@
 
 mod broadcast;
 mod cache;
+mod date;
 mod endpoint;
 mod fees;
 mod question;

@@ -38,6 +38,32 @@ async fn recovers(merchant: &Merchant) {
 }
 
 #[tokio::test]
+async fn with_a_clock_that_is_behind_nothing_is_sold_what_was_bought_opens_and_a_clock_that_is_set_mends_it()
+ {
+    let mut shop = Shop::open().await;
+    let credential = shop.buy(ARTICLE).await;
+    let hour = Duration::from_secs(3_600);
+    shop.network.esplora.answers(Manner::Ahead(hour));
+    shop.network.merchant.admin().sync().await.unwrap();
+    let behind = chain(&shop.network.merchant).await["clock_behind_secs"].as_i64();
+    assert!((3_590..=3_610).contains(&behind.unwrap()), "{behind:?}");
+    let reason = shop.network.merchant.admin().ready().await.unwrap().reason;
+    assert!(
+        reason.as_ref().unwrap().contains("minutes behind"),
+        "{reason:?}"
+    );
+    assert_eq!(shop.get(ARTICLE, None).await.status, 503);
+    assert_eq!(shop.get(ARTICLE, Some(&credential)).await.status, 200);
+
+    // Whoever sets the clock, or the server: a few seconds are no matter.
+    let seconds = Duration::from_secs(30);
+    shop.network.esplora.answers(Manner::Ahead(seconds));
+    shop.network.merchant.admin().sync().await.unwrap();
+    shop.network.merchant.wait_ready().await.unwrap();
+    shop.buy(ARTICLE).await;
+}
+
+#[tokio::test]
 async fn without_its_chain_source_the_program_serves_and_sells_and_says_what_it_lacks() {
     let mut shop = Shop::open().await;
     let credential = shop.buy(ARTICLE).await;

@@ -29,6 +29,9 @@ pub struct ChainStatus {
     pub behind_limit_secs: u64,
     /// Whether it is an alarm.
     pub is_alarm: bool,
+    /// How far the clock of this machine is behind what the servers' clocks show, in seconds (negative: ahead); nothing if none
+    /// was heard lately.
+    pub clock_behind_secs: Option<i64>,
     /// The greatest height that an endpoint has shown.
     pub height: Option<u32>,
     /// When fee estimates were last heard, Unix seconds; nothing if built-in ones are used, or if ldk-node asks by itself.
@@ -67,6 +70,7 @@ impl Node {
             } => {
                 status.kind = "esplora";
                 status.requests_per_hour = Some(*requests_per_hour);
+                status.clock_behind_secs = self.clock_behind_secs();
                 if let Some(relay) = self.chain.relay().map(|relay| relay.status()) {
                     status.degraded_since_secs = relay.degraded_since_secs;
                     status.height = Some(relay.height);

@@ -28,6 +28,12 @@ const PLANNED_PERCENT: u64 = 60;
 /// The first pause after a look that failed; doubled up to the usual interval.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 
+/// A clock that differs by so much from the one of every server is wrong: those that keep time differ by a second.
+const CLOCK_OFF_SECS: i64 = 120;
+
+/// So far behind nothing is sold: half of the ten minutes for which an invoice is good by default.
+const CLOCK_BEHIND_MAX_SECS: i64 = 300;
+
 /// How long a look that is under way when the program ends may take. The relay ends it at once; an Electrum server may hang.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -247,7 +253,34 @@ impl Node {
                 self.config.chain.source
             );
         }
-        is_late
+        let is_off = self.tell_of_a_wrong_clock();
+        is_late || is_off
+    }
+
+    /// How far our clock is behind those of the servers that the chain is read from.
+    pub(in crate::node) fn clock_behind_secs(&self) -> Option<i64> {
+        self.chain.relay()?.clock_behind_secs()
+    }
+
+    /// Whether payers would take what is made now for expired: of an invoice the time since it was made is what counts.
+    pub(in crate::node) fn is_clock_behind(&self) -> bool {
+        let behind = self.clock_behind_secs();
+        behind.is_some_and(|behind| behind >= CLOCK_BEHIND_MAX_SECS)
+    }
+
+    /// `true` if there is one.
+    fn tell_of_a_wrong_clock(&self) -> bool {
+        let behind = self.clock_behind_secs().unwrap_or(0);
+        let is_off = behind.abs() >= CLOCK_OFF_SECS;
+        if is_off {
+            let way = if behind > 0 { "behind" } else { "ahead of" };
+            tracing::error!(
+                "The clock of this machine is {} minutes {way} that of the chain source: set it (NTP). Invoices and tokens live \
+                 by it",
+                behind.abs() / 60
+            );
+        }
+        is_off
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::causes;
 
+use super::date::Heard;
 use super::question::{Answer, Flaw, Learned, Question, Worth};
 
 /// What the budget is counted over.
@@ -75,6 +76,8 @@ pub(super) struct State {
     pub(super) height: Option<(u32, Instant)>,
     /// When it last gave a good answer, Unix seconds.
     pub(super) success_secs: Option<u64>,
+    /// What its clock last showed.
+    pub(super) heard: Option<Heard>,
     /// What was last wrong, and when, Unix seconds.
     pub(super) complaint: Option<(String, u64)>,
 }
@@ -207,6 +210,9 @@ impl Endpoint {
         let sent = request.send().await;
         let mut response =
             sent.map_err(|error| Fault::Unreachable(causes::chain(&error.without_url())))?;
+        if let Some(heard) = Heard::of(response.headers(), Instant::now()) {
+            self.state().heard = Some(heard);
+        }
         let mut read = Vec::new();
         loop {
             let chunk = response.chunk().await;
