@@ -7,6 +7,7 @@ mod credentials;
 mod estimates;
 mod flood;
 mod goods;
+mod gossip;
 mod guarded;
 mod load;
 mod machine;
@@ -250,12 +251,16 @@ async fn phases(
     report.guarded_ratio_small = rounded(ratios.small);
     report.reload_failed = reloads::failed(network, goods, effort, notes).await?;
     report.disk_bytes_per_sale = rounded(writes::bytes_per_sale(network, effort, notes).await?);
-    report.esplora_per_idle_hour =
-        rounded(writes::requests_per_idle_hour(network, effort, notes).await?);
+    let idle = writes::idle_hour(network, effort, notes).await?;
+    report.esplora_per_idle_hour = rounded(idle.requests);
+    report.disk_mb_per_idle_hour = rounded(idle.written_mb);
     report.ready_1_channel_ms = rounded(ready::ready_ms(network, effort, notes).await?);
     // Last: everything before is measured with the one channel.
     ready::grow(network, effort.channels, notes).await?;
     report.ready_50_channels_ms = rounded(ready::ready_ms(network, effort, notes).await?);
+    let gossip = gossip::memory(network, goods, effort, notes).await?;
+    report.rss_gossip_off_mb = rounded(gossip.off_mb);
+    report.rss_gossip_on_mb = rounded(gossip.on_mb);
     Ok(())
 }
 

@@ -104,8 +104,8 @@ impl Node {
                     nodes: graph.list_nodes().len(),
                     channels: graph.list_channels().len(),
                 };
-                // Peers tell theirs by and by; a snapshot is there or not.
-                if !is_fetched || map.channels > 0 {
+                // Peers tell theirs by and by; a snapshot is there, all of it, when its time is noted.
+                if !is_fetched || node.status().latest_rgs_snapshot_timestamp.is_some() {
                     return map;
                 }
             }

@@ -101,8 +101,11 @@ impl<R: Record> Tree<R> {
         Ok(())
     }
 
-    /// Writes many records at once; not yet flushed.
+    /// Writes many records at once; not yet flushed. Of none nothing: sled would write an empty batch, and sync it.
     pub fn put_all(&self, entries: &[Entry<R>]) -> Result<(), StoreError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         let mut batch = sled::Batch::default();
         for (key, record) in entries {
             batch.insert(key.as_slice(), encode(record)?);
@@ -113,6 +116,9 @@ impl<R: Record> Tree<R> {
 
     /// Removes these keys; not yet flushed.
     pub fn remove_all(&self, keys: &[Vec<u8>]) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         let mut batch = sled::Batch::default();
         for key in keys {
             batch.remove(key.as_slice());
@@ -123,8 +129,12 @@ impl<R: Record> Tree<R> {
 
     /// Removes every key below this one; not yet flushed.
     pub fn remove_below(&self, key: &[u8]) -> Result<(), StoreError> {
+        let mut below = self.tree.range(..key).peekable();
+        if below.peek().is_none() {
+            return Ok(());
+        }
         let mut batch = sled::Batch::default();
-        for below in self.tree.range(..key) {
+        for below in below {
             batch.remove(below?.0);
         }
         self.tree.apply_batch(batch)?;

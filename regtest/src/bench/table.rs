@@ -49,6 +49,12 @@ pub(super) struct Report {
     pub(super) disk_bytes_per_sale: f64,
     /// Requests to the chain source in an hour without a sale.
     pub(super) esplora_per_idle_hour: f64,
+    /// What is written to the disk in an hour without a sale, MB.
+    pub(super) disk_mb_per_idle_hour: f64,
+    /// Memory at rest with fifty channels and no map of the network, MB.
+    pub(super) rss_gossip_off_mb: f64,
+    /// The same with a map as large as mainnet's, MB.
+    pub(super) rss_gossip_on_mb: f64,
     /// The ledger after a year of a thousand sales a day, MB.
     pub(super) year_disk_mb: f64,
     /// Opening it, ms.
@@ -82,6 +88,9 @@ impl Default for Report {
             ready_50_channels_ms: f64::NAN,
             disk_bytes_per_sale: f64::NAN,
             esplora_per_idle_hour: f64::NAN,
+            disk_mb_per_idle_hour: f64::NAN,
+            rss_gossip_off_mb: f64::NAN,
+            rss_gossip_on_mb: f64::NAN,
             year_disk_mb: f64::NAN,
             year_start_ms: f64::NAN,
             year_export_ms: f64::NAN,
@@ -181,7 +190,7 @@ impl Report {
 
     /// Every number with its target.
     #[rustfmt::skip] // A table reads best as one.
-    fn rows(&self) -> [Row; 23] {
+    fn rows(&self) -> [Row; 26] {
         use Target::{AtLeast, AtMost, Below, Report};
         let row = |key, value, digits, target| Row { key, value, digits, target };
         [
@@ -204,6 +213,9 @@ impl Report {
             row("ready_50_channels_ms", self.ready_50_channels_ms, 0, Report),
             row("disk_bytes_per_sale", self.disk_bytes_per_sale, 0, Report),
             row("esplora_per_idle_hour", self.esplora_per_idle_hour, 0, Below(700.0)),
+            row("disk_mb_per_idle_hour", self.disk_mb_per_idle_hour, 2, Report),
+            row("rss_gossip_off_mb", self.rss_gossip_off_mb, 1, Report),
+            row("rss_gossip_on_mb", self.rss_gossip_on_mb, 1, Report),
             row("year_disk_mb", self.year_disk_mb, 1, Report),
             row("year_start_ms", self.year_start_ms, 0, Report),
             row("year_export_ms", self.year_export_ms, 0, Report),

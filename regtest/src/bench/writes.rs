@@ -45,12 +45,21 @@ pub(super) async fn bytes_per_sale(
     Ok(written as f64 / effort.purchases as f64)
 }
 
-/// Requests that the chain source gets in an hour without a sale: counted there over some time, and scaled.
-pub(super) async fn requests_per_idle_hour(
+/// An hour without a sale.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Idle {
+    /// Requests that the chain source gets.
+    pub(super) requests: f64,
+    /// What is written to the disk, MB.
+    pub(super) written_mb: f64,
+}
+
+/// Both counted over some time, and scaled.
+pub(super) async fn idle_hour(
     network: &mut Network,
     effort: &Effort,
     notes: &mut Notes,
-) -> Result<f64> {
+) -> Result<Idle> {
     network.merchant.settings_mut().extra = SHIPPED.to_owned();
     network.merchant.restart().await?;
     network.merchant.wait_up().await?;
@@ -58,17 +67,23 @@ pub(super) async fn requests_per_idle_hour(
         bail!("the channel did not survive the restart");
     }
     notes.progress(&format!(
-        "requests to the chain source in {} s without a sale",
+        "requests to the chain source, and writes, in {} s without a sale",
         effort.idle.as_secs()
     ));
     // The payer asks only when it is told to: what comes in is the merchant's.
-    let before = network.esplora.requests();
+    let pid = process::pid(network)?;
+    let (before, written) = (network.esplora.requests(), process::written_bytes(pid)?);
     sleep_until(Instant::now() + effort.idle).await;
     let requests = network.esplora.requests() - before;
+    let written = process::written_bytes(pid)? - written;
     notes.remark(format!(
-        "chain source: {requests} requests in {} s with the shipped interval and one channel, scaled to an hour",
+        "idle: {requests} requests and {written} bytes in {} s with the shipped interval and one channel, scaled to an hour",
         effort.idle.as_secs()
     ));
     network.merchant.settings_mut().extra.clear();
-    Ok(requests as f64 / effort.idle.as_secs_f64() * HOUR_SECS)
+    let scale = HOUR_SECS / effort.idle.as_secs_f64();
+    Ok(Idle {
+        requests: requests as f64 * scale,
+        written_mb: super::megabytes(written) * scale,
+    })
 }
