@@ -15,7 +15,7 @@ use crate::node::state;
 
 use super::manifest::{ChannelEntry, LEDGER, Manifest, NODE, PartEntry, SETTINGS, WORDS};
 use super::seal::Sealer;
-use super::{BackupError, CLEAN_STOP, Source, folder, io_at};
+use super::{BackupError, CHECKS, CLEAN_STOP, Source, folder, io_at};
 
 /// Files directly in the data folder that are larger are none of ours: keys and tokens have some hundred bytes.
 const SECRET_BYTES_MAX: u64 = 1024 * 1024;
@@ -98,7 +98,9 @@ impl Source {
             let meta = path.metadata().map_err(io_at("look at", &path))?;
             let is_ours = meta.len() <= SECRET_BYTES_MAX
                 && path.extension().is_none_or(|ending| ending != "new")
-                && ![LOCK, CLEAN_STOP].iter().any(|name| path.ends_with(name));
+                && ![LOCK, CLEAN_STOP, CHECKS]
+                    .iter()
+                    .any(|name| path.ends_with(name));
             if is_ours {
                 parts.extend(Part::of(path, None));
             }

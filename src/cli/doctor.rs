@@ -324,17 +324,33 @@ fn backups(backup: &Value, findings: &mut Findings) {
         findings.note(what, Grade::Bad, found);
         return;
     };
+    let minutes = |secs: u64| grouped(secs / 60);
+    if let Some(damage) = backup["damage"].as_str() {
+        let found = format!("one in {folder} is bad: {damage}. Is that disk failing?");
+        findings.note(what, Grade::Look, found);
+    }
+    if let Some(damage) = backup["s3"]["damage"].as_str() {
+        let place = text(&backup["s3"]["place"]);
+        let found = format!("one in the store at {place} was bad, and is sent again: {damage}");
+        findings.note(what, Grade::Look, found);
+    }
+    let Some(verified_secs) = backup["verified_age_secs"].as_u64() else {
+        let found = format!(
+            "the newest is {} min old, in {folder}, and none was verified yet: if that stays so, the log says why",
+            minutes(age_secs)
+        );
+        findings.note(what, Grade::Look, found);
+        return;
+    };
     let age = format!(
-        "the newest is {} min old, in {folder}",
-        grouped(age_secs / 60)
+        "the newest verified one is {} min old, in {folder}",
+        minutes(verified_secs)
     );
-    if backup["is_behind_channels"] == true {
+    if backup["is_verified_behind_channels"] == true {
         let found = format!("{age}, and a channel has changed since: `tollhouse backup create`");
         findings.note(what, Grade::Look, found);
     } else {
-        let found = format!(
-            "{age}. Keep a copy on another machine; `tollhouse backup verify` looks through one"
-        );
+        let found = format!("{age}. Keep a copy on another machine");
         findings.note(what, Grade::Good, found);
     }
 }
