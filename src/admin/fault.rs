@@ -136,7 +136,8 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::FeeRate(_)
         | OperationError::DescriptionTooLong
         | OperationError::Expiry => StatusCode::BAD_REQUEST,
-        OperationError::Refused { .. }
+        OperationError::AddressesUnpaid(_)
+        | OperationError::Refused { .. }
         | OperationError::AboveOnchain { .. }
         | OperationError::AboveChannels { .. }
         | OperationError::NotAnnounceable
