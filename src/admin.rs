@@ -1,6 +1,7 @@
 //! The operator's listener: loopback, behind tokens of its own. Nothing of it is ever on the public one.
 
 mod access;
+mod access_list;
 mod backup;
 mod channels;
 mod fault;
@@ -159,6 +160,8 @@ fn deciding() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(liquidity::order))
         .routes(routes!(liquidity::fetch_map))
         .routes(routes!(granting::grant))
+        .routes(routes!(granting::list))
+        .routes(routes!(granting::revoke))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -32,6 +32,9 @@ use crate::node::{NodeKeys, SeedError, StateError};
 /// The mark of a program that has ended in good order, in the data folder.
 pub const CLEAN_STOP: &str = "clean-stop";
 
+/// What is known of backups that were looked through, in the data folder; of no use elsewhere.
+const CHECKS: &str = "backup.checks";
+
 /// Where and when backups are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

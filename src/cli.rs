@@ -94,7 +94,7 @@ enum Command {
     Channels(channels::Channels),
     /// List, connect and disconnect peers
     Peers(peers::Peers),
-    /// Make a token with which others may do part of this
+    /// Make tokens with which others may do part of this, list them, take them back
     Access(access::Access),
     /// What could go wrong here, and what to do about it
     Doctor(doctor::Doctor),

@@ -36,6 +36,7 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use address::Drawing;
 pub use chain::{Bitcoind, ChainConfig, ChainSource, ChainStatus, Login, Seen, seen};
 pub use channels::{ChannelOpening, ForceCloseCost};
 pub use config::{Config, Gossip, Reserve};
@@ -81,6 +82,8 @@ pub struct Node {
     phase: Mutex<Phase>,
     /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
     deposit: Mutex<Option<String>>,
+    /// One further address at a time is drawn and counted. A `std` mutex: held meanwhile, on a thread that may block.
+    drawing: Arc<Mutex<()>>,
     /// What is known of its chain source.
     chain: chain::Chain,
     /// Somebody wants a map of the network, which was put off.
@@ -151,6 +154,7 @@ impl Node {
             handled: watch::Sender::default(),
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
+            drawing: Arc::default(),
             map_wanted: Notify::new(),
             recovery: Mutex::new(None),
             is_to_leave: AtomicBool::new(false),

@@ -24,9 +24,16 @@ use crate::l402::{Identifier, MasterKey, RootKeys, TokenId, macaroon, signed};
 use crate::secret_file::{self, SecretFileError};
 
 use super::Fault;
+use super::access_list::{AccessError, AccessList, Made, Tokens};
 
 /// Keeps the key of access tokens apart from anything else that is ever derived from the operator's token.
 const ACCESS_LABEL: &[u8] = b"tollhouse-access-v1";
+
+/// Keeps what tells one operator's token from another apart from its keys: it stands in a file.
+const UNDER_LABEL: &[u8] = b"tollhouse-access-under-v1";
+
+/// Bytes of that: enough that no two tokens share it.
+const UNDER_BYTES: usize = 16;
 
 /// What stands in an access token where one that is sold has its payment hash.
 const NO_PAYMENT: [u8; 32] = *b"tollhouse access, not a payment\0";
@@ -46,7 +53,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Invoices => "invoices",
@@ -66,6 +73,8 @@ impl Scope {
 pub(super) struct Caller {
     /// What may be asked for.
     pub scope: Scope,
+    /// Which access token was presented; nothing for the operator's own.
+    pub token_id: Option<TokenId>,
     /// Where spending has a limit: of which token, and how much in all, in msat.
     pub limit: Option<(TokenId, u64)>,
 }
@@ -81,11 +90,20 @@ pub struct Granted {
     pub until_secs: Option<u64>,
 }
 
-/// The operator's token, random, in a file of mode 0600; and what is derived from it.
+/// An access token as it is handed out.
+pub(super) struct Grant {
+    /// Its id, by which it is revoked.
+    pub(super) token_id: TokenId,
+    /// What its holder presents.
+    pub(super) token: String,
+}
+
+/// The operator's token, random, in a file of mode 0600; what is derived from it; and the access tokens that are good.
 #[derive(Clone)]
 pub struct AdminToken {
     token: String,
     keys: RootKeys,
+    list: Arc<AccessList>,
     clock: Clock,
 }
 
@@ -96,7 +114,7 @@ impl std::fmt::Debug for AdminToken {
 }
 
 impl AdminToken {
-    /// Reads the token from this file; on a first start draws one and writes it.
+    /// Reads the token from this file; on a first start draws one and writes it. The list of access tokens is beside it.
     pub fn open(path: &Path, clock: Clock) -> Result<Self, SecretFileError> {
         let draw = || {
             let mut token = [0; 32];
@@ -105,26 +123,33 @@ impl AdminToken {
         };
         let token = secret_file::read_or_make(path, draw)?;
         let token = token.trim().to_owned();
-        let mut state = Hmac::<Sha256>::new_from_slice(token.as_bytes())
-            .expect("HMAC takes keys of every length");
-        state.update(ACCESS_LABEL);
         let current = MasterKey {
             epoch: 0,
-            secret: state.finalize().into_bytes().into(),
+            secret: derived(&token, ACCESS_LABEL),
             until_secs: None,
         };
+        let under = hex::encode(&derived(&token, UNDER_LABEL)[..UNDER_BYTES]);
+        let list = AccessList::open(&path.with_file_name("access.made"), under)?;
         Ok(Self {
             token,
+            list: Arc::new(list),
             keys: RootKeys::new(&current, &[]),
             clock,
         })
     }
 
-    /// Makes an access token out of fresh random bytes.
-    pub fn grant(&self, granted: &Granted, random: [u8; 32]) -> String {
+    /// Makes an access token out of fresh random bytes, for this caller. Blocks on the disk.
+    pub(super) fn grant(
+        &self,
+        granted: &Granted,
+        by: &Caller,
+        random: [u8; 32],
+    ) -> Result<Grant, AccessError> {
+        let now_secs = self.clock.unix_secs();
+        let token_id = TokenId::new(self.keys.epoch(), now_secs, random);
         let identifier = Identifier {
             payment_hash: NO_PAYMENT,
-            token_id: TokenId::new(self.keys.epoch(), self.clock.unix_secs(), random),
+            token_id,
         };
         let mut caveats = vec![format!("scope={}", granted.scope.name())];
         caveats.extend(
@@ -138,7 +163,26 @@ impl AdminToken {
                 .map(|until| format!("valid_until={until}")),
         );
         let token = macaroon::mint(&self.keys, &identifier, &caveats);
-        encode_base64(&token.expect("the current key mints"))
+        let token = encode_base64(&token.expect("the current key mints"));
+        let made = Made {
+            scope: granted.scope,
+            spend_max_msat: granted.spend_max_msat,
+            until_secs: granted.until_secs,
+            made_secs: now_secs,
+            made_with: by.token_id.map(|token_id| token_id.to_string()),
+        };
+        self.list.enter(&token_id, made)?;
+        Ok(Grant { token_id, token })
+    }
+
+    /// The access tokens that there are.
+    pub(super) fn made(&self) -> Tokens {
+        self.list.all()
+    }
+
+    /// Takes back an access token, with all its narrowed copies; names those that were made with it. Blocks on the disk.
+    pub(super) fn revoke(&self, token_id: &TokenId) -> Result<Vec<String>, AccessError> {
+        self.list.revoke(token_id)
     }
 
     /// Who presents these headers. `None` if nobody whom we know.
@@ -149,6 +193,7 @@ impl AdminToken {
         if !self.token.is_empty() && bool::from(self.token.as_bytes().ct_eq(presented)) {
             return Some(Caller {
                 scope: Scope::Admin,
+                token_id: None,
                 limit: None,
             });
         }
@@ -159,7 +204,7 @@ impl AdminToken {
     fn holder(&self, token: &[u8]) -> Option<Caller> {
         let now_secs = self.clock.unix_secs();
         let (identifier, token) = signed(&self.keys, token, now_secs).ok()?;
-        if identifier.payment_hash != NO_PAYMENT {
+        if identifier.payment_hash != NO_PAYMENT || !self.list.holds(&identifier.token_id) {
             return None;
         }
         let (mut scope, mut spend_max_msat) = (None::<Scope>, None::<u64>);
@@ -180,9 +225,18 @@ impl AdminToken {
         }
         Some(Caller {
             scope: scope?,
+            token_id: Some(identifier.token_id),
             limit: spend_max_msat.map(|max| (identifier.token_id, max)),
         })
     }
+}
+
+/// A secret of its own for each label.
+fn derived(token: &str, label: &[u8]) -> [u8; 32] {
+    let mut state = Hmac::<Sha256>::new_from_slice(token.as_bytes())
+        .expect("HMAC takes keys of every length");
+    state.update(label);
+    state.finalize().into_bytes().into()
 }
 
 /// Who is let in to a part of the listener.
@@ -227,9 +281,20 @@ mod tests {
 
     const NOW_SECS: u64 = 1_760_000_000;
 
-    fn token() -> AdminToken {
-        let folder = tempfile::tempdir().unwrap();
+    /// The operator's token in this folder.
+    fn token_in(folder: &tempfile::TempDir) -> AdminToken {
         AdminToken::open(&folder.path().join("admin.token"), Clock::fixed(NOW_SECS)).unwrap()
+    }
+
+    const OPERATOR: Caller = Caller {
+        scope: Scope::Admin,
+        token_id: None,
+        limit: None,
+    };
+
+    /// Makes a token as the operator.
+    fn made(token: &AdminToken, granted: &Granted, random: u8) -> Grant {
+        token.grant(granted, &OPERATOR, [random; 32]).unwrap()
     }
 
     fn headers(token: &str) -> HeaderMap {
@@ -256,27 +321,26 @@ mod tests {
 
     #[test]
     fn the_operators_own_token_may_do_everything_and_no_other_secret_may() {
-        let token = token();
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let token = token_in(&folders[0]);
         let caller = token.caller(&headers(&token.token)).unwrap();
-        assert_eq!(caller.scope, Scope::Admin);
-        assert_eq!(caller.limit, None);
+        assert_eq!(caller, OPERATOR);
         for other in ["", "a", &"0".repeat(64), &token.token[1..]] {
             assert_eq!(token.caller(&headers(other)), None, "{other}");
         }
-        let elsewhere = self::token().grant(&granted(Scope::Admin), [7; 32]);
-        assert_eq!(token.caller(&headers(&elsewhere)), None);
+        let elsewhere = made(&token_in(&folders[1]), &granted(Scope::Admin), 7);
+        assert_eq!(token.caller(&headers(&elsewhere.token)), None);
     }
 
     #[test]
     fn a_holder_can_narrow_an_access_token_and_not_widen_it() {
-        let token = token();
-        let spend = token.grant(
-            &Granted {
-                spend_max_msat: Some(5_000),
-                ..granted(Scope::Spend)
-            },
-            [7; 32],
-        );
+        let folder = tempfile::tempdir().unwrap();
+        let token = token_in(&folder);
+        let limited = Granted {
+            spend_max_msat: Some(5_000),
+            ..granted(Scope::Spend)
+        };
+        let spend = made(&token, &limited, 7).token;
         let scope_of = |token_text: &str| {
             let caller = token.caller(&headers(token_text));
             caller.map(|caller| (caller.scope, caller.limit.map(|(_, max)| max)))
@@ -299,8 +363,51 @@ mod tests {
     }
 
     #[test]
+    fn a_revoked_token_and_its_narrowed_copies_open_nothing_at_once_and_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = token_in(&folder);
+        let (one, other) = (
+            made(&token, &granted(Scope::Admin), 7),
+            made(&token, &granted(Scope::Read), 8),
+        );
+        let caller = token.caller(&headers(&one.token)).unwrap();
+        let child = token.grant(&granted(Scope::Read), &caller, [9; 32]).unwrap();
+        let copy = with_caveat(&one.token, "scope=read");
+        assert!(token.caller(&headers(&copy)).is_some());
+        let with_it = token.revoke(&one.token_id).unwrap();
+        assert_eq!(with_it, [child.token_id.to_string()], "they are told, and still good");
+        let restarted = token_in(&folder);
+        for token in [&token, &restarted] {
+            for gone in [&one.token, &copy, &with_caveat(&copy, "valid_until=1760000001")] {
+                assert_eq!(token.caller(&headers(gone)), None);
+            }
+            assert!(token.caller(&headers(&other.token)).is_some());
+            assert!(token.caller(&headers(&child.token)).is_some());
+            assert_eq!(token.made().len(), 2);
+            // Twice, and one that never was.
+            for unknown in [one.token_id, TokenId([3; 32])] {
+                let error = token.revoke(&unknown).unwrap_err();
+                assert!(matches!(error, AccessError::Unknown(_)), "{error}");
+            }
+        }
+        // With another token of the operator's, all of them have ended, and none takes up room.
+        std::fs::remove_file(folder.path().join("admin.token")).unwrap();
+        assert_eq!(token_in(&folder).made().len(), 0);
+    }
+
+    #[test]
+    fn a_token_that_is_well_signed_and_not_in_the_list_opens_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = token_in(&folder);
+        let grant = made(&token, &granted(Scope::Admin), 7);
+        std::fs::remove_file(folder.path().join("access.made")).unwrap();
+        assert_eq!(token_in(&folder).caller(&headers(&grant.token)), None);
+    }
+
+    #[test]
     fn a_token_that_was_sold_opens_nothing_here() {
-        let token = token();
+        let folder = tempfile::tempdir().unwrap();
+        let token = token_in(&folder);
         let sold = Identifier {
             payment_hash: [3; 32],
             token_id: TokenId::new(0, NOW_SECS, [7; 32]),

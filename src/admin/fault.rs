@@ -12,6 +12,7 @@ use crate::node::liquidity::{ActivateError, OrderError};
 use crate::node::map::MapError;
 use crate::node::{NodeUnavailable, OperationError, WithdrawError};
 
+use super::access_list::AccessError;
 use super::liquidity;
 use super::spending::SpendingError;
 
@@ -38,6 +39,8 @@ pub(super) enum Fault {
     Limited,
     #[error("the operating system gives no randomness")]
     NoRandomness,
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error(transparent)]
     Spending(#[from] SpendingError),
     #[error(transparent)]
@@ -79,6 +82,12 @@ impl axum::response::IntoResponse for Fault {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Access(AccessError::Full) => StatusCode::CONFLICT,
+            Self::Access(AccessError::Unknown(_)) => StatusCode::NOT_FOUND,
+            Self::Access(AccessError::File(ref fault)) => {
+                tracing::error!("Failed to note which access tokens are good: {fault}");
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::Forbidden(_)
             | Self::Limited
             | Self::Spending(SpendingError::AboveLimit { .. }) => StatusCode::FORBIDDEN,
@@ -127,7 +136,8 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::FeeRate(_)
         | OperationError::DescriptionTooLong
         | OperationError::Expiry => StatusCode::BAD_REQUEST,
-        OperationError::Refused { .. }
+        OperationError::AddressesUnpaid(_)
+        | OperationError::Refused { .. }
         | OperationError::AboveOnchain { .. }
         | OperationError::AboveChannels { .. }
         | OperationError::NotAnnounceable

@@ -75,6 +75,13 @@ impl Spending {
         })
     }
 
+    /// What was spent with the token of this id, hex.
+    pub(super) fn spent_msat(&self, token_id: &str) -> u64 {
+        let spent = self.spent_msat.lock();
+        let spent = spent.unwrap_or_else(PoisonError::into_inner);
+        spent.get(token_id).copied().unwrap_or(0)
+    }
+
     /// Gives back what was taken and not spent. Blocks.
     pub fn give_back(&self, token_id: &TokenId, unspent_msat: u64) -> Result<(), SpendingError> {
         self.change(token_id, |spent_msat, _, _| {

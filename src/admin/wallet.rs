@@ -7,9 +7,9 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::node::{Fee, OnchainAmount, OnchainBalance, Withdrawal};
+use crate::node::{Drawing, Fee, OnchainAmount, OnchainBalance, Withdrawal};
 
-use super::{Admin, Caller, Fault};
+use super::{Admin, Caller, Fault, Scope};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AddressBody {
@@ -51,11 +51,20 @@ pub(super) async fn balance(
 }
 
 /// Draws a new address. The chain source is asked for each from then on; for one payer `deposit_address` of the status will do.
-#[utoipa::path(post, path = "/onchain/address", tag = "wallet", responses((status = 200, body = AddressBody)))]
+/// Without the scope `admin` ten are drawn at most until money arrives on the chain.
+#[utoipa::path(
+    post, path = "/onchain/address", tag = "wallet",
+    responses((status = 200, body = AddressBody), (status = 409, description = "enough of them wait for money"))
+)]
 pub(super) async fn new_address(
     State(admin): State<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Json<AddressBody>, Fault> {
-    let address = admin.node.new_address().await?;
+    let drawing = match caller.scope {
+        Scope::Admin => Drawing::ByOperator,
+        Scope::Read | Scope::Invoices | Scope::Spend => Drawing::ByOthers,
+    };
+    let address = admin.node.new_address(drawing).await?;
     Ok(Json(AddressBody { address }))
 }
 

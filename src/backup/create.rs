@@ -15,13 +15,16 @@ use crate::node::state;
 
 use super::manifest::{ChannelEntry, LEDGER, Manifest, NODE, PartEntry, SETTINGS, WORDS};
 use super::seal::Sealer;
-use super::{BackupError, CLEAN_STOP, Source, folder, io_at};
+use super::{BackupError, CHECKS, CLEAN_STOP, Source, folder, io_at};
 
 /// Files directly in the data folder that are larger are none of ours: keys and tokens have some hundred bytes.
 const SECRET_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Where the parts are put together, in the data folder.
 const STAGING: &str = "backup.new";
+
+/// Where the files directly in the data folder are put, in there.
+const OWN: &str = "own";
 
 /// The lock of the data folder.
 const LOCK: &str = "lock";
@@ -93,14 +96,21 @@ impl Source {
                 parts.extend(Part::of(path, Some(name)));
             }
         }
-        // Secrets, whatever there will be: the owner's files directly in the folder.
+        // Secrets, whatever there will be: the owner's files directly in the folder. Some of them are replaced while the program
+        // runs, and what is counted has to be what is written: so each is copied first.
+        let own = staging.join(OWN);
+        make_private(&own)?;
         for path in files(&self.data_dir)? {
             let meta = path.metadata().map_err(io_at("look at", &path))?;
             let is_ours = meta.len() <= SECRET_BYTES_MAX
                 && path.extension().is_none_or(|ending| ending != "new")
-                && ![LOCK, CLEAN_STOP].iter().any(|name| path.ends_with(name));
-            if is_ours {
-                parts.extend(Part::of(path, None));
+                && ![LOCK, CLEAN_STOP, CHECKS]
+                    .iter()
+                    .any(|name| path.ends_with(name));
+            if let Some(name) = path.file_name().filter(|_| is_ours) {
+                let copy = own.join(name);
+                std::fs::copy(&path, &copy).map_err(io_at("back up", &path))?;
+                parts.extend(Part::of(copy, None));
             }
         }
         let deposit = self.node_folder.join("deposit.address");

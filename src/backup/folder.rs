@@ -61,10 +61,17 @@ pub(super) fn of(folder: &Path, node_id: &str) -> io::Result<Vec<Kept>> {
     Ok(kept)
 }
 
-/// Removes all but the newest. Only what has a name of ours, and of this node.
-pub(super) fn prune(folder: &Path, node_id: &str, keep: usize) -> io::Result<()> {
+/// Removes all but the newest, and the one of the name `spared`. Only what has a name of ours, and of this node.
+pub(super) fn prune(
+    folder: &Path,
+    node_id: &str,
+    keep: usize,
+    spared: Option<&str>,
+) -> io::Result<()> {
     for old in of(folder, node_id)?.into_iter().skip(keep) {
-        std::fs::remove_file(old.path)?;
+        if spared.is_none_or(|spared| !old.path.ends_with(spared)) {
+            std::fs::remove_file(old.path)?;
+        }
     }
     Ok(())
 }
@@ -160,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_nodes_oldest_backups_are_let_go() {
+    fn only_this_nodes_oldest_backups_are_let_go_and_never_the_one_that_is_spared() {
         let folder = tempfile::tempdir().unwrap();
         let (ours, theirs) = ("02".repeat(33), "03".repeat(33));
         let make = |name: String| std::fs::write(folder.path().join(name), "").unwrap();
@@ -169,10 +176,10 @@ mod tests {
         }
         make(name(&theirs, 1));
         make("holiday.jpg".to_owned());
-        prune(folder.path(), &ours, 2).unwrap();
+        prune(folder.path(), &ours, 2, Some(&name(&ours, 2))).unwrap();
         let left: Vec<_> = of(folder.path(), &ours).unwrap();
         let left: Vec<_> = left.iter().map(|kept| kept.created_secs).collect();
-        assert_eq!(left, [5, 4]);
+        assert_eq!(left, [5, 4, 2]);
         assert_eq!(of(folder.path(), &theirs).unwrap().len(), 1);
         assert!(folder.path().join("holiday.jpg").exists());
     }

@@ -1,7 +1,10 @@
-//! Backups by themselves: on a schedule, and after every change of the channels.
+//! Backups by themselves: on a schedule, and after every change of the channels; and looked through by themselves.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+mod checking;
+mod checks;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,8 +19,10 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::node::Node;
 
 use super::folder::{self, Kept};
-use super::remote::Remote;
-use super::{BackupError, Config, Created, Source, io_at};
+use super::remote::{Remote, Wanted};
+use super::{BackupError, CHECKS, Config, Created, Source, io_at};
+
+use checks::{Checks, Seen};
 
 /// How often the age of the newest is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -44,6 +49,9 @@ pub struct Backups {
     remote: Option<Remote>,
     /// What came of that. A `std` mutex: held to copy a line or two.
     sent: Mutex<Sent>,
+    /// What is known of those that were looked through. A `std` mutex: held while a small file is written, off the threads that
+    /// serve requests.
+    checks: Mutex<Checks>,
     /// One was made on demand.
     made: Notify,
 }
@@ -74,6 +82,17 @@ pub struct BackupStatus {
     pub channels_changed_secs: Option<u64>,
     /// Whether the newest was made before that.
     pub is_behind_channels: bool,
+    /// The newest that was looked through, as by `tollhouse backup verify`, and found good.
+    #[schema(value_type = Option<String>)]
+    pub verified: Option<PathBuf>,
+    /// How old that is, in seconds.
+    pub verified_age_secs: Option<u64>,
+    /// When it was last looked through, Unix seconds.
+    pub verified_secs: Option<u64>,
+    /// Whether a channel has changed since that one was made, or none was found good.
+    pub is_verified_behind_channels: bool,
+    /// What is wrong with a backup in the folder that was found bad.
+    pub damage: Option<String>,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
     /// The S3-compatible store, if there is one.
@@ -89,6 +108,12 @@ pub struct RemoteStatus {
     pub has_newest: bool,
     /// Why not, if it was tried.
     pub error: Option<String>,
+    /// The name of the backup that was last fetched back and found good.
+    pub verified: Option<String>,
+    /// When that was, Unix seconds.
+    pub verified_secs: Option<u64>,
+    /// What was wrong with one that was fetched back, until one is found good.
+    pub damage: Option<String>,
 }
 
 impl Backups {
@@ -104,6 +129,7 @@ impl Backups {
             remote: config.s3.as_ref().and_then(Remote::new),
             sent: Mutex::default(),
             made: Notify::new(),
+            checks: Mutex::new(Checks::open(&source.data_dir.join(CHECKS))),
             config,
             source,
             node,
@@ -140,7 +166,10 @@ impl Backups {
         let folder = &self.config.folder;
         let now_secs = self.clock.unix_secs();
         let created = self.source.create(Some(&self.ledger), now_secs, folder)?;
-        folder::prune(folder, &self.node_id(), self.config.keep).map_err(io_at("prune", folder))?;
+        // What is known to be good is not given up for what may not be.
+        let spared = self.checks().folder.spared();
+        folder::prune(folder, &self.node_id(), self.config.keep, spared.as_deref())
+            .map_err(io_at("prune", folder))?;
         tracing::info!(
             "Backed up {} channels and the books to {}",
             created.channels,
@@ -158,29 +187,65 @@ impl Backups {
             Err(error) => (Vec::new(), Some(causes::chain(&error))),
         };
         let newest = kept.first();
-        let created_secs = newest.map(|newest| newest.created_secs);
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let checks = self.checks().clone();
+        let is_good = |kept: &&Kept| {
+            let seen = Seen::of(&kept.path);
+            seen.is_some_and(|seen| checks.folder.is_good(&seen))
+        };
+        let verified = kept.iter().find(is_good);
+        let is_before_change = |backup: Option<&Kept>| {
+            let created_secs = backup.map(|backup| backup.created_secs);
+            channels_changed_secs
+                .is_some_and(|changed| created_secs.is_none_or(|created| created < changed))
+        };
+        let age_secs = |backup: &Kept| self.clock.unix_secs().saturating_sub(backup.created_secs);
+        let bad = checks.folder.bad.as_ref().filter(|bad| {
+            let is_it = |kept: &Kept| Seen::of(&kept.path).as_ref() == Some(&bad.seen);
+            kept.iter().any(is_it)
+        });
         Ok(BackupStatus {
             folder: self.config.folder.clone(),
             count: kept.len(),
             newest: newest.map(|newest| newest.path.clone()),
-            age_secs: created_secs.map(|secs| self.clock.unix_secs().saturating_sub(secs)),
+            age_secs: newest.map(age_secs),
             channels_changed_secs,
-            is_behind_channels: channels_changed_secs
-                .is_some_and(|changed| created_secs.is_none_or(|created| created < changed)),
+            is_behind_channels: is_before_change(newest),
+            verified: verified.map(|verified| verified.path.clone()),
+            verified_age_secs: verified.map(age_secs),
+            verified_secs: verified
+                .and(checks.folder.good.as_ref())
+                .map(|good| good.secs),
+            is_verified_behind_channels: is_before_change(verified),
+            damage: bad.map(|bad| {
+                let then = if bad.is_replaced {
+                    "another one was made"
+                } else {
+                    "no other one could be made yet"
+                };
+                format!("{}; {then}", bad.why)
+            }),
             error: unread.or_else(|| failed.clone()),
-            s3: self.remote_status(newest),
+            s3: self.remote_status(newest, &checks),
         })
     }
 
-    fn remote_status(&self, newest: Option<&Kept>) -> Option<RemoteStatus> {
+    fn sent(&self) -> MutexGuard<'_, Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remote_status(&self, newest: Option<&Kept>, checks: &Checks) -> Option<RemoteStatus> {
         let remote = self.remote.as_ref()?;
-        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = self.sent();
+        let good = checks.store.good.as_ref();
         let newest = newest.map(|newest| &newest.path);
         Some(RemoteStatus {
             place: remote.place(),
             has_newest: newest.is_some() && sent.newest.as_ref() == newest,
             error: sent.error.clone(),
+            verified: good.map(|good| good.seen.name.clone()),
+            verified_secs: good.map(|good| good.secs),
+            damage: checks.store.bad.as_ref().map(|bad| bad.why.clone()),
         })
     }
 
@@ -189,21 +254,18 @@ impl Backups {
         let Some(remote) = &self.remote else {
             return;
         };
-        let asked = Arc::clone(self);
-        let kept = tokio::task::spawn_blocking(move || asked.kept().unwrap_or_default()).await;
-        let newest = kept.ok().and_then(|kept| kept.into_iter().next());
-        let Some(Kept { path, .. }) = newest else {
+        let Some(path) = self.off(Self::newest_to_send).await.flatten() else {
             return;
         };
-        let is_there = {
-            let known = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-            known.newest.as_ref() == Some(&path)
-        };
-        if is_there {
+        if self.sent().newest.as_ref() == Some(&path) {
             return;
         }
-        let held = remote.hold(&path, &self.node_id(), self.config.keep).await;
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.wanted(&path);
+        let held = remote.hold(&path, &wanted).await;
+        if held.is_ok() && wanted.sends_again {
+            self.off(|backups| backups.note(Checks::sent_again)).await;
+        }
+        let mut sent = self.sent();
         match held {
             Ok(()) => {
                 tracing::info!("The newest backup is in the store at {}", remote.place());
@@ -220,7 +282,27 @@ impl Backups {
         }
     }
 
-    /// Makes backups until told to stop.
+    /// The newest backup, unless it is known to be of no use.
+    fn newest_to_send(&self) -> Option<PathBuf> {
+        let newest = self.kept().unwrap_or_default().into_iter().next()?;
+        let is_bad = self.checks().folder.is_bad(&Seen::of(&newest.path)?);
+        (!is_bad).then_some(newest.path)
+    }
+
+    /// What the store is to hold besides this one.
+    fn wanted(&self, path: &Path) -> Wanted {
+        let checks = self.checks();
+        let is_it = |name: &str| path.ends_with(name);
+        let bad = checks.store.bad.as_ref();
+        Wanted {
+            node_id: self.node_id(),
+            keep: self.config.keep,
+            spared: checks.store.spared(),
+            sends_again: bad.is_some_and(|bad| !bad.is_replaced && is_it(&bad.seen.name)),
+        }
+    }
+
+    /// Makes backups, and looks through them, until told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut changes = self.node.channel_changes();
         let mut look_at = Instant::now() + FIRST_LOOK_AFTER;
@@ -237,20 +319,21 @@ impl Backups {
                     continue;
                 }
                 () = self.made.notified() => {
-                    tokio::select! {
-                        () = self.send() => continue,
-                        () = stop.cancelled() => return,
+                    // It is looked through and sent now; a change of the channels still waits until they are quiet.
+                    if !is_due {
+                        look_at = Instant::now();
                     }
+                    continue;
                 }
                 () = stop.cancelled() => return,
             }
-            let backups = Arc::clone(&self);
-            let made = tokio::task::spawn_blocking(move || backups.create_if(is_due)).await;
+            let made = self.off(move |backups| backups.create_if(is_due)).await;
             // After a failure it is due again with the next look.
             is_due = !made.unwrap_or(false);
             look_at = Instant::now() + LOOK_EVERY;
+            self.off(Self::check).await;
             tokio::select! {
-                () = self.send() => {}
+                () = async { self.send().await; self.check_store().await } => {}
                 () = stop.cancelled() => return,
             }
         }

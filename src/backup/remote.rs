@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Limited, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -21,7 +21,7 @@ use percent_encoding::percent_decode_str;
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket, Credentials, S3Action as _, UrlStyle};
 use tokio::fs::File;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::causes::chain;
 
@@ -33,8 +33,8 @@ const SIGNED_FOR: Duration = Duration::from_secs(300);
 /// How long a short question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long an upload may take: 100 MB at 200 KB/s.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a backup may take there or back: 100 MB at 200 KB/s.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A list of a thousand objects has some 400 KB; a store lists no more at once.
 const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -105,8 +105,23 @@ pub(super) enum RemoteError {
     Status { status: StatusCode, said: String },
     #[error("the store's list cannot be read: {0}")]
     List(String),
-    #[error("failed to read the backup")]
+    #[error("failed to read or write the backup")]
     File(#[source] io::Error),
+    #[error("it is longer than the {0} bytes that were sent")]
+    Longer(u64),
+}
+
+/// What the store is to hold besides the newest backup.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// Whose backups they are.
+    pub(super) node_id: String,
+    /// How many it keeps.
+    pub(super) keep: usize,
+    /// The name of one that it keeps however old it is.
+    pub(super) spared: Option<String>,
+    /// Whether the newest is sent also if one of its name and length is there.
+    pub(super) sends_again: bool,
 }
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -154,19 +169,14 @@ impl Remote {
         format!("{}{}", self.bucket.base_url(), self.prefix)
     }
 
-    /// Sees to it that the store holds this backup, and no more than `keep` of this node.
-    pub(super) async fn hold(
-        &self,
-        path: &Path,
-        node_id: &str,
-        keep: usize,
-    ) -> Result<(), RemoteError> {
+    /// Sees to it that the store holds this backup, and no more of this node than is wanted.
+    pub(super) async fn hold(&self, path: &Path, wanted: &Wanted) -> Result<(), RemoteError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let file = File::open(path).await.map_err(RemoteError::File)?;
         let bytes = file.metadata().await.map_err(RemoteError::File)?.len();
-        let mut objects = self.list(node_id).await?;
+        let mut objects = self.list(&wanted.node_id).await?;
         let is_there = |object: &Object| object.name == name && object.bytes == bytes;
-        if !objects.iter().any(is_there) {
+        if wanted.sends_again || !objects.iter().any(is_there) {
             let key = format!("{}{name}", self.prefix);
             self.put(&key, file, bytes).await?;
             objects.retain(|object| object.name != name);
@@ -178,7 +188,10 @@ impl Remote {
         }
         // The names of one node differ in their time only, which is written so that it sorts.
         objects.sort_by(|one, other| other.name.cmp(&one.name));
-        for old in objects.into_iter().skip(keep) {
+        for old in objects.into_iter().skip(wanted.keep) {
+            if wanted.spared.as_ref() == Some(&old.name) {
+                continue;
+            }
             let delete = self
                 .bucket
                 .delete_object(Some(&self.credentials), &old.key)
@@ -220,7 +233,7 @@ impl Remote {
             .put_object(Some(&self.credentials), key)
             .sign(SIGNED_FOR);
         let body = Some((file, bytes));
-        self.ask(Method::PUT, put.as_str(), body, UPLOAD_TIMEOUT)
+        self.ask(Method::PUT, put.as_str(), body, TRANSFER_TIMEOUT)
             .await
             .map(drop)
     }
@@ -234,16 +247,11 @@ impl Remote {
     ) -> Result<Bytes, RemoteError> {
         let (body, bytes) = match body {
             Some((file, bytes)) => (pieces(file), bytes),
-            None => (
-                Empty::new().map_err(|never| match never {}).boxed_unsync(),
-                0,
-            ),
+            None => (nothing(), 0),
         };
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        let uri = url.parse();
-        *request.uri_mut() =
-            uri.map_err(|_| RemoteError::Unreachable("its URL is no address".to_owned()))?;
+        *request.uri_mut() = address(url)?;
         if bytes > 0 {
             let length = HeaderValue::from(bytes);
             request.headers_mut().insert(CONTENT_LENGTH, length);
@@ -254,25 +262,78 @@ impl Remote {
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Bytes, RemoteError> {
-        // Without the URL, which carries a signature.
-        let broken = |why: String| RemoteError::Unreachable(why);
-        let response = self.client.request(request).await;
-        let response = response.map_err(|error| broken(chain(&error)))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        let body = body
-            .collect()
-            .await
-            .map_err(|error| broken(chain(&*error)))?;
-        let body = body.to_bytes();
-        if !status.is_success() {
-            return Err(RemoteError::Status {
-                status,
-                said: said(&body),
-            });
-        }
-        Ok(body)
+        whole(self.begin(request).await?).await
     }
+
+    /// The beginning of an answer that says that all is well.
+    async fn begin(&self, request: Request<Body>) -> Result<Incoming, RemoteError> {
+        let response = self.client.request(request).await;
+        // Without the URL, which carries a signature.
+        let response = response.map_err(|error| RemoteError::Unreachable(chain(&error)))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let said = said(&whole(response.into_body()).await?);
+        Err(RemoteError::Status { status, said })
+    }
+
+    /// Fetches the backup of this name, which has this length, into a new file.
+    pub(super) async fn fetch(
+        &self,
+        name: &str,
+        bytes: u64,
+        into: &Path,
+    ) -> Result<(), RemoteError> {
+        let key = format!("{}{name}", self.prefix);
+        let get = self
+            .bucket
+            .get_object(Some(&self.credentials), &key)
+            .sign(SIGNED_FOR);
+        let fetching = async {
+            let mut request = Request::new(nothing());
+            *request.uri_mut() = address(get.as_str())?;
+            let body = self.begin(request).await?;
+            save(body, bytes, into).await
+        };
+        tokio::time::timeout(TRANSFER_TIMEOUT, fetching)
+            .await
+            .unwrap_or(Err(RemoteError::Late(TRANSFER_TIMEOUT)))
+    }
+}
+
+fn nothing() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn address(url: &str) -> Result<Uri, RemoteError> {
+    url.parse()
+        .map_err(|_| RemoteError::Unreachable("its URL is no address".to_owned()))
+}
+
+/// A short answer.
+async fn whole(body: Incoming) -> Result<Bytes, RemoteError> {
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| RemoteError::Unreachable(chain(&*error)))?;
+    Ok(body.to_bytes())
+}
+
+/// Writes a body to a new file, as long as it is not longer than it should be. That it is shorter shows when it is read.
+async fn save(mut body: Incoming, bytes: u64, into: &Path) -> Result<(), RemoteError> {
+    let file = File::create_new(into).await;
+    let mut file = file.map_err(RemoteError::File)?;
+    let mut left = bytes;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| RemoteError::Unreachable(chain(&error)))?;
+        let Ok(piece) = frame.into_data() else {
+            continue;
+        };
+        left = left
+            .checked_sub(piece.len() as u64)
+            .ok_or(RemoteError::Longer(bytes))?;
+        file.write_all(&piece).await.map_err(RemoteError::File)?;
+    }
+    file.flush().await.map_err(RemoteError::File)
 }
 
 /// A file, piece by piece.

@@ -1,52 +1,82 @@
-//! `tollhouse access`: a token with which others may do part of what the operator may.
+//! `tollhouse access`: tokens with which others may do part of what the operator may.
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand};
 use http::Method;
-use serde_json::json;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
 
 use crate::amount::Msat;
 
 use super::Operator;
-use super::show::text;
-use super::units::{amount, span_secs};
+use super::show::{list, number, short, table, text};
+use super::units::{ago, amount, msat, span_secs};
 
 /// `tollhouse access`
 #[derive(Debug, Args)]
 pub(super) struct Access {
-    /// What may be done with it; each includes those before it
-    scope: Scope,
+    #[command(subcommand)]
+    what: What,
+}
+
+/// What may be done with a token that is made, each including those before it; or what is done with those that there are.
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Make a token for looking at everything
+    Read(Make),
+    /// Make a token for making invoices and addresses
+    Invoices(Make),
+    /// Make a token for paying
+    Spend(Make),
+    /// Make a token for everything
+    Admin(Make),
+    /// List the tokens that there are
+    List {
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Take back one token, with all copies that its holder has narrowed
+    Revoke {
+        /// Its id, as `list` shows it
+        id: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+}
+
+/// A token to be made.
+#[derive(Debug, Args)]
+struct Make {
     /// What may be spent with it in all, fees included
     #[arg(long, value_parser = amount)]
     spend_max: Option<Msat>,
-    /// How long it is good, as in `30d`; default: until the operator's own token is replaced
+    /// How long it is good, as in `30d`; default: until it is revoked, or the operator's own token is replaced
     #[arg(long, value_parser = span_secs)]
     valid: Option<u64>,
     #[command(flatten)]
     operator: Operator,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Scope {
-    /// Looking at everything
-    Read,
-    /// Making invoices and addresses
-    Invoices,
-    /// Paying
-    Spend,
-    /// Everything
-    Admin,
-}
-
 impl Access {
     pub(super) fn run(&self) -> ExitCode {
-        let scope = match self.scope {
-            Scope::Read => "read",
-            Scope::Invoices => "invoices",
-            Scope::Spend => "spend",
-            Scope::Admin => "admin",
-        };
+        match &self.what {
+            What::Read(make) => make.run("read"),
+            What::Invoices(make) => make.run("invoices"),
+            What::Spend(make) => make.run("spend"),
+            What::Admin(make) => make.run("admin"),
+            What::List { operator } => operator.show(Method::GET, "/access", None, tokens),
+            What::Revoke { id, operator } => {
+                let id = utf8_percent_encode(id, NON_ALPHANUMERIC);
+                let path = format!("/access/{id}/revoke");
+                operator.show(Method::POST, &path, None, revoked)
+            }
+        }
+    }
+}
+
+impl Make {
+    fn run(&self, scope: &str) -> ExitCode {
         let body = json!({
             "scope": scope,
             "spend_max_msat": self.spend_max.map(Msat::msat),
@@ -54,7 +84,43 @@ impl Access {
         });
         self.operator
             .show(Method::POST, "/access", Some(body), |answer| {
-                text(&answer["token"])
+                format!(
+                    "{}\n\nIt is shown once. To take it back: tollhouse access revoke {}",
+                    text(&answer["token"]),
+                    text(&answer["id"])
+                )
             })
     }
+}
+
+/// A table of access tokens.
+fn tokens(answer: &Value) -> String {
+    let rows: Vec<_> = list(answer, "tokens")
+        .iter()
+        .map(|token| {
+            vec![
+                text(&token["id"]),
+                text(&token["scope"]),
+                number(&token["spend_max_msat"], msat),
+                number(&token["spent_msat"], msat),
+                number(&token["made_secs"], ago),
+                number(&token["until_secs"], ago),
+                short(&token["made_with"]),
+            ]
+        })
+        .collect();
+    let titles = ["id", "may", "limit", "spent", "made", "ends", "made with"];
+    table(&titles, &rows, "There are none.")
+}
+
+/// What is left to do after one was revoked.
+fn revoked(answer: &Value) -> String {
+    let left: Vec<_> = list(answer, "made_with_it").iter().map(text).collect();
+    if left.is_empty() {
+        return "Revoked: it opens nothing from now on.".to_owned();
+    }
+    format!(
+        "Revoked: it opens nothing from now on. These were made with it, and are still good:\n{}",
+        left.join("\n")
+    )
 }

@@ -14,12 +14,15 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::{node, room};
 
-use super::show::{number, text};
+use super::show::{list, number, text};
 use super::units::{ago, grouped};
-use super::{BAD_SETTINGS, FAULT, Operator, complain};
+use super::{BAD_SETTINGS, FAULT, Operator, UNREACHABLE, complain};
 
 /// Chain and clock differ by this much at most: a block's time may be two hours off (consensus), and one may be hours late.
 const CLOCK_OFF_MAX_SECS: u64 = 4 * 3_600;
+
+/// The clocks of servers are right to a second or two.
+const CLOCK_OFF_SECS: u64 = 120;
 
 /// Silence of the chain source that is worth a word.
 const SYNC_LATE_SECS: u64 = 3_600;
@@ -85,10 +88,18 @@ impl Doctor {
         files(&config, &mut findings);
         disk(&config.data_dir, &mut findings);
         provider(&config, &mut findings);
-        chain(&config, &mut findings);
         match self.operator.ask(Method::GET, "/status", None) {
-            Ok(status) => running(&status, &mut findings),
-            Err(no_answer) => stopped(&config, &no_answer.why, &mut findings),
+            Ok(status) => {
+                known_chain(&status["node"]["chain"], &mut findings);
+                running(&status, &mut findings);
+            }
+            Err(no_answer) => {
+                // What runs has a budget of requests to keep, of which it would not hear of ours.
+                if no_answer.code == UNREACHABLE {
+                    chain(&config, &mut findings);
+                }
+                stopped(&config, &no_answer.why, &mut findings);
+            }
         }
         let shown: Vec<Value> = findings.0.iter().map(Finding::json).collect();
         let shown = self.operator.print(&json!({ "findings": shown }), lines);
@@ -311,17 +322,33 @@ fn backups(backup: &Value, findings: &mut Findings) {
         findings.note(what, Grade::Bad, found);
         return;
     };
+    let minutes = |secs: u64| grouped(secs / 60);
+    if let Some(damage) = backup["damage"].as_str() {
+        let found = format!("one in {folder} is bad: {damage}. Is that disk failing?");
+        findings.note(what, Grade::Look, found);
+    }
+    if let Some(damage) = backup["s3"]["damage"].as_str() {
+        let place = text(&backup["s3"]["place"]);
+        let found = format!("one in the store at {place} was bad, and is sent again: {damage}");
+        findings.note(what, Grade::Look, found);
+    }
+    let Some(verified_secs) = backup["verified_age_secs"].as_u64() else {
+        let found = format!(
+            "the newest is {} min old, in {folder}, and none was verified yet: if that stays so, the log says why",
+            minutes(age_secs)
+        );
+        findings.note(what, Grade::Look, found);
+        return;
+    };
     let age = format!(
-        "the newest is {} min old, in {folder}",
-        grouped(age_secs / 60)
+        "the newest verified one is {} min old, in {folder}",
+        minutes(verified_secs)
     );
-    if backup["is_behind_channels"] == true {
+    if backup["is_verified_behind_channels"] == true {
         let found = format!("{age}, and a channel has changed since: `tollhouse backup create`");
         findings.note(what, Grade::Look, found);
     } else {
-        let found = format!(
-            "{age}. Keep a copy on another machine; `tollhouse backup verify` looks through one"
-        );
+        let found = format!("{age}. Keep a copy on another machine");
         findings.note(what, Grade::Good, found);
     }
 }
@@ -337,7 +364,60 @@ fn outlook(outlook: &Value, findings: &mut Findings) {
     }
 }
 
-/// Whether the chain source answers, and the clock goes by the chain's.
+/// What the running program knows of its chain source, without a request of our own.
+fn known_chain(chain: &Value, findings: &mut Findings) {
+    let what = "chain source";
+    let is_degraded = chain["degraded_since_secs"].is_u64();
+    for endpoint in list(chain, "endpoints") {
+        let url = text(&endpoint["url"]);
+        let answered = endpoint["last_success_secs"].as_u64();
+        let budget = format!(
+            "{} requests in the last hour, {} left",
+            number(&endpoint["requests_last_hour"], grouped),
+            number(&endpoint["budget_left"], grouped)
+        );
+        match (&endpoint["last_complaint"], answered) {
+            (Value::String(why), _) if endpoint["last_complaint_secs"].as_u64() > answered => {
+                let grade = if is_degraded { Grade::Bad } else { Grade::Look };
+                let found = format!(
+                    "{url} gave no good answer ({why}): is it the right one, and are we rate-limited? {budget}"
+                );
+                findings.note(what, grade, found);
+            }
+            (_, Some(answered)) => {
+                let found = format!("{url} answered {}; {budget}", ago(answered));
+                findings.note(what, Grade::Good, found);
+            }
+            (_, None) => {
+                let found = format!("{url} was not needed yet");
+                findings.note(what, Grade::Good, found);
+            }
+        }
+    }
+    if list(chain, "endpoints").is_empty() {
+        let source = text(&chain["source"]);
+        if is_degraded {
+            let since = number(&chain["degraded_since_secs"], ago);
+            let why = text(&chain["complaint"]);
+            let found = format!("{source} gives no good answer (since {since}: {why})");
+            findings.note(what, Grade::Bad, found);
+        } else {
+            findings.note(what, Grade::Good, format!("{source} answers"));
+        }
+    }
+    // By the clocks of the servers, where they were heard.
+    if let Some(behind) = chain["clock_behind_secs"].as_i64() {
+        let found = format!("{} s off the chain source's", behind.abs());
+        if behind.unsigned_abs() >= CLOCK_OFF_SECS {
+            let found = format!("{found}: set the clock of this machine (NTP)");
+            findings.note("clock", Grade::Look, found);
+        } else {
+            findings.note("clock", Grade::Good, found);
+        }
+    }
+}
+
+/// Whether the chain source answers, and the clock goes by the chain's. Costs each server three requests.
 fn chain(config: &Config, findings: &mut Findings) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -103,6 +103,7 @@ fn status(answer: &Value) -> String {
                 number(&answer["sales"]["amount_msat"], msat)
             ),
         ),
+        ("backup", backup(&answer["backup"])),
         ("data folder", text(&answer["data_dir"])),
     ]);
     let channels = channels(list(node, "channels"));
@@ -117,6 +118,21 @@ fn status(answer: &Value) -> String {
         })
         .collect();
     format!("{head}\n\n{channels}\n{}", closed.join("\n"))
+}
+
+/// How old the newest backup is that is known to be good.
+fn backup(backup: &Value) -> String {
+    let Some(age_secs) = backup["verified_age_secs"].as_u64() else {
+        return "none that was verified: see `tollhouse doctor`".to_owned();
+    };
+    let age = format!("{} min old, verified", grouped(age_secs / 60));
+    match (&backup["is_verified_behind_channels"], &backup["damage"]) {
+        (Value::Bool(true), _) => {
+            format!("{age}, and OLDER than the last change of a channel: `tollhouse backup create`")
+        }
+        (_, Value::String(_)) => format!("{age}; another one is BAD: see `tollhouse doctor`"),
+        _ => age,
+    }
 }
 
 /// A table of channels.

@@ -1,10 +1,102 @@
-//! The deposit address: one, kept in a file. Every further one is asked for at the chain source with each sync.
+//! The deposit address: one, kept in a file. Every further one is asked for at the chain source with each sync, so they are
+//! counted.
 
 use std::path::Path;
 use std::str::FromStr as _;
 
 use bitcoin::Network;
 use bitcoin::address::{Address, NetworkUnchecked};
+use ldk_node::payment::{ConfirmationStatus, PaymentDetails, PaymentDirection, PaymentKind};
+use serde::{Deserialize, Serialize};
+
+use super::operation::{OperationError, refused};
+
+/// Addresses that may be drawn, by who may only bring money in, while nothing arrives on the chain.
+///
+/// Each costs a request with every look at the chain, for good. Of 600 requests an hour 360 are planned for looks: an address
+/// makes the pause between two looks ten seconds longer, and ten of them make it a hundred. A restore from the words alone gives
+/// up after 20 addresses in a row that were never paid to (the stop gap of ldk-node): money on the 21st would not be found.
+/// Whoever wants ten more has to have a transaction confirmed for it.
+const UNPAID_MAX: u32 = 10;
+
+/// Who draws an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drawing {
+    /// The operator, who knows what each costs.
+    ByOperator,
+    /// Somebody who may only bring money in.
+    ByOthers,
+}
+
+/// How many were drawn since money last arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Drawn {
+    count: u32,
+    /// How many payments had arrived on the chain by then.
+    arrived: usize,
+}
+
+impl Drawn {
+    /// The count with one more, if that may be drawn.
+    fn another(self, arrived: usize, drawing: Drawing) -> Option<Self> {
+        let count = if self.arrived == arrived {
+            self.count
+        } else {
+            0
+        };
+        let may = match drawing {
+            Drawing::ByOperator => true,
+            Drawing::ByOthers => count < UNPAID_MAX,
+        };
+        may.then(|| Self {
+            count: count.saturating_add(1),
+            arrived,
+        })
+    }
+}
+
+/// Draws another address. The caller sees to it that only one is drawn at a time.
+pub(super) fn another(
+    folder: &Path,
+    node: &ldk_node::Node,
+    drawing: Drawing,
+) -> Result<String, OperationError> {
+    let path = folder.join("addresses.drawn");
+    let kept = std::fs::read_to_string(&path).ok();
+    let drawn: Drawn = kept
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    let arrived = node.list_payments_with_filter(|payment| has_arrived(payment));
+    let Some(drawn) = drawn.another(arrived.len(), drawing) else {
+        return Err(OperationError::AddressesUnpaid(UNPAID_MAX));
+    };
+    let text = serde_json::to_string(&drawn).expect("two numbers are JSON");
+    // Before it is drawn: a crash in between counts one too many, never one too few.
+    keep(&path, &text);
+    let address = node.onchain_payment().new_address();
+    Ok(address.map_err(refused("draw an address"))?.to_string())
+}
+
+/// Whether it is confirmed money from the chain: what is not confirmed can be taken back at no cost.
+fn has_arrived(payment: &PaymentDetails) -> bool {
+    let is_confirmed = matches!(
+        payment.kind,
+        PaymentKind::Onchain {
+            status: ConfirmationStatus::Confirmed { .. },
+            ..
+        }
+    );
+    is_confirmed && payment.direction == PaymentDirection::Inbound
+}
+
+/// Keeps a line in a file, by a rename: a torn one would mean something else.
+fn keep(path: &Path, line: &str) {
+    let new = path.with_extension("new");
+    let kept = std::fs::write(&new, format!("{line}\n")).and_then(|()| std::fs::rename(&new, path));
+    if let Err(error) = kept {
+        tracing::warn!("Failed to keep {}: {error}", path.display());
+    }
+}
 
 /// The address to send on-chain money to; drawn from the wallet once. `None` if the wallet gives none.
 pub(super) fn deposit(folder: &Path, network: Network, node: &ldk_node::Node) -> Option<String> {
@@ -15,15 +107,25 @@ pub(super) fn deposit(folder: &Path, network: Network, node: &ldk_node::Node) ->
         return Some(address.to_string());
     }
     let address = node.onchain_payment().new_address().ok()?.to_string();
-    // By a rename: a torn file would mean another address.
-    let new = path.with_extension("new");
-    let kept =
-        std::fs::write(&new, format!("{address}\n")).and_then(|()| std::fs::rename(&new, &path));
-    if let Err(error) = kept {
-        tracing::warn!(
-            "Failed to keep the deposit address in {}: {error}",
-            path.display()
-        );
-    }
+    keep(&path, &address);
     Some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_draw_ten_addresses_until_money_arrives_and_the_operator_as_many_as_he_likes() {
+        let mut drawn = Drawn::default();
+        for _ in 0..UNPAID_MAX {
+            drawn = drawn.another(0, Drawing::ByOthers).unwrap();
+        }
+        assert_eq!(drawn.another(0, Drawing::ByOthers), None);
+        let drawn = drawn.another(0, Drawing::ByOperator).unwrap();
+        assert_eq!(drawn.count, 11);
+        assert_eq!(drawn.another(0, Drawing::ByOthers), None);
+        let drawn = drawn.another(1, Drawing::ByOthers).unwrap();
+        assert_eq!((drawn.count, drawn.arrived), (1, 1));
+    }
 }

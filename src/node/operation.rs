@@ -124,6 +124,12 @@ pub enum OperationError {
     /// There is no such payment.
     #[error("there is no payment {0}")]
     NoPayment(String),
+    /// Enough of them wait for money.
+    #[error(
+        "{0} addresses were drawn since money last arrived on the chain: hand one of them out again, use the deposit address of the \
+         status, or draw one with the operator's own token (each is asked for at the chain source from then on)"
+    )]
+    AddressesUnpaid(u32),
     /// A fee rate is missing or absurd.
     #[error("{0}")]
     FeeRate(&'static str),

@@ -1,12 +1,14 @@
 //! The on-chain wallet: where money comes in, what there is, and how it goes out.
 
 use std::str::FromStr as _;
+use std::sync::{Arc, PoisonError};
 
 use bitcoin::FeeRate;
 use bitcoin::address::{Address, NetworkUnchecked};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::address::{self, Drawing};
 use super::Node;
 use super::operation::{OperationError, refused};
 
@@ -62,11 +64,11 @@ impl Node {
 
     /// Draws a new address. Each is asked for at the chain source from then on: for a single payer the deposit address of
     /// the status is enough.
-    pub async fn new_address(&self) -> Result<String, OperationError> {
-        self.operate("draw an address", |node| {
-            let address = node.onchain_payment().new_address();
-            let address = address.map_err(refused("draw an address"))?;
-            Ok(address.to_string())
+    pub async fn new_address(&self, drawing: Drawing) -> Result<String, OperationError> {
+        let (folder, turn) = (self.config.folder.clone(), Arc::clone(&self.drawing));
+        self.operate("draw an address", move |node| {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            address::another(&folder, node, drawing)
         })
         .await
     }

@@ -208,3 +208,53 @@ async fn the_old_backups_are_let_go_and_a_backup_is_for_its_owner_only() {
     }
     assert!(!backed_up.merchant.data_dir().join("backup.new").exists());
 }
+
+#[tokio::test]
+async fn a_backup_that_is_damaged_on_the_disk_is_noticed_and_another_one_is_made() {
+    let backed_up = BackedUp::new().await;
+    let status = || async {
+        let status = backed_up.merchant.admin().status().await;
+        status.map_err(|error| format!("{error:#}"))
+    };
+    let within = std::time::Duration::from_secs(100);
+    let good = regtest::wait::eventually("a verified backup", within, || async {
+        let backup = status().await?["backup"].clone();
+        match backup["verified"].as_str() {
+            Some(verified) if backup["newest"] == verified => Ok(Some(PathBuf::from(verified))),
+            _ => Err(backup.to_string()),
+        }
+    });
+    let good = good.await.unwrap();
+
+    // The same length, one bit changed.
+    let mut bytes = fs::read(&good).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&good, bytes).unwrap();
+    let noticed = regtest::wait::eventually("another backup", within, || async {
+        let backup = status().await?["backup"].clone();
+        let is_told = backup["damage"].as_str().is_some_and(|damage| {
+            damage.contains(good.to_str().unwrap()) && damage.contains("another one was made")
+        });
+        let is_replaced =
+            backup["verified"].is_string() && backup["verified"] != good.to_str().unwrap();
+        if is_told && is_replaced && backup["verified"] == backup["newest"] {
+            return Ok(Some(backup));
+        }
+        Err(backup.to_string())
+    });
+    let backup = noticed.await.unwrap();
+    assert_eq!(backup["error"], serde_json::Value::Null);
+    done(&mut backed_up.verify(Path::new(backup["verified"].as_str().unwrap())));
+    refuses(&mut backed_up.verify(&good), "changed");
+    let said = Command::new(env!("CARGO_BIN_EXE_tollhouse"))
+        .args(["doctor", "--config"])
+        .arg(backed_up.merchant.settings_file())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(
+        said.contains("the newest verified one is 0 min old"),
+        "{said}"
+    );
+    assert!(said.contains("Is that disk failing?"), "{said}");
+}

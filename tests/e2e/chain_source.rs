@@ -11,6 +11,7 @@ use regtest::merchant::{Merchant, MerchantOptions};
 use regtest::wait::eventually;
 use serde_json::Value;
 
+use crate::operations::tollhouse_at;
 use crate::shop::{ARTICLE, HEIGHT, Shop};
 
 /// From an answer of the chain source to a look that finds it: two tries of the node's.
@@ -219,6 +220,12 @@ async fn of_two_endpoints_one_is_enough() {
     shop.network.merchant.settings_mut().extra = format!("node.chain.esplora = {urls}\n");
     shop.come_back().await;
     recovers(&shop.network.merchant).await;
+    // Nor does the doctor ask by himself while the program runs.
+    let settings = shop.network.merchant.settings_file();
+    let findings = tollhouse_at(settings, &["doctor"]).await;
+    let said = String::from_utf8(findings.stdout).unwrap();
+    assert!(said.contains("was not needed yet"), "{said}");
+    assert!(said.contains("requests in the last hour"), "{said}");
     assert_eq!(other.requests(), 0, "the first one is well");
 
     shop.network.esplora.answers(Manner::Garbage);
