@@ -21,6 +21,9 @@ use super::{BAD_SETTINGS, FAULT, Operator, complain};
 /// Chain and clock differ by this much at most: a block's time may be two hours off (consensus), and one may be hours late.
 const CLOCK_OFF_MAX_SECS: u64 = 4 * 3_600;
 
+/// Servers' clocks and ours differ by this much at most: those that keep time differ by a second.
+const TOLD_CLOCK_OFF_MAX_SECS: u64 = 120;
+
 /// Silence of the chain source that is worth a word.
 const SYNC_LATE_SECS: u64 = 3_600;
 
@@ -241,6 +244,7 @@ fn running(status: &Value, findings: &mut Findings) {
             "the node never read it: is node.chain right?",
         ),
     }
+    told_clock(&node["chain"]["clock_behind_secs"], findings);
     if let Some(recovery) = node["recovery"].as_object() {
         let happening = text(&recovery["happening"]);
         let next = text(&recovery["next"]);
@@ -264,6 +268,27 @@ fn running(status: &Value, findings: &mut Findings) {
         );
         findings.note("channels", Grade::Good, found);
     }
+}
+
+/// Whether the clock goes by those of the servers that the running program reads the chain from.
+fn told_clock(behind_secs: &Value, findings: &mut Findings) {
+    let Some(behind_secs) = behind_secs.as_i64() else {
+        return;
+    };
+    let off_secs = behind_secs.unsigned_abs();
+    if off_secs < TOLD_CLOCK_OFF_MAX_SECS {
+        return;
+    }
+    let way = if behind_secs > 0 {
+        "behind"
+    } else {
+        "ahead of"
+    };
+    let found = format!(
+        "{} minutes {way} that of the chain source: set it (NTP). Invoices and tokens live by it",
+        grouped(off_secs / 60)
+    );
+    findings.note("clock", Grade::Bad, found);
 }
 
 /// Who would open a channel.
