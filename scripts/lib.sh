@@ -21,13 +21,13 @@ die() {
 # What each purpose needs, as `command:package`, or where the package brings no command as `/file:package` or
 # `python3.module:package`.
 #   build    ring, SQLite (bundled) and libsodium (bundled, of the macaroon crate) are C
-#   tests    scripts/bitcoind: a download and a lock; an authority that gives certificates
+#   tests    scripts/bitcoind: a download and a lock; an authority that gives certificates; a clock that can be set
 #   clients  tests/clients: Python and what makes it a folder for packages
 #   bench    scripts/bench
 requirements() {
     case $1 in
         build) echo cc:build-essential make:build-essential pkg-config:pkg-config ;;
-        tests) echo curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates flock:util-linux pebble:pebble ;;
+        tests) echo curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates flock:util-linux pebble:pebble faketime:faketime ;;
         clients) echo python3:python3 python3.ensurepip:python3-venv ;;
         bench) echo wrk:wrk strace:strace ;;
         *) die "no such purpose: $1" ;;

@@ -68,7 +68,7 @@ pub enum Unready {
     #[error("the node waits for its chain source")]
     ChainSourceUnreachable,
     /// It has not seen the chain for longer than is safe, or never.
-    #[error("the node has not seen the chain for too long")]
+    #[error("the node has not seen the chain for too long: is its chain source reachable?")]
     Behind,
     /// There is no channel.
     #[error("the node has no channel yet")]

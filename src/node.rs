@@ -449,7 +449,15 @@ fn build(
             .map_err(NodeError::Build)?;
     }
     let rows = Arc::new(store::Rows::open(&config.folder, unwritable)?);
-    let node = builder.build_with_store(rows).map_err(NodeError::Build)?;
+    let node = builder.build_with_store(rows).map_err(|error| {
+        if error == ldk_node::BuildError::WalletSetupFailed {
+            NodeError::Wallet(error)
+        } else if error == ldk_node::BuildError::NetworkMismatch {
+            NodeError::OtherNetwork(error)
+        } else {
+            NodeError::Build(error)
+        }
+    })?;
     database::note_made(&config.folder)?;
     Ok(node)
 }

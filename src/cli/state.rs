@@ -84,7 +84,13 @@ fn status(answer: &Value) -> String {
                 number(&node["lightning_synced_secs"], ago)
             ),
         ),
-        ("can arrive now", number(&node["inbound_msat"], msat)),
+        (
+            "can arrive now",
+            match node["unready"].as_str() {
+                Some(why) => format!("nothing: {why}"),
+                None => number(&node["inbound_msat"], msat),
+            },
+        ),
         ("in channels", sat(&balances["lightning_sat"])),
         (
             "on chain",

@@ -4,6 +4,7 @@ mod ask;
 mod behind;
 mod bitcoind;
 mod electrum;
+mod jump;
 mod status;
 mod watch;
 

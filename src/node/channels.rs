@@ -113,7 +113,6 @@ impl Node {
     /// Closes a channel without its peer: our part comes back after a wait, and the fees are ours.
     pub async fn force_close_channel(&self, channel_id: &str) -> Result<(), OperationError> {
         self.uses_channels()?;
-        self.uses_channels()?;
         let channel_id = channel_id.to_owned();
         self.operate("close the channel by force", move |node| {
             let channel = find(node, &channel_id)?;

@@ -74,6 +74,18 @@ pub enum NodeError {
          bitcoind or the Electrum server"
     )]
     RecoveryNeedsEsplora,
+    /// The wallet is not one of these words, or cannot be read.
+    #[error(
+        "failed to open the on-chain wallet. If the words in data_dir are not those that this data was made with, put those back: \
+         nothing was changed. Otherwise the log says before this what is wrong with it"
+    )]
+    Wallet(#[source] ldk_node::BuildError),
+    /// Money of one network is none on another.
+    #[error(
+        "the data in data_dir was made for another network than node.network: name that one in the settings again, or another \
+         data_dir. Nothing was changed"
+    )]
+    OtherNetwork(#[source] ldk_node::BuildError),
     /// ldk-node cannot be put together from what is on the disk.
     #[error("failed to build the node")]
     Build(#[source] ldk_node::BuildError),

@@ -83,7 +83,9 @@ pub enum OperationError {
     #[error("`{0}` names no peer: write it as ID@HOST:PORT, the id being 66 hex digits")]
     NotAPeer(String),
     /// Dialling it came to nothing.
-    #[error("peer {0} takes no connection: is the address right, and is it running?")]
+    #[error(
+        "peer {0} takes no connection, or says nothing on it: is the address right, and is it running?"
+    )]
     PeerUnreachable(String),
     /// A channel is announced under a name and an address.
     #[error(

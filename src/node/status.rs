@@ -36,6 +36,8 @@ pub struct Status {
     pub deposit_address: Option<String>,
     /// What can arrive now, in msat.
     pub inbound_msat: u64,
+    /// Why nothing can be sold now, and what to do; nothing if it can.
+    pub unready: Option<String>,
     /// When it last read the chain for its channels, Unix seconds.
     pub lightning_synced_secs: Option<u64>,
     /// When it last read the chain for its wallet, Unix seconds.
@@ -145,13 +147,15 @@ fn sweeping_sat(balance: &PendingSweepBalance) -> u64 {
 impl Node {
     /// What the node is and has now. Takes locks of the node's: call it off the request path.
     pub fn status(&self) -> Status {
+        let (inbound_msat, unready) = match &*self.reach.borrow() {
+            Reach::Ready(inbound) => (inbound.capacity_msat, None),
+            Reach::Unready(why) => (0, Some(why.to_string())),
+        };
         let mut status = Status {
             network: self.config.preset.clone(),
             p2p: self.config.listen.iter().map(ToString::to_string).collect(),
-            inbound_msat: match &*self.reach.borrow() {
-                Reach::Ready(inbound) => inbound.capacity_msat,
-                Reach::Unready(_) => 0,
-            },
+            inbound_msat,
+            unready,
             recovery: self.recovery(),
             unclosed_old_channels: self.left_channels(),
             ..Status::default()

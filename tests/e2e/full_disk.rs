@@ -138,6 +138,11 @@ async fn on_a_nearly_full_disk_nothing_is_sold_and_what_was_bought_opens() {
     .await
     .map(|reason| assert!(reason.contains("nearly full"), "{reason}"))
     .unwrap();
+    let node = admin.status().await.unwrap()["node"].clone();
+    assert!(
+        node["unready"].as_str().unwrap().contains("nearly full"),
+        "{node}"
+    );
     assert_eq!(shop.get(HEIGHT, None).await.status, 503);
     assert_eq!(shop.get(HEIGHT, Some(&credential)).await.status, 200);
     disk.make_room();

@@ -26,3 +26,4 @@ mod soak;
 mod token;
 mod torn;
 mod withdrawal;
+mod wrong_clock;

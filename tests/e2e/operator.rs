@@ -101,3 +101,40 @@ async fn nothing_secret_is_in_the_log_at_its_most_talkative() {
     }
     assert_eq!(words.split_whitespace().count(), 24);
 }
+
+#[tokio::test]
+async fn words_of_another_node_and_another_network_start_nothing_and_lose_nothing() {
+    let mut shop = Shop::open().await;
+    let credential = shop.buy(HEIGHT).await;
+    shop.redeemed_sales(1).await;
+    shop.network.merchant.terminate().await.unwrap();
+    let file = shop.network.merchant.data_dir().join("seed.words");
+    let words = fs::read_to_string(&file).unwrap();
+    let mistyped = ["abandon"; 24].join(" ");
+    let another = format!("{} art", ["abandon"; 23].join(" "));
+    for (wrong, why) in [
+        (&mistyped, "their checksum does not fit"),
+        (&another, "are not those that this data was made with"),
+    ] {
+        fs::write(&file, wrong).unwrap();
+        shop.network.merchant.restart().await.unwrap();
+        let ended = shop.network.merchant.wait_ended().await.unwrap();
+        let log = fs::read_to_string(shop.network.merchant.log()).unwrap();
+        assert_eq!(ended.code(), Some(1), "{log}");
+        assert!(log.contains(why), "`{why}` in {log}");
+        assert!(!log.contains("abandon"), "{log}");
+    }
+    fs::write(&file, &words).unwrap();
+    let merchant = &mut shop.network.merchant;
+    merchant.settings_mut().extra = "node.network = \"signet\"".to_owned();
+    merchant.restart().await.unwrap();
+    let ended = merchant.wait_ended().await.unwrap();
+    let log = fs::read_to_string(merchant.log()).unwrap();
+    assert_eq!(ended.code(), Some(1), "{log}");
+    assert!(log.contains("was made for another network"), "{log}");
+    merchant.settings_mut().extra = String::new();
+    shop.come_back().await;
+    assert_eq!(shop.get(HEIGHT, Some(&credential)).await.status, 200);
+    shop.buy(HEIGHT).await;
+    shop.redeemed_sales(2).await;
+}

@@ -37,6 +37,11 @@ impl Shop {
 
     /// Opens with further `[[route]]` tables and settings.
     pub(crate) async fn open_with(routes: &str, settings: &str) -> Self {
+        Self::open_in(routes, settings, Vec::new()).await
+    }
+
+    /// Opens with further environment variables of the merchant, too.
+    pub(crate) async fn open_in(routes: &str, settings: &str, env: Vec<(String, String)>) -> Self {
         let dir = folder::temporary().unwrap();
         let articles = dir.path().join("articles");
         fs::create_dir(&articles).unwrap();
@@ -45,6 +50,7 @@ impl Shop {
         let options = NetworkOptions {
             routes_dir: Some(dir.path().to_owned()),
             settings: settings.to_owned(),
+            env,
             ..NetworkOptions::new(
                 env!("CARGO_BIN_EXE_tollhouse"),
                 format!("{ROUTES}\n{routes}"),

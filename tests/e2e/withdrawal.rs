@@ -81,6 +81,11 @@ async fn money_is_spliced_into_and_out_of_a_channel_that_stays_in_use() {
         channels["channels"][0].clone()
     };
     let id = channel().await["channel_id"].as_str().unwrap().to_owned();
+    let too_much = ["channels", "splice-in", &id, "20000000"];
+    not_done(network, &too_much, 4, "can be spent on chain now").await;
+    let mainnet = "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq";
+    let abroad = ["channels", "splice-out", &id, mainnet, "50000"];
+    not_done(network, &abroad, 4, "nothing was sent").await;
     done(network, &["channels", "splice-in", &id, "300000 sat"]).await;
     let is_size = |sat: u64| async move {
         eventually("the splice to be locked in", DEADLINE, || async {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::node::{Node, NodeUnavailable};
 
+use super::jump::Clocks;
 use super::{ChainSource, behind};
 
 /// How often it is decided whether it is time to look: a channel that begins is watched within this.
@@ -66,8 +67,13 @@ pub(in crate::node) async fn keep(
     let is_ours = !matches!(node.config.chain.source, ChainSource::Bitcoind(_));
     let mut pace = Pace::default();
     let (mut looked, mut alarmed): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut clocks = Clocks::seen(node.clock.unix_secs(), Instant::now());
     loop {
         let now = Instant::now();
+        if node.tell_of_a_clock_that_was_set(&mut clocks, now) {
+            // How long ago the chain was seen is known anew after a look.
+            looked = None;
+        }
         let due = looked.map_or(now, |at| at + pace.pause(node));
         node.plan(is_ours.then(|| due.saturating_duration_since(now)));
         if is_ours && now >= due {
@@ -266,6 +272,23 @@ impl Node {
     pub(in crate::node) fn is_clock_behind(&self) -> bool {
         let behind = self.clock_behind_secs();
         behind.is_some_and(|behind| behind >= CLOCK_BEHIND_MAX_SECS)
+    }
+
+    /// `true` if it was set since both clocks were last compared.
+    fn tell_of_a_clock_that_was_set(&self, clocks: &mut Clocks, now: Instant) -> bool {
+        let seen = Clocks::seen(self.clock.unix_secs(), now);
+        let by = clocks.set_by(seen);
+        let is_set = by.abs() >= CLOCK_OFF_SECS;
+        if is_set {
+            *clocks = seen;
+            let way = if by > 0 { "forward" } else { "back" };
+            tracing::warn!(
+                "The clock of this machine was set {way} by {} minutes, or the machine slept. If it is wrong now, set it (NTP): \
+                 invoices and tokens live by it",
+                by.abs() / 60
+            );
+        }
+        is_set
     }
 
     /// `true` if there is one.

@@ -1,0 +1,168 @@
+//! A clock that is wrong, or set while the program runs, and a chain that is not seen for hours: the merchant's process goes by
+//! a clock that the test sets (`faketime`), the rest of the network by the right one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regtest::wait::eventually;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::operations::DEADLINE;
+use crate::shop::{ARTICLE, HEIGHT, Shop};
+
+/// The clock of one process.
+struct Watch {
+    file: PathBuf,
+    _dir: TempDir,
+}
+
+impl Watch {
+    /// One that is right.
+    fn new() -> Self {
+        let dir = regtest::folder::temporary().unwrap();
+        let file = dir.path().join("offset");
+        let watch = Self { file, _dir: dir };
+        watch.set("+0");
+        watch
+    }
+
+    /// Sets it, as in `+2h`, before or after the right time. Read anew each time that the process asks.
+    fn set(&self, offset: &str) {
+        // In one step: half a file would be another time.
+        let fresh = self.file.with_extension("fresh");
+        fs::write(&fresh, format!("{offset}\n")).unwrap();
+        fs::rename(&fresh, &self.file).unwrap();
+    }
+
+    /// What has a process go by it. The clock that only counts is left alone, as it is by whoever sets a real clock.
+    fn env(&self) -> Vec<(String, String)> {
+        let library = format!(
+            "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1",
+            std::env::consts::ARCH
+        );
+        assert!(
+            Path::new(&library).exists(),
+            "{library} is not there: this test sets the merchant's clock with the package faketime"
+        );
+        [
+            ("LD_PRELOAD", library.as_str()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file.to_str().unwrap()),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("NO_FAKE_STAT", "1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+    }
+}
+
+async fn chain(shop: &Shop) -> Value {
+    shop.network.merchant.admin().status().await.unwrap()["node"]["chain"].clone()
+}
+
+/// Waits until it is not ready and says this.
+async fn is_unready(shop: &Shop, why: &str) {
+    let admin = shop.network.merchant.admin();
+    eventually("that it is not ready", DEADLINE, || async {
+        let readiness = admin.ready().await.map_err(|error| format!("{error:#}"))?;
+        let reason = readiness.reason.unwrap_or_default();
+        if !readiness.ready && reason.contains(why) {
+            Ok(Some(()))
+        } else {
+            Err(reason)
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Waits until all of this is in the log.
+async fn says(shop: &Shop, words: &[&str]) {
+    eventually("the log to say so", DEADLINE, || async {
+        let log = fs::read_to_string(shop.network.merchant.log()).unwrap();
+        let missing: Vec<_> = words
+            .iter()
+            .filter(|words| !log.contains(**words))
+            .collect();
+        if missing.is_empty() {
+            Ok(Some(()))
+        } else {
+            Err(format!("not in the log: {missing:?}"))
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_chain_that_is_not_seen_is_an_alarm_after_an_hour_and_the_end_of_sales_after_two() {
+    let watch = Watch::new();
+    let mut shop = Shop::open_in("", "", watch.env()).await;
+    let credential = shop.buy(ARTICLE).await;
+    shop.network.esplora.stop();
+
+    watch.set("+65m");
+    says(&shop, &["The chain was last seen 65 minutes ago"]).await;
+    let alarmed = chain(&shop).await;
+    assert_eq!(alarmed["is_alarm"], true, "{alarmed}");
+    assert!(alarmed["degraded_since_secs"].is_u64(), "{alarmed}");
+    shop.buy(ARTICLE).await;
+
+    watch.set("+125m");
+    is_unready(&shop, "has not seen the chain for too long").await;
+    assert_eq!(shop.get(ARTICLE, None).await.status, 503);
+    assert_eq!(shop.get(ARTICLE, Some(&credential)).await.status, 200);
+
+    shop.network.esplora.start_again().unwrap();
+    shop.network.merchant.wait_ready().await.unwrap();
+    assert_eq!(chain(&shop).await["is_alarm"], false);
+    shop.buy(ARTICLE).await;
+    shop.redeemed_sales(3).await;
+    assert!(shop.network.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_by_a_year_and_back_is_noticed_and_nothing_is_lost() {
+    let watch = Watch::new();
+    let mut shop = Shop::open_in("", "", watch.env()).await;
+    let credential = shop.buy(ARTICLE).await;
+    shop.redeemed_sales(1).await;
+
+    watch.set("+366d");
+    says(
+        &shop,
+        &[
+            "was set forward by 527040 minutes",
+            "minutes ahead of that of the chain source",
+        ],
+    )
+    .await;
+    shop.network.merchant.wait_ready().await.unwrap();
+    shop.buy(HEIGHT).await;
+    // Good for a day, and a year has passed by this clock.
+    assert_eq!(shop.get(ARTICLE, Some(&credential)).await.status, 402);
+
+    watch.set("+0");
+    says(&shop, &["was set back by 527040 minutes"]).await;
+    shop.network.merchant.wait_ready().await.unwrap();
+    assert_eq!(shop.get(ARTICLE, Some(&credential)).await.status, 200);
+    shop.buy(HEIGHT).await;
+    shop.redeemed_sales(3).await;
+
+    // Wrong from the start: what was sold opens, and nothing is sold by a clock that is behind.
+    shop.network.merchant.terminate().await.unwrap();
+    watch.set("-2d");
+    shop.network.merchant.restart().await.unwrap();
+    shop.network.merchant.wait_up().await.unwrap();
+    is_unready(&shop, "minutes behind").await;
+    assert_eq!(shop.get(ARTICLE, None).await.status, 503);
+    assert_eq!(shop.get(ARTICLE, Some(&credential)).await.status, 200);
+    watch.set("+0");
+    assert_eq!(shop.network.ensure_channel().await.unwrap(), 0);
+    shop.buy(HEIGHT).await;
+    shop.redeemed_sales(4).await;
+    let status = shop.network.merchant.admin().status().await.unwrap();
+    assert_eq!(status["sales"]["amount_msat"], 21_000 + 3 * 10_000);
+    assert!(shop.network.stop().await.unwrap().success());
+}
