@@ -233,8 +233,8 @@ impl AdminToken {
 
 /// A secret of its own for each label.
 fn derived(token: &str, label: &[u8]) -> [u8; 32] {
-    let mut state = Hmac::<Sha256>::new_from_slice(token.as_bytes())
-        .expect("HMAC takes keys of every length");
+    let mut state =
+        Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("HMAC takes keys of every length");
     state.update(label);
     state.finalize().into_bytes().into()
 }
@@ -371,14 +371,24 @@ mod tests {
             made(&token, &granted(Scope::Read), 8),
         );
         let caller = token.caller(&headers(&one.token)).unwrap();
-        let child = token.grant(&granted(Scope::Read), &caller, [9; 32]).unwrap();
+        let child = token
+            .grant(&granted(Scope::Read), &caller, [9; 32])
+            .unwrap();
         let copy = with_caveat(&one.token, "scope=read");
         assert!(token.caller(&headers(&copy)).is_some());
         let with_it = token.revoke(&one.token_id).unwrap();
-        assert_eq!(with_it, [child.token_id.to_string()], "they are told, and still good");
+        assert_eq!(
+            with_it,
+            [child.token_id.to_string()],
+            "they are told, and still good"
+        );
         let restarted = token_in(&folder);
         for token in [&token, &restarted] {
-            for gone in [&one.token, &copy, &with_caveat(&copy, "valid_until=1760000001")] {
+            for gone in [
+                &one.token,
+                &copy,
+                &with_caveat(&copy, "valid_until=1760000001"),
+            ] {
                 assert_eq!(token.caller(&headers(gone)), None);
             }
             assert!(token.caller(&headers(&other.token)).is_some());

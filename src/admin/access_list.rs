@@ -85,8 +85,7 @@ impl AccessList {
             )),
         };
         let tokens = if path.exists() {
-            let kept: Kept =
-                serde_json::from_str(&secret_file::read(path)?).map_err(unreadable)?;
+            let kept: Kept = serde_json::from_str(&secret_file::read(path)?).map_err(unreadable)?;
             Some(kept).filter(|kept| kept.under == under)
         } else {
             None
@@ -207,8 +206,16 @@ mod tests {
         let path = folder.path().join("access.made");
         let list = AccessList::open(&path, "one".to_owned()).unwrap();
         list.enter(&id(1), made(None)).unwrap();
-        assert!(AccessList::open(&path, "one".to_owned()).unwrap().holds(&id(1)));
-        assert!(!AccessList::open(&path, "other".to_owned()).unwrap().holds(&id(1)));
+        assert!(
+            AccessList::open(&path, "one".to_owned())
+                .unwrap()
+                .holds(&id(1))
+        );
+        assert!(
+            !AccessList::open(&path, "other".to_owned())
+                .unwrap()
+                .holds(&id(1))
+        );
         secret_file::replace(&path, "{").unwrap();
         let error = AccessList::open(&path, "one".to_owned()).unwrap_err();
         let said = crate::causes::chain(&error);

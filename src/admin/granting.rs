@@ -122,7 +122,9 @@ pub(super) async fn revoke(
 ) -> Result<Json<RevokedBody>, Fault> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(&token_id, &mut bytes).map_err(|_| {
-        Fault::Asked("the id of an access token is 64 hex digits, as `tollhouse access list` shows it")
+        Fault::Asked(
+            "the id of an access token is 64 hex digits, as `tollhouse access list` shows it",
+        )
     })?;
     let token_id = TokenId(bytes);
     let revoking = move || admin.access.revoke(&token_id);

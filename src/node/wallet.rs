@@ -8,8 +8,8 @@ use bitcoin::address::{Address, NetworkUnchecked};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::address::{self, Drawing};
 use super::Node;
+use super::address::{self, Drawing};
 use super::operation::{OperationError, refused};
 
 /// The dearest fee rate that is taken, in sat per virtual byte: above it a figure is more likely a mistake in its unit.

@@ -216,28 +216,6 @@ async fn an_access_token_may_do_what_it_says_and_spend_no_more_than_it_says() {
     )
     .await;
 
-    // Taken back: this one only, and at once.
-    let listed = done(network, &["access", "list"]).await;
-    let id = listed["tokens"][0]["id"].as_str().unwrap();
-    assert_eq!(listed["tokens"].as_array().unwrap().len(), 1, "{listed}");
-    let revoke = ["access", "revoke", id];
-    not_done(network, &[&revoke[..], &read].concat(), 4, "`admin`").await;
-    done(network, &revoke).await;
-    not_done(network, &[&["status"][..], &read].concat(), 4, "an access token that is good").await;
-    not_done(network, &revoke, 4, "it was revoked before").await;
-    not_done(network, &["access", "revoke", "ab"], 4, "64 hex digits").await;
-
-    // An address costs a request with each look at the chain, for good.
-    let invoices = access(network, dir.path(), &["invoices"]).await;
-    let draw = ["address", "--new", "--token-file", invoices.to_str().unwrap()];
-    let mut drawn = std::collections::BTreeSet::new();
-    for _ in 0..10 {
-        drawn.insert(done(network, &draw).await["address"].to_string());
-    }
-    assert_eq!(drawn.len(), 10, "each is another one");
-    not_done(network, &draw, 4, "10 addresses were drawn").await;
-    done(network, &draw[..2]).await;
-
     let spend = access(network, dir.path(), &["spend", "--spend-max", "5000 sat"]).await;
     let spend = ["--token-file", spend.to_str().unwrap()];
     let pay = |msat| {
@@ -267,6 +245,49 @@ async fn an_access_token_may_do_what_it_says_and_spend_no_more_than_it_says() {
     let elsewhere = network.bitcoind.mining_address().to_string();
     let send = [&["send", &elsewhere, "1000"][..], &spend].concat();
     not_done(network, &send, 4, "over Lightning only").await;
+}
+
+#[tokio::test]
+async fn an_access_token_is_taken_back_by_itself_and_draws_no_addresses_without_end() {
+    let shop = Shop::open().await;
+    let network = &shop.network;
+    let dir = regtest::folder::temporary().unwrap();
+    let read = access(network, dir.path(), &["read"]).await;
+    let read = ["--token-file", read.to_str().unwrap()];
+    done(network, &[&["status"][..], &read].concat()).await;
+
+    // Taken back: this one only, and at once.
+    let listed = done(network, &["access", "list"]).await;
+    let id = listed["tokens"][0]["id"].as_str().unwrap();
+    assert_eq!(listed["tokens"].as_array().unwrap().len(), 1, "{listed}");
+    let revoke = ["access", "revoke", id];
+    not_done(network, &[&revoke[..], &read].concat(), 4, "`admin`").await;
+    done(network, &revoke).await;
+    not_done(
+        network,
+        &[&["status"][..], &read].concat(),
+        4,
+        "an access token that is good",
+    )
+    .await;
+    not_done(network, &revoke, 4, "it was revoked before").await;
+    not_done(network, &["access", "revoke", "ab"], 4, "64 hex digits").await;
+
+    // An address costs a request with each look at the chain, for good.
+    let invoices = access(network, dir.path(), &["invoices"]).await;
+    let draw = [
+        "address",
+        "--new",
+        "--token-file",
+        invoices.to_str().unwrap(),
+    ];
+    let mut drawn = std::collections::BTreeSet::new();
+    for _ in 0..10 {
+        drawn.insert(done(network, &draw).await["address"].to_string());
+    }
+    assert_eq!(drawn.len(), 10, "each is another one");
+    not_done(network, &draw, 4, "10 addresses were drawn").await;
+    done(network, &draw[..2]).await;
 }
 
 #[tokio::test]
