@@ -13,7 +13,6 @@ use lightning::chain::channelmonitor::Balance;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
 
 use super::keys::NodeKeys;
-use super::store::forget_marks;
 
 /// The name that ldk-node gives its file.
 pub const FILE: &str = "ldk_node_data.sqlite";
@@ -128,10 +127,9 @@ pub fn copy(folder: &Path, into: &Path) -> Result<(), StateError> {
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         // One read transaction over the whole file; in WAL mode it keeps no writer waiting.
-        connection.execute("VACUUM INTO ?1", [into.to_string_lossy()])?;
-        forget_marks(&Connection::open(into)?)
+        connection.execute("VACUUM INTO ?1", [into.to_string_lossy()])
     };
-    copy().map_err(at(&path))
+    copy().map_err(at(&path)).map(drop)
 }
 
 /// Looks into a copy: whether SQLite finds it whole, and what can be read without starting a node.

@@ -14,12 +14,20 @@
 //! - What survives a power cut is a beginning of the log, never a piece out of the middle: SQLite chains its checksums. So
 //!   what was written later and synced has taken everything before it along.
 //! - Before SQLite moves pages from the log to the file it syncs the log, and it syncs the file before it begins the log anew
-//!   (`synchronous=NORMAL`). What is in neither was never synced.
+//!   (`synchronous=NORMAL`). What is in neither was never synced. It does so every thousand pages, by itself, in the middle of a
+//!   write; if the sync of the log fails there, the next one of ours hears of it.
 //! - Writes of one key stay in order: each is in the log when the call returns, future or not.
 //! - After a write or a sync that failed nobody knows what is on the disk: nothing is written any more, and the program ends.
+//! - Nothing in this program may open the file or its `-shm` but through SQLite: closing it would let go of the locks of all
+//!   connections, and another process's last one would then delete the log.
+//!
+//! A kill between an update of a monitor and the manager behind it costs the channel, as ever; so does one during the update's
+//! sync, for what is in the log is there at the next start. Taking such an update back, as if it had never been written, would
+//! save the channel and can cost the money in it: nothing on the disk tells a kill from the loss of what was not synced (Linux
+//! repeats its `boot_id` on some boards, and a disk may go and come back without a boot), and after that loss the peer has heard
+//! of the update.
 
 mod log;
-mod marks;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,18 +36,15 @@ use ldk_node::io::sqlite_store::{KV_TABLE_NAME, SQLITE_DB_FILE_NAME};
 use lightning::io;
 use lightning::util::async_poll::AsyncResult;
 use lightning::util::persist::{
-    CHANNEL_MANAGER_PERSISTENCE_KEY,
-    CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE as UPDATES, KVStore, KVStoreSync,
-    NETWORK_GRAPH_PERSISTENCE_KEY, SCORER_PERSISTENCE_KEY,
+    CHANNEL_MANAGER_PERSISTENCE_KEY, KVStore, KVStoreSync, NETWORK_GRAPH_PERSISTENCE_KEY,
+    SCORER_PERSISTENCE_KEY,
 };
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::NodeError;
 use log::{Log, Place};
-use marks::Marks;
 
 pub(super) use log::Complaint;
-pub(super) use marks::forget as forget_marks;
 
 /// The shape of the table, as ldk-node numbers it.
 const SHAPE: u32 = 2;
@@ -49,12 +54,10 @@ const SHAPE: u32 = 2;
 pub(super) struct Rows(Arc<Inner>);
 
 struct Inner {
-    /// Held for a read, or for a write into the log: never while anybody waits for the disk.
+    /// Held for a read, or for a write into the log, which waits for the disk only when the log is long.
     connection: Mutex<Connection>,
-    /// What it writes into.
+    /// What it writes into. Dropped behind the connection, which keeps its file from being deleted.
     log: Arc<Log>,
-    /// Updates that a kill takes back.
-    marks: Marks,
 }
 
 impl Rows {
@@ -95,17 +98,9 @@ impl Rows {
         } else {
             Log::none(complaint)
         };
-        let (marks, taken_back) = Marks::open(&connection, log.is_apart()).map_err(failed)?;
-        if taken_back > 0 {
-            tracing::info!(
-                "The program was killed while it wrote {taken_back} updates of channels; nobody had heard of them, and they \
-                 are taken back"
-            );
-        }
         Ok(Self(Arc::new(Inner {
             connection: Mutex::new(connection),
             log: Arc::new(log),
-            marks,
         })))
     }
 }
@@ -150,13 +145,13 @@ impl Inner {
     }
 
     /// Writes into the log.
-    fn enter<T>(
+    fn enter(
         &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> io::Result<(T, Place)> {
+        work: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
+    ) -> io::Result<Place> {
         self.with(|connection| {
-            let done = work(connection).inspect_err(|error| self.log.fail(error))?;
-            Ok((done, self.log.entered()))
+            work(connection).inspect_err(|error| self.log.fail(error))?;
+            Ok(self.log.entered())
         })
     }
 
@@ -186,39 +181,26 @@ impl Inner {
 
     /// Puts a row into the log.
     fn put(&self, primary: &str, secondary: &str, key: &str, value: &[u8]) -> io::Result<Place> {
-        let (_, place) = self.enter(|connection| {
+        self.enter(|connection| {
             connection
                 .prepare_cached(&format!(
                     "INSERT OR REPLACE INTO {KV_TABLE_NAME}
                      (primary_namespace, secondary_namespace, key, value) VALUES (?1, ?2, ?3, ?4)"
                 ))?
                 .execute((primary, secondary, key, value))
-        })?;
-        Ok(place)
-    }
-
-    /// Puts an update of a monitor into the log, and onto the disk.
-    fn put_update(&self, channel: &str, key: &str, update: &[u8]) -> io::Result<()> {
-        let (is_marked, place) =
-            self.enter(|connection| self.marks.put(connection, channel, key, update))?;
-        self.log.sync(place)?;
-        if is_marked {
-            self.with(|connection| self.marks.remove(connection, channel, key))?;
-        }
-        Ok(())
+        })
     }
 
     /// Takes a row out, in the log.
     fn delete(&self, primary: &str, secondary: &str, key: &str) -> io::Result<Place> {
-        let (_, place) = self.enter(|connection| {
+        self.enter(|connection| {
             connection
                 .prepare_cached(&format!(
                     "DELETE FROM {KV_TABLE_NAME}
                      WHERE primary_namespace=?1 AND secondary_namespace=?2 AND key=?3"
                 ))?
                 .execute([primary, secondary, key])
-        })?;
-        Ok(place)
+        })
     }
 }
 
@@ -228,9 +210,6 @@ impl KVStoreSync for Rows {
     }
 
     fn write(&self, primary: &str, secondary: &str, key: &str, value: Vec<u8>) -> io::Result<()> {
-        if primary == UPDATES {
-            return self.0.put_update(secondary, key, &value);
-        }
         let place = self.0.put(primary, secondary, key, &value)?;
         match Wait::of(primary, key) {
             Wait::Done | Wait::Begun => Ok(self.0.log.sync(place)?),
@@ -320,6 +299,7 @@ fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Erro
 #[cfg(test)]
 mod tests {
     use ldk_node::io::sqlite_store::SqliteStore;
+    use lightning::util::persist::CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE as UPDATES;
 
     use super::*;
 
@@ -332,7 +312,7 @@ mod tests {
         .unwrap()
     }
 
-    pub(super) fn open(folder: &Path) -> Rows {
+    fn open(folder: &Path) -> Rows {
         super::super::database::prepare(folder).unwrap();
         Rows::open(folder, Complaint::default()).unwrap()
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,11 +77,6 @@ impl Log {
         }
     }
 
-    /// Whether a write and its sync are two steps.
-    pub(super) fn is_apart(&self) -> bool {
-        self.file.is_some()
-    }
-
     /// Fails for good once a write has.
     pub(super) fn look(&self) -> io::Result<()> {
         if self.has_failed.load(Ordering::Acquire) {
@@ -113,7 +109,9 @@ impl Log {
         }
         // Read before the sync begins: what comes in during it is not counted.
         let written = self.written.load(Ordering::Acquire);
-        if let Some(Err(error)) = self.file.as_ref().map(File::sync_data) {
+        if let Some(file) = &self.file
+            && let Err(error) = synced_and_there(file)
+        {
             self.fail(&error);
             return Err(error);
         }
@@ -136,6 +134,26 @@ impl Log {
             log.sync(Place(begun)).ok()
         }));
     }
+}
+
+impl Drop for Log {
+    /// What nobody waited for: the program may note a good end now.
+    fn drop(&mut self) {
+        if let Some(file) = &self.file
+            && let Err(error) = file.sync_data()
+        {
+            tracing::error!("Failed to sync the node's database at the end: {error}");
+        }
+    }
+}
+
+/// Syncs a file that still has a name: of one that was deleted nothing is found again.
+fn synced_and_there(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    if file.metadata()?.nlink() == 0 {
+        return Err(io::Error::other("somebody has deleted its -wal"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -163,6 +181,18 @@ mod tests {
         bad.look().unwrap_err();
         let said = bad.complaint.borrow().clone().unwrap();
         assert!(said.contains("Invalid argument"), "{said}");
+    }
+
+    #[test]
+    fn a_log_that_was_deleted_is_no_place_to_write_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log");
+        std::fs::write(&file, "").unwrap();
+        let log = log(file.to_str().unwrap());
+        log.sync(log.entered()).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        log.sync(log.entered()).unwrap_err();
+        log.look().unwrap_err();
     }
 
     #[test]
