@@ -28,6 +28,12 @@ const QUIET: Duration = Duration::from_secs(5);
 /// How long the first look waits: the node makes its state in the first second of its first run.
 const FIRST_LOOK_AFTER: Duration = Duration::from_secs(5);
 
+/// How long the store is left alone after it failed once, and each time twice as long, up to the next.
+const RETRY_FIRST: Duration = LOOK_EVERY;
+
+/// The longest pause: a store that is down for a day is asked a hundred times, and found again in a quarter of an hour.
+const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// Makes backups of the running program.
 #[derive(Debug)]
 pub struct Backups {
@@ -55,6 +61,8 @@ struct Sent {
     newest: Option<PathBuf>,
     /// Why the newest one of all is not there.
     error: Option<String>,
+    /// How long the store is left alone after the last failure, and until when that is; a new backup does not wait for it.
+    pause: Option<(Duration, Instant)>,
 }
 
 /// What the operator is told of the backups.
@@ -184,11 +192,20 @@ impl Backups {
         })
     }
 
-    /// Sends the newest backup to the store, if it is not known to be there. What fails is tried again with the next look.
-    async fn send(self: &Arc<Self>) {
+    /// Sends the newest backup to the store, if it is not known to be there. What fails is tried again with the first look after
+    /// a pause, or with the next backup.
+    async fn send(self: &Arc<Self>, is_new: bool) {
         let Some(remote) = &self.remote else {
             return;
         };
+        let pause = self
+            .sent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pause;
+        if !is_new && pause.is_some_and(|(_, until)| Instant::now() < until) {
+            return;
+        }
         let asked = Arc::clone(self);
         let kept = tokio::task::spawn_blocking(move || asked.kept().unwrap_or_default()).await;
         let newest = kept.ok().and_then(|kept| kept.into_iter().next());
@@ -210,12 +227,18 @@ impl Backups {
                 *sent = Sent {
                     newest: Some(path),
                     error: None,
+                    pause: None,
                 };
             }
             Err(error) => {
                 let error = causes::chain(&error);
-                tracing::error!("Failed to send the newest backup to the store: {error}");
+                let pause = longer(sent.pause.map(|(pause, _)| pause));
+                tracing::error!(
+                    "Failed to send the newest backup to the store, which is asked again in {} min: {error}",
+                    pause.as_secs() / 60
+                );
                 sent.error = Some(error);
+                sent.pause = Some((pause, Instant::now() + pause));
             }
         }
     }
@@ -238,7 +261,7 @@ impl Backups {
                 }
                 () = self.made.notified() => {
                     tokio::select! {
-                        () = self.send() => continue,
+                        () = self.send(true) => continue,
                         () = stop.cancelled() => return,
                     }
                 }
@@ -250,7 +273,7 @@ impl Backups {
             is_due = !made.unwrap_or(false);
             look_at = Instant::now() + LOOK_EVERY;
             tokio::select! {
-                () = self.send() => {}
+                () = self.send(false) => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -277,5 +300,22 @@ impl Backups {
                 false
             }
         }
+    }
+}
+
+/// The pause after this one.
+fn longer(last: Option<Duration>) -> Duration {
+    last.map_or(RETRY_FIRST, |last| (last * 2).min(RETRY_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_fails_is_asked_less_and_less_often() {
+        let pauses = std::iter::successors(Some(longer(None)), |last| Some(longer(Some(*last))));
+        let minutes: Vec<_> = pauses.take(6).map(|pause| pause.as_secs() / 60).collect();
+        assert_eq!(minutes, [1, 2, 4, 8, 15, 15]);
     }
 }
