@@ -33,6 +33,12 @@ const QUIET: Duration = Duration::from_secs(5);
 /// How long the first look waits: the node makes its state in the first second of its first run.
 const FIRST_LOOK_AFTER: Duration = Duration::from_secs(5);
 
+/// How long the store is left alone after it failed once, and each time twice as long, up to the next.
+const RETRY_FIRST: Duration = LOOK_EVERY;
+
+/// The longest pause: a store that is down for a day is asked a hundred times, and found again in a quarter of an hour.
+const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// Makes backups of the running program.
 #[derive(Debug)]
 pub struct Backups {
@@ -63,6 +69,9 @@ struct Sent {
     newest: Option<PathBuf>,
     /// Why the newest one of all is not there.
     error: Option<String>,
+    /// How long the store is left alone after the last failure, until when that is, and with which backup; a newer one does not
+    /// wait for it.
+    pause: Option<(Duration, Instant, PathBuf)>,
 }
 
 /// What the operator is told of the backups.
@@ -249,7 +258,8 @@ impl Backups {
         })
     }
 
-    /// Sends the newest backup to the store, if it is not known to be there. What fails is tried again with the next look.
+    /// Sends the newest backup to the store, if it is not known to be there. What fails is tried again with the first look after
+    /// a pause, or with the next backup.
     async fn send(self: &Arc<Self>) {
         let Some(remote) = &self.remote else {
             return;
@@ -257,8 +267,13 @@ impl Backups {
         let Some(path) = self.off(Self::newest_to_send).await.flatten() else {
             return;
         };
-        if self.sent().newest.as_ref() == Some(&path) {
-            return;
+        {
+            let sent = self.sent();
+            let is_paused =
+                |(_, until, of): &(_, Instant, PathBuf)| *of == path && Instant::now() < *until;
+            if sent.newest.as_ref() == Some(&path) || sent.pause.as_ref().is_some_and(is_paused) {
+                return;
+            }
         }
         let wanted = self.wanted(&path);
         let held = remote.hold(&path, &wanted).await;
@@ -272,12 +287,19 @@ impl Backups {
                 *sent = Sent {
                     newest: Some(path),
                     error: None,
+                    pause: None,
                 };
             }
             Err(error) => {
                 let error = causes::chain(&error);
-                tracing::error!("Failed to send the newest backup to the store: {error}");
+                let before = sent.pause.as_ref().filter(|(.., of)| *of == path);
+                let pause = longer(before.map(|(pause, ..)| *pause));
+                tracing::error!(
+                    "Failed to send the newest backup to the store, which is asked again in {} min: {error}",
+                    pause.as_secs() / 60
+                );
                 sent.error = Some(error);
+                sent.pause = Some((pause, Instant::now() + pause, path));
             }
         }
     }
@@ -360,5 +382,22 @@ impl Backups {
                 false
             }
         }
+    }
+}
+
+/// The pause after this one.
+fn longer(last: Option<Duration>) -> Duration {
+    last.map_or(RETRY_FIRST, |last| (last * 2).min(RETRY_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_fails_is_asked_less_and_less_often() {
+        let pauses = std::iter::successors(Some(longer(None)), |last| Some(longer(Some(*last))));
+        let minutes: Vec<_> = pauses.take(6).map(|pause| pause.as_secs() / 60).collect();
+        assert_eq!(minutes, [1, 2, 4, 8, 15, 15]);
     }
 }

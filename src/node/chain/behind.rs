@@ -1,4 +1,19 @@
 //! How far the node may fall behind the chain. Pure.
+//!
+//! This is about a program that runs and does not see new blocks. One that does not run sells nothing meanwhile, so only what was
+//! being paid when it ended counts: a payment whose preimage had left for the peer, and that the channel still holds. It expires
+//! at the earliest 40 blocks after it came (LDK accepts none that is nearer; invoices ask for 42). Who is back
+//!
+//! - within 3 blocks, half an hour, settles it with the peer as if nothing had been;
+//! - later than that finds less than LDK's 36 blocks left (`CLTV_CLAIM_BUFFER`), and LDK closes the channel at the first block
+//!   that it sees, to claim the payment on chain: the channel is lost, and the money is not, while what is left suffices for two
+//!   transactions, one after the other. With the 18 blocks that LDK counts on for one (`MAX_BLOCKS_FOR_CONF`) left for both, that
+//!   is 22 blocks away, less than four hours;
+//! - after 40 blocks, between six and seven hours, may find that the peer has taken it back. The buyer has then paid the peer, and
+//!   the merchant loses that payment; nothing else.
+//!
+//! Without such a payment the limit is the time in which a revoked state has to be answered: 144 blocks (`our_to_self_delay`), a
+//! day, less what the answer takes to confirm.
 
 use std::time::Duration;
 
