@@ -32,6 +32,9 @@ use crate::node::{NodeKeys, SeedError, StateError};
 /// The mark of a program that has ended in good order, in the data folder.
 pub const CLEAN_STOP: &str = "clean-stop";
 
+/// Which access tokens are good. An old one knows tokens that were revoked since, so that it is not restored.
+pub const ACCESS_LIST: &str = "access.made";
+
 /// What is known of backups that were looked through, in the data folder; of no use elsewhere.
 const CHECKS: &str = "backup.checks";
 

@@ -23,6 +23,8 @@ use crate::l402::credential::{decode_base64, encode_base64};
 use crate::l402::{Identifier, MasterKey, RootKeys, TokenId, macaroon, signed};
 use crate::secret_file::{self, SecretFileError};
 
+use crate::backup::ACCESS_LIST;
+
 use super::Fault;
 use super::access_list::{AccessError, AccessList, Made, Tokens};
 
@@ -129,7 +131,7 @@ impl AdminToken {
             until_secs: None,
         };
         let under = hex::encode(&derived(&token, UNDER_LABEL)[..UNDER_BYTES]);
-        let list = AccessList::open(&path.with_file_name("access.made"), under)?;
+        let list = AccessList::open(&path.with_file_name(ACCESS_LIST), under)?;
         Ok(Self {
             token,
             list: Arc::new(list),

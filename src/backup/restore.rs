@@ -12,7 +12,7 @@ use super::create::{Staging, make_private, sync_folder};
 use super::manifest::{Manifest, NODE};
 use super::open::Opened;
 use super::verify::is_of;
-use super::{BackupError, io_at};
+use super::{ACCESS_LIST, BackupError, io_at};
 
 /// What the restored folder begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,10 @@ pub fn restore(
     // Read first: a state that cannot be read is not put in anybody's way.
     state::read(&state_file, keys)?;
     match how {
-        How::Fenced => state::fence(&state_file, manifest.created_secs)?,
+        How::Fenced => {
+            state::fence(&state_file, manifest.created_secs)?;
+            forget_access(&staging.0)?;
+        }
         How::Newest => state::refresh(&state_file)?,
     }
     match std::fs::remove_dir(data_dir) {
@@ -57,6 +60,15 @@ pub fn restore(
         sync_folder(parent)?;
     }
     Ok(manifest)
+}
+
+/// Has every access token end: which were revoked after the backup, it does not know.
+fn forget_access(folder: &Path) -> Result<(), BackupError> {
+    let list = folder.join(ACCESS_LIST);
+    match std::fs::remove_file(&list) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at("remove", &list)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// On the same file system, so that it can be renamed.

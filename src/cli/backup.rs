@@ -307,7 +307,7 @@ fn what_follows(manifest: &Manifest, how: How) -> String {
         How::Fenced => format!(
             "After a restore the node starts in recovery: it signs nothing for its {count} old channels, waits until their peers have \
              closed them, sweeps what is ours into its wallet, and sells again when that is done and there is a new channel. Tokens \
-             that were sold are served from the first second. `GET /status` and the log say how far it is."
+             that were sold are served from the first second; access tokens have to be made anew. `GET /status` and the log say how far it is."
         ),
         How::Newest => format!(
             "The node goes on with its {count} channels at the next start. Never start it from any older state or in a second place: \

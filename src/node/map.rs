@@ -104,8 +104,10 @@ impl Node {
                     nodes: graph.list_nodes().len(),
                     channels: graph.list_channels().len(),
                 };
-                // Peers tell theirs by and by; a snapshot is there, all of it, when its time is noted.
-                if !is_fetched || node.status().latest_rgs_snapshot_timestamp.is_some() {
+                // Peers tell theirs by and by; a snapshot is there, all of it, when its time is noted. (Of one whose time was noted
+                // before a kill, and which was not, nothing may be there.)
+                let is_noted = node.status().latest_rgs_snapshot_timestamp.is_some();
+                if !is_fetched || (is_noted && map.channels > 0) {
                     return map;
                 }
             }

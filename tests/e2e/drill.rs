@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::backup::{done, tollhouse};
+use crate::operations;
 use crate::shop::{ARTICLE, ARTICLE_TEXT, HEIGHT, Shop};
 
 /// What is sold for enough to be worth a place in a closing transaction.
@@ -89,8 +90,12 @@ async fn after_the_loss_of_everything_channels_money_and_tokens_come_back_from_a
     let half_used = shop.buy(HEIGHT).await;
     let gold = shop.buy(GOLD).await;
     shop.redeemed_sales(2).await;
+    let access = operations::done(&shop.network, &["access", "admin"]).await;
     let backup = elsewhere.back_up(&shop.network.merchant);
-    // What the backup does not know of: its channel state is now one that the payer could punish.
+    // What the backup does not know of: a token that was revoked;
+    let id = access["id"].as_str().unwrap();
+    operations::done(&shop.network, &["access", "revoke", id]).await;
+    // its channel state is now one that the payer could punish.
     let later = shop.buy(GOLD).await;
     shop.buy(GOLD).await;
     let sold_sat = 3 * GOLD_SAT + 10;
@@ -102,6 +107,12 @@ async fn after_the_loss_of_everything_channels_money_and_tokens_come_back_from_a
     for token in [&gold, &later] {
         assert_eq!(shop.get(GOLD, Some(token)).await.text(), ARTICLE_TEXT);
     }
+    let listed = operations::done(&shop.network, &["access", "list"]).await;
+    assert_eq!(
+        listed["tokens"].as_array().unwrap().len(),
+        0,
+        "it stays revoked: {listed}"
+    );
     shop.network.merchant.wait_running().await.unwrap();
     let status = shop.status().await;
     let recovery = &status["node"]["recovery"];
@@ -138,10 +149,8 @@ async fn after_the_loss_of_everything_channels_money_and_tokens_come_back_from_a
         status["node"]["channels_closed"].as_array().unwrap().len(),
         1
     );
-    assert_eq!(
-        status["sales"]["count"], 2,
-        "what was sold before the backup is in the books"
-    );
+    // What was sold before the backup is in the books.
+    assert_eq!(status["sales"]["count"], 2);
 
     // And it sells again.
     assert_eq!(shop.network.ensure_channel().await.unwrap(), 1);
