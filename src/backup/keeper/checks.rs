@@ -198,8 +198,10 @@ impl Checks {
 
     /// Whether the newest file of the folder is to be looked through now.
     pub(super) fn is_due(&self, newest: &Seen, now_secs: u64) -> bool {
+        // A bad one that is still the newest could not be replaced: that is tried again.
+        let is_settled = |look: &Look| look.is_known && !self.folder.is_bad(newest);
         let every = |look: &Look| {
-            if look.is_known {
+            if is_settled(look) {
                 EVERY_SECS
             } else {
                 RETRY_SECS
@@ -307,6 +309,11 @@ mod tests {
         checks.folder.end(&seen("a", 2), NOW, &bad);
         assert_eq!(checks.folder.good, None);
         assert!(checks.folder.is_bad(&seen("a", 2)));
+        assert!(!checks.is_due(&seen("a", 2), NOW + 3_599));
+        assert!(
+            checks.is_due(&seen("a", 2), NOW + 3_600),
+            "it is still the newest"
+        );
         assert!(checks.may_remake(NOW));
         assert!(!checks.may_remake(NOW + 3_599));
         assert!(checks.may_remake(NOW + 3_600));
