@@ -74,11 +74,10 @@ impl Source {
             channels: state.channels.iter().map(ChannelEntry::from).collect(),
             parts: entries.collect::<Result<_, _>>()?,
         };
-        // Two within a second have names of two.
-        let file = (unix_secs..)
-            .map(|secs| into.join(folder::name(&manifest.node_id, secs)))
-            .find(|file| !file.exists())
-            .expect("there is always another second");
+        // The newest by name is the last one made, whatever the clock showed meanwhile: it is what is kept, sent and restored.
+        let before = folder::of(into, &manifest.node_id).map_err(io_at("look into", into))?;
+        let named_secs = folder::next_secs(&before, unix_secs);
+        let file = into.join(folder::name(&manifest.node_id, named_secs));
         let bytes = self.write(&manifest, &parts, &file)?;
         Ok(Created {
             file,

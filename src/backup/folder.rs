@@ -2,18 +2,42 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 /// Hex digits of the node id in a name: enough to tell one's own nodes apart.
 const NODE_DIGITS: usize = 16;
 
 const SECS_PER_DAY: u64 = 86_400;
 
+/// A name may lie so far ahead of a clock that is right: by a second for each backup that was made within one, and by what a clock
+/// is set back when it is kept right.
+const AHEAD_SECS: u64 = 60;
+
 /// A backup in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) path: PathBuf,
-    /// When it was made, Unix seconds, as its name says.
-    pub(super) created_secs: u64,
+    /// What its name says, Unix seconds: when it was made, or a second after the one before, if the clock had been ahead of that.
+    pub(super) named_secs: u64,
+}
+
+impl Kept {
+    /// When it was made, Unix seconds. A name that lies ahead comes of a clock that was wrong: then its file tells, and if that
+    /// lies ahead, too, nobody knows.
+    pub(super) fn made_secs(&self, now_secs: u64) -> Option<u64> {
+        let past = |secs: u64| (secs <= now_secs + AHEAD_SECS).then_some(secs.min(now_secs));
+        let written_secs = || {
+            let written = self.path.metadata().ok()?.modified().ok()?;
+            Some(written.duration_since(UNIX_EPOCH).ok()?.as_secs())
+        };
+        past(self.named_secs).or_else(|| past(written_secs()?))
+    }
+}
+
+/// What the next one is named by. Two within a second have names of two.
+pub(super) fn next_secs(newest_first: &[Kept], now_secs: u64) -> u64 {
+    let newest = newest_first.first();
+    newest.map_or(now_secs, |newest| now_secs.max(newest.named_secs + 1))
 }
 
 /// `tollhouse-<node>-<time in UTC>.backup`
@@ -29,15 +53,15 @@ pub(super) fn prefix(node_id: &str) -> String {
     format!("tollhouse-{digits}-")
 }
 
-/// When the backup of this name was made, if it is one of this node's.
-fn created_secs(name: &str, node_id: &str) -> Option<u64> {
+/// The time that this name tells, if it is one of this node's.
+fn named_secs(name: &str, node_id: &str) -> Option<u64> {
     let stamp = name.strip_prefix(&prefix(node_id))?.strip_suffix(SUFFIX)?;
     unix_secs(stamp)
 }
 
 /// Whether this is the name of a backup of this node.
 pub(super) fn is_name(name: &str, node_id: &str) -> bool {
-    created_secs(name, node_id).is_some()
+    named_secs(name, node_id).is_some()
 }
 
 /// This node's backups, the newest first. A folder that is not there has none.
@@ -51,13 +75,13 @@ pub(super) fn of(folder: &Path, node_id: &str) -> io::Result<Vec<Kept>> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let created_secs = name.to_str().and_then(|name| created_secs(name, node_id));
-        kept.extend(created_secs.map(|created_secs| Kept {
+        let named_secs = name.to_str().and_then(|name| named_secs(name, node_id));
+        kept.extend(named_secs.map(|named_secs| Kept {
             path: entry.path(),
-            created_secs,
+            named_secs,
         }));
     }
-    kept.sort_by_key(|kept| std::cmp::Reverse(kept.created_secs));
+    kept.sort_by_key(|kept| std::cmp::Reverse(kept.named_secs));
     Ok(kept)
 }
 
@@ -178,9 +202,48 @@ mod tests {
         make("holiday.jpg".to_owned());
         prune(folder.path(), &ours, 2, Some(&name(&ours, 2))).unwrap();
         let left: Vec<_> = of(folder.path(), &ours).unwrap();
-        let left: Vec<_> = left.iter().map(|kept| kept.created_secs).collect();
+        let left: Vec<_> = left.iter().map(|kept| kept.named_secs).collect();
         assert_eq!(left, [5, 4, 2]);
         assert_eq!(of(folder.path(), &theirs).unwrap().len(), 1);
         assert!(folder.path().join("holiday.jpg").exists());
+    }
+
+    #[test]
+    fn the_last_one_made_is_the_newest_by_name_and_a_name_ahead_of_the_clock_tells_no_age() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = "02".repeat(33);
+        let make = |now_secs| {
+            let before = of(folder.path(), &ours).unwrap();
+            let path = folder
+                .path()
+                .join(name(&ours, next_secs(&before, now_secs)));
+            std::fs::write(&path, "").unwrap();
+            prune(folder.path(), &ours, 2, None).unwrap();
+            let newest = of(folder.path(), &ours).unwrap().remove(0);
+            assert_eq!(newest.path, path, "made at {now_secs}");
+            newest
+        };
+        assert_eq!(make(1_000).named_secs, 1_000);
+        assert_eq!(make(1_000).named_secs, 1_001, "two within a second");
+        assert_eq!(make(500).named_secs, 1_002, "the clock is behind");
+        let next = make(2_000);
+        assert_eq!(next.made_secs(2_060), Some(2_000));
+        assert_eq!(
+            next.made_secs(1_999),
+            Some(1_999),
+            "a clock that is kept right"
+        );
+        // Made a century ahead, and one after that was noticed: the file is younger than this test.
+        let written = std::fs::metadata(&make(5_000_000_000).path).unwrap();
+        let written = written.modified().unwrap().duration_since(UNIX_EPOCH);
+        let now_secs = written.unwrap().as_secs() + 5;
+        let after = make(now_secs);
+        assert_eq!(after.named_secs, 5_000_000_001);
+        assert!(
+            after
+                .made_secs(now_secs)
+                .is_some_and(|made| now_secs - made <= 5)
+        );
+        assert_eq!(after.made_secs(0), None);
     }
 }

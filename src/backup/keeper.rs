@@ -51,6 +51,8 @@ pub struct Backups {
     turn: Mutex<()>,
     /// Why the last one failed. A `std` mutex: held to copy a line.
     failed: Mutex<Option<String>>,
+    /// When this run made its last one. A `std` mutex: held to copy a time.
+    made_at: Mutex<Option<Instant>>,
     /// The store that they are sent to.
     remote: Option<Remote>,
     /// What came of that. A `std` mutex: held to copy a line or two.
@@ -146,6 +148,7 @@ impl Backups {
             clock,
             turn: Mutex::new(()),
             failed: Mutex::new(None),
+            made_at: Mutex::new(None),
         }
     }
 
@@ -164,6 +167,9 @@ impl Backups {
         let created = self.create_one();
         let told = created.as_ref().err().map(|error| causes::chain(error));
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        if created.is_ok() {
+            *self.made_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
         self.made.notify_one();
         created
     }
@@ -203,12 +209,13 @@ impl Backups {
             seen.is_some_and(|seen| checks.folder.is_good(&seen))
         };
         let verified = kept.iter().find(is_good);
+        let now_secs = self.clock.unix_secs();
+        let made_secs = |backup: &Kept| backup.made_secs(now_secs).unwrap_or(now_secs);
         let is_before_change = |backup: Option<&Kept>| {
-            let created_secs = backup.map(|backup| backup.created_secs);
             channels_changed_secs
-                .is_some_and(|changed| created_secs.is_none_or(|created| created < changed))
+                .is_some_and(|changed| backup.map(made_secs).is_none_or(|made| made < changed))
         };
-        let age_secs = |backup: &Kept| self.clock.unix_secs().saturating_sub(backup.created_secs);
+        let age_secs = |backup: &Kept| now_secs - made_secs(backup);
         let bad = checks.folder.bad.as_ref().filter(|bad| {
             let is_it = |kept: &Kept| Seen::of(&kept.path).as_ref() == Some(&bad.seen);
             kept.iter().any(is_it)
@@ -367,8 +374,13 @@ impl Backups {
             return true;
         }
         let now_secs = self.clock.unix_secs();
-        let is_recent =
-            |kept: &Kept| now_secs.saturating_sub(kept.created_secs) < self.config.every.as_secs();
+        let made_at = *self.made_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let every = self.config.every;
+        // Of one that lies ahead of a clock that was set back nothing is known, unless this run made it: then another one is made.
+        let is_recent = |kept: &Kept| match kept.made_secs(now_secs) {
+            Some(made_secs) => now_secs - made_secs < every.as_secs(),
+            None => made_at.is_some_and(|at| at.elapsed() < every),
+        };
         let has_recent = self
             .kept()
             .is_ok_and(|kept| kept.first().is_some_and(is_recent));

@@ -171,7 +171,8 @@ impl Remote {
 
     /// Sees to it that the store holds this backup, and no more of this node than is wanted.
     pub(super) async fn hold(&self, path: &Path, wanted: &Wanted) -> Result<(), RemoteError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
         let file = File::open(path).await.map_err(RemoteError::File)?;
         let bytes = file.metadata().await.map_err(RemoteError::File)?.len();
         let mut objects = self.list(&wanted.node_id).await?;
@@ -182,14 +183,15 @@ impl Remote {
             objects.retain(|object| object.name != name);
             objects.push(Object {
                 key,
-                name: name.into_owned(),
+                name: name.clone(),
                 bytes,
             });
         }
         // The names of one node differ in their time only, which is written so that it sorts.
         objects.sort_by(|one, other| other.name.cmp(&one.name));
         for old in objects.into_iter().skip(wanted.keep) {
-            if wanted.spared.as_ref() == Some(&old.name) {
+            // Names of a clock that was ahead, in another folder, may be newer than this one's.
+            if old.name == name || wanted.spared.as_ref() == Some(&old.name) {
                 continue;
             }
             let delete = self

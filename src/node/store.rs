@@ -276,14 +276,15 @@ impl Rows {
         written: io::Result<Place>,
         wait: Wait,
     ) -> AsyncResult<'static, (), io::Error> {
-        let log = Arc::clone(&self.0.log);
+        // With the connection, whose end deletes the log as it should.
+        let inner = Arc::clone(&self.0);
         match (written, wait) {
             (Ok(place), Wait::Done) => {
-                let syncing = tokio::task::spawn_blocking(move || log.sync(place));
+                let syncing = tokio::task::spawn_blocking(move || inner.log.sync(place));
                 Box::pin(async move { Ok(syncing.await.map_err(other)??) })
             }
             (Ok(place), Wait::Begun) => {
-                log.begin_sync(place);
+                self.0.log.begin_sync(place, inner);
                 Box::pin(std::future::ready(Ok(())))
             }
             (Ok(_), Wait::Not) => Box::pin(std::future::ready(Ok(()))),
@@ -419,5 +420,29 @@ mod tests {
         }
         assert_eq!(Wait::of("", "manager"), Wait::Begun);
         assert_eq!(Wait::of("", "events"), Wait::Not);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_that_is_closed_complains_of_nothing() {
+        let mut said = Vec::new();
+        for _ in 0..300 {
+            let folder = tempfile::tempdir().unwrap();
+            super::super::database::prepare(folder.path()).unwrap();
+            let complaint = Complaint::default();
+            let rows = Rows::open(folder.path(), complaint.clone()).unwrap();
+            drop(KVStore::write(
+                &rows,
+                "",
+                "",
+                CHANNEL_MANAGER_PERSISTENCE_KEY,
+                vec![1],
+            ));
+            drop(rows);
+            for _ in 0..20 {
+                tokio::task::spawn_blocking(|| ()).await.unwrap();
+            }
+            said.extend(complaint.borrow().clone());
+        }
+        assert!(said.is_empty(), "{} of 300: {}", said.len(), said[0]);
     }
 }

@@ -8,6 +8,7 @@ use regtest::wait::eventually;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::backup::{done, tollhouse};
 use crate::operations::DEADLINE;
 use crate::shop::{ARTICLE, HEIGHT, Shop};
 
@@ -164,5 +165,38 @@ async fn a_clock_that_is_set_by_a_year_and_back_is_noticed_and_nothing_is_lost()
     shop.redeemed_sales(4).await;
     let status = shop.network.merchant.admin().status().await.unwrap();
     assert_eq!(status["sales"]["amount_msat"], 21_000 + 3 * 10_000);
+    assert!(shop.network.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn the_backup_that_was_made_last_is_the_newest_and_is_kept_whatever_the_clock_shows() {
+    let watch = Watch::new();
+    let shop = Shop::open_in("", "backup.keep = 2", watch.env()).await;
+    let settings = shop.network.merchant.settings_file();
+    let admin = shop.network.merchant.admin();
+    eventually("the backup of the new channel", DEADLINE, || async {
+        let status = admin.status().await;
+        let backup = status.map_err(|error| format!("{error:#}"))?["backup"].clone();
+        if backup["newest"].is_string() && backup["is_behind_channels"] == false {
+            Ok(Some(()))
+        } else {
+            Err(backup.to_string())
+        }
+    })
+    .await
+    .unwrap();
+    // As many as are kept by each clock, and one that comes after.
+    for offset in [
+        "+0", "-2d", "+0", "+366d", "+366d", "+366d", "+0", "-2d", "+0",
+    ] {
+        watch.set(offset);
+        let said = done(tollhouse(&["backup", "create", "--config"]).arg(settings));
+        let backup = admin.status().await.unwrap()["backup"].clone();
+        let newest = backup["newest"].as_str().unwrap();
+        assert!(said.contains(newest), "{offset}: {said}{backup}");
+        assert!(Path::new(newest).exists(), "{offset}: {newest}");
+        assert!(backup["age_secs"].as_u64().unwrap() < 60, "{backup}");
+        done(tollhouse(&["backup", "verify", newest, "--config"]).arg(settings));
+    }
     assert!(shop.network.stop().await.unwrap().success());
 }

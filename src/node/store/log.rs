@@ -119,8 +119,9 @@ impl Log {
         Ok(())
     }
 
-    /// Has a thread sync the log up to this place. If that fails, whoever writes next is told.
-    pub(super) fn begin_sync(self: &Arc<Self>, place: Place) {
+    /// Has a thread sync the log up to this place. If that fails, whoever writes next is told. Until then the log is not to be
+    /// deleted: `open` holds what keeps it.
+    pub(super) fn begin_sync(self: &Arc<Self>, place: Place, open: impl Send + 'static) {
         self.begun.fetch_max(place.0, Ordering::AcqRel);
         if self.is_about_to_begin.swap(true, Ordering::AcqRel) {
             // It takes this place along: it looks how far to go when it begins.
@@ -131,7 +132,8 @@ impl Log {
         drop(tokio::task::spawn_blocking(move || {
             log.is_about_to_begin.swap(false, Ordering::AcqRel);
             let begun = log.begun.load(Ordering::Acquire);
-            log.sync(Place(begun)).ok()
+            log.sync(Place(begun)).ok();
+            drop(open);
         }));
     }
 }
@@ -216,7 +218,7 @@ mod tests {
         std::fs::write(folder.path().join("log"), "").unwrap();
         let log = log(folder.path().join("log").to_str().unwrap());
         for _ in 0..50 {
-            log.begin_sync(log.entered());
+            log.begin_sync(log.entered(), ());
         }
         let all = async {
             while *log.synced.lock().unwrap() < 50 {
