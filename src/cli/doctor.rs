@@ -320,8 +320,11 @@ fn backups(backup: &Value, findings: &mut Findings) {
     };
     let minutes = |secs: u64| grouped(secs / 60);
     if let Some(damage) = backup["damage"].as_str() {
+        // With no other one that is good there is nothing to restore.
+        let is_only = backup["verified_age_secs"].is_null();
+        let grade = if is_only { Grade::Bad } else { Grade::Look };
         let found = format!("one in {folder} is bad: {damage}. Is that disk failing?");
-        findings.note(what, Grade::Look, found);
+        findings.note(what, grade, found);
     }
     if let Some(damage) = backup["s3"]["damage"].as_str() {
         let place = text(&backup["s3"]["place"]);

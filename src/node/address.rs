@@ -16,7 +16,8 @@ use super::operation::{OperationError, refused};
 /// Each costs a request with every look at the chain, for good. Of 600 requests an hour 360 are planned for looks: an address
 /// makes the pause between two looks ten seconds longer, and ten of them make it a hundred. A restore from the words alone gives
 /// up after 20 addresses in a row that were never paid to (the stop gap of ldk-node): money on the 21st would not be found.
-/// Whoever wants ten more has to have a transaction confirmed for it.
+/// Whoever wants ten more has to have a transaction confirmed for it. To which address is not looked at, for ldk-node's payments do
+/// not say: so the gap can still be passed, but only as fast as money arrives.
 const UNPAID_MAX: u32 = 10;
 
 /// Who draws an address.

@@ -8,7 +8,7 @@ use http::StatusCode;
 use crate::backup::create::Staging;
 use crate::backup::remote::{Remote, RemoteError};
 use crate::backup::{BackupError, verify};
-use crate::causes;
+use crate::{causes, room};
 
 use super::checks::{Checks, Seen, Verdict};
 use super::{Backups, CHECKS};
@@ -174,8 +174,7 @@ impl Backups {
 
     /// Why a backup of this length is not unpacked now.
     fn too_little_room(&self, bytes: u64) -> Option<String> {
-        let stat = rustix::fs::statvfs(&self.source.data_dir).ok()?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = room::left(&self.source.data_dir)?;
         let wanted = bytes
             .saturating_mul(ROOM_LENGTHS)
             .saturating_add(ROOM_BYTES);

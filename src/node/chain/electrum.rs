@@ -14,20 +14,20 @@ pub(super) async fn newest(url: &str, network: Network) -> Result<(u32, u64), St
     let looked = tokio::task::spawn_blocking(move || {
         let config = ConfigBuilder::new().timeout(Some(TIMEOUT_SECS)).retry(0);
         let client = Client::from_config(&asked, config.build())?;
-        let features = client.server_features()?;
+        // Not `server.features`, which many servers do not have.
+        let first = client.block_header(0)?;
         let newest = client.block_headers_subscribe()?;
-        Ok((features.genesis_hash, newest))
+        Ok((first.block_hash(), newest))
     });
-    let (genesis, newest) = match looked.await {
+    let (first, newest) = match looked.await {
         Ok(Ok(looked)) => looked,
         Ok(Err(error)) => return Err(sentence(url, &error)),
         Err(panicked) => return Err(panicked.to_string()),
     };
-    let wanted = genesis_block(network).block_hash().to_string();
-    if hex::encode(genesis) != wanted {
+    let wanted = genesis_block(network).block_hash();
+    if first != wanted {
         return Err(format!(
-            "{url} is on another network: its first block is {}, and that of node.network is {wanted}",
-            hex::encode(genesis)
+            "{url} is on another network: its first block is {first}, and that of node.network is {wanted}"
         ));
     }
     let height = u32::try_from(newest.height).unwrap_or(u32::MAX);
