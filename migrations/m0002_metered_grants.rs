@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Migration;
+use super::{Migration, rewrite};
 
 /// Adds the fields, empty, and the trees.
 pub(super) const MIGRATION: Migration = Migration {
@@ -30,24 +30,6 @@ pub(super) const MIGRATION: Migration = Migration {
         Ok(())
     },
 };
-
-/// Turns every value of version 1 into one of version 2. One that is of version 2 already was rewritten before a crash.
-fn rewrite(
-    tree: &sled::Tree,
-    turn: impl Fn(&[u8]) -> Result<Vec<u8>, postcard::Error>,
-) -> sled::Result<()> {
-    for entry in tree {
-        let (key, value) = entry?;
-        let Some((1, rest)) = value.split_first() else {
-            continue;
-        };
-        let rest = turn(rest).map_err(|error| {
-            sled::Error::ReportableBug(format!("a record of version 1 cannot be read: {error}"))
-        })?;
-        tree.insert(key, [&[2], rest.as_slice()].concat())?;
-    }
-    Ok(())
-}
 
 /// A challenge as it was, in the order of its fields.
 type Old = ([u8; 32], [u8; 32], String, String, u64, u64, u64);

@@ -6,6 +6,7 @@
 mod m0001_first_ledger;
 mod m0002_metered_grants;
 mod m0003_activations;
+mod m0004_bundles;
 
 /// One step.
 #[derive(Clone, Copy, Debug)]
@@ -23,4 +24,23 @@ pub const MIGRATIONS: &[Migration] = &[
     m0001_first_ledger::MIGRATION,
     m0002_metered_grants::MIGRATION,
     m0003_activations::MIGRATION,
+    m0004_bundles::MIGRATION,
 ];
+
+/// Turns every value of version 1 into one of version 2. One that is of version 2 already was rewritten before a crash.
+fn rewrite(
+    tree: &sled::Tree,
+    turn: impl Fn(&[u8]) -> Result<Vec<u8>, postcard::Error>,
+) -> sled::Result<()> {
+    for entry in tree {
+        let (key, value) = entry?;
+        let Some((1, rest)) = value.split_first() else {
+            continue;
+        };
+        let rest = turn(rest).map_err(|error| {
+            sled::Error::ReportableBug(format!("a record of version 1 cannot be read: {error}"))
+        })?;
+        tree.insert(key, [&[2], rest.as_slice()].concat())?;
+    }
+    Ok(())
+}

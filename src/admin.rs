@@ -3,6 +3,7 @@
 mod access;
 mod access_list;
 mod backup;
+mod bundle;
 mod channels;
 mod fault;
 mod granting;
@@ -27,6 +28,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use access::{AdminToken, Granted, Scope};
+pub use bundle::{BundleError, Bundles};
 pub use outlook::{Outlook, Turn, Watch, dearest};
 pub use reload::{Reload, Reloaded, Reloads};
 pub use spending::{Spending, SpendingError};

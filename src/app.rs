@@ -1,5 +1,6 @@
 //! The composition root: everything long-lived is built here, from the store up, and stopped in reverse.
 
+mod bundle;
 mod embedded;
 mod error;
 mod folder;
@@ -131,7 +132,7 @@ impl Built {
             clock: clock.clone(),
         };
         Ok(Self {
-            inbound: Inbound::of(&admin),
+            inbound: Inbound::of(&admin, config.node.liquidity.bundle.clone()),
             node,
             ledger,
             admin: operators(&config, admin).await?,

@@ -368,6 +368,7 @@ impl Meaning<'_> {
         self.currencies = rates.iter().map(|rate| rate.currency).collect();
         self.hook_names = raw.hook.iter().map(|hook| hook.name.clone()).collect();
         let routes = self.routes(&raw.route, &data_dir);
+        self.bundle_fits(&node.liquidity, &routes);
         if !self.complaints.is_empty() {
             return Err(Complaints(self.complaints));
         }

@@ -1,6 +1,7 @@
 //! The decision about a request: a permit, or why there is none. The one place that reads a credential, and the only one
 //! that makes a [`Permit`].
 
+mod bundle;
 mod cost;
 mod dry_run;
 mod issue;
@@ -14,11 +15,13 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri};
 
+use bundle::Bundles;
+pub use bundle::{Bundle, LaidReady};
 use cost::Cost;
 pub use cost::Quotes;
 pub use dry_run::DryRun;
 use dry_run::DryRuns;
-pub use issue::{Challenge, Choice, Denial};
+pub use issue::{Challenge, Choice, Denial, describe};
 pub use keyring::{Epoch, Keyring, KeyringError};
 pub use limit::{Limiter, Limits};
 use permit::Opened;
@@ -62,6 +65,8 @@ pub struct Gate {
     quotes: Live<Quotes>,
     /// What routes that let everybody through would have asked.
     dry_runs: DryRuns,
+    /// What was laid ready for a node that cannot be paid.
+    bundles: Bundles,
     /// Where the time comes from.
     clock: Clock,
 }
@@ -168,6 +173,7 @@ impl Gate {
             limiter,
             quotes: Live::new(quotes),
             dry_runs: DryRuns::default(),
+            bundles: Bundles::default(),
             clock,
         }
     }

@@ -315,7 +315,7 @@ fn payable(reach: &Reach, amount: Msat) -> Result<&Inbound, Unready> {
 }
 
 /// As much of the text as an invoice holds, cut between characters.
-fn shortened(description: &str) -> &str {
+pub(crate) fn shortened(description: &str) -> &str {
     let end = description.floor_char_boundary(DESCRIPTION_BYTES_MAX);
     &description[..end]
 }

@@ -134,6 +134,17 @@ struct Trees {
     activations: Tree<ActivationRecord>,
 }
 
+impl Trees {
+    /// Adds a sale to writes that happen together.
+    fn put_sale(&self, writes: Together, sale: &SaleRecord) -> Result<Together, StoreError> {
+        writes.put(&self.sales, &sale.payment_hash, sale)?.put(
+            &self.sales_by_time,
+            &sale.time_key(),
+            &(),
+        )
+    }
+}
+
 #[derive(Debug)]
 struct Books {
     journal: Journal,
@@ -153,7 +164,7 @@ impl Ledger {
         let mut opened = match std::fs::read(&damage_note) {
             Ok(why) => Err(StoreError::Corrupt(String::from_utf8_lossy(&why).into_owned()).into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                calm(|| open_store(&path, &journal))
+                calm(|| open_store(&path, &journal, clock.unix_ms()))
             }
             Err(error) => Err(error.into()),
         };
@@ -165,7 +176,7 @@ impl Ledger {
                 );
             }
             remove_if_there(&damage_note)?;
-            opened = calm(|| open_store(&path, &journal));
+            opened = calm(|| open_store(&path, &journal, clock.unix_ms()));
         }
         let (store, trees, stored) = opened?;
         let totals = trees.totals.get(TOTALS_KEY)?.unwrap_or_default();
@@ -269,6 +280,15 @@ impl Ledger {
     }
 
     fn settle_first(&self, books: &mut Books, payment: Payment) -> Result<Settlement, LedgerError> {
+        let sale = self.first_sale(payment)?;
+        books.totals.count += 1;
+        books.totals.amount_msat += payment.amount_msat;
+        self.write_sale(books, &sale)?;
+        Ok(Settlement::New(sale))
+    }
+
+    /// What a payment that is not in the books has bought, as far as that is known.
+    fn first_sale(&self, payment: Payment) -> Result<SaleRecord, LedgerError> {
         let challenge = self.challenges.find(&payment.payment_hash);
         // The token may have been used before the node told us: the preimage alone proves the payment.
         let token = self
@@ -297,10 +317,7 @@ impl Ledger {
         if let Some(token) = token {
             redeem(&mut sale, &token);
         }
-        books.totals.count += 1;
-        books.totals.amount_msat += payment.amount_msat;
-        self.write_sale(books, &sale)?;
-        Ok(Settlement::New(sale))
+        Ok(sale)
     }
 
     fn settle_again(
@@ -398,10 +415,6 @@ fn put_sale(
     sale: &SaleRecord,
     totals: &Totals,
 ) -> Result<(), StoreError> {
-    store.write(
-        Together::default()
-            .put(&trees.sales, &sale.payment_hash, sale)?
-            .put(&trees.sales_by_time, &sale.time_key(), &())?
-            .put(&trees.totals, TOTALS_KEY, totals)?,
-    )
+    let writes = trees.put_sale(Together::default(), sale)?;
+    store.write(writes.put(&trees.totals, TOTALS_KEY, totals)?)
 }

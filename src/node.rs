@@ -76,6 +76,8 @@ pub struct Node {
     clock: Clock,
     /// What the minter reads.
     reach: watch::Sender<Reach>,
+    /// Whether the liquidity provider is connected.
+    provider_here: watch::Sender<bool>,
     /// How many events were handled: who waits for one looks again when it changes.
     handled: watch::Sender<u64>,
     /// What the operator reads. A `std` mutex: held to copy a few words.
@@ -146,11 +148,13 @@ impl Node {
     /// A node that is not started yet.
     pub fn new(config: Config, keys: NodeKeys, clock: Clock) -> Self {
         let (reach, _) = watch::channel(Reach::Unready(Unready::Starting));
+        let (provider_here, _) = watch::channel(false);
         Self {
             config,
             keys,
             clock,
             reach,
+            provider_here,
             handled: watch::Sender::default(),
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
@@ -189,6 +193,16 @@ impl Node {
     /// How the node is reached, now and from now on.
     pub fn reach(&self) -> watch::Receiver<Reach> {
         self.reach.subscribe()
+    }
+
+    /// Whether the liquidity provider is connected, now and from now on.
+    pub fn provider_here(&self) -> watch::Receiver<bool> {
+        self.provider_here.subscribe()
+    }
+
+    fn provider_is_here(&self, is_here: bool) {
+        self.provider_here
+            .send_if_modified(|was_here| std::mem::replace(was_here, is_here) != is_here);
     }
 
     /// Whether so much could arrive now.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use http::Method;
 
 pub use header::{Disputed, folded, remove_alike, undisputed};
-pub use offer::{DEFAULT_PLAN, FreeQuota, Grant, Offer, Plan, Span, is_name};
+pub use offer::{DEFAULT_PLAN, FreeQuota, Grant, NotABundle, Offer, Plan, Span, is_name};
 pub use path::{PathError, RequestPath};
 pub use pattern::{Pattern, PatternError};
 pub use pricing::{Class, PriceTable, Pricing, Selected, Selector, Unclassed};

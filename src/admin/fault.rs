@@ -13,6 +13,7 @@ use crate::node::map::MapError;
 use crate::node::{NodeUnavailable, OperationError, WithdrawError};
 
 use super::access_list::AccessError;
+use super::bundle::BundleError;
 use super::liquidity;
 use super::spending::SpendingError;
 
@@ -57,6 +58,8 @@ pub(super) enum Fault {
     Backup(#[from] BackupError),
     #[error(transparent)]
     Activate(#[from] ActivateError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     #[error(transparent)]
     Order(#[from] OrderError),
     #[error(transparent)]
@@ -103,6 +106,7 @@ impl axum::response::IntoResponse for Fault {
             }
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Activate(ref error) => liquidity::status_of_activation(error),
+            Self::Bundle(ref error) => error.status(),
             Self::Order(ref error) => liquidity::status_of_order(error),
             Self::Map(ref error) => liquidity::status_of_map(error),
             Self::Backup(BackupError::Recovering) | Self::NotWaiting => StatusCode::CONFLICT,

@@ -11,19 +11,26 @@ use utoipa::ToSchema;
 
 use crate::amount::Msat;
 use crate::causes::chain;
+use crate::gate::LaidReady;
 use crate::ledger::ACTIVATIONS_PAGE_MAX;
 use crate::ledger::record::{ActivationRecord, ActivationTotals};
-use crate::node::liquidity::{ActivateError, Order, OrderError, OrderStatus, Terms};
+use crate::node::liquidity::{ActivateError, Activation, Order, OrderError, OrderStatus, Terms};
 use crate::node::map::{Map, MapError};
 
+use super::bundle::Bundles;
 use super::{Admin, Fault, blocking};
 
-/// What `POST /liquidity/activate` wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// What `POST /liquidity/activate` wants: an amount or a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Activate {
     /// What the customer pays, in sat; the provider's fee is taken from it.
-    pub amount_sat: u64,
+    pub amount_sat: Option<u64>,
+    /// The path of a route, as in the settings, or the service of a guard: the next client that asks for its grant there gets the
+    /// invoice, and buys that grant by paying it.
+    pub route: Option<String>,
+    /// Which of the route's grants, if not the default one.
+    pub grant: Option<String>,
 }
 
 /// What `GET /activations` answers.
@@ -33,6 +40,29 @@ pub struct Activations {
     pub activations: Vec<ActivationRecord>,
     /// What came of all that were paid.
     pub totals: ActivationTotals,
+    /// The bundle whose invoice was laid ready last, since the program started.
+    pub laid_ready: Option<LaidReadyBody>,
+}
+
+/// A bundle that the next client can buy although the node cannot be paid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LaidReadyBody {
+    /// Its invoice's payment hash.
+    pub payment_hash: String,
+    /// From when on nobody is given it any more, Unix milliseconds.
+    pub until_ms: u64,
+    /// When a client was given it, Unix milliseconds.
+    pub handed_ms: Option<u64>,
+}
+
+impl From<LaidReady> for LaidReadyBody {
+    fn from(laid: LaidReady) -> Self {
+        Self {
+            payment_hash: hex::encode(laid.payment_hash),
+            until_ms: laid.until_secs * 1_000,
+            handed_ms: laid.handed_ms,
+        }
+    }
 }
 
 /// What is known before anybody is asked.
@@ -46,8 +76,9 @@ pub(super) async fn terms(State(admin): State<Arc<Admin>>) -> Json<Terms> {
     post, path = "/liquidity/activate", tag = "liquidity", request_body = Activate,
     responses(
         (status = 200, body = ActivationRecord),
+        (status = 404, description = "there is no such route or grant"),
         (status = 409, description = "no provider is set, or it wants more than it may"),
-        (status = 422, description = "too small to open a channel that works"),
+        (status = 422, description = "too small to open a channel that works, or what the grant costs is not known before"),
         (status = 502, description = "the provider is not there, or makes no offer")
     )
 )]
@@ -55,10 +86,26 @@ pub(super) async fn activate(
     State(admin): State<Arc<Admin>>,
     asked: Result<Json<Activate>, JsonRejection>,
 ) -> Result<Json<ActivationRecord>, Fault> {
-    let asked = asked.map_err(|_| Fault::Asked("send JSON, as in {\"amount_sat\": 50000}"))?;
-    let amount = Msat::from_sat(asked.amount_sat);
-    let amount = amount.ok_or(Fault::Asked("there is not that much bitcoin"))?;
-    let activation = admin.node.activate(&admin.ledger, amount).await?;
+    let wants =
+        "send JSON, as in {\"amount_sat\": 50000} or {\"route\": \"/api/*\", \"grant\": \"month\"}";
+    let asked = asked.map_err(|_| Fault::Asked(wants))?.0;
+    let activation = match (asked.amount_sat, &asked.route) {
+        (Some(amount_sat), None) if asked.grant.is_none() => {
+            let amount = Msat::from_sat(amount_sat);
+            let amount = amount.ok_or(Fault::Asked("there is not that much bitcoin"))?;
+            let bundle = None;
+            admin
+                .node
+                .activate(&admin.ledger, Activation { amount, bundle })
+                .await?
+        }
+        (None, Some(route)) => {
+            Bundles::of(&admin)
+                .prepare(route, asked.grant.as_deref())
+                .await?
+        }
+        (Some(_), _) | (None, None) => return Err(Fault::Asked(wants)),
+    };
     Ok(Json(activation))
 }
 
@@ -95,11 +142,13 @@ pub(super) async fn order_status(
 pub(super) async fn activations(
     State(admin): State<Arc<Admin>>,
 ) -> Result<Json<Activations>, Fault> {
-    let read = blocking(move || admin.ledger.activations(ACTIVATIONS_PAGE_MAX));
+    let ledger = Arc::clone(&admin.ledger);
+    let read = blocking(move || ledger.activations(ACTIVATIONS_PAGE_MAX));
     let (activations, totals) = read.await?;
     Ok(Json(Activations {
         activations,
         totals,
+        laid_ready: admin.gate.laid_ready().map(Into::into),
     }))
 }
 

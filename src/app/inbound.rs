@@ -1,13 +1,16 @@
-//! Watches how much can still arrive, so that an operator hears of it before a challenge is refused.
+//! Watches how much can still arrive, so that an operator hears of it before a challenge is refused, and something is ready for
+//! a first customer where nothing can arrive.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Turn, Watch, dearest};
+use super::bundle::Keeper;
+use crate::admin::{Admin, Bundles, Turn, Watch, dearest};
 use crate::invoice::Reach;
 use crate::live::Live;
+use crate::node::liquidity::KeptReady;
 use crate::route::{Offer, RouteTable};
 
 /// What can arrive, and what is sold.
@@ -20,21 +23,39 @@ pub(super) struct Inbound {
     guarded: Arc<Live<Vec<Offer>>>,
     /// For how many sales there should be room.
     low_sales: u32,
+    /// Keeps a bundle ready while nothing can arrive.
+    keeper: Option<Keeper>,
 }
 
 impl Inbound {
     /// What the operator is told of, too.
-    pub(super) fn of(admin: &Admin) -> Self {
+    pub(super) fn of(admin: &Admin, kept: Option<KeptReady>) -> Self {
         Self {
             reach: admin.node.reach(),
             routes: Arc::clone(&admin.routes),
             guarded: Arc::clone(&admin.guarded),
             low_sales: admin.low_sales,
+            keeper: kept.map(|kept| Keeper {
+                bundles: Bundles::of(admin),
+                kept,
+                clock: admin.clock.clone(),
+            }),
         }
     }
 
     /// Watches until told to stop.
     pub(super) async fn watch(mut self, stop: CancellationToken) {
+        let keeper = self.keeper.take();
+        let keeping = async {
+            if let Some(keeper) = keeper {
+                keeper.run(stop.clone()).await;
+            }
+        };
+        tokio::join!(self.warn(stop.clone()), keeping);
+    }
+
+    /// Says when it gets low, and when it is enough again.
+    async fn warn(mut self, stop: CancellationToken) {
         let mut watch = Watch::default();
         loop {
             let reach = self.reach.borrow_and_update().clone();

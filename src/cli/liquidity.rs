@@ -28,8 +28,15 @@ enum What {
     /// Make an invoice whose payment opens a channel to this node; says what the provider keeps and what arrives
     Activate {
         /// What the customer pays, as in `50000 sat`
-        #[arg(value_parser = whole_sat)]
-        amount: u64,
+        #[arg(value_parser = whole_sat, required_unless_present = "route", conflicts_with = "route")]
+        amount: Option<u64>,
+        /// Instead of an amount, the path of a route as it stands in the settings: the next client that asks for its grant gets the
+        /// invoice, once, and buys the grant by paying it
+        #[arg(long)]
+        route: Option<String>,
+        /// Which of the route's grants, if not the default one
+        #[arg(long, requires = "route")]
+        grant: Option<String>,
         #[command(flatten)]
         operator: Operator,
     },
@@ -59,8 +66,13 @@ impl Liquidity {
     pub(super) fn run(&self) -> ExitCode {
         match &self.what {
             What::Terms { operator } => operator.show(Method::GET, "/liquidity", None, terms),
-            What::Activate { amount, operator } => {
-                let body = json!({ "amount_sat": amount });
+            What::Activate {
+                amount,
+                route,
+                grant,
+                operator,
+            } => {
+                let body = json!({ "amount_sat": amount, "route": route, "grant": grant });
                 operator.show(Method::POST, "/liquidity/activate", Some(body), activation)
             }
             What::Activations { operator } => {
@@ -132,17 +144,35 @@ fn activation(answer: &Value) -> String {
             number(&answer["expires_ms"], |ms| ago(ms / 1_000)),
         ),
     ]);
-    format!("{shares}\n\n{}", text(&answer["bolt11"]))
+    let bundle = &answer["bundle"];
+    if bundle.is_null() {
+        return format!("{shares}\n\n{}", text(&answer["bolt11"]));
+    }
+    format!(
+        "{shares}\n\nThe next client that asks for {} on {} gets the invoice, once, as long as nothing else can be received: \
+         `tollhouse liquidity activations` says when. Do not give it to anybody yourself.",
+        bundle_name(bundle),
+        text(&bundle["route"])
+    )
+}
+
+fn bundle_name(bundle: &Value) -> String {
+    match bundle["grant"].as_str() {
+        Some(grant) => format!("the grant {grant}"),
+        None => "the default grant".to_owned(),
+    }
 }
 
 fn activations(answer: &Value) -> String {
+    let laid = &answer["laid_ready"];
     let rows: Vec<_> = list(answer, "activations")
         .iter()
         .map(|one| {
             let state = match one["settled_ms"].as_u64() {
                 Some(settled_ms) => format!("paid {}", ago(settled_ms / 1_000)),
                 None => format!(
-                    "expires {}",
+                    "{}expires {}",
+                    laid_ready(laid, one),
                     number(&one["expires_ms"], |ms| ago(ms / 1_000))
                 ),
             };
@@ -151,16 +181,35 @@ fn activations(answer: &Value) -> String {
                 number(&one["gross_msat"], msat),
                 number(&one["fee_msat"], msat),
                 number(&one["net_msat"], msat),
+                text(&one["bundle"]["route"]),
                 short(&one["payment_hash"]),
             ]
         })
         .collect();
-    let titles = ["state", "paid", "provider's", "arrived", "payment"];
+    let titles = [
+        "state",
+        "paid",
+        "provider's",
+        "arrived",
+        "buys on",
+        "payment",
+    ];
     table(
         &titles,
         &rows,
         "There are none: `tollhouse liquidity activate` makes one.",
     )
+}
+
+/// Whether a client has the invoice of a bundle that nobody has paid yet.
+fn laid_ready(laid: &Value, one: &Value) -> String {
+    if laid["payment_hash"] != one["payment_hash"] {
+        return String::new();
+    }
+    match laid["handed_ms"].as_u64() {
+        Some(handed_ms) => format!("given out {}, ", ago(handed_ms / 1_000)),
+        None => "ready for a client, ".to_owned(),
+    }
 }
 
 fn order(answer: &Value) -> String {

@@ -1,9 +1,10 @@
 //! The settings of liquidity: who provides it, what it may cost, what is kept on chain, and where gossip comes from.
 
 use crate::amount::Msat;
-use crate::node::liquidity::{Config, Provider, Token};
+use crate::node::liquidity::{Config, KeptReady, Provider, Token};
 use crate::node::{Gossip, Reserve};
 use crate::price::Price;
+use crate::route::{Access, RouteTable};
 use crate::secret_file;
 
 use super::Meaning;
@@ -111,7 +112,12 @@ impl Meaning<'_> {
             let what = format!("at most {FEE_PERCENT_MAX}");
             self.complain("node.liquidity.fee_max_percent", what);
         }
+        let bundle = (!raw.bundle_route.is_empty()).then(|| KeptReady {
+            route: raw.bundle_route.clone(),
+            grant: (!raw.bundle_grant.is_empty()).then(|| raw.bundle_grant.clone()),
+        });
         Config {
+            bundle,
             provider: self.provider("node.liquidity.provider", &raw.provider, &known),
             order_provider: self.provider(
                 "node.liquidity.order_provider",
@@ -123,6 +129,39 @@ impl Meaning<'_> {
             low_sales: raw.low_sales,
             known,
             known_sellers,
+        }
+    }
+
+    /// Whether the bundle for a first customer is sold here, and opens a channel. A guard's name is not known yet.
+    pub(super) fn bundle_fits(&mut self, liquidity: &Config, routes: &RouteTable) {
+        let Some(kept) = &liquidity.bundle else {
+            return;
+        };
+        if liquidity.provider.is_none() {
+            let what = "there is nobody who would open a channel: name a node.liquidity.provider";
+            self.complain("node.liquidity.bundle_route", what);
+        }
+        let offer = routes.iter().find_map(|route| match &route.access {
+            Access::Paid(offer) if *route.name == *kept.route => Some(offer),
+            Access::Paid(_) | Access::Free => None,
+        });
+        let Some(offer) = offer else {
+            if routes.iter().next().is_some() {
+                let what = format!("no route that is sold has the path `{}`", kept.route);
+                self.complain("node.liquidity.bundle_route", what);
+            }
+            return;
+        };
+        match offer.bundle(kept.grant.as_deref()) {
+            Err(why) => self.complain("node.liquidity.bundle_grant", why.to_string()),
+            Ok((_, price)) if price < liquidity.least() => {
+                let least = liquidity.least();
+                let what = format!(
+                    "at {price} it costs too little to open a channel: {least} or more, by the limits on the provider's fee"
+                );
+                self.complain("node.liquidity.bundle_grant", what);
+            }
+            Ok(_) => {}
         }
     }
 

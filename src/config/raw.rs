@@ -108,6 +108,8 @@ pub(super) struct RawLiquidity {
     pub(super) order_provider: TextOr<RawProvider>,
     pub(super) fee_max: String,
     pub(super) fee_max_percent: u32,
+    pub(super) bundle_route: String,
+    pub(super) bundle_grant: String,
     pub(super) low_sales: u32,
 }
 

@@ -11,6 +11,7 @@ use crate::pace::Room;
 use crate::quote::Unpriced;
 use crate::route::{Grant, Plan, Unclassed};
 
+use super::bundle::{Instead, Wish};
 use super::{Gate, Unpaid, Why};
 
 /// A challenge, ready to be written as headers and body.
@@ -60,7 +61,12 @@ impl std::fmt::Debug for Challenge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// The node could not be paid now.
-    Unpayable(Unready),
+    Unpayable {
+        /// Why not.
+        why: Unready,
+        /// What could be bought here all the same.
+        instead: Option<Arc<str>>,
+    },
     /// The operating system gives no randomness: nothing secret can be made.
     NoRandomness,
     /// The request has no price.
@@ -89,22 +95,19 @@ impl Gate {
         let grant = unpaid.cost.grant(plan.grant);
         let said = unpaid.cost.quoted.as_ref();
         let said = said.and_then(|said| said.description.as_deref());
-        let description = match said {
-            Some(said) => format!("{}: {said}", offer.service),
-            None => format!("{}: {grant}", offer.service),
-        };
         // One draw: the first half for the payment hash, the second for the token id.
         let mut random = [[0_u8; 32]; 2];
         getrandom::fill(random.as_flattened_mut()).map_err(|_| Denial::NoRandomness)?;
-        let invoice = self
-            .minter
-            .mint(&Terms {
-                amount: price,
-                description: &description,
-                now_secs,
-                random: random[0],
-            })
-            .map_err(Denial::Unpayable)?;
+        let minted = self.minter.mint(&Terms {
+            amount: price,
+            description: &describe(&offer.service, &grant, said),
+            now_secs,
+            random: random[0],
+        });
+        let invoice = match minted {
+            Ok(invoice) => invoice,
+            Err(why) => self.laid_invoice(why, unpaid, price, now_ms)?,
+        };
         let services = Services {
             first: (&offer.service, unpaid.cost.class.tier),
             plan,
@@ -147,6 +150,37 @@ impl Gate {
         })
     }
 
+    /// The invoice that was laid ready for what is asked for, if there is one.
+    fn laid_invoice(
+        &self,
+        why: Unready,
+        unpaid: &Unpaid<'_>,
+        price: Msat,
+        now_ms: u64,
+    ) -> Result<Invoice, Denial> {
+        let wish = Wish {
+            name: unpaid.name,
+            offer: unpaid.offer,
+            plan: unpaid.plan,
+            now_ms,
+        };
+        let instead = match self.bundles.instead(why, &wish) {
+            Instead::Invoice(invoice) => {
+                tracing::info!(
+                    payment.hash = hex::encode(invoice.payment_hash),
+                    route.name = &**unpaid.name,
+                    "Handed out the invoice that opens a channel: {price} for {} on {}",
+                    unpaid.plan.name,
+                    unpaid.name,
+                );
+                return Ok(invoice);
+            }
+            Instead::Other(name) => Some(name),
+            Instead::Nothing => None,
+        };
+        Err(Denial::Unpayable { why, instead })
+    }
+
     /// What could be bought for this request, where there is more than one thing.
     fn choice(&self, unpaid: &Unpaid<'_>) -> Vec<Choice> {
         if !unpaid.offer.has_choice() {
@@ -162,6 +196,14 @@ impl Gate {
             also: plan.also.iter().map(|(name, _)| name.clone()).collect(),
         };
         unpaid.offer.plans.iter().map(choice).collect()
+    }
+}
+
+/// What an invoice says it is for: what the hook says, or what is bought.
+pub fn describe(service: &str, grant: &Grant, said: Option<&str>) -> String {
+    match said {
+        Some(said) => format!("{service}: {said}"),
+        None => format!("{service}: {grant}"),
     }
 }
 

@@ -199,8 +199,15 @@ pub(crate) fn denial(denial: &Denial) -> Response {
         }
         Denial::TooMany(room) => return too_many(room),
         Denial::Unpriced(unpriced) => return self::unpriced(unpriced),
-        Denial::Unpayable(reason) => {
-            let shown = match reason {
+        Denial::Unpayable {
+            instead: Some(name),
+            ..
+        } => &format!(
+            "This cannot be received at the moment, and the grant {name} can: ask for it with the header `Accept-Grant: {name}`. \
+                 Nothing was charged."
+        ),
+        Denial::Unpayable { why, instead: None } => {
+            let shown = match why {
                 // The operator reads which; the client needs to know only that it cannot pay now.
                 Unready::Starting
                 | Unready::ChainSourceUnreachable
@@ -218,7 +225,7 @@ pub(crate) fn denial(denial: &Denial) -> Response {
                     "This amount cannot be received at the moment. Nothing was charged; ask again later."
                 }
             };
-            tracing::debug!("No challenge: {reason}");
+            tracing::debug!("No challenge: {why}");
             shown
         }
         Denial::NoRandomness => {

@@ -1,14 +1,20 @@
 //! Activations' place in the account: what a customer paid, what the provider of the channel kept, and what arrived.
 //!
-//! They are no sales: nothing was bought, and they count in no total of what was. They are entered when the invoice is made,
-//! because that is the operator's own act, and settled by the node's event.
+//! Unless one pays for a bundle, it is no sale: nothing was bought, and it counts in no total of what was. Activations are
+//! entered when the invoice is made, because that is the operator's own act, and settled by the node's event; the sale of a
+//! bundle is entered in the same write.
 
 use super::journal::Line;
-use super::record::{ActivationRecord, ActivationTotals};
-use super::{Books, Ledger, LedgerError};
+use super::record::{ActivationRecord, ActivationTotals, BundleRecord, SaleRecord};
+use super::{Books, Ledger, LedgerError, Payment, TOTALS_KEY};
+use crate::store::Together;
 
 /// Activations that are shown at once. A node needs a handful in its life.
 pub const ACTIVATIONS_PAGE_MAX: usize = 500;
+
+/// How long one that nobody has paid is kept behind its end. LDK refuses the payment two hours after that; the rest is for a
+/// program that was stopped before it heard of one.
+const UNPAID_KEPT_MS: u64 = 30 * 86_400_000;
 
 /// A payment that opened a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,14 +29,47 @@ pub struct Arrived {
     pub provider: String,
 }
 
+impl ActivationRecord {
+    /// Whether nobody has paid it, nor can any more.
+    pub(super) fn is_stale(&self, now_ms: u64) -> bool {
+        self.settled_ms.is_none() && self.expires_ms.saturating_add(UNPAID_KEPT_MS) < now_ms
+    }
+}
+
 impl Ledger {
-    /// Enters an activation whose invoice was made. Blocks on the disk: only then may the invoice be given away.
-    pub fn open_activation(&self, activation: &ActivationRecord) -> Result<(), LedgerError> {
-        self.change(|books| self.write_activation(books, activation))
+    /// Enters an activation whose invoice was made, and says which old ones were dropped because nobody has paid them. Blocks
+    /// on the disk: only then may the invoice be given away.
+    pub fn open_activation(
+        &self,
+        activation: &ActivationRecord,
+    ) -> Result<Vec<[u8; 32]>, LedgerError> {
+        self.change(|books| {
+            self.write_activation(books, activation, None)?;
+            let now_ms = self.clock.unix_ms();
+            let mut stale = Vec::new();
+            for entry in self.trees.activations.iter() {
+                let (key, old) = entry?;
+                if old.is_stale(now_ms) {
+                    stale.push((key, old.payment_hash));
+                }
+            }
+            // The journal keeps their lines until it is folded; whoever reads them back passes over them.
+            let (keys, hashes): (Vec<_>, Vec<_>) = stale.into_iter().unzip();
+            self.trees.activations.remove_all(&keys)?;
+            Ok(hashes)
+        })
     }
 
-    /// Enters that an activation was paid; `None` if the books knew that already. One whose record is gone is entered anew
-    /// from what the node knows. Blocks on the disk.
+    /// The activation with this payment hash.
+    pub fn activation(
+        &self,
+        payment_hash: &[u8; 32],
+    ) -> Result<Option<ActivationRecord>, LedgerError> {
+        self.using(|| Ok(self.trees.activations.get(payment_hash)?))
+    }
+
+    /// Enters that an activation was paid, and the sale if it was for a bundle; `None` if the books knew that already. One
+    /// whose record is gone is entered anew from what the node knows. Blocks on the disk.
     pub fn settle_activation(
         &self,
         arrived: &Arrived,
@@ -51,7 +90,9 @@ impl Ledger {
                 made_ms: now_ms,
                 expires_ms: now_ms,
                 settled_ms: None,
+                bundle: None,
             });
+            let asked_msat = known.gross_msat;
             let settled = ActivationRecord {
                 gross_msat: arrived.net_msat.saturating_add(arrived.fee_msat),
                 fee_msat: arrived.fee_msat,
@@ -59,22 +100,61 @@ impl Ledger {
                 settled_ms: Some(now_ms),
                 ..known
             };
-            self.write_activation(books, &settled)?;
+            let sale = match &settled.bundle {
+                None => None,
+                Some(bundle) => self.sale_of_bundle(&settled, bundle, asked_msat)?,
+            };
+            self.write_activation(books, &settled, sale)?;
             Ok(Some(settled))
         })
     }
 
+    /// The sale that this payment is; `None` if it is in the books: a journal that was torn between the two lines has it.
+    fn sale_of_bundle(
+        &self,
+        settled: &ActivationRecord,
+        bundle: &BundleRecord,
+        asked_msat: u64,
+    ) -> Result<Option<SaleRecord>, LedgerError> {
+        if self.trees.sales.get(&settled.payment_hash)?.is_some() {
+            return Ok(None);
+        }
+        let mut sale = self.first_sale(Payment {
+            payment_hash: settled.payment_hash,
+            amount_msat: settled.gross_msat,
+        })?;
+        // The challenge's record says the same, if it is still there.
+        if sale.route.is_none() {
+            sale.service = Some(bundle.service.clone());
+            sale.route = Some(bundle.route.clone());
+            sale.grant.clone_from(&bundle.grant);
+            sale.price_msat = Some(asked_msat);
+        }
+        Ok(Some(sale))
+    }
+
+    /// Writes an activation, and with it the sale that it is. In the journal the sale comes first: if the end of that is torn,
+    /// the payment is told again and its sale is known, while a payment whose sale is lost would not be told again.
     fn write_activation(
         &self,
         books: &mut Books,
         activation: &ActivationRecord,
+        sale: Option<SaleRecord>,
     ) -> Result<(), LedgerError> {
-        books
-            .journal
-            .append([&Line::Activation(activation.clone())])?;
+        let sale_line = sale.clone().map(Line::Sale);
+        let line = Line::Activation(activation.clone());
+        books.journal.append(sale_line.iter().chain([&line]))?;
         books.journal.sync()?;
-        let tree = &self.trees.activations;
-        tree.put(&activation.payment_hash, activation)?;
+        let trees = &self.trees;
+        let mut writes =
+            Together::default().put(&trees.activations, &activation.payment_hash, activation)?;
+        if let Some(sale) = &sale {
+            books.totals.count += 1;
+            books.totals.amount_msat += sale.amount_msat;
+            writes = trees.put_sale(writes, sale)?;
+            writes = writes.put(&trees.totals, TOTALS_KEY, &books.totals)?;
+        }
+        self.store.write(writes)?;
         Ok(self.store.flush_blocking()?)
     }
 
@@ -94,6 +174,9 @@ impl Ledger {
                 totals.gross_msat += paid.gross_msat;
                 totals.fee_msat += paid.fee_msat;
                 totals.net_msat += paid.net_msat;
+                if paid.bundle.is_some() {
+                    totals.sold_msat += paid.gross_msat;
+                }
             }
             all.sort_by_key(|it| std::cmp::Reverse(it.made_ms));
             all.truncate(max.min(ACTIVATIONS_PAGE_MAX));

@@ -14,7 +14,11 @@ pub(super) type Opened = (Store, Trees, Vec<(u64, ChallengeBatch)>);
 
 /// Opens the store, brings it up to what the journal says, and reads the challenges. A store that is new, or whose rebuild
 /// was cut short, takes the newest dump first.
-pub(super) fn open_store(path: &Path, journal: &Journal) -> Result<Opened, LedgerError> {
+pub(super) fn open_store(
+    path: &Path,
+    journal: &Journal,
+    now_ms: u64,
+) -> Result<Opened, LedgerError> {
     let store = Store::open(path)?;
     let trees = Trees {
         challenges: store.tree("challenges")?,
@@ -30,7 +34,7 @@ pub(super) fn open_store(path: &Path, journal: &Journal) -> Result<Opened, Ledge
     let is_complete = store.is_complete(journal.dump_id())?;
     let mut missing = 0_u64;
     let mut apply = |line: Line| -> Result<(), LedgerError> {
-        missing += u64::from(apply(&store, &trees, &line)?);
+        missing += u64::from(apply(&store, &trees, &line, now_ms)?);
         Ok(())
     };
     let mut damaged = 0;
@@ -69,7 +73,7 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 /// Enters a line that the store does not have yet, and says whether it was missing.
-fn apply(store: &Store, trees: &Trees, line: &Line) -> Result<bool, StoreError> {
+fn apply(store: &Store, trees: &Trees, line: &Line, now_ms: u64) -> Result<bool, StoreError> {
     match line {
         Line::Sale(sale) => apply_sale(store, trees, sale),
         Line::Token(token) => {
@@ -113,9 +117,11 @@ fn apply(store: &Store, trees: &Trees, line: &Line) -> Result<bool, StoreError> 
         }
         Line::Activation(activation) => {
             let stored = trees.activations.get(&activation.payment_hash)?;
-            let is_newer = stored.is_none_or(|stored| {
-                stored.settled_ms.is_none() && activation.settled_ms.is_some()
-            });
+            let is_newer = match stored {
+                // Dropped because nobody had paid it.
+                None => !activation.is_stale(now_ms),
+                Some(stored) => stored.settled_ms.is_none() && activation.settled_ms.is_some(),
+            };
             if is_newer {
                 trees
                     .activations

@@ -76,7 +76,8 @@ pub struct SaleRecord {
     #[serde(with = "hex_bytes")]
     #[schema(value_type = String)]
     pub payment_hash: [u8; 32],
-    /// What arrived with the first payment, in msat.
+    /// What was paid with the first payment, in msat. It is what arrived, unless a channel was opened out of it: of that the
+    /// provider kept a part, which stands among the activations.
     pub amount_msat: u64,
     /// What arrived with further payments of the same invoice, in msat.
     pub surplus_msat: u64,
@@ -188,7 +189,8 @@ pub struct ChannelRecord {
     pub reason: Option<String>,
 }
 
-/// A payment out of which a liquidity provider opens a channel to us, and of which it keeps a fee. It is no sale.
+/// A payment out of which a liquidity provider opens a channel to us, and of which it keeps a fee. It is a sale only if it pays
+/// for a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActivationRecord {
     /// The invoice's payment hash.
@@ -211,6 +213,20 @@ pub struct ActivationRecord {
     pub expires_ms: u64,
     /// When the payment was settled, Unix milliseconds.
     pub settled_ms: Option<u64>,
+    /// What a customer buys with it; the sale has the same payment hash.
+    #[serde(default)]
+    pub bundle: Option<BundleRecord>,
+}
+
+/// What a customer buys with a payment that opens a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BundleRecord {
+    /// The service that its token opens.
+    pub service: String,
+    /// The route that it is sold on.
+    pub route: String,
+    /// Which of the route's grants it is, where that is not the default one.
+    pub grant: Option<String>,
 }
 
 /// What came of all activations that were paid.
@@ -224,6 +240,9 @@ pub struct ActivationTotals {
     pub fee_msat: u64,
     /// What arrived, in msat.
     pub net_msat: u64,
+    /// What of the gross bought bundles, in msat: it stands among the sales, too.
+    #[serde(default)]
+    pub sold_msat: u64,
 }
 
 /// Of a reason that a peer gave, which may have 65,535 bytes (BOLT 1, `error`).
@@ -257,7 +276,7 @@ impl Record for ChannelRecord {
     const VERSION: u8 = 1;
 }
 impl Record for ActivationRecord {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 }
 impl Record for Totals {
     const VERSION: u8 = 1;

@@ -33,21 +33,23 @@ pub(super) async fn handle(
         let (told, ledger) = (Arc::clone(ldk), Arc::clone(ledger));
         let changes_channels = event.as_ref().is_some_and(changes_channels);
         let is_recovering = node.is_recovering();
-        let liquidity = node.config.liquidity.clone();
+        let its_liquidity = node.config.liquidity.clone();
         let (clock, folder) = (node.clock.clone(), node.config.folder.clone());
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
             let is_event = event.is_some();
             if let Some(event) = event {
-                enter(&told, &ledger, &liquidity, &event)?;
+                enter(&told, &ledger, &its_liquidity, &event)?;
                 if is_recovering {
                     refuse(&told, &event);
                 }
                 told.event_handled().map_err(NodeError::Acknowledge)?;
             }
-            Ok::<_, NodeError>((is_event, reach::now(&told, &clock, &folder)))
+            let is_provider_here = liquidity::is_provider_here(&told, &its_liquidity);
+            let reach = reach::now(&told, &clock, &folder);
+            Ok::<_, NodeError>((is_event, reach, is_provider_here))
         });
-        let (is_event, reach) = handled.await.map_err(NodeError::Panicked)??;
+        let (is_event, reach, is_provider_here) = handled.await.map_err(NodeError::Panicked)??;
         if is_event {
             node.handled.send_modify(|handled| *handled += 1);
         }
@@ -56,6 +58,8 @@ pub(super) async fn handle(
                 Reach::Ready(_) => REFRESH_EVERY,
                 Reach::Unready(_) => REFRESH_UNREADY_EVERY,
             };
+        // Before the reach, which may have somebody look for what was laid ready.
+        node.provider_is_here(is_provider_here);
         node.reached(reach);
         if changes_channels {
             node.channel_changes.send_modify(|count| *count += 1);
@@ -186,8 +190,10 @@ fn receive(
     payment: Payment,
 ) -> Result<(), LedgerError> {
     let amount_msat = payment.amount_msat;
-    // Of a sale by a stateless invoice the node keeps no record, so what it has a record of is something else.
-    let is_asked_for = ledger.is_challenged(&payment.payment_hash);
+    let activation = ledger.activation(&payment.payment_hash)?;
+    // Of a sale by a stateless invoice the node keeps no record, so what it has a record of is something else. The invoice of a
+    // bundle is both: remembered as a challenge, and one of the node's own.
+    let is_asked_for = activation.is_none() && ledger.is_challenged(&payment.payment_hash);
     let id = payment_id.filter(|_| !is_asked_for);
     let record = id.and_then(|id| ldk.payment(&id));
     if record
@@ -201,6 +207,15 @@ fn receive(
     }
     let arrived = record.and_then(|record| {
         liquidity::arrived(&record.kind, payment.payment_hash, amount_msat, liquidity)
+    });
+    // Should the node have lost its record: the provider kept what it asked.
+    let arrived = arrived.or_else(|| {
+        activation.map(|activation| Arrived {
+            payment_hash: payment.payment_hash,
+            net_msat: amount_msat,
+            fee_msat: activation.gross_msat.saturating_sub(amount_msat),
+            provider: activation.provider,
+        })
     });
     if let Some(arrived) = arrived {
         return enter_activation(ledger, &arrived);
@@ -225,15 +240,23 @@ fn is_no_sale(record: &PaymentDetails, amount_msat: u64) -> bool {
 fn enter_activation(ledger: &Ledger, arrived: &Arrived) -> Result<(), LedgerError> {
     let hash = hex::encode(arrived.payment_hash);
     let (net_msat, fee_msat) = (arrived.net_msat, arrived.fee_msat);
-    if ledger.settle_activation(arrived)?.is_some() {
-        tracing::info!(
-            payment.hash = hash,
-            "A channel is activated: {net_msat} msat arrived, and the provider kept {fee_msat} msat"
-        );
-    } else {
+    let Some(settled) = ledger.settle_activation(arrived)? else {
         tracing::info!(
             payment.hash = hash,
             "Activation {hash} was in the books already"
+        );
+        return Ok(());
+    };
+    tracing::info!(
+        payment.hash = hash,
+        "A channel is activated: {net_msat} msat arrived, and the provider kept {fee_msat} msat"
+    );
+    if let Some(bundle) = settled.bundle {
+        let (amount_msat, service) = (settled.gross_msat, bundle.service);
+        tracing::info!(
+            payment.hash = hash,
+            amount_msat,
+            "Settled {amount_msat} msat for {service}, payment {hash}"
         );
     }
     Ok(())

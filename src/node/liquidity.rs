@@ -13,12 +13,13 @@ use ldk_node::lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Descr
 use ldk_node::payment::PaymentKind;
 
 pub use order::{Channel, LightningOption, OnchainOption, Order, OrderError, OrderStatus};
-pub use settings::{Config, NotAProvider, Provider, Token};
+pub use settings::{Config, KeptReady, NotAProvider, Provider, Token};
 pub(super) use settings::{anchors, configure};
 pub use terms::{ProviderTerms, Terms};
 
 use crate::amount::Msat;
-use crate::ledger::record::ActivationRecord;
+use crate::invoice::shortened;
+use crate::ledger::record::{ActivationRecord, BundleRecord};
 use crate::ledger::{Arrived, Ledger, LedgerError};
 
 use super::{Node, NodeUnavailable};
@@ -35,6 +36,15 @@ const DESCRIPTION: &str = "The first payment, which opens a channel";
 /// which must fit into the tenth that a provider makes the channel larger than the payment. Smaller channels were seen to
 /// open, and to fail their first payment.
 const NET_MIN: Msat = Msat::from_sat(24_000).expect("it is less than all bitcoin");
+
+/// What an activation invoice is to be made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activation {
+    /// What the customer pays.
+    pub amount: Msat,
+    /// What is bought with it, and what the invoice says of that.
+    pub bundle: Option<(BundleRecord, String)>,
+}
 
 /// Why no activation invoice was made.
 #[derive(Debug, thiserror::Error)]
@@ -95,8 +105,9 @@ impl Node {
     pub async fn activate(
         &self,
         ledger: &Arc<Ledger>,
-        amount: Msat,
+        activation: Activation,
     ) -> Result<ActivationRecord, ActivateError> {
+        let amount = activation.amount;
         let config = &self.config.liquidity;
         let provider = config.provider.clone().ok_or(ActivateError::NoProvider)?;
         let (least, ceiling) = (config.least(), config.ceiling(amount));
@@ -107,7 +118,9 @@ impl Node {
         let node = self.running()?;
         let (ledger, made_ms) = (Arc::clone(ledger), self.clock.unix_ms());
         let making = tokio::task::spawn_blocking(move || {
-            let invoice = ask(&node, amount, ceiling)
+            let (bundle, description) = activation.bundle.unzip();
+            let description = description.as_deref().unwrap_or(DESCRIPTION);
+            let invoice = ask(&node, amount, ceiling, description)
                 .map_err(|error| refused(error, amount, ceiling, &provider))?;
             let fee = fee_of(&node, &invoice).ok_or(ActivateError::NoFee)?;
             let net_msat = amount.msat().saturating_sub(fee);
@@ -124,8 +137,12 @@ impl Node {
                 made_ms,
                 expires_ms: made_ms + u64::from(INVOICE_EXPIRY_SECS) * 1_000,
                 settled_ms: None,
+                bundle,
             };
-            ledger.open_activation(&activation)?;
+            for unpaid in ledger.open_activation(&activation)? {
+                // Nobody can pay it any more, and the node would keep it for ever.
+                let _ = node.remove_payment(&PaymentId(unpaid));
+            }
             tracing::info!(
                 payment.hash = hex::encode(activation.payment_hash),
                 "Made an activation invoice of {amount}: the provider keeps {fee} msat, {net_msat} msat will arrive"
@@ -142,9 +159,10 @@ fn ask(
     node: &ldk_node::Node,
     amount: Msat,
     ceiling: Msat,
+    description: &str,
 ) -> Result<Bolt11Invoice, ldk_node::NodeError> {
-    let description = Description::new(DESCRIPTION.to_owned())
-        .expect("the description is shorter than an invoice's field");
+    let description = Description::new(shortened(description).to_owned())
+        .expect("the description is no longer than an invoice's field");
     // A fixed amount only: LDK had a mistake in the fee of those that leave it open.
     node.bolt11_payment().receive_via_jit_channel(
         amount.msat(),
@@ -181,6 +199,15 @@ fn refused(
     } else {
         ActivateError::Node(NodeUnavailable::Refused(error))
     }
+}
+
+/// Whether the provider is connected: a payment that opens a channel arrives at no other time.
+pub(super) fn is_provider_here(node: &ldk_node::Node, config: &Config) -> bool {
+    config.provider.as_ref().is_some_and(|provider| {
+        let peers = node.list_peers();
+        let is_it = |peer: &ldk_node::PeerDetails| peer.node_id == provider.node_id;
+        peers.iter().any(|peer| is_it(peer) && peer.is_connected)
+    })
 }
 
 /// What came of a payment that opened a channel, if it is one: the node keeps a record of those.

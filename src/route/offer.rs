@@ -113,6 +113,30 @@ pub struct FreeQuota {
     pub per: Duration,
 }
 
+/// Why a grant's invoice cannot be made before anybody asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotABundle {
+    /// It is not sold.
+    #[error("there is no grant `{name}` here; there are: {names}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        names: String,
+    },
+    /// What it costs depends on the request.
+    #[error(
+        "what a request costs depends on the request here: only a route with one price can be paid ahead"
+    )]
+    ByRequest,
+    /// What it costs depends on a rate.
+    #[error("its price is in a currency: only one in bitcoin stays what it is until somebody asks")]
+    InCurrency,
+    /// Nothing is asked for.
+    #[error("the route lets everybody through (dry_run)")]
+    DryRun,
+}
+
 /// What is sold on a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
@@ -170,6 +194,28 @@ impl Offer {
     /// The plan of this name.
     pub fn plan(&self, name: &str) -> Option<&Plan> {
         self.plans.iter().find(|plan| &*plan.name == name)
+    }
+
+    /// A grant, the default one if none is named, and what it costs, if both are known before anybody asks.
+    pub fn bundle(&self, name: Option<&str>) -> Result<(&Plan, Msat), NotABundle> {
+        let plan = match name {
+            None => self.default_plan(),
+            Some(name) => self.plan(name).ok_or_else(|| {
+                let names: Vec<_> = self.plans.iter().map(|plan| &*plan.name).collect();
+                NotABundle::Unknown {
+                    name: name.to_owned(),
+                    names: names.join(", "),
+                }
+            })?,
+        };
+        if self.is_dry_run {
+            return Err(NotABundle::DryRun);
+        }
+        let Pricing::Flat(class) = &self.pricing else {
+            return Err(NotABundle::ByRequest);
+        };
+        let price = plan.price.unwrap_or(class.price).fixed();
+        Ok((plan, price.ok_or(NotABundle::InCurrency)?))
     }
 
     /// The dearest of the prices that are known without asking anybody.

@@ -188,7 +188,7 @@ fn decode<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
             known: u32::from(R::VERSION),
         });
     }
-    // The first version of every type is the only one so far.
+    // The steps in `migrations` leave no older ones behind.
     if *version < R::VERSION {
         return Err(StoreError::Corrupt(format!(
             "a record of version {version} where {} belongs",

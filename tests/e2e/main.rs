@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 mod backup;
+mod bundle;
 mod chain_source;
 mod command_line;
 mod drill;

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use tollhouse::clock::Clock;
-use tollhouse::ledger::record::{ActivationRecord, ActivationTotals};
+use tollhouse::ledger::record::{ActivationRecord, ActivationTotals, BundleRecord};
 use tollhouse::ledger::{Arrived, Ledger};
 
-use crate::books::{Books, account, copy_folder, payment, totals};
+use crate::books::{
+    Books, account, challenge, copy_folder, find_sale, payment, token, totals, use_once,
+};
 
 const PROVIDER: &str = "the provider";
 
@@ -21,6 +23,19 @@ pub(crate) fn activation(number: u8, clock: &Clock) -> ActivationRecord {
         made_ms: clock.unix_ms(),
         expires_ms: clock.unix_ms() + 3_600_000,
         settled_ms: None,
+        bundle: None,
+    }
+}
+
+/// One that pays for a bundle.
+fn bundle(number: u8, clock: &Clock) -> ActivationRecord {
+    ActivationRecord {
+        bundle: Some(BundleRecord {
+            service: "chain".to_owned(),
+            route: "/chain/*".to_owned(),
+            grant: Some("month".to_owned()),
+        }),
+        ..activation(number, clock)
     }
 }
 
@@ -38,6 +53,7 @@ const PAID_ONCE: ActivationTotals = ActivationTotals {
     gross_msat: 50_000_000,
     fee_msat: 2_000_000,
     net_msat: 48_000_000,
+    sold_msat: 0,
 };
 
 /// Two activations, one of them paid, and a sale.
@@ -176,4 +192,138 @@ fn what_arrived_is_what_the_books_say_whatever_was_announced() {
         (settled.fee_msat, settled.net_msat),
         (1_000_000, 49_000_000)
     );
+}
+
+/// The sale and the activation that a paid bundle is, once, however often it is told again.
+fn assert_bundle_sold_once(ledger: &Ledger, what: &str) {
+    for _ in 0..2 {
+        let (sales, sold) = account(ledger);
+        assert_eq!((sales.len(), sold), (1, totals(1, 50_000_000)), "{what}");
+        let sale = &sales[0];
+        assert_eq!(
+            (
+                sale.service.as_deref(),
+                sale.route.as_deref(),
+                sale.grant.as_deref()
+            ),
+            (Some("chain"), Some("/chain/*"), Some("month")),
+            "{what}"
+        );
+        assert_eq!(sale.price_msat, Some(50_000_000), "{what}");
+        let (_, sums) = ledger.activations(10).unwrap();
+        // What the node has is what was sold, less what the provider kept of it.
+        let arrived_msat = sold.amount_msat + sums.net_msat - sums.sold_msat;
+        assert_eq!(arrived_msat, 48_000_000, "{what}");
+        assert_eq!((sums.count, sums.fee_msat), (1, 2_000_000), "{what}");
+        assert_eq!(ledger.settle_activation(&arrived(1)).unwrap(), None);
+    }
+}
+
+fn with_paid_bundle(books: &Books) -> Ledger {
+    let ledger = books.open();
+    ledger.open_activation(&bundle(1, &books.clock)).unwrap();
+    assert!(ledger.settle_activation(&arrived(1)).unwrap().is_some());
+    ledger
+}
+
+#[test]
+fn a_paid_bundle_is_one_sale_also_when_killed_restarted_or_rebuilt() {
+    let books = Books::new();
+    let ledger = with_paid_bundle(&books);
+    assert_bundle_sold_once(&ledger, "at once");
+    let killed = books.copy();
+    let rebuilt = books.copy();
+    std::fs::remove_dir_all(rebuilt.file("store")).unwrap();
+    ledger.close().unwrap();
+    drop(ledger);
+    assert_bundle_sold_once(&books.open(), "after a restart");
+    assert_bundle_sold_once(&killed.open(), "after a kill");
+    assert_bundle_sold_once(&rebuilt.open(), "from the journal");
+}
+
+#[test]
+fn a_bundle_whose_journal_is_torn_anywhere_is_one_sale_once_its_payment_is_told_again() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.open_activation(&bundle(1, &books.clock)).unwrap();
+    let opened_bytes = std::fs::metadata(books.file("journal.log")).unwrap().len();
+    ledger.settle_activation(&arrived(1)).unwrap();
+    ledger.close().unwrap();
+    drop(ledger);
+    let journal = std::fs::read(books.file("journal.log")).unwrap();
+    let opened_bytes = usize::try_from(opened_bytes).unwrap();
+    for kept in (opened_bytes..journal.len())
+        .step_by(7)
+        .chain([journal.len() - 1])
+    {
+        let torn = books.copy();
+        std::fs::remove_dir_all(torn.file("store")).unwrap();
+        std::fs::write(torn.file("journal.log"), &journal[..kept]).unwrap();
+        let ledger = torn.open();
+        let told = ledger.settle_activation(&arrived(1)).unwrap();
+        assert!(
+            told.is_some(),
+            "cut to {kept}: the payment was not acknowledged"
+        );
+        assert_bundle_sold_once(&ledger, &format!("cut to {kept}"));
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_used_before_its_payment_is_told_is_redeemed() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.open_activation(&bundle(1, &books.clock)).unwrap();
+    ledger.challenge(challenge(1, &books.clock));
+    assert!(use_once(&ledger, &token(1, Some(3))).await);
+    ledger.close().unwrap();
+    ledger.settle_activation(&arrived(1)).unwrap();
+    let sale = find_sale(&ledger, 1);
+    assert_eq!(sale.token_id, Some([1; 32]));
+    assert!(sale.redeemed_ms.is_some());
+    assert_eq!(sale.amount_msat, 50_000_000);
+}
+
+#[test]
+fn what_nobody_has_paid_is_dropped_a_month_after_it_could_be_and_what_was_paid_never() {
+    let books = Books::new();
+    let ledger = books.open();
+    let hour = Duration::from_secs(3_600);
+    for number in [1, 2, 3] {
+        let dropped = ledger
+            .open_activation(&bundle(number, &books.clock))
+            .unwrap();
+        assert!(dropped.is_empty());
+    }
+    ledger.settle_activation(&arrived(1)).unwrap();
+    books.clock.advance(hour * (30 * 24 + 1));
+    assert!(
+        ledger
+            .open_activation(&bundle(4, &books.clock))
+            .unwrap()
+            .is_empty(),
+        "to the millisecond"
+    );
+    books.clock.advance(Duration::from_secs(1));
+    let mut dropped = ledger.open_activation(&bundle(5, &books.clock)).unwrap();
+    dropped.sort_unstable();
+    assert_eq!(dropped, [[2; 32], [3; 32]]);
+    let kept = |ledger: &Ledger| {
+        let (mut all, sums) = ledger.activations(10).unwrap();
+        all.sort_by_key(|it| it.payment_hash);
+        let numbers: Vec<_> = all.iter().map(|it| it.payment_hash[0]).collect();
+        (numbers, sums.count)
+    };
+    assert_eq!(kept(&ledger), (vec![1, 4, 5], 1));
+    ledger.close().unwrap();
+    drop(ledger);
+    // The journal still has their lines, and nobody brings them back.
+    assert_eq!(kept(&books.open()), (vec![1, 4, 5], 1));
+    let rebuilt = books.copy();
+    std::fs::remove_dir_all(rebuilt.file("store")).unwrap();
+    let ledger = rebuilt.open();
+    assert_eq!(kept(&ledger), (vec![1, 4, 5], 1));
+    // Should one of them be paid all the same, it is in the books.
+    assert!(ledger.settle_activation(&arrived(2)).unwrap().is_some());
+    assert_eq!(kept(&ledger), (vec![1, 2, 4, 5], 2));
 }

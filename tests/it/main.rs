@@ -10,6 +10,7 @@ mod acme;
 mod activations;
 mod bad_input;
 mod books;
+mod bundles;
 mod calls;
 mod clients;
 mod count;

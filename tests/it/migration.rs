@@ -134,3 +134,25 @@ fn a_store_of_format_2_keeps_its_sales_and_has_room_for_activations() {
         .unwrap();
     assert_eq!(ledger.activations(10).unwrap().0.len(), 1);
 }
+
+#[test]
+fn a_store_of_format_3_keeps_its_activations_which_buy_nothing() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger
+        .open_activation(&activation(9, &books.clock))
+        .unwrap();
+    let before = ledger.activations(10).unwrap();
+    ledger.close().unwrap();
+    drop(ledger);
+    let db = books.database();
+    db.insert("format", &3_u32.to_be_bytes()).unwrap();
+    let tree = db.open_tree("activations").unwrap();
+    let record = tree.get([9; 32]).unwrap().unwrap();
+    // As it was: of version 1, and without what is bought, which stands at its end.
+    let (rest, end) = record[1..].split_at(record.len() - 2);
+    assert_eq!((record[0], end), (2, &[0][..]));
+    tree.insert([9; 32], [&[1], rest].concat()).unwrap();
+    drop((tree, db));
+    assert_eq!(books.open().activations(10).unwrap(), before);
+}

@@ -27,12 +27,23 @@ pub struct Config {
     pub fee_max: Msat,
     /// The share of an activation that it may keep, in percent; below a hundred.
     pub fee_max_percent: u32,
+    /// What a first customer can buy all the same; its payment opens the channel.
+    pub bundle: Option<KeptReady>,
     /// Below room for this many sales at the dearest price, inbound liquidity is said to be low.
     pub low_sales: u32,
     /// Providers that the network's preset knows (LSPS2).
     pub known: Vec<Provider>,
     /// The same of those that sell channels (LSPS1).
     pub known_sellers: Vec<Provider>,
+}
+
+/// A grant whose invoice is kept ready while nothing can be received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptReady {
+    /// The path of the route that it is sold on, or the service of a guard.
+    pub route: String,
+    /// Which of the grants there, if not the default one.
+    pub grant: Option<String>,
 }
 
 /// A liquidity provider.
@@ -164,6 +175,7 @@ mod tests {
             order_provider: None,
             fee_max: Msat::from_sat(fee_max_sat).unwrap(),
             fee_max_percent,
+            bundle: None,
             low_sales: 20,
             known: Vec::new(),
             known_sellers: Vec::new(),
