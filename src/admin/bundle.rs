@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use crate::amount::Msat;
 use crate::gate::{Bundle, Gate};
 use crate::invoice::Invoice;
 use crate::ledger::Ledger;
@@ -95,10 +94,14 @@ impl Bundles {
         of_route.or_else(|| of_guard().map(|offer| (offer.service.clone(), offer.clone())))
     }
 
-    /// What a grant costs, if that is known before anybody asks for it.
-    pub fn price(&self, route: &str, grant: Option<&str>) -> Option<Msat> {
+    /// Whether this bundle is what is sold now as this grant of this route; `None` if it is another one.
+    pub fn is_of(&self, bundle: &Bundle, route: &str, grant: Option<&str>) -> Option<bool> {
+        if *bundle.name != *route {
+            return None;
+        }
         let (_, offer) = self.sold(route)?;
-        offer.bundle(grant).ok().map(|(_, price)| price)
+        let (plan, price) = offer.bundle(grant).ok()?;
+        (bundle.plan == plan.name).then(|| bundle.is(plan, price))
     }
 
     /// Has an invoice made for this grant, whose payment opens a channel, and lays it ready for the next client that asks for the

@@ -58,8 +58,8 @@ pub struct LaidReadyBody {
 impl From<LaidReady> for LaidReadyBody {
     fn from(laid: LaidReady) -> Self {
         Self {
-            payment_hash: hex::encode(laid.payment_hash),
-            until_ms: laid.until_secs * 1_000,
+            payment_hash: hex::encode(laid.bundle.invoice.payment_hash),
+            until_ms: laid.bundle.until_secs() * 1_000,
             handed_ms: laid.handed_ms,
         }
     }
@@ -166,7 +166,7 @@ pub(super) fn status_of_activation(error: &ActivateError) -> StatusCode {
         ActivateError::NoOffer { .. }
         | ActivateError::Unreachable { .. }
         | ActivateError::NoFee => StatusCode::BAD_GATEWAY,
-        ActivateError::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ActivateError::Behind | ActivateError::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
         ActivateError::Ledger(fault) => {
             tracing::error!("Failed to enter an activation: {}", chain(fault));
             StatusCode::INTERNAL_SERVER_ERROR

@@ -1,4 +1,4 @@
-//! Keeps a bundle ready for the next client, as long as the node cannot be paid for it: its payment opens the channel.
+//! Keeps a bundle ready for the next client, as long as the node has no channel: its payment opens the first one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +9,22 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Bundles;
 use crate::causes::chain;
 use crate::clock::Clock;
-use crate::gate::LaidReady;
 use crate::invoice::{Reach, Unready};
-use crate::ledger::LedgerError;
+use crate::ledger::record::ActivationRecord;
+use crate::ledger::{ACTIVATIONS_PAGE_MAX, LedgerError};
 use crate::node::liquidity::KeptReady;
 
 /// How often it is looked whether one is wanted.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Time between two invoices, at least: the provider is asked for some hundred a day at the most, even if each of them is
-/// taken by somebody who does not pay, and whoever got the last one has had this time for it.
+/// Time between two invoices, at least: whoever got the last one has had this time to pay it.
 const MADE_EVERY: Duration = Duration::from_secs(900);
+
+/// Unpaid invoices of a day, the operator's own included, after which no more are made: LDK's providers refuse a customer who has
+/// ten of them, whether the operator or a bundle wants the next one, and whoever likes can have us make one by asking.
+const UNPAID_PER_DAY: usize = 6;
+
+const DAY_MS: u64 = 86_400_000;
 
 /// What is kept ready, and with what.
 #[derive(Debug)]
@@ -50,9 +55,8 @@ impl Keeper {
                 Ok(true) => {}
                 Ok(false) => continue,
                 Err(error) => {
-                    // The books end the program themselves.
                     tracing::warn!("Failed to look for old activations: {}", chain(&error));
-                    return;
+                    continue;
                 }
             }
             not_before = Instant::now() + MADE_EVERY;
@@ -71,44 +75,103 @@ impl Keeper {
         }
     }
 
-    /// Whether a client could not buy it now, for a reason that a channel would mend, and nothing is ready for it.
+    /// Whether there is no channel, and nothing ready that would open one. The first one is made before anybody asks; those after
+    /// it when somebody has missed it.
     fn is_wanted(&self) -> bool {
+        if *self.bundles.node.reach().borrow() != Reach::Unready(Unready::NoChannel) {
+            return false;
+        }
+        let Some(laid) = self.bundles.gate.laid_ready() else {
+            return true;
+        };
+        if laid.is_gone(self.clock.unix_secs()) {
+            return laid.was_missed;
+        }
+        // What the operator has laid ready of something else stays. What is sold otherwise by now is given to nobody.
         let (route, grant) = (&self.kept.route, self.kept.grant.as_deref());
-        let price = self.bundles.price(route, grant);
-        let lacks_channel = match &*self.bundles.node.reach().borrow() {
-            Reach::Ready(inbound) => price.is_some_and(|price| !inbound.takes(price)),
-            Reach::Unready(Unready::NoChannel | Unready::NoInboundCapacity) => true,
-            Reach::Unready(
-                Unready::Starting
-                | Unready::ChainSourceUnreachable
-                | Unready::Behind
-                | Unready::PeersOffline
-                | Unready::KeyMismatch
-                | Unready::Recovering
-                | Unready::DiskFull
-                | Unready::ClockBehind
-                | Unready::Stopping,
-            ) => false,
-        };
-        let now_ms = self.clock.unix_ms();
-        let is_laid = |laid: LaidReady| {
-            let is_to_be_had = laid.handed_ms.is_none() && now_ms < laid.until_secs * 1_000;
-            is_to_be_had && Some(laid.price) == price
-        };
-        lacks_channel && !self.bundles.gate.laid_ready().is_some_and(is_laid)
+        self.bundles.is_of(&laid.bundle, route, grant) == Some(false)
     }
 
     /// Whether the last invoice, also of an earlier run of the program, was made long enough ago, and has been with its client
-    /// for long enough.
+    /// for long enough; and whether there were not too many.
     async fn is_time(&self) -> Result<bool, LedgerError> {
         let ledger = Arc::clone(&self.bundles.ledger);
-        let newest = tokio::task::spawn_blocking(move || ledger.activations(1)).await;
-        let (newest, _) = newest.expect("reading the books is calm")?;
-        let made_ms = newest.first().map(|it| it.made_ms);
-        let handed_ms = self.bundles.gate.laid_ready().and_then(|it| it.handed_ms);
-        let last_ms = made_ms.max(handed_ms);
-        let now_ms = self.clock.unix_ms();
-        let every_ms = u64::try_from(MADE_EVERY.as_millis()).unwrap_or(u64::MAX);
-        Ok(last_ms.is_none_or(|last_ms| now_ms.abs_diff(last_ms) >= every_ms))
+        let newest = tokio::task::spawn_blocking(move || ledger.activations(ACTIVATIONS_PAGE_MAX));
+        let (newest, _) = newest.await.expect("reading the books is calm")?;
+        let laid = self.bundles.gate.laid_ready();
+        let handed_ms = laid.and_then(|laid| laid.handed_ms);
+        Ok(may_make(&newest, handed_ms, self.clock.unix_ms()))
+    }
+}
+
+/// Whether another invoice may be made now, by the activations in the books, the newest first, and when the last one was
+/// handed out. What was made in the future was made by a clock that was wrong.
+fn may_make(activations: &[ActivationRecord], handed_ms: Option<u64>, now_ms: u64) -> bool {
+    let made_within = |within_ms: u64| {
+        let past = activations.iter().filter(move |it| it.made_ms <= now_ms);
+        past.filter(move |it| now_ms - it.made_ms < within_ms)
+    };
+    let every_ms = u64::try_from(MADE_EVERY.as_millis()).unwrap_or(u64::MAX);
+    let was_handed = handed_ms.is_some_and(|handed_ms| now_ms.abs_diff(handed_ms) < every_ms);
+    let unpaid = made_within(DAY_MS).filter(|it| it.settled_ms.is_none());
+    !was_handed && made_within(every_ms).next().is_none() && unpaid.count() < UNPAID_PER_DAY
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+    const MINUTE_MS: u64 = 60_000;
+
+    fn made(ago_ms: u64, is_paid: bool) -> ActivationRecord {
+        let made_ms = NOW_MS - ago_ms;
+        ActivationRecord {
+            payment_hash: [0; 32],
+            gross_msat: 0,
+            fee_msat: 0,
+            net_msat: 0,
+            provider: String::new(),
+            bolt11: String::new(),
+            made_ms,
+            expires_ms: made_ms + 60 * MINUTE_MS,
+            settled_ms: is_paid.then_some(made_ms),
+            bundle: None,
+        }
+    }
+
+    #[test]
+    fn the_provider_is_asked_a_few_times_a_day_whoever_asks_us() {
+        let may = |activations: &[ActivationRecord]| may_make(activations, None, NOW_MS);
+        assert!(may(&[]));
+        assert!(!may(&[made(14 * MINUTE_MS, false)]));
+        assert!(may(&[made(15 * MINUTE_MS, false)]));
+        let hours = |count: u64, is_paid| -> Vec<_> {
+            (1..=count)
+                .map(|hour| made(hour * 60 * MINUTE_MS, is_paid))
+                .collect()
+        };
+        assert!(may(&hours(5, false)));
+        assert!(!may(&hours(6, false)));
+        assert!(
+            may(&hours(20, true)),
+            "what was paid has cost nobody anything"
+        );
+        let yesterday: Vec<_> = (0..9).map(|_| made(DAY_MS, false)).collect();
+        assert!(may(&yesterday));
+        // Made by a clock that was ahead.
+        let ahead = ActivationRecord {
+            made_ms: NOW_MS + DAY_MS,
+            ..made(0, false)
+        };
+        assert!(may(&[ahead]));
+    }
+
+    #[test]
+    fn whoever_was_given_one_has_time_to_pay_it() {
+        let may = |handed_ago| may_make(&[], Some(NOW_MS - handed_ago * MINUTE_MS), NOW_MS);
+        assert!(!may(0));
+        assert!(!may(14));
+        assert!(may(15));
     }
 }

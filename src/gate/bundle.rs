@@ -35,28 +35,20 @@ pub struct Bundle {
     pub is_provider_here: watch::Receiver<bool>,
 }
 
-/// What is known of the bundle that is laid ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A bundle that was laid ready, and what has become of it.
+#[derive(Clone, Debug)]
 pub struct LaidReady {
-    /// Its invoice's payment hash.
-    pub payment_hash: [u8; 32],
-    /// What it costs.
-    pub price: Msat,
-    /// From when on nobody is given it any more, Unix seconds.
-    pub until_secs: u64,
+    /// Which.
+    pub bundle: Bundle,
     /// When it was handed to a client, Unix milliseconds.
     pub handed_ms: Option<u64>,
+    /// Whether somebody has asked for something since it was gone, and could not be given an invoice.
+    pub was_missed: bool,
 }
 
 /// What may be laid ready. A `std` mutex: held for a look, never across an await.
 #[derive(Debug, Default)]
-pub(super) struct Bundles(Mutex<Option<Laid>>);
-
-#[derive(Debug)]
-struct Laid {
-    bundle: Bundle,
-    handed_ms: Option<u64>,
-}
+pub(super) struct Bundles(Mutex<Option<LaidReady>>);
 
 /// What a client wants to buy.
 pub(super) struct Wish<'a> {
@@ -80,19 +72,27 @@ pub(super) enum Instead {
     Nothing,
 }
 
+impl LaidReady {
+    /// Whether nobody is given it any more.
+    pub fn is_gone(&self, now_secs: u64) -> bool {
+        self.handed_ms.is_some() || self.bundle.until_secs() <= now_secs
+    }
+}
+
 impl Bundle {
-    fn until_secs(&self) -> u64 {
+    /// From when on nobody is given it any more, Unix seconds.
+    pub fn until_secs(&self) -> u64 {
         self.invoice.expires_at_secs.saturating_sub(LEFT_SECS_MIN)
     }
 
     /// Whether it is what is sold as this now.
-    fn is(&self, plan: &Plan, price: Msat) -> bool {
+    pub fn is(&self, plan: &Plan, price: Msat) -> bool {
         self.grant == plan.grant && self.price == price
     }
 }
 
 impl Bundles {
-    fn with<T>(&self, look: impl FnOnce(&mut Option<Laid>) -> T) -> T {
+    fn with<T>(&self, look: impl FnOnce(&mut Option<LaidReady>) -> T) -> T {
         // Whatever panicked in between, it is handed out or not.
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -104,12 +104,15 @@ impl Bundles {
             return Instead::Nothing;
         }
         self.with(|laid| {
-            let Some(laid) = laid.as_mut().filter(|it| it.bundle.name == *wish.name) else {
+            let Some(laid) = laid.as_mut() else {
                 return Instead::Nothing;
             };
+            if laid.is_gone(wish.now_ms / 1_000) {
+                laid.was_missed = true;
+                return Instead::Nothing;
+            }
             let bundle = &laid.bundle;
-            let is_over = bundle.until_secs() <= wish.now_ms / 1_000;
-            if laid.handed_ms.is_some() || is_over || !*bundle.is_provider_here.borrow() {
+            if bundle.name != *wish.name || !*bundle.is_provider_here.borrow() {
                 return Instead::Nothing;
             }
             let plan = match wish.offer.bundle(Some(&bundle.plan)) {
@@ -130,22 +133,16 @@ impl Gate {
     /// Has the next client that asks for this bundle get this invoice, once, if the node cannot be paid otherwise. What was laid
     /// ready before is handed to nobody any more.
     pub fn lay_ready(&self, bundle: Bundle) {
-        let laid = Laid {
+        let laid = LaidReady {
             bundle,
             handed_ms: None,
+            was_missed: false,
         };
         self.bundles.with(|old| *old = Some(laid));
     }
 
     /// What was laid ready last.
     pub fn laid_ready(&self) -> Option<LaidReady> {
-        self.bundles.with(|laid| {
-            laid.as_ref().map(|laid| LaidReady {
-                payment_hash: laid.bundle.invoice.payment_hash,
-                price: laid.bundle.price,
-                until_secs: laid.bundle.until_secs(),
-                handed_ms: laid.handed_ms,
-            })
-        })
+        self.bundles.with(|laid| laid.clone())
     }
 }

@@ -1,8 +1,8 @@
 //! Activations' place in the account: what a customer paid, what the provider of the channel kept, and what arrived.
 //!
 //! Unless one pays for a bundle, it is no sale: nothing was bought, and it counts in no total of what was. Activations are
-//! entered when the invoice is made, because that is the operator's own act, and settled by the node's event; the sale of a
-//! bundle is entered in the same write.
+//! entered when the invoice is made, which no challenge waits for, and settled by the node's event; the sale of a bundle is
+//! entered in the same write.
 
 use super::journal::Line;
 use super::record::{ActivationRecord, ActivationTotals, BundleRecord, SaleRecord};
@@ -37,14 +37,15 @@ impl ActivationRecord {
 }
 
 impl Ledger {
-    /// Enters an activation whose invoice was made, and says which old ones were dropped because nobody has paid them. Blocks
-    /// on the disk: only then may the invoice be given away.
-    pub fn open_activation(
-        &self,
-        activation: &ActivationRecord,
-    ) -> Result<Vec<[u8; 32]>, LedgerError> {
-        self.change(|books| {
-            self.write_activation(books, activation, None)?;
+    /// Enters an activation whose invoice was made. Blocks on the disk: only then may the invoice be given away.
+    pub fn open_activation(&self, activation: &ActivationRecord) -> Result<(), LedgerError> {
+        self.change(|books| self.write_activation(books, activation, None))
+    }
+
+    /// Drops those that nobody has paid nor can pay any more, and says which. By a clock that is right: one that is a month ahead
+    /// would drop what may still be paid.
+    pub fn drop_unpaid_activations(&self) -> Result<Vec<[u8; 32]>, LedgerError> {
+        self.change(|_| {
             let now_ms = self.clock.unix_ms();
             let mut stale = Vec::new();
             for entry in self.trees.activations.iter() {

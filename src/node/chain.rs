@@ -5,6 +5,7 @@ mod behind;
 mod bitcoind;
 mod electrum;
 mod jump;
+mod proof;
 mod status;
 mod watch;
 
@@ -95,6 +96,8 @@ pub(super) struct Chain {
     relay: OnceLock<Arc<Relay>>,
     /// How the looks at the chain go. A `std` mutex: held to copy a few words.
     looks: Mutex<Looks>,
+    /// What time it is at least, where servers do not tell theirs. A `std` mutex, too.
+    passed: Mutex<Option<proof::Passed>>,
 }
 
 impl Chain {

@@ -1,5 +1,5 @@
 //! Inbound liquidity for those who have none: a provider opens a channel out of the first payment over it (LSPS2), or sells
-//! one (LSPS1). Only the operator ever causes a call to a provider; a challenge never does.
+//! one (LSPS1). A challenge never waits for a call to a provider: the operator causes it, or has a bundle kept ready.
 
 mod order;
 mod settings;
@@ -18,7 +18,7 @@ pub(super) use settings::{anchors, configure};
 pub use terms::{ProviderTerms, Terms};
 
 use crate::amount::Msat;
-use crate::invoice::shortened;
+use crate::invoice::{Reach, Unready, shortened};
 use crate::ledger::record::{ActivationRecord, BundleRecord};
 use crate::ledger::{Arrived, Ledger, LedgerError};
 
@@ -73,13 +73,20 @@ pub enum ActivateError {
     },
     /// It does not take this amount, does not answer, or does not want us.
     #[error(
-        "the provider made no offer for {amount}: it takes no payment of this size, or wants a token, or did not answer within 5 \
-         seconds. The log says more; its limits are known only to itself"
+        "the provider made no offer for {amount}: it takes no payment of this size, or wants a token, or has too many of our invoices that \
+         nobody has paid (with many providers ten in a day), or did not answer within 5 seconds. The log says more; its limits are \
+         known only to itself"
     )]
     NoOffer {
         /// What was asked for.
         amount: Msat,
     },
+    /// The node does not see the chain.
+    #[error(
+        "the node has not seen the chain for too long, so what is made now might not be taken when it is paid: is its chain source \
+         reachable?"
+    )]
+    Behind,
     /// Nobody answers there.
     #[error(
         "the provider cannot be reached at {address}: is that its address, and does this machine let connections out?"
@@ -116,6 +123,10 @@ impl Node {
         }
         self.uses_channels()?;
         let node = self.running()?;
+        if *self.reach.borrow() == Reach::Unready(Unready::Behind) {
+            return Err(ActivateError::Behind);
+        }
+        let drops_old = self.is_clock_believed();
         let (ledger, made_ms) = (Arc::clone(ledger), self.clock.unix_ms());
         let making = tokio::task::spawn_blocking(move || {
             let (bundle, description) = activation.bundle.unzip();
@@ -139,9 +150,12 @@ impl Node {
                 settled_ms: None,
                 bundle,
             };
-            for unpaid in ledger.open_activation(&activation)? {
-                // Nobody can pay it any more, and the node would keep it for ever.
-                let _ = node.remove_payment(&PaymentId(unpaid));
+            ledger.open_activation(&activation)?;
+            if drops_old {
+                for unpaid in ledger.drop_unpaid_activations()? {
+                    // Nobody can pay it any more, and the node would keep it for ever.
+                    let _ = node.remove_payment(&PaymentId(unpaid));
+                }
             }
             tracing::info!(
                 payment.hash = hex::encode(activation.payment_hash),

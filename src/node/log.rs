@@ -56,15 +56,16 @@ impl LogWriter for ToTracing {
 
 /// What stands for a warning that may hold a secret: that there was one is worth knowing.
 fn withheld() -> String {
-    "(withheld: the line speaks of a preimage or a secret)".to_owned()
+    "(withheld: the line speaks of a preimage or a secret, or of keys that show all addresses)"
+        .to_owned()
 }
 
-/// LDK prints preimages and payment secrets, and whole invoices, which hold such a secret: lines that speak of them are
-/// left out.
+/// LDK prints preimages and payment secrets, and whole invoices, which hold such a secret, and the wallet, where it does not fit
+/// the seed, its extended public keys: lines that speak of them are left out.
 fn harmless(record: &LogRecord<'_>) -> Option<String> {
     let text = record.args.to_string();
     let lower = text.to_ascii_lowercase();
     let is_telling = |word: &&str| lower.contains(word);
-    let tells = ["preimage", "secret", "invoice created"];
+    let tells = ["preimage", "secret", "invoice created", "xpub", "tpub"];
     (!tells.iter().any(is_telling)).then_some(text)
 }

@@ -77,8 +77,10 @@ impl Node {
         loop {
             // ldk-node connects when it starts, and may not be started a second time before it has been stopped.
             if matches!(self.config.chain.source, ChainSource::Electrum(_))
-                && let Some(why) =
-                    chain::complaint(&self.config.chain.source, self.config.network).await
+                && let Some(why) = tokio::select! {
+                    why = chain::complaint(&self.config.chain.source, self.config.network) => why,
+                    () = stop.cancelled() => return Ok(false),
+                }
             {
                 if !self.wait(Some(node), why, &mut pause, stop).await {
                     return Ok(false);

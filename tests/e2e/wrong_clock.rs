@@ -169,6 +169,36 @@ async fn a_clock_that_is_set_by_a_year_and_back_is_noticed_and_nothing_is_lost()
 }
 
 #[tokio::test]
+async fn a_clock_that_is_hours_behind_from_the_start_is_known_by_the_blocks_of_ones_own_bitcoind() {
+    let watch = Watch::new();
+    let settings = "[node.chain]\nesplora = \"\"\n\
+                    bitcoind = { rpc = \"{bitcoind_rpc}\", cookie_file = \"{bitcoind_cookie}\" }\n";
+    let mut shop = Shop::open_in("", settings, watch.env()).await;
+    let credential = shop.buy(ARTICLE).await;
+    // A block may be two hours ahead: less than that proves nothing.
+    for (offset, minutes) in [("-119m", 0), ("-3h", 59)] {
+        shop.network.merchant.terminate().await.unwrap();
+        watch.set(offset);
+        shop.network.merchant.restart().await.unwrap();
+        shop.network.merchant.wait_running().await.unwrap();
+        if minutes > 0 {
+            is_unready(&shop, "minutes behind").await;
+            let behind = chain(&shop).await["clock_behind_secs"].as_i64().unwrap();
+            // The harness's blocks are made in a row, each a second after the one before.
+            assert!((minutes..minutes + 30).contains(&(behind / 60)), "{behind}");
+            assert_eq!(shop.get(ARTICLE, None).await.status, 503);
+        } else {
+            assert_eq!(shop.network.ensure_channel().await.unwrap(), 0);
+        }
+        assert_eq!(shop.get(ARTICLE, Some(&credential)).await.status, 200);
+    }
+    watch.set("+0");
+    assert_eq!(shop.network.ensure_channel().await.unwrap(), 0);
+    shop.buy(ARTICLE).await;
+    assert!(shop.network.stop().await.unwrap().success());
+}
+
+#[tokio::test]
 async fn the_backup_that_was_made_last_is_the_newest_and_is_kept_whatever_the_clock_shows() {
     let watch = Watch::new();
     let shop = Shop::open_in("", "backup.keep = 2", watch.env()).await;

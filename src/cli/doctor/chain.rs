@@ -78,8 +78,7 @@ pub(super) fn asked(config: &Config, findings: &mut Findings) {
                 );
                 findings.note("chain source", Grade::Bad, found);
             }
-            Ok(None) => findings.note("chain source", Grade::Good, format!("{server} answers")),
-            Ok(Some((height, block_secs))) => {
+            Ok((height, block_secs)) => {
                 let found = format!("{server} answers, block {height}");
                 findings.note("chain source", Grade::Good, found);
                 // A chain of one's own is mined when it is wanted.

@@ -5,7 +5,7 @@ use bitcoin::Network;
 use crate::causes;
 use crate::node::Node;
 
-use super::{ChainSource, complaint, electrum};
+use super::{ChainSource, bitcoind, electrum};
 
 /// How long an answer may take: somebody waits for it.
 const TIMEOUT_SECS: u64 = 10;
@@ -15,8 +15,8 @@ const TIMEOUT_SECS: u64 = 10;
 pub struct Seen {
     /// Which.
     pub server: String,
-    /// The height of its newest block and when that was made (Unix seconds), where that can be asked; or why it gives no answer.
-    pub newest: Result<Option<(u32, u64)>, String>,
+    /// The height of its newest block and when that was made (Unix seconds); or why it gives no answer.
+    pub newest: Result<(u32, u64), String>,
 }
 
 /// Asks every server of a chain source, each by itself and past the relay.
@@ -26,14 +26,13 @@ pub async fn seen(source: &ChainSource, network: Network) -> Vec<Seen> {
         ChainSource::Electrum(url) => {
             return vec![Seen {
                 server: source.to_string(),
-                newest: electrum::newest(url, network).await.map(Some),
+                newest: electrum::newest(url, network).await,
             }];
         }
-        ChainSource::Bitcoind(_) => {
-            let complaint = complaint(source, network).await;
+        ChainSource::Bitcoind(bitcoind) => {
             return vec![Seen {
                 server: source.to_string(),
-                newest: complaint.map_or(Ok(None), Err),
+                newest: bitcoind::newest(bitcoind, network).await,
             }];
         }
     };
@@ -41,7 +40,7 @@ pub async fn seen(source: &ChainSource, network: Network) -> Vec<Seen> {
     for url in urls {
         all.push(Seen {
             server: url.clone(),
-            newest: newest(url).await.map(Some),
+            newest: newest(url).await,
         });
     }
     all

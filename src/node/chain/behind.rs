@@ -39,11 +39,14 @@ pub(super) fn since(seen_secs: Option<u64>, now_secs: u64) -> Option<Duration> {
 }
 
 /// How the node is reached by somebody who has last seen the chain then: not at all beyond the limit, nor before it has ever
-/// seen it. A node without channels could not be paid anyway; one that has got some meanwhile does not know what it accepts.
+/// seen it. That goes for a node without channels, too: a first payment can open one, and LDK takes the end of an invoice's time
+/// from the last block that it has seen.
 pub(in crate::node) fn judged(reach: Reach, seen_secs: Option<u64>, now_secs: u64) -> Reach {
     let is_within = since(seen_secs, now_secs).is_some_and(|behind| behind <= LIMIT);
     match reach {
-        Reach::Ready(_) if !is_within => Reach::Unready(Unready::Behind),
+        Reach::Ready(_) | Reach::Unready(Unready::NoChannel) if !is_within => {
+            Reach::Unready(Unready::Behind)
+        }
         reach @ (Reach::Ready(_) | Reach::Unready(_)) => reach,
     }
 }
@@ -66,6 +69,9 @@ mod tests {
         assert_eq!(judged(ready(), Some(seen), seen - 10), ready());
         let offline = Reach::Unready(Unready::PeersOffline);
         assert_eq!(judged(offline.clone(), None, seen), offline);
+        let alone = || Reach::Unready(Unready::NoChannel);
+        assert_eq!(judged(alone(), Some(seen), seen), alone());
+        assert_eq!(judged(alone(), None, seen), Reach::Unready(Unready::Behind));
         assert!(ALARM < LIMIT);
     }
 }

@@ -58,7 +58,7 @@ pub(in crate::node) async fn complaint(source: &ChainSource, network: Network) -
         // The relay always answers, and says itself what is wrong behind it.
         ChainSource::Esplora { .. } => None,
         ChainSource::Electrum(url) => super::electrum::newest(url, network).await.err(),
-        ChainSource::Bitcoind(bitcoind) => look(bitcoind, network).await.err(),
+        ChainSource::Bitcoind(bitcoind) => newest(bitcoind, network).await.err(),
     }
 }
 
@@ -74,6 +74,7 @@ struct Chain {
     chain: String,
     blocks: u32,
     headers: u32,
+    time: u64,
     initialblockdownload: bool,
 }
 
@@ -82,7 +83,8 @@ struct Refusal {
     message: String,
 }
 
-async fn look(bitcoind: &Bitcoind, network: Network) -> Result<(), String> {
+/// The height of its newest block and when that was made, Unix seconds; or what is wrong with it, in a sentence.
+pub(super) async fn newest(bitcoind: &Bitcoind, network: Network) -> Result<(u32, u64), String> {
     let login = bitcoind.login.clone();
     let read = tokio::task::spawn_blocking(move || credentials(&login)).await;
     let Credentials { user, password } = read.map_err(|error| error.to_string())??;
@@ -117,7 +119,7 @@ async fn look(bitcoind: &Bitcoind, network: Network) -> Result<(), String> {
     }
 }
 
-fn judge(chain: &Chain, network: Network, url: &str) -> Result<(), String> {
+fn judge(chain: &Chain, network: Network, url: &str) -> Result<(u32, u64), String> {
     let wanted = network.to_core_arg();
     if chain.chain != wanted {
         return Err(format!(
@@ -132,7 +134,7 @@ fn judge(chain: &Chain, network: Network, url: &str) -> Result<(), String> {
             chain.blocks, chain.headers
         ));
     }
-    Ok(())
+    Ok((chain.blocks, chain.time))
 }
 
 #[cfg(test)]
@@ -145,11 +147,12 @@ mod tests {
             chain: chain.to_owned(),
             blocks: 5,
             headers: 9,
+            time: 7,
             initialblockdownload: is_downloading,
         };
         let judged = |chain, network| judge(&chain, network, "url");
-        assert_eq!(judged(chain("main", false), Network::Bitcoin), Ok(()));
-        assert_eq!(judged(chain("regtest", true), Network::Regtest), Ok(()));
+        assert_eq!(judged(chain("main", false), Network::Bitcoin), Ok((5, 7)));
+        assert_eq!(judged(chain("regtest", true), Network::Regtest), Ok((5, 7)));
         let wrong = judged(chain("test", false), Network::Bitcoin).unwrap_err();
         assert!(
             wrong.contains("`test`") && wrong.contains("`main`"),

@@ -30,7 +30,7 @@ pub struct ChainStatus {
     /// Whether it is an alarm.
     pub is_alarm: bool,
     /// How far the clock of this machine is behind what the servers' clocks show, in seconds (negative: ahead); nothing if none
-    /// was heard lately.
+    /// was heard lately. Where the source is not Esplora: how far it is certainly behind, by the newest block, if it is.
     pub clock_behind_secs: Option<i64>,
     /// The greatest height that an endpoint has shown.
     pub height: Option<u32>,
@@ -59,6 +59,7 @@ impl Node {
             complaint: looks.complaint,
             next_look_secs: looks.next_secs,
             behind_secs,
+            clock_behind_secs: self.clock_behind_secs(),
             behind_alarm_secs: behind::ALARM.as_secs(),
             behind_limit_secs: behind::LIMIT.as_secs(),
             is_alarm: behind_secs.is_some_and(|secs| secs >= behind::ALARM.as_secs()),
@@ -70,7 +71,6 @@ impl Node {
             } => {
                 status.kind = "esplora";
                 status.requests_per_hour = Some(*requests_per_hour);
-                status.clock_behind_secs = self.clock_behind_secs();
                 if let Some(relay) = self.chain.relay().map(|relay| relay.status()) {
                     status.degraded_since_secs = relay.degraded_since_secs;
                     status.height = Some(relay.height);

@@ -38,6 +38,9 @@ const CLOCK_BEHIND_MAX_SECS: i64 = 300;
 /// How long a look that is under way when the program ends may take. The relay ends it at once; an Electrum server may hang.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// How often the newest block's time is asked for, where that is all that tells the time.
+const BLOCK_TIME_EVERY: Duration = Duration::from_secs(3_600);
+
 /// The least time between two alarms.
 const ALARM_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -67,6 +70,7 @@ pub(in crate::node) async fn keep(
     let is_ours = !matches!(node.config.chain.source, ChainSource::Bitcoind(_));
     let mut pace = Pace::default();
     let (mut looked, mut alarmed): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut asked_time: Option<Instant> = None;
     let mut clocks = Clocks::seen(node.clock.unix_secs(), Instant::now());
     loop {
         let now = Instant::now();
@@ -87,6 +91,13 @@ pub(in crate::node) async fn keep(
             }
             if let Some(relay) = node.chain.relay() {
                 relay.keep().await;
+            }
+        }
+        if asked_time.is_none_or(|at| now >= at + BLOCK_TIME_EVERY) {
+            asked_time = Some(now);
+            tokio::select! {
+                () = node.ask_for_a_block_time() => {}
+                () = stop.cancelled() => return,
             }
         }
         if alarmed.is_none_or(|at| now >= at + ALARM_EVERY) && node.alarm(ldk) {
@@ -263,15 +274,24 @@ impl Node {
         is_late || is_off
     }
 
-    /// How far our clock is behind those of the servers that the chain is read from.
+    /// How far our clock is behind those of the servers that the chain is read from, or certainly behind the chain itself.
     pub(in crate::node) fn clock_behind_secs(&self) -> Option<i64> {
-        self.chain.relay()?.clock_behind_secs()
+        match self.chain.relay() {
+            Some(relay) => relay.clock_behind_secs(),
+            None => self.certainly_behind_secs(),
+        }
     }
 
     /// Whether payers would take what is made now for expired: of an invoice the time since it was made is what counts.
     pub(in crate::node) fn is_clock_behind(&self) -> bool {
         let behind = self.clock_behind_secs();
         behind.is_some_and(|behind| behind >= CLOCK_BEHIND_MAX_SECS)
+    }
+
+    /// Whether nobody is known to disagree with it.
+    pub(in crate::node) fn is_clock_believed(&self) -> bool {
+        let behind = self.clock_behind_secs();
+        behind.is_none_or(|behind| behind.abs() < CLOCK_OFF_SECS)
     }
 
     /// `true` if it was set since both clocks were last compared.

@@ -1,0 +1,97 @@
+//! What time it is at least, by the newest block: a block's time is at most two hours ahead of that of the network (consensus).
+//! Esplora servers tell their own time, which is better; of other sources this is all that there is.
+
+use std::sync::PoisonError;
+
+use tokio::time::Instant;
+
+use crate::node::Node;
+
+use super::{ChainSource, bitcoind, electrum};
+
+/// How far a block's time may be ahead (`MAX_FUTURE_BLOCK_TIME` of Bitcoin Core).
+const AHEAD_MAX_SECS: u64 = 2 * 3_600;
+
+/// A time that has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// Unix seconds.
+    secs: u64,
+    /// When that was known.
+    at: Instant,
+}
+
+impl Passed {
+    /// By a block of this time.
+    fn of(block_secs: u64, at: Instant) -> Self {
+        let secs = block_secs.saturating_sub(AHEAD_MAX_SECS);
+        Self { secs, at }
+    }
+
+    /// How far a clock that shows this now is behind, in seconds, if it certainly is.
+    fn behind_secs(self, now_secs: u64, now: Instant) -> Option<i64> {
+        let since = now.saturating_duration_since(self.at);
+        let at_least = self.secs.saturating_add(since.as_secs());
+        let behind = at_least.checked_sub(now_secs).filter(|secs| *secs > 0)?;
+        Some(behind.cast_signed())
+    }
+}
+
+impl Node {
+    /// Asks the chain source, where it is not Esplora, for the newest block's time. Up to half a minute; without an answer what
+    /// was known stays.
+    pub(super) async fn ask_for_a_block_time(&self) {
+        let network = self.config.network;
+        let newest = match &self.config.chain.source {
+            ChainSource::Esplora { .. } => return,
+            ChainSource::Electrum(url) => electrum::newest(url, network).await.ok(),
+            ChainSource::Bitcoind(bitcoind) => bitcoind::newest(bitcoind, network).await.ok(),
+        };
+        if let Some((_, block_secs)) = newest {
+            let passed = Passed::of(block_secs, Instant::now());
+            let known = self.chain.passed.lock();
+            *known.unwrap_or_else(PoisonError::into_inner) = Some(passed);
+        }
+    }
+
+    /// How far our clock is certainly behind, by what was heard last.
+    pub(super) fn certainly_behind_secs(&self) -> Option<i64> {
+        let passed = *self
+            .chain
+            .passed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        passed?.behind_secs(self.clock.unix_secs(), Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_is_behind_a_block_only_if_it_is_by_more_than_blocks_may_be_ahead() {
+        let at = Instant::now();
+        let passed = Passed::of(1_000_000, at);
+        let hour = Duration::from_secs(3_600);
+        for (ours, since, behind) in [
+            (1_000_000, 0, None),
+            (1_000_000 + 86_400 * 366, 0, None),
+            (1_000_000 - 7_200, 0, None),
+            (1_000_000 - 7_201, 0, Some(1)),
+            (1_000_000 - 86_400, 0, Some(86_400 - 7_200)),
+            // And no better an hour later, unless it was set.
+            (1_000_000 - 86_400 + 3_600, 1, Some(86_400 - 7_200)),
+            (1_000_000 + 3_600, 1, None),
+            (0, 0, Some(1_000_000 - 7_200)),
+        ] {
+            assert_eq!(
+                passed.behind_secs(ours, at + hour * since),
+                behind,
+                "{ours}"
+            );
+        }
+    }
+}
