@@ -305,6 +305,8 @@ fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Erro
 }
 
 #[cfg(test)]
+mod cuts;
+#[cfg(test)]
 mod failing;
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,389 @@
+//! What a power cut leaves of the store. A script of writes is played, and at every moment that matters the files are noted as
+//! they were at the last sync and as they are; whatever a disk may hold between the two is then opened as the program opens it.
+//! It must hold a beginning of the writes, which goes as far as was promised or further. That is all: a manager is then never
+//! newer than the updates and events that were written before it.
+//!
+//! Only the store's own syncs are seen here, those of the log. SQLite's are taken from its source (`wal.c`): it syncs the log
+//! before it moves pages from it to the file, the file before it begins the log anew, and the log's new header before anything
+//! is written behind it. And a disk leaves alone what it held before, even in a sector to which more is written; SQLite, too,
+//! builds on that.
+
+mod disk;
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::super::database;
+use super::*;
+use disk::{Dice, Disk, Table, databases, logs};
+
+/// After so many pages the log is folded into the file: a few writes, so that it happens many times.
+const FOLDED_AFTER: u32 = 24;
+
+/// Where a row stands.
+type Row = [&'static str; 3];
+
+/// Keys of updates.
+const NUMBERS: [&str; 4] = ["1", "2", "3", "4"];
+
+/// How the script writes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum How {
+    /// By the call that returns when it is on the disk.
+    Called,
+    /// By the future that ends when it is.
+    Awaited,
+    /// By a call or a future that promises nothing, and whose sync does not come.
+    Left,
+}
+
+/// A step of the script. Without a value the row is taken out.
+#[derive(Clone, Debug)]
+struct Write {
+    row: Row,
+    value: Option<Vec<u8>>,
+    how: How,
+}
+
+/// Payments, as ldk-node writes them, with what else it writes at times; every value of its own, so that it says how far it goes.
+fn script() -> Vec<Write> {
+    use How::{Awaited, Called, Left};
+    let mut writes: Vec<Write> = Vec::new();
+    let mut write = |row, bytes: usize, how| {
+        let number = writes.len();
+        let value = (bytes > 0).then(|| {
+            let mut value = vec![u8::try_from(number % 251).unwrap(); bytes];
+            value[..8].copy_from_slice(&number.to_be_bytes());
+            value
+        });
+        writes.push(Write { row, value, how });
+    };
+    for payment in 0..12 {
+        let number = NUMBERS[payment % 4];
+        write(["monitor_updates", "a", number], 700, Called);
+        write(["monitor_updates", "b", number], 300 + 90 * payment, Called);
+        write(["", "", "events"], 150 * (payment % 5 + 1), Left);
+        write(["", "", "manager"], 6_000 + 40 * payment, Left);
+        if payment % 2 == 1 {
+            write(["payments", "", number], 400, Awaited);
+        }
+        if payment % 4 == 3 {
+            write(["monitors", "", "a"], 9_000 + 300 * payment, Called);
+            write(["monitor_updates", "a", "1"], 0, Left);
+            write(["monitor_updates", "a", "2"], 0, Left);
+        }
+        if payment % 6 == 5 {
+            write(["", "", "scorer"], 20_000, Left);
+            write(["monitor_updates", "b", "4"], 0, Called);
+            write(["monitor_updates", "b", number], 64, Awaited);
+        }
+    }
+    writes
+}
+
+/// What the store holds after none of the writes, after one, and so on. A row that is not there is not taken out again.
+fn tables(writes: &[Write]) -> Vec<Table> {
+    let mut tables = vec![Table::new()];
+    for write in writes {
+        let mut next = tables.last().unwrap().clone();
+        let row = write.row.map(str::to_owned);
+        match &write.value {
+            Some(value) => next.insert(row, value.clone()),
+            None => Some(next.remove(&row).expect("a removal takes something out")),
+        };
+        tables.push(next);
+    }
+    tables
+}
+
+/// A moment at which the power may go.
+struct Moment {
+    /// What is on the disk for sure.
+    sure: Arc<Disk>,
+    /// What is in the files. Of what makes the difference anything may be on the disk, too.
+    now: Arc<Disk>,
+    /// How many of the writes were promised.
+    promised: usize,
+    /// How many were begun.
+    begun: usize,
+}
+
+/// Who looks on while the script is played.
+struct Witness {
+    /// Where.
+    folder: PathBuf,
+    /// What is on the disk for sure, so far.
+    sure: Arc<Disk>,
+    /// How many of the writes are promised, so far.
+    promised: usize,
+    /// How many are begun.
+    begun: usize,
+    /// What was noted.
+    moments: Vec<Moment>,
+    /// The files are about to go.
+    is_over: bool,
+}
+
+impl Witness {
+    fn of(folder: &Path) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            folder: folder.to_owned(),
+            sure: Arc::new(Disk::of(folder)),
+            promised: 0,
+            begun: 0,
+            moments: Vec::new(),
+            is_over: false,
+        }))
+    }
+
+    /// Has the store's syncs noted.
+    fn syncing(witness: &Arc<Mutex<Self>>) -> Syncing {
+        let witness = Arc::clone(witness);
+        Box::new(move |file| {
+            let before = {
+                let mut witness = witness.lock().unwrap();
+                if witness.is_over {
+                    return Ok(());
+                }
+                witness.note()
+            };
+            file.sync_data()?;
+            witness.lock().unwrap().sure = before;
+            Ok(())
+        })
+    }
+
+    /// What nobody waits for is tried out at the next sync, together with what follows it; unless SQLite syncs it now.
+    fn note_if_folded(&mut self) {
+        if Disk::of(&self.folder).database != self.sure.database {
+            self.note();
+        }
+    }
+
+    /// Notes that the power may go now.
+    fn note(&mut self) -> Arc<Disk> {
+        let now = Arc::new(Disk::of(&self.folder));
+        let sure = Arc::clone(&self.sure);
+        if now.database != sure.database {
+            // SQLite has synced the log before it wrote here, and the file behind it.
+            self.sure = Arc::clone(&now);
+        }
+        self.moments.push(Moment {
+            sure,
+            now: Arc::clone(&now),
+            promised: self.promised,
+            begun: self.begun,
+        });
+        now
+    }
+}
+
+/// Plays a part of the script, from an opening to a good end.
+fn play(folder: &Path, witness: &Arc<Mutex<Witness>>, writes: &[Write]) {
+    database::prepare(folder).unwrap();
+    let syncing = Witness::syncing(witness);
+    let rows = Rows::open_with(folder, Complaint::default(), syncing).unwrap();
+    let folded = format!("PRAGMA wal_autocheckpoint={FOLDED_AFTER}");
+    let connection = rows.0.connection.lock().unwrap();
+    connection.query_row(&folded, [], |_| Ok(())).unwrap();
+    drop(connection);
+    let free = Builder::new_current_thread().build().unwrap();
+    let (stuck, until) = stuck();
+    for write in writes {
+        witness.lock().unwrap().begun += 1;
+        let [primary, secondary, key] = write.row;
+        let done = match (write.how, write.value.clone()) {
+            (How::Called, Some(value)) => KVStoreSync::write(&rows, primary, secondary, key, value),
+            (How::Called, None) => KVStoreSync::remove(&rows, primary, secondary, key, false),
+            (How::Awaited, Some(value)) => {
+                free.block_on(async { KVStore::write(&rows, primary, secondary, key, value).await })
+            }
+            (How::Awaited, None) => free
+                .block_on(async { KVStore::remove(&rows, primary, secondary, key, false).await }),
+            (How::Left, Some(value)) => stuck
+                .block_on(async { KVStore::write(&rows, primary, secondary, key, value).await }),
+            (How::Left, None) => stuck
+                .block_on(async { KVStore::remove(&rows, primary, secondary, key, true).await }),
+        };
+        done.unwrap();
+        let mut witness = witness.lock().unwrap();
+        if write.how == How::Left {
+            witness.note_if_folded();
+        } else {
+            witness.promised = witness.begun;
+            witness.note();
+        }
+    }
+    drop(until);
+    drop(stuck);
+    let before = {
+        let mut witness = witness.lock().unwrap();
+        witness.is_over = true;
+        witness.note()
+    };
+    drop(rows);
+    note_the_end(&mut witness.lock().unwrap(), &before);
+}
+
+/// SQLite folds the log into the file and deletes it, which is found after a power cut or is not. From here on the program may
+/// say that it ended well, so everything is promised.
+fn note_the_end(witness: &mut Witness, before: &Disk) {
+    let after = Disk::of(&witness.folder);
+    assert!(after.log.is_empty());
+    let folded = Arc::new(Disk {
+        log: before.log.clone(),
+        ..after.clone()
+    });
+    let after = Arc::new(after);
+    let before = Arc::new(before.clone());
+    witness.promised = witness.begun;
+    for (sure, now) in [(&before, &folded), (&after, &after)] {
+        witness.moments.push(Moment {
+            sure: Arc::clone(sure),
+            now: Arc::clone(now),
+            promised: witness.promised,
+            begun: witness.begun,
+        });
+    }
+    witness.sure = after;
+    witness.is_over = false;
+}
+
+/// A runtime whose only thread for what waits is busy until the other part is dropped: a sync does not begin there.
+fn stuck() -> (Runtime, mpsc::Sender<()>) {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(1).build().unwrap();
+    let (until, waiting) = mpsc::channel();
+    drop(runtime.spawn_blocking(move || waiting.recv()));
+    (runtime, until)
+}
+
+impl Moment {
+    /// Whatever may be on the disk.
+    fn disks(&self, dice: &mut Dice) -> Vec<Disk> {
+        let torn = logs(&self.sure.log, &self.now.log, dice);
+        let disk = |database: &[u8], log| Disk {
+            database: database.to_vec(),
+            log,
+        };
+        let mut found: Vec<_> = torn
+            .into_iter()
+            .map(|log| disk(&self.sure.database, log))
+            .collect();
+        if self.sure.database != self.now.database {
+            // The log is on the disk, all of it.
+            let mixed = databases(&self.sure.database, &self.now.database, dice);
+            found.extend(mixed.iter().map(|mixed| disk(mixed, self.now.log.clone())));
+        }
+        found
+    }
+
+    /// How many of the writes this holds, which are as many as were promised or more.
+    fn check(&self, disk: &Disk, tables: &[Table]) -> usize {
+        let found = disk.opened(self.promised > 0).unwrap();
+        let mut good = self.promised..=self.begun;
+        good.find(|writes| tables[*writes] == found)
+            .unwrap_or_else(|| {
+                let other = tables.iter().position(|table| *table == found);
+                panic!(
+                    "{} writes were promised, {} begun; found are {other:?}",
+                    self.promised, self.begun
+                )
+            })
+    }
+}
+
+/// All moments of the script, which is played in three parts.
+fn moments(writes: &[Write]) -> Vec<Moment> {
+    let folder = tempfile::tempdir().unwrap();
+    database::prepare(folder.path()).unwrap();
+    let witness = Witness::of(folder.path());
+    for part in writes.chunks(writes.len().div_ceil(3)) {
+        play(folder.path(), &witness, part);
+    }
+    std::mem::take(&mut witness.lock().unwrap().moments)
+}
+
+#[test]
+fn a_power_cut_leaves_a_beginning_of_the_writes_with_all_that_was_promised() {
+    let writes = script();
+    let tables = tables(&writes);
+    let moments = moments(&writes);
+    let mut dice = Dice(1);
+    let mut torn = 0;
+    for moment in &moments {
+        for disk in moment.disks(&mut dice) {
+            let found = moment.check(&disk, &tables);
+            torn += usize::from(found > moment.promised && found < moment.begun);
+        }
+    }
+    let is_folded = |moment: &&Moment| moment.sure.database != moment.now.database;
+    let is_anew = |moment: &&Moment| {
+        let headers = [&moment.sure, &moment.now].map(|disk| disk.log.get(..32));
+        headers[0].is_some() && headers[1].is_some() && headers[0] != headers[1]
+    };
+    // What the script is for: without it nothing was tried.
+    assert!(torn > 100, "{torn}");
+    assert!(moments.iter().filter(is_folded).count() > 6);
+    assert!(moments.iter().filter(is_anew).count() > 3);
+}
+
+#[test]
+fn a_power_cut_at_the_start_after_a_power_cut_takes_nothing_either() {
+    let writes = script();
+    let tables = tables(&writes);
+    let mut dice = Dice(2);
+    let mut number = 0;
+    for moment in moments(&writes) {
+        for disk in moment.disks(&mut dice) {
+            number += 1;
+            if number % 200 != 0 {
+                continue;
+            }
+            let found = moment.check(&disk, &tables);
+            let folder = disk.put(found > 0);
+            database::prepare(folder.path()).unwrap();
+            let folded = Disk::of(folder.path());
+            for database in databases(&disk.database, &folded.database, &mut dice) {
+                let disk = Disk {
+                    database,
+                    log: disk.log.clone(),
+                };
+                assert!(disk.opened(found > 0).unwrap() == tables[found]);
+            }
+        }
+    }
+}
+
+#[test]
+fn whoever_shares_a_sync_has_written_before_it_began() {
+    let folder = tempfile::tempdir().unwrap();
+    database::prepare(folder.path()).unwrap();
+    let witness = Witness::of(folder.path());
+    let syncing = Witness::syncing(&witness);
+    let rows = Rows::open_with(folder.path(), Complaint::default(), syncing).unwrap();
+    let sure = std::thread::scope(|scope| {
+        let writers = ["a", "b", "c", "d"].map(|channel| {
+            let (rows, witness) = (rows.clone(), &witness);
+            scope.spawn(move || {
+                let mut sure = Vec::new();
+                for number in 0..15_u8 {
+                    let value = vec![number; 300];
+                    KVStoreSync::write(&rows, "monitors", "", channel, value).unwrap();
+                    let now = Arc::clone(&witness.lock().unwrap().sure);
+                    sure.push((channel, number, now));
+                }
+                sure
+            })
+        });
+        writers.map(|writer| writer.join().unwrap()).concat()
+    });
+    for (channel, number, disk) in sure {
+        let found = disk.opened(true).unwrap();
+        let row = ["monitors", "", channel].map(str::to_owned);
+        let value = found.get(&row).expect("what was promised is there");
+        assert!(value[0] >= number, "{channel}: {} of {number}", value[0]);
+    }
+}
