@@ -3,9 +3,9 @@
 //! It must hold a beginning of the writes, which goes as far as was promised or further. That is all: a manager is then never
 //! newer than the updates and events that were written before it.
 //!
-//! Only the store's own syncs are seen here, those of the log. SQLite's are taken from its source (`wal.c`): it syncs the log
-//! before it moves pages from it to the file, the file before it begins the log anew, and the log's new header before anything
-//! is written behind it. And a disk leaves alone what it held before, even in a sector to which more is written; SQLite, too,
+//! Only the store's own syncs are seen here, those of the log. SQLite's are taken from its source (`wal.c`), and `strace` shows
+//! them: it syncs the log before it moves pages from it to the file, the file before it begins the log anew, and the log's new
+//! header before anything is written behind it. And a disk leaves alone what it held before, even in a sector to which more is written; SQLite, too,
 //! builds on that.
 
 mod disk;
@@ -19,8 +19,10 @@ use super::super::database;
 use super::*;
 use disk::{Dice, Disk, Table, databases, logs};
 
-/// After so many pages the log is folded into the file: a few writes, so that it happens many times.
-const FOLDED_AFTER: u32 = 24;
+/// After so many bytes the log is folded into the file: a few writes, so that it happens many times.
+const FOLDED_AFTER: u32 = 48 * 1_024;
+/// Payments of a part of the script, from a start to a good end.
+const PAYMENTS: usize = 4;
 
 /// Where a row stands.
 type Row = [&'static str; 3];
@@ -47,51 +49,56 @@ struct Write {
     how: How,
 }
 
-/// Payments, as ldk-node writes them, with what else it writes at times; every value of its own, so that it says how far it goes.
-fn script() -> Vec<Write> {
+/// A part of the script: payments, as ldk-node writes them, with what else it writes at times. Every value is another one, so that
+/// it says how far a disk has come.
+fn part(first: usize) -> Vec<(Row, usize, How)> {
     use How::{Awaited, Called, Left};
-    let mut writes: Vec<Write> = Vec::new();
-    let mut write = |row, bytes: usize, how| {
-        let number = writes.len();
-        let value = (bytes > 0).then(|| {
-            let mut value = vec![u8::try_from(number % 251).unwrap(); bytes];
-            value[..8].copy_from_slice(&number.to_be_bytes());
-            value
-        });
-        writes.push(Write { row, value, how });
-    };
-    for payment in 0..12 {
+    let mut writes = Vec::new();
+    for payment in first..first + PAYMENTS {
         let number = NUMBERS[payment % 4];
-        write(["monitor_updates", "a", number], 700, Called);
-        write(["monitor_updates", "b", number], 300 + 90 * payment, Called);
-        write(["", "", "events"], 150 * (payment % 5 + 1), Left);
-        write(["", "", "manager"], 6_000 + 40 * payment, Left);
-        if payment % 2 == 1 {
-            write(["payments", "", number], 400, Awaited);
-        }
+        writes.push((["monitor_updates", "a", number], 700, Called));
+        writes.push((["monitor_updates", "b", number], 300 + 90 * payment, Called));
         if payment % 4 == 3 {
-            write(["monitors", "", "a"], 9_000 + 300 * payment, Called);
-            write(["monitor_updates", "a", "1"], 0, Left);
-            write(["monitor_updates", "a", "2"], 0, Left);
+            writes.push((["monitors", "", "a"], 9_000 + 300 * payment, Called));
+            writes.push((["monitor_updates", "a", "1"], 0, Left));
+            writes.push((["monitor_updates", "a", "2"], 0, Left));
+        }
+        writes.push((["", "", "events"], 150 * (payment % 5 + 1), Left));
+        writes.push((["", "", "manager"], 6_000 + 40 * payment, Left));
+        if payment % 2 == 1 {
+            writes.push((["payments", "", number], 400, Awaited));
         }
         if payment % 6 == 5 {
-            write(["", "", "scorer"], 20_000, Left);
-            write(["monitor_updates", "b", "4"], 0, Called);
-            write(["monitor_updates", "b", number], 64, Awaited);
+            writes.push((["", "", "scorer"], 20_000, Left));
+            writes.push((["monitor_updates", "b", "4"], 0, Called));
+            writes.push((["monitor_updates", "b", number], 64, Awaited));
         }
     }
     writes
 }
 
-/// What the store holds after none of the writes, after one, and so on. A row that is not there is not taken out again.
-fn tables(writes: &[Write]) -> Vec<Table> {
+/// All parts.
+fn script() -> Vec<Vec<Write>> {
+    let mut number = 0_u8;
+    let mut write = |(row, bytes, how)| {
+        number += 1;
+        let value = (bytes > 0).then(|| vec![number; bytes]);
+        Write { row, value, how }
+    };
+    [0, PAYMENTS, 2 * PAYMENTS]
+        .map(|first| part(first).into_iter().map(&mut write).collect())
+        .into()
+}
+
+/// What the store holds after none of the writes, after one, and so on. A removal takes something out.
+fn tables(script: &[Vec<Write>]) -> Vec<Table> {
     let mut tables = vec![Table::new()];
-    for write in writes {
+    for write in script.iter().flatten() {
         let mut next = tables.last().unwrap().clone();
         let row = write.row.map(str::to_owned);
         match &write.value {
             Some(value) => next.insert(row, value.clone()),
-            None => Some(next.remove(&row).expect("a removal takes something out")),
+            None => Some(next.remove(&row).unwrap()),
         };
         tables.push(next);
     }
@@ -180,15 +187,20 @@ impl Witness {
     }
 }
 
+fn fold_soon(rows: &Rows) {
+    let connection = rows.0.connection.lock().unwrap();
+    let ask = |what: &str| connection.query_row(what, [], |row| row.get::<_, u32>(0));
+    let pages = FOLDED_AFTER / ask("PRAGMA page_size").unwrap();
+    let asked = ask(&format!("PRAGMA wal_autocheckpoint={pages}")).unwrap();
+    assert_eq!(asked, pages);
+}
+
 /// Plays a part of the script, from an opening to a good end.
 fn play(folder: &Path, witness: &Arc<Mutex<Witness>>, writes: &[Write]) {
     database::prepare(folder).unwrap();
     let syncing = Witness::syncing(witness);
     let rows = Rows::open_with(folder, Complaint::default(), syncing).unwrap();
-    let folded = format!("PRAGMA wal_autocheckpoint={FOLDED_AFTER}");
-    let connection = rows.0.connection.lock().unwrap();
-    connection.query_row(&folded, [], |_| Ok(())).unwrap();
-    drop(connection);
+    fold_soon(&rows);
     let free = Builder::new_current_thread().build().unwrap();
     let (stuck, until) = stuck();
     for write in writes {
@@ -233,8 +245,8 @@ fn note_the_end(witness: &mut Witness, before: &Disk) {
     let after = Disk::of(&witness.folder);
     assert!(after.log.is_empty());
     let folded = Arc::new(Disk {
-        log: before.log.clone(),
-        ..after.clone()
+        database: after.database.clone(),
+        ..before.clone()
     });
     let after = Arc::new(after);
     let before = Arc::new(before.clone());
@@ -267,6 +279,7 @@ impl Moment {
         let disk = |database: &[u8], log| Disk {
             database: database.to_vec(),
             log,
+            index: self.now.index.clone(),
         };
         let mut found: Vec<_> = torn
             .into_iter()
@@ -295,12 +308,12 @@ impl Moment {
     }
 }
 
-/// All moments of the script, which is played in three parts.
-fn moments(writes: &[Write]) -> Vec<Moment> {
+/// All moments of the script.
+fn moments(script: &[Vec<Write>]) -> Vec<Moment> {
     let folder = tempfile::tempdir().unwrap();
     database::prepare(folder.path()).unwrap();
     let witness = Witness::of(folder.path());
-    for part in writes.chunks(writes.len().div_ceil(3)) {
+    for part in script {
         play(folder.path(), &witness, part);
     }
     std::mem::take(&mut witness.lock().unwrap().moments)
@@ -308,9 +321,9 @@ fn moments(writes: &[Write]) -> Vec<Moment> {
 
 #[test]
 fn a_power_cut_leaves_a_beginning_of_the_writes_with_all_that_was_promised() {
-    let writes = script();
-    let tables = tables(&writes);
-    let moments = moments(&writes);
+    let script = script();
+    let tables = tables(&script);
+    let moments = moments(&script);
     let mut dice = Dice(1);
     let mut torn = 0;
     for moment in &moments {
@@ -332,11 +345,11 @@ fn a_power_cut_leaves_a_beginning_of_the_writes_with_all_that_was_promised() {
 
 #[test]
 fn a_power_cut_at_the_start_after_a_power_cut_takes_nothing_either() {
-    let writes = script();
-    let tables = tables(&writes);
+    let script = script();
+    let tables = tables(&script);
     let mut dice = Dice(2);
     let mut number = 0;
-    for moment in moments(&writes) {
+    for moment in moments(&script) {
         for disk in moment.disks(&mut dice) {
             number += 1;
             if number % 200 != 0 {
@@ -349,7 +362,7 @@ fn a_power_cut_at_the_start_after_a_power_cut_takes_nothing_either() {
             for database in databases(&disk.database, &folded.database, &mut dice) {
                 let disk = Disk {
                     database,
-                    log: disk.log.clone(),
+                    ..disk.clone()
                 };
                 assert!(disk.opened(found > 0).unwrap() == tables[found]);
             }

@@ -11,12 +11,10 @@ use super::super::*;
 /// What the store holds.
 pub(super) type Table = BTreeMap<[String; 3], Vec<u8>>;
 
-/// SQLite's page.
-const PAGE: usize = 4_096;
-/// In front of the log.
+/// In front of the log. The bytes from 8 on say how large its pages are.
 const HEADER: usize = 32;
-/// A page in the log, behind its own header.
-const FRAME: usize = 24 + PAGE;
+/// In front of each page in it.
+const FRAME_HEADER: usize = 24;
 /// What a disk writes whole, or not.
 const SECTOR: usize = 512;
 /// A log is cut where the fields of its own header and of each frame's begin, and within the first byte of a page.
@@ -24,24 +22,30 @@ const FIELDS: [usize; 6] = [0, 4, 8, 16, 24, 25];
 /// And it is cut at every so many bytes besides, 4,120 / 2,039 = 2 times a frame. SQLite makes one sum over a frame, so that one
 /// place in it is like another; every byte, which is a stride of 1, takes half an hour and was tried by hand.
 const STRIDE: usize = 2_039;
+/// Of these cuts so many are tried at a moment, drawn by lot: some hundred moments, and 2 ms to open one.
+const CUTS_MAX: u64 = 60;
 /// Where the files are for a moment: in memory if there is such a folder, for all that is synced there again is not looked at.
 const MEMORY: &str = "/dev/shm";
 
-/// The two files. No log is an empty one.
+/// The files. No log is an empty one.
 #[derive(Clone)]
 pub(super) struct Disk {
     /// The database.
     pub(super) database: Vec<u8>,
     /// Its write-ahead log.
     pub(super) log: Vec<u8>,
+    /// The log's index, which SQLite has in memory; what is left of it belongs to another log or another time.
+    pub(super) index: Vec<u8>,
 }
 
 impl Disk {
     pub(super) fn of(folder: &Path) -> Self {
-        let read = |name: String| std::fs::read(folder.join(name)).unwrap_or_default();
+        let path = folder.join(SQLITE_DB_FILE_NAME);
+        let read = |ending| std::fs::read(path.with_extension(ending)).unwrap_or_default();
         Self {
-            log: read(format!("{SQLITE_DB_FILE_NAME}-wal")),
-            database: read(SQLITE_DB_FILE_NAME.to_owned()),
+            log: read("sqlite-wal"),
+            database: read("sqlite"),
+            index: read("sqlite-shm"),
         }
     }
 
@@ -53,6 +57,7 @@ impl Disk {
         std::fs::write(&path, &self.database).unwrap();
         if !self.log.is_empty() {
             std::fs::write(path.with_extension("sqlite-wal"), &self.log).unwrap();
+            std::fs::write(path.with_extension("sqlite-shm"), &self.index).unwrap();
         }
         if is_made {
             database::note_made(folder.path()).unwrap();
@@ -117,10 +122,18 @@ fn until(sure: &[u8], now: &[u8], at: usize) -> Vec<u8> {
     [&now[..at], left].concat()
 }
 
-/// Whether a log is cut here.
-fn is_cut(at: usize) -> bool {
-    let inside = at.checked_sub(HEADER).map_or(at, |behind| behind % FRAME);
-    FIELDS.contains(&inside) || inside == FRAME - 1 || at.is_multiple_of(STRIDE)
+/// Where a log is cut, in what was not synced.
+fn cuts(log: &[u8], unsynced: Range<usize>, dice: &mut Dice) -> Vec<usize> {
+    let page = u32::from_be_bytes(log[8..12].try_into().unwrap());
+    let frame = FRAME_HEADER + page as usize;
+    let is_cut = |at: &usize| {
+        let inside = at.checked_sub(HEADER).map_or(*at, |behind| behind % frame);
+        FIELDS.contains(&inside) || inside == frame - 1 || at.is_multiple_of(STRIDE)
+    };
+    let mut cuts: Vec<_> = unsynced.filter(is_cut).collect();
+    let too_many = (cuts.len() as u64).div_ceil(CUTS_MAX);
+    cuts.retain(|_| dice.is_one_of(too_many));
+    cuts
 }
 
 /// What may be in the log's file.
@@ -137,7 +150,8 @@ pub(super) fn logs(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
         found.extend(FIELDS.map(|at| until(&sure, now, at)));
         sure = until(&sure, now, HEADER);
     }
-    for (number, at) in (first.start..last.end).filter(|at| is_cut(*at)).enumerate() {
+    let cuts = cuts(now, first.start..last.end, dice);
+    for (number, at) in cuts.into_iter().enumerate() {
         let mut cut = until(&sure, now, at);
         // What was not written is as it was, or the file has grown before its bytes came, or the sector holds anything.
         match number % 3 {
@@ -164,7 +178,8 @@ pub(super) fn logs(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
 /// What may be in the database's file while pages are moved into it.
 pub(super) fn databases(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
     let mut found = vec![now.to_vec()];
-    let pages = changed(sure, now, PAGE);
+    let page = usize::from(u16::from_be_bytes(now[16..18].try_into().unwrap()));
+    let pages = changed(sure, now, page);
     for (number, page) in pages.iter().enumerate() {
         found.push(with(sure, now, std::slice::from_ref(page)));
         let mut others = pages.clone();
