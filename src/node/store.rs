@@ -25,9 +25,11 @@
 //!
 //! A kill between an update of a monitor and the manager behind it costs the channel, as ever; so does one during the update's
 //! sync, for what is in the log is there at the next start. Taking such an update back, as if it had never been written, would
-//! save the channel and can cost the money in it: nothing on the disk tells a kill from the loss of what was not synced (Linux
+//! save the channel and can cost the money in it. Nothing on the disk tells a kill from the loss of what was not synced (Linux
 //! repeats its `boot_id` on some boards, and a disk may go and come back without a boot), and after that loss the peer has heard
-//! of the update.
+//! of the update. Nor is it enough to know that the sync had not ended: LDK's monitor in memory goes by the update before it is
+//! written, and a block that comes during the sync can make it send our commitment of that very update to the chain; a monitor
+//! without the update would not know that for its own.
 
 mod log;
 
