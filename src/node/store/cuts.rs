@@ -5,7 +5,8 @@
 //!
 //! Only the store's own syncs are seen here, those of the log. SQLite's are taken from its source (`wal.c`), and `strace` shows
 //! them: it syncs the log before it moves pages from it to the file, the file before it begins the log anew, and the log's new
-//! header before anything is written behind it. And a disk leaves alone what it held before, even in a sector to which more is written; SQLite, too,
+//! header before anything is written behind it. Until the log begins anew, the file is taken for not synced: so it is while somebody
+//! reads an older state of it, or where its sync has failed. And a disk leaves alone what it held before, even in a sector to which more is written; SQLite, too,
 //! builds on that.
 
 mod disk;
@@ -17,7 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::super::database;
 use super::*;
-use disk::{Dice, Disk, Table, databases, logs};
+use disk::{Dice, Disk, Table, databases, logs, some};
 
 /// After so many bytes the log is folded into the file: a few writes, so that it happens many times.
 const FOLDED_AFTER: u32 = 48 * 1_024;
@@ -109,6 +110,8 @@ fn tables(script: &[Vec<Write>]) -> Vec<Table> {
 struct Moment {
     /// What is on the disk for sure.
     sure: Arc<Disk>,
+    /// What was in the files before the last write. Pages that were moved are from a part of the log that is on the disk.
+    before: Arc<Disk>,
     /// What is in the files. Of what makes the difference anything may be on the disk, too.
     now: Arc<Disk>,
     /// How many of the writes were promised.
@@ -123,6 +126,8 @@ struct Witness {
     folder: PathBuf,
     /// What is on the disk for sure, so far.
     sure: Arc<Disk>,
+    /// What was in the files when they were looked at last.
+    last: Arc<Disk>,
     /// How many of the writes are promised, so far.
     promised: usize,
     /// How many are begun.
@@ -135,9 +140,11 @@ struct Witness {
 
 impl Witness {
     fn of(folder: &Path) -> Arc<Mutex<Self>> {
+        let found = Arc::new(Disk::of(folder));
         Arc::new(Mutex::new(Self {
             folder: folder.to_owned(),
-            sure: Arc::new(Disk::of(folder)),
+            sure: Arc::clone(&found),
+            last: found,
             promised: 0,
             begun: 0,
             moments: Vec::new(),
@@ -157,14 +164,22 @@ impl Witness {
                 witness.note()
             };
             file.sync_data()?;
-            witness.lock().unwrap().sure = before;
+            witness.lock().unwrap().log_is_synced(&before);
             Ok(())
         })
     }
 
-    /// What nobody waits for is tried out at the next sync, together with what follows it; unless SQLite syncs it now.
-    fn note_if_folded(&mut self) {
-        if Disk::of(&self.folder).database != self.sure.database {
+    fn log_is_synced(&mut self, then: &Disk) {
+        self.sure = Arc::new(Disk {
+            log: then.log.clone(),
+            ..Disk::clone(&self.sure)
+        });
+    }
+
+    /// What nobody waits for is tried out at the next sync, together with what follows it; unless SQLite moves pages now.
+    fn note_if_moved(&mut self) {
+        let now = Disk::of(&self.folder);
+        if now.database != self.last.database || now.header() != self.last.header() {
             self.note();
         }
     }
@@ -172,17 +187,25 @@ impl Witness {
     /// Notes that the power may go now.
     fn note(&mut self) -> Arc<Disk> {
         let now = Arc::new(Disk::of(&self.folder));
-        let sure = Arc::clone(&self.sure);
-        if now.database != sure.database {
-            // SQLite has synced the log before it wrote here, and the file behind it.
-            self.sure = Arc::clone(&now);
+        if now.header() != self.sure.header() && !self.sure.log.is_empty() {
+            // The log was begun anew, and before that the file was synced.
+            self.sure = Arc::new(Disk {
+                database: self.last.database.clone(),
+                ..Disk::clone(&self.sure)
+            });
         }
         self.moments.push(Moment {
-            sure,
+            sure: Arc::clone(&self.sure),
+            before: Arc::clone(&self.last),
             now: Arc::clone(&now),
             promised: self.promised,
             begun: self.begun,
         });
+        if now.database != self.last.database {
+            // Before it moved pages SQLite has synced the log.
+            self.log_is_synced(&now);
+        }
+        self.last = Arc::clone(&now);
         now
     }
 }
@@ -195,15 +218,32 @@ fn fold_soon(rows: &Rows) {
     assert_eq!(asked, pages);
 }
 
-/// Plays a part of the script, from an opening to a good end.
-fn play(folder: &Path, witness: &Arc<Mutex<Witness>>, writes: &[Write]) {
+/// Somebody who reads what is there now, as a backup does, and keeps SQLite from moving what comes later.
+fn read(folder: &Path) -> Connection {
+    let reader = Connection::open(folder.join(SQLITE_DB_FILE_NAME)).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    let count = format!("SELECT count(*) FROM {KV_TABLE_NAME}");
+    let count = reader.query_row(&count, [], |row| row.get::<_, u32>(0));
+    assert!(count.unwrap() > 0);
+    reader
+}
+
+/// Plays a part of the script, from an opening to a good end; if it is read meanwhile, for some writes at a time.
+fn play(folder: &Path, witness: &Arc<Mutex<Witness>>, writes: &[Write], is_read: bool) {
     database::prepare(folder).unwrap();
     let syncing = Witness::syncing(witness);
     let rows = Rows::open_with(folder, Complaint::default(), syncing).unwrap();
     fold_soon(&rows);
     let free = Builder::new_current_thread().build().unwrap();
     let (stuck, until) = stuck();
-    for write in writes {
+    let mut reader = None;
+    for (number, write) in writes.iter().enumerate() {
+        // Behind a row that is not written again soon: its pages are moved, and those that are written again are not.
+        match writes[number.saturating_sub(1)].row {
+            ["monitors" | "payments", ..] if is_read => reader = Some(read(folder)),
+            ["", _, "manager"] => drop(reader.take()),
+            _ => {}
+        }
         witness.lock().unwrap().begun += 1;
         let [primary, secondary, key] = write.row;
         let done = match (write.how, write.value.clone()) {
@@ -222,12 +262,13 @@ fn play(folder: &Path, witness: &Arc<Mutex<Witness>>, writes: &[Write]) {
         done.unwrap();
         let mut witness = witness.lock().unwrap();
         if write.how == How::Left {
-            witness.note_if_folded();
+            witness.note_if_moved();
         } else {
             witness.promised = witness.begun;
             witness.note();
         }
     }
+    drop(reader);
     drop(until);
     drop(stuck);
     let before = {
@@ -241,25 +282,29 @@ fn play(folder: &Path, witness: &Arc<Mutex<Witness>>, writes: &[Write]) {
 
 /// SQLite folds the log into the file and deletes it, which is found after a power cut or is not. From here on the program may
 /// say that it ended well, so everything is promised.
-fn note_the_end(witness: &mut Witness, before: &Disk) {
-    let after = Disk::of(&witness.folder);
+fn note_the_end(witness: &mut Witness, before: &Arc<Disk>) {
+    let after = Arc::new(Disk::of(&witness.folder));
     assert!(after.log.is_empty());
     let folded = Arc::new(Disk {
         database: after.database.clone(),
-        ..before.clone()
+        ..Disk::clone(before)
     });
-    let after = Arc::new(after);
-    let before = Arc::new(before.clone());
+    let synced = Arc::new(Disk {
+        database: witness.sure.database.clone(),
+        ..Disk::clone(before)
+    });
     witness.promised = witness.begun;
-    for (sure, now) in [(&before, &folded), (&after, &after)] {
+    for (sure, before, now) in [(&synced, before, &folded), (&after, &after, &after)] {
         witness.moments.push(Moment {
             sure: Arc::clone(sure),
+            before: Arc::clone(before),
             now: Arc::clone(now),
             promised: witness.promised,
             begun: witness.begun,
         });
     }
-    witness.sure = after;
+    witness.sure = Arc::clone(&after);
+    witness.last = after;
     witness.is_over = false;
 }
 
@@ -275,20 +320,24 @@ fn stuck() -> (Runtime, mpsc::Sender<()>) {
 impl Moment {
     /// Whatever may be on the disk.
     fn disks(&self, dice: &mut Dice) -> Vec<Disk> {
-        let torn = logs(&self.sure.log, &self.now.log, dice);
-        let disk = |database: &[u8], log| Disk {
-            database: database.to_vec(),
+        let disk = |database, log| Disk {
+            database,
             log,
             index: self.now.index.clone(),
         };
-        let mut found: Vec<_> = torn
-            .into_iter()
-            .map(|log| disk(&self.sure.database, log))
-            .collect();
-        if self.sure.database != self.now.database {
+        let mut found = Vec::new();
+        for log in logs(&self.sure.log, &self.now.log, dice) {
+            let database = some(&self.sure.database, &self.before.database, dice);
+            found.push(disk(database, log));
+        }
+        if self.before.database != self.now.database {
             // The log is on the disk, all of it.
             let mixed = databases(&self.sure.database, &self.now.database, dice);
-            found.extend(mixed.iter().map(|mixed| disk(mixed, self.now.log.clone())));
+            found.extend(
+                mixed
+                    .into_iter()
+                    .map(|mixed| disk(mixed, self.now.log.clone())),
+            );
         }
         found
     }
@@ -313,8 +362,8 @@ fn moments(script: &[Vec<Write>]) -> Vec<Moment> {
     let folder = tempfile::tempdir().unwrap();
     database::prepare(folder.path()).unwrap();
     let witness = Witness::of(folder.path());
-    for part in script {
-        play(folder.path(), &witness, part);
+    for (number, part) in script.iter().enumerate() {
+        play(folder.path(), &witness, part, number == 1);
     }
     std::mem::take(&mut witness.lock().unwrap().moments)
 }
@@ -332,10 +381,10 @@ fn a_power_cut_leaves_a_beginning_of_the_writes_with_all_that_was_promised() {
             torn += usize::from(found > moment.promised && found < moment.begun);
         }
     }
-    let is_folded = |moment: &&Moment| moment.sure.database != moment.now.database;
+    let is_folded = |moment: &&Moment| moment.before.database != moment.now.database;
     let is_anew = |moment: &&Moment| {
-        let headers = [&moment.sure, &moment.now].map(|disk| disk.log.get(..32));
-        headers[0].is_some() && headers[1].is_some() && headers[0] != headers[1]
+        let headers = (moment.before.header(), moment.now.header());
+        headers.0.is_some() && headers.1.is_some() && headers.0 != headers.1
     };
     // What the script is for: without it nothing was tried.
     assert!(torn > 100, "{torn}");

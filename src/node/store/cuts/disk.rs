@@ -49,6 +49,11 @@ impl Disk {
         }
     }
 
+    /// The log's header: another one when it was begun anew.
+    pub(super) fn header(&self) -> Option<&[u8]> {
+        self.log.get(..HEADER)
+    }
+
     /// A folder that holds them. If a node was made there, its database must not be empty.
     pub(super) fn put(&self, is_made: bool) -> TempDir {
         let folder = tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir());
@@ -175,7 +180,7 @@ pub(super) fn logs(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
     found
 }
 
-/// What may be in the database's file while pages are moved into it.
+/// What may be in the database's file of pages that were moved into it.
 pub(super) fn databases(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
     let mut found = vec![now.to_vec()];
     let page = usize::from(u16::from_be_bytes(now[16..18].try_into().unwrap()));
@@ -186,14 +191,20 @@ pub(super) fn databases(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>
         others.remove(number);
         found.push(with(sure, now, &others));
     }
-    let sectors = changed(sure, now, SECTOR);
-    for pieces in [&pages, &pages, &pages, &sectors, &sectors, &sectors] {
-        let mut some = pieces.clone();
-        some.retain(|_| dice.is_one_of(2));
-        let mut mixed = with(sure, now, &some);
-        found.push(mixed.clone());
-        mixed.resize(now.len(), 0);
-        found.push(mixed);
-    }
+    found.extend((0..12).map(|_| some(sure, now, dice)));
     found
+}
+
+/// One of them, drawn by lot: none of the pages, or some of them or of their sectors.
+pub(super) fn some(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let page = usize::from(u16::from_be_bytes(now[16..18].try_into().unwrap()));
+    let mut some = changed(sure, now, if dice.is_one_of(2) { page } else { SECTOR });
+    let is_none = dice.is_one_of(4);
+    some.retain(|_| !is_none && dice.is_one_of(2));
+    let mut mixed = with(sure, now, &some);
+    if dice.is_one_of(2) {
+        // The file has grown already.
+        mixed.resize(now.len(), 0);
+    }
+    mixed
 }
