@@ -15,20 +15,25 @@
 //!   what was written later and synced has taken everything before it along.
 //! - Before SQLite moves pages from the log to the file it syncs the log, and it syncs the file before it begins the log anew
 //!   (`synchronous=NORMAL`). What is in neither was never synced. It does so every thousand pages, by itself, in the middle of a
-//!   write; if the sync of the log fails there, the next one of ours hears of it.
+//!   write; if the sync of the log fails there, the next one of ours hears of it. If the sync of the file fails there,
+//!   nobody is told: SQLite keeps the log, and moves its pages again at the next write.
 //! - Writes of one key stay in order: each is in the log when the call returns, future or not.
 //! - After a write or a sync that failed nobody knows what is on the disk: nothing is written any more, and the program ends.
+//!   So it does when the database or the log has lost its name: nobody would find there what it promises.
 //! - Nothing in this program may open the file or its `-shm` but through SQLite: closing it would let go of the locks of all
 //!   connections, and another process's last one would then delete the log.
 //!
 //! A kill between an update of a monitor and the manager behind it costs the channel, as ever; so does one during the update's
 //! sync, for what is in the log is there at the next start. Taking such an update back, as if it had never been written, would
-//! save the channel and can cost the money in it: nothing on the disk tells a kill from the loss of what was not synced (Linux
+//! save the channel and can cost the money in it. Nothing on the disk tells a kill from the loss of what was not synced (Linux
 //! repeats its `boot_id` on some boards, and a disk may go and come back without a boot), and after that loss the peer has heard
-//! of the update.
+//! of the update. Nor is it enough to know that the sync had not ended: LDK's monitor in memory goes by the update before it is
+//! written, and a block that comes during the sync can make it send our commitment of that very update to the chain; a monitor
+//! without the update would not know that for its own.
 
 mod log;
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,7 +47,7 @@ use lightning::util::persist::{
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::NodeError;
-use log::{Log, Place};
+use log::{Log, Place, Syncing};
 
 pub(super) use log::Complaint;
 
@@ -64,6 +69,10 @@ impl Rows {
     /// Opens the file, which is looked at and ready, and makes the table if there is none.
     /// The first write that fails is the last one, and is told to `complaint`.
     pub(super) fn open(folder: &Path, complaint: Complaint) -> Result<Self, NodeError> {
+        Self::open_with(folder, complaint, Box::new(File::sync_data))
+    }
+
+    fn open_with(folder: &Path, complaint: Complaint, syncing: Syncing) -> Result<Self, NodeError> {
         let path = folder.join(SQLITE_DB_FILE_NAME);
         let failed = |source| NodeError::Database {
             path: path.clone(),
@@ -94,7 +103,7 @@ impl Rows {
             connection
                 .execute_batch("PRAGMA synchronous=NORMAL")
                 .map_err(failed)?;
-            Log::of(&path, complaint).map_err(NodeError::Folder)?
+            Log::of(&path, complaint, syncing).map_err(NodeError::Folder)?
         } else {
             Log::none(complaint)
         };
@@ -297,6 +306,10 @@ fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Erro
     io::Error::new(io::ErrorKind::Other, error)
 }
 
+#[cfg(test)]
+mod cuts;
+#[cfg(test)]
+mod failing;
 #[cfg(test)]
 mod tests {
     use ldk_node::io::sqlite_store::SqliteStore;

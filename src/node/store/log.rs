@@ -1,6 +1,6 @@
 //! SQLite's write-ahead log, as far as it is on the disk.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use crate::causes;
 
 /// The log.
 pub(super) struct Log {
-    /// Its file. As long as a connection is open SQLite neither deletes nor replaces it. `None` on a file system where there can
-    /// be none: then SQLite waits for the disk itself, at every write.
-    file: Option<File>,
+    /// Its file, and the database's. `None` on a file system where there can be no log: then SQLite waits for the disk itself,
+    /// at every write.
+    files: Option<Files>,
     /// How many writes are in it.
     written: AtomicU64,
     /// How many of them are on the disk. Held during a sync, so that nobody takes one for good that ended after another had
@@ -30,6 +30,23 @@ pub(super) struct Log {
     /// Hears of the first failure.
     complaint: Complaint,
 }
+
+/// What a write is promised to be in.
+struct Files {
+    /// The log. As long as a connection is open SQLite neither deletes nor replaces it.
+    log: File,
+    /// Where the database and the log are found again, and which files those are. The database is looked at from outside:
+    /// whoever opens and closes it lets go of SQLite's locks.
+    named: [(PathBuf, Identity); 2],
+    /// How the log is synced.
+    syncing: Syncing,
+}
+
+/// Which file it is: its device, and its number there.
+type Identity = (u64, u64);
+
+/// Has what was written to a file on the disk when it returns. A test has one that fails, or one that takes note.
+pub(super) type Syncing = Box<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
 
 /// Where it is said that the node's state cannot be written any more, and why.
 pub(in crate::node) type Complaint = watch::Sender<Option<String>>;
@@ -46,18 +63,13 @@ struct FailedBefore;
 
 impl Log {
     /// The log of this database, on the disk together with its name.
-    pub(super) fn of(database: &Path, complaint: Complaint) -> io::Result<Self> {
-        let mut name = database.as_os_str().to_owned();
-        name.push("-wal");
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(PathBuf::from(name))?;
-        file.sync_all()?;
+    pub(super) fn of(database: &Path, complaint: Complaint, syncing: Syncing) -> io::Result<Self> {
+        let files = Files::of(database, syncing)?;
         if let Some(folder) = database.parent() {
             File::open(folder)?.sync_all()?;
         }
-        Ok(Self::new(Some(file), complaint))
+        files.sync()?;
+        Ok(Self::new(Some(files), complaint))
     }
 
     /// Where there is none.
@@ -65,9 +77,9 @@ impl Log {
         Self::new(None, complaint)
     }
 
-    fn new(file: Option<File>, complaint: Complaint) -> Self {
+    fn new(files: Option<Files>, complaint: Complaint) -> Self {
         Self {
-            file,
+            files,
             written: AtomicU64::new(0),
             synced: Mutex::new(0),
             begun: AtomicU64::new(0),
@@ -109,8 +121,8 @@ impl Log {
         }
         // Read before the sync begins: what comes in during it is not counted.
         let written = self.written.load(Ordering::Acquire);
-        if let Some(file) = &self.file
-            && let Err(error) = synced_and_there(file)
+        if let Some(files) = &self.files
+            && let Err(error) = files.sync()
         {
             self.fail(&error);
             return Err(error);
@@ -141,41 +153,82 @@ impl Log {
 impl Drop for Log {
     /// What nobody waited for: the program may note a good end now.
     fn drop(&mut self) {
-        if let Some(file) = &self.file
-            && let Err(error) = file.sync_data()
+        if let Some(files) = &self.files
+            && let Err(error) = (files.syncing)(&files.log)
         {
             tracing::error!("Failed to sync the node's database at the end: {error}");
         }
     }
 }
 
-/// Syncs a file that still has a name: of one that was deleted nothing is found again.
-fn synced_and_there(file: &File) -> io::Result<()> {
-    file.sync_data()?;
-    if file.metadata()?.nlink() == 0 {
-        return Err(io::Error::other("somebody has deleted its -wal"));
+impl Files {
+    fn of(database: &Path, syncing: Syncing) -> io::Result<Self> {
+        let mut name = database.as_os_str().to_owned();
+        name.push("-wal");
+        let path = PathBuf::from(name);
+        let log = File::options().read(true).write(true).open(&path)?;
+        let named = [
+            (database.to_owned(), identity(&database.metadata()?)),
+            (path, identity(&log.metadata()?)),
+        ];
+        Ok(Self {
+            log,
+            named,
+            syncing,
+        })
     }
-    Ok(())
+
+    /// Syncs the log, which still has its name, as has the database: of a file that was deleted nothing is found again, and in one
+    /// that was moved nobody looks.
+    fn sync(&self) -> io::Result<()> {
+        (self.syncing)(&self.log)?;
+        for (path, was) in &self.named {
+            let is = match path.metadata() {
+                Ok(found) => Some(identity(&found)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            if is != Some(*was) {
+                let path = path.display();
+                return Err(io::Error::other(format!(
+                    "somebody has deleted, moved or replaced {path} while it was in use"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn identity(file: &Metadata) -> Identity {
+    (file.dev(), file.ino())
 }
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
-    fn log(file: &str) -> Arc<Log> {
-        let file = File::open(file).unwrap();
-        Arc::new(Log::new(Some(file), Complaint::default()))
+    /// The log of a database that was not written to.
+    fn log(syncing: Syncing) -> (TempDir, Arc<Log>) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("database");
+        for name in ["database", "database-wal"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let files = Files::of(&database, syncing).unwrap();
+        (
+            folder,
+            Arc::new(Log::new(Some(files), Complaint::default())),
+        )
     }
 
     #[test]
     fn after_a_sync_that_failed_none_is_good() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("log");
-        std::fs::write(&file, "").unwrap();
-        let good = log(file.to_str().unwrap());
+        let (_folder, good) = log(Box::new(File::sync_data));
         good.sync(good.entered()).unwrap();
         // No device can be synced.
-        let bad = log("/dev/null");
+        let (_folder, bad) = log(Box::new(|_| File::open("/dev/null")?.sync_data()));
         let (first, second) = (bad.entered(), bad.entered());
         bad.look().unwrap();
         bad.sync(first).unwrap_err();
@@ -186,22 +239,8 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_deleted_is_no_place_to_write_to() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("log");
-        std::fs::write(&file, "").unwrap();
-        let log = log(file.to_str().unwrap());
-        log.sync(log.entered()).unwrap();
-        std::fs::remove_file(&file).unwrap();
-        log.sync(log.entered()).unwrap_err();
-        log.look().unwrap_err();
-    }
-
-    #[test]
     fn one_sync_serves_all_that_was_written_before() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("log"), "").unwrap();
-        let log = log(folder.path().join("log").to_str().unwrap());
+        let (_folder, log) = log(Box::new(File::sync_data));
         let (first, second) = (log.entered(), log.entered());
         log.sync(first).unwrap();
         assert_eq!(*log.synced.lock().unwrap(), 2);
@@ -214,9 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_waits_for_reaches_the_disk_all_the_same() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("log"), "").unwrap();
-        let log = log(folder.path().join("log").to_str().unwrap());
+        let (_folder, log) = log(Box::new(File::sync_data));
         for _ in 0..50 {
             log.begin_sync(log.entered(), ());
         }
