@@ -178,6 +178,7 @@ pub(crate) fn source(config: &Config, file: &Path, keys: NodeKeys) -> Source {
         node_folder: config.node.folder.clone(),
         ledger: config.ledger.clone(),
         network: config.node.network,
+        vss: config.node.vss.clone(),
         keys,
     }
 }

@@ -27,7 +27,7 @@ pub use restore::{How, restore};
 pub use verify::{Verified, verify};
 
 use crate::ledger::{self, LedgerError};
-use crate::node::{NodeKeys, SeedError, StateError};
+use crate::node::{NodeKeys, SeedError, StateError, Vss};
 
 /// The mark of a program that has ended in good order, in the data folder.
 pub const CLEAN_STOP: &str = "clean-stop";
@@ -66,6 +66,8 @@ pub struct Source {
     pub network: Network,
     /// The keys of the node, and of the backup.
     pub keys: NodeKeys,
+    /// The server that keeps the channels' state, if it is not in the node's folder.
+    pub vss: Option<Vss>,
 }
 
 /// Why there is no backup, or why it cannot be used; each says what to do.

@@ -16,6 +16,7 @@ mod routes;
 mod span;
 mod strict;
 mod upstreams;
+mod vss;
 mod web_address;
 mod withdraw;
 

@@ -67,6 +67,9 @@ pub enum Unready {
     /// It cannot reach its chain source, without which it does not start.
     #[error("the node waits for its chain source")]
     ChainSourceUnreachable,
+    /// It cannot reach the server that keeps its channels' state.
+    #[error("the node waits for the server that keeps its channels (node.vss)")]
+    StoreUnreachable,
     /// It has not seen the chain for longer than is safe, or never.
     #[error("the node has not seen the chain for too long: is its chain source reachable?")]
     Behind,

@@ -2,6 +2,7 @@
 //! minter how it is reached. The node's handle never leaves this room.
 
 mod address;
+mod build;
 mod chain;
 mod channels;
 mod config;
@@ -23,6 +24,7 @@ pub mod state;
 pub mod status;
 mod store;
 mod threads;
+mod vss;
 mod wallet;
 mod withdraw;
 
@@ -31,8 +33,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::Network;
-use ldk_node::config::AnchorChannelsConfig;
-use ldk_node::lightning::ln::msgs::SocketAddress;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +48,7 @@ pub use peers::PeerAddress;
 pub use recovery::{OldChannel, Recovery};
 pub use state::StateError;
 pub use status::Status;
+pub use vss::{Headers, MARK as VSS_MARK, Vss};
 pub use wallet::{Fee, OnchainAmount, OnchainBalance};
 pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
 
@@ -63,10 +64,6 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 
 /// The same while it cannot be paid: somebody waits.
 const REFRESH_UNREADY_EVERY: Duration = Duration::from_millis(50);
-
-/// What a peer that opens a channel to a node in recovery would have to see reserved on chain: all the bitcoin there will be.
-/// ldk-node has no other way to refuse.
-const REFUSE_CHANNELS_SATS: u64 = 21_000_000 * 100_000_000;
 
 /// The node and what is known of it.
 #[derive(Debug)]
@@ -102,6 +99,8 @@ pub struct Node {
     channel_changes: watch::Sender<u64>,
     /// Why its state cannot be written any more, once that is so.
     unwritable: store::Complaint,
+    /// Whether another program has taken the channels that a server keeps.
+    taken: watch::Sender<bool>,
 }
 
 /// What a node is built for.
@@ -166,6 +165,7 @@ impl Node {
             read_chain: Notify::new(),
             channel_changes: watch::channel(0).0,
             unwritable: store::Complaint::default(),
+            taken: watch::channel(false).0,
             chain: chain::Chain::default(),
         }
     }
@@ -287,12 +287,47 @@ impl Node {
         ending: CancellationToken,
     ) -> Result<(), NodeError> {
         // Before anything else opens its database: one that is damaged is left as it is.
-        let folder = self.config.folder.clone();
+        let (folder, vss) = (self.config.folder.clone(), self.config.vss.clone());
         let prepared = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&folder).map_err(NodeError::Folder)?;
-            database::prepare(&folder)
+            vss::fits(vss.as_ref(), &folder)?;
+            match vss {
+                None => database::prepare(&folder),
+                Some(_) => Ok(()),
+            }
         });
         prepared.await.map_err(NodeError::Panicked)??;
+        let Some(vss) = &self.config.vss else {
+            return self.run_prepared(runtime, ledger, ending).await;
+        };
+        let Some(lease) = self.lease(vss, &ending).await? else {
+            return Ok(());
+        };
+        let kept = CancellationToken::new();
+        let running = async {
+            let ended = self.run_prepared(runtime, ledger, ending).await;
+            kept.cancel();
+            ended
+        };
+        let keeping = async {
+            if lease.keep(&kept).await.is_err() {
+                self.taken.send_replace(true);
+            }
+        };
+        let (ended, ()) = tokio::join!(running, keeping);
+        // A node that was not stopped may still write something.
+        if ended.is_ok() {
+            lease.give_back().await;
+        }
+        ended
+    }
+
+    async fn run_prepared(
+        &self,
+        runtime: tokio::runtime::Handle,
+        ledger: Arc<Ledger>,
+        ending: CancellationToken,
+    ) -> Result<(), NodeError> {
         if !recovery::run(self, &runtime, &ledger, &ending).await? {
             return Ok(());
         }
@@ -312,7 +347,7 @@ impl Node {
         let watching = chain::keep(self, &node, &ending);
         let (ended, (), ()) = tokio::select! {
             biased;
-            why = self.unwritten() => {
+            why = self.undone() => {
                 // LDK panics where it cannot go on, and whoever stops or drops the node after it does, too.
                 std::mem::forget(Arc::clone(&node));
                 return Err(why);
@@ -320,20 +355,31 @@ impl Node {
             ended = async { tokio::join!(handling, watching, withdrawing) } => ended,
         };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
+        if let Err(NodeError::Panicked(_)) = ended {
+            // As above.
+            std::mem::forget(node);
+            return ended;
+        }
         stop_node(&node).await;
         ended
     }
 
-    /// Waits for its state to become one that cannot be written.
-    async fn unwritten(&self) -> NodeError {
-        let mut unwritable = self.unwritable.subscribe();
+    /// Waits for a reason to end at once, without another write: its state cannot be written, or is another program's.
+    async fn undone(&self) -> NodeError {
+        let (mut unwritable, mut taken) = (self.unwritable.subscribe(), self.taken.subscribe());
         loop {
             if let Some(why) = unwritable.borrow_and_update().clone() {
                 let path = self.config.folder.join(state::FILE);
                 return NodeError::Unwritable { path, why };
             }
-            // The sender is ours.
-            let _ = unwritable.changed().await;
+            if *taken.borrow_and_update() {
+                return NodeError::StateTaken;
+            }
+            // The senders are ours.
+            tokio::select! {
+                _ = unwritable.changed() => {}
+                _ = taken.changed() => {}
+            }
         }
     }
 
@@ -418,62 +464,6 @@ fn tell(before: &Reach, after: &Reach) {
         (_, Reach::Unready(why)) => tracing::warn!("The node cannot be paid: {why}"),
         (Reach::Ready(_), Reach::Ready(_)) => {}
     }
-}
-
-fn build(
-    config: &Config,
-    purpose: Purpose,
-    told: chain::Told,
-    mnemonic: ldk_node::bip39::Mnemonic,
-    runtime: tokio::runtime::Handle,
-    unwritable: store::Complaint,
-) -> Result<ldk_node::Node, NodeError> {
-    let mut builder = ldk_node::Builder::from_config(ldk_node::config::Config {
-        storage_dir_path: config.folder.to_string_lossy().into_owned(),
-        network: config.network,
-        anchor_channels_config: Some(match purpose {
-            Purpose::Sell => liquidity::anchors(config),
-            Purpose::Recover => AnchorChannelsConfig {
-                per_channel_reserve_sats: REFUSE_CHANNELS_SATS,
-                ..AnchorChannelsConfig::default()
-            },
-        }),
-        ..ldk_node::config::Config::default()
-    });
-    builder.set_runtime(runtime);
-    builder.set_entropy_bip39_mnemonic(mnemonic, None);
-    told.set(&mut builder);
-    liquidity::configure(&mut builder, config);
-    builder.set_custom_logger(Arc::new(log::ToTracing {
-        wants_gossip: config.gossip.now(&config.folder) != Gossip::None,
-    }));
-    if !config.alias.is_empty() {
-        builder
-            .set_node_alias(config.alias.clone())
-            .map_err(NodeError::Build)?;
-    }
-    if !config.listen.is_empty() {
-        let addresses = config
-            .listen
-            .iter()
-            .map(|address| SocketAddress::from(*address))
-            .collect();
-        builder
-            .set_listening_addresses(addresses)
-            .map_err(NodeError::Build)?;
-    }
-    let rows = Arc::new(store::Rows::open(&config.folder, unwritable)?);
-    let node = builder.build_with_store(rows).map_err(|error| {
-        if error == ldk_node::BuildError::WalletSetupFailed {
-            NodeError::Wallet(error)
-        } else if error == ldk_node::BuildError::NetworkMismatch {
-            NodeError::OtherNetwork(error)
-        } else {
-            NodeError::Build(error)
-        }
-    })?;
-    database::note_made(&config.folder)?;
-    Ok(node)
 }
 
 /// Always before the last handle goes: a running node that is dropped panics.

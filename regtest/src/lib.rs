@@ -27,4 +27,5 @@ pub mod server;
 pub mod settings;
 pub mod soak;
 pub mod token;
+pub mod vss;
 pub mod wait;

@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use crate::ledger::Ledger;
-use crate::node::state;
+use crate::node::state::{self, State};
+use crate::node::{VSS_MARK, Vss};
 
 use super::manifest::{ChannelEntry, LEDGER, Manifest, NODE, PartEntry, SETTINGS, WORDS};
 use super::seal::Sealer;
@@ -55,13 +56,18 @@ impl Source {
         let staging = Staging::begin(&self.data_dir.join(STAGING))?;
         // The channel state first: what it has acknowledged is then in the ledger for certain.
         let state_file = staging.folder(NODE)?.join(state::FILE);
-        state::copy(&self.node_folder, &state_file)?;
+        if self.vss.is_none() {
+            state::copy(&self.node_folder, &state_file)?;
+        }
         let ledger_folder = staging.folder(LEDGER)?;
         match running {
             Some(ledger) => drop(ledger.copy_to(&ledger_folder)?),
             None => Ledger::copy_closed(&self.ledger, &ledger_folder)?,
         }
-        let state = state::read(&state_file, &self.keys)?;
+        let state = match self.vss {
+            None => state::read(&state_file, &self.keys)?,
+            Some(_) => State::default(),
+        };
         let parts = self.parts(&staging.0)?;
         let entries = parts.iter().map(|part| part.entry());
         let manifest = Manifest {
@@ -71,6 +77,7 @@ impl Source {
             node_id: self.keys.payment_keys().node_id().to_string(),
             height: state.height,
             is_clean_stop: running.is_none() && self.data_dir.join(CLEAN_STOP).exists(),
+            channels_on: self.vss.as_ref().map(Vss::to_string),
             channels: state.channels.iter().map(ChannelEntry::from).collect(),
             parts: entries.collect::<Result<_, _>>()?,
         };
@@ -112,9 +119,11 @@ impl Source {
                 parts.extend(Part::of(copy, None));
             }
         }
-        let deposit = self.node_folder.join("deposit.address");
-        if deposit.exists() {
-            parts.extend(Part::of(deposit, Some(NODE)));
+        for name in ["deposit.address", VSS_MARK] {
+            let path = self.node_folder.join(name);
+            if path.exists() {
+                parts.extend(Part::of(path, Some(NODE)));
+            }
         }
         parts.extend(Part::of(self.settings.clone(), Some(SETTINGS)));
         if !parts.iter().any(|part| part.name == WORDS) {

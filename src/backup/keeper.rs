@@ -196,7 +196,9 @@ impl Backups {
     /// What there is. Blocks on the disk.
     pub fn status(&self) -> Result<BackupStatus, LedgerError> {
         let changed_ms = self.ledger.channel_changed_ms()?;
-        let channels_changed_secs = changed_ms.map(|ms| ms / 1_000);
+        // Where a server keeps the channels' state, no backup is behind it.
+        let is_here = self.source.vss.is_none();
+        let channels_changed_secs = changed_ms.filter(|_| is_here).map(|ms| ms / 1_000);
         let (kept, unread) = match self.kept() {
             Ok(kept) => (kept, None),
             Err(error) => (Vec::new(), Some(causes::chain(&error))),

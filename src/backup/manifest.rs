@@ -24,6 +24,9 @@ pub struct Manifest {
     pub height: Option<u32>,
     /// Whether the program had ended in good order and was not started again before it was made.
     pub is_clean_stop: bool,
+    /// Where the channels' state is, if it is not in the backup: on this server, always the newest.
+    #[serde(default)]
+    pub channels_on: Option<String>,
     /// Channels with a monitor.
     pub channels: Vec<ChannelEntry>,
     /// What follows, in this order.

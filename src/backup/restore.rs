@@ -33,20 +33,26 @@ pub fn restore(
 ) -> Result<Manifest, BackupError> {
     let opened = Opened::open(file, keys)?;
     is_of(file, &opened.manifest, network)?;
-    if how == How::Newest && !opened.manifest.is_clean_stop {
+    let is_elsewhere = opened.manifest.channels_on.is_some();
+    if how == How::Newest && !opened.manifest.is_clean_stop && !is_elsewhere {
         return Err(BackupError::NotNewest(file.to_owned()));
     }
     is_free(data_dir)?;
     let staging = Staging::begin(&beside(data_dir))?;
     let manifest = opened.unpack(&staging.0, keys)?;
     let state_file = staging.0.join(NODE).join(state::FILE);
-    // Read first: a state that cannot be read is not put in anybody's way.
-    state::read(&state_file, keys)?;
+    if !is_elsewhere {
+        // Read first: a state that cannot be read is not put in anybody's way.
+        state::read(&state_file, keys)?;
+    }
     match how {
         How::Fenced => {
-            state::fence(&state_file, manifest.created_secs)?;
+            if !is_elsewhere {
+                state::fence(&state_file, manifest.created_secs)?;
+            }
             forget_access(&staging.0)?;
         }
+        How::Newest if is_elsewhere => {}
         How::Newest => state::refresh(&state_file)?,
     }
     match std::fs::remove_dir(data_dir) {

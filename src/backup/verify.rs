@@ -43,7 +43,10 @@ pub fn verify(
     is_of(file, &opened.manifest, network)?;
     let staging = Staging::begin(scratch)?;
     let manifest = opened.unpack(&staging.0, keys)?;
-    let state = state::read(&staging.0.join(NODE).join(state::FILE), keys)?;
+    let state = match manifest.channels_on {
+        None => state::read(&staging.0.join(NODE).join(state::FILE), keys)?,
+        Some(_) => State::default(),
+    };
     let ledger = Ledger::open(
         &ledger::Config {
             folder: staging.0.join(LEDGER),

@@ -257,7 +257,10 @@ fn described(verified: &Verified) -> Vec<(&'static str, String)> {
         ),
         (
             "channels",
-            format!("{}, with {balance_sat} sat of ours", channels.len()),
+            match &manifest.channels_on {
+                None => format!("{}, with {balance_sat} sat of ours", channels.len()),
+                Some(place) => format!("kept as {place}"),
+            },
         ),
         ("channel state", state.to_owned()),
         (
@@ -302,6 +305,13 @@ fn restore(file: &Path, given: Given, data_dir: Option<PathBuf>, how: How) -> an
 
 /// What the operator can expect of the next start.
 fn what_follows(manifest: &Manifest, how: How) -> String {
+    if let Some(place) = &manifest.channels_on {
+        return format!(
+            "The node's channels are kept as {place}: it goes on with them at the next start. Never have two programs use them, here or \
+             elsewhere: the money in the channels would be lost. Access tokens have to be made anew, unless you said that this is the \
+             newest backup."
+        );
+    }
     let count = manifest.channels.len();
     match how {
         How::Fenced => format!(

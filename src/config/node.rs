@@ -20,9 +20,15 @@ impl Meaning<'_> {
         if raw.node.alias.len() > ALIAS_BYTES_MAX {
             self.complain("node.alias", "an alias has at most 32 bytes");
         }
+        if !raw.node.alias.is_empty() && raw.node.listen.is_empty() {
+            let what = "a node with a name is one that others find: give it an address in node.listen, or no name";
+            self.complain("node.alias", what);
+        }
         let chain = self.chain(&raw.node.chain, preset);
         let withdraw = raw.node.withdraw.as_ref();
+        let vss = raw.node.vss.as_ref();
         node::Config {
+            vss: vss.and_then(|raw| self.vss(raw)),
             withdraw: withdraw.and_then(|raw| self.withdraw(raw, network)),
             network,
             preset: raw.node.network.clone(),

@@ -87,6 +87,16 @@ pub(super) struct RawNode {
     pub(super) liquidity: RawLiquidity,
     pub(super) chain: RawChain,
     pub(super) withdraw: Option<RawWithdraw>,
+    pub(super) vss: Option<RawVss>,
+}
+
+/// `[node.vss]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawVss {
+    pub(super) url: String,
+    pub(super) store_id: String,
+    pub(super) headers_file: Option<String>,
 }
 
 /// `[node.withdraw]`

@@ -211,6 +211,7 @@ pub(crate) fn denial(denial: &Denial) -> Response {
                 // The operator reads which; the client needs to know only that it cannot pay now.
                 Unready::Starting
                 | Unready::ChainSourceUnreachable
+                | Unready::StoreUnreachable
                 | Unready::Behind
                 | Unready::NoChannel
                 | Unready::PeersOffline

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use bitcoin::Network;
 
+use super::vss::Vss;
 use super::{ChainConfig, WithdrawConfig, liquidity};
 
 /// What the node needs to know.
@@ -18,6 +19,8 @@ pub struct Config {
     pub folder: PathBuf,
     /// What the node is called in gossip; empty for nothing.
     pub alias: String,
+    /// Who keeps the channels' state, if not the folder.
+    pub vss: Option<Vss>,
     /// Where peers connect to; empty for nowhere.
     pub listen: Vec<SocketAddr>,
     /// Where the chain is read from.

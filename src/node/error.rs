@@ -59,6 +59,38 @@ pub enum NodeError {
         /// What SQLite or the system said.
         why: String,
     },
+    /// The settings name a server for the channels' state, which is in the folder.
+    #[error(
+        "the channels' state of this node is in {path}, and the settings name a server for it (node.vss), where it is not: a node \
+         that begins anew would forget its channels. Take [node.vss] out of the settings; it is for a node that never had a channel"
+    )]
+    StateHere {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The channels' state is kept by a server that the settings do not name.
+    #[error(
+        "the channels' state of this node is kept as {place}, and the settings say otherwise (node.vss): a node that begins anew \
+         would forget its channels. Put that back into the settings; if the server has moved with all that it kept, remove {mark}"
+    )]
+    StateElsewhere {
+        /// The store and its server.
+        place: String,
+        /// Where that is noted.
+        mark: PathBuf,
+    },
+    /// Another program uses the same channels.
+    #[error(
+        "another program uses the channels that the server of node.vss keeps for this node: it ends before this one may begin, or the \
+         money in them would be lost. If this one was moved here, stop the other"
+    )]
+    StateTaken,
+    /// The server that keeps the channels' state is not there, or refuses.
+    #[error(
+        "the server that keeps the channels' state gives no good answer (node.vss): is it there, do the headers say who asks, and \
+         is this the seed whose state it keeps? The log says before this what went wrong"
+    )]
+    Vss(#[source] ldk_node::BuildError),
     /// Its folder cannot be made.
     #[error("failed to make the node's folder")]
     Folder(#[source] std::io::Error),

@@ -8,10 +8,13 @@ use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::invoice::Reach;
+use crate::invoice::{Reach, Unready};
 use crate::ledger::{Arrived, Ledger, LedgerError, Payment, Settlement};
 
 use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, liquidity, reach};
+
+/// A step takes milliseconds. After so long a node whose state a server keeps waits for that server.
+const STUCK_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The node's only consumer of events. Handles them one by one until told to stop.
 pub(super) async fn handle(
@@ -49,7 +52,17 @@ pub(super) async fn handle(
             let reach = reach::now(&told, &clock, &folder);
             Ok::<_, NodeError>((is_event, reach, is_provider_here))
         });
-        let (is_event, reach, is_provider_here) = handled.await.map_err(NodeError::Panicked)??;
+        let mut handled = std::pin::pin!(handled);
+        let ended = tokio::select! {
+            ended = &mut handled => ended,
+            () = sleep_until(Instant::now() + STUCK_AFTER) => {
+                if node.config.vss.is_some() {
+                    node.reached(Reach::Unready(Unready::StoreUnreachable));
+                }
+                handled.await
+            }
+        };
+        let (is_event, reach, is_provider_here) = ended.map_err(NodeError::Panicked)??;
         if is_event {
             node.handled.send_modify(|handled| *handled += 1);
         }

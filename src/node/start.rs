@@ -5,12 +5,18 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::causes;
 use crate::invoice::{Reach, Unready};
 
-use super::{ChainSource, Node, NodeError, Phase, Purpose, chain};
+use super::build::build;
+use super::vss::lease::{Lease, NoLease};
+use super::{ChainSource, Node, NodeError, Phase, Purpose, Vss, chain, vss};
 
 /// The first pause after a failed start; doubled each time up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// What is waited for, as a rule.
+const SOURCE: Unready = Unready::ChainSourceUnreachable;
 
 /// The longest pause between two starts.
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -30,18 +36,59 @@ impl Node {
                 Ok(told) => break told,
                 Err(why) => why,
             };
-            if !self.wait(None, why, &mut pause, stop).await {
+            if !self.wait(None, SOURCE, why, &mut pause, stop).await {
                 return Ok(None);
             }
         };
-        let config = self.config.clone();
-        let seed = self.keys.mnemonic();
-        let unwritable = self.unwritable.clone();
-        let build = tokio::task::spawn_blocking(move || {
-            super::build(&config, purpose, told, seed, runtime, unwritable)
-        });
-        let node = build.await.map_err(NodeError::Panicked)??;
-        Ok(Some(Arc::new(node)))
+        pause = RETRY_MIN;
+        loop {
+            let (config, told, runtime) = (self.config.clone(), told.clone(), runtime.clone());
+            let (seed, unwritable) = (self.keys.mnemonic(), self.unwritable.clone());
+            let building = tokio::task::spawn_blocking(move || {
+                build(&config, purpose, told, seed, runtime, unwritable)
+            });
+            let built = tokio::select! {
+                built = building => built,
+                // A server that is away is tried for minutes.
+                () = stop.cancelled() => return Ok(None),
+            };
+            let why = match built.map_err(NodeError::Panicked)? {
+                Ok(node) => return Ok(Some(Arc::new(node))),
+                Err(away @ NodeError::Vss(_)) => causes::chain(&away),
+                Err(error) => return Err(error),
+            };
+            let unready = Unready::StoreUnreachable;
+            if !self.wait(None, unready, why, &mut pause, stop).await {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes the right to use the store that the server keeps, once there is one; nothing if told to stop before that.
+    pub(super) async fn lease(
+        &self,
+        vss: &Vss,
+        stop: &CancellationToken,
+    ) -> Result<Option<Lease>, NodeError> {
+        let folder = self.config.folder.clone();
+        let holder = tokio::task::spawn_blocking(move || vss::holder(&folder));
+        let holder = holder.await.map_err(NodeError::Panicked)??;
+        let mut pause = RETRY_MIN;
+        loop {
+            let taken = tokio::select! {
+                taken = Lease::take(vss, &holder) => taken,
+                () = stop.cancelled() => return Ok(None),
+            };
+            let why = match taken {
+                Ok(lease) => return Ok(Some(lease)),
+                Err(NoLease::Taken) => return Err(NodeError::StateTaken),
+                Err(NoLease::Away(why)) => why,
+            };
+            let unready = Unready::StoreUnreachable;
+            if !self.wait(None, unready, why, &mut pause, stop).await {
+                return Ok(None);
+            }
+        }
     }
 
     /// What ldk-node is to be told of its chain source; a reason to wait if that is not known yet.
@@ -82,7 +129,7 @@ impl Node {
                     () = stop.cancelled() => return Ok(false),
                 }
             {
-                if !self.wait(Some(node), why, &mut pause, stop).await {
+                if !self.wait(Some(node), SOURCE, why, &mut pause, stop).await {
                     return Ok(false);
                 }
                 continue;
@@ -111,7 +158,7 @@ impl Node {
             let complaint = chain::complaint(source, self.config.network).await;
             let why =
                 complaint.unwrap_or_else(|| "it answers but gave no fee estimates".to_owned());
-            if !self.wait(Some(node), why, &mut pause, stop).await {
+            if !self.wait(Some(node), SOURCE, why, &mut pause, stop).await {
                 return Ok(false);
             }
         }
@@ -121,13 +168,14 @@ impl Node {
     async fn wait(
         &self,
         node: Option<&Arc<ldk_node::Node>>,
+        unready: Unready,
         why: String,
         pause: &mut Duration,
         stop: &CancellationToken,
     ) -> bool {
-        tracing::warn!("The node waits for its chain source: {why}. Next try in {pause:?}");
-        self.reach
-            .send_replace(Reach::Unready(Unready::ChainSourceUnreachable));
+        let why = format!("{unready} ({why})");
+        tracing::warn!("Next try in {pause:?}: {why}");
+        self.reach.send_replace(Reach::Unready(unready));
         self.waiting(node, why);
         let next = tokio::time::Instant::now() + *pause;
         *pause = (*pause * 2).min(RETRY_MAX);

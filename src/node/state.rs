@@ -71,7 +71,7 @@ pub enum StateError {
 }
 
 /// What a copy of the channel state holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct State {
     /// The network, as far as the channel manager tells it.
     pub network: Option<Network>,

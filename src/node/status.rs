@@ -169,10 +169,7 @@ impl Node {
                 why,
                 since_secs,
             } => {
-                status.phase = format!(
-                    "waiting for the chain source {}: {why}",
-                    self.config.chain.source
-                );
+                status.phase = format!("waiting: {why}");
                 status.since_secs = Some(since_secs);
                 if let Some(node) = node {
                     self.describe(&node, &mut status);

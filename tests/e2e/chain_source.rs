@@ -123,7 +123,7 @@ async fn the_first_start_ever_needs_no_chain_source_and_finds_it_when_it_is_ther
     merchant.wait_running().await.unwrap();
     let told = eventually("the readiness to say why", RECOVERY, || async {
         match merchant.admin().ready().await.unwrap().reason {
-            Some(reason) if reason.contains("no channel") => Ok(Some(())),
+            Some(reason) if reason.contains("has not seen the chain") => Ok(Some(())),
             other => Err(format!("{other:?}")),
         }
     });

@@ -26,5 +26,6 @@ mod shutdown;
 mod soak;
 mod token;
 mod torn;
+mod vss;
 mod withdrawal;
 mod wrong_clock;

@@ -1,0 +1,83 @@
+//! The settings of a server that keeps the channels' state.
+
+use std::collections::HashMap;
+
+use http::Uri;
+use http::header::{HeaderName, HeaderValue};
+
+use crate::node::{Headers, Vss};
+use crate::{causes, secret_file};
+
+use super::Meaning;
+use super::raw::RawVss;
+
+/// The longest name of a store.
+const STORE_ID_BYTES_MAX: usize = 120;
+
+impl Meaning<'_> {
+    pub(super) fn vss(&mut self, raw: &RawVss) -> Option<Vss> {
+        let url = raw.url.trim_end_matches('/');
+        if !is_private(url) {
+            let what = "write `https://host/path`; without TLS (`http://`) only on this machine itself (127.0.0.1)";
+            self.complain("node.vss.url", what);
+            return None;
+        }
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let store_id = &raw.store_id;
+        if store_id.is_empty()
+            || store_id.len() > STORE_ID_BYTES_MAX
+            || !store_id.bytes().all(is_name)
+        {
+            let what =
+                "a name of letters, digits, `-`, `_` and `.`, which no other node of yours has";
+            self.complain("node.vss.store_id", what);
+            return None;
+        }
+        let headers = match &raw.headers_file {
+            None => HashMap::new(),
+            Some(file) => self.headers(file)?,
+        };
+        Some(Vss {
+            url: url.to_owned(),
+            store_id: store_id.clone(),
+            headers: Headers(headers),
+        })
+    }
+
+    fn headers(&mut self, file: &str) -> Option<HashMap<String, String>> {
+        let key = "node.vss.headers_file";
+        let text = match secret_file::read(&self.folder.join(file)) {
+            Ok(text) => text,
+            Err(error) => {
+                self.complain(key, causes::chain(&error));
+                return None;
+            }
+        };
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        let header = |line: &str| {
+            let (name, value) = line.split_once(':')?;
+            let name: HeaderName = name.trim().parse().ok()?;
+            let value = value.trim();
+            HeaderValue::from_str(value).ok()?;
+            Some((name.to_string(), value.to_owned()))
+        };
+        let headers: Option<HashMap<_, _>> = lines.map(header).collect();
+        if headers.is_none() {
+            let what = "each line is `Name: value`, as in `Authorization: Bearer …`";
+            self.complain(key, what);
+        }
+        headers
+    }
+}
+
+/// Whether nobody on the way reads what goes there.
+fn is_private(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else {
+        return false;
+    };
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(_)) => true,
+        (Some("http"), Some(host)) => ["127.0.0.1", "[::1]", "localhost"].contains(&host),
+        _ => false,
+    }
+}

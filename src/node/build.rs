@@ -1,0 +1,91 @@
+//! Putting ldk-node together by the settings. Nothing of it runs yet.
+
+use std::sync::Arc;
+
+use ldk_node::config::AnchorChannelsConfig;
+use ldk_node::lightning::ln::msgs::SocketAddress;
+
+use super::{Config, Gossip, NodeError, Purpose, Vss, chain, database, liquidity, log, store, vss};
+
+/// What a peer that opens a channel to a node in recovery would have to see reserved on chain: all the bitcoin there will be.
+/// ldk-node has no other way to refuse.
+const REFUSE_CHANNELS_SATS: u64 = 21_000_000 * 100_000_000;
+
+pub(super) fn build(
+    config: &Config,
+    purpose: Purpose,
+    told: chain::Told,
+    mnemonic: ldk_node::bip39::Mnemonic,
+    runtime: tokio::runtime::Handle,
+    unwritable: store::Complaint,
+) -> Result<ldk_node::Node, NodeError> {
+    let mut builder = ldk_node::Builder::from_config(ldk_node::config::Config {
+        storage_dir_path: config.folder.to_string_lossy().into_owned(),
+        network: config.network,
+        anchor_channels_config: Some(match purpose {
+            Purpose::Sell => liquidity::anchors(config),
+            Purpose::Recover => AnchorChannelsConfig {
+                per_channel_reserve_sats: REFUSE_CHANNELS_SATS,
+                ..AnchorChannelsConfig::default()
+            },
+        }),
+        ..ldk_node::config::Config::default()
+    });
+    builder.set_runtime(runtime);
+    builder.set_entropy_bip39_mnemonic(mnemonic, None);
+    told.set(&mut builder);
+    liquidity::configure(&mut builder, config);
+    builder.set_custom_logger(Arc::new(log::ToTracing {
+        wants_gossip: config.gossip.now(&config.folder) != Gossip::None,
+    }));
+    if !config.alias.is_empty() {
+        builder
+            .set_node_alias(config.alias.clone())
+            .map_err(NodeError::Build)?;
+    }
+    if !config.listen.is_empty() {
+        let addresses = config
+            .listen
+            .iter()
+            .map(|address| SocketAddress::from(*address))
+            .collect();
+        builder
+            .set_listening_addresses(addresses)
+            .map_err(NodeError::Build)?;
+    }
+    let built = match &config.vss {
+        None => builder.build_with_store(Arc::new(store::Rows::open(&config.folder, unwritable)?)),
+        Some(Vss {
+            url,
+            store_id,
+            headers,
+        }) => builder.build_with_vss_store_and_fixed_headers(
+            url.clone(),
+            store_id.clone(),
+            headers.0.clone(),
+        ),
+    };
+    let node = built.map_err(|error| failed(error, config.vss.is_some()))?;
+    match &config.vss {
+        None => database::note_made(&config.folder)?,
+        Some(vss) => vss::note(vss, &config.folder)?,
+    }
+    Ok(node)
+}
+
+fn failed(error: ldk_node::BuildError, is_remote: bool) -> NodeError {
+    use ldk_node::BuildError as E;
+    let is_stores = matches!(
+        error,
+        E::KVStoreSetupFailed | E::ReadFailed | E::WriteFailed | E::WalletSetupFailed
+    );
+    if error == E::NetworkMismatch {
+        NodeError::OtherNetwork(error)
+    } else if is_remote && is_stores {
+        NodeError::Vss(error)
+    } else if error == E::WalletSetupFailed {
+        NodeError::Wallet(error)
+    } else {
+        NodeError::Build(error)
+    }
+}
