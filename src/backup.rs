@@ -73,6 +73,12 @@ pub struct Source {
 /// Why there is no backup, or why it cannot be used; each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
+    /// The settings name a server for the channels' state, and it is not there.
+    #[error(
+        "the settings name a server for the channels' state (node.vss), and that of the node in {path} is not kept there: take \
+         [node.vss] out of the settings, or start the program once if it is a new node", path = .0.display()
+    )]
+    NotOnServer(PathBuf),
     /// The operating system.
     #[error("failed to {what} {path}", path = .path.display())]
     Io {

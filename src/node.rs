@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use bitcoin::Network;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use address::Drawing;
@@ -48,6 +49,8 @@ pub use peers::PeerAddress;
 pub use recovery::{OldChannel, Recovery};
 pub use state::StateError;
 pub use status::Status;
+use vss::Lost;
+use vss::lease::Pass;
 pub use vss::{Headers, MARK as VSS_MARK, Vss};
 pub use wallet::{Fee, OnchainAmount, OnchainBalance};
 pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
@@ -58,6 +61,10 @@ use crate::amount::Msat;
 use crate::clock::Clock;
 use crate::invoice::{Reach, Unready};
 use crate::ledger::Ledger;
+
+/// How long a node whose state a server keeps may take to stop, which waits for what is being written: below the time after which
+/// supervisors kill.
+const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// How often the node is asked for its channels besides after each event: a peer that comes back makes no event.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -99,8 +106,10 @@ pub struct Node {
     channel_changes: watch::Sender<u64>,
     /// Why its state cannot be written any more, once that is so.
     unwritable: store::Complaint,
-    /// Whether another program has taken the channels that a server keeps.
-    taken: watch::Sender<bool>,
+    /// Whether there is a reason to write nothing more.
+    lost: watch::Sender<Lost>,
+    /// The right to write to the server that keeps the state, while there is a node. A `std` mutex: held to copy it.
+    pass: Mutex<Option<Arc<Pass>>>,
 }
 
 /// What a node is built for.
@@ -165,7 +174,8 @@ impl Node {
             read_chain: Notify::new(),
             channel_changes: watch::channel(0).0,
             unwritable: store::Complaint::default(),
-            taken: watch::channel(false).0,
+            lost: watch::channel(Lost::default()).0,
+            pass: Mutex::default(),
             chain: chain::Chain::default(),
         }
     }
@@ -290,19 +300,20 @@ impl Node {
         let (folder, vss) = (self.config.folder.clone(), self.config.vss.clone());
         let prepared = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&folder).map_err(NodeError::Folder)?;
-            vss::fits(vss.as_ref(), &folder)?;
-            match vss {
-                None => database::prepare(&folder),
-                Some(_) => Ok(()),
+            let is_marked = vss::fits(vss.as_ref(), &folder)?;
+            if vss.is_none() {
+                database::prepare(&folder)?;
             }
+            Ok::<_, NodeError>(is_marked)
         });
-        prepared.await.map_err(NodeError::Panicked)??;
+        let is_marked = prepared.await.map_err(NodeError::Panicked)??;
         let Some(vss) = &self.config.vss else {
             return self.run_prepared(runtime, ledger, ending).await;
         };
-        let Some(lease) = self.lease(vss, &ending).await? else {
+        let Some(lease) = self.lease(vss, is_marked, &ending).await? else {
             return Ok(());
         };
+        *self.pass.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease.pass());
         let kept = CancellationToken::new();
         let running = async {
             let ended = self.run_prepared(runtime, ledger, ending).await;
@@ -310,8 +321,8 @@ impl Node {
             ended
         };
         let keeping = async {
-            if lease.keep(&kept).await.is_err() {
-                self.taken.send_replace(true);
+            if let Err(lost) = lease.keep(&kept).await {
+                self.lost.send_replace(lost);
             }
         };
         let (ended, ()) = tokio::join!(running, keeping);
@@ -355,30 +366,37 @@ impl Node {
             ended = async { tokio::join!(handling, watching, withdrawing) } => ended,
         };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
-        if let Err(NodeError::Panicked(_)) = ended {
+        if let Err(NodeError::Panicked(_) | NodeError::StateAway) = ended {
             // As above.
             std::mem::forget(node);
             return ended;
         }
-        stop_node(&node).await;
+        let stopping = stop_node(&node);
+        if self.config.vss.is_none() {
+            stopping.await;
+        } else if timeout(STOP_MAX, stopping).await.is_err() {
+            tracing::error!("The node did not stop: its server is away");
+            std::mem::forget(node);
+            return ended.and(Err(NodeError::StateAway));
+        }
         ended
     }
 
     /// Waits for a reason to end at once, without another write: its state cannot be written, or is another program's.
     async fn undone(&self) -> NodeError {
-        let (mut unwritable, mut taken) = (self.unwritable.subscribe(), self.taken.subscribe());
+        let (mut unwritable, mut lost) = (self.unwritable.subscribe(), self.lost.subscribe());
         loop {
             if let Some(why) = unwritable.borrow_and_update().clone() {
                 let path = self.config.folder.join(state::FILE);
                 return NodeError::Unwritable { path, why };
             }
-            if *taken.borrow_and_update() {
-                return NodeError::StateTaken;
+            if let Some(why) = lost.borrow_and_update().why() {
+                return why;
             }
             // The senders are ours.
             tokio::select! {
                 _ = unwritable.changed() => {}
-                _ = taken.changed() => {}
+                _ = lost.changed() => {}
             }
         }
     }

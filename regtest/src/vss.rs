@@ -95,6 +95,11 @@ impl Vss {
         kept.any(|object| has(&object.value) || has(object.key.as_bytes()))
     }
 
+    /// Loses all that it kept.
+    pub fn lose(&self) {
+        self.shared.objects().clear();
+    }
+
     /// Closes the port and every connection.
     pub fn stop(&mut self) {
         self.server = None;

@@ -56,6 +56,9 @@ impl Source {
         let staging = Staging::begin(&self.data_dir.join(STAGING))?;
         // The channel state first: what it has acknowledged is then in the ledger for certain.
         let state_file = staging.folder(NODE)?.join(state::FILE);
+        if self.vss.is_some() && !self.node_folder.join(VSS_MARK).exists() {
+            return Err(BackupError::NotOnServer(self.node_folder.clone()));
+        }
         if self.vss.is_none() {
             state::copy(&self.node_folder, &state_file)?;
         }

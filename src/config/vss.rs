@@ -18,7 +18,7 @@ impl Meaning<'_> {
     pub(super) fn vss(&mut self, raw: &RawVss) -> Option<Vss> {
         let url = raw.url.trim_end_matches('/');
         if !is_private(url) {
-            let what = "write `https://host/path`; without TLS (`http://`) only on this machine itself (127.0.0.1)";
+            let what = "write `https://host/path`, without a password or a query in it; without TLS (`http://`) only on this machine itself (127.0.0.1)";
             self.complain("node.vss.url", what);
             return None;
         }
@@ -75,6 +75,11 @@ fn is_private(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else {
         return false;
     };
+    // The URL is shown and noted: secrets belong into the headers.
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    if authority.contains('@') || uri.query().is_some() {
+        return false;
+    }
     match (uri.scheme_str(), uri.host()) {
         (Some("https"), Some(_)) => true,
         (Some("http"), Some(host)) => ["127.0.0.1", "[::1]", "localhost"].contains(&host),

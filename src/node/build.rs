@@ -5,11 +5,25 @@ use std::sync::Arc;
 use ldk_node::config::AnchorChannelsConfig;
 use ldk_node::lightning::ln::msgs::SocketAddress;
 
+use tokio::sync::watch;
+
+use super::vss::Lost;
+use super::vss::lease::Pass;
 use super::{Config, Gossip, NodeError, Purpose, Vss, chain, database, liquidity, log, store, vss};
 
 /// What a peer that opens a channel to a node in recovery would have to see reserved on chain: all the bitcoin there will be.
 /// ldk-node has no other way to refuse.
 const REFUSE_CHANNELS_SATS: u64 = 21_000_000 * 100_000_000;
+
+/// What writing the state takes.
+pub(super) struct Writing {
+    /// Where it is said that it cannot be written to the disk.
+    pub(super) unwritable: store::Complaint,
+    /// Where it is said that LDK has given up.
+    pub(super) lost: watch::Sender<Lost>,
+    /// The right to write to a server.
+    pub(super) pass: Option<Arc<Pass>>,
+}
 
 pub(super) fn build(
     config: &Config,
@@ -17,7 +31,7 @@ pub(super) fn build(
     told: chain::Told,
     mnemonic: ldk_node::bip39::Mnemonic,
     runtime: tokio::runtime::Handle,
-    unwritable: store::Complaint,
+    writing: Writing,
 ) -> Result<ldk_node::Node, NodeError> {
     let mut builder = ldk_node::Builder::from_config(ldk_node::config::Config {
         storage_dir_path: config.folder.to_string_lossy().into_owned(),
@@ -37,6 +51,7 @@ pub(super) fn build(
     liquidity::configure(&mut builder, config);
     builder.set_custom_logger(Arc::new(log::ToTracing {
         wants_gossip: config.gossip.now(&config.folder) != Gossip::None,
+        lost: writing.lost,
     }));
     if !config.alias.is_empty() {
         builder
@@ -54,16 +69,18 @@ pub(super) fn build(
             .map_err(NodeError::Build)?;
     }
     let built = match &config.vss {
-        None => builder.build_with_store(Arc::new(store::Rows::open(&config.folder, unwritable)?)),
-        Some(Vss {
-            url,
-            store_id,
-            headers,
-        }) => builder.build_with_vss_store_and_fixed_headers(
-            url.clone(),
-            store_id.clone(),
-            headers.0.clone(),
-        ),
+        None => builder.build_with_store(Arc::new(store::Rows::open(
+            &config.folder,
+            writing.unwritable,
+        )?)),
+        Some(Vss { url, store_id, .. }) => match writing.pass {
+            Some(pass) => builder.build_with_vss_store_and_header_provider(
+                url.clone(),
+                store_id.clone(),
+                pass,
+            ),
+            None => return Err(NodeError::StateTaken),
+        },
     };
     let node = built.map_err(|error| failed(error, config.vss.is_some()))?;
     match &config.vss {

@@ -69,6 +69,13 @@ pub(super) fn note_made(folder: &Path) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Whether there is, or was, a node's database in this folder.
+pub(super) fn is_any(folder: &Path) -> bool {
+    [FILE, LOG, MADE]
+        .iter()
+        .any(|name| folder.join(name).exists())
+}
+
 /// What was found.
 enum Looked {
     /// Nothing yet.

@@ -71,7 +71,7 @@ pub enum NodeError {
     /// The channels' state is kept by a server that the settings do not name.
     #[error(
         "the channels' state of this node is kept as {place}, and the settings say otherwise (node.vss): a node that begins anew \
-         would forget its channels. Put that back into the settings; if the server has moved with all that it kept, remove {mark}"
+         would forget its channels. Put that back into the settings; if the server has moved with all that it kept, write the new place into {mark}"
     )]
     StateElsewhere {
         /// The store and its server.
@@ -85,6 +85,19 @@ pub enum NodeError {
          money in them would be lost. If this one was moved here, stop the other"
     )]
     StateTaken,
+    /// The server knows nothing of this node, or less than it did.
+    #[error(
+        "the server of node.vss has lost what it kept of this node, or was set back to an older state (or the headers name another \
+         account): a node that begins anew would forget its channels, and an old state can cost all that is in them. Put the server in \
+         order. If what it had is lost for good, ask the peers to force-close; the words alone restore what is on the chain"
+    )]
+    StateGone,
+    /// The server was away for too long, and LDK has given up.
+    #[error(
+        "the node's state could not be written, so the node does nothing more; with [node.vss] its server was away for too long. Start the \
+         program again: payments that were under way are claimed or go back then"
+    )]
+    StateAway,
     /// The server that keeps the channels' state is not there, or refuses.
     #[error(
         "the server that keeps the channels' state gives no good answer (node.vss): is it there, do the headers say who asks, and \

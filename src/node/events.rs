@@ -59,7 +59,11 @@ pub(super) async fn handle(
                 if node.config.vss.is_some() {
                     node.reached(Reach::Unready(Unready::StoreUnreachable));
                 }
-                handled.await
+                tokio::select! {
+                    ended = &mut handled => ended,
+                    // Whoever stops the node would wait, too.
+                    () = stop.cancelled() => return Err(NodeError::StateAway),
+                }
             }
         };
         let (is_event, reach, is_provider_here) = ended.map_err(NodeError::Panicked)??;

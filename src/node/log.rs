@@ -1,6 +1,9 @@
 //! ldk-node's log, into ours: filtered, so that no secret of a payment is ever in it.
 
 use ldk_node::logger::{LogLevel, LogRecord, LogWriter};
+use tokio::sync::watch;
+
+use super::vss::Lost;
 
 /// What ldk-node complains about after each stateless sale: it looks for a record that was never to be.
 const EXPECTED: &str = "couldn't be found in store";
@@ -8,11 +11,19 @@ const EXPECTED: &str = "couldn't be found in store";
 /// What ldk-node complains about once an hour where it has no gossip to fetch, which is how it is told to want none.
 const NO_GOSSIP: &str = "sync of RGS gossip data failed";
 
+/// What LDK and ldk-node say when the node's state could not be written, whereupon they panic.
+const GIVEN_UP: [&str; 2] = [
+    "Failed to process events",
+    "persistence failed unrecoverably",
+];
+
 /// Writes to `tracing` under the target `ldk`.
 #[derive(Debug)]
 pub(super) struct ToTracing {
     /// Whether gossip that cannot be fetched is a complaint.
     pub(super) wants_gossip: bool,
+    /// Where it is said that LDK has given up: it panics behind that, in a task that nobody looks after.
+    pub(super) lost: watch::Sender<Lost>,
 }
 
 impl LogWriter for ToTracing {
@@ -44,6 +55,9 @@ impl LogWriter for ToTracing {
             }
             LogLevel::Error => {
                 let text = harmless(&record).unwrap_or_else(withheld);
+                if GIVEN_UP.iter().any(|said| text.contains(said)) {
+                    self.lost.send_replace(Lost::GivenUp);
+                }
                 let is_expected =
                     text.contains(EXPECTED) || (!self.wants_gossip && text.contains(NO_GOSSIP));
                 if !is_expected {

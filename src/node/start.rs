@@ -1,6 +1,6 @@
 //! Building and starting the node, with as many tries as its chain source wants.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::causes;
 use crate::invoice::{Reach, Unready};
 
-use super::build::build;
+use super::build::{Writing, build};
 use super::vss::lease::{Lease, NoLease};
-use super::{ChainSource, Node, NodeError, Phase, Purpose, Vss, chain, vss};
+use super::{ChainSource, Node, NodeError, Phase, Purpose, Vss, chain};
 
 /// The first pause after a failed start; doubled each time up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -43,9 +43,18 @@ impl Node {
         pause = RETRY_MIN;
         loop {
             let (config, told, runtime) = (self.config.clone(), told.clone(), runtime.clone());
-            let (seed, unwritable) = (self.keys.mnemonic(), self.unwritable.clone());
+            let seed = self.keys.mnemonic();
+            let writing = Writing {
+                unwritable: self.unwritable.clone(),
+                lost: self.lost.clone(),
+                pass: self
+                    .pass
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone(),
+            };
             let building = tokio::task::spawn_blocking(move || {
-                build(&config, purpose, told, seed, runtime, unwritable)
+                build(&config, purpose, told, seed, runtime, writing)
             });
             let built = tokio::select! {
                 built = building => built,
@@ -68,20 +77,18 @@ impl Node {
     pub(super) async fn lease(
         &self,
         vss: &Vss,
+        is_marked: bool,
         stop: &CancellationToken,
     ) -> Result<Option<Lease>, NodeError> {
-        let folder = self.config.folder.clone();
-        let holder = tokio::task::spawn_blocking(move || vss::holder(&folder));
-        let holder = holder.await.map_err(NodeError::Panicked)??;
         let mut pause = RETRY_MIN;
         loop {
             let taken = tokio::select! {
-                taken = Lease::take(vss, &holder) => taken,
+                taken = Lease::take(vss, &self.config.folder, is_marked) => taken,
                 () = stop.cancelled() => return Ok(None),
             };
             let why = match taken {
                 Ok(lease) => return Ok(Some(lease)),
-                Err(NoLease::Taken) => return Err(NodeError::StateTaken),
+                Err(NoLease::Never(error)) => return Err(error),
                 Err(NoLease::Away(why)) => why,
             };
             let unready = Unready::StoreUnreachable;
@@ -133,6 +140,10 @@ impl Node {
                     return Ok(false);
                 }
                 continue;
+            }
+            // What it was built from may be another's by now.
+            if let Some(why) = self.lost.borrow().why() {
+                return Err(why);
             }
             let starting = Arc::clone(node);
             let started = tokio::task::spawn_blocking(move || starting.start()).await;

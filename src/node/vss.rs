@@ -2,8 +2,9 @@
 //! which encrypts everything under the seed.
 //!
 //! Every state is on the server before a payment goes on, so none is ever lost with this machine, and none is restored that is
-//! older than what a peer has seen. What it asks in return: while the server is away the node does nothing, and after three minutes
-//! the program ends; and two programs must never use one store, which ldk-node's client does not look after: [`lease`] does.
+//! older than what a peer has seen. What it asks in return: while the server is away nothing is written, and when LDK gives up
+//! after some minutes the program ends; and two programs must never use one store, which ldk-node's client does not look after:
+//! the lease does.
 
 pub(super) mod lease;
 
@@ -12,14 +13,37 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::NodeError;
 use super::state::FILE;
+use super::{NodeError, database};
+use crate::secret_file;
 
 /// Says on whose server the state of this folder's node is.
 pub const MARK: &str = "vss.place";
 
-/// Holds the folder's name for its lease.
-const HOLDER: &str = "vss.holder";
+/// Whether there is a reason to write nothing more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// None.
+    #[default]
+    No,
+    /// The state is another program's.
+    Taken,
+    /// The server does not have it any more.
+    Gone,
+    /// LDK could not write it, and has given up.
+    GivenUp,
+}
+
+impl Lost {
+    pub(super) fn why(self) -> Option<NodeError> {
+        match self {
+            Self::No => None,
+            Self::Taken => Some(NodeError::StateTaken),
+            Self::Gone => Some(NodeError::StateGone),
+            Self::GivenUp => Some(NodeError::StateAway),
+        }
+    }
+}
 
 /// A server, and the node's place there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,23 +73,26 @@ impl fmt::Display for Vss {
     }
 }
 
-/// Whether the settings mean the node that was in this folder. A node without its channels must not begin in its place.
-pub(super) fn fits(vss: Option<&Vss>, folder: &Path) -> Result<(), NodeError> {
+/// Whether the settings mean the node that was in this folder, and whether that has used a server before. A node without its
+/// channels must not begin in its place.
+pub(super) fn fits(vss: Option<&Vss>, folder: &Path) -> Result<bool, NodeError> {
     let mark = folder.join(MARK);
     let place = match std::fs::read_to_string(&mark) {
         Ok(place) => Some(place.trim_end().to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(NodeError::Folder(error)),
     };
-    let file = folder.join(FILE);
     match (vss, place) {
-        (None, None) => Ok(()),
-        (Some(_), _) if file.exists() => Err(NodeError::StateHere { path: file }),
+        (None, None) => Ok(false),
+        (Some(_), _) if database::is_any(folder) => {
+            let path = folder.join(FILE);
+            Err(NodeError::StateHere { path })
+        }
         (Some(vss), None) => {
             tracing::info!("The channels' state is kept by the server of node.vss: {vss}");
-            Ok(())
+            Ok(false)
         }
-        (Some(vss), Some(place)) if place == vss.to_string() => Ok(()),
+        (Some(vss), Some(place)) if place == vss.to_string() => Ok(true),
         (Some(_) | None, Some(place)) => Err(NodeError::StateElsewhere { place, mark }),
     }
 }
@@ -76,25 +103,8 @@ pub(super) fn note(vss: &Vss, folder: &Path) -> Result<(), NodeError> {
     if mark.exists() {
         return Ok(());
     }
-    let noted = std::fs::write(&mark, format!("{vss}\n"))
-        .and_then(|()| std::fs::File::open(&mark)?.sync_all())
-        .and_then(|()| std::fs::File::open(folder)?.sync_all());
+    let noted = secret_file::replace(&mark, &format!("{vss}\n"));
     noted.map_err(NodeError::Folder)
-}
-
-/// The name by which this folder holds its lease, made once. In no backup: a folder that is made from one is another one.
-pub(super) fn holder(folder: &Path) -> Result<String, NodeError> {
-    let path = folder.join(HOLDER);
-    if let Ok(name) = std::fs::read_to_string(&path)
-        && !name.is_empty()
-    {
-        return Ok(name);
-    }
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| NodeError::Folder(error.into()))?;
-    let name = hex::encode(random);
-    std::fs::write(&path, &name).map_err(NodeError::Folder)?;
-    Ok(name)
 }
 
 #[cfg(test)]
@@ -111,10 +121,10 @@ mod tests {
             headers: Headers::default(),
         };
         let (one, other) = (vss("one"), vss("other"));
-        assert!(fits(None, folder).is_ok());
-        assert!(fits(Some(&one), folder).is_ok());
+        assert!(!fits(None, folder).unwrap());
+        assert!(!fits(Some(&one), folder).unwrap());
         note(&one, folder).unwrap();
-        assert!(fits(Some(&one), folder).is_ok());
+        assert!(fits(Some(&one), folder).unwrap());
         for wrong in [None, Some(&other)] {
             let said = fits(wrong, folder).unwrap_err().to_string();
             assert!(said.contains("one at https://vss.example.com"), "{said}");

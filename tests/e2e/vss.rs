@@ -54,9 +54,10 @@ async fn channels_whose_state_is_on_a_server_outlive_the_data_folder_and_go_on()
         assert!(!server.contains(readable.as_bytes()), "{readable}");
     }
 
-    // Killed, and back with its channel.
+    // Killed, and back with its channel once the lease has lapsed.
     shop.network.merchant.kill().unwrap();
     shop.network.merchant.restart().await.unwrap();
+    shop.network.merchant.wait_running().await.unwrap();
     assert_eq!(shop.network.ensure_channel().await.unwrap(), 0);
     shop.buy(HEIGHT).await;
 
@@ -171,6 +172,29 @@ async fn a_server_that_is_away_holds_the_node_up_and_nothing_that_was_sold_is_lo
     shop.buy(HEIGHT).await;
 }
 
+fn copy(from: &Path, to: &Path, names: &[&str]) {
+    for name in names {
+        fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_has_lost_everything_begins_no_node_anew() {
+    let dir = regtest::folder::temporary().unwrap();
+    let server = Vss::start(AUTHORIZATION).unwrap();
+    let mut shop = Shop::open_with("", &settings(&server, dir.path())).await;
+    shop.buy(ARTICLE).await;
+    server.lose();
+    for _ in 0..2 {
+        let ended = shop.network.merchant.wait_ended().await.unwrap();
+        assert!(!ended.success(), "{ended}");
+        shop.network.merchant.restart().await.unwrap();
+    }
+    let log = fs::read_to_string(shop.network.merchant.log()).unwrap();
+    assert_eq!(log.matches("has lost what it kept").count() % 2, 0, "{log}");
+    assert!(log.contains("has lost what it kept"), "{log}");
+}
+
 fn program(config: &Path) -> tokio::process::Command {
     let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_tollhouse"));
     program.args(["run", "--config"]).arg(config);
@@ -199,16 +223,19 @@ async fn of_two_programs_with_the_same_channels_one_ends_before_it_has_touched_t
     shop.buy(ARTICLE).await;
     let merchant = &shop.network.merchant;
 
-    // The same words on another machine, while this one runs: it finds out, and ends.
+    // A copy of the folder on another machine, while this one runs: it finds out, and ends.
     let other = dir.path().join("other");
     let config = dir.path().join("other.toml");
     fs::create_dir(&other).unwrap();
     fs::set_permissions(&other, fs::Permissions::from_mode(0o700)).unwrap();
-    fs::copy(
-        merchant.data_dir().join("seed.words"),
-        other.join("seed.words"),
-    )
-    .unwrap();
+    copy(merchant.data_dir(), &other, &["seed.words", "master.key"]);
+    fs::create_dir(other.join("node")).unwrap();
+    let all: Vec<_> = fs::read_dir(merchant.data_dir().join("node"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    copy(&merchant.data_dir().join("node"), &other.join("node"), &all);
     let mut settings: toml::Table = fs::read_to_string(merchant.settings_file())
         .unwrap()
         .parse()

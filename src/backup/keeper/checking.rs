@@ -221,6 +221,9 @@ fn is_of_the_file(error: &BackupError, file: &Path) -> bool {
         | BackupError::OtherWords(_)
         | BackupError::Damaged { .. }
         | BackupError::OtherNetwork { .. } => true,
-        BackupError::Recovering | BackupError::NotEmpty(_) | BackupError::NotNewest(_) => false,
+        BackupError::Recovering
+        | BackupError::NotOnServer(_)
+        | BackupError::NotEmpty(_)
+        | BackupError::NotNewest(_) => false,
     }
 }
