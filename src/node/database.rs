@@ -23,8 +23,10 @@ const MADE: &str = "ldk_node_data.made";
 /// What the file holds, in a table of keys and values.
 const TABLE: &str = "ldk_node_data";
 
-/// What the file is a multiple of, unless it was cut while pages were moved into it; then they are still in the log.
-const PAGE_BYTES: u64 = 4_096;
+/// The pages of a new file. Of what is written most, the manager, updates of monitors and metrics, a row has a hundred bytes to a few
+/// thousand, and SQLite writes whole pages: its usual 4,096 bytes would be nearly twice as much for each sale. Smaller ones have no room
+/// for a key of the index.
+const PAGE_BYTES: u32 = 1_024;
 
 /// Looks whether the file is what it was, and switches it to write-ahead logging: one sync a write instead of four, and a
 /// shorter window in which a kill leaves the channel manager behind its monitors. The mode is a property of the file, so
@@ -33,17 +35,15 @@ pub(super) fn prepare(folder: &Path) -> Result<(), NodeError> {
     let path = folder.join(FILE);
     let is_made = folder.join(MADE).exists();
     let lost = || NodeError::DatabaseLost { path: path.clone() };
+    let has_log = bytes(&folder.join(LOG))? > 0;
     // Before SQLite sees it: it makes a new database of an empty file, and throws its log away.
-    if bytes(&path)? == 0 && (is_made || bytes(&folder.join(LOG))? > 0) {
+    if bytes(&path)? == 0 && (is_made || has_log) {
         return Err(lost());
     }
-    let is_cut = bytes(&folder.join(LOG))? == 0 && bytes(&path)? % PAGE_BYTES != 0;
-    let looked = Connection::open(&path).and_then(|connection| look(&connection));
+    // One that was cut while pages were moved into it has them in its log.
+    let alone = Some(bytes(&path)?).filter(|_| !has_log);
+    let looked = Connection::open(&path).and_then(|connection| look(&connection, alone));
     match looked {
-        Ok(_) if is_cut => Err(NodeError::DatabaseDamaged {
-            path,
-            why: "its last page is not whole".to_owned(),
-        }),
         Ok(Looked::Damaged(why)) => Err(NodeError::DatabaseDamaged { path, why }),
         Ok(Looked::Empty) if is_made => Err(lost()),
         Ok(Looked::Empty | Looked::Full) => switch(&path),
@@ -86,8 +86,9 @@ enum Looked {
     Damaged(String),
 }
 
-/// Reads all of it, which takes some milliseconds for a megabyte.
-fn look(connection: &Connection) -> rusqlite::Result<Looked> {
+/// Reads all of it, which takes some milliseconds for a megabyte. `alone` is the length of a file without a log, which has
+/// whole pages.
+fn look(connection: &Connection, alone: Option<u64>) -> rusqlite::Result<Looked> {
     // Whatever is wrong is left as it is: SQLite would fold the log into the file when it closes it, and delete the log.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0));
@@ -96,6 +97,10 @@ fn look(connection: &Connection) -> rusqlite::Result<Looked> {
         return Ok(Looked::Damaged(found));
     }
     let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let page_bytes = count("PRAGMA page_size")?.unsigned_abs();
+    if alone.is_some_and(|length| length % page_bytes != 0) {
+        return Ok(Looked::Damaged("its last page is not whole".to_owned()));
+    }
     let tables = format!("SELECT count(*) FROM sqlite_master WHERE name = '{TABLE}'");
     if count(&tables)? == 0 || count(&format!("SELECT EXISTS (SELECT 1 FROM {TABLE})"))? == 0 {
         return Ok(Looked::Empty);
@@ -106,6 +111,8 @@ fn look(connection: &Connection) -> rusqlite::Result<Looked> {
 fn switch(path: &Path) -> Result<(), NodeError> {
     let switch = || {
         let connection = Connection::open(path)?;
+        // Of a file that holds something already they stay what they are.
+        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get::<_, String>(0))
     };
     match switch() {
@@ -233,6 +240,27 @@ mod tests {
                 assert_eq!(rows(left.path()), 5, "cut to {kept}");
             }
         }
+    }
+
+    #[test]
+    fn a_file_of_larger_pages_keeps_them_and_is_refused_where_it_is_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let connection = Connection::open(&path).unwrap();
+        let create = format!("CREATE TABLE {TABLE} (value BLOB); INSERT INTO {TABLE} VALUES (1)");
+        connection.execute_batch(&create).unwrap();
+        drop(connection);
+        prepare(folder.path()).unwrap();
+        let length = bytes(&path).unwrap();
+        assert_eq!(length % 4_096, 0, "SQLite's own size");
+        let kept = usize::try_from(length).unwrap() - 1_024;
+        let left = cut(folder.path(), FILE, |file| file.truncate(kept));
+        let refused = prepare(left.path()).unwrap_err();
+        assert!(
+            matches!(refused, NodeError::DatabaseDamaged { .. }),
+            "{refused:?}"
+        );
+        assert_eq!(rows(folder.path()), 1);
     }
 
     #[test]

@@ -14,8 +14,8 @@
 //! - What survives a power cut is a beginning of the log, never a piece out of the middle: SQLite chains its checksums. So
 //!   what was written later and synced has taken everything before it along.
 //! - Before SQLite moves pages from the log to the file it syncs the log, and it syncs the file before it begins the log anew
-//!   (`synchronous=NORMAL`). What is in neither was never synced. It does so every thousand pages, by itself, in the middle of a
-//!   write; if the sync of the log fails there, the next one of ours hears of it. If the sync of the file fails there,
+//!   (`synchronous=NORMAL`). What is in neither was never synced. It does so whenever the log is long, by itself, in the middle of
+//!   a write; if the sync of the log fails there, the next one of ours hears of it. If the sync of the file fails there,
 //!   nobody is told: SQLite keeps the log, and moves its pages again at the next write.
 //! - Writes of one key stay in order: each is in the log when the call returns, future or not.
 //! - After a write or a sync that failed nobody knows what is on the disk: nothing is written any more, and the program ends.
@@ -41,8 +41,8 @@ use ldk_node::io::sqlite_store::{KV_TABLE_NAME, SQLITE_DB_FILE_NAME};
 use lightning::io;
 use lightning::util::async_poll::AsyncResult;
 use lightning::util::persist::{
-    CHANNEL_MANAGER_PERSISTENCE_KEY, KVStore, KVStoreSync, NETWORK_GRAPH_PERSISTENCE_KEY,
-    SCORER_PERSISTENCE_KEY,
+    CHANNEL_MANAGER_PERSISTENCE_KEY, CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE, KVStore,
+    KVStoreSync, NETWORK_GRAPH_PERSISTENCE_KEY, SCORER_PERSISTENCE_KEY,
 };
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -54,6 +54,14 @@ pub(super) use log::Complaint;
 /// The shape of the table, as ldk-node numbers it.
 const SHAPE: u32 = 2;
 
+/// How long the log is when SQLite moves its pages to the file, which takes each page once, however often it stands in the log: of
+/// sixty sales. Reading so much after a kill takes milliseconds.
+const LOG_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Updates that wait to be taken out, at most. LDK lets go of a hundred at once, each by itself: written one by one, they cost a
+/// sale more of the disk than its books do.
+const STALE_MAX: usize = 128;
+
 /// The store. Clones share it.
 #[derive(Clone)]
 pub(super) struct Rows(Arc<Inner>);
@@ -61,6 +69,9 @@ pub(super) struct Rows(Arc<Inner>);
 struct Inner {
     /// Held for a read, or for a write into the log, which waits for the disk only when the log is long.
     connection: Mutex<Connection>,
+    /// Updates that their monitor has taken in. They go out together with what is written next; after a kill they may be
+    /// back, and are no more than a few bytes that nobody reads.
+    stale: Mutex<Vec<[String; 3]>>,
     /// What it writes into. Dropped behind the connection, which keeps its file from being deleted.
     log: Arc<Log>,
 }
@@ -100,8 +111,14 @@ impl Rows {
             .query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0))
             .map_err(failed)?;
         let log = if mode == "wal" {
+            let page_bytes = connection
+                .query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))
+                .map_err(failed)?;
             connection
-                .execute_batch("PRAGMA synchronous=NORMAL")
+                .execute_batch(&format!(
+                    "PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint={}",
+                    LOG_BYTES / page_bytes
+                ))
                 .map_err(failed)?;
             Log::of(&path, complaint, syncing).map_err(NodeError::Folder)?
         } else {
@@ -109,6 +126,7 @@ impl Rows {
         };
         Ok(Self(Arc::new(Inner {
             connection: Mutex::new(connection),
+            stale: Mutex::default(),
             log: Arc::new(log),
         })))
     }
@@ -165,6 +183,7 @@ impl Inner {
     }
 
     fn read(&self, primary: &str, secondary: &str, key: &str) -> io::Result<Vec<u8>> {
+        self.sweep()?;
         let found = self.with(|connection| {
             connection
                 .prepare_cached(&format!(
@@ -178,6 +197,7 @@ impl Inner {
     }
 
     fn list(&self, primary: &str, secondary: &str) -> io::Result<Vec<String>> {
+        self.sweep()?;
         self.with(|connection| {
             connection
                 .prepare_cached(&format!(
@@ -188,29 +208,83 @@ impl Inner {
         })
     }
 
-    /// Puts a row into the log.
+    /// Puts a row into the log. One that is there already stays where it is: replaced, it would be another one, and the index,
+    /// the page that it leaves and the list of free pages were written again as well.
     fn put(&self, primary: &str, secondary: &str, key: &str, value: &[u8]) -> io::Result<Place> {
         self.enter(|connection| {
-            connection
-                .prepare_cached(&format!(
-                    "INSERT OR REPLACE INTO {KV_TABLE_NAME}
-                     (primary_namespace, secondary_namespace, key, value) VALUES (?1, ?2, ?3, ?4)"
-                ))?
-                .execute((primary, secondary, key, value))
+            self.with_what_is_stale(connection, |connection| {
+                connection
+                    .prepare_cached(&format!(
+                        "INSERT INTO {KV_TABLE_NAME} (primary_namespace, secondary_namespace, key, value)
+                         VALUES (?1, ?2, ?3, ?4)
+                         ON CONFLICT (primary_namespace, secondary_namespace, key) DO UPDATE SET value=excluded.value"
+                    ))?
+                    .execute((primary, secondary, key, value))
+            })
         })
     }
 
     /// Takes a row out, in the log.
     fn delete(&self, primary: &str, secondary: &str, key: &str) -> io::Result<Place> {
         self.enter(|connection| {
-            connection
-                .prepare_cached(&format!(
-                    "DELETE FROM {KV_TABLE_NAME}
-                     WHERE primary_namespace=?1 AND secondary_namespace=?2 AND key=?3"
-                ))?
-                .execute([primary, secondary, key])
+            self.with_what_is_stale(connection, |connection| {
+                delete(connection, [primary, secondary, key])
+            })
         })
     }
+
+    /// Takes a row out some time. Only an update of a monitor can wait for it: whatever is read of it comes behind the monitor.
+    fn delete_some_time(&self, primary: &str, secondary: &str, key: &str) -> io::Result<()> {
+        if primary != CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE {
+            return self.delete(primary, secondary, key).map(drop);
+        }
+        let is_full = {
+            let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+            stale.push([primary, secondary, key].map(str::to_owned));
+            stale.len() >= STALE_MAX
+        };
+        if is_full { self.sweep() } else { Ok(()) }
+    }
+
+    /// Takes out what is stale, before anybody sees it.
+    fn sweep(&self) -> io::Result<()> {
+        let stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_clean = stale.is_empty();
+        drop(stale);
+        if is_clean {
+            return Ok(());
+        }
+        self.enter(|connection| self.with_what_is_stale(connection, |_| Ok(0)))
+            .map(drop)
+    }
+
+    /// Does a write, and before it, in one with it, takes out what is stale.
+    fn with_what_is_stale(
+        &self,
+        connection: &Connection,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
+    ) -> rusqlite::Result<usize> {
+        let stale = std::mem::take(&mut *self.stale.lock().unwrap_or_else(PoisonError::into_inner));
+        if stale.is_empty() {
+            return write(connection);
+        }
+        let together = connection.unchecked_transaction()?;
+        for [primary, secondary, key] in &stale {
+            delete(&together, [primary, secondary, key])?;
+        }
+        let written = write(&together)?;
+        together.commit()?;
+        Ok(written)
+    }
+}
+
+fn delete(connection: &Connection, row: [&str; 3]) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(&format!(
+            "DELETE FROM {KV_TABLE_NAME}
+             WHERE primary_namespace=?1 AND secondary_namespace=?2 AND key=?3"
+        ))?
+        .execute(row)
 }
 
 impl KVStoreSync for Rows {
@@ -227,11 +301,11 @@ impl KVStoreSync for Rows {
     }
 
     fn remove(&self, primary: &str, secondary: &str, key: &str, lazy: bool) -> io::Result<()> {
-        let place = self.0.delete(primary, secondary, key)?;
-        if !lazy {
-            self.0.log.sync(place)?;
+        if lazy {
+            return self.0.delete_some_time(primary, secondary, key);
         }
-        Ok(())
+        let place = self.0.delete(primary, secondary, key)?;
+        Ok(self.0.log.sync(place)?)
     }
 
     fn list(&self, primary: &str, secondary: &str) -> io::Result<Vec<String>> {
@@ -268,8 +342,12 @@ impl KVStore for Rows {
         key: &str,
         lazy: bool,
     ) -> AsyncResult<'static, (), io::Error> {
+        if lazy {
+            let removed = self.0.delete_some_time(primary, secondary, key);
+            return Box::pin(std::future::ready(removed));
+        }
         let removed = self.0.delete(primary, secondary, key);
-        self.then_sync(removed, if lazy { Wait::Not } else { Wait::Done })
+        self.then_sync(removed, Wait::Done)
     }
 
     fn list(&self, primary: &str, secondary: &str) -> AsyncResult<'static, Vec<String>, io::Error> {
@@ -311,151 +389,4 @@ mod cuts;
 #[cfg(test)]
 mod failing;
 #[cfg(test)]
-mod tests {
-    use ldk_node::io::sqlite_store::SqliteStore;
-    use lightning::util::persist::CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE as UPDATES;
-
-    use super::*;
-
-    fn ldk_nodes_own(folder: &Path) -> SqliteStore {
-        SqliteStore::new(
-            folder.to_owned(),
-            Some(SQLITE_DB_FILE_NAME.to_owned()),
-            Some(KV_TABLE_NAME.to_owned()),
-        )
-        .unwrap()
-    }
-
-    fn open(folder: &Path) -> Rows {
-        super::super::database::prepare(folder).unwrap();
-        Rows::open(folder, Complaint::default()).unwrap()
-    }
-
-    #[test]
-    fn what_is_written_is_read_listed_and_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let rows = open(folder.path());
-        let missing = KVStoreSync::read(&rows, "a", "b", "key").unwrap_err();
-        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-        for value in [b"one".to_vec(), b"two".to_vec()] {
-            KVStoreSync::write(&rows, "a", "b", "key", value.clone()).unwrap();
-            assert_eq!(KVStoreSync::read(&rows, "a", "b", "key").unwrap(), value);
-        }
-        KVStoreSync::write(&rows, "a", "", "other", vec![]).unwrap();
-        assert_eq!(KVStoreSync::list(&rows, "a", "b").unwrap(), ["key"]);
-        assert_eq!(KVStoreSync::list(&rows, "c", "").unwrap(), [""; 0]);
-        for lazy in [true, false] {
-            KVStoreSync::remove(&rows, "a", "b", "key", lazy).unwrap();
-        }
-        assert_eq!(KVStoreSync::list(&rows, "a", "b").unwrap(), [""; 0]);
-    }
-
-    #[tokio::test]
-    async fn the_last_call_wins_whatever_order_the_futures_end_in() {
-        let folder = tempfile::tempdir().unwrap();
-        let rows = open(folder.path());
-        let first = KVStore::write(&rows, "a", "", "key", b"first".to_vec());
-        let second = KVStore::write(&rows, "a", "", "key", b"second".to_vec());
-        second.await.unwrap();
-        first.await.unwrap();
-        assert_eq!(
-            KVStore::read(&rows, "a", "", "key").await.unwrap(),
-            b"second"
-        );
-        // A future that nobody waits for has written all the same.
-        drop(KVStore::remove(&rows, "a", "", "key", false));
-        assert!(KVStore::list(&rows, "a", "").await.unwrap().is_empty());
-    }
-
-    #[test]
-    fn ldk_nodes_own_store_reads_what_this_one_wrote_and_the_other_way_round() {
-        let folder = tempfile::tempdir().unwrap();
-        let rows = open(folder.path());
-        KVStoreSync::write(&rows, "", "", "manager", b"ours".to_vec()).unwrap();
-        drop(rows);
-        let own = ldk_nodes_own(folder.path());
-        assert_eq!(KVStoreSync::read(&own, "", "", "manager").unwrap(), b"ours");
-        KVStoreSync::write(&own, "", "", "manager", b"theirs".to_vec()).unwrap();
-        drop(own);
-        let rows = open(folder.path());
-        assert_eq!(
-            KVStoreSync::read(&rows, "", "", "manager").unwrap(),
-            b"theirs"
-        );
-    }
-
-    #[test]
-    fn a_power_cut_takes_nothing_that_was_promised() {
-        let folder = tempfile::tempdir().unwrap();
-        let rows = open(folder.path());
-        let log = folder.path().join(format!("{SQLITE_DB_FILE_NAME}-wal"));
-        let mut promised = Vec::new();
-        for number in 0..40_u8 {
-            let value = vec![number; 700];
-            // Scores are put off; what is synced behind them takes them along.
-            KVStoreSync::write(&rows, "", "", "scorer", value.clone()).unwrap();
-            KVStoreSync::write(&rows, UPDATES, "channel", &number.to_string(), value).unwrap();
-            promised.push(std::fs::metadata(&log).unwrap().len());
-        }
-        for (number, length) in promised.iter().enumerate() {
-            let left = tempfile::tempdir().unwrap();
-            for file in std::fs::read_dir(folder.path()).unwrap() {
-                let file = file.unwrap();
-                std::fs::copy(file.path(), left.path().join(file.file_name())).unwrap();
-            }
-            let cut = left.path().join(log.file_name().unwrap());
-            std::fs::File::options()
-                .write(true)
-                .open(&cut)
-                .unwrap()
-                .set_len(*length)
-                .unwrap();
-            let rows = open(left.path());
-            let updates = KVStoreSync::list(&rows, UPDATES, "channel").unwrap();
-            assert_eq!(updates.len(), number + 1);
-            let scores = KVStoreSync::read(&rows, "", "", "scorer").unwrap();
-            assert_eq!(usize::from(scores[0]), number);
-        }
-    }
-
-    #[test]
-    fn nothing_that_anybody_relies_on_is_put_off() {
-        for (primary, key) in [
-            ("", "output_sweeper"),
-            ("", "peers"),
-            ("monitors", "events"),
-            ("monitors", "manager"),
-            ("monitor_updates", "node_metrics"),
-            ("payments", "scorer"),
-            ("bdk_wallet", "indexer"),
-        ] {
-            assert_eq!(Wait::of(primary, key), Wait::Done, "{primary}/{key}");
-        }
-        assert_eq!(Wait::of("", "manager"), Wait::Begun);
-        assert_eq!(Wait::of("", "events"), Wait::Not);
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_store_that_is_closed_complains_of_nothing() {
-        let mut said = Vec::new();
-        for _ in 0..300 {
-            let folder = tempfile::tempdir().unwrap();
-            super::super::database::prepare(folder.path()).unwrap();
-            let complaint = Complaint::default();
-            let rows = Rows::open(folder.path(), complaint.clone()).unwrap();
-            drop(KVStore::write(
-                &rows,
-                "",
-                "",
-                CHANNEL_MANAGER_PERSISTENCE_KEY,
-                vec![1],
-            ));
-            drop(rows);
-            for _ in 0..20 {
-                tokio::task::spawn_blocking(|| ()).await.unwrap();
-            }
-            said.extend(complaint.borrow().clone());
-        }
-        assert!(said.is_empty(), "{} of 300: {}", said.len(), said[0]);
-    }
-}
+mod tests;

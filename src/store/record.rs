@@ -110,8 +110,7 @@ impl<R: Record> Tree<R> {
         for (key, record) in entries {
             batch.insert(key.as_slice(), encode(record)?);
         }
-        self.tree.apply_batch(batch)?;
-        Ok(())
+        self.apply(batch)
     }
 
     /// Removes these keys; not yet flushed.
@@ -123,8 +122,7 @@ impl<R: Record> Tree<R> {
         for key in keys {
             batch.remove(key.as_slice());
         }
-        self.tree.apply_batch(batch)?;
-        Ok(())
+        self.apply(batch)
     }
 
     /// Removes every key below this one; not yet flushed.
@@ -137,7 +135,12 @@ impl<R: Record> Tree<R> {
         for below in below {
             batch.remove(below?.0);
         }
+        self.apply(batch)
+    }
+
+    fn apply(&self, batch: sled::Batch) -> Result<(), StoreError> {
         self.tree.apply_batch(batch)?;
+        super::let_go_of_buffers();
         Ok(())
     }
 

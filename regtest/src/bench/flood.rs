@@ -63,6 +63,7 @@ pub(super) async fn measure(
     }
     let (pid, folder) = (process::pid(network)?, network.merchant.data_dir());
     let rss_idle_mb = process::rss_at_rest_mb(pid, effort.rest).await?;
+    let anonymous_idle_mb = process::anonymous_mb(pid)?;
     let disk_before_mb = disk_at_rest_mb(network).await?;
 
     notes.progress(&format!(
@@ -75,6 +76,7 @@ pub(super) async fn measure(
         count += challenges.ask(LOAD_SECS).await?.requests;
     }
     let rss_flooded_mb = process::rss_mb(pid)?;
+    let anonymous_flooded_mb = process::anonymous_mb(pid)?;
     let disk_flooded_mb = process::disk_mb(folder)?;
 
     notes.progress("waiting until all of them have expired");
@@ -84,6 +86,11 @@ pub(super) async fn measure(
     notes.remark(format!(
         "flood of {count} challenges: memory {rss_idle_mb:.1} MB before it, {rss_flooded_mb:.1} right after, \
          {rss_forgotten_mb:.1} once all had expired"
+    ));
+    notes.remark(format!(
+        "flood: of it {anonymous_idle_mb:.1}, {anonymous_flooded_mb:.1} and {:.1} MB are no file's, the rest is the program as far as it \
+         was run",
+        process::anonymous_mb(pid)?
     ));
     notes.remark(format!(
         "flood: disk {disk_before_mb:.1} MB before it, {disk_flooded_mb:.1} right after, {disk_after_mb:.1} once all \

@@ -28,16 +28,26 @@ pub(super) fn pid(network: &Network) -> Result<u32> {
         .context("the merchant is not running")
 }
 
-/// Memory that the process holds, MB: `VmRSS`.
+/// Memory that the process holds, MB: `VmRSS`. More than half of it is the program's own file, as far as it was run.
 pub(super) fn rss_mb(pid: u32) -> Result<f64> {
+    status_mb(pid, "VmRSS:")
+}
+
+/// The part of it that is no file's: what the kernel cannot drop and read again.
+pub(super) fn anonymous_mb(pid: u32) -> Result<f64> {
+    status_mb(pid, "RssAnon:")
+}
+
+/// A line of the process's status.
+fn status_mb(pid: u32, name: &str) -> Result<f64> {
     let file = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&file)
         .with_context(|| format!("failed to read {file}: has the merchant ended?"))?;
     let kib = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"))
         .and_then(|kib| kib.parse::<u64>().ok())
-        .with_context(|| format!("no VmRSS in {file}"))?;
+        .with_context(|| format!("no {name} in {file}"))?;
     Ok(megabytes(kib * 1024))
 }
 

@@ -12,6 +12,10 @@ use super::{Effort, Notes, process};
 
 /// Until what a sale leaves behind is written: counts go to the journal every second, challenges to the store after two.
 const BEHIND: Duration = Duration::from_secs(4);
+/// As little as this, bytes, is written in that time by a program that has nothing left to write: what a look at the chain notes.
+const REST_BYTES: u64 = 64 * 1024;
+/// When to give up on that: 20,000 challenges that were made before are written 500 a second.
+const REST_DEADLINE: Duration = Duration::from_secs(120);
 /// Settings as shipped where the harness's own are faster: how often the node looks at the chain.
 const SHIPPED: &str = "node.chain.sync_interval = \"60s\"\n";
 /// Seconds of an hour.
@@ -25,6 +29,7 @@ pub(super) async fn bytes_per_sale(
 ) -> Result<f64> {
     notes.progress(&format!("bytes written during {} sales", effort.purchases));
     let pid = process::pid(network)?;
+    until_at_rest(pid).await?;
     let before = process::written_bytes(pid)?;
     for _ in 0..effort.purchases {
         let purchase = network.buy(SMALL.sold).await?;
@@ -43,6 +48,22 @@ pub(super) async fn bytes_per_sale(
         BEHIND.as_secs()
     ));
     Ok(written as f64 / effort.purchases as f64)
+}
+
+/// Waits until everything is written that earlier measurements left to be written behind.
+async fn until_at_rest(pid: u32) -> Result<()> {
+    let deadline = Instant::now() + REST_DEADLINE;
+    loop {
+        let before = process::written_bytes(pid)?;
+        sleep_until(Instant::now() + BEHIND).await;
+        let written = process::written_bytes(pid)? - before;
+        if written <= REST_BYTES {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("the merchant still writes {written} bytes in {BEHIND:?} without a request");
+        }
+    }
 }
 
 /// An hour without a sale.
@@ -72,6 +93,7 @@ pub(super) async fn idle_hour(
     ));
     // The payer asks only when it is told to: what comes in is the merchant's.
     let pid = process::pid(network)?;
+    until_at_rest(pid).await?;
     let (before, written) = (network.esplora.requests(), process::written_bytes(pid)?);
     sleep_until(Instant::now() + effort.idle).await;
     let requests = network.esplora.requests() - before;
