@@ -218,8 +218,8 @@ pub fn parse_address(text: &str) -> Result<Address> {
         .with_context(|| format!("{text} is no regtest address"))
 }
 
-/// An executable that starts `exe` bound to the life of the starting thread: corepc-node takes one path and puts its own
-/// arguments first, so the binding goes into a file.
+/// An executable that starts `exe` bound to the life of the starting thread, and in a session of its own, where a Ctrl-C does not
+/// reach it: corepc-node takes one path and puts its own arguments first, so the binding goes into a file.
 ///
 /// A shell writes that file: were it open for writing in this process, a child that another thread starts at the same
 /// moment would inherit it, and running it would fail with "text file busy".
@@ -228,8 +228,11 @@ fn bound_exe(exe: &Path, dir: &Path) -> Result<PathBuf> {
         return Ok(exe.to_owned());
     };
     let script = dir.join("bitcoind-bound");
+    // Of the same package.
+    let setsid = environment::on_path("setsid");
+    let setsid = setsid.map_or_else(String::new, |setsid| format!("'{}' ", setsid.display()));
     let lines = format!(
-        "#!/bin/sh\nexec '{}' --pdeathsig KILL -- '{}' \"$@\"\n",
+        "#!/bin/sh\nexec {setsid}'{}' --pdeathsig KILL -- '{}' \"$@\"\n",
         setpriv.display(),
         exe.display()
     );
