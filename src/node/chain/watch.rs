@@ -203,6 +203,11 @@ impl Pace {
     }
 }
 
+/// Whole minutes, to the nearest: two clocks are never read at once.
+fn minutes(secs: i64) -> u64 {
+    (secs.unsigned_abs() + 30) / 60
+}
+
 /// The pause after so many failures.
 fn retry(failures: u32) -> Duration {
     RETRY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16))
@@ -305,7 +310,7 @@ impl Node {
             tracing::warn!(
                 "The clock of this machine was set {way} by {} minutes, or the machine slept. If it is wrong now, set it (NTP): \
                  invoices and tokens live by it",
-                by.abs() / 60
+                minutes(by)
             );
         }
         is_set
@@ -320,7 +325,7 @@ impl Node {
             tracing::error!(
                 "The clock of this machine is {} minutes {way} that of the chain source: set it (NTP). Invoices and tokens live \
                  by it",
-                behind.abs() / 60
+                minutes(behind)
             );
         }
         is_off
