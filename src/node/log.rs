@@ -11,10 +11,10 @@ const EXPECTED: &str = "couldn't be found in store";
 /// What ldk-node complains about once an hour where it has no gossip to fetch, which is how it is told to want none.
 const NO_GOSSIP: &str = "sync of RGS gossip data failed";
 
-/// What LDK and ldk-node say when the node's state could not be written, whereupon they panic.
+/// How the lines begin that LDK and ldk-node write when the node's state could not be written, whereupon they panic.
 const GIVEN_UP: [&str; 2] = [
     "Failed to process events",
-    "persistence failed unrecoverably",
+    "ChannelMonitor[Update] persistence failed unrecoverably",
 ];
 
 /// Writes to `tracing` under the target `ldk`.
@@ -55,7 +55,7 @@ impl LogWriter for ToTracing {
             }
             LogLevel::Error => {
                 let text = harmless(&record).unwrap_or_else(withheld);
-                if GIVEN_UP.iter().any(|said| text.contains(said)) {
+                if has_given_up(&record.args.to_string()) {
                     self.lost.send_replace(Lost::GivenUp);
                 }
                 let is_expected =
@@ -66,6 +66,12 @@ impl LogWriter for ToTracing {
             }
         }
     }
+}
+
+/// Whether LDK goes no further. Only by how a line begins: further on it may hold what a peer has said, who must not end the
+/// program by it.
+fn has_given_up(text: &str) -> bool {
+    GIVEN_UP.iter().any(|said| text.starts_with(said))
 }
 
 /// What stands for a warning that may hold a secret: that there was one is worth knowing.
@@ -82,4 +88,18 @@ fn harmless(record: &LogRecord<'_>) -> Option<String> {
     let is_telling = |word: &&str| lower.contains(word);
     let tells = ["preimage", "secret", "invoice created", "xpub", "tpub"];
     (!tells.iter().any(is_telling)).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_peer_ends_the_program_by_what_it_says() {
+        for said in GIVEN_UP {
+            assert!(has_given_up(&format!("{said}: the disk is gone")));
+            let quoted = format!("Closing channel: the peer said: {said}");
+            assert!(!has_given_up(&quoted), "{quoted}");
+        }
+    }
 }
