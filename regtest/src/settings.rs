@@ -65,7 +65,7 @@ impl Settings {
              node.listen = [\"{}\"]\n\
              node.chain.esplora = \"{}\"\n\
              node.chain.sync_interval = \"10s\"\n\
-             node.chain.requests_per_hour = 100000\n\
+             node.chain.requests_per_hour = 1000000\n\
              log.level = \"info\"\n",
             self.gate,
             self.admin,

@@ -18,9 +18,9 @@ const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(1_800);
 /// Esplora APIs: one that fails is followed by the next, and more than a handful fail only together.
 const ENDPOINTS_MAX: usize = 8;
 
-/// Requests an hour. With fewer than one a minute a node with channels cannot keep up; more than 28 a second nobody limits.
+/// Requests an hour. With fewer than one a minute a node with channels cannot keep up; more than 280 a second nobody limits.
 const REQUESTS_MIN: u32 = 60;
-const REQUESTS_MAX: u32 = 100_000;
+const REQUESTS_MAX: u32 = 1_000_000;
 
 impl Meaning<'_> {
     pub(super) fn chain(&mut self, raw: &RawChain, preset: Option<&Preset>) -> node::ChainConfig {
