@@ -5,6 +5,7 @@ mod address;
 mod build;
 mod chain;
 mod channels;
+mod coins;
 mod config;
 mod database;
 mod error;
@@ -32,7 +33,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bitcoin::Network;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 pub use address::Drawing;
 pub use chain::{Bitcoind, ChainConfig, ChainSource, ChainStatus, Login, Seen, seen};
 pub use channels::{ChannelOpening, ForceCloseCost};
+pub use coins::CoinsInUse;
 pub use config::{Config, Gossip, Reserve};
 pub use error::{NodeError, NodeUnavailable};
 pub use keys::{NodeKeys, SeedError};
@@ -90,6 +91,10 @@ pub struct Node {
     deposit: Mutex<Option<String>>,
     /// One further address at a time is drawn and counted. A `std` mutex: held meanwhile, on a thread that may block.
     drawing: Arc<Mutex<()>>,
+    /// What was made out of the on-chain wallet last.
+    coins: coins::Coins,
+    /// One withdrawal at a time.
+    withdrawing: tokio::sync::Mutex<()>,
     /// What is known of its chain source.
     chain: chain::Chain,
     /// Somebody wants a map of the network, which was put off.
@@ -167,6 +172,8 @@ impl Node {
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
             drawing: Arc::default(),
+            coins: coins::Coins::default(),
+            withdrawing: tokio::sync::Mutex::default(),
             map_wanted: Notify::new(),
             recovery: Mutex::new(None),
             is_to_leave: AtomicBool::new(false),
@@ -183,21 +190,6 @@ impl Node {
     /// Counts channels that were opened, became ready or were closed: each time, the newest backup is out of date.
     pub fn channel_changes(&self) -> watch::Receiver<u64> {
         self.channel_changes.subscribe()
-    }
-
-    /// The network.
-    pub fn network(&self) -> Network {
-        self.config.network
-    }
-
-    /// Where ldk-node keeps its state.
-    pub fn folder(&self) -> &std::path::Path {
-        &self.config.folder
-    }
-
-    /// The keys.
-    pub fn keys(&self) -> &NodeKeys {
-        &self.keys
     }
 
     /// How the node is reached, now and from now on.

@@ -100,7 +100,9 @@ impl axum::response::IntoResponse for Fault {
             }
             Self::Operation(ref refusal)
             | Self::Withdraw(WithdrawError::Operation(ref refusal)) => operation_status(refusal),
-            Self::Withdraw(WithdrawError::NotWanted) => StatusCode::CONFLICT,
+            Self::Withdraw(WithdrawError::NotWanted | WithdrawError::Dear { .. }) => {
+                StatusCode::CONFLICT
+            }
             Self::Withdraw(WithdrawError::Source(_) | WithdrawError::Failed) => {
                 StatusCode::BAD_GATEWAY
             }
@@ -124,9 +126,9 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
     match refusal {
         OperationError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         OperationError::Map(error) => liquidity::status_of_map(error),
-        OperationError::Late { .. } | OperationError::PeerUnreachable(_) => {
-            StatusCode::GATEWAY_TIMEOUT
-        }
+        OperationError::Late { .. }
+        | OperationError::NotTakenYet { .. }
+        | OperationError::PeerUnreachable(_) => StatusCode::GATEWAY_TIMEOUT,
         OperationError::NoChannel(_) | OperationError::NoPayment(_) => StatusCode::NOT_FOUND,
         OperationError::NotAnAddress(_)
         | OperationError::OtherNetwork(_)
@@ -141,6 +143,8 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::DescriptionTooLong
         | OperationError::Expiry => StatusCode::BAD_REQUEST,
         OperationError::AddressesUnpaid(_)
+        | OperationError::CoinsInUse(_)
+        | OperationError::NotTaken { .. }
         | OperationError::Refused { .. }
         | OperationError::AboveOnchain { .. }
         | OperationError::AboveChannels { .. }

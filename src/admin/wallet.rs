@@ -38,7 +38,7 @@ pub(super) struct SendBody {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SentBody {
-    /// The transaction, hex. It was handed to the chain source.
+    /// The transaction, hex. An Esplora API has taken it; to another kind of chain source it was handed.
     txid: String,
 }
 
@@ -71,7 +71,11 @@ pub(super) async fn new_address(
 /// Sends money on chain.
 #[utoipa::path(
     post, path = "/onchain/send", tag = "wallet", request_body = SendBody,
-    responses((status = 200, body = SentBody), (status = 409, description = "more than can be spent"))
+    responses(
+        (status = 200, body = SentBody),
+        (status = 409, description = "more than can be spent, refused by the chain source, or what was sent before is not seen yet"),
+        (status = 504, description = "made, and not known to be on its way: it is sent again by itself")
+    )
 )]
 pub(super) async fn send(
     State(admin): State<Arc<Admin>>,

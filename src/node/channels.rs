@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Node;
+use super::coins::{Last, total_sat};
 use super::operation::{OperationError, refused};
 use super::peers::{PeerAddress, dialled, unreachable};
 use super::wallet::is_there;
@@ -55,11 +56,13 @@ impl Node {
         if opening.is_announced && !can_be_announced {
             return Err(OperationError::NotAnnounceable);
         }
-        self.operate("open the channel", move |node| {
+        self.fees_can_be_meant().await?;
+        self.spend("open the channel", move |node, coins| {
             if opening.amount_sat == 0 {
                 return Err(OperationError::NoAmount);
             }
             is_there(node, opening.amount_sat)?;
+            let before_sat = total_sat(node);
             let address = dialled(node, &opening.peer)?;
             let (node_id, sat) = (opening.peer.node_id, opening.amount_sat);
             let push_msat = (opening.push_msat > 0).then_some(opening.push_msat);
@@ -69,9 +72,12 @@ impl Node {
                 node.open_channel(node_id, address, sat, push_msat, None)
             };
             let what = "open the channel (is it too small or too large for the peer?)";
-            opened
-                .map(drop)
-                .map_err(|error| unreachable(what, &node_id, error))
+            let channel = opened.map_err(|error| unreachable(what, &node_id, error))?;
+            coins.note(Last::Opening {
+                channel,
+                before_sat,
+            });
+            Ok(())
         })
         .await
     }
@@ -130,16 +136,26 @@ impl Node {
     pub async fn splice_in(&self, channel_id: &str, amount_sat: u64) -> Result<(), OperationError> {
         self.uses_channels()?;
         let channel_id = channel_id.to_owned();
-        self.operate("splice in", move |node| {
+        let since_secs = self.clock.unix_secs();
+        self.fees_can_be_meant().await?;
+        self.spend("splice in", move |node, coins| {
             if amount_sat == 0 {
                 return Err(OperationError::NoAmount);
             }
             let channel = find(node, &channel_id)?;
             is_there(node, amount_sat)?;
             let (id, peer) = (&channel.user_channel_id, channel.counterparty_node_id);
-            node.splice_in(id, peer, amount_sat).map_err(refused(
-                "splice in (can the peer splice, and is the money confirmed?)",
-            ))
+            // Before the peer can have answered.
+            coins.note(Last::Splicing {
+                channel: channel.channel_id,
+                since_secs,
+                before_sat: total_sat(node),
+            });
+            let spliced = node.splice_in(id, peer, amount_sat);
+            spliced.map_err(|error| {
+                coins.note(Last::Seen);
+                refused("splice in (can the peer splice, and is the money confirmed?)")(error)
+            })
         })
         .await
     }

@@ -38,10 +38,12 @@ pub(super) async fn handle(
         let is_recovering = node.is_recovering();
         let its_liquidity = node.config.liquidity.clone();
         let (clock, folder) = (node.clock.clone(), node.config.folder.clone());
+        let coins = node.coins.clone();
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
             let is_event = event.is_some();
             if let Some(event) = event {
+                coins.hear(&event, clock.unix_secs());
                 enter(&told, &ledger, &its_liquidity, &event)?;
                 if is_recovering {
                     refuse(&told, &event);

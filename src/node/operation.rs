@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bitcoin::Network;
 
+use super::coins::CoinsInUse;
 use super::map::MapError;
 use super::{Node, NodeUnavailable};
 
@@ -20,6 +21,26 @@ pub enum OperationError {
     /// No path can be found without a map.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// What was made out of the wallet before has to be seen first.
+    #[error(transparent)]
+    CoinsInUse(#[from] CoinsInUse),
+    /// Whoever answered does not want the transaction.
+    #[error("the chain source does not take the transaction ({words}): nothing was sent")]
+    NotTaken {
+        /// In its own words.
+        words: String,
+    },
+    /// Nobody has answered yet, or not everybody.
+    #[error(
+        "transaction {txid} is made, and it is not known whether it is on its way ({why}). It is sent again by itself: look at the \
+         status before you send anything else"
+    )]
+    NotTakenYet {
+        /// The transaction.
+        txid: bitcoin::Txid,
+        /// What was said.
+        why: String,
+    },
     /// ldk-node refused without saying more than this.
     #[error("the node refused to {what}: {source}")]
     Refused {

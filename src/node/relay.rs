@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::clock::Clock;
 
 use broadcast::Broadcasts;
+pub(in crate::node) use broadcast::Sent;
 use cache::{Cache, Moment};
 use endpoint::{Endpoint, Fault};
 use fees::Fees;

@@ -2,18 +2,27 @@
 
 use std::str::FromStr as _;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use bitcoin::FeeRate;
 use bitcoin::address::{Address, NetworkUnchecked};
+use bitcoin::{FeeRate, Txid};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Node;
 use super::address::{self, Drawing};
+use super::coins::{Last, total_sat};
 use super::operation::{OperationError, refused};
+use super::relay::Sent;
 
 /// The dearest fee rate that is taken, in sat per virtual byte: above it a figure is more likely a mistake in its unit.
 const FEE_RATE_MAX_SAT_VB: u64 = 1_000;
+
+/// Within how many blocks an ordinary payment is to be confirmed, as ldk-node has it.
+pub(super) const USUAL_BLOCKS: u16 = 6;
+
+/// How long it is waited for a word on what was sent: endpoints are asked at once, and each has four seconds.
+const WORD_WITHIN: Duration = Duration::from_secs(10);
 
 /// The longest confirmation target that chain sources give a rate for, in blocks: a week.
 const TARGET_BLOCKS_MAX: u16 = 1_008;
@@ -73,7 +82,7 @@ impl Node {
         .await
     }
 
-    /// Sends money to this address. On return the transaction was handed to the chain source; its id, hex.
+    /// Sends money to this address, once what was sent before is seen. On return the chain source has taken the transaction; its id, hex.
     pub async fn send_onchain(
         &self,
         address: &str,
@@ -82,8 +91,10 @@ impl Node {
     ) -> Result<String, OperationError> {
         let address = self.onchain_address(address)?;
         let rate = self.fee_rate(fee).await?;
-        self.operate("send on chain", move |node| {
+        let clock = self.clock.clone();
+        let sending = self.spend("send on chain", move |node, coins| {
             let wallet = node.onchain_payment();
+            let before_sat = total_sat(node);
             let sent = match amount {
                 OnchainAmount::Sat(0) => return Err(OperationError::NoAmount),
                 OnchainAmount::Sat(sat) => {
@@ -100,9 +111,41 @@ impl Node {
                 }
                 (error, _) => refused("send on chain")(error),
             })?;
-            Ok(txid.to_string())
-        })
-        .await
+            coins.note(Last::Sent {
+                txid,
+                at_secs: clock.unix_secs(),
+                before_sat,
+            });
+            Ok(txid)
+        });
+        let txid = sending.await?;
+        self.is_taken(txid).await?;
+        Ok(txid.to_string())
+    }
+
+    /// Waits for the word of those who are to send this on, where they give one. What nobody takes leaves its coins free.
+    async fn is_taken(&self, txid: Txid) -> Result<(), OperationError> {
+        let Some(relay) = self.chain.relay() else {
+            return Ok(());
+        };
+        match relay.word_on(txid, WORD_WITHIN).await {
+            Some(Sent::Accepted(_)) => Ok(()),
+            Some(Sent::Refused(words)) => {
+                self.coins.note(Last::Seen);
+                Err(OperationError::NotTaken { words })
+            }
+            Some(Sent::Nowhere(why)) => Err(OperationError::NotTakenYet { txid, why }),
+            Some(Sent::Malformed) | None => {
+                let why = "no endpoint has answered".to_owned();
+                Err(OperationError::NotTakenYet { txid, why })
+            }
+        }
+    }
+
+    /// Whether the chain source asks for a fee rate that can be meant. What the node makes of it by itself, the funding of a channel
+    /// for instance, has no other limit.
+    pub(super) async fn fees_can_be_meant(&self) -> Result<(), OperationError> {
+        self.fee_rate(Fee::Usual).await.map(drop)
     }
 
     /// Reads an address of this node's network.
@@ -116,7 +159,16 @@ impl Node {
 
     async fn fee_rate(&self, fee: Fee) -> Result<Option<FeeRate>, OperationError> {
         let sat_per_vbyte = match fee {
-            Fee::Usual => return Ok(None),
+            Fee::Usual => match self.fee_rate_within(USUAL_BLOCKS).await {
+                // Without a relay ldk-node alone knows.
+                None => return Ok(None),
+                Some(rate) if rate > FEE_RATE_MAX_SAT_VB => {
+                    return Err(OperationError::FeeRate(
+                        "the chain source asks for more than 1,000 sat per virtual byte: if that is no mistake, give a fee rate yourself",
+                    ));
+                }
+                Some(rate) => rate,
+            },
             Fee::SatPerVbyte(rate) => rate,
             Fee::Within(blocks) if !(1..=TARGET_BLOCKS_MAX).contains(&blocks) => {
                 return Err(OperationError::FeeRate(

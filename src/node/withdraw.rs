@@ -14,13 +14,22 @@ use crate::quote::{InvoiceSource, InvoiceSourceError};
 use super::Node;
 use super::operation::OperationError;
 use super::payments::{Paying, Progress};
-use super::wallet::{Fee, OnchainAmount};
+use super::wallet::{Fee, OnchainAmount, USUAL_BLOCKS};
 
 /// What is left in the channels besides what is kept, for fees on the way: a hundredth of what is withdrawn.
 const FEE_PART: u64 = 100;
 
 /// Below it a withdrawal over the chain costs more than it saves, in sat.
 const ONCHAIN_MIN_SAT: u64 = 10_000;
+
+/// What a withdrawal over the chain is taken to weigh, in virtual bytes: six coins in, one out.
+const ONCHAIN_VBYTES: u64 = 500;
+
+/// What it is taken to cost where nobody tells but ldk-node, which does not tell us: room for that is left, in sat per virtual byte.
+const FEE_RATE_UNKNOWN: u64 = 20;
+
+/// The most that the chain's fee may take of what is withdrawn by itself: a twentieth. It can wait for a cheaper hour.
+const ONCHAIN_FEE_PART: u64 = 20;
 
 /// When something is withdrawn, and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +58,7 @@ pub enum WithdrawTo {
 pub struct Withdrawal {
     /// `invoice`, `onchain` or `splice`.
     pub by: &'static str,
-    /// How much, in msat.
+    /// How much, in msat; where nothing is to stay in the wallet, with the fee.
     pub amount_msat: u64,
     /// The payment, the transaction, or the channel, hex.
     pub id: String,
@@ -69,6 +78,16 @@ pub enum WithdrawError {
     /// Nobody gave an invoice.
     #[error(transparent)]
     Source(#[from] InvoiceSourceError),
+    /// The chain is dear.
+    #[error(
+        "the chain takes some {fee_sat} sat now for a withdrawal of {amount_sat} sat: it is done when that is less than a twentieth"
+    )]
+    Dear {
+        /// What it takes, about.
+        fee_sat: u64,
+        /// What was to be withdrawn.
+        amount_sat: u64,
+    },
     /// It was sent and did not arrive.
     #[error("the payment failed: nothing left the channels")]
     Failed,
@@ -91,7 +110,7 @@ impl Node {
             };
             if let Err(error) = withdrawn {
                 tracing::warn!(
-                    "Nothing was withdrawn: {}. Next try in {:?}",
+                    "A withdrawal was not done: {}. Next try in {:?}",
                     chain(&error),
                     config.every
                 );
@@ -107,12 +126,20 @@ impl Node {
     }
 
     async fn withdraw_by(&self, config: &WithdrawConfig) -> Result<Vec<Withdrawal>, WithdrawError> {
-        let withdrawn = match &config.to {
-            WithdrawTo::Invoices(source) => vec![self.pay_invoice(config, source).await?],
-            WithdrawTo::Address(address) => vec![
-                self.send_from_wallet(config, address).await?,
-                self.splice_from_channel(config, address).await?,
-            ],
+        // Two at once would each withdraw all of what is too much.
+        let _one_at_a_time = self.withdrawing.lock().await;
+        let (withdrawn, fault) = match &config.to {
+            WithdrawTo::Invoices(source) => (vec![self.pay_invoice(config, source).await?], None),
+            WithdrawTo::Address(address) => {
+                let sent = self.send_from_wallet(config, address).await;
+                // Whatever is wrong there, the channels are another matter.
+                let spliced = self.splice_from_channel(config, address).await;
+                match (sent, spliced) {
+                    (Ok(sent), Ok(spliced)) => (vec![sent, spliced], None),
+                    (Ok(done), Err(fault)) | (Err(fault), Ok(done)) => (vec![done], Some(fault)),
+                    (Err(fault), Err(_)) => (Vec::new(), Some(fault)),
+                }
+            }
         };
         let withdrawn: Vec<_> = withdrawn.into_iter().flatten().collect();
         for Withdrawal {
@@ -124,7 +151,22 @@ impl Node {
         {
             tracing::info!(amount_msat, "Withdrew {amount_msat} msat, by {by}: {id}");
         }
-        Ok(withdrawn)
+        match fault {
+            Some(fault) if withdrawn.is_empty() => Err(fault),
+            Some(fault) => {
+                tracing::warn!("Another withdrawal was not done: {}", chain(&fault));
+                Ok(withdrawn)
+            }
+            None => Ok(withdrawn),
+        }
+    }
+
+    /// What the chain takes for a withdrawal of this, about; an error if that is too much.
+    async fn fee_for(&self, amount_sat: u64) -> Result<u64, WithdrawError> {
+        let Some(rate) = self.fee_rate_within(USUAL_BLOCKS).await else {
+            return Ok(FEE_RATE_UNKNOWN * ONCHAIN_VBYTES);
+        };
+        fee_at(rate, amount_sat)
     }
 
     async fn pay_invoice(
@@ -166,16 +208,20 @@ impl Node {
         config: &WithdrawConfig,
         address: &str,
     ) -> Result<Option<Withdrawal>, WithdrawError> {
+        self.coins_free().await?;
         let spendable_sat = self.onchain_balance().await?.spendable_sat;
         let excess_msat = excess(spendable_sat.saturating_mul(1_000), config);
         let Some(sat) = excess_msat.map(whole_sat).filter(is_worth_it) else {
             return Ok(None);
         };
-        // All of it goes without change; a part of it leaves its fee to what is kept.
-        let amount = if config.keep == Msat::ZERO {
-            OnchainAmount::All
+        let fee_sat = self.fee_for(sat).await?;
+        // All of it goes without change; a part of it leaves its fee to what is kept, if that is enough.
+        let (amount, sat) = if config.keep == Msat::ZERO {
+            (OnchainAmount::All, sat)
         } else {
-            OnchainAmount::Sat(sat)
+            let kept_sat = whole_sat(config.keep.msat());
+            let sat = sat.saturating_sub(fee_sat.saturating_sub(kept_sat));
+            (OnchainAmount::Sat(sat), sat)
         };
         Ok(Some(Withdrawal {
             by: "onchain",
@@ -200,6 +246,7 @@ impl Node {
         let Some(sat) = excess_msat.map(without_fee).filter(is_worth_it) else {
             return Ok(None);
         };
+        self.fee_for(sat).await?;
         self.splice_out(&fullest.channel_id, address, sat).await?;
         Ok(Some(Withdrawal {
             by: "splice",
@@ -208,6 +255,17 @@ impl Node {
             is_done: false,
         }))
     }
+}
+
+fn fee_at(sat_per_vbyte: u64, amount_sat: u64) -> Result<u64, WithdrawError> {
+    let fee_sat = sat_per_vbyte.saturating_mul(ONCHAIN_VBYTES);
+    if fee_sat > amount_sat / ONCHAIN_FEE_PART {
+        return Err(WithdrawError::Dear {
+            fee_sat,
+            amount_sat,
+        });
+    }
+    Ok(fee_sat)
 }
 
 fn whole_sat(msat: u64) -> u64 {
@@ -222,4 +280,19 @@ fn is_worth_it(sat: &u64) -> bool {
 /// What is too much.
 fn excess(held_msat: u64, config: &WithdrawConfig) -> Option<u64> {
     (held_msat > config.above.msat()).then(|| held_msat - config.keep.msat().min(held_msat))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_a_twentieth_is_left_to_the_chain() {
+        assert_eq!(fee_at(1, ONCHAIN_MIN_SAT).unwrap(), 500);
+        assert_eq!(fee_at(10, 100_000).unwrap(), 5_000);
+        assert!(fee_at(11, 100_000).is_err());
+        // A chain source that is out of its mind.
+        assert!(fee_at(3_000, 500_000).is_err());
+        assert!(fee_at(u64::MAX, u64::MAX).is_err());
+    }
 }

@@ -6,6 +6,7 @@
 mod backup;
 mod bundle;
 mod chain_source;
+mod coins;
 mod command_line;
 mod drill;
 mod embedded;

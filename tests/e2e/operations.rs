@@ -28,7 +28,7 @@ pub(crate) async fn tollhouse_at(settings: &Path, arguments: &[&str]) -> Output 
         .unwrap()
 }
 
-async fn tollhouse(network: &Network, arguments: &[&str]) -> Output {
+pub(crate) async fn tollhouse(network: &Network, arguments: &[&str]) -> Output {
     tollhouse_at(network.merchant.settings_file(), arguments).await
 }
 
@@ -48,7 +48,7 @@ pub(crate) async fn not_done(network: &Network, arguments: &[&str], code: i32, w
     assert!(said.contains(why), "{arguments:?}: `{why}` in: {said}");
 }
 
-fn sat(answer: &Value, name: &str) -> u64 {
+pub(crate) fn sat(answer: &Value, name: &str) -> u64 {
     answer[name]
         .as_u64()
         .unwrap_or_else(|| panic!("{name} in {answer}"))

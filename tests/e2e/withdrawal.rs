@@ -9,11 +9,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use regtest::payer::Payer;
 use regtest::wait::eventually;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::operations::{DEADLINE, done, lent, not_done};
+use crate::operations::{DEADLINE, done, lent, not_done, sat};
 use crate::shop::{HEIGHT, Shop};
 
 /// A server that gives invoices of the payer's, one wrong and then right ones.
@@ -70,6 +70,25 @@ async fn what_is_above_a_threshold_is_withdrawn_to_invoices_that_ask_for_just_th
             .len(),
         0
     );
+}
+
+#[tokio::test]
+async fn what_is_above_a_threshold_on_the_chain_is_withdrawn_once_however_often_it_is_asked_for() {
+    let mut shop = Shop::open().await;
+    let elsewhere = shop.network.bitcoind.mining_address().to_string();
+    shop.network.merchant.settings_mut().extra = format!(
+        "[node.withdraw]\nabove = \"3000000 sat\"\nkeep = \"100 sat\"\nto = \"{elsewhere}\"\n"
+    );
+    shop.network.merchant.terminate().await.unwrap();
+    shop.come_back().await;
+    let network = &shop.network;
+    let (one, other) = tokio::join!(done(network, &["withdraw"]), done(network, &["withdraw"]));
+    let count = |withdrawn: &Value| withdrawn["withdrawn"].as_array().unwrap().len();
+    assert_eq!(count(&one) + count(&other), 1, "{one} {other}");
+    network.mine(1).await.unwrap();
+    let left = sat(&done(network, &["balance"]).await, "total_sat");
+    // What is kept may be less than the fee, for which there is room.
+    assert!((100..10_000).contains(&left), "{left}");
 }
 
 #[tokio::test]

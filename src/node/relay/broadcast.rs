@@ -2,13 +2,15 @@
 //! every 30 s; an endpoint is told once a block, or the budget would be gone with it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::{Transaction, Txid};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Relay;
 use super::endpoint::Fault;
@@ -19,11 +21,31 @@ const TOLD_GOOD: Duration = Duration::from_secs(600);
 /// Words that are remembered, each some 200 bytes: beyond it all are forgotten, which costs requests and nothing else.
 const TOLD_MAX: usize = 1_024;
 
+/// Transactions that nobody is known to have, and how long each may be, in hexadecimal: those of the wallet have some 500 bytes.
+const UNDELIVERED_MAX: usize = 16;
+const UNDELIVERED_BYTES_MAX: usize = 200_000;
+
+/// How often what the wallet has sent, and nobody is known to have, is sent again: it makes one at a time, so these are 120
+/// requests an hour, and only while nobody answers.
+const SEND_AGAIN_EVERY: Duration = Duration::from_secs(30);
+
 /// What was broadcast.
 #[derive(Debug, Default)]
 pub(super) struct Broadcasts {
     /// What each endpoint said of each transaction. A `std` mutex: held for a look-up, never across an await.
     told: Mutex<HashMap<(usize, Txid), Told>>,
+    /// How each ended.
+    ended: watch::Sender<HashMap<Txid, Sent>>,
+    /// What nobody is known to have, as hex: LDK sends its own again, ldk-node's wallet does not. A `std` mutex, too.
+    undelivered: Mutex<HashMap<Txid, Undelivered>>,
+}
+
+/// What nobody is known to have.
+#[derive(Debug)]
+struct Undelivered {
+    hex: String,
+    /// Whether somebody has asked what became of it: it is not sent again by LDK.
+    is_awaited: bool,
 }
 
 /// What an endpoint said of a transaction.
@@ -39,14 +61,14 @@ struct Told {
 
 /// How a broadcast ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(in crate::node) enum Sent {
     /// Somebody has it.
     Accepted(Txid),
-    /// Whoever answered refused it.
+    /// All that were asked refused it.
     Refused(String),
     /// It is no transaction.
     Malformed,
-    /// Nobody answered.
+    /// Nobody is known to have it, and not everybody has answered.
     Nowhere(String),
 }
 
@@ -64,6 +86,45 @@ impl Broadcasts {
             all.clear();
         }
         all.insert((index, txid), told);
+    }
+
+    /// Notes how a broadcast ended. `true` if it was refused as it was not before.
+    fn end(&self, txid: Txid, hex: &str, sent: &Sent) -> bool {
+        let mut undelivered = self.undelivered();
+        if !matches!(sent, Sent::Nowhere(_)) {
+            undelivered.remove(&txid);
+        } else if hex.len() <= UNDELIVERED_BYTES_MAX {
+            if undelivered.len() >= UNDELIVERED_MAX {
+                undelivered.retain(|_, it| it.is_awaited);
+            }
+            if undelivered.len() < UNDELIVERED_MAX {
+                undelivered.entry(txid).or_insert_with(|| Undelivered {
+                    hex: hex.to_owned(),
+                    is_awaited: false,
+                });
+            }
+        }
+        drop(undelivered);
+        let mut is_news = false;
+        self.ended.send_modify(|ended| {
+            if ended.len() >= TOLD_MAX {
+                ended.clear();
+            }
+            let before = ended.insert(txid, sent.clone());
+            is_news = before.as_ref() != Some(sent);
+        });
+        is_news && matches!(sent, Sent::Refused(_))
+    }
+
+    fn undelivered(&self) -> MutexGuard<'_, HashMap<Txid, Undelivered>> {
+        let undelivered = self.undelivered.lock();
+        undelivered.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn to_send_again(&self) -> Vec<String> {
+        let undelivered = self.undelivered();
+        let awaited = undelivered.values().filter(|it| it.is_awaited);
+        awaited.map(|it| it.hex.clone()).collect()
     }
 }
 
@@ -101,10 +162,42 @@ impl Relay {
                 Err(panicked) => faults.push(panicked.to_string()),
             }
         }
-        match (is_accepted, refusal) {
+        let sent = match (is_accepted, refusal) {
             (true, _) => Sent::Accepted(txid),
-            (false, Some(words)) => Sent::Refused(words),
-            (false, None) => Sent::Nowhere(faults.join("; ")),
+            (false, Some(words)) if faults.is_empty() => Sent::Refused(words),
+            (false, words) => {
+                faults.extend(words);
+                Sent::Nowhere(faults.join("; "))
+            }
+        };
+        if self.broadcasts.end(txid, &hex, &sent)
+            && let Sent::Refused(words) = &sent
+        {
+            tracing::warn!("The chain source does not take transaction {txid}: {words}");
+        }
+        sent
+    }
+
+    /// How the broadcast of this transaction ended, if it does within this time. What nobody is known to have then is sent again
+    /// until somebody has it, or refuses it.
+    pub(in crate::node) async fn word_on(&self, txid: Txid, within: Duration) -> Option<Sent> {
+        let mut ended = self.broadcasts.ended.subscribe();
+        let waited = timeout(within, ended.wait_for(|ended| ended.contains_key(&txid)));
+        // The sender is ours.
+        let ended = waited.await.ok()?.ok()?.get(&txid).cloned();
+        if let Some(undelivered) = self.broadcasts.undelivered().get_mut(&txid) {
+            undelivered.is_awaited = true;
+        }
+        ended
+    }
+
+    /// Sends again what somebody waits for and nobody is known to have, every now and then, for as long as it is polled.
+    pub(super) async fn send_again(self: &Arc<Self>) -> Infallible {
+        loop {
+            sleep_until(Instant::now() + SEND_AGAIN_EVERY).await;
+            for hex in self.broadcasts.to_send_again() {
+                self.broadcast(hex).await;
+            }
         }
     }
 
@@ -122,7 +215,7 @@ impl Relay {
         endpoint.take_for_broadcast(Instant::now());
         self.requests
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        match endpoint.broadcast(hex).await {
+        match endpoint.broadcast(txid, hex).await {
             Ok(word) => {
                 let told = Told {
                     word: word.clone(),

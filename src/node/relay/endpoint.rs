@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bitcoin::Txid;
 use bytes::Bytes;
 use esplora_client::AsyncClient;
 use http::header::RETRY_AFTER;
@@ -189,13 +190,21 @@ impl Endpoint {
     }
 
     /// Sends a transaction: its own words if it refuses it.
-    pub(super) async fn broadcast(&self, hex: &str) -> Result<Result<(), String>, Fault> {
+    pub(super) async fn broadcast(
+        &self,
+        txid: Txid,
+        hex: &str,
+    ) -> Result<Result<(), String>, Fault> {
         const PATH: &str = "/tx";
         let reply = timeout(ATTEMPT, self.send(PATH, Some(hex.to_owned())))
             .await
             .map_err(|_| Fault::Late)??;
         match reply.status {
-            StatusCode::OK => Ok(Ok(())),
+            StatusCode::OK if reply.body.trim_ascii() == txid.to_string().as_bytes() => Ok(Ok(())),
+            StatusCode::OK => Err(Fault::Garbage {
+                path: PATH.to_owned(),
+                flaw: Flaw("no transaction id"),
+            }),
             StatusCode::BAD_REQUEST => Ok(Err(said(&reply.body))),
             status => Err(reply.refusal(PATH.to_owned(), status)),
         }

@@ -108,7 +108,7 @@ pub(super) struct Learned {
 /// Why an answer is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Flaw(&'static str);
+pub(super) struct Flaw(pub(super) &'static str);
 
 impl Question {
     /// The question that a path asks; `None` if nobody answers it here.

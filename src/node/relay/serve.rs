@@ -37,6 +37,17 @@ impl Relay {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> Infallible {
+        tokio::select! {
+            never = self.accept(listener, stop) => never,
+            never = self.send_again() => never,
+        }
+    }
+
+    async fn accept(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> Infallible {
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}

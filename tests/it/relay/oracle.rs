@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
-use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hashes::Hash as _;
 use bitcoin::{
     BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
@@ -140,10 +140,15 @@ pub(super) fn transaction(number: u32) -> String {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     shared.paths.lock().unwrap().push(path.clone());
+    let sent = axum::body::to_bytes(request.into_body(), 1_000)
+        .await
+        .unwrap();
+    let sent: Option<Transaction> = deserialize_hex(&String::from_utf8_lossy(&sent)).ok();
+    let sent = sent.map(|tx| tx.compute_txid().to_string());
     let height = shared.height.load(Ordering::Relaxed);
     let manner = *shared.manner.lock().unwrap();
     match manner {
-        Manner::Well => well(&path, height),
+        Manner::Well => well(&path, height, sent),
         Manner::Refuses(status, after) => {
             let status = StatusCode::from_u16(status).unwrap();
             let mut response = (status, "on purpose").into_response();
@@ -164,7 +169,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Manner::Never => std::future::pending().await,
         Manner::Slowly(pause) => {
             sleep_until(Instant::now() + pause).await;
-            well(&path, height)
+            well(&path, height, sent)
         }
         Manner::FailsOnce => {
             *shared.manner.lock().unwrap() = Manner::Well;
@@ -173,7 +178,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
 }
 
-fn well(path: &str, tip: u32) -> Response {
+fn well(path: &str, tip: u32, sent: Option<String>) -> Response {
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let found = |hash: &str| (0..=tip).find(|at| block(*at).block_hash().to_string() == hash);
     let text = match parts.as_slice() {
@@ -190,7 +195,7 @@ fn well(path: &str, tip: u32) -> Response {
             None => "{\"in_best_chain\":false,\"next_best\":null}".to_owned(),
         },
         ["tx", _, "outspend", _] => "{\"spent\":false}".to_owned(),
-        ["tx"] => "0".repeat(64),
+        ["tx"] => sent.unwrap(),
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
     text.into_response()
