@@ -130,6 +130,12 @@ impl Vss {
         *self.shared.known() = vec![(authorization.to_owned(), Account::First)];
     }
 
+    /// Who sends this `Authorization` is known besides, as who was known before.
+    pub fn takes_too(&self, authorization: &str) {
+        let same = (authorization.to_owned(), Account::First);
+        self.shared.known().push(same);
+    }
+
     /// Who sends this `Authorization` is known besides, as somebody else.
     pub fn takes_another(&self, authorization: &str) {
         let other = (authorization.to_owned(), Account::Second);

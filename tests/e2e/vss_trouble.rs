@@ -222,6 +222,7 @@ async fn headers_that_expire_are_replaced_while_it_runs_and_the_sale_between_is_
     let bought = shop.buy(ARTICLE).await;
 
     // Replaced before it has expired: nobody notices.
+    server.takes_too("Bearer second-token");
     authorize(dir.path(), "Bearer second-token");
     let path = shop.network.merchant.log().to_owned();
     let log = || fs::read_to_string(&path).unwrap();
@@ -250,13 +251,13 @@ async fn headers_that_expire_are_replaced_while_it_runs_and_the_sale_between_is_
     }
     assert_eq!(shop.get(ARTICLE, Some(&bought)).await.status, 200);
     assert_eq!(shop.get(HEIGHT, None).await.status, 503);
-    finding(
-        &shop.network.merchant,
-        "lease",
-        "bad",
-        "refuses the headers of",
-    )
-    .await;
+    for what in ["node.vss", "lease"] {
+        let found = findings(&shop.network.merchant, what).await;
+        let is_told = |(grade, said): &(String, String)| {
+            grade != "good" && said.contains("refuses the headers of")
+        };
+        assert!(found.len() == 1 && found.iter().all(is_told), "{found:?}");
+    }
     // What is half-written is no reason to forget the headers.
     fs::write(dir.path().join("vss.headers"), "Authoriz").unwrap();
     fs::remove_file(dir.path().join("vss.headers")).unwrap();

@@ -79,8 +79,15 @@ fn own_lease(store: &Value, findings: &mut Findings) {
         |secs| format!("renewed {} s ago", grouped(secs)),
     );
     if store["is_held"] == true {
-        let found = format!("the store is this program's, {renewed}");
-        findings.note(LEASE, Grade::Good, found);
+        let held = format!("the store is this program's, {renewed}");
+        match store["complaint"].as_str() {
+            None => findings.note(LEASE, Grade::Good, held),
+            Some(_) => {
+                let why = text(&store["complaint"]);
+                let found = format!("{held}, and cannot be renewed now: {why}");
+                findings.note(LEASE, Grade::Look, found);
+            }
+        }
         return;
     }
     let why = store["complaint"].as_str().map_or_else(
@@ -152,6 +159,8 @@ mod tests {
         let (grade, said) = found(serde_json::json!({ "is_held": true, "renewed_ago_secs": 3 }));
         assert_eq!(grade, Grade::Good);
         assert!(said.contains("3 s ago"), "{said}");
+        let late = serde_json::json!({ "is_held": true, "complaint": "refuses the headers" });
+        assert_eq!(found(late).0, Grade::Look);
         let refused = serde_json::json!({ "is_held": false, "complaint": "refuses the headers" });
         let (grade, said) = found(refused);
         assert_eq!(grade, Grade::Bad);
