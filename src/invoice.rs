@@ -70,6 +70,9 @@ pub enum Unready {
     /// It cannot reach the server that keeps its channels' state.
     #[error("the node waits for the server that keeps its channels (node.vss)")]
     StoreUnreachable,
+    /// That server does not take the headers that say who asks.
+    #[error("the server that keeps the node's channels refuses who asks (node.vss)")]
+    StoreRefuses,
     /// It has not seen the chain for longer than is safe, or never.
     #[error("the node has not seen the chain for too long: is its chain source reachable?")]
     Behind,

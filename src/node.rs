@@ -20,6 +20,7 @@ mod peers;
 mod reach;
 mod recovery;
 pub mod relay;
+mod run;
 mod start;
 pub mod state;
 pub mod status;
@@ -34,7 +35,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use address::Drawing;
@@ -51,21 +51,16 @@ pub use recovery::{OldChannel, Recovery};
 pub use state::StateError;
 pub use status::Status;
 use vss::Lost;
-use vss::lease::Pass;
-pub use vss::{Headers, MARK as VSS_MARK, Vss};
+pub use vss::lease::{RENEWED_WITHIN as STORE_RENEWED_WITHIN, StoreSeen, seen as store_seen};
+use vss::pass::Pass;
+pub use vss::pass::StoreStatus;
+pub use vss::{Headers, HeadersError, MARK as VSS_MARK, Vss};
 pub use wallet::{Fee, OnchainAmount, OnchainBalance};
 pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
-
-use threads::Threads;
 
 use crate::amount::Msat;
 use crate::clock::Clock;
 use crate::invoice::{Reach, Unready};
-use crate::ledger::Ledger;
-
-/// How long a node whose state a server keeps may take to stop, which waits for what is being written: below the time after which
-/// supervisors kill.
-const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// How often the node is asked for its channels besides after each event: a peer that comes back makes no event.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -113,8 +108,12 @@ pub struct Node {
     unwritable: store::Complaint,
     /// Whether there is a reason to write nothing more.
     lost: watch::Sender<Lost>,
-    /// The right to write to the server that keeps the state, while there is a node. A `std` mutex: held to copy it.
-    pass: Mutex<Option<Arc<Pass>>>,
+    /// The right to write to the server that keeps the state, if one does.
+    pass: Option<Arc<Pass>>,
+    /// What of the node is read for the operator is read in turn. It may wait for the node's store, and only one thread with it.
+    reading: Arc<tokio::sync::Mutex<()>>,
+    /// What was read for the status last. A `std` mutex: held to copy it.
+    described: Mutex<Option<Status>>,
 }
 
 /// What a node is built for.
@@ -162,6 +161,8 @@ impl Node {
     pub fn new(config: Config, keys: NodeKeys, clock: Clock) -> Self {
         let (reach, _) = watch::channel(Reach::Unready(Unready::Starting));
         let (provider_here, _) = watch::channel(false);
+        let vss = config.vss.as_ref();
+        let pass = vss.map(|vss| Arc::new(Pass::of(vss, clock.clone())));
         Self {
             config,
             keys,
@@ -182,7 +183,9 @@ impl Node {
             channel_changes: watch::channel(0).0,
             unwritable: store::Complaint::default(),
             lost: watch::channel(Lost::default()).0,
-            pass: Mutex::default(),
+            pass,
+            reading: Arc::default(),
+            described: Mutex::default(),
             chain: chain::Chain::default(),
         }
     }
@@ -231,164 +234,6 @@ impl Node {
             Phase::Running { node, .. } => Ok(node),
             Phase::Starting | Phase::Waiting { .. } | Phase::Stopped => {
                 Err(NodeUnavailable::NotRunning)
-            }
-        }
-    }
-
-    /// Builds and starts the node, starts it again as long as its chain source is away, and handles its events until told
-    /// to stop. Ends early only by a fault.
-    pub async fn run(&self, ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), NodeError> {
-        // Threads of its own: ldk-node waits for its database on them, and requests must not wait with it.
-        let threads = Threads::start()?;
-        // Also when it ends by a fault, nothing waits for the chain any more.
-        let ending = stop.child_token();
-        let running = self.rounds(threads.handle(), ledger, &ending);
-        let ended = match chain::open(&self.chain, &self.config, &self.clock).await? {
-            None => running.await,
-            Some((relay, listener)) => tokio::select! {
-                ended = running => ended,
-                never = relay.run(listener, ending.clone()) => match never {},
-            },
-        };
-        self.reach.send_replace(Reach::Unready(Unready::Stopping));
-        self.enter(Phase::Stopped);
-        ended
-    }
-
-    /// Runs the node, and runs another one in its place when a map of the network is wanted.
-    async fn rounds(
-        &self,
-        runtime: tokio::runtime::Handle,
-        ledger: Arc<Ledger>,
-        stop: &CancellationToken,
-    ) -> Result<(), NodeError> {
-        loop {
-            let round = stop.child_token();
-            let running = self.run_on(runtime.clone(), Arc::clone(&ledger), round.clone());
-            tokio::pin!(running);
-            let ended = tokio::select! {
-                ended = &mut running => return ended,
-                () = self.map_wanted.notified() => {
-                    round.cancel();
-                    running.await
-                }
-            };
-            if ended.is_err() || stop.is_cancelled() {
-                return ended;
-            }
-            self.reach.send_replace(Reach::Unready(Unready::Starting));
-            // Lets go of the node, whose database the next one opens.
-            self.enter(Phase::Starting);
-        }
-    }
-
-    async fn run_on(
-        &self,
-        runtime: tokio::runtime::Handle,
-        ledger: Arc<Ledger>,
-        ending: CancellationToken,
-    ) -> Result<(), NodeError> {
-        // Before anything else opens its database: one that is damaged is left as it is.
-        let (folder, vss) = (self.config.folder.clone(), self.config.vss.clone());
-        let prepared = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(&folder).map_err(NodeError::Folder)?;
-            let is_marked = vss::fits(vss.as_ref(), &folder)?;
-            if vss.is_none() {
-                database::prepare(&folder)?;
-            }
-            Ok::<_, NodeError>(is_marked)
-        });
-        let is_marked = prepared.await.map_err(NodeError::Panicked)??;
-        let Some(vss) = &self.config.vss else {
-            return self.run_prepared(runtime, ledger, ending).await;
-        };
-        let Some(lease) = self.lease(vss, is_marked, &ending).await? else {
-            return Ok(());
-        };
-        *self.pass.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease.pass());
-        let kept = CancellationToken::new();
-        let running = async {
-            let ended = self.run_prepared(runtime, ledger, ending).await;
-            kept.cancel();
-            ended
-        };
-        let keeping = async {
-            if let Err(lost) = lease.keep(&kept).await {
-                self.lost.send_replace(lost);
-            }
-        };
-        let (ended, ()) = tokio::join!(running, keeping);
-        // A node that was not stopped may still write something.
-        if ended.is_ok() {
-            lease.give_back().await;
-        }
-        ended
-    }
-
-    async fn run_prepared(
-        &self,
-        runtime: tokio::runtime::Handle,
-        ledger: Arc<Ledger>,
-        ending: CancellationToken,
-    ) -> Result<(), NodeError> {
-        if !recovery::run(self, &runtime, &ledger, &ending).await? {
-            return Ok(());
-        }
-        let Some(node) = self.up(&runtime, Purpose::Sell, &ending).await? else {
-            return Ok(());
-        };
-        let handling = async {
-            let ended = events::handle(self, &node, &ledger, &ending).await;
-            ending.cancel();
-            ended
-        };
-        let withdrawing = async {
-            if let Some(config) = &self.config.withdraw {
-                self.withdraw(config, &ending).await;
-            }
-        };
-        let watching = chain::keep(self, &node, &ending);
-        let (ended, (), ()) = tokio::select! {
-            biased;
-            why = self.undone() => {
-                // LDK panics where it cannot go on, and whoever stops or drops the node after it does, too.
-                std::mem::forget(Arc::clone(&node));
-                return Err(why);
-            }
-            ended = async { tokio::join!(handling, watching, withdrawing) } => ended,
-        };
-        self.reach.send_replace(Reach::Unready(Unready::Stopping));
-        if let Err(NodeError::Panicked(_) | NodeError::StateAway) = ended {
-            // As above.
-            std::mem::forget(node);
-            return ended;
-        }
-        let stopping = stop_node(&node);
-        if self.config.vss.is_none() {
-            stopping.await;
-        } else if timeout(STOP_MAX, stopping).await.is_err() {
-            tracing::error!("The node did not stop: its server is away");
-            std::mem::forget(node);
-            return ended.and(Err(NodeError::StateAway));
-        }
-        ended
-    }
-
-    /// Waits for a reason to end at once, without another write: its state cannot be written, or is another program's.
-    async fn undone(&self) -> NodeError {
-        let (mut unwritable, mut lost) = (self.unwritable.subscribe(), self.lost.subscribe());
-        loop {
-            if let Some(why) = unwritable.borrow_and_update().clone() {
-                let path = self.config.folder.join(state::FILE);
-                return NodeError::Unwritable { path, why };
-            }
-            if let Some(why) = lost.borrow_and_update().why() {
-                return why;
-            }
-            // The senders are ours.
-            tokio::select! {
-                _ = unwritable.changed() => {}
-                _ = lost.changed() => {}
             }
         }
     }
@@ -448,6 +293,9 @@ impl Node {
             Reach::Unready(Unready::Recovering)
         } else if self.is_clock_behind() {
             Reach::Unready(Unready::ClockBehind)
+        } else if let Some(pass) = self.pass.as_ref().filter(|pass| !pass.is_fresh()) {
+            // What is paid would have to be written, and cannot be.
+            Reach::Unready(pass.unready())
         } else {
             reach
         };
@@ -473,15 +321,5 @@ fn tell(before: &Reach, after: &Reach) {
         }
         (_, Reach::Unready(why)) => tracing::warn!("The node cannot be paid: {why}"),
         (Reach::Ready(_), Reach::Ready(_)) => {}
-    }
-}
-
-/// Always before the last handle goes: a running node that is dropped panics.
-async fn stop_node(node: &Arc<ldk_node::Node>) {
-    let stopping = Arc::clone(node);
-    match tokio::task::spawn_blocking(move || stopping.stop()).await {
-        Ok(Ok(())) => tracing::info!("The node is stopped"),
-        Ok(Err(error)) => tracing::error!("Failed to stop the node: {error}"),
-        Err(error) => tracing::error!("Stopping the node panicked: {error}"),
     }
 }

@@ -1,6 +1,8 @@
 //! A small VSS server in memory: the four calls of LDK's versioned storage service, one store after the other, for whoever shows
-//! the right header. `vss_client_ng::types` describes each message.
+//! the right header. It is no kinder than the reference implementation (`vss-server` 0.1.0-alpha.0, over PostgreSQL): it has the
+//! same versions, conflicts, pages and answers. `vss_client_ng::types` describes each message.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use http::HeaderMap;
 use prost::Message;
+use tokio::sync::watch;
 use vss_client_ng::types::{
     DeleteObjectRequest, DeleteObjectResponse, ErrorCode, ErrorResponse, GetObjectRequest,
     GetObjectResponse, KeyValue, ListKeyVersionsRequest, ListKeyVersionsResponse, PutObjectRequest,
@@ -27,11 +30,46 @@ use crate::server::Server;
 /// The largest request: a channel manager with its channels is some hundred kilobytes.
 const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The version of a put that may find anything.
+/// The version of a put or a delete that may find anything.
 const ANY_VERSION: i64 = -1;
 
-/// What is kept, by store and key.
-type Objects = BTreeMap<(String, String), KeyValue>;
+/// The version of what was put first, or whatever was there.
+const FIRST_VERSION: i64 = 1;
+
+/// Items of a put.
+const ITEMS_MAX: usize = 1_000;
+
+/// Keys on a page. The reference has 100, which the lists of a test never fill.
+const PAGE_MAX: usize = 5;
+
+/// What counts the changes of a store, for who asks for that: never in a list.
+const GLOBAL_VERSION_KEY: &str = "global_version";
+
+/// What the merchant's program keeps itself.
+const LEASE_KEY: &str = "tollhouse.lease";
+
+/// What is kept.
+#[derive(Clone, Debug)]
+struct Object {
+    value: Vec<u8>,
+    version: i64,
+    /// The older, the smaller; an update does not make it younger.
+    order: i64,
+}
+
+/// Who asks: what is kept for one is not there for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Account {
+    First,
+    Second,
+}
+
+/// What is kept, by account, store and key.
+#[derive(Debug, Default)]
+struct Objects {
+    kept: BTreeMap<(Account, String, String), Object>,
+    next_order: i64,
+}
 
 /// The server; it can be stopped and started again at the same address, with what it kept.
 #[derive(Debug)]
@@ -44,15 +82,21 @@ pub struct Vss {
 
 #[derive(Debug)]
 struct Shared {
-    /// What has to stand in `Authorization`.
-    authorization: String,
+    /// What may stand in `Authorization`, and whose account each names. A std mutex: held to change or compare them.
+    known: Mutex<Vec<(String, Account)>>,
     /// A std mutex: held to copy or change a few objects.
     objects: Mutex<Objects>,
+    /// Whether it takes requests and does not answer.
+    is_silent: watch::Sender<bool>,
 }
 
 impl Shared {
     fn objects(&self) -> MutexGuard<'_, Objects> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<(String, Account)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -66,8 +110,9 @@ impl Vss {
             server: None,
             address: port::free()?,
             shared: Arc::new(Shared {
-                authorization: authorization.to_owned(),
+                known: Mutex::new(vec![(authorization.to_owned(), Account::First)]),
                 objects: Mutex::default(),
+                is_silent: watch::Sender::new(false),
             }),
         };
         vss.start_again()?;
@@ -80,10 +125,56 @@ impl Vss {
         format!("http://{}/vss", self.address)
     }
 
+    /// From now on only who sends this `Authorization` is known, and is who was known before.
+    pub fn takes(&self, authorization: &str) {
+        *self.shared.known() = vec![(authorization.to_owned(), Account::First)];
+    }
+
+    /// Who sends this `Authorization` is known besides, as who was known before.
+    pub fn takes_too(&self, authorization: &str) {
+        let same = (authorization.to_owned(), Account::First);
+        self.shared.known().push(same);
+    }
+
+    /// Who sends this `Authorization` is known besides, as somebody else.
+    pub fn takes_another(&self, authorization: &str) {
+        let other = (authorization.to_owned(), Account::Second);
+        self.shared.known().push(other);
+    }
+
+    /// Gives somebody else a copy of all that is kept, with a lease of the same version that says something else.
+    pub fn copies_to_another(&self) {
+        let mut objects = self.shared.objects();
+        let copied: Vec<_> = objects.kept.clone().into_iter().collect();
+        for ((_, store_id, key), mut object) in copied {
+            if key == LEASE_KEY {
+                object.value.reverse();
+            }
+            objects
+                .kept
+                .insert((Account::Second, store_id, key), object);
+        }
+    }
+
+    /// Whether it takes every request and answers none.
+    pub fn keeps_silent(&self, is_silent: bool) {
+        self.shared.is_silent.send_replace(is_silent);
+    }
+
+    /// The value and the version of that one's lease, once there is one.
+    #[must_use]
+    pub fn lease_of_another(&self) -> Option<(Vec<u8>, i64)> {
+        let objects = self.shared.objects();
+        let mut kept = objects.kept.iter();
+        let found =
+            kept.find(|((account, _, key), _)| *account == Account::Second && key == LEASE_KEY);
+        found.map(|(_, object)| (object.value.clone(), object.version))
+    }
+
     /// How many objects it keeps.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.shared.objects().len()
+        self.shared.objects().kept.len()
     }
 
     /// Whether any object contains these bytes, in its key or its value.
@@ -91,13 +182,24 @@ impl Vss {
     pub fn contains(&self, bytes: &[u8]) -> bool {
         let has = |hay: &[u8]| hay.windows(bytes.len()).any(|window| window == bytes);
         let objects = self.shared.objects();
-        let mut kept = objects.values();
-        kept.any(|object| has(&object.value) || has(object.key.as_bytes()))
+        let mut kept = objects.kept.iter();
+        kept.any(|((.., key), object)| has(&object.value) || has(key.as_bytes()))
     }
 
     /// Loses all that it kept.
     pub fn lose(&self) {
-        self.shared.objects().clear();
+        self.shared.objects().kept.clear();
+    }
+
+    /// Turns a bit over in everything that ldk-node keeps there.
+    pub fn damage(&self) {
+        let mut objects = self.shared.objects();
+        let kept = objects.kept.iter_mut();
+        for (_, object) in kept.filter(|((.., key), _)| key != LEASE_KEY) {
+            if let Some(last) = object.value.last_mut() {
+                *last ^= 1;
+            }
+        }
     }
 
     /// Closes the port and every connection.
@@ -111,13 +213,16 @@ impl Vss {
     /// When the port was taken meanwhile.
     pub fn start_again(&mut self) -> Result<()> {
         if self.server.is_none() {
+            let shared = || Arc::clone(&self.shared);
             let app = Router::new()
                 .route("/vss/getObject", post(get_object))
                 .route("/vss/putObjects", post(put_objects))
                 .route("/vss/deleteObject", post(delete_object))
                 .route("/vss/listKeyVersions", post(list_key_versions))
+                .fallback(async || (StatusCode::BAD_REQUEST, "Invalid request path."))
                 .layer(axum::extract::DefaultBodyLimit::max(REQUEST_BYTES_MAX))
-                .with_state(Arc::clone(&self.shared));
+                .layer(middleware::from_fn_with_state(shared(), let_in))
+                .with_state(shared());
             self.server = Some(Server::start("vss", self.address, app)?);
         }
         Ok(())
@@ -126,128 +231,242 @@ impl Vss {
 
 /// A request that is not done.
 #[derive(Debug)]
-struct Refusal(StatusCode, ErrorCode, &'static str);
+enum Refusal {
+    /// As VSS says it.
+    Typed(StatusCode, ErrorCode, Cow<'static, str>),
+    /// What is no message of VSS is not answered by one.
+    NoMessage,
+}
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Self(status, code, message) = self;
-        let body = ErrorResponse {
-            error_code: code.into(),
-            message: message.to_owned(),
-        };
-        (status, body.encode_to_vec()).into_response()
+        match self {
+            Self::Typed(status, code, message) => {
+                let body = ErrorResponse {
+                    error_code: code.into(),
+                    message: message.into_owned(),
+                };
+                (status, body.encode_to_vec()).into_response()
+            }
+            Self::NoMessage => (StatusCode::BAD_REQUEST, "Error parsing request").into_response(),
+        }
     }
 }
 
-/// The request, if whoever sent it may.
-fn asked<T: Message + Default>(
-    shared: &Shared,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Result<T, Refusal> {
-    let shown = headers.get(AUTHORIZATION);
-    if shown.is_none_or(|shown| shown.as_bytes() != shared.authorization.as_bytes()) {
-        let why = "who are you?";
-        return Err(Refusal(
+const CONFLICT: Refusal = Refusal::Typed(
+    StatusCode::CONFLICT,
+    ErrorCode::ConflictException,
+    Cow::Borrowed("Transaction could not be completed due to a possible conflict"),
+);
+
+const fn invalid(why: &'static str) -> Refusal {
+    Refusal::Typed(
+        StatusCode::BAD_REQUEST,
+        ErrorCode::InvalidRequestException,
+        Cow::Borrowed(why),
+    )
+}
+
+/// Lets a request in, whatever it asks for, if whoever sent it may.
+async fn let_in(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let mut is_silent = shared.is_silent.subscribe();
+    // The sender is ours.
+    let _ = is_silent.wait_for(|is_silent| !is_silent).await;
+    let shown = request.headers().get(AUTHORIZATION);
+    let account = shown.and_then(|shown| {
+        let known = shared.known();
+        let mut known = known.iter();
+        let found = known.find(|(known, _)| shown.as_bytes() == known.as_bytes());
+        found.map(|(_, account)| *account)
+    });
+    let Some(account) = account else {
+        // Unlike the reference it says back what it was told: whoever logs what a server says learns to take care.
+        return Err(Refusal::Typed(
             StatusCode::UNAUTHORIZED,
             ErrorCode::AuthException,
-            why,
+            format!("not good: {shown:?}").into(),
         ));
-    }
-    let unreadable = "no such message";
-    T::decode(body.as_ref()).map_err(|_| {
-        let code = ErrorCode::InvalidRequestException;
-        Refusal(StatusCode::BAD_REQUEST, code, unreadable)
-    })
+    };
+    request.extensions_mut().insert(account);
+    Ok(next.run(request).await)
+}
+
+fn message<T: Message + Default>(body: &Bytes) -> Result<T, Refusal> {
+    T::decode(body.as_ref()).map_err(|_| Refusal::NoMessage)
 }
 
 async fn get_object(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
+    Extension(account): Extension<Account>,
     body: Bytes,
 ) -> Result<Vec<u8>, Refusal> {
-    let asked: GetObjectRequest = asked(&shared, &headers, &body)?;
-    let found = shared.objects().get(&(asked.store_id, asked.key)).cloned();
-    let missing = "no such key";
-    let value = found.ok_or(Refusal(
-        StatusCode::NOT_FOUND,
-        ErrorCode::NoSuchKeyException,
-        missing,
-    ))?;
+    let GetObjectRequest { store_id, key } = message(&body)?;
+    let found = shared
+        .objects()
+        .kept
+        .get(&(account, store_id, key.clone()))
+        .cloned();
+    let value = match found {
+        Some(object) => KeyValue {
+            key,
+            value: object.value,
+            version: object.version,
+        },
+        None if key == GLOBAL_VERSION_KEY => KeyValue {
+            key,
+            ..KeyValue::default()
+        },
+        None => {
+            return Err(Refusal::Typed(
+                StatusCode::NOT_FOUND,
+                ErrorCode::NoSuchKeyException,
+                "Requested key not found.".into(),
+            ));
+        }
+    };
     let value = Some(value);
     Ok(GetObjectResponse { value }.encode_to_vec())
 }
 
-async fn put_objects(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Vec<u8>, Refusal> {
-    let asked: PutObjectRequest = asked(&shared, &headers, &body)?;
-    let mut objects = shared.objects();
-    let place = |item: &KeyValue| (asked.store_id.clone(), item.key.clone());
-    let all = asked.transaction_items.iter().chain(&asked.delete_items);
-    for item in all {
-        let found = objects.get(&place(item)).map_or(0, |it| it.version);
-        if item.version != ANY_VERSION && item.version != found {
-            let why = "another version is there";
-            return Err(Refusal(
-                StatusCode::CONFLICT,
-                ErrorCode::ConflictException,
-                why,
-            ));
+impl Objects {
+    /// Whether an item of a put, or of its deletes, finds what it wants to find.
+    fn fits(&self, account: Account, store_id: &str, item: &KeyValue, is_delete: bool) -> bool {
+        let place = (account, store_id.to_owned(), item.key.clone());
+        match (self.kept.get(&place), item.version) {
+            (Some(_), ANY_VERSION) => true,
+            // There is nothing to delete.
+            (None, ANY_VERSION) => !is_delete,
+            (None, 0) => !is_delete,
+            (None, _) => false,
+            (Some(object), version) => object.version == version,
         }
     }
-    for item in &asked.transaction_items {
-        let version = if item.version == ANY_VERSION {
-            1
-        } else {
-            item.version + 1
+
+    fn put(&mut self, account: Account, store_id: &str, item: KeyValue) {
+        let version = match item.version {
+            ANY_VERSION | 0 => FIRST_VERSION,
+            version => version + 1,
         };
-        let kept = KeyValue {
+        let next_order = self.next_order;
+        self.next_order += 1;
+        let place = (account, store_id.to_owned(), item.key);
+        let object = self.kept.entry(place).or_insert(Object {
+            value: Vec::new(),
             version,
-            ..item.clone()
-        };
-        objects.insert(place(item), kept);
+            order: next_order,
+        });
+        object.value = item.value;
+        object.version = version;
     }
-    for item in &asked.delete_items {
-        objects.remove(&place(item));
+}
+
+async fn put_objects(
+    State(shared): State<Arc<Shared>>,
+    Extension(account): Extension<Account>,
+    body: Bytes,
+) -> Result<Vec<u8>, Refusal> {
+    let asked: PutObjectRequest = message(&body)?;
+    if asked.transaction_items.len() + asked.delete_items.len() > ITEMS_MAX {
+        return Err(invalid("too many items"));
+    }
+    let mut puts = asked.transaction_items;
+    puts.extend(asked.global_version.map(|version| KeyValue {
+        key: GLOBAL_VERSION_KEY.to_owned(),
+        version,
+        value: Vec::new(),
+    }));
+    let store_id = asked.store_id;
+    let mut objects = shared.objects();
+    let all_fit = puts
+        .iter()
+        .all(|item| objects.fits(account, &store_id, item, false))
+        && asked
+            .delete_items
+            .iter()
+            .all(|item| objects.fits(account, &store_id, item, true));
+    if !all_fit {
+        return Err(CONFLICT);
+    }
+    for item in puts {
+        objects.put(account, &store_id, item);
+    }
+    for item in asked.delete_items {
+        objects.kept.remove(&(account, store_id.clone(), item.key));
     }
     Ok(PutObjectResponse {}.encode_to_vec())
 }
 
+/// What is not there, or has another version, stays as it is, which is no error.
 async fn delete_object(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
+    Extension(account): Extension<Account>,
     body: Bytes,
 ) -> Result<Vec<u8>, Refusal> {
-    let asked: DeleteObjectRequest = asked(&shared, &headers, &body)?;
-    if let Some(item) = asked.key_value {
-        shared.objects().remove(&(asked.store_id, item.key));
+    let asked: DeleteObjectRequest = message(&body)?;
+    let item = asked.key_value.ok_or(invalid("key_value missing"))?;
+    let mut objects = shared.objects();
+    if objects.fits(account, &asked.store_id, &item, true) {
+        objects.kept.remove(&(account, asked.store_id, item.key));
     }
     Ok(DeleteObjectResponse {}.encode_to_vec())
 }
 
+/// The newest first, page by page.
 async fn list_key_versions(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
+    Extension(account): Extension<Account>,
     body: Bytes,
 ) -> Result<Vec<u8>, Refusal> {
-    let asked: ListKeyVersionsRequest = asked(&shared, &headers, &body)?;
+    let asked: ListKeyVersionsRequest = message(&body)?;
+    let before = match &asked.page_token {
+        None => i64::MAX,
+        Some(token) => {
+            let order: Option<i64> = token.parse().ok();
+            let order = order.filter(|order| *order >= 0);
+            order.ok_or(invalid("Invalid page token"))?
+        }
+    };
     let prefix = asked.key_prefix.unwrap_or_default();
     let objects = shared.objects();
-    let listed = objects
-        .iter()
-        .filter(|((store_id, key), _)| *store_id == asked.store_id && key.starts_with(&prefix));
-    let key_versions = listed.map(|(_, object)| KeyValue {
-        value: Vec::new(),
-        ..object.clone()
-    });
+    let global = (
+        account,
+        asked.store_id.clone(),
+        GLOBAL_VERSION_KEY.to_owned(),
+    );
+    let global_version = objects.kept.get(&global).map_or(0, |object| object.version);
+    let is_listed = |whose: Account, store_id: &str, key: &str, object: &Object| {
+        whose == account
+            && *store_id == asked.store_id
+            && key.starts_with(&prefix)
+            && key != GLOBAL_VERSION_KEY
+            && object.order < before
+    };
+    let kept = objects.kept.iter();
+    let mut listed: Vec<_> = kept
+        .filter(|((whose, store_id, key), object)| is_listed(*whose, store_id, key, object))
+        .map(|((.., key), object)| (object.order, key, object.version))
+        .collect();
+    listed.sort_by_key(|(order, ..)| std::cmp::Reverse(*order));
+    let wanted = asked.page_size.and_then(|size| usize::try_from(size).ok());
+    let page = wanted.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    let is_last = page == 0 || listed.len() <= page;
+    listed.truncate(page);
+    let next = listed.last().filter(|_| !is_last);
     Ok(ListKeyVersionsResponse {
-        key_versions: key_versions.collect(),
-        // All of them at once.
-        next_page_token: Some(String::new()),
-        global_version: None,
+        next_page_token: Some(next.map_or_else(String::new, |(order, ..)| order.to_string())),
+        global_version: asked.page_token.is_none().then_some(global_version),
+        key_versions: listed
+            .into_iter()
+            .map(|(_, key, version)| KeyValue {
+                key: key.clone(),
+                version,
+                value: Vec::new(),
+            })
+            .collect(),
     }
     .encode_to_vec())
 }

@@ -124,7 +124,9 @@ impl axum::response::IntoResponse for Fault {
 /// Whether asking in another way would help, or asking later.
 fn operation_status(refusal: &OperationError) -> StatusCode {
     match refusal {
-        OperationError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        OperationError::Unavailable(_) | OperationError::Waits(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         OperationError::Map(error) => liquidity::status_of_map(error),
         OperationError::Late { .. }
         | OperationError::NotTakenYet { .. }

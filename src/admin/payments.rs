@@ -124,6 +124,7 @@ fn unspent(paid: &Result<Payment, OperationError>, most_msat: u64) -> u64 {
         // It may still happen.
         Err(
             OperationError::Late { .. }
+            | OperationError::Waits(_)
             | OperationError::Unavailable(_)
             | OperationError::NoPayment(_),
         ) => 0,

@@ -147,10 +147,11 @@ pub(super) struct NodeBody {
 #[utoipa::path(get, path = "/status", tag = "state", responses((status = 200, body = StatusBody)))]
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fault> {
     let asked = Arc::clone(&admin);
-    // The node's locks and the store's pages: not on a thread that serves requests.
+    let status = admin.node.status().await;
+    // The store's pages: not on a thread that serves requests.
     let (node, sales, backup, activations, recent) = blocking(move || {
         let node = NodeBody {
-            status: asked.node.status(),
+            status,
             channels_closed: asked.ledger.closed_channels(CLOSURES_SHOWN)?,
         };
         let backup = asked.backups.status()?;

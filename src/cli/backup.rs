@@ -240,37 +240,34 @@ fn described(verified: &Verified) -> Vec<(&'static str, String)> {
     } else {
         "made while the program ran"
     };
-    vec![
-        (
-            "made",
-            format!("{}, {} ago", verified.created, span(verified.age_secs)),
-        ),
+    let made = format!("{}, {} ago", verified.created, span(verified.age_secs));
+    let mut rows = vec![
+        ("made", made),
         ("by", format!("tollhouse {}", manifest.created_by)),
         ("node", manifest.node_id.clone()),
         ("network", manifest.network.clone()),
-        (
-            "block",
-            verified
-                .state
-                .height
-                .map_or_else(|| "none yet".to_owned(), |height| height.to_string()),
-        ),
-        (
-            "channels",
-            match &manifest.channels_on {
-                None => format!("{}, with {balance_sat} sat of ours", channels.len()),
-                Some(place) => format!("kept as {place}"),
-            },
-        ),
-        ("channel state", state.to_owned()),
-        (
-            "sales",
-            format!(
-                "{}, {} msat",
-                verified.totals.count, verified.totals.amount_msat
-            ),
-        ),
-    ]
+    ];
+    match &manifest.channels_on {
+        None => {
+            let height = verified.state.height;
+            let height = height.map_or_else(|| "none yet".to_owned(), |height| height.to_string());
+            rows.push(("block", height));
+            let channels = format!("{}, with {balance_sat} sat of ours", channels.len());
+            rows.push(("channels", channels));
+            rows.push(("channel state", state.to_owned()));
+        }
+        Some(place) => {
+            let elsewhere = format!(
+                "not in this file: kept as {place}, with the wallet's state, as of its last payment"
+            );
+            rows.push(("channels", elsewhere));
+            rows.push(("books", state.to_owned()));
+        }
+    }
+    let totals = &verified.totals;
+    let sales = format!("{}, {} msat", totals.count, totals.amount_msat);
+    rows.push(("sales", sales));
+    rows
 }
 
 /// An age as people say it.

@@ -1,6 +1,7 @@
 //! `tollhouse doctor`: what could go wrong here, and what to do about it. Works whether the program runs or not.
 
 mod chain;
+mod store;
 
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::node::Vss;
 use crate::room;
 
 use super::show::{number, text};
@@ -87,13 +89,22 @@ impl Doctor {
         match self.operator.ask(Method::GET, "/status", None) {
             Ok(status) => {
                 chain::known(&status["node"]["chain"], &mut findings);
-                running(&status, &mut findings);
+                let program = store::Program::Runs(&status["node"]);
+                store::look(&config, program, &mut findings);
+                running(&config, &status, &mut findings);
             }
             Err(no_answer) => {
                 // What runs has a budget of requests to keep, of which it would not hear of ours.
-                if no_answer.code == UNREACHABLE {
+                let is_stopped = no_answer.code == UNREACHABLE;
+                if is_stopped {
                     chain::asked(&config, &mut findings);
                 }
+                let program = if is_stopped {
+                    store::Program::Stopped
+                } else {
+                    store::Program::Silent
+                };
+                store::look(&config, program, &mut findings);
                 stopped(&config, &no_answer.why, &mut findings);
             }
         }
@@ -210,10 +221,13 @@ fn disk(folder: &Path, findings: &mut Findings) {
 }
 
 /// What a running program says of itself.
-fn running(status: &Value, findings: &mut Findings) {
+fn running(config: &Config, status: &Value, findings: &mut Findings) {
     let node = &status["node"];
     let now_secs = Clock::system().unix_secs();
-    if node["running"] == true {
+    if node["is_stuck"] == true {
+        let found = "running, and waits for its store: its disk, or the server of node.vss. What follows is as it was before";
+        findings.note("node", Grade::Bad, found);
+    } else if node["running"] == true {
         findings.note(
             "node",
             Grade::Good,
@@ -253,7 +267,7 @@ fn running(status: &Value, findings: &mut Findings) {
         let next = text(&recovery["next"]);
         findings.note("recovery", Grade::Look, format!("{happening} {next}"));
     }
-    backups(&status["backup"], findings);
+    backups(&status["backup"], config.node.vss.as_ref(), findings);
     outlook(&status["outlook"], findings);
     let usable = super::show::list(node, "channels").iter();
     let usable = usable.filter(|channel| channel["usable"] == true).count();
@@ -303,7 +317,7 @@ fn provider(config: &Config, findings: &mut Findings) {
 }
 
 /// Whether there is a backup that would bring the channels back.
-fn backups(backup: &Value, findings: &mut Findings) {
+fn backups(backup: &Value, vss: Option<&Vss>, findings: &mut Findings) {
     let folder = text(&backup["folder"]);
     let what = "backup";
     if let Some(error) = backup["error"].as_str() {
@@ -313,8 +327,13 @@ fn backups(backup: &Value, findings: &mut Findings) {
         return;
     }
     let Some(age_secs) = backup["age_secs"].as_u64() else {
-        let found =
-            "there is none: `tollhouse backup create`. The words alone do not bring channels back";
+        let lost = match vss {
+            None => "The words alone do not bring channels back",
+            Some(_) => {
+                "The words and the server of node.vss bring the channels back, and nothing brings back the books and the keys of tokens"
+            }
+        };
+        let found = format!("there is none: `tollhouse backup create`. {lost}");
         findings.note(what, Grade::Bad, found);
         return;
     };
@@ -343,7 +362,12 @@ fn backups(backup: &Value, findings: &mut Findings) {
         "the newest verified one is {} min old, in {folder}",
         minutes(verified_secs)
     );
-    if backup["is_verified_behind_channels"] == true {
+    if let Some(vss) = vss {
+        let found = format!(
+            "{age}. It holds books, keys and settings, and no channels: their state is kept as {vss}, and no backup is behind it. Keep a copy on another machine"
+        );
+        findings.note(what, Grade::Good, found);
+    } else if backup["is_verified_behind_channels"] == true {
         let found = format!("{age}, and a channel has changed since: `tollhouse backup create`");
         findings.note(what, Grade::Look, found);
     } else {

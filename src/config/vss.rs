@@ -1,12 +1,9 @@
 //! The settings of a server that keeps the channels' state.
 
-use std::collections::HashMap;
-
 use http::Uri;
-use http::header::{HeaderName, HeaderValue};
 
+use crate::causes;
 use crate::node::{Headers, Vss};
-use crate::{causes, secret_file};
 
 use super::Meaning;
 use super::raw::RawVss;
@@ -34,39 +31,24 @@ impl Meaning<'_> {
             return None;
         }
         let headers = match &raw.headers_file {
-            None => HashMap::new(),
+            None => Headers::default(),
             Some(file) => self.headers(file)?,
         };
         Some(Vss {
             url: url.to_owned(),
             store_id: store_id.clone(),
-            headers: Headers(headers),
+            headers,
         })
     }
 
-    fn headers(&mut self, file: &str) -> Option<HashMap<String, String>> {
-        let key = "node.vss.headers_file";
-        let text = match secret_file::read(&self.folder.join(file)) {
-            Ok(text) => text,
+    fn headers(&mut self, file: &str) -> Option<Headers> {
+        match Headers::read(self.folder.join(file)) {
+            Ok(headers) => Some(headers),
             Err(error) => {
-                self.complain(key, causes::chain(&error));
-                return None;
+                self.complain("node.vss.headers_file", causes::chain(&error));
+                None
             }
-        };
-        let lines = text.lines().filter(|line| !line.trim().is_empty());
-        let header = |line: &str| {
-            let (name, value) = line.split_once(':')?;
-            let name: HeaderName = name.trim().parse().ok()?;
-            let value = value.trim();
-            HeaderValue::from_str(value).ok()?;
-            Some((name.to_string(), value.to_owned()))
-        };
-        let headers: Option<HashMap<_, _>> = lines.map(header).collect();
-        if headers.is_none() {
-            let what = "each line is `Name: value`, as in `Authorization: Bearer …`";
-            self.complain(key, what);
         }
-        headers
     }
 }
 

@@ -212,6 +212,7 @@ pub(crate) fn denial(denial: &Denial) -> Response {
                 Unready::Starting
                 | Unready::ChainSourceUnreachable
                 | Unready::StoreUnreachable
+                | Unready::StoreRefuses
                 | Unready::Behind
                 | Unready::NoChannel
                 | Unready::PeersOffline

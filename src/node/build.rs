@@ -8,7 +8,8 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 use tokio::sync::watch;
 
 use super::vss::Lost;
-use super::vss::lease::Pass;
+use super::vss::pass::Pass;
+use super::vss::trouble::{Trouble, shown};
 use super::{Config, Gossip, NodeError, Purpose, Vss, chain, database, liquidity, log, store, vss};
 
 /// What a peer that opens a channel to a node in recovery would have to see reserved on chain: all the bitcoin there will be.
@@ -25,6 +26,20 @@ pub(super) struct Writing {
     pub(super) pass: Option<Arc<Pass>>,
 }
 
+/// Why there is no node.
+pub(super) enum Unbuilt {
+    /// The server that keeps its state gives no good answer: worth another try.
+    Away(Trouble),
+    /// There is a reason that another try does not mend.
+    Never(NodeError),
+}
+
+impl From<NodeError> for Unbuilt {
+    fn from(error: NodeError) -> Self {
+        Self::Never(error)
+    }
+}
+
 pub(super) fn build(
     config: &Config,
     purpose: Purpose,
@@ -32,7 +47,7 @@ pub(super) fn build(
     mnemonic: ldk_node::bip39::Mnemonic,
     runtime: tokio::runtime::Handle,
     writing: Writing,
-) -> Result<ldk_node::Node, NodeError> {
+) -> Result<ldk_node::Node, Unbuilt> {
     let mut builder = ldk_node::Builder::from_config(ldk_node::config::Config {
         storage_dir_path: config.folder.to_string_lossy().into_owned(),
         network: config.network,
@@ -49,9 +64,12 @@ pub(super) fn build(
     builder.set_entropy_bip39_mnemonic(mnemonic, None);
     told.set(&mut builder);
     liquidity::configure(&mut builder, config);
+    let said = Arc::new(log::Said::default());
     builder.set_custom_logger(Arc::new(log::ToTracing {
         wants_gossip: config.gossip.now(&config.folder) != Gossip::None,
         lost: writing.lost,
+        said: Arc::clone(&said),
+        headers: writing.pass.as_ref().map(|pass| Arc::clone(&pass.headers)),
     }));
     if !config.alias.is_empty() {
         builder
@@ -73,16 +91,19 @@ pub(super) fn build(
             &config.folder,
             writing.unwritable,
         )?)),
-        Some(Vss { url, store_id, .. }) => match writing.pass {
+        Some(Vss { url, store_id, .. }) => match writing.pass.clone() {
             Some(pass) => builder.build_with_vss_store_and_header_provider(
                 url.clone(),
                 store_id.clone(),
                 pass,
             ),
-            None => return Err(NodeError::StateTaken),
+            None => return Err(NodeError::StateTaken.into()),
         },
     };
-    let node = built.map_err(|error| failed(error, config.vss.is_some()))?;
+    let node = built.map_err(|error| match &writing.pass {
+        None => Unbuilt::Never(failed(error)),
+        Some(pass) => failed_on_server(error, &said.lines(), pass),
+    })?;
     match &config.vss {
         None => database::note_made(&config.folder)?,
         Some(vss) => vss::note(vss, &config.folder)?,
@@ -90,19 +111,36 @@ pub(super) fn build(
     Ok(node)
 }
 
-fn failed(error: ldk_node::BuildError, is_remote: bool) -> NodeError {
+fn failed(error: ldk_node::BuildError) -> NodeError {
     use ldk_node::BuildError as E;
-    let is_stores = matches!(
-        error,
-        E::KVStoreSetupFailed | E::ReadFailed | E::WriteFailed | E::WalletSetupFailed
-    );
     if error == E::NetworkMismatch {
         NodeError::OtherNetwork(error)
-    } else if is_remote && is_stores {
-        NodeError::Vss(error)
     } else if error == E::WalletSetupFailed {
         NodeError::Wallet(error)
     } else {
         NodeError::Build(error)
     }
+}
+
+/// ldk-node says only that reading or writing failed; its log says before that whether the server did, or what it keeps.
+fn failed_on_server(error: ldk_node::BuildError, said: &[String], pass: &Pass) -> Unbuilt {
+    use ldk_node::BuildError as E;
+    let is_stores = matches!(
+        error,
+        E::KVStoreSetupFailed
+            | E::ReadFailed
+            | E::WriteFailed
+            | E::WalletSetupFailed
+            | E::InvalidChannelMonitor
+    );
+    if !is_stores {
+        return Unbuilt::Never(failed(error));
+    }
+    let in_line = |line: &String| Trouble::in_line(line, &pass.headers);
+    if let Some(trouble) = said.iter().find_map(in_line) {
+        return Unbuilt::Away(trouble);
+    }
+    let why = said.first().map(|line| log::harmless(line));
+    let why = shown(&why.unwrap_or_default(), &pass.headers);
+    Unbuilt::Never(NodeError::StateUnreadable { why, source: error })
 }

@@ -102,7 +102,7 @@ impl Node {
         channel_id: &str,
     ) -> Result<ForceCloseCost, OperationError> {
         let channel_id = channel_id.to_owned();
-        self.operate("look at the channel", move |node| {
+        self.read("look at the channel", move |node| {
             let channel = find(node, &channel_id)?;
             let peers = node.list_peers();
             let is_peer = |peer: &&ldk_node::PeerDetails| {

@@ -98,12 +98,27 @@ pub enum NodeError {
          program again: payments that were under way are claimed or go back then"
     )]
     StateAway,
-    /// The server that keeps the channels' state is not there, or refuses.
+    /// The store holds something, and nothing of this node.
     #[error(
-        "the server that keeps the channels' state gives no good answer (node.vss): is it there, do the headers say who asks, and \
-         is this the seed whose state it keeps? The log says before this what went wrong"
+        "what is kept as {0} is not the state of a node with the words in data_dir: a node that begins beside it would forget its \
+         channels. Put the words back that this node was made with; for another node, write a name that no node has into \
+         node.vss.store_id. Nothing was changed"
     )]
-    Vss(#[source] ldk_node::BuildError),
+    StateOfOthers(String),
+    /// What the server keeps of this node cannot be read.
+    #[error(
+        "what the server of node.vss keeps of this node cannot be read ({why}), which no other try mends: it was changed there, or a \
+         newer program has written it. Nothing was changed. Start the newest program that it was used with. If it is damaged, have the \
+         server put back what it kept last, never anything older: an old state can cost all that is in the channels. If that is lost for \
+         good, ask the peers to force-close; the words alone restore what is on the chain"
+    )]
+    StateUnreadable {
+        /// What ldk-node said of it.
+        why: String,
+        /// What it failed with.
+        #[source]
+        source: ldk_node::BuildError,
+    },
     /// Its folder cannot be made.
     #[error("failed to make the node's folder")]
     Folder(#[source] std::io::Error),

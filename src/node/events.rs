@@ -8,7 +8,7 @@ use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::invoice::{Reach, Unready};
+use crate::invoice::Reach;
 use crate::ledger::{Arrived, Ledger, LedgerError, Payment, Settlement};
 
 use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, liquidity, reach};
@@ -58,8 +58,8 @@ pub(super) async fn handle(
         let ended = tokio::select! {
             ended = &mut handled => ended,
             () = sleep_until(Instant::now() + STUCK_AFTER) => {
-                if node.config.vss.is_some() {
-                    node.reached(Reach::Unready(Unready::StoreUnreachable));
+                if let Some(pass) = &node.pass {
+                    node.reached(Reach::Unready(pass.unready()));
                 }
                 tokio::select! {
                     ended = &mut handled => ended,

@@ -19,6 +19,9 @@ const ENTROPY_BYTES: usize = 32;
 /// Where LDK derives the keys that a peer's closing pays us at.
 const STATIC_PAYMENT_INDEX: u32 = 8;
 
+/// Where ldk-node derives the keys of a store on a server.
+const STORE_INDEX: u32 = 877;
+
 /// What the key of backups is derived for; a number at the end, so that there can be another one.
 const BACKUP_KEY: &[u8] = b"tollhouse backup 1";
 
@@ -144,6 +147,18 @@ impl NodeKeys {
             Ok::<_, bip32::Error>(master.derive_priv(&secp, &path)?.private_key)
         };
         derive().expect("LDK derives the same keys from the same seed")
+    }
+
+    /// What ldk-node derives the keys of a store on a server from (877').
+    pub(super) fn store_seed(&self) -> [u8; 32] {
+        let seed = self.mnemonic.to_seed_normalized("");
+        let derive = || {
+            let master = Xpriv::new_master(Network::Bitcoin, &seed)?;
+            let path = [ChildNumber::Hardened { index: STORE_INDEX }];
+            let derived = master.derive_priv(&Secp256k1::signing_only(), &path)?;
+            Ok::<_, bip32::Error>(derived.private_key.secret_bytes())
+        };
+        derive().expect("ldk-node derives the same from the same seed")
     }
 
     pub(super) fn mnemonic(&self) -> Mnemonic {

@@ -1,9 +1,13 @@
 //! ldk-node's log, into ours: filtered, so that no secret of a payment is ever in it.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use ldk_node::logger::{LogLevel, LogRecord, LogWriter};
 use tokio::sync::watch;
 
 use super::vss::Lost;
+use super::vss::headers::Current;
 
 /// What ldk-node complains about after each stateless sale: it looks for a record that was never to be.
 const EXPECTED: &str = "couldn't be found in store";
@@ -24,6 +28,45 @@ pub(super) struct ToTracing {
     pub(super) wants_gossip: bool,
     /// Where it is said that LDK has given up: it panics behind that, in a task that nobody looks after.
     pub(super) lost: watch::Sender<Lost>,
+    /// What it complains about.
+    pub(super) said: Arc<Said>,
+    /// What a server that keeps the state is asked with, and may say back.
+    pub(super) headers: Option<Arc<Current>>,
+}
+
+/// Complaints that are kept: of one failure ldk-node speaks twice or three times, from the cause to what came of it.
+const SAID_MAX: usize = 4;
+
+/// ldk-node's last complaints, the newest first: where it fails it says in the log why. A std mutex: held to copy a few lines.
+#[derive(Debug, Default)]
+pub(super) struct Said(Mutex<VecDeque<String>>);
+
+impl Said {
+    fn add(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.truncate(SAID_MAX - 1);
+        lines.push_front(line);
+    }
+
+    /// The lines, the newest first.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().cloned().collect()
+    }
+}
+
+impl ToTracing {
+    /// The line, if it may be in the log.
+    fn harmless(&self, record: &LogRecord<'_>) -> Option<String> {
+        let text = record.args.to_string();
+        if is_telling(&text) {
+            return None;
+        }
+        Some(match &self.headers {
+            None => text,
+            Some(headers) => headers.without(text),
+        })
+    }
 }
 
 impl LogWriter for ToTracing {
@@ -32,32 +75,34 @@ impl LogWriter for ToTracing {
         match record.level {
             LogLevel::Gossip | LogLevel::Trace => {
                 if tracing::enabled!(target: "ldk", tracing::Level::TRACE)
-                    && let Some(text) = harmless(&record)
+                    && let Some(text) = self.harmless(&record)
                 {
                     tracing::trace!(target: "ldk", module, "{text}");
                 }
             }
             LogLevel::Debug => {
                 if tracing::enabled!(target: "ldk", tracing::Level::DEBUG)
-                    && let Some(text) = harmless(&record)
+                    && let Some(text) = self.harmless(&record)
                 {
                     tracing::debug!(target: "ldk", module, "{text}");
                 }
             }
             LogLevel::Info => {
-                if let Some(text) = harmless(&record) {
+                if let Some(text) = self.harmless(&record) {
                     tracing::info!(target: "ldk", module, "{text}");
                 }
             }
             LogLevel::Warn => {
-                let text = harmless(&record).unwrap_or_else(withheld);
+                let text = self.harmless(&record).unwrap_or_else(withheld);
                 tracing::warn!(target: "ldk", module, "{text}");
             }
             LogLevel::Error => {
-                let text = harmless(&record).unwrap_or_else(withheld);
-                if has_given_up(&record.args.to_string()) {
+                let text = self.harmless(&record).unwrap_or_else(withheld);
+                let said = record.args.to_string();
+                if has_given_up(&said) {
                     self.lost.send_replace(Lost::GivenUp);
                 }
+                self.said.add(said);
                 let is_expected =
                     text.contains(EXPECTED) || (!self.wants_gossip && text.contains(NO_GOSSIP));
                 if !is_expected {
@@ -80,19 +125,35 @@ fn withheld() -> String {
         .to_owned()
 }
 
+/// The text, or what stands for it if it may hold a secret.
+pub(super) fn harmless(text: &str) -> String {
+    if is_telling(text) {
+        withheld()
+    } else {
+        text.to_owned()
+    }
+}
+
 /// LDK prints preimages and payment secrets, and whole invoices, which hold such a secret, and the wallet, where it does not fit
 /// the seed, its extended public keys: lines that speak of them are left out.
-fn harmless(record: &LogRecord<'_>) -> Option<String> {
-    let text = record.args.to_string();
+fn is_telling(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
-    let is_telling = |word: &&str| lower.contains(word);
     let tells = ["preimage", "secret", "invoice created", "xpub", "tpub"];
-    (!tells.iter().any(is_telling)).then_some(text)
+    tells.iter().any(|word| lower.contains(word))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_was_said_the_last_lines_are_kept() {
+        let said = Said::default();
+        for line in 0..9 {
+            said.add(line.to_string());
+        }
+        assert_eq!(said.lines(), ["8", "7", "6", "5"]);
+    }
 
     #[test]
     fn no_peer_ends_the_program_by_what_it_says() {

@@ -12,6 +12,10 @@ use super::{Node, NodeUnavailable};
 /// How long the operator waits for a peer or the chain source; ldk-node itself would wait for as long as a peer keeps silent.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long the operator waits for what is only read, which takes milliseconds: longer only while the node waits for its store, for
+/// a disk or for the server of node.vss, under the locks that reading takes.
+pub(super) const READ_MAX: Duration = Duration::from_millis(1_500);
+
 /// Why the node did not do what the operator asked for. Nothing has changed then, unless it says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
@@ -60,6 +64,11 @@ pub enum OperationError {
         /// How long was waited.
         within: Duration,
     },
+    /// It waits for its store.
+    #[error(
+        "the node waits for its store (its disk, or the server of node.vss), and cannot be asked to {0}: the status says what is known"
+    )]
+    Waits(&'static str),
     /// It is no address, or one with a mistake in it.
     #[error("`{0}` is no bitcoin address: a character is wrong or missing")]
     NotAnAddress(String),
@@ -188,6 +197,36 @@ impl Node {
                 within: OPERATION_TIMEOUT,
             }),
         }
+    }
+}
+
+impl Node {
+    /// Reads something of the node: nothing changes, and nobody waits long.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Arc<ldk_node::Node>) -> Result<T, OperationError> + Send + 'static,
+    ) -> Result<T, OperationError> {
+        let node = self.running()?;
+        let reading = self.in_turn(move || work(&node));
+        match tokio::time::timeout(READ_MAX, reading).await {
+            Ok(read) => read.map_err(NodeUnavailable::Panicked)?,
+            Err(_) => Err(OperationError::Waits(what)),
+        }
+    }
+
+    /// Reads in turn on a thread that may block. Whoever does not wait for it leaves it to itself: the next waits for its turn, so
+    /// that however often is asked, one thread waits for the node.
+    pub(super) async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, tokio::task::JoinError> {
+        let turn = Arc::clone(&self.reading).lock_owned().await;
+        let working = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        working.await
     }
 }
 

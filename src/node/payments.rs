@@ -208,23 +208,20 @@ impl Node {
         let unknown = || OperationError::NoPayment(payment_id.to_owned());
         let id = hex::decode(payment_id).map_err(|_| unknown())?;
         let id = id.try_into().map_err(|_| unknown())?;
-        self.payment_by(PaymentId(id)).await
+        let id = PaymentId(id);
+        self.read("look for the payment", move |node| payment_of(node, id))
+            .await
     }
 
+    /// The same for who has sent it, and waits however long the node does.
     async fn payment_by(&self, id: PaymentId) -> Result<Payment, OperationError> {
-        self.operate("look for the payment", move |node| {
-            let payment = node.payment(&id);
-            let unknown = || OperationError::NoPayment(hex::encode(id.0));
-            payment
-                .map(|payment| Payment::from(&payment))
-                .ok_or_else(unknown)
-        })
-        .await
+        self.operate("look for the payment", move |node| payment_of(node, id))
+            .await
     }
 
     /// The node's payments, in and out, the newest first, at most so many. Sales are in the books.
     pub async fn payments(&self, limit: usize) -> Result<Vec<Payment>, OperationError> {
-        self.operate("list the payments", move |node| {
+        self.read("list the payments", move |node| {
             let mut payments = node.list_payments();
             payments.sort_by_key(|payment| std::cmp::Reverse(payment.latest_update_timestamp));
             Ok(payments.iter().take(limit).map(Payment::from).collect())
@@ -270,6 +267,14 @@ impl Node {
         })
         .await
     }
+}
+
+fn payment_of(node: &ldk_node::Node, id: PaymentId) -> Result<Payment, OperationError> {
+    let payment = node.payment(&id);
+    let unknown = || OperationError::NoPayment(hex::encode(id.0));
+    payment
+        .map(|payment| Payment::from(&payment))
+        .ok_or_else(unknown)
 }
 
 /// What is paid, between what is asked for and what the operator says.

@@ -29,8 +29,9 @@ use utoipa::ToSchema;
 
 use crate::ledger::Ledger;
 
+use super::run::stop_node;
 use super::state::{self, Fence, MonitoredChannel, Stage, StateError};
-use super::{Node, NodeError, Phase, Purpose, chain, events, stop_node};
+use super::{Node, NodeError, Phase, Purpose, chain, events};
 
 /// What the operator is told of a recovery.
 #[derive(Clone, Debug, Serialize, ToSchema)]

@@ -1,15 +1,16 @@
 //! Building and starting the node, with as many tries as its chain source wants.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::causes;
 use crate::invoice::{Reach, Unready};
 
-use super::build::{Writing, build};
+use super::build::{Unbuilt, Writing, build};
 use super::vss::lease::{Lease, NoLease};
+use super::vss::pass::Pass;
+use super::vss::trouble::Trouble;
 use super::{ChainSource, Node, NodeError, Phase, Purpose, Vss, chain};
 
 /// The first pause after a failed start; doubled each time up to [`RETRY_MAX`].
@@ -47,11 +48,7 @@ impl Node {
             let writing = Writing {
                 unwritable: self.unwritable.clone(),
                 lost: self.lost.clone(),
-                pass: self
-                    .pass
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone(),
+                pass: self.pass.clone(),
             };
             let building = tokio::task::spawn_blocking(move || {
                 build(&config, purpose, told, seed, runtime, writing)
@@ -61,13 +58,12 @@ impl Node {
                 // A server that is away is tried for minutes.
                 () = stop.cancelled() => return Ok(None),
             };
-            let why = match built.map_err(NodeError::Panicked)? {
+            let trouble = match built.map_err(NodeError::Panicked)? {
                 Ok(node) => return Ok(Some(Arc::new(node))),
-                Err(away @ NodeError::Vss(_)) => causes::chain(&away),
-                Err(error) => return Err(error),
+                Err(Unbuilt::Away(trouble)) => trouble,
+                Err(Unbuilt::Never(error)) => return Err(error),
             };
-            let unready = Unready::StoreUnreachable;
-            if !self.wait(None, unready, why, &mut pause, stop).await {
+            if !self.wait_for_store(trouble, &mut pause, stop).await {
                 return Ok(None);
             }
         }
@@ -77,25 +73,40 @@ impl Node {
     pub(super) async fn lease(
         &self,
         vss: &Vss,
+        pass: &Arc<Pass>,
         is_marked: bool,
         stop: &CancellationToken,
     ) -> Result<Option<Lease>, NodeError> {
+        let seed = self.keys.store_seed();
         let mut pause = RETRY_MIN;
         loop {
             let taken = tokio::select! {
-                taken = Lease::take(vss, &self.config.folder, is_marked) => taken,
+                taken = Lease::take(vss, &self.config.folder, is_marked, &seed, pass) => taken,
                 () = stop.cancelled() => return Ok(None),
             };
-            let why = match taken {
+            let trouble = match taken {
                 Ok(lease) => return Ok(Some(lease)),
                 Err(NoLease::Never(error)) => return Err(error),
-                Err(NoLease::Away(why)) => why,
+                Err(NoLease::Away(trouble)) => trouble,
             };
-            let unready = Unready::StoreUnreachable;
-            if !self.wait(None, unready, why, &mut pause, stop).await {
+            if !self.wait_for_store(trouble, &mut pause, stop).await {
                 return Ok(None);
             }
         }
+    }
+
+    /// Waits until it is time to ask the server that keeps the state again; `false` if told to stop.
+    async fn wait_for_store(
+        &self,
+        trouble: Trouble,
+        pause: &mut Duration,
+        stop: &CancellationToken,
+    ) -> bool {
+        let (unready, why) = (trouble.unready(), trouble.to_string());
+        if let Some(pass) = &self.pass {
+            pass.is_troubled(trouble);
+        }
+        self.wait(None, unready, why, pause, stop).await
     }
 
     /// What ldk-node is to be told of its chain source; a reason to wait if that is not known yet.

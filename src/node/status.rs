@@ -1,15 +1,16 @@
 //! What the operator is told about the node.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use ldk_node::{BalanceDetails, LightningBalance, PendingSweepBalance};
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::invoice::{Reach, Unready};
 
-use super::operation::OperationError;
-use super::{ChainStatus, Node, OldChannel, Phase, Recovery, address};
+use super::operation::{OperationError, READ_MAX};
+use super::{ChainStatus, Node, OldChannel, Phase, Recovery, StoreStatus, address};
 
 /// The node, as it is now.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -50,6 +51,12 @@ pub struct Status {
     pub chain: ChainStatus,
     /// Old channels that a recovery went on without, as the start found them.
     pub unclosed_old_channels: Vec<OldChannel>,
+    /// The server that keeps the channels' state, if one does.
+    pub store: Option<StoreStatus>,
+    /// When its money, peers and channels were as they are shown, Unix seconds.
+    pub described_secs: Option<u64>,
+    /// Whether it waits for its store, so that these cannot be shown as they are now.
+    pub is_stuck: bool,
 }
 
 /// A peer.
@@ -145,8 +152,17 @@ fn sweeping_sat(balance: &PendingSweepBalance) -> u64 {
 }
 
 impl Node {
-    /// What the node is and has now. Takes locks of the node's: call it off the request path.
-    pub fn status(&self) -> Status {
+    /// What the node is and has now. While it waits for its store, what it has is shown as it was.
+    pub async fn status(self: &Arc<Self>) -> Status {
+        let phase = self.phase();
+        let described = match &phase {
+            Phase::Waiting { node, .. } => match node {
+                Some(node) => self.described(node).await,
+                None => Status::default(),
+            },
+            Phase::Running { node, .. } => self.described(node).await,
+            Phase::Starting | Phase::Stopped => Status::default(),
+        };
         let (inbound_msat, unready) = match &*self.reach.borrow() {
             Reach::Ready(inbound) => (inbound.capacity_msat, None),
             Reach::Unready(why) => (0, Some(why.to_string())),
@@ -158,29 +174,29 @@ impl Node {
             unready,
             recovery: self.recovery(),
             unclosed_old_channels: self.left_channels(),
-            ..Status::default()
+            store: self.pass.as_ref().map(|pass| pass.status()),
+            ..described
         };
         let mut waiting = None;
-        match self.phase() {
+        match phase {
             Phase::Starting => status.phase = "starting".to_owned(),
             Phase::Stopped => status.phase = "stopped".to_owned(),
             Phase::Waiting {
-                node,
-                why,
-                since_secs,
+                why, since_secs, ..
             } => {
                 status.phase = format!("waiting: {why}");
                 status.since_secs = Some(since_secs);
-                if let Some(node) = node {
-                    self.describe(&node, &mut status);
-                }
                 waiting = Some((since_secs, why));
             }
-            Phase::Running { node, since_secs } => {
+            Phase::Running { since_secs, .. } => {
                 status.running = true;
-                status.phase = "running".to_owned();
+                let stuck = if status.is_stuck {
+                    ", and waits for its store"
+                } else {
+                    ""
+                };
+                status.phase = format!("running{stuck}");
                 status.since_secs = Some(since_secs);
-                self.describe(&node, &mut status);
             }
         }
         status.chain = self.chain_status(status.lightning_synced_secs);
@@ -193,7 +209,37 @@ impl Node {
         status
     }
 
+    /// What ldk-node says of itself; what it said last, if it waits for its store.
+    async fn described(self: &Arc<Self>, ldk: &Arc<ldk_node::Node>) -> Status {
+        let (node, ldk) = (Arc::clone(self), Arc::clone(ldk));
+        let describing = self.in_turn(move || {
+            let mut status = Status::default();
+            node.describe(&ldk, &mut status);
+            let mut last = node
+                .described
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *last = Some(status.clone());
+            status
+        });
+        match timeout(READ_MAX, describing).await {
+            Ok(Ok(status)) => return status,
+            Ok(Err(error)) => tracing::error!("Reading what the node has panicked: {error}"),
+            Err(_) => {}
+        }
+        let last = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Status {
+            is_stuck: true,
+            ..last.clone().unwrap_or_default()
+        }
+    }
+
+    /// Takes locks of the node's.
     fn describe(&self, node: &ldk_node::Node, status: &mut Status) {
+        status.described_secs = Some(self.clock.unix_secs());
         let ldk = node.status();
         status.node_id = Some(node.node_id().to_string());
         status.block_height = Some(ldk.current_best_block.height);
@@ -212,7 +258,7 @@ impl Node {
 
     /// The channels that there are.
     pub async fn channels(&self) -> Result<Vec<Channel>, OperationError> {
-        self.operate("list the channels", |node| {
+        self.read("list the channels", |node| {
             Ok(node.list_channels().iter().map(Channel::from).collect())
         })
         .await
@@ -220,7 +266,7 @@ impl Node {
 
     /// The peers that it knows.
     pub async fn peers(&self) -> Result<Vec<Peer>, OperationError> {
-        self.operate("list the peers", |node| {
+        self.read("list the peers", |node| {
             Ok(node.list_peers().iter().map(Peer::from).collect())
         })
         .await

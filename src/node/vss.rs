@@ -6,9 +6,12 @@
 //! after some minutes the program ends; and two programs must never use one store, which ldk-node's client does not look after:
 //! the lease does.
 
+pub(super) mod headers;
 pub(super) mod lease;
+pub(super) mod pass;
+pub(super) mod trouble;
+mod whose;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -16,6 +19,8 @@ use std::path::Path;
 use super::state::FILE;
 use super::{NodeError, database};
 use crate::secret_file;
+
+pub use headers::{Headers, HeadersError};
 
 /// Says on whose server the state of this folder's node is.
 pub const MARK: &str = "vss.place";
@@ -54,16 +59,6 @@ pub struct Vss {
     pub store_id: String,
     /// What is sent with each request.
     pub headers: Headers,
-}
-
-/// Headers that say who asks: secrets.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Headers(pub HashMap<String, String>);
-
-impl fmt::Debug for Headers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Headers(…)")
-    }
 }
 
 /// Where it is.

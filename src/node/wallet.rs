@@ -67,7 +67,7 @@ pub struct OnchainBalance {
 impl Node {
     /// What there is on the chain.
     pub async fn onchain_balance(&self) -> Result<OnchainBalance, OperationError> {
-        self.operate("read the balance", |node| Ok(balance(node)))
+        self.read("read the balance", |node| Ok(balance(node)))
             .await
     }
 

@@ -99,6 +99,19 @@ class Merchant:
         self.tollhouse, self.settings = tollhouse, settings
         http = settings.read_text().split("[http]")[1]
         self.gate = http.split('listen = "')[1].split('"')[0]
+        self.program = None
+
+    def start(self):
+        with open(self.settings.with_name("tollhouse.log"), "a") as log:
+            command = [self.tollhouse, "run", "--config", self.settings]
+            self.program = subprocess.Popen(command, stdout=log, stderr=log)
+        until("the second merchant", lambda: listens(self.gate), self)
+
+    def stop(self):
+        if self.program:
+            self.program.terminate()
+            self.program.wait(STOP_DEADLINE_SECS)
+            self.program = None
 
     def ask(self, *command):
         run = [self.tollhouse, *command, "--config", str(self.settings), "--json"]
@@ -190,9 +203,14 @@ def electrumx(places, folder):
         server.stop()
 
 
-@contextmanager
 def merchant(tollhouse, folder, electrum, network):
-    """A second merchant, which sells one file for 1,000 sat."""
+    """A second merchant, which reads the chain there."""
+    return selling(tollhouse, folder, network, f'electrum = "{electrum}"')
+
+
+@contextmanager
+def selling(tollhouse, folder, network, chain, more=""):
+    """A merchant that sells one file for 1,000 sat."""
     files = folder / "files"
     files.mkdir(parents=True)
     (files / "one").write_text("one")
@@ -207,8 +225,9 @@ listen = "127.0.0.1:{free_port()}"
 [node]
 network = "{network}"
 [node.chain]
-electrum = "{electrum}"
+{chain}
 sync_interval = "10s"
+{more}
 [[route]]
 path = "/files/*"
 service = "files"
@@ -216,15 +235,12 @@ price = "1000 sat"
 files = "{files}"
 """
     )
-    with open(folder / "tollhouse.log", "w") as log:
-        program = subprocess.Popen([tollhouse, "run", "--config", settings], stdout=log, stderr=log)
     shop = Merchant(tollhouse, settings)
     try:
-        until("the second merchant", lambda: listens(shop.gate), shop)
+        shop.start()
         yield shop
     finally:
-        program.terminate()
-        program.wait(STOP_DEADLINE_SECS)
+        shop.stop()
 
 
 def listens(address):

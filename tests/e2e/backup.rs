@@ -27,7 +27,7 @@ pub(crate) fn done(command: &mut Command) -> String {
 }
 
 /// Words that are good, and nobody's.
-const OTHER_WORDS: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon \
+pub(crate) const OTHER_WORDS: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon \
     abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon art";
 
 /// A merchant that runs, and a backup of it.

@@ -28,5 +28,6 @@ mod soak;
 mod token;
 mod torn;
 mod vss;
+mod vss_trouble;
 mod withdrawal;
 mod wrong_clock;

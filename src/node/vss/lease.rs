@@ -6,29 +6,29 @@
 //! ldk-node's client writes whatever is there. So it is given headers only while the lease is fresh: a request without them is not sent,
 //! and a lease goes stale here before it lapses for others.
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::path::PathBuf;
-use std::pin::Pin;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use vss_client_ng::client::VssClient;
 use vss_client_ng::error::VssError;
-use vss_client_ng::headers::{FixedHeaders, VssHeaderProvider, VssHeaderProviderError};
 use vss_client_ng::types::{GetObjectRequest, KeyValue, PutObjectRequest};
 use vss_client_ng::util::retry::{
     ExponentialBackoffRetryPolicy, MaxAttemptsRetryPolicy, RetryPolicy as _,
 };
 
+use super::headers::{Current, Sent};
+use super::pass::Pass;
+use super::trouble::Trouble;
+use super::whose::{Whose, whose};
 use super::{Lost, Vss};
 use crate::node::NodeError;
 use crate::secret_file;
 
 /// What it is kept under. ldk-node's own keys are obfuscated, so none of them is this.
-const KEY: &str = "tollhouse.lease";
+pub(super) const KEY: &str = "tollhouse.lease";
 
 /// Holds the version of the lease, as it was known last: a server that shows an older one was set back.
 const NOTE: &str = "vss.version";
@@ -36,9 +36,8 @@ const NOTE: &str = "vss.version";
 /// How often it is renewed.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 
-/// For how long after a renewal was sent something may be sent to the store. The client waits ten seconds for an answer, so that by
-/// then nothing is on its way any more when others take the lease for lapsed.
-const FRESH: Duration = Duration::from_secs(18);
+/// The same after one that was not answered well: what waits for it waits no longer than it must.
+const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(3);
 
 /// How long another's lease is waited for to be renewed.
 const LAPSES_AFTER: Duration = Duration::from_secs(30);
@@ -49,24 +48,28 @@ const NOBODY: &[u8] = b"";
 /// How often the version is noted, in renewals: every five minutes, for a disk that does not like to be written to.
 const NOTED_EVERY: i64 = 30;
 
-type Client = VssClient<MaxAttemptsRetryPolicy<ExponentialBackoffRetryPolicy<VssError>>>;
+pub(super) type Client = VssClient<MaxAttemptsRetryPolicy<ExponentialBackoffRetryPolicy<VssError>>>;
 
 /// The right to use a store.
 pub(in crate::node) struct Lease {
     client: Client,
+    /// The headers of this client.
+    sent: Arc<Sent>,
     store_id: String,
     /// What ldk-node's client has to have.
     pass: Arc<Pass>,
     note: PathBuf,
     /// What the next renewal writes. A std mutex: held to copy it.
     next: Mutex<Found>,
+    /// What was written last, and answered. A std mutex: held to copy it.
+    last: Mutex<Option<Found>>,
 }
 
 /// Why there is none.
 #[derive(Debug)]
 pub(in crate::node) enum NoLease {
     /// The server gives no good answer: worth another try.
-    Away(String),
+    Away(Trouble),
     /// There is a reason that another try does not mend.
     Never(NodeError),
 }
@@ -78,81 +81,104 @@ struct Found {
     version: i64,
 }
 
-/// Headers for requests, as long as the lease is fresh.
-pub(in crate::node) struct Pass {
-    headers: HashMap<String, String>,
-    /// When the last renewal that was answered was sent; nothing once the lease is lost or given back.
-    renewed: Mutex<Option<Instant>>,
+/// What a look at a store has found, without having touched it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreSeen {
+    /// No node has ever used it.
+    Unused,
+    /// Whoever used it last has given it back.
+    Free,
+    /// Somebody uses it, or ended without giving it back.
+    Held {
+        /// The version of the lease, which each renewal raises.
+        version: i64,
+    },
 }
 
-impl std::fmt::Debug for Pass {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Pass(…)")
-    }
+/// How long a look waits for the server.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+
+/// How long after one look another one finds the lease renewed if it is in use.
+pub const RENEWED_WITHIN: Duration = Duration::from_secs(RENEW_EVERY.as_secs() + 2);
+
+/// Looks at a store as its node would, with the headers of the settings. Says why there is no good answer.
+pub async fn seen(vss: &Vss) -> Result<StoreSeen, String> {
+    let (headers, sent) = (Current::of(&vss.headers), Arc::new(Sent::default()));
+    sent.say(headers.named());
+    let client = client(vss, sent);
+    let Ok(found) = timeout(LOOK_MAX, look(&client, &vss.store_id)).await else {
+        let seconds = LOOK_MAX.as_secs();
+        return Err(format!(
+            "the server of node.vss did not answer within {seconds} s"
+        ));
+    };
+    let found = found.map_err(|error| Trouble::of(&error, &headers).to_string())?;
+    Ok(match found {
+        None => StoreSeen::Unused,
+        Some(found) if found.value == NOBODY => StoreSeen::Free,
+        Some(Found { version, .. }) => StoreSeen::Held { version },
+    })
 }
 
-impl Pass {
-    fn renew(&self, sent: Option<Instant>) {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = sent;
-    }
-
-    /// Whether something may be sent.
-    fn is_fresh(&self) -> bool {
-        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.is_some_and(|sent| sent.elapsed() < FRESH)
-    }
+fn client(vss: &Vss, sent: Arc<Sent>) -> Client {
+    let once = ExponentialBackoffRetryPolicy::new(Duration::ZERO).with_max_attempts(1);
+    VssClient::new_with_headers(vss.url.clone(), once, sent)
 }
 
-/// What the client wants back, as `async_trait` writes it.
-type Headers<'f> = Pin<
-    Box<dyn Future<Output = Result<HashMap<String, String>, VssHeaderProviderError>> + Send + 'f>,
->;
-
-impl VssHeaderProvider for Pass {
-    fn get_headers<'s, 'r, 'f>(&'s self, _request: &'r [u8]) -> Headers<'f>
-    where
-        's: 'f,
-        'r: 'f,
-        Self: 'f,
-    {
-        let headers = if self.is_fresh() {
-            Ok(self.headers.clone())
-        } else {
-            let error = "the lease of the store is not renewed".to_owned();
-            Err(VssHeaderProviderError::AuthorizationError { error })
-        };
-        Box::pin(std::future::ready(headers))
+/// The lease that is there; nothing if there is none.
+async fn look(client: &Client, store_id: &str) -> Result<Option<Found>, VssError> {
+    let asked = GetObjectRequest {
+        store_id: store_id.to_owned(),
+        key: KEY.to_owned(),
+    };
+    match client.get_object(&asked).await {
+        Ok(found) => {
+            let KeyValue { version, value, .. } = found.value.unwrap_or_default();
+            Ok(Some(Found { value, version }))
+        }
+        Err(VssError::NoSuchKeyError(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 impl Lease {
     /// Takes it, once it is certain that nobody else has it: at once if it was given back; otherwise after the time in which
-    /// whoever has it would have renewed it. `is_marked` if this folder's node has used the store before.
+    /// whoever has it would have renewed it. `is_marked` if this folder's node has used the store before; `seed` is what its names
+    /// are derived from.
     pub(in crate::node) async fn take(
         vss: &Vss,
-        folder: &std::path::Path,
+        folder: &Path,
         is_marked: bool,
+        seed: &[u8; 32],
+        pass: &Arc<Pass>,
     ) -> Result<Self, NoLease> {
-        let once = ExponentialBackoffRetryPolicy::new(Duration::ZERO).with_max_attempts(1);
-        let headers = Arc::new(FixedHeaders::new(vss.headers.0.clone()));
+        // Not that of the round before, should there have been one.
+        pass.ends();
+        let sent = Arc::new(Sent::default());
+        sent.say(pass.headers.named());
         let lease = Self {
-            client: VssClient::new_with_headers(vss.url.clone(), once, headers),
+            client: client(vss, Arc::clone(&sent)),
+            sent,
             store_id: vss.store_id.clone(),
-            pass: Arc::new(Pass {
-                headers: vss.headers.0.clone(),
-                renewed: Mutex::default(),
-            }),
+            pass: Arc::clone(pass),
             note: folder.join(NOTE),
             next: Mutex::default(),
+            last: Mutex::default(),
         };
-        let lost = || NoLease::Never(NodeError::StateGone);
-        let found = match lease.look().await.map_err(NoLease::Away)? {
-            Some(found) => found,
-            None if is_marked => return Err(lost()),
-            None => Found::default(),
-        };
+        let never = |error| Err(NoLease::Never(error));
+        let found = lease.look().await.map_err(NoLease::Away)?;
+        if found.is_none() && is_marked {
+            return never(NodeError::StateGone);
+        }
+        let found = found.unwrap_or_default();
         if found.version < lease.noted() {
-            return Err(lost());
+            return never(NodeError::StateGone);
+        }
+        let whose = whose(&lease.client, &lease.store_id, seed).await;
+        match whose.map_err(|error| NoLease::Away(lease.trouble(&error)))? {
+            Whose::Others => return never(NodeError::StateOfOthers(vss.to_string())),
+            Whose::Nobodys if is_marked => return never(NodeError::StateGone),
+            Whose::Nobodys | Whose::Ours => {}
         }
         if found.value != NOBODY {
             let seconds = LAPSES_AFTER.as_secs();
@@ -162,24 +188,28 @@ impl Lease {
             sleep_until(Instant::now() + LAPSES_AFTER).await;
             let still = lease.look().await.map_err(NoLease::Away)?;
             if still.as_ref() != Some(&found) {
-                return Err(NoLease::Never(NodeError::StateTaken));
+                return never(NodeError::StateTaken);
             }
         }
-        lease.stands_at(found.version).map_err(NoLease::Away)?;
+        let stands = lease.stands_at(found.version);
+        stands.map_err(|why| NoLease::Away(Trouble::Away(why)))?;
         match lease.put().await {
             Ok(()) => Ok(lease),
-            Err(VssError::ConflictError(_)) => Err(NoLease::Never(NodeError::StateTaken)),
-            Err(error) => Err(NoLease::Away(error.to_string())),
+            Err(VssError::ConflictError(_)) => never(NodeError::StateTaken),
+            Err(error) => Err(NoLease::Away(lease.trouble(&error))),
         }
     }
 
-    /// What ldk-node's client has to have.
-    pub(in crate::node) fn pass(&self) -> Arc<Pass> {
-        Arc::clone(&self.pass)
+    fn trouble(&self, error: &VssError) -> Trouble {
+        Trouble::of(error, &self.pass.headers)
     }
 
     fn next(&self) -> MutexGuard<'_, Found> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Found>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on from this version, with something that nobody has said before.
@@ -199,20 +229,9 @@ impl Lease {
         noted.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
-    /// What is there; nothing if there is none.
-    async fn look(&self) -> Result<Option<Found>, String> {
-        let asked = GetObjectRequest {
-            store_id: self.store_id.clone(),
-            key: KEY.to_owned(),
-        };
-        match self.client.get_object(&asked).await {
-            Ok(found) => {
-                let KeyValue { version, value, .. } = found.value.unwrap_or_default();
-                Ok(Some(Found { value, version }))
-            }
-            Err(VssError::NoSuchKeyError(_)) => Ok(None),
-            Err(error) => Err(error.to_string()),
-        }
+    async fn look(&self) -> Result<Option<Found>, Trouble> {
+        let found = look(&self.client, &self.store_id).await;
+        found.map_err(|error| self.trouble(&error))
     }
 
     /// Writes this over what has its version. Until that is answered the same is written again, so that an answer that was lost can
@@ -233,11 +252,15 @@ impl Lease {
 
     /// Renews it.
     async fn put(&self) -> Result<(), VssError> {
-        let sent = Instant::now();
+        let (sent, named) = (self.pass.now(), self.sent.said());
         let next = self.next().clone();
         let version = next.version + 1;
-        self.write(next).await?;
-        self.pass.renew(Some(sent));
+        self.write(next.clone()).await?;
+        *self.last() = Some(Found { version, ..next });
+        if !self.pass.knows(&named) {
+            tracing::info!("The server of node.vss takes the headers that say who asks");
+        }
+        self.pass.renewed(sent, named);
         if version % NOTED_EVERY == 0
             && let Err(error) = secret_file::replace(&self.note, &version.to_string())
         {
@@ -248,57 +271,72 @@ impl Lease {
 
     /// Renews it until told to stop. Ends early only when it is another's, or gone.
     pub(in crate::node) async fn keep(&self, stop: &CancellationToken) -> Result<(), Lost> {
-        let mut is_away = false;
+        let mut pause = RENEW_EVERY;
         loop {
             tokio::select! {
-                () = sleep_until(Instant::now() + RENEW_EVERY) => {}
+                () = sleep_until(Instant::now() + pause) => {}
+                () = self.pass.headers.changed.notified() => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            let Some(why) = self.renew().await? else {
-                is_away = false;
+            let Some(trouble) = self.renew().await? else {
+                pause = RENEW_EVERY;
                 continue;
             };
-            if !is_away {
-                tracing::warn!(
-                    "The server of node.vss gives no good answer ({why}): nothing is written there until it does"
-                );
+            pause = RENEW_AGAIN_AFTER;
+            if self.pass.is_troubled(trouble.clone()) {
+                tracing::warn!("Nothing is written to the store, because {trouble}");
             }
-            is_away = true;
         }
     }
 
     /// Renews it, or says why that was not possible now.
-    async fn renew(&self) -> Result<Option<String>, Lost> {
+    async fn renew(&self) -> Result<Option<Trouble>, Lost> {
+        let named = self.pass.headers.named();
+        if !self.pass.knows(&named) {
+            self.sent.say(named);
+            // They may be another account's, whose lease may have the same version: nothing is written before its value was seen.
+            if let Some(trouble) = self.is_own().await? {
+                return Ok(Some(trouble));
+            }
+        }
         match self.put().await {
             Ok(()) => return Ok(None),
             Err(VssError::ConflictError(_)) => {}
-            Err(error) => return Ok(Some(error.to_string())),
+            Err(error) => return Ok(Some(self.trouble(&error))),
         }
+        if let Some(trouble) = self.is_own().await? {
+            return Ok(Some(trouble));
+        }
+        Ok(self.put().await.err().map(|error| self.trouble(&error)))
+    }
+
+    /// Looks whether it still is, and goes on from there; says why that cannot be seen now.
+    async fn is_own(&self) -> Result<Option<Trouble>, Lost> {
         let found = match self.look().await {
             Ok(found) => found,
-            Err(why) => return Ok(Some(why)),
+            Err(trouble) => return Ok(Some(trouble)),
+        };
+        let Some(found) = found else {
+            self.pass.ends();
+            return Err(Lost::Gone);
         };
         let next = self.next().clone();
-        let is_own = found
-            .as_ref()
-            .is_some_and(|it| it.value == next.value && it.version == next.version + 1);
-        if is_own {
+        if found.value == next.value && found.version == next.version + 1 {
             // The answer to the renewal before was lost.
-            if let Err(why) = self.stands_at(next.version + 1) {
-                return Ok(Some(why));
-            }
-            return Ok(self.put().await.err().map(|error| error.to_string()));
+            let stands = self.stands_at(found.version);
+            *self.last() = Some(found);
+            return Ok(stands.err().map(Trouble::Away));
         }
-        self.pass.renew(None);
-        Err(match found {
-            Some(_) => Lost::Taken,
-            None => Lost::Gone,
-        })
+        if self.last().as_ref() == Some(&found) {
+            return Ok(None);
+        }
+        self.pass.ends();
+        Err(Lost::Taken)
     }
 
     /// Gives it back, so that nobody need wait. Nothing may be written behind it.
     pub(in crate::node) async fn give_back(&self) {
-        self.pass.renew(None);
+        self.pass.ends();
         let version = self.next().version;
         let nobody = Found {
             value: NOBODY.to_vec(),

@@ -1,0 +1,203 @@
+//! Running the node: building and starting it, handling its events, and stopping it, in rounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::threads::Threads;
+use super::vss::lease::Lease;
+use super::{Node, NodeError, Phase, Purpose, chain, database, events, recovery, state, vss};
+use crate::invoice::{Reach, Unready};
+use crate::ledger::Ledger;
+
+/// How long a node whose state a server keeps may take to stop, which waits for what is being written: below the time after which
+/// supervisors kill.
+const STOP_MAX: Duration = Duration::from_secs(30);
+
+impl Node {
+    /// Builds and starts the node, starts it again as long as its chain source is away, and handles its events until told
+    /// to stop. Ends early only by a fault.
+    pub async fn run(&self, ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), NodeError> {
+        // Threads of its own: ldk-node waits for its database on them, and requests must not wait with it.
+        let threads = Threads::start()?;
+        // Also when it ends by a fault, nothing waits for the chain any more.
+        let ending = stop.child_token();
+        let running = self.rounds(threads.handle(), ledger, &ending);
+        let ended = match chain::open(&self.chain, &self.config, &self.clock).await? {
+            None => running.await,
+            Some((relay, listener)) => tokio::select! {
+                ended = running => ended,
+                never = relay.run(listener, ending.clone()) => match never {},
+            },
+        };
+        self.reach.send_replace(Reach::Unready(Unready::Stopping));
+        self.enter(Phase::Stopped);
+        ended
+    }
+
+    /// Runs the node, and runs another one in its place when a map of the network is wanted.
+    async fn rounds(
+        &self,
+        runtime: tokio::runtime::Handle,
+        ledger: Arc<Ledger>,
+        stop: &CancellationToken,
+    ) -> Result<(), NodeError> {
+        loop {
+            let round = stop.child_token();
+            let running = self.run_on(runtime.clone(), Arc::clone(&ledger), round.clone());
+            tokio::pin!(running);
+            let ended = tokio::select! {
+                ended = &mut running => return ended,
+                () = self.map_wanted.notified() => {
+                    round.cancel();
+                    running.await
+                }
+            };
+            if ended.is_err() || stop.is_cancelled() {
+                return ended;
+            }
+            self.reach.send_replace(Reach::Unready(Unready::Starting));
+            // Lets go of the node, whose database the next one opens.
+            self.enter(Phase::Starting);
+        }
+    }
+
+    async fn run_on(
+        &self,
+        runtime: tokio::runtime::Handle,
+        ledger: Arc<Ledger>,
+        ending: CancellationToken,
+    ) -> Result<(), NodeError> {
+        // Before anything else opens its database: one that is damaged is left as it is.
+        let (folder, vss) = (self.config.folder.clone(), self.config.vss.clone());
+        let prepared = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&folder).map_err(NodeError::Folder)?;
+            let is_marked = vss::fits(vss.as_ref(), &folder)?;
+            if vss.is_none() {
+                database::prepare(&folder)?;
+            }
+            Ok::<_, NodeError>(is_marked)
+        });
+        let is_marked = prepared.await.map_err(NodeError::Panicked)??;
+        let (Some(vss), Some(pass)) = (&self.config.vss, &self.pass) else {
+            return self.run_prepared(runtime, ledger, ending).await;
+        };
+        let running = async {
+            match self.lease(vss, pass, is_marked, &ending).await? {
+                None => Ok(()),
+                Some(lease) => self.run_leased(&lease, runtime, ledger, ending).await,
+            }
+        };
+        tokio::select! {
+            ended = running => ended,
+            never = pass.headers.watch() => match never {},
+        }
+    }
+
+    /// Runs with the right to use its store, and keeps that.
+    async fn run_leased(
+        &self,
+        lease: &Lease,
+        runtime: tokio::runtime::Handle,
+        ledger: Arc<Ledger>,
+        ending: CancellationToken,
+    ) -> Result<(), NodeError> {
+        let kept = CancellationToken::new();
+        let running = async {
+            let ended = self.run_prepared(runtime, ledger, ending).await;
+            kept.cancel();
+            ended
+        };
+        let keeping = async {
+            if let Err(lost) = lease.keep(&kept).await {
+                self.lost.send_replace(lost);
+            }
+        };
+        let (ended, ()) = tokio::join!(running, keeping);
+        // A node that was not stopped may still write something.
+        if ended.is_ok() {
+            lease.give_back().await;
+        }
+        ended
+    }
+
+    async fn run_prepared(
+        &self,
+        runtime: tokio::runtime::Handle,
+        ledger: Arc<Ledger>,
+        ending: CancellationToken,
+    ) -> Result<(), NodeError> {
+        if !recovery::run(self, &runtime, &ledger, &ending).await? {
+            return Ok(());
+        }
+        let Some(node) = self.up(&runtime, Purpose::Sell, &ending).await? else {
+            return Ok(());
+        };
+        let handling = async {
+            let ended = events::handle(self, &node, &ledger, &ending).await;
+            ending.cancel();
+            ended
+        };
+        let withdrawing = async {
+            if let Some(config) = &self.config.withdraw {
+                self.withdraw(config, &ending).await;
+            }
+        };
+        let watching = chain::keep(self, &node, &ending);
+        let (ended, (), ()) = tokio::select! {
+            biased;
+            why = self.undone() => {
+                // LDK panics where it cannot go on, and whoever stops or drops the node after it does, too.
+                std::mem::forget(Arc::clone(&node));
+                return Err(why);
+            }
+            ended = async { tokio::join!(handling, watching, withdrawing) } => ended,
+        };
+        self.reach.send_replace(Reach::Unready(Unready::Stopping));
+        if let Err(NodeError::Panicked(_) | NodeError::StateAway) = ended {
+            // As above.
+            std::mem::forget(node);
+            return ended;
+        }
+        let stopping = stop_node(&node);
+        if self.config.vss.is_none() {
+            stopping.await;
+        } else if timeout(STOP_MAX, stopping).await.is_err() {
+            tracing::error!("The node did not stop: its server is away");
+            std::mem::forget(node);
+            return ended.and(Err(NodeError::StateAway));
+        }
+        ended
+    }
+
+    /// Waits for a reason to end at once, without another write: its state cannot be written, or is another program's.
+    async fn undone(&self) -> NodeError {
+        let (mut unwritable, mut lost) = (self.unwritable.subscribe(), self.lost.subscribe());
+        loop {
+            if let Some(why) = unwritable.borrow_and_update().clone() {
+                let path = self.config.folder.join(state::FILE);
+                return NodeError::Unwritable { path, why };
+            }
+            if let Some(why) = lost.borrow_and_update().why() {
+                return why;
+            }
+            // The senders are ours.
+            tokio::select! {
+                _ = unwritable.changed() => {}
+                _ = lost.changed() => {}
+            }
+        }
+    }
+}
+
+/// Always before the last handle goes: a running node that is dropped panics.
+pub(super) async fn stop_node(node: &Arc<ldk_node::Node>) {
+    let stopping = Arc::clone(node);
+    match tokio::task::spawn_blocking(move || stopping.stop()).await {
+        Ok(Ok(())) => tracing::info!("The node is stopped"),
+        Ok(Err(error)) => tracing::error!("Failed to stop the node: {error}"),
+        Err(error) => tracing::error!("Stopping the node panicked: {error}"),
+    }
+}
