@@ -41,6 +41,7 @@ pub use address::Drawing;
 pub use chain::{Bitcoind, ChainConfig, ChainSource, ChainStatus, Login, Seen, seen};
 pub use channels::{ChannelOpening, ForceCloseCost};
 pub use config::{Config, Gossip, Reserve};
+pub use database::MADE as NODE_MADE;
 pub use error::{NodeError, NodeUnavailable};
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;

@@ -88,7 +88,7 @@ impl Doctor {
         match self.operator.ask(Method::GET, "/status", None) {
             Ok(status) => {
                 chain::known(&status["node"]["chain"], &mut findings);
-                running(&status, &mut findings);
+                running(&status, &config, &mut findings);
             }
             Err(no_answer) => {
                 // What runs has a budget of requests to keep, of which it would not hear of ours.
@@ -211,7 +211,7 @@ fn disk(folder: &Path, findings: &mut Findings) {
 }
 
 /// What a running program says of itself.
-fn running(status: &Value, findings: &mut Findings) {
+fn running(status: &Value, config: &Config, findings: &mut Findings) {
     let node = &status["node"];
     let now_secs = Clock::system().unix_secs();
     if node["running"] == true {
@@ -254,7 +254,7 @@ fn running(status: &Value, findings: &mut Findings) {
         let next = text(&recovery["next"]);
         findings.note("recovery", Grade::Look, format!("{happening} {next}"));
     }
-    backups::known(&status["backup"], findings);
+    backups::known(status, config, findings);
     outlook(&status["outlook"], findings);
     let usable = super::show::list(node, "channels").iter();
     let usable = usable.filter(|channel| channel["usable"] == true).count();
@@ -317,6 +317,7 @@ fn outlook(outlook: &Value, findings: &mut Findings) {
 /// What can be seen while it does not run.
 fn stopped(config: &Config, why: &str, findings: &mut Findings) {
     findings.note("program", Grade::Look, why);
+    backups::at_rest(config, findings);
     for (what, address) in [
         ("http.listen", config.http.listen),
         ("admin.listen", config.admin_listen),
