@@ -353,3 +353,23 @@ async fn a_backup_of_a_node_in_recovery_says_so() {
     let said = done(&mut backed_up.verify(&file));
     assert!(said.contains("UNDER WAY when it was made"), "{said}");
 }
+
+#[tokio::test]
+async fn a_backup_that_hangs_is_seen_and_keeps_no_status_waiting() {
+    let backed_up = BackedUp::with("").await;
+    // Whoever reads it waits, as on a disk of a machine that is gone.
+    let settings = backed_up.merchant.settings_file();
+    fs::remove_file(settings).unwrap();
+    done(Command::new("mkfifo").arg(settings));
+    let seen = eventually("a backup that is under way", DEADLINE, || async {
+        let backup = backed_up.backup_status().await;
+        match backup["busy_secs"].as_u64() {
+            Some(1..) => Ok(Some(())),
+            Some(0) | None => Err(backup.to_string()),
+        }
+    });
+    tokio::select! {
+        seen = seen => seen.unwrap(),
+        answer = backed_up.merchant.admin().call(http::Method::POST, "/backup") => panic!("{answer:?}"),
+    }
+}
