@@ -155,8 +155,8 @@ pub enum BackupError {
     NotNewest(PathBuf),
     /// There is a newer one.
     #[error(
-        "{path} is not the newest backup of this node: there is {newest} in {place}. Fetch that one and restore it, if it was made of a \
-         stopped program; or restore it without that assurance, and the node has its old channels closed and swept", path = .path.display()
+        "{path} is not the newest backup of this node: there is {newest} in {place}. Fetch that one, and restore it instead",
+        path = .path.display()
     )]
     Older {
         /// The file.

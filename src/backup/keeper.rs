@@ -303,10 +303,12 @@ impl Backups {
                 let error = causes::chain(&error);
                 let before = sent.pause.as_ref().filter(|(.., of)| *of == path);
                 let pause = longer(before.map(|(pause, ..)| *pause));
-                tracing::error!(
-                    "Failed to send the newest backup to the store, which is asked again in {} min: {error}",
-                    pause.as_secs() / 60
-                );
+                let what = match path {
+                    Some(_) => "send the newest backup to the store",
+                    None => "ask the store what it holds",
+                };
+                let minutes = pause.as_secs() / 60;
+                tracing::error!("Failed to {what}, which is tried again in {minutes} min: {error}");
                 sent.error = Some(error);
                 sent.pause = Some((pause, Instant::now() + pause, path));
             }

@@ -174,9 +174,12 @@ fn store(s3: &Value, findings: &mut Findings) {
     }
     let lacks_secs = s3["lacks_newest_secs"].as_u64();
     if let Some(error) = s3["error"].as_str() {
-        let found = format!(
-            "the newest is not in the store at {place}: {error}. It is tried again by itself"
-        );
+        // Without one of its own it has only asked what is there.
+        let what_is = match lacks_secs {
+            Some(_) => "the newest is not in the store",
+            None => "it is not known what is in the store",
+        };
+        let found = format!("{what_is} at {place}: {error}. It is tried again by itself");
         findings.note(what, Grade::Bad, found);
     } else if let Some(lacks_secs) = lacks_secs.filter(|secs| *secs > SENDING_SECS_MAX) {
         let found = format!(
