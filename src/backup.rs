@@ -6,7 +6,9 @@
 mod create;
 mod folder;
 mod keeper;
+mod made;
 mod manifest;
+mod newer;
 mod open;
 mod remote;
 mod restore;
@@ -20,11 +22,11 @@ use std::time::Duration;
 use bitcoin::Network;
 
 pub use create::Created;
-pub use keeper::{BackupStatus, Backups, RemoteStatus};
+pub use keeper::{BackupStatus, Backups, RemoteStatus, at_rest};
 pub use manifest::{Manifest, PartEntry};
 pub use remote::S3;
-pub use restore::{How, restore};
-pub use verify::{Verified, verify};
+pub use restore::{How, Restored, restore};
+pub use verify::{Verified, room_wanted, verify};
 
 use crate::ledger::{self, LedgerError};
 use crate::node::{NodeKeys, SeedError, StateError, Vss};
@@ -151,6 +153,30 @@ pub enum BackupError {
          old channels closed and swept"
     )]
     NotNewest(PathBuf),
+    /// There is a newer one.
+    #[error(
+        "{path} is not the newest backup of this node: there is {newest} in {place}. Fetch that one, and restore it instead",
+        path = .path.display()
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// The name of the newer one.
+        newest: String,
+        /// Where it is.
+        place: String,
+    },
+    /// Nobody knows whether there is a newer one.
+    #[error(
+        "whether there is a newer backup in the store at {place} is not known ({why}): mend that, or leave --config away if you have looked \
+         there yourself"
+    )]
+    NotAsked {
+        /// The store.
+        place: String,
+        /// Why it gave no answer.
+        why: String,
+    },
 }
 
 /// Names what was tried on which file.

@@ -14,6 +14,7 @@ mod money;
 mod operator;
 mod peers;
 mod run;
+mod scratch;
 mod show;
 mod state;
 mod tracing;

@@ -42,6 +42,7 @@ pub use chain::{Bitcoind, ChainConfig, ChainSource, ChainStatus, Login, Seen, se
 pub use channels::{ChannelOpening, ForceCloseCost};
 pub use coins::CoinsInUse;
 pub use config::{Config, Gossip, Reserve};
+pub use database::MADE as NODE_MADE;
 pub use error::{NodeError, NodeUnavailable};
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;

@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::node::state::{self, State};
 use crate::node::{VSS_MARK, Vss};
 
+use super::made::Made;
 use super::manifest::{ChannelEntry, LEDGER, Manifest, NODE, PartEntry, SETTINGS, WORDS};
 use super::seal::Sealer;
 use super::{BackupError, CHECKS, CLEAN_STOP, Source, folder, io_at};
@@ -71,6 +72,8 @@ impl Source {
             None => state::read(&state_file, &self.keys)?,
             Some(_) => State::default(),
         };
+        // Those of a recovery are in it, too, and set aside.
+        let channels = state.channels.iter().chain(&state.set_aside);
         let parts = self.parts(&staging.0)?;
         let entries = parts.iter().map(|part| part.entry());
         let manifest = Manifest {
@@ -81,13 +84,16 @@ impl Source {
             height: state.height,
             is_clean_stop: running.is_none() && self.data_dir.join(CLEAN_STOP).exists(),
             channels_on: self.vss.as_ref().map(Vss::to_string),
-            channels: state.channels.iter().map(ChannelEntry::from).collect(),
+            is_recovering: state.is_recovering,
+            channels: channels.map(ChannelEntry::from).collect(),
             parts: entries.collect::<Result<_, _>>()?,
         };
         // The newest by name is the last one made, whatever the clock showed meanwhile: it is what is kept, sent and restored.
         let before = folder::of(into, &manifest.node_id).map_err(io_at("look into", into))?;
         let named_secs = folder::next_secs(&before, unix_secs);
-        let file = into.join(folder::name(&manifest.node_id, named_secs));
+        let mut mark = [0; folder::MARK_BYTES];
+        getrandom::fill(&mut mark).map_err(|error| io_at("name", into)(error.into()))?;
+        let file = into.join(folder::name(&manifest.node_id, named_secs, mark));
         let bytes = self.write(&manifest, &parts, &file)?;
         Ok(Created {
             file,
@@ -148,6 +154,8 @@ impl Source {
             let _ = std::fs::remove_file(&new);
         }
         let bytes = written?;
+        // Before it has its name: one that is not known to be ours is never let go.
+        Made::note(&self.data_dir, &name_of(file))?;
         std::fs::rename(&new, file).map_err(io_at("name", file))?;
         sync_folder(into)?;
         Ok(bytes)
@@ -246,7 +254,7 @@ impl From<&state::MonitoredChannel> for ChannelEntry {
 pub(super) struct Staging(pub(super) PathBuf);
 
 impl Staging {
-    /// Makes it anew; what a killed program left of it goes.
+    /// Makes it anew; what a killed program left of it goes. A folder that somebody else makes in between is not taken for ours.
     pub(super) fn begin(path: &Path) -> Result<Self, BackupError> {
         match std::fs::remove_dir_all(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -254,7 +262,7 @@ impl Staging {
             }
             Ok(()) | Err(_) => {}
         }
-        make_private(path)?;
+        make_new(path)?;
         Ok(Self(path.to_owned()))
     }
 
@@ -279,6 +287,20 @@ pub(super) fn make_private(path: &Path) -> Result<(), BackupError> {
         .mode(0o700)
         .create(path)
         .map_err(io_at("make", path))
+}
+
+/// Makes a folder for the owner only, which must not be there yet, in one that is.
+pub(super) fn make_new(path: &Path) -> Result<(), BackupError> {
+    DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .map_err(io_at("make", path))
+}
+
+/// The name of a backup's file.
+pub(super) fn name_of(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 pub(super) fn sync_folder(path: &Path) -> Result<(), BackupError> {

@@ -1,8 +1,11 @@
 //! The folder of backups: names that tell node and time, which is the newest, and which are let go.
 
+use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
+
+use super::made::Made;
 
 /// Hex digits of the node id in a name: enough to tell one's own nodes apart.
 const NODE_DIGITS: usize = 16;
@@ -19,6 +22,8 @@ pub(super) struct Kept {
     pub(super) path: PathBuf,
     /// What its name says, Unix seconds: when it was made, or a second after the one before, if the clock had been ahead of that.
     pub(super) named_secs: u64,
+    /// When its file was last written to, Unix seconds.
+    written_secs: Option<u64>,
 }
 
 impl Kept {
@@ -26,11 +31,7 @@ impl Kept {
     /// lies ahead, too, nobody knows.
     pub(super) fn made_secs(&self, now_secs: u64) -> Option<u64> {
         let past = |secs: u64| (secs <= now_secs + AHEAD_SECS).then_some(secs.min(now_secs));
-        let written_secs = || {
-            let written = self.path.metadata().ok()?.modified().ok()?;
-            Some(written.duration_since(UNIX_EPOCH).ok()?.as_secs())
-        };
-        past(self.named_secs).or_else(|| past(written_secs()?))
+        past(self.named_secs).or_else(|| past(self.written_secs?))
     }
 }
 
@@ -40,10 +41,15 @@ pub(super) fn next_secs(newest_first: &[Kept], now_secs: u64) -> u64 {
     newest.map_or(now_secs, |newest| now_secs.max(newest.named_secs + 1))
 }
 
-/// `tollhouse-<node>-<time in UTC>.backup`
-pub(super) fn name(node_id: &str, unix_secs: u64) -> String {
-    format!("{}{}{SUFFIX}", prefix(node_id), stamp(unix_secs))
+/// `tollhouse-<node>-<time in UTC>-<mark>.backup`. The mark is drawn: two data folders of one node, as there are after a loss, never
+/// give the same name, however their clocks stand.
+pub(super) fn name(node_id: &str, unix_secs: u64, mark: [u8; MARK_BYTES]) -> String {
+    let (prefix, stamp) = (prefix(node_id), stamp(unix_secs));
+    format!("{prefix}{stamp}-{}{SUFFIX}", hex::encode(mark))
 }
+
+/// One of four thousand millions: it only tells names of the same second apart.
+pub(super) const MARK_BYTES: usize = 4;
 
 const SUFFIX: &str = ".backup";
 
@@ -54,9 +60,14 @@ pub(super) fn prefix(node_id: &str) -> String {
 }
 
 /// The time that this name tells, if it is one of this node's.
-fn named_secs(name: &str, node_id: &str) -> Option<u64> {
-    let stamp = name.strip_prefix(&prefix(node_id))?.strip_suffix(SUFFIX)?;
-    unix_secs(stamp)
+pub(super) fn named_secs(name: &str, node_id: &str) -> Option<u64> {
+    let rest = name.strip_prefix(&prefix(node_id))?.strip_suffix(SUFFIX)?;
+    let Some((stamp, mark)) = rest.split_once('-') else {
+        // Names had no mark once.
+        return unix_secs(rest);
+    };
+    let is_mark = hex::decode(mark).is_ok_and(|mark| mark.len() == MARK_BYTES);
+    is_mark.then(|| unix_secs(stamp)).flatten()
 }
 
 /// Whether this is the name of a backup of this node.
@@ -79,20 +90,29 @@ pub(super) fn of(folder: &Path, node_id: &str) -> io::Result<Vec<Kept>> {
         kept.extend(named_secs.map(|named_secs| Kept {
             path: entry.path(),
             named_secs,
+            written_secs: written_secs(&entry),
         }));
     }
     kept.sort_by_key(|kept| std::cmp::Reverse(kept.named_secs));
     Ok(kept)
 }
 
-/// Removes all but the newest, and the one of the name `spared`. Only what has a name of ours, and of this node.
+fn written_secs(entry: &DirEntry) -> Option<u64> {
+    let written = entry.metadata().ok()?.modified().ok()?;
+    Some(written.duration_since(UNIX_EPOCH).ok()?.as_secs())
+}
+
+/// Removes all but the newest of those that this data folder has made, and the one of the name `spared`.
 pub(super) fn prune(
     folder: &Path,
     node_id: &str,
     keep: usize,
+    made: &Made,
     spared: Option<&str>,
 ) -> io::Result<()> {
-    for old in of(folder, node_id)?.into_iter().skip(keep) {
+    let all = of(folder, node_id)?.into_iter();
+    let own = all.filter(|kept| made.has_file(&kept.path));
+    for old in own.skip(keep) {
         if spared.is_none_or(|spared| !old.path.ends_with(spared)) {
             std::fs::remove_file(old.path)?;
         }
@@ -190,20 +210,54 @@ mod tests {
         }
     }
 
+    const MARK: [u8; MARK_BYTES] = [0xab, 0, 1, 2];
+
     #[test]
-    fn only_this_nodes_oldest_backups_are_let_go_and_never_the_one_that_is_spared() {
-        let folder = tempfile::tempdir().unwrap();
+    fn a_name_is_of_one_node_and_has_a_mark_or_none() {
         let (ours, theirs) = ("02".repeat(33), "03".repeat(33));
-        let make = |name: String| std::fs::write(folder.path().join(name), "").unwrap();
-        for unix_secs in 1..=5 {
-            make(name(&ours, unix_secs));
+        let marked = name(&ours, 951_782_400, MARK);
+        assert_eq!(
+            marked,
+            "tollhouse-0202020202020202-20000229T000000Z-ab000102.backup"
+        );
+        assert_eq!(named_secs(&marked, &ours), Some(951_782_400));
+        assert_eq!(named_secs(&marked, &theirs), None);
+        let unmarked = marked.replace("-ab000102", "");
+        assert_eq!(named_secs(&unmarked, &ours), Some(951_782_400));
+        for wrong in ["-", "-ab", "-ab000102-ab000102", "-copy", "-ab00010203"] {
+            let wrong = marked.replace("-ab000102", wrong);
+            assert_eq!(named_secs(&wrong, &ours), None, "{wrong}");
         }
-        make(name(&theirs, 1));
-        make("holiday.jpg".to_owned());
-        prune(folder.path(), &ours, 2, Some(&name(&ours, 2))).unwrap();
-        let left: Vec<_> = of(folder.path(), &ours).unwrap();
-        let left: Vec<_> = left.iter().map(|kept| kept.named_secs).collect();
-        assert_eq!(left, [5, 4, 2]);
+    }
+
+    #[test]
+    fn only_what_this_data_folder_has_made_is_let_go_and_never_the_one_that_is_spared() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = ("02".repeat(33), "03".repeat(33));
+        let make = |name: &str| std::fs::write(folder.path().join(name), "").unwrap();
+        for unix_secs in 1..=5 {
+            let name = name(&ours, unix_secs, MARK);
+            make(&name);
+            Made::note(data_dir.path(), &name).unwrap();
+        }
+        // Of the folder that was lost, and newer than what is kept.
+        let lost = [3, 4].map(|unix_secs| name(&ours, unix_secs, [7; MARK_BYTES]));
+        for name in &lost {
+            make(name);
+        }
+        make(&name(&theirs, 1, MARK));
+        make("holiday.jpg");
+        let made = Made::open(data_dir.path());
+        let spared = name(&ours, 2, MARK);
+        prune(folder.path(), &ours, 2, &made, Some(&spared)).unwrap();
+        let (own, others): (Vec<_>, Vec<_>) = of(folder.path(), &ours)
+            .unwrap()
+            .into_iter()
+            .partition(|kept| made.has_file(&kept.path));
+        let secs = |kept: &[Kept]| kept.iter().map(|kept| kept.named_secs).collect::<Vec<_>>();
+        assert_eq!(secs(&own), [5, 4, 2]);
+        assert_eq!(secs(&others), [4, 3]);
         assert_eq!(of(folder.path(), &theirs).unwrap().len(), 1);
         assert!(folder.path().join("holiday.jpg").exists());
     }
@@ -211,14 +265,16 @@ mod tests {
     #[test]
     fn the_last_one_made_is_the_newest_by_name_and_a_name_ahead_of_the_clock_tells_no_age() {
         let folder = tempfile::tempdir().unwrap();
+        let data_dir = tempfile::tempdir().unwrap();
         let ours = "02".repeat(33);
         let make = |now_secs| {
             let before = of(folder.path(), &ours).unwrap();
-            let path = folder
-                .path()
-                .join(name(&ours, next_secs(&before, now_secs)));
+            let name = name(&ours, next_secs(&before, now_secs), MARK);
+            let path = folder.path().join(&name);
             std::fs::write(&path, "").unwrap();
-            prune(folder.path(), &ours, 2, None).unwrap();
+            Made::note(data_dir.path(), &name).unwrap();
+            let made = Made::open(data_dir.path());
+            prune(folder.path(), &ours, 2, &made, None).unwrap();
             let newest = of(folder.path(), &ours).unwrap().remove(0);
             assert_eq!(newest.path, path, "made at {now_secs}");
             newest

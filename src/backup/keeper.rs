@@ -2,27 +2,29 @@
 
 mod checking;
 mod checks;
+mod status;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 
 use crate::causes;
 use crate::clock::Clock;
 use crate::ledger::{Ledger, LedgerError};
 use crate::node::Node;
 
-use super::folder::{self, Kept};
-use super::remote::{Remote, Wanted};
+use super::folder;
+use super::made::Made;
+use super::remote::{Others, Remote, Wanted};
 use super::{BackupError, CHECKS, Config, Created, Source, io_at};
 
-use checks::{Checks, Seen};
+use checks::Checks;
+pub use status::{BackupStatus, RemoteStatus, at_rest};
+use status::{Listing, Own};
 
 /// How often the age of the newest is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -49,6 +51,12 @@ pub struct Backups {
     clock: Clock,
     /// One at a time. A `std` mutex: held on a thread that may block, for as long as a backup takes.
     turn: Mutex<()>,
+    /// Since when somebody has the turn. A `std` mutex: held to copy a time.
+    busy_since: Mutex<Option<Instant>>,
+    /// What is in the folder. A `std` mutex: held to copy a list.
+    listing: Mutex<Listing>,
+    /// When this was made.
+    begun: Instant,
     /// Why the last one failed. A `std` mutex: held to copy a line.
     failed: Mutex<Option<String>>,
     /// When this run made its last one. A `std` mutex: held to copy a time.
@@ -71,60 +79,27 @@ struct Sent {
     newest: Option<PathBuf>,
     /// Why the newest one of all is not there.
     error: Option<String>,
-    /// How long the store is left alone after the last failure, until when that is, and with which backup; a newer one does not
-    /// wait for it.
-    pause: Option<(Duration, Instant, PathBuf)>,
+    /// What it holds besides what this data folder has made, once that was asked.
+    others: Option<Others>,
+    /// How long the store is left alone after the last failure, until when that is, and with which backup, if there is one; a newer
+    /// one does not wait for it.
+    pause: Option<(Duration, Instant, Option<PathBuf>)>,
 }
 
-/// What the operator is told of the backups.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct BackupStatus {
-    /// The folder.
-    #[schema(value_type = String)]
-    pub folder: PathBuf,
-    /// How many there are.
-    pub count: usize,
-    /// The newest.
-    #[schema(value_type = Option<String>)]
-    pub newest: Option<PathBuf>,
-    /// How old that is, in seconds.
-    pub age_secs: Option<u64>,
-    /// When a channel last became ready or was closed, Unix seconds.
-    pub channels_changed_secs: Option<u64>,
-    /// Whether the newest was made before that.
-    pub is_behind_channels: bool,
-    /// The newest that was looked through, as by `tollhouse backup verify`, and found good.
-    #[schema(value_type = Option<String>)]
-    pub verified: Option<PathBuf>,
-    /// How old that is, in seconds.
-    pub verified_age_secs: Option<u64>,
-    /// When it was last looked through, Unix seconds.
-    pub verified_secs: Option<u64>,
-    /// Whether a channel has changed since that one was made, or none was found good.
-    pub is_verified_behind_channels: bool,
-    /// What is wrong with a backup in the folder that was found bad.
-    pub damage: Option<String>,
-    /// Why the last attempt failed, if it did.
-    pub error: Option<String>,
-    /// The S3-compatible store, if there is one.
-    pub s3: Option<RemoteStatus>,
+/// The turn of whoever makes a backup, looks through one, or looks into the folder. That it is taken is seen for as long as it is.
+struct Turn<'a> {
+    backups: &'a Backups,
+    _held: MutexGuard<'a, ()>,
 }
 
-/// What the operator is told of the store.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct RemoteStatus {
-    /// Where it is.
-    pub place: String,
-    /// Whether it holds the newest backup.
-    pub has_newest: bool,
-    /// Why not, if it was tried.
-    pub error: Option<String>,
-    /// The name of the backup that was last fetched back and found good.
-    pub verified: Option<String>,
-    /// When that was, Unix seconds.
-    pub verified_secs: Option<u64>,
-    /// What was wrong with one that was fetched back, until one is found good.
-    pub damage: Option<String>,
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.backups.busy_since() = None;
+        if std::thread::panicking() {
+            let told = "making or looking through one ended in a panic, of which the log says more";
+            *self.backups.failed() = Some(told.to_owned());
+        }
+    }
 }
 
 impl Backups {
@@ -147,6 +122,9 @@ impl Backups {
             ledger,
             clock,
             turn: Mutex::new(()),
+            busy_since: Mutex::new(None),
+            listing: Mutex::default(),
+            begun: Instant::now(),
             failed: Mutex::new(None),
             made_at: Mutex::new(None),
         }
@@ -156,20 +134,58 @@ impl Backups {
         self.source.keys.payment_keys().node_id().to_string()
     }
 
-    fn kept(&self) -> Result<Vec<Kept>, BackupError> {
+    fn turn(&self) -> Turn<'_> {
+        let held = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.busy_since() = Some(Instant::now());
+        Turn {
+            backups: self,
+            _held: held,
+        }
+    }
+
+    fn busy_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.busy_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<String>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listing(&self) -> MutexGuard<'_, Listing> {
+        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest that this data folder has made.
+    fn newest(&self) -> Option<Own> {
+        self.listing().own.first().cloned()
+    }
+
+    /// Looks into the folder. Blocks on the disk.
+    fn look(&self) {
+        let _turn = self.turn();
+        self.look_in_turn();
+    }
+
+    fn look_in_turn(&self) {
         let folder = &self.config.folder;
-        folder::of(folder, &self.node_id()).map_err(io_at("look into", folder))
+        let found = Listing::of(folder, &self.source.data_dir, &self.node_id());
+        let before = std::mem::replace(&mut *self.listing(), found.clone());
+        if found.others != before.others {
+            warn_of(&found.others, &folder.display().to_string());
+        }
     }
 
     /// Makes a backup now, and lets go of the oldest. Blocks on the disk.
     pub fn create(&self) -> Result<Created, BackupError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
         let created = self.create_one();
-        let told = created.as_ref().err().map(|error| causes::chain(error));
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        *self.failed() = created.as_ref().err().map(|error| causes::chain(error));
         if created.is_ok() {
             *self.made_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
+        self.look_in_turn();
         self.made.notify_one();
         created
     }
@@ -183,7 +199,9 @@ impl Backups {
         let created = self.source.create(Some(&self.ledger), now_secs, folder)?;
         // What is known to be good is not given up for what may not be.
         let spared = self.checks().folder.spared();
-        folder::prune(folder, &self.node_id(), self.config.keep, spared.as_deref())
+        let made = Made::open(&self.source.data_dir);
+        let keep = self.config.keep;
+        folder::prune(folder, &self.node_id(), keep, &made, spared.as_deref())
             .map_err(io_at("prune", folder))?;
         tracing::info!(
             "Backed up {} channels and the books to {}",
@@ -193,58 +211,22 @@ impl Backups {
         Ok(created)
     }
 
-    /// What there is. Blocks on the disk.
+    /// What there is. Blocks on the books' store.
     pub fn status(&self) -> Result<BackupStatus, LedgerError> {
         let changed_ms = self.ledger.channel_changed_ms()?;
         // Where a server keeps the channels' state, no backup is behind it.
         let is_here = self.source.vss.is_none();
-        let channels_changed_secs = changed_ms.filter(|_| is_here).map(|ms| ms / 1_000);
-        let (kept, unread) = match self.kept() {
-            Ok(kept) => (kept, None),
-            Err(error) => (Vec::new(), Some(causes::chain(&error))),
-        };
-        let newest = kept.first();
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let checks = self.checks().clone();
-        let is_good = |kept: &&Kept| {
-            let seen = Seen::of(&kept.path);
-            seen.is_some_and(|seen| checks.folder.is_good(&seen))
-        };
-        let verified = kept.iter().find(is_good);
+        let changed_secs = changed_ms.filter(|_| is_here).map(|ms| ms / 1_000);
+        let (checks, listing) = (self.checks().clone(), self.listing().clone());
         let now_secs = self.clock.unix_secs();
-        let made_secs = |backup: &Kept| backup.made_secs(now_secs).unwrap_or(now_secs);
-        let is_before_change = |backup: Option<&Kept>| {
-            channels_changed_secs
-                .is_some_and(|changed| backup.map(made_secs).is_none_or(|made| made < changed))
-        };
-        let age_secs = |backup: &Kept| now_secs - made_secs(backup);
-        let bad = checks.folder.bad.as_ref().filter(|bad| {
-            let is_it = |kept: &Kept| Seen::of(&kept.path).as_ref() == Some(&bad.seen);
-            kept.iter().any(is_it)
-        });
+        let folder = &self.config.folder;
+        let known = listing.status(folder, &checks, changed_secs, now_secs);
+        let failed = self.failed().clone();
         Ok(BackupStatus {
-            folder: self.config.folder.clone(),
-            count: kept.len(),
-            newest: newest.map(|newest| newest.path.clone()),
-            age_secs: newest.map(age_secs),
-            channels_changed_secs,
-            is_behind_channels: is_before_change(newest),
-            verified: verified.map(|verified| verified.path.clone()),
-            verified_age_secs: verified.map(age_secs),
-            verified_secs: verified
-                .and(checks.folder.good.as_ref())
-                .map(|good| good.secs),
-            is_verified_behind_channels: is_before_change(verified),
-            damage: bad.map(|bad| {
-                let then = if bad.is_replaced {
-                    "another one was made"
-                } else {
-                    "no other one could be made yet"
-                };
-                format!("{}; {then}", bad.why)
-            }),
-            error: unread.or_else(|| failed.clone()),
-            s3: self.remote_status(newest, &checks),
+            error: known.error.clone().or(failed),
+            busy_secs: self.busy_since().map(|since| since.elapsed().as_secs()),
+            s3: self.remote_status(&known, &checks),
+            ..known
         })
     }
 
@@ -252,50 +234,68 @@ impl Backups {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remote_status(&self, newest: Option<&Kept>, checks: &Checks) -> Option<RemoteStatus> {
+    fn remote_status(&self, known: &BackupStatus, checks: &Checks) -> Option<RemoteStatus> {
         let remote = self.remote.as_ref()?;
         let sent = self.sent();
         let good = checks.store.good.as_ref();
-        let newest = newest.map(|newest| &newest.path);
+        let has_newest = known.newest.is_some() && sent.newest == known.newest;
+        // Nothing is known of the time before this run.
+        let lacks_secs = |age_secs: u64| age_secs.min(self.begun.elapsed().as_secs());
+        let others = sent.others.as_ref();
         Some(RemoteStatus {
             place: remote.place(),
-            has_newest: newest.is_some() && sent.newest.as_ref() == newest,
+            has_newest,
+            lacks_newest_secs: known.age_secs.filter(|_| !has_newest).map(lacks_secs),
             error: sent.error.clone(),
+            others: others.map_or(0, |others| others.count),
+            newest_other: others.and_then(|others| others.newest.clone()),
             verified: good.map(|good| good.seen.name.clone()),
             verified_secs: good.map(|good| good.secs),
             damage: checks.store.bad.as_ref().map(|bad| bad.why.clone()),
         })
     }
 
-    /// Sends the newest backup to the store, if it is not known to be there. What fails is tried again with the first look after
-    /// a pause, or with the next backup.
+    /// Sends the newest backup to the store, if it is not known to be there; without one it asks once what is there. What fails is
+    /// tried again with the first look after a pause, or with the next backup.
     async fn send(self: &Arc<Self>) {
         let Some(remote) = &self.remote else {
             return;
         };
-        let Some(path) = self.off(Self::newest_to_send).await.flatten() else {
-            return;
-        };
+        let path = self.newest_to_send();
         {
             let sent = self.sent();
-            let is_paused =
-                |(_, until, of): &(_, Instant, PathBuf)| *of == path && Instant::now() < *until;
-            if sent.newest.as_ref() == Some(&path) || sent.pause.as_ref().is_some_and(is_paused) {
+            let is_paused = |(_, until, of): &(_, Instant, Option<PathBuf>)| {
+                *of == path && Instant::now() < *until
+            };
+            let is_done = match &path {
+                Some(_) => sent.newest == path,
+                None => sent.others.is_some(),
+            };
+            if is_done || sent.pause.as_ref().is_some_and(is_paused) {
                 return;
             }
         }
-        let wanted = self.wanted(&path);
-        let held = remote.hold(&path, &wanted).await;
+        let wanted = self.wanted(path.as_deref());
+        let held = match &path {
+            Some(path) => remote.hold(path, &wanted).await,
+            None => remote.others(&wanted).await,
+        };
         if held.is_ok() && wanted.sends_again {
             self.off(|backups| backups.note(Checks::sent_again)).await;
         }
         let mut sent = self.sent();
         match held {
-            Ok(()) => {
-                tracing::info!("The newest backup is in the store at {}", remote.place());
+            Ok(others) => {
+                if path.is_some() {
+                    tracing::info!("The newest backup is in the store at {}", remote.place());
+                }
+                if sent.others.as_ref() != Some(&others) {
+                    warn_of(&others, &remote.place());
+                }
                 *sent = Sent {
-                    newest: Some(path),
+                    newest: path,
                     error: None,
+                    others: Some(others),
                     pause: None,
                 };
             }
@@ -303,10 +303,12 @@ impl Backups {
                 let error = causes::chain(&error);
                 let before = sent.pause.as_ref().filter(|(.., of)| *of == path);
                 let pause = longer(before.map(|(pause, ..)| *pause));
-                tracing::error!(
-                    "Failed to send the newest backup to the store, which is asked again in {} min: {error}",
-                    pause.as_secs() / 60
-                );
+                let what = match path {
+                    Some(_) => "send the newest backup to the store",
+                    None => "ask the store what it holds",
+                };
+                let minutes = pause.as_secs() / 60;
+                tracing::error!("Failed to {what}, which is tried again in {minutes} min: {error}");
                 sent.error = Some(error);
                 sent.pause = Some((pause, Instant::now() + pause, path));
             }
@@ -315,19 +317,21 @@ impl Backups {
 
     /// The newest backup, unless it is known to be of no use.
     fn newest_to_send(&self) -> Option<PathBuf> {
-        let newest = self.kept().unwrap_or_default().into_iter().next()?;
-        let is_bad = self.checks().folder.is_bad(&Seen::of(&newest.path)?);
-        (!is_bad).then_some(newest.path)
+        let newest = self.newest()?;
+        let is_bad = self.checks().folder.is_bad(&newest.seen?);
+        (!is_bad).then_some(newest.kept.path)
     }
 
     /// What the store is to hold besides this one.
-    fn wanted(&self, path: &Path) -> Wanted {
+    fn wanted(&self, path: Option<&Path>) -> Wanted {
+        let made = self.listing().made.clone();
         let checks = self.checks();
-        let is_it = |name: &str| path.ends_with(name);
+        let is_it = |name: &str| path.is_some_and(|path| path.ends_with(name));
         let bad = checks.store.bad.as_ref();
         Wanted {
             node_id: self.node_id(),
             keep: self.config.keep,
+            made,
             spared: checks.store.spared(),
             sends_again: bad.is_some_and(|bad| !bad.is_replaced && is_it(&bad.seen.name)),
         }
@@ -336,6 +340,7 @@ impl Backups {
     /// Makes backups, and looks through them, until told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut changes = self.node.channel_changes();
+        self.off(Self::look).await;
         let mut look_at = Instant::now() + FIRST_LOOK_AFTER;
         let mut is_due = false;
         loop {
@@ -358,6 +363,7 @@ impl Backups {
                 }
                 () = stop.cancelled() => return,
             }
+            self.off(Self::look).await;
             let made = self.off(move |backups| backups.create_if(is_due)).await;
             // After a failure it is due again with the next look.
             is_due = !made.unwrap_or(false);
@@ -379,14 +385,11 @@ impl Backups {
         let made_at = *self.made_at.lock().unwrap_or_else(PoisonError::into_inner);
         let every = self.config.every;
         // Of one that lies ahead of a clock that was set back nothing is known, unless this run made it: then another one is made.
-        let is_recent = |kept: &Kept| match kept.made_secs(now_secs) {
+        let is_recent = |own: Own| match own.kept.made_secs(now_secs) {
             Some(made_secs) => now_secs - made_secs < every.as_secs(),
             None => made_at.is_some_and(|at| at.elapsed() < every),
         };
-        let has_recent = self
-            .kept()
-            .is_ok_and(|kept| kept.first().is_some_and(is_recent));
-        if has_recent && !is_due {
+        if self.newest().is_some_and(is_recent) && !is_due {
             return true;
         }
         match self.create() {
@@ -396,6 +399,17 @@ impl Backups {
                 false
             }
         }
+    }
+}
+
+/// Says that there are backups that are not this data folder's own.
+fn warn_of(others: &Others, place: &str) {
+    if let Some(newest) = &others.newest {
+        tracing::warn!(
+            "In {place} there are backups of this node that this data folder did not make: {}, the newest is {newest}. None of them is \
+             let go. If the node was begun anew from its words, or restored from an older one, restore that one instead",
+            others.count
+        );
     }
 }
 

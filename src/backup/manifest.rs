@@ -24,10 +24,13 @@ pub struct Manifest {
     pub height: Option<u32>,
     /// Whether the program had ended in good order and was not started again before it was made.
     pub is_clean_stop: bool,
+    /// Whether the node was recovering from an older backup when it was made.
+    #[serde(default)]
+    pub is_recovering: bool,
     /// Where the channels' state is, if it is not in the backup: on this server, always the newest.
     #[serde(default)]
     pub channels_on: Option<String>,
-    /// Channels with a monitor.
+    /// Channels with a monitor, those included that a recovery has set aside.
     pub channels: Vec<ChannelEntry>,
     /// What follows, in this order.
     pub parts: Vec<PartEntry>,

@@ -9,13 +9,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::node::NodeKeys;
 
-use super::create::{make_private, sync_folder};
+use super::create::{make_new, sync_folder};
 use super::manifest::{Manifest, PartEntry, WORDS};
 use super::seal::{FORMAT, HEADER, Opener, Unopened};
 use super::{BackupError, io_at};
 
 /// The longest table of contents: some 300 bytes for a channel, so 10,000 channels and more.
 const MANIFEST_BYTES_MAX: u32 = 4 * 1024 * 1024;
+
+/// 24 words have some 200 characters.
+const WORDS_BYTES_MAX: u64 = 4_096;
 
 /// Read and written at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -61,11 +64,26 @@ impl Opened {
         })
     }
 
-    /// Writes all parts into a folder, and holds each against its sum. On return they are on the disk.
-    pub(super) fn unpack(mut self, into: &Path, keys: &NodeKeys) -> Result<Manifest, BackupError> {
+    /// Reads all parts, and holds each against its sum. Those that `place` has a name for are written into this folder, and on return
+    /// they are on the disk; the others are only read.
+    pub(super) fn unpack(
+        mut self,
+        into: &Path,
+        keys: &NodeKeys,
+        place: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Result<Manifest, BackupError> {
         let manifest = self.manifest.clone();
+        let mut words = Vec::new();
         for part in &manifest.parts {
-            self.unpack_part(part, into)?;
+            let is_words = part.name == WORDS;
+            if !is_plain(&part.name) || (is_words && part.bytes > WORDS_BYTES_MAX) {
+                return Err(self.damage(&format!("`{}` is no part of one", part.name)));
+            }
+            let written = match place(&part.name) {
+                Some(name) => Some(Written::begin(into, &name)?),
+                None => None,
+            };
+            self.unpack_part(part, written, is_words.then_some(&mut words))?;
         }
         // Only now it is certain that nothing was cut off.
         let mut rest = [0];
@@ -73,32 +91,20 @@ impl Opened {
         if more > 0 {
             return Err(self.damage("there is more in it than its table of contents says"));
         }
-        let words = into.join(WORDS);
-        let words = NodeKeys::read(&words, bitcoin::Network::Bitcoin)?;
+        let words = String::from_utf8_lossy(&words);
+        let words = NodeKeys::parse(&words, &self.path, bitcoin::Network::Bitcoin)?;
         if words.words() != keys.words() {
             return Err(self.damage("the words in it are not those that it was made with"));
         }
         Ok(manifest)
     }
 
-    fn unpack_part(&mut self, part: &PartEntry, into: &Path) -> Result<(), BackupError> {
-        let name = Path::new(&part.name);
-        let is_plain = name
-            .components()
-            .all(|component| matches!(component, Component::Normal(_)));
-        if !is_plain || part.name.is_empty() {
-            return Err(self.damage(&format!("`{}` is no name of a part", part.name)));
-        }
-        let path = into.join(name);
-        let folder = path.parent().unwrap_or(into);
-        make_private(folder)?;
-        let failed = io_at("write", &path);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(&failed)?;
+    fn unpack_part(
+        &mut self,
+        part: &PartEntry,
+        mut written: Option<Written>,
+        mut words: Option<&mut Vec<u8>>,
+    ) -> Result<(), BackupError> {
         let (mut sum, mut left) = (Sha256::new(), part.bytes);
         let mut piece = vec![0; PIECE_BYTES];
         while left > 0 {
@@ -111,14 +117,18 @@ impl Opened {
                 return Err(self.damage(&format!("{} is cut short", part.name)));
             }
             sum.update(&piece[..read]);
-            file.write_all(&piece[..read]).map_err(&failed)?;
+            if let Some(written) = &mut written {
+                written.add(&piece[..read])?;
+            }
+            if let Some(words) = &mut words {
+                words.extend_from_slice(&piece[..read]);
+            }
             left -= read as u64;
         }
         if hex::encode(sum.finalize()) != part.sha256 {
             return Err(self.damage(&format!("the sum of {} does not fit", part.name)));
         }
-        file.sync_all().map_err(&failed)?;
-        sync_folder(folder)
+        written.map_or(Ok(()), Written::finish)
     }
 
     fn damage(&self, why: &str) -> BackupError {
@@ -126,6 +136,51 @@ impl Opened {
             path: self.path.clone(),
             why: why.to_owned(),
         }
+    }
+}
+
+/// Whether this is the name of a file in the folder or below it.
+fn is_plain(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    !name.is_empty() && components.all(|component| matches!(component, Component::Normal(_)))
+}
+
+/// A part that is being written.
+struct Written {
+    file: File,
+    path: PathBuf,
+}
+
+impl Written {
+    /// Begins a new file of this name, and makes the folders above it that are within `into`. Never that one: where it is gone,
+    /// whoever had it made wants nothing any more.
+    fn begin(into: &Path, name: &Path) -> Result<Self, BackupError> {
+        let mut folder = into.to_owned();
+        for component in name.parent().into_iter().flat_map(Path::components) {
+            folder.push(component);
+            if !folder.is_dir() {
+                make_new(&folder)?;
+            }
+        }
+        let path = into.join(name);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_at("write", &path))?;
+        Ok(Self { file, path })
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<(), BackupError> {
+        let written = self.file.write_all(bytes);
+        written.map_err(io_at("write", &self.path))
+    }
+
+    /// Waits until it is on the disk.
+    fn finish(self) -> Result<(), BackupError> {
+        self.file.sync_all().map_err(io_at("write", &self.path))?;
+        sync_folder(self.path.parent().unwrap_or(&self.path))
     }
 }
 

@@ -25,7 +25,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::causes::chain;
 
+use super::create::name_of;
 use super::folder;
+use super::made::Made;
 
 /// How long a signed request may be used: clocks differ by less, or the store refuses.
 const SIGNED_FOR: Duration = Duration::from_secs(300);
@@ -38,6 +40,9 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A list of a thousand objects has some 400 KB; a store lists no more at once.
 const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Lists that are asked for, one after the other: more than ten thousand backups of a node are nobody's.
+const LISTS_MAX: usize = 10;
 
 /// Bytes that are read and sent at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -105,6 +110,8 @@ pub(super) enum RemoteError {
     Status { status: StatusCode, said: String },
     #[error("the store's list cannot be read: {0}")]
     List(String),
+    #[error("the store holds more than {0} backups of this node: move old ones away")]
+    TooMany(usize),
     #[error("failed to read or write the backup")]
     File(#[source] io::Error),
     #[error("it is longer than the {0} bytes that were sent")]
@@ -118,10 +125,32 @@ pub(super) struct Wanted {
     pub(super) node_id: String,
     /// How many it keeps.
     pub(super) keep: usize,
+    /// Which of them may be let go.
+    pub(super) made: Made,
     /// The name of one that it keeps however old it is.
     pub(super) spared: Option<String>,
     /// Whether the newest is sent also if one of its name and length is there.
     pub(super) sends_again: bool,
+}
+
+impl Wanted {
+    /// What of these is let go now that the store holds `newest`, and what this data folder did not make, which stays.
+    fn sort_out(&self, mut objects: Vec<Object>, newest: Option<&str>) -> (Vec<Object>, Others) {
+        // The names of one node begin with their time, which is written so that it sorts.
+        objects.sort_by(|one, other| other.name.cmp(&one.name));
+        let own = |object: &Object| self.made.has(&object.name);
+        let (own, others): (Vec<_>, Vec<_>) = objects.into_iter().partition(own);
+        // Names of a clock that was ahead, in another folder, may be newer than the newest.
+        let is_kept = |object: &Object| {
+            [newest, self.spared.as_deref()].contains(&Some(object.name.as_str()))
+        };
+        let old = own.into_iter().skip(self.keep);
+        let others = Others {
+            count: others.len(),
+            newest: others.into_iter().next().map(|newest| newest.name),
+        };
+        (old.filter(|object| !is_kept(object)).collect(), others)
+    }
 }
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -135,7 +164,17 @@ pub(super) struct Remote {
     client: legacy::Client<HttpsConnector<HttpConnector>, Body>,
 }
 
-/// One of our objects.
+/// Backups of this node in one place that this data folder did not make.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Others {
+    /// How many there are.
+    pub(super) count: usize,
+    /// The name of the newest.
+    pub(super) newest: Option<String>,
+}
+
+/// A backup of this node in the store.
+#[derive(Clone, Debug)]
 struct Object {
     key: String,
     name: String,
@@ -169,10 +208,10 @@ impl Remote {
         format!("{}{}", self.bucket.base_url(), self.prefix)
     }
 
-    /// Sees to it that the store holds this backup, and no more of this node than is wanted.
-    pub(super) async fn hold(&self, path: &Path, wanted: &Wanted) -> Result<(), RemoteError> {
-        let name = path.file_name().unwrap_or_default();
-        let name = name.to_string_lossy().into_owned();
+    /// Sees to it that the store holds this backup, and of those that this data folder made no more than is wanted. Says what else of
+    /// this node is there.
+    pub(super) async fn hold(&self, path: &Path, wanted: &Wanted) -> Result<Others, RemoteError> {
+        let name = name_of(path);
         let file = File::open(path).await.map_err(RemoteError::File)?;
         let bytes = file.metadata().await.map_err(RemoteError::File)?.len();
         let mut objects = self.list(&wanted.node_id).await?;
@@ -187,13 +226,8 @@ impl Remote {
                 bytes,
             });
         }
-        // The names of one node differ in their time only, which is written so that it sorts.
-        objects.sort_by(|one, other| other.name.cmp(&one.name));
-        for old in objects.into_iter().skip(wanted.keep) {
-            // Names of a clock that was ahead, in another folder, may be newer than this one's.
-            if old.name == name || wanted.spared.as_ref() == Some(&old.name) {
-                continue;
-            }
+        let (old, others) = wanted.sort_out(objects, Some(&name));
+        for old in old {
             let delete = self
                 .bucket
                 .delete_object(Some(&self.credentials), &old.key)
@@ -201,32 +235,55 @@ impl Remote {
             self.ask(Method::DELETE, delete.as_str(), None, ASK_TIMEOUT)
                 .await?;
         }
-        Ok(())
+        Ok(others)
+    }
+
+    /// What the store holds of this node that this data folder did not make.
+    pub(super) async fn others(&self, wanted: &Wanted) -> Result<Others, RemoteError> {
+        let objects = self.list(&wanted.node_id).await?;
+        Ok(wanted.sort_out(objects, None).1)
+    }
+
+    /// The name of the newest backup of this node.
+    pub(super) async fn newest(&self, node_id: &str) -> Result<Option<String>, RemoteError> {
+        let names = self.list(node_id).await?.into_iter();
+        Ok(names.map(|object| object.name).max())
     }
 
     async fn list(&self, node_id: &str) -> Result<Vec<Object>, RemoteError> {
-        let mut list = self.bucket.list_objects_v2(Some(&self.credentials));
-        list.with_prefix(format!("{}{}", self.prefix, folder::prefix(node_id)));
-        let list = list.sign(SIGNED_FOR);
-        let answer = self
-            .ask(Method::GET, list.as_str(), None, ASK_TIMEOUT)
-            .await?;
-        let listed = ListObjectsV2::parse_response(&answer)
-            .map_err(|error| RemoteError::List(error.to_string()))?;
-        let objects = listed.contents.into_iter().filter_map(|object| {
-            // We ask for names in the encoding of URLs: XML cannot hold every character.
-            let key = percent_decode_str(&object.key)
-                .decode_utf8_lossy()
-                .into_owned();
-            let name = key.strip_prefix(&self.prefix)?.to_owned();
-            // Whatever else begins like ours is not ours.
-            folder::is_name(&name, node_id).then_some(Object {
-                key,
-                name,
-                bytes: object.size,
-            })
-        });
-        Ok(objects.collect())
+        let (mut objects, mut token) = (Vec::new(), None::<String>);
+        for _ in 0..LISTS_MAX {
+            let mut list = self.bucket.list_objects_v2(Some(&self.credentials));
+            list.with_prefix(format!("{}{}", self.prefix, folder::prefix(node_id)));
+            if let Some(token) = token {
+                list.with_continuation_token(token);
+            }
+            let list = list.sign(SIGNED_FOR);
+            let answer = self
+                .ask(Method::GET, list.as_str(), None, ASK_TIMEOUT)
+                .await?;
+            let listed = ListObjectsV2::parse_response(&answer)
+                .map_err(|error| RemoteError::List(error.to_string()))?;
+            objects.extend(listed.contents.into_iter().filter_map(|object| {
+                // We ask for names in the encoding of URLs: XML cannot hold every character.
+                let key = percent_decode_str(&object.key)
+                    .decode_utf8_lossy()
+                    .into_owned();
+                let name = key.strip_prefix(&self.prefix)?.to_owned();
+                // Whatever else begins like ours is not ours.
+                folder::is_name(&name, node_id).then_some(Object {
+                    key,
+                    name,
+                    bytes: object.size,
+                })
+            }));
+            token = listed.next_continuation_token;
+            if token.is_none() {
+                return Ok(objects);
+            }
+        }
+        // The newest come last: of a list that was cut off nothing can be said.
+        Err(RemoteError::TooMany(objects.len()))
     }
 
     async fn put(&self, key: &str, file: File, bytes: u64) -> Result<(), RemoteError> {
@@ -462,6 +519,47 @@ mod tests {
             said.ends_with("SlowDown: Reduce your request rate."),
             "{said}"
         );
+    }
+
+    #[test]
+    fn the_store_keeps_what_this_data_folder_did_not_make_and_says_so() {
+        let data_dir = tempfile::tempdir().unwrap();
+        for name in ["1", "2", "3", "9"] {
+            Made::note(data_dir.path(), name).unwrap();
+        }
+        let wanted = Wanted {
+            node_id: "02".repeat(33),
+            keep: 2,
+            made: Made::open(data_dir.path()),
+            spared: Some("1".to_owned()),
+            sends_again: false,
+        };
+        let objects = |names: &[&str]| {
+            let object = |name: &&str| Object {
+                key: format!("shop/{name}"),
+                name: (*name).to_owned(),
+                bytes: 1,
+            };
+            names.iter().map(object).collect::<Vec<_>>()
+        };
+        let all = objects(&["5", "1", "2", "9", "3", "6", "4"]);
+        let (old, others) = wanted.sort_out(all, Some("9"));
+        let old: Vec<_> = old.iter().map(|object| object.name.as_str()).collect();
+        assert_eq!(old, ["2"]);
+        let three = Others {
+            count: 3,
+            newest: Some("6".to_owned()),
+        };
+        assert_eq!(others, three);
+        // After the loss of everything, with the same words.
+        let anew = Wanted {
+            made: Made::default(),
+            spared: None,
+            ..wanted
+        };
+        let (old, others) = anew.sort_out(objects(&["1", "2", "3", "4"]), None);
+        assert!(old.is_empty(), "{old:?}");
+        assert_eq!(others.count, 4);
     }
 
     #[test]

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 
 use bitcoin::Network;
 
-use crate::node::NodeKeys;
 use crate::node::state;
+use crate::node::{NODE_MADE, NodeKeys};
 
-use super::create::{Staging, make_private, sync_folder};
+use super::create::{Staging, make_new, make_private, name_of, sync_folder};
+use super::made::Made;
 use super::manifest::{Manifest, NODE};
+use super::newer::must_be_newest;
 use super::open::Opened;
 use super::verify::is_of;
-use super::{ACCESS_LIST, BackupError, io_at};
+use super::{ACCESS_LIST, BackupError, Config, folder, io_at};
 
 /// What the restored folder begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +25,28 @@ pub enum How {
     Newest,
 }
 
-/// Restores a backup to this folder, which must be empty or not there.
-pub fn restore(
+/// What was restored.
+#[derive(Debug)]
+pub struct Restored {
+    /// The backup's table of contents.
+    pub manifest: Manifest,
+    /// Why it may not have been the best one to take, where that forbids nothing.
+    pub doubt: Option<BackupError>,
+}
+
+/// The channel state until nothing can be signed with it, or until it is vouched for: by this name no program takes it for its own.
+const UNFENCED: &str = "unfenced.sqlite";
+
+/// Restores a backup to this folder, which must be empty or not there. By the settings, if there are some, it is known where a newer
+/// one could be.
+pub async fn restore(
     file: &Path,
     keys: &NodeKeys,
     network: Option<Network>,
+    config: Option<&Config>,
     data_dir: &Path,
     how: How,
-) -> Result<Manifest, BackupError> {
+) -> Result<Restored, BackupError> {
     let opened = Opened::open(file, keys)?;
     is_of(file, &opened.manifest, network)?;
     let is_elsewhere = opened.manifest.channels_on.is_some();
@@ -38,22 +54,24 @@ pub fn restore(
         return Err(BackupError::NotNewest(file.to_owned()));
     }
     is_free(data_dir)?;
+    let doubt = must_be_newest(file, keys, config).await.err();
+    // An older state of what a server keeps is never used.
+    let doubt = match doubt {
+        Some(doubt) if how == How::Newest && !is_elsewhere => return Err(doubt),
+        doubt => doubt,
+    };
     let staging = Staging::begin(&beside(data_dir))?;
-    let manifest = opened.unpack(&staging.0, keys)?;
-    let state_file = staging.0.join(NODE).join(state::FILE);
-    if !is_elsewhere {
-        // Read first: a state that cannot be read is not put in anybody's way.
-        state::read(&state_file, keys)?;
+    let manifest = if is_elsewhere {
+        opened.unpack(&staging.0, keys, |name| Some(name.into()))?
+    } else {
+        unpack_fenced(opened, keys, &staging.0, how)?
+    };
+    if how == How::Fenced {
+        forget_access(&staging.0)?;
     }
-    match how {
-        How::Fenced => {
-            if !is_elsewhere {
-                state::fence(&state_file, manifest.created_secs)?;
-            }
-            forget_access(&staging.0)?;
-        }
-        How::Newest if is_elsewhere => {}
-        How::Newest => state::refresh(&state_file)?,
+    // It is this folder's own now, and let go when there are enough newer ones.
+    if folder::is_name(&name_of(file), &manifest.node_id) {
+        Made::note(&staging.0, &name_of(file))?;
     }
     match std::fs::remove_dir(data_dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -65,6 +83,41 @@ pub fn restore(
     if let Some(parent) = data_dir.parent().filter(|parent| parent.is_dir()) {
         sync_folder(parent)?;
     }
+    Ok(Restored { manifest, doubt })
+}
+
+/// Unpacks it so that at no moment, whenever it is killed, a folder stands there from which a node would start with old channels: the
+/// state has another name until it is fenced, and meanwhile there is the mark of a node whose state is missing.
+fn unpack_fenced(
+    opened: Opened,
+    keys: &NodeKeys,
+    into: &Path,
+    how: How,
+) -> Result<Manifest, BackupError> {
+    let folder = into.join(NODE);
+    make_new(&folder)?;
+    let mark = folder.join(NODE_MADE);
+    std::fs::write(&mark, "").map_err(io_at("make", &mark))?;
+    let state_file = folder.join(UNFENCED);
+    let manifest = opened.unpack(into, keys, |name| {
+        let name = Path::new(name);
+        let is_state = name == Path::new(NODE).join(state::FILE);
+        Some(if is_state {
+            Path::new(NODE).join(UNFENCED)
+        } else {
+            name.to_owned()
+        })
+    })?;
+    // Read first: a state that cannot be read is not put in anybody's way.
+    state::read(&state_file, keys)?;
+    match how {
+        How::Fenced => state::fence(&state_file, manifest.created_secs)?,
+        How::Newest => state::refresh(&state_file)?,
+    }
+    let named = folder.join(state::FILE);
+    std::fs::rename(&state_file, &named).map_err(io_at("name", &named))?;
+    std::fs::remove_file(&mark).map_err(io_at("remove", &mark))?;
+    sync_folder(&folder)?;
     Ok(manifest)
 }
 

@@ -30,8 +30,22 @@ pub struct Verified {
     pub age_secs: u64,
 }
 
-/// Decrypts everything into `scratch`, which is removed again, checks every sum, has SQLite check the channel state, reads the
-/// monitors, and rebuilds the books.
+/// What a look takes on the disk for a while, in lengths of the backup: what was fetched, what is unpacked, and the books' store
+/// that is built of that, which is up to three times the journal.
+const ROOM_LENGTHS: u64 = 5;
+
+/// What is left to the node and the books besides.
+const ROOM_BYTES: u64 = 256 * 1024 * 1024;
+
+/// How much room there should be on a disk on which a backup of this length is looked through.
+pub fn room_wanted(bytes: u64) -> u64 {
+    bytes
+        .saturating_mul(ROOM_LENGTHS)
+        .saturating_add(ROOM_BYTES)
+}
+
+/// Decrypts everything, checks every sum, has SQLite check the channel state, reads the monitors, and rebuilds the books. Only the
+/// channel state and the books are written to the disk, into `scratch`, which is removed again: no words, no keys, no tokens.
 pub fn verify(
     file: &Path,
     keys: &NodeKeys,
@@ -42,7 +56,13 @@ pub fn verify(
     let opened = Opened::open(file, keys)?;
     is_of(file, &opened.manifest, network)?;
     let staging = Staging::begin(scratch)?;
-    let manifest = opened.unpack(&staging.0, keys)?;
+    let is_read_there = |name: &str| {
+        [NODE, LEDGER]
+            .iter()
+            .any(|it| Path::new(name).starts_with(it))
+    };
+    let place = |name: &str| is_read_there(name).then(|| name.into());
+    let manifest = opened.unpack(&staging.0, keys, place)?;
     let state = match manifest.channels_on {
         None => state::read(&staging.0.join(NODE).join(state::FILE), keys)?,
         Some(_) => State::default(),

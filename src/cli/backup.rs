@@ -10,13 +10,14 @@ use clap::{Args, Subcommand};
 use http::Method;
 
 use crate::app;
-use crate::backup::{self, How, Manifest, Verified};
+use crate::backup::{self, How, Manifest, Restored, Verified};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::node::NodeKeys;
+use crate::room;
 use crate::store::{DataLock, LockError};
 
-use super::{BAD_SETTINGS, Operator, Settings, complain};
+use super::{BAD_SETTINGS, Operator, Settings, complain, scratch};
 
 /// What stands for standard input in the place of a file of words.
 const STANDARD_INPUT: &str = "-";
@@ -209,10 +210,15 @@ fn copy_to(path: &Path, to: &Path) -> anyhow::Result<PathBuf> {
 
 fn verify(file: &Path, given: Given) -> anyhow::Result<()> {
     let keys = given.keys()?;
-    // Readable by its owner only, and gone when all was looked at.
-    let scratch = std::env::temp_dir().join(format!("tollhouse-verify-{}", std::process::id()));
-    let clock = Clock::system();
-    let verified = backup::verify(file, &keys, given.network(), &scratch, &clock)?;
+    let bytes = file.metadata().map_or(0, |there| there.len());
+    let place = place_to_verify(given.config.as_ref(), backup::room_wanted(bytes))?;
+    let (looked, network) = (file.to_owned(), given.network());
+    let verified = scratch::with(&place, move |folder| {
+        // In one of its own: what is there is cleared first.
+        let within = folder.join("verify");
+        let clock = Clock::system();
+        Ok(backup::verify(&looked, &keys, network, &within, &clock)?)
+    })?;
     tell(&format!(
         "{} is good: every part was decrypted, read and checked.\n",
         file.display()
@@ -231,9 +237,25 @@ fn verify(file: &Path, given: Given) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where there is room for what is unpacked, which is channel state and books: where they are kept anyway, or else where the system
+/// puts what is thrown away.
+fn place_to_verify(config: Option<&Config>, room_wanted: u64) -> anyhow::Result<PathBuf> {
+    let own = config.map(|config| config.data_dir.clone());
+    let places = own.into_iter().chain([std::env::temp_dir()]);
+    let mut places = places.filter(|place| {
+        let may_write = rustix::fs::access(place, rustix::fs::Access::WRITE_OK);
+        may_write.is_ok() && room::is_there(place, room_wanted)
+    });
+    places.next().with_context(|| {
+        let wanted = room_wanted / 1_000_000;
+        format!("that takes up to {wanted} MB of room for a while: make room, or set TMPDIR to a folder where there is some")
+    })
+}
+
 fn described(verified: &Verified) -> Vec<(&'static str, String)> {
     let manifest = &verified.manifest;
-    let channels = &verified.state.channels;
+    let (live, aside) = (&verified.state.channels, &verified.state.set_aside);
+    let channels: Vec<_> = live.iter().chain(aside).collect();
     let balance_sat: u64 = channels.iter().map(|channel| channel.balance_sat).sum();
     let state = if manifest.is_clean_stop {
         "made after the program had ended in good order"
@@ -255,6 +277,7 @@ fn described(verified: &Verified) -> Vec<(&'static str, String)> {
             let channels = format!("{}, with {balance_sat} sat of ours", channels.len());
             rows.push(("channels", channels));
             rows.push(("channel state", state.to_owned()));
+            rows.push(("recovery", recovery(verified)));
         }
         Some(place) => {
             let elsewhere = format!(
@@ -268,6 +291,21 @@ fn described(verified: &Verified) -> Vec<(&'static str, String)> {
     let sales = format!("{}, {} msat", totals.count, totals.amount_msat);
     rows.push(("sales", sales));
     rows
+}
+
+/// Whether old channels wait for their peers.
+fn recovery(verified: &Verified) -> String {
+    let count = verified.state.set_aside.len();
+    match (verified.state.is_recovering, count) {
+        (true, _) => format!(
+            "UNDER WAY when it was made: {count} old channels are set aside until their peers have closed them. Keep the backup that the \
+             node was restored from, too"
+        ),
+        (false, 0) => "none".to_owned(),
+        (false, _) => format!(
+            "over; {count} old channels are still set aside, for their peers have not closed them"
+        ),
+    }
 }
 
 /// An age as people say it.
@@ -287,12 +325,24 @@ fn restore(file: &Path, given: Given, data_dir: Option<PathBuf>, how: How) -> an
         .or(default)
         .context("say where to restore to: --data-dir")?;
     let data_dir = std::path::absolute(&data_dir).context("failed to find the folder")?;
-    let manifest = backup::restore(file, &keys, given.network(), &data_dir, how)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let backups = given.config.as_ref().map(|config| &config.backup);
+    let restored = backup::restore(file, &keys, given.network(), backups, &data_dir, how);
+    let Restored { manifest, doubt } = runtime.block_on(restored)?;
     tell(&format!("Restored to {}.", data_dir.display()));
+    if let Some(doubt) = doubt {
+        tell(&format!(
+            "But {doubt}. To take another one, move {} away before the program is started",
+            data_dir.display()
+        ));
+    }
     if given.config.is_none() {
         let settings = data_dir.join("settings");
         tell(&format!(
-            "The settings are in {}: put them where you want them, and have `data_dir` in them name this folder.",
+            "The settings are in {}: put them where you want them, and have `data_dir` in them name this folder. Without them nobody \
+             knew where else a newer backup could be.",
             settings.display()
         ));
     }
@@ -315,6 +365,10 @@ fn what_follows(manifest: &Manifest, how: How) -> String {
             "After a restore the node starts in recovery: it signs nothing for its {count} old channels, waits until their peers have \
              closed them, sweeps what is ours into its wallet, and sells again when that is done and there is a new channel. Tokens \
              that were sold are served from the first second; access tokens have to be made anew. `GET /status` and the log say how far it is."
+        ),
+        How::Newest if manifest.is_recovering => format!(
+            "The node goes on with the recovery of its {count} old channels at the next start. Never start it from any older state or in \
+             a second place."
         ),
         How::Newest => format!(
             "The node goes on with its {count} channels at the next start. Never start it from any older state or in a second place: \

@@ -1,5 +1,6 @@
 //! `tollhouse doctor`: what could go wrong here, and what to do about it. Works whether the program runs or not.
 
+mod backups;
 mod chain;
 mod store;
 
@@ -15,7 +16,6 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::node::Vss;
 use crate::room;
 
 use super::show::{number, text};
@@ -91,7 +91,7 @@ impl Doctor {
                 chain::known(&status["node"]["chain"], &mut findings);
                 let program = store::Program::Runs(&status["node"]);
                 store::look(&config, program, &mut findings);
-                running(&config, &status, &mut findings);
+                running(&status, &config, &mut findings);
             }
             Err(no_answer) => {
                 // What runs has a budget of requests to keep, of which it would not hear of ours.
@@ -221,7 +221,7 @@ fn disk(folder: &Path, findings: &mut Findings) {
 }
 
 /// What a running program says of itself.
-fn running(config: &Config, status: &Value, findings: &mut Findings) {
+fn running(status: &Value, config: &Config, findings: &mut Findings) {
     let node = &status["node"];
     let now_secs = Clock::system().unix_secs();
     if node["is_stuck"] == true {
@@ -267,7 +267,7 @@ fn running(config: &Config, status: &Value, findings: &mut Findings) {
         let next = text(&recovery["next"]);
         findings.note("recovery", Grade::Look, format!("{happening} {next}"));
     }
-    backups(&status["backup"], config.node.vss.as_ref(), findings);
+    backups::known(status, config, findings);
     outlook(&status["outlook"], findings);
     let usable = super::show::list(node, "channels").iter();
     let usable = usable.filter(|channel| channel["usable"] == true).count();
@@ -316,66 +316,6 @@ fn provider(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Whether there is a backup that would bring the channels back.
-fn backups(backup: &Value, vss: Option<&Vss>, findings: &mut Findings) {
-    let folder = text(&backup["folder"]);
-    let what = "backup";
-    if let Some(error) = backup["error"].as_str() {
-        let found =
-            format!("the last one failed ({error}): mend that, then `tollhouse backup create`");
-        findings.note(what, Grade::Bad, found);
-        return;
-    }
-    let Some(age_secs) = backup["age_secs"].as_u64() else {
-        let lost = match vss {
-            None => "The words alone do not bring channels back",
-            Some(_) => {
-                "The words and the server of node.vss bring the channels back, and nothing brings back the books and the keys of tokens"
-            }
-        };
-        let found = format!("there is none: `tollhouse backup create`. {lost}");
-        findings.note(what, Grade::Bad, found);
-        return;
-    };
-    let minutes = |secs: u64| grouped(secs / 60);
-    if let Some(damage) = backup["damage"].as_str() {
-        // With no other one that is good there is nothing to restore.
-        let is_only = backup["verified_age_secs"].is_null();
-        let grade = if is_only { Grade::Bad } else { Grade::Look };
-        let found = format!("one in {folder} is bad: {damage}. Is that disk failing?");
-        findings.note(what, grade, found);
-    }
-    if let Some(damage) = backup["s3"]["damage"].as_str() {
-        let place = text(&backup["s3"]["place"]);
-        let found = format!("one in the store at {place} was bad, and is sent again: {damage}");
-        findings.note(what, Grade::Look, found);
-    }
-    let Some(verified_secs) = backup["verified_age_secs"].as_u64() else {
-        let found = format!(
-            "the newest is {} min old, in {folder}, and none was verified yet: if that stays so, the log says why",
-            minutes(age_secs)
-        );
-        findings.note(what, Grade::Look, found);
-        return;
-    };
-    let age = format!(
-        "the newest verified one is {} min old, in {folder}",
-        minutes(verified_secs)
-    );
-    if let Some(vss) = vss {
-        let found = format!(
-            "{age}. It holds books, keys and settings, and no channels: their state is kept as {vss}, and no backup is behind it. Keep a copy on another machine"
-        );
-        findings.note(what, Grade::Good, found);
-    } else if backup["is_verified_behind_channels"] == true {
-        let found = format!("{age}, and a channel has changed since: `tollhouse backup create`");
-        findings.note(what, Grade::Look, found);
-    } else {
-        let found = format!("{age}. Keep a copy on another machine");
-        findings.note(what, Grade::Good, found);
-    }
-}
-
 /// Whether there is room for sales.
 fn outlook(outlook: &Value, findings: &mut Findings) {
     if outlook["is_low"] == true {
@@ -390,6 +330,7 @@ fn outlook(outlook: &Value, findings: &mut Findings) {
 /// What can be seen while it does not run.
 fn stopped(config: &Config, why: &str, findings: &mut Findings) {
     findings.note("program", Grade::Look, why);
+    backups::at_rest(config, findings);
     for (what, address) in [
         ("http.listen", config.http.listen),
         ("admin.listen", config.admin_listen),

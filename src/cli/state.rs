@@ -128,6 +128,16 @@ fn status(answer: &Value) -> String {
 
 /// How old the newest backup is that is known to be good.
 fn backup(backup: &Value) -> String {
+    let is_told = |there: &Value| there["newest_other"].is_string();
+    let others = if is_told(backup) || is_told(&backup["s3"]) {
+        "; there are others of this node: see `tollhouse doctor`"
+    } else {
+        ""
+    };
+    format!("{}{others}", own_backup(backup))
+}
+
+fn own_backup(backup: &Value) -> String {
     let Some(age_secs) = backup["verified_age_secs"].as_u64() else {
         return "none that was verified: see `tollhouse doctor`".to_owned();
     };

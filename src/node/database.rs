@@ -18,7 +18,7 @@ use super::state::FILE;
 const LOG: &str = "ldk_node_data.sqlite-wal";
 
 /// Says that a node has been made in this folder.
-const MADE: &str = "ldk_node_data.made";
+pub const MADE: &str = "ldk_node_data.made";
 
 /// What the file holds, in a table of keys and values.
 const TABLE: &str = "ldk_node_data";

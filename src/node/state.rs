@@ -79,6 +79,10 @@ pub struct State {
     pub height: Option<u32>,
     /// Channels with a monitor: open ones, and closed ones until LDK archives them.
     pub channels: Vec<MonitoredChannel>,
+    /// Old channels whose monitors are set aside, until their peers have closed them.
+    pub set_aside: Vec<MonitoredChannel>,
+    /// Whether a recovery is under way in it.
+    pub is_recovering: bool,
 }
 
 /// A channel, as its monitor knows it.
@@ -157,11 +161,13 @@ pub fn read(path: &Path, keys: &NodeKeys) -> Result<State, StateError> {
         }
         None => (None, None),
     };
-    let channels = channels(connection, LIVE, keys)?;
+    let is_recovering = is_fenced(&connection).map_err(at(path))?;
     Ok(State {
         network,
         height,
-        channels,
+        channels: channels(connection, LIVE, keys)?,
+        set_aside: channels(open(path)?, ASIDE, keys)?,
+        is_recovering,
     })
 }
 
@@ -246,6 +252,15 @@ fn forget_manager(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute(&delete, []).map(drop)
 }
 
+/// Whether a recovery is under way in this file.
+fn is_fenced(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'tollhouse_recovery')",
+        [],
+        |row| row.get(0),
+    )
+}
+
 /// Whether a recovery is under way in this folder. On each start of one the channel manager is forgotten again: one that was
 /// written since knows nothing of the old channels, and LDK would broadcast our old state for monitors that it lacks.
 pub(super) fn begin(folder: &Path) -> Result<Option<Fence>, StateError> {
@@ -255,12 +270,7 @@ pub(super) fn begin(folder: &Path) -> Result<Option<Fence>, StateError> {
     }
     let connection = open(&path)?;
     let look = || {
-        let is_there: bool = connection.query_row(
-            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'tollhouse_recovery')",
-            [],
-            |row| row.get(0),
-        )?;
-        if !is_there {
+        if !is_fenced(&connection)? {
             return Ok(None);
         }
         let fence = connection.query_row(

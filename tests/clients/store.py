@@ -3,6 +3,7 @@ signature): what it holds, what it refuses and why, and that it is tried again b
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -35,6 +36,8 @@ def holds(places, tollhouse, server):
     newest = keeps_the_newest(places, tollhouse, server)
     restores(places, tollhouse, server.objects()[PREFIX + newest.name], Path(places["merchant_data_dir"]))
     print(f"  ok      the {KEEP} newest backups are in the store, and one was restored", flush=True)
+    keeps_what_others_made(places, tollhouse, server)
+    print("  ok      a backup of the same node that others made is shown, and stays", flush=True)
 
     for what, difference, words in REFUSALS:
         server.stop()
@@ -84,6 +87,34 @@ def restores(places, tollhouse, file, data_dir):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
     if not (folder / "seed.words").exists():
         sys.exit(f"{folder} is no data folder: {sorted(folder.iterdir())}")
+
+
+def keeps_what_others_made(places, tollhouse, server):
+    """One that this data folder does not know, older than all of its own, as after the loss of a folder. And whoever restores an older
+    one hears of the newest."""
+    objects = server.objects()
+    newest, oldest = objects[max(objects)], objects[min(objects)]
+    # tollhouse-<node>-<time>-<mark>.backup
+    other = oldest.with_name("-".join([*oldest.name.split("-")[:2], "20200101T000000Z", "00000000.backup"]))
+    server.stop()
+    shutil.copy(newest, other)
+    # It sees no file that somebody else has made since its start.
+    server.start()
+    for _ in range(KEEP + 1):
+        newest = Path(asked(places, "/backup", "POST")["file"])
+        until("the newest backup in the store", lambda: state(places)["has_newest"])
+    now = state(places)
+    if not other.exists() or now["others"] != 1 or now["newest_other"] != other.name:
+        sys.exit(f"{other.name} is not in {sorted(server.objects())}, or is not shown: {now}")
+    data_dir = Path(places["merchant_data_dir"])
+    command = [tollhouse, "backup", "restore", str(shutil.copy(other, data_dir.with_name(other.name)))]
+    command += ["--config", str(data_dir.with_name("tollhouse.toml")), "--data-dir", str(data_dir.with_name("restored.older"))]
+    # Only the store knows better.
+    environment = {**os.environ, "TOLLHOUSE__BACKUP__FOLDER": str(data_dir.with_name("none"))}
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, env=environment).stdout
+    if f"there is {newest.name} in http" not in said:
+        sys.exit(f"nothing is said of {newest.name}: {said}")
+    other.unlink()
 
 
 def fails_with(places, what, words):

@@ -16,6 +16,7 @@ mod full_disk;
 mod gossip;
 mod harness;
 mod init;
+mod keeping;
 mod operations;
 mod operator;
 mod reload;

@@ -5,12 +5,14 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use http::StatusCode;
 
+use crate::backup::BackupError;
 use crate::backup::create::Staging;
 use crate::backup::remote::{Remote, RemoteError};
-use crate::backup::{BackupError, verify};
+use crate::backup::verify::{room_wanted, verify};
 use crate::{causes, room};
 
 use super::checks::{Checks, Seen, Verdict};
+use super::status::Own;
 use super::{Backups, CHECKS};
 
 /// Where a backup is unpacked to be looked through, in the data folder.
@@ -19,27 +21,20 @@ const SCRATCH: &str = "backup.check";
 /// Where one is put that was fetched from the store, in the data folder.
 const FETCHED: &str = "backup.fetched";
 
-/// What a look takes on the disk for a while, in lengths of the backup: what was fetched, what is unpacked, and the books' store
-/// that is built of that, which is up to three times the journal.
-const ROOM_LENGTHS: u64 = 5;
-
-/// What is left to the node and the books besides.
-const ROOM_BYTES: u64 = 256 * 1024 * 1024;
-
 impl Backups {
     /// Looks through the newest backup of the folder if that is due, and makes another one if it is bad. Blocks on the disk.
     pub(super) fn check(&self) {
         if self.node.is_recovering() {
             return;
         }
-        let kept = self.kept().unwrap_or_default();
-        let Some(newest) = kept.first() else {
+        let Some(Own {
+            kept: newest,
+            seen: Some(seen),
+        }) = self.newest()
+        else {
             return;
         };
         let now_secs = self.clock.unix_secs();
-        let Some(seen) = Seen::of(&newest.path) else {
-            return;
-        };
         if !self.checks().is_due(&seen, now_secs) {
             return;
         }
@@ -157,7 +152,7 @@ impl Backups {
             return Verdict::Unknown(why);
         }
         // Nothing is made or let go meanwhile, and there is one scratch folder.
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
         let scratch = self.source.data_dir.join(SCRATCH);
         let look = || {
             let network = Some(self.source.network);
@@ -175,9 +170,7 @@ impl Backups {
     /// Why a backup of this length is not unpacked now.
     fn too_little_room(&self, bytes: u64) -> Option<String> {
         let free = room::left(&self.source.data_dir)?;
-        let wanted = bytes
-            .saturating_mul(ROOM_LENGTHS)
-            .saturating_add(ROOM_BYTES);
+        let wanted = room_wanted(bytes);
         (free < wanted).then(|| {
             let (free, wanted) = (free / 1_000_000, wanted / 1_000_000);
             format!("that takes up to {wanted} MB of room, and {free} MB are free: make room")
@@ -224,6 +217,8 @@ fn is_of_the_file(error: &BackupError, file: &Path) -> bool {
         BackupError::Recovering
         | BackupError::NotOnServer(_)
         | BackupError::NotEmpty(_)
-        | BackupError::NotNewest(_) => false,
+        | BackupError::NotNewest(_)
+        | BackupError::Older { .. }
+        | BackupError::NotAsked { .. } => false,
     }
 }
