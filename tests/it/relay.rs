@@ -1,6 +1,7 @@
 //! The relay in front of Esplora APIs, against real little servers that fail in every way and come back.
 
 mod oracle;
+mod strangers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
