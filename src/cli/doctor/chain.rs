@@ -60,7 +60,7 @@ pub(super) fn known(chain: &Value, findings: &mut Findings) {
     told_clock(&chain["clock_behind_secs"], findings);
 }
 
-/// Whether the chain source answers, and the clock goes by the chain's. Costs each server three requests.
+/// Whether the chain source answers, and the clock goes by the chain's. Costs each server four requests.
 pub(super) fn asked(config: &Config, findings: &mut Findings) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -69,7 +69,8 @@ pub(super) fn asked(config: &Config, findings: &mut Findings) {
         return;
     };
     let (source, network) = (&config.node.chain.source, config.node.network);
-    for seen in runtime.block_on(node::seen(source, network)) {
+    let folder = &config.node.folder;
+    for seen in runtime.block_on(node::seen(source, network, folder)) {
         let server = &seen.server;
         match seen.newest {
             Err(why) => {

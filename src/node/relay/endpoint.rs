@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bitcoin::BlockHash;
 use bytes::Bytes;
 use esplora_client::AsyncClient;
 use http::header::RETRY_AFTER;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use crate::causes;
 
 use super::date::Heard;
+use super::ours::OtherChain;
 use super::question::{Answer, Flaw, Learned, Question, Worth};
 
 /// What the budget is counted over.
@@ -74,6 +76,8 @@ pub(super) struct State {
     pub(super) until: Option<Instant>,
     /// The height of its newest block, and when it said so.
     pub(super) height: Option<(u32, Instant)>,
+    /// The block by which it was last told from endpoints of other chains; nothing if it was not.
+    pub(super) proven: Option<BlockHash>,
     /// When it last gave a good answer, Unix seconds.
     pub(super) success_secs: Option<u64>,
     /// What its clock last showed.
@@ -122,6 +126,15 @@ pub(super) enum Fault {
     Behind {
         /// How many.
         blocks: u32,
+    },
+    /// It is of another network, or of a branch of its own.
+    #[error(transparent)]
+    OtherChain(#[from] OtherChain),
+    /// It has not even one that was settled long ago.
+    #[error("it has no block {height}")]
+    NoBlock {
+        /// Which.
+        height: u32,
     },
     /// It does not know the block that it calls the newest.
     #[error("it contradicts itself about its newest block")]
@@ -297,7 +310,11 @@ impl Endpoint {
         }
         if !matches!(
             fault,
-            Fault::Behind { .. } | Fault::Contradiction | Fault::NoFees
+            Fault::Behind { .. }
+                | Fault::OtherChain(_)
+                | Fault::NoBlock { .. }
+                | Fault::Contradiction
+                | Fault::NoFees
         ) {
             state.failures = state.failures.saturating_add(1);
         }
@@ -349,7 +366,9 @@ fn pause(fault: &Fault, failures: u32) -> Duration {
             status: StatusCode::TOO_MANY_REQUESTS,
             ..
         } => doubled(LIMITED_PAUSE, RETRY_AFTER_MAX),
-        Fault::Behind { .. } => jittered(BEHIND_PAUSE),
+        Fault::Behind { .. } | Fault::NoBlock { .. } => jittered(BEHIND_PAUSE),
+        // Somebody has to change the settings, or another server has to stand behind that name.
+        Fault::OtherChain(_) => jittered(PAUSE_MAX),
         Fault::NoFees => NO_FEES_PAUSE,
         Fault::Contradiction => PAUSE_MIN,
         Fault::Unreachable(_)
