@@ -180,6 +180,21 @@ impl Relay {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// When there is room for so many requests of the wallet at one of the endpoints that answer; `None` if that is now.
+    pub fn room_at(&self, count: u64) -> Option<Instant> {
+        let now = Instant::now();
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let answering = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| !endpoint.is_paused(now));
+        // No time at all is the earliest.
+        answering
+            .map(|endpoint| endpoint.room_at(count, now))
+            .min()
+            .flatten()
+    }
+
     /// From now on answers are fresh, but for those that cannot have changed and for fee estimates.
     pub fn look_afresh(&self) {
         self.tip().look_afresh();

@@ -289,6 +289,22 @@ impl Endpoint {
         paused.max(spent)
     }
 
+    /// When the wallet may use so many requests of it; `None` if that is now. What is more than it has for an hour is waited for
+    /// as if it were that.
+    pub(super) fn room_at(&self, count: usize, now: Instant) -> Option<Instant> {
+        let allowed = self.allowed(Worth::Wallet);
+        let mut state = self.state();
+        let over = (state.used(now) + count.min(allowed)).checked_sub(allowed)?;
+        // The last one of those whose hour must be over.
+        let last = state.sent.get(over.checked_sub(1)?)?;
+        Some(*last + HOUR)
+    }
+
+    /// Whether it is left alone, for another reason than its budget.
+    pub(super) fn is_paused(&self, now: Instant) -> bool {
+        self.state().until.is_some_and(|until| until > now)
+    }
+
     /// It gave a good answer.
     pub(super) fn succeeded(&self, now_secs: u64) {
         let mut state = self.state();
@@ -445,6 +461,32 @@ mod tests {
         assert!(endpoint.take(Worth::Guard, now + HOUR).is_ok());
         assert_eq!(endpoint.spending(now + HOUR), (1, 99));
         assert_eq!(endpoint.waits_until(Worth::Wallet, now + HOUR), None);
+    }
+
+    #[test]
+    fn there_is_room_for_a_look_when_as_much_of_the_last_hour_is_over() {
+        let (endpoint, now) = (endpoint(100), Instant::now());
+        let at = |minute: u64| now + Duration::from_secs(minute * 60);
+        assert_eq!(endpoint.room_at(1_000, now), None);
+        for minute in [0, 10, 20] {
+            for _ in 0..25 {
+                endpoint.take(Worth::Wallet, at(minute)).unwrap();
+            }
+        }
+        let now = at(20);
+        assert_eq!(endpoint.room_at(0, now), None);
+        assert_eq!(endpoint.room_at(5, now), None);
+        assert_eq!(endpoint.room_at(6, now), Some(at(60)));
+        assert_eq!(endpoint.room_at(30, now), Some(at(60)));
+        assert_eq!(endpoint.room_at(31, now), Some(at(70)));
+        assert_eq!(endpoint.room_at(80, now), Some(at(80)));
+        assert_eq!(endpoint.room_at(1_000, now), Some(at(80)));
+        // What guards took does not leave more to the wallet.
+        for _ in 0..20 {
+            endpoint.take(Worth::Guard, now).unwrap();
+        }
+        assert_eq!(endpoint.room_at(1, now), Some(at(60)));
+        assert_eq!(endpoint.room_at(31, at(70)), None);
     }
 
     #[test]
