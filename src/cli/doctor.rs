@@ -14,16 +14,12 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::room;
 
 use super::show::{number, text};
 use super::units::{ago, grouped};
 use super::{BAD_SETTINGS, FAULT, Operator, UNREACHABLE, complain};
-
-/// Silence of the chain source that is worth a word.
-const SYNC_LATE_SECS: u64 = 3_600;
 
 /// How long a port is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -223,7 +219,6 @@ fn disk(folder: &Path, findings: &mut Findings) {
 /// What a running program says of itself.
 fn running(status: &Value, config: &Config, findings: &mut Findings) {
     let node = &status["node"];
-    let now_secs = Clock::system().unix_secs();
     if node["is_stuck"] == true {
         let found = "running, and waits for its store: its disk, or the server of node.vss. What follows is as it was before";
         findings.note("node", Grade::Bad, found);
@@ -243,25 +238,7 @@ fn running(status: &Value, config: &Config, findings: &mut Findings) {
             ),
         );
     }
-    match node["lightning_synced_secs"].as_u64() {
-        Some(synced) if now_secs.saturating_sub(synced) > SYNC_LATE_SECS => {
-            let found = format!(
-                "the node last read it {}: the log says what is in the way",
-                ago(synced)
-            );
-            findings.note("chain", Grade::Bad, found);
-        }
-        Some(synced) => findings.note(
-            "chain",
-            Grade::Good,
-            format!("the node read it {}", ago(synced)),
-        ),
-        None => findings.note(
-            "chain",
-            Grade::Bad,
-            "the node never read it: is node.chain right?",
-        ),
-    }
+    chain::read(node, findings);
     if let Some(recovery) = node["recovery"].as_object() {
         let happening = text(&recovery["happening"]);
         let next = text(&recovery["next"]);

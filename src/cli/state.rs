@@ -95,9 +95,10 @@ fn status(answer: &Value) -> String {
         (
             "on chain",
             format!(
-                "{}, of which {} can be spent",
+                "{}, of which {} can be spent; looked at {}",
                 sat(&balances["onchain_total_sat"]),
-                sat(&balances["onchain_spendable_sat"])
+                sat(&balances["onchain_spendable_sat"]),
+                number(&node["onchain_synced_secs"], ago)
             ),
         ),
         ("deposit address", text(&node["deposit_address"])),

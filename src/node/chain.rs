@@ -29,6 +29,9 @@ pub(super) use behind::judged;
 pub(super) use bitcoind::{Credentials, complaint, credentials};
 pub(super) use watch::{Looks, keep};
 
+/// What the relay remembers from one start to the next, in the node's folder.
+const KEPT: &str = "chain.json";
+
 /// Where the chain is read from, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainConfig {
@@ -121,10 +124,12 @@ pub(super) async fn open(
         return Ok(None);
     };
     let opening = relay::Config {
+        network: config.network,
         endpoints: urls.clone(),
         requests_per_hour: *requests_per_hour,
-        kept: config.folder.join("chain.json"),
+        kept: config.folder.join(KEPT),
         needs_fees: config.network == Network::Bitcoin,
+        waits: relay::Waits::default(),
     };
     let (relay, listener) = Relay::open(opening, clock.clone())
         .await

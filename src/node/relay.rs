@@ -3,13 +3,16 @@
 //!
 //! One endpoint is in use until it fails: two servers are never at quite the same block, and LDK closes a channel whose
 //! funding transaction it sees vanish (`Funding transaction was un-confirmed`), which is what a server that lags behind looks
-//! like. So whoever shows fewer blocks than were seen before is not listened to, see `tip.rs`.
+//! like. So whoever shows fewer blocks than were seen before is not listened to, see `tip.rs`; nor is whoever is of another chain,
+//! see `ours.rs`.
 
 mod broadcast;
 mod cache;
 mod date;
 mod endpoint;
 mod fees;
+mod kept;
+mod ours;
 mod question;
 mod serve;
 mod status;
@@ -20,6 +23,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bitcoin::Network;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -30,10 +34,15 @@ pub(in crate::node) use broadcast::Sent;
 use cache::{Cache, Moment};
 use endpoint::{Endpoint, Fault};
 use fees::Fees;
+use kept::Kept;
+use ours::Ours;
 use question::{Answer, Learned, Question, Worth};
 use tip::TipSeen;
 
+pub(super) use kept::mark;
+pub(super) use ours::Block;
 pub use status::{EndpointStatus, RelayStatus};
+pub use tip::Waits;
 
 /// How long ldk-node waits for an answer at most, less what the way takes: its client gives up after 10 s.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -47,14 +56,18 @@ const TIME_LEAST: Duration = Duration::from_millis(500);
 /// What the relay is built from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// The network that they must be of.
+    pub network: Network,
     /// Base URLs of Esplora APIs, without a slash at the end, the best one first.
     pub endpoints: Vec<String>,
     /// Requests an hour to each of them.
     pub requests_per_hour: usize,
-    /// Where fee estimates are kept for the next start.
+    /// Where fee estimates and a block of the chain are kept for the next start.
     pub kept: PathBuf,
     /// Whether there must be fee estimates: ldk-node refuses to start without any on the main network.
     pub needs_fees: bool,
+    /// How long to wait before something unusual is believed.
+    pub waits: Waits,
 }
 
 /// Why there is no relay.
@@ -93,6 +106,12 @@ pub struct Relay {
     cache: Mutex<Cache>,
     /// The newest block. A `std` mutex: held to compare, never across an await.
     tip: Mutex<TipSeen>,
+    /// Which chain it is. A `std` mutex, too.
+    ours: Mutex<Ours>,
+    /// Held while an endpoint is judged before it comes into use, so that questions that come together ask once.
+    judging: tokio::sync::Mutex<()>,
+    /// Where fee estimates and a block of the chain are kept.
+    kept: PathBuf,
     fees: Fees,
     broadcasts: Broadcasts,
     /// Since when nobody answers, Unix seconds; 0 while somebody does.
@@ -128,14 +147,21 @@ impl Relay {
             })
         });
         let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-        let fees = Fees::open(config.kept, config.needs_fees, &endpoints, &clock).await;
+        let kept = Kept::read(&config.kept).await;
+        if let Some(kept) = &kept {
+            kept.count(&endpoints, &clock);
+        }
+        let settled = kept.as_ref().and_then(|kept| kept.block);
         let relay = Self {
             clock,
             endpoints,
             current: AtomicUsize::new(0),
             cache: Mutex::default(),
-            tip: Mutex::default(),
-            fees,
+            tip: Mutex::new(TipSeen::new(config.waits)),
+            ours: Mutex::new(Ours::new(config.network, settled)),
+            judging: tokio::sync::Mutex::default(),
+            kept: config.kept,
+            fees: Fees::new(config.needs_fees, kept.as_ref()),
             broadcasts: Broadcasts::default(),
             degraded_secs: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -153,6 +179,21 @@ impl Relay {
     /// Requests sent to endpoints since the start.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// When there is room for so many requests of the wallet at one of the endpoints that answer; `None` if that is now.
+    pub fn room_at(&self, count: u64) -> Option<Instant> {
+        let now = Instant::now();
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let answering = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| !endpoint.is_paused(now));
+        // No time at all is the earliest.
+        answering
+            .map(|endpoint| endpoint.room_at(count, now))
+            .min()
+            .flatten()
     }
 
     /// From now on answers are fresh, but for those that cannot have changed and for fee estimates.
@@ -238,17 +279,18 @@ impl Relay {
         chances.min()
     }
 
-    /// Asks one endpoint, and no other than the one in use unless it has all blocks that are known.
+    /// Asks one endpoint, if it is of our chain, and no other than the one in use unless it has all blocks that are known.
     async fn ask_of(&self, index: usize, question: &Question) -> Result<Answer, Fault> {
-        if index != self.current() {
-            self.is_level(index).await?;
-        }
-        let (answer, learned) = self.send(index, question).await?;
+        self.judge(index).await?;
+        let (answer, learned) = self.send(index, question, question.worth()).await?;
         if *question == Question::Fees && learned.is_empty && self.fees.are_needed() {
             return Err(Fault::NoFees);
         }
         if let Some(tip) = learned.tip {
             self.examine(index, tip).await?;
+        }
+        if *question == Question::Blocks {
+            self.ours().learn(&learned.heights);
         }
         self.use_from_now_on(index);
         self.cache()
@@ -264,10 +306,15 @@ impl Relay {
         Ok(answer)
     }
 
-    /// Sends a question to an endpoint, out of its budget.
-    async fn send(&self, index: usize, question: &Question) -> Result<(Answer, Learned), Fault> {
+    /// Sends a question to an endpoint, out of its budget for what it is worth.
+    async fn send(
+        &self,
+        index: usize,
+        question: &Question,
+        worth: Worth,
+    ) -> Result<(Answer, Learned), Fault> {
         let endpoint = &self.endpoints[index];
-        endpoint.take(question.worth(), Instant::now())?;
+        endpoint.take(worth, Instant::now())?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         endpoint.ask(question).await
     }

@@ -250,6 +250,45 @@ async fn of_two_endpoints_one_is_enough() {
 }
 
 #[tokio::test]
+async fn an_endpoint_of_another_chain_costs_no_channel_whatever_its_height() {
+    let mut shop = Shop::open().await;
+    let dir = folder::temporary().unwrap();
+    // Of the same network, as one signet is to another: they have the first block in common.
+    let elsewhere = Bitcoind::start(dir.path()).await.unwrap();
+    elsewhere.mine(200).await.unwrap();
+    let other = Esplora::start(&elsewhere).unwrap();
+    let urls = format!("[\"{}\", \"{}\"]", shop.network.esplora.url(), other.url());
+    shop.network.merchant.settings_mut().extra = format!("node.chain.esplora = {urls}\n");
+    shop.come_back().await;
+    recovers(&shop.network.merchant).await;
+
+    // The first one fails: the other one is not read instead.
+    shop.network.esplora.answers(Manner::Garbage);
+    assert!(shop.network.merchant.admin().sync().await.is_err());
+    let status = chain(&shop.network.merchant).await;
+    let complaint = status["endpoints"][1]["last_complaint"].as_str().unwrap();
+    assert!(complaint.contains("another chain"), "{status}");
+    shop.network.esplora.answers(Manner::Well);
+    recovers(&shop.network.merchant).await;
+    shop.buy(ARTICLE).await;
+
+    // Nor is it if the settings name no other.
+    let settings = shop.network.merchant.settings_mut();
+    settings.extra = format!("node.chain.esplora = \"{}\"\n", other.url());
+    shop.come_back().await;
+    assert!(shop.network.merchant.admin().sync().await.is_err());
+    shop.buy(ARTICLE).await;
+    let status = shop.network.merchant.admin().status().await.unwrap();
+    let closed = status["node"]["channels_closed"].as_array().unwrap();
+    assert!(closed.is_empty(), "{closed:?}");
+    assert!(shop.network.merchant.terminate().await.unwrap().success());
+    let settings = shop.network.merchant.settings_file();
+    let findings = tollhouse_at(settings, &["doctor"]).await;
+    let said = String::from_utf8(findings.stdout).unwrap();
+    assert!(said.contains("another chain"), "{said}");
+}
+
+#[tokio::test]
 async fn a_bitcoind_of_ones_own_is_a_chain_source_too() {
     let settings = "[node.chain]\nesplora = \"\"\n\
                     bitcoind = { rpc = \"{bitcoind_rpc}\", cookie_file = \"{bitcoind_cookie}\" }\n";

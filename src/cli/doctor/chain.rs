@@ -16,6 +16,61 @@ const CLOCK_OFF_MAX_SECS: u64 = 4 * 3_600;
 /// Servers' clocks and ours differ by this much at most: those that keep time differ by a second.
 const TOLD_CLOCK_OFF_MAX_SECS: u64 = 120;
 
+/// Silence of the chain source that is worth a word.
+const SYNC_LATE_SECS: u64 = 3_600;
+
+/// The same of the wallet, which may have to wait for the budget: of a look that costs nearly all of it every second one fails, and
+/// they are half an hour apart.
+const WALLET_LATE_SECS: u64 = 3 * 3_600;
+
+/// Whether the running node reads the chain.
+pub(super) fn read(node: &Value, findings: &mut Findings) {
+    let (what, now_secs) = ("chain", Clock::system().unix_secs());
+    match node["lightning_synced_secs"].as_u64() {
+        Some(synced) if now_secs.saturating_sub(synced) > SYNC_LATE_SECS => {
+            let found = format!(
+                "the node last read it {}: the log says what is in the way",
+                ago(synced)
+            );
+            findings.note(what, Grade::Bad, found);
+        }
+        Some(synced) => {
+            let found = format!("the node read it {}", ago(synced));
+            findings.note(what, Grade::Good, found);
+            wallet(node, now_secs, findings);
+        }
+        None => {
+            let found = "the node never read it: is node.chain right?";
+            findings.note(what, Grade::Bad, found);
+        }
+    }
+}
+
+/// Whether on-chain money that arrives is seen.
+fn wallet(node: &Value, now_secs: u64, findings: &mut Findings) {
+    let complaint = node["chain"]["complaint"].as_str();
+    let (grade, found) = match node["onchain_synced_secs"].as_u64() {
+        Some(synced) if now_secs.saturating_sub(synced) > WALLET_LATE_SECS => {
+            let found = format!(
+                "it last read the chain {} ({}): its addresses may be too many for node.chain.requests_per_hour, of which a \
+                 server of your own can have more",
+                ago(synced),
+                complaint.unwrap_or("no complaint")
+            );
+            (Grade::Bad, found)
+        }
+        Some(synced) => (Grade::Good, format!("it read the chain {}", ago(synced))),
+        None => {
+            let why = complaint.unwrap_or("it is about to");
+            (
+                Grade::Look,
+                format!("it has not read the chain yet ({why})"),
+            )
+        }
+    };
+    findings.note("wallet", grade, found);
+}
+
 /// What the running program knows of its chain source, without a request of our own.
 pub(super) fn known(chain: &Value, findings: &mut Findings) {
     let what = "chain source";
@@ -60,7 +115,7 @@ pub(super) fn known(chain: &Value, findings: &mut Findings) {
     told_clock(&chain["clock_behind_secs"], findings);
 }
 
-/// Whether the chain source answers, and the clock goes by the chain's. Costs each server three requests.
+/// Whether the chain source answers, and the clock goes by the chain's. Costs each server four requests.
 pub(super) fn asked(config: &Config, findings: &mut Findings) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -69,7 +124,8 @@ pub(super) fn asked(config: &Config, findings: &mut Findings) {
         return;
     };
     let (source, network) = (&config.node.chain.source, config.node.network);
-    for seen in runtime.block_on(node::seen(source, network)) {
+    let folder = &config.node.folder;
+    for seen in runtime.block_on(node::seen(source, network, folder)) {
         let server = &seen.server;
         match seen.newest {
             Err(why) => {
@@ -127,4 +183,39 @@ fn told_clock(behind_secs: &Value, findings: &mut Findings) {
         grouped(off_secs / 60)
     );
     findings.note("clock", Grade::Bad, found);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is said of a node that read the chain so long ago for its channels and for its wallet.
+    fn said(channels: u64, wallet: Option<u64>) -> Vec<(&'static str, Grade)> {
+        let now_secs = Clock::system().unix_secs();
+        let mut findings = Findings::default();
+        let node = json!({
+            "lightning_synced_secs": now_secs - channels,
+            "onchain_synced_secs": wallet.map(|ago| now_secs - ago),
+        });
+        read(&node, &mut findings);
+        let said = findings.0.iter();
+        said.map(|finding| (finding.what, finding.grade)).collect()
+    }
+
+    #[test]
+    fn a_wallet_that_starves_while_the_channels_are_looked_after_is_bad() {
+        let read = ("chain", Grade::Good);
+        let hour = 3_600;
+        for (wallet, grade) in [
+            (Some(hour), Grade::Good),
+            (Some(4 * hour), Grade::Bad),
+            (None, Grade::Look),
+        ] {
+            assert_eq!(said(60, wallet), [read, ("wallet", grade)]);
+        }
+        // One cause is one finding.
+        assert_eq!(said(4 * hour, Some(4 * hour)), [("chain", Grade::Bad)]);
+    }
 }

@@ -1,11 +1,14 @@
 //! Questions to a chain source besides those that ldk-node asks.
 
+use std::path::Path;
+
 use bitcoin::Network;
 
 use crate::causes;
 use crate::node::Node;
+use crate::node::relay::{self, Block};
 
-use super::{ChainSource, bitcoind, electrum};
+use super::{ChainSource, KEPT, bitcoind, electrum};
 
 /// How long an answer may take: somebody waits for it.
 const TIMEOUT_SECS: u64 = 10;
@@ -19,8 +22,9 @@ pub struct Seen {
     pub newest: Result<(u32, u64), String>,
 }
 
-/// Asks every server of a chain source, each by itself and past the relay.
-pub async fn seen(source: &ChainSource, network: Network) -> Vec<Seen> {
+/// Asks every server of a chain source, each by itself and past the relay: whether it is of the chain that the node in this folder
+/// has seen, and how far it is.
+pub async fn seen(source: &ChainSource, network: Network, folder: &Path) -> Vec<Seen> {
     let urls = match source {
         ChainSource::Esplora { urls, .. } => urls,
         ChainSource::Electrum(url) => {
@@ -36,11 +40,12 @@ pub async fn seen(source: &ChainSource, network: Network) -> Vec<Seen> {
             }];
         }
     };
+    let ours = relay::mark(&folder.join(KEPT), network).await;
     let mut all = Vec::with_capacity(urls.len());
     for url in urls {
         all.push(Seen {
             server: url.clone(),
-            newest: newest(url).await,
+            newest: newest(url, ours).await,
         });
     }
     all
@@ -53,19 +58,23 @@ fn client(base: &str) -> Result<esplora_client::AsyncClient, esplora_client::Err
         .build_async()
 }
 
-async fn newest(base: &str) -> Result<(u32, u64), String> {
+async fn newest(base: &str, ours: Block) -> Result<(u32, u64), String> {
     let asked = async {
         let client = client(base)?;
+        let theirs = client.get_block_hash(ours.height).await?;
         let hash = client.get_tip_hash().await?;
         let header = client.get_header_by_hash(&hash).await?;
-        Ok((client.get_height().await?, u64::from(header.time)))
+        Ok((theirs, client.get_height().await?, u64::from(header.time)))
     };
-    asked.await.map_err(|error| {
+    let asked = asked.await.map_err(|error| {
         if let esplora_client::Error::Reqwest(error) = error {
             return causes::chain(&error.without_url());
         }
         error.to_string()
-    })
+    });
+    let (theirs, height, secs) = asked?;
+    ours.is_this(theirs).map_err(|other| other.to_string())?;
+    Ok((height, secs))
 }
 
 impl Node {

@@ -35,6 +35,10 @@ const CLOCK_OFF_SECS: i64 = 120;
 /// So far behind nothing is sold: half of the ten minutes for which an invoice is good by default.
 const CLOCK_BEHIND_MAX_SECS: i64 = 300;
 
+/// From here on it is an error that the wallet was not read. Of a look that costs nearly all of an hour's budget every second one
+/// fails, and they are half an hour apart: in three hours there are three that should have gone well.
+const WALLET_ALARM: Duration = Duration::from_secs(3 * 3_600);
+
 /// How long a look that is under way when the program ends may take. The relay ends it at once; an Electrum server may hang.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -78,7 +82,7 @@ pub(in crate::node) async fn keep(
             // How long ago the chain was seen is known anew after a look.
             looked = None;
         }
-        let due = looked.map_or(now, |at| at + pace.pause(node));
+        let due = looked.map_or(now, |at| pace.due(node, at));
         node.plan(is_ours.then(|| due.saturating_duration_since(now)));
         if is_ours && now >= due {
             let before = node.spent();
@@ -86,9 +90,7 @@ pub(in crate::node) async fn keep(
                 return;
             };
             looked = Some(Instant::now());
-            if ended.is_ok() {
-                pace.looked(node.spent() - before);
-            }
+            pace.looked(node.spent() - before, ended.is_ok());
             if let Some(relay) = node.chain.relay() {
                 relay.keep().await;
             }
@@ -153,6 +155,8 @@ struct Pace {
     /// Requests that the dearer one of the last two looks took.
     cost: u64,
     cost_before: u64,
+    /// What looks that have failed since the last one that did not seem to want.
+    wanted: u64,
 }
 
 impl Default for Pace {
@@ -162,16 +166,29 @@ impl Default for Pace {
             is_watching: true,
             cost: 0,
             cost_before: 0,
+            wanted: 0,
         }
     }
 }
 
 impl Pace {
-    fn looked(&mut self, cost: u64) {
-        (self.cost_before, self.cost) = (self.cost, cost);
+    fn looked(&mut self, cost: u64, is_done: bool) {
+        if is_done {
+            (self.cost_before, self.cost) = (self.cost, cost);
+            self.wanted = 0;
+        } else {
+            // It has cost that and would have cost more. Twice as much is a guess that soon is enough.
+            self.wanted = self.wanted.max(cost.saturating_mul(2));
+        }
     }
 
-    fn pause(&self, node: &Node) -> Duration {
+    /// What the next look may cost.
+    fn dearest(&self) -> u64 {
+        self.cost.max(self.cost_before).max(self.wanted)
+    }
+
+    /// When to look again after a look at this time.
+    fn due(&self, node: &Node, looked: Instant) -> Instant {
         let chain = &node.config.chain;
         let budget = match &chain.source {
             ChainSource::Esplora {
@@ -180,10 +197,13 @@ impl Pace {
             ChainSource::Electrum(_) | ChainSource::Bitcoind(_) => None,
         };
         let failures = node.looks().failures;
-        if failures > 0 {
-            return retry(failures).min(chain.sync_interval);
+        if failures == 0 {
+            return looked + self.pause_of(chain.sync_interval, budget);
         }
-        self.pause_of(chain.sync_interval, budget)
+        let pause = retry(failures).min(chain.sync_interval);
+        let relay = node.chain.relay();
+        let room = relay.and_then(|relay| relay.room_at(self.dearest()));
+        again(looked, pause, room)
     }
 
     fn pause_of(&self, interval: Duration, budget: Option<usize>) -> Duration {
@@ -201,6 +221,14 @@ impl Pace {
             .max(Duration::from_secs(affordable_secs))
             .min(INTERVAL_MAX)
     }
+}
+
+/// When to look again after one that failed. Not before the wallet's budget has room for all of a look, as far as that is known: it
+/// begins anew each time, and one that ends in the middle for want of requests has spent those that the next one wants. But what
+/// guards the channels does not wait for the wallet for ever.
+fn again(looked: Instant, pause: Duration, room: Option<Instant>) -> Instant {
+    let soon = looked + pause;
+    room.map_or(soon, |room| room.clamp(soon, looked + INTERVAL_MAX))
 }
 
 /// Whole minutes, to the nearest: two clocks are never read at once.
@@ -276,7 +304,23 @@ impl Node {
             );
         }
         let is_off = self.tell_of_a_wrong_clock();
-        is_late || is_off
+        let is_starved = !is_late && self.tell_of_a_starved_wallet(ldk);
+        is_late || is_off || is_starved
+    }
+
+    /// `true` if the channels are looked after, and the wallet is not.
+    fn tell_of_a_starved_wallet(&self, ldk: &ldk_node::Node) -> bool {
+        let seen_secs = ldk.status().latest_onchain_wallet_sync_timestamp;
+        let behind = behind::since(seen_secs, self.clock.unix_secs());
+        let late = behind.filter(|behind| *behind >= WALLET_ALARM);
+        if let Some(behind) = late {
+            tracing::error!(
+                "The on-chain wallet was last read {} minutes ago, while the channels are looked after: on-chain money that arrives \
+                 is not seen. Are its addresses too many for node.chain.requests_per_hour?",
+                behind.as_secs() / 60
+            );
+        }
+        late.is_some()
     }
 
     /// How far our clock is behind those of the servers that the chain is read from, or certainly behind the chain itself.
@@ -350,15 +394,43 @@ mod tests {
         assert_eq!(pause(&pace), 600);
         pace.is_watching = true;
         // 360 of 600 requests an hour are planned for: one every ten seconds.
-        pace.looked(20);
+        pace.looked(20, true);
         assert_eq!(pause(&pace), 200);
-        pace.looked(2);
+        pace.looked(2, true);
         assert_eq!(pause(&pace), 200, "the dearer one of the last two");
-        pace.looked(2);
+        pace.looked(2, true);
         assert_eq!(pause(&pace), 60);
-        pace.looked(10_000);
+        pace.looked(10_000, true);
         assert_eq!(pause(&pace), 1_800);
         assert_eq!(pace.pause_of(MINUTE, None), MINUTE);
+    }
+
+    #[test]
+    fn a_look_that_failed_waits_until_there_is_room_for_all_of_it_and_not_for_ever() {
+        let mut pace = Pace::default();
+        pace.looked(250, true);
+        pace.looked(40, false);
+        assert_eq!(pace.dearest(), 250);
+        // Whoever never saw the end of one learns it in a few steps.
+        let mut new = Pace::default();
+        for (cost, dearest) in [(40, 80), (3, 80), (80, 160), (160, 320)] {
+            new.looked(cost, false);
+            assert_eq!(new.dearest(), dearest);
+        }
+        new.looked(250, true);
+        new.looked(250, true);
+        assert_eq!(new.dearest(), 250);
+
+        let looked = Instant::now();
+        let due = |room_secs: u64| {
+            let room = looked + Duration::from_secs(room_secs);
+            (again(looked, MINUTE, Some(room)) - looked).as_secs()
+        };
+        assert_eq!(
+            (due(0), due(30), due(900), due(9_000)),
+            (60, 60, 900, 1_800)
+        );
+        assert_eq!(again(looked, MINUTE, None), looked + MINUTE);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bitcoin::Txid;
+use bitcoin::{BlockHash, Txid};
 use bytes::Bytes;
 use esplora_client::AsyncClient;
 use http::header::RETRY_AFTER;
@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use crate::causes;
 
 use super::date::Heard;
+use super::ours::OtherChain;
 use super::question::{Answer, Flaw, Learned, Question, Worth};
 
 /// What the budget is counted over.
@@ -75,6 +76,8 @@ pub(super) struct State {
     pub(super) until: Option<Instant>,
     /// The height of its newest block, and when it said so.
     pub(super) height: Option<(u32, Instant)>,
+    /// The block by which it was last told from endpoints of other chains; nothing if it was not.
+    pub(super) proven: Option<BlockHash>,
     /// When it last gave a good answer, Unix seconds.
     pub(super) success_secs: Option<u64>,
     /// What its clock last showed.
@@ -123,6 +126,15 @@ pub(super) enum Fault {
     Behind {
         /// How many.
         blocks: u32,
+    },
+    /// It is of another network, or of a branch of its own.
+    #[error(transparent)]
+    OtherChain(#[from] OtherChain),
+    /// It has not even one that was settled long ago.
+    #[error("it has no block {height}")]
+    NoBlock {
+        /// Which.
+        height: u32,
     },
     /// It does not know the block that it calls the newest.
     #[error("it contradicts itself about its newest block")]
@@ -285,6 +297,22 @@ impl Endpoint {
         paused.max(spent)
     }
 
+    /// When the wallet may use so many requests of it; `None` if that is now. What is more than it has for an hour is waited for
+    /// as if it were that.
+    pub(super) fn room_at(&self, count: usize, now: Instant) -> Option<Instant> {
+        let allowed = self.allowed(Worth::Wallet);
+        let mut state = self.state();
+        let over = (state.used(now) + count.min(allowed)).checked_sub(allowed)?;
+        // The last one of those whose hour must be over.
+        let last = state.sent.get(over.checked_sub(1)?)?;
+        Some(*last + HOUR)
+    }
+
+    /// Whether it is left alone, for another reason than its budget.
+    pub(super) fn is_paused(&self, now: Instant) -> bool {
+        self.state().until.is_some_and(|until| until > now)
+    }
+
     /// It gave a good answer.
     pub(super) fn succeeded(&self, now_secs: u64) {
         let mut state = self.state();
@@ -306,7 +334,11 @@ impl Endpoint {
         }
         if !matches!(
             fault,
-            Fault::Behind { .. } | Fault::Contradiction | Fault::NoFees
+            Fault::Behind { .. }
+                | Fault::OtherChain(_)
+                | Fault::NoBlock { .. }
+                | Fault::Contradiction
+                | Fault::NoFees
         ) {
             state.failures = state.failures.saturating_add(1);
         }
@@ -358,7 +390,9 @@ fn pause(fault: &Fault, failures: u32) -> Duration {
             status: StatusCode::TOO_MANY_REQUESTS,
             ..
         } => doubled(LIMITED_PAUSE, RETRY_AFTER_MAX),
-        Fault::Behind { .. } => jittered(BEHIND_PAUSE),
+        Fault::Behind { .. } | Fault::NoBlock { .. } => jittered(BEHIND_PAUSE),
+        // Somebody has to change the settings, or another server has to stand behind that name.
+        Fault::OtherChain(_) => jittered(PAUSE_MAX),
         Fault::NoFees => NO_FEES_PAUSE,
         Fault::Contradiction => PAUSE_MIN,
         Fault::Unreachable(_)
@@ -435,6 +469,32 @@ mod tests {
         assert!(endpoint.take(Worth::Guard, now + HOUR).is_ok());
         assert_eq!(endpoint.spending(now + HOUR), (1, 99));
         assert_eq!(endpoint.waits_until(Worth::Wallet, now + HOUR), None);
+    }
+
+    #[test]
+    fn there_is_room_for_a_look_when_as_much_of_the_last_hour_is_over() {
+        let (endpoint, now) = (endpoint(100), Instant::now());
+        let at = |minute: u64| now + Duration::from_secs(minute * 60);
+        assert_eq!(endpoint.room_at(1_000, now), None);
+        for minute in [0, 10, 20] {
+            for _ in 0..25 {
+                endpoint.take(Worth::Wallet, at(minute)).unwrap();
+            }
+        }
+        let now = at(20);
+        assert_eq!(endpoint.room_at(0, now), None);
+        assert_eq!(endpoint.room_at(5, now), None);
+        assert_eq!(endpoint.room_at(6, now), Some(at(60)));
+        assert_eq!(endpoint.room_at(30, now), Some(at(60)));
+        assert_eq!(endpoint.room_at(31, now), Some(at(70)));
+        assert_eq!(endpoint.room_at(80, now), Some(at(80)));
+        assert_eq!(endpoint.room_at(1_000, now), Some(at(80)));
+        // What guards took does not leave more to the wallet.
+        for _ in 0..20 {
+            endpoint.take(Worth::Guard, now).unwrap();
+        }
+        assert_eq!(endpoint.room_at(1, now), Some(at(60)));
+        assert_eq!(endpoint.room_at(31, at(70)), None);
     }
 
     #[test]

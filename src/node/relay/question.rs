@@ -162,8 +162,9 @@ impl Question {
             Self::Fees | Self::TipHash | Self::TipHeight | Self::Blocks | Self::History(..) => {
                 false
             }
-            Self::HashAt(_)
-            | Self::Header(_)
+            // Every chain has a first block.
+            Self::HashAt(height) => *height > 0,
+            Self::Header(_)
             | Self::BlockStatus(_)
             | Self::Tx(_)
             | Self::RawTx(_)

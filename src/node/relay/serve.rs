@@ -1,7 +1,9 @@
 //! The listener that the node asks.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,9 +12,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -20,14 +22,27 @@ use super::Relay;
 use super::broadcast::Sent;
 use super::question::{Answer, Question};
 
-/// Connections at once: ldk-node asks four questions at a time, and broadcasts beside them.
+/// Connections at once: ldk-node asks four questions at a time, and broadcasts beside them. Beyond it, whoever has not shown that
+/// it knows the path makes room: other users of this machine can find the port.
 const CONNECTIONS_MAX: usize = 32;
+
+/// How long a connection may say nothing before it is closed, the node's own idle ones included. Not half a minute, after which
+/// LDK sends again what it broadcasts: a question would then meet a connection that is being closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait before accepting again when the operating system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest transaction, in hexadecimal: nobody relays one of more than 400,000 weight units, 400 KB at most.
 const TX_BYTES_MAX: usize = 1024 * 1024;
+
+/// A connection.
+#[derive(Debug)]
+struct Guest {
+    task: AbortHandle,
+    /// Whether it has asked below our path, as only the node can.
+    is_known: Arc<AtomicBool>,
+}
 
 impl Relay {
     /// Answers the node until it is dropped. Once told to stop, every question is answered with a failure at once, so that
@@ -49,16 +64,28 @@ impl Relay {
         stop: CancellationToken,
     ) -> Infallible {
         let mut connections = JoinSet::new();
+        // In the order in which they came.
+        let mut guests = VecDeque::new();
         loop {
             while connections.try_join_next().is_some() {}
+            guests.retain(|guest: &Guest| !guest.task.is_finished());
             if connections.len() >= CONNECTIONS_MAX {
+                let is_stranger = |guest: &Guest| !guest.is_known.load(Ordering::Relaxed);
+                let longest = guests.iter().position(is_stranger);
+                if let Some(stranger) = longest.and_then(|at| guests.remove(at)) {
+                    stranger.task.abort();
+                }
                 connections.join_next().await;
                 continue;
             }
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let (relay, stop) = (Arc::clone(self), stop.clone());
-                    connections.spawn(async move { relay.serve(stream, stop).await });
+                    let is_known = Arc::new(AtomicBool::new(false));
+                    let shows = Arc::clone(&is_known);
+                    let task =
+                        connections.spawn(async move { relay.serve(stream, &shows, stop).await });
+                    guests.push_back(Guest { task, is_known });
                 }
                 Err(error) => {
                     tracing::warn!("Failed to accept a connection of the node: {error}");
@@ -68,12 +95,23 @@ impl Relay {
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, stop: CancellationToken) {
+    async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        is_known: &AtomicBool,
+        stop: CancellationToken,
+    ) {
         let service = service_fn(|request: Request<Incoming>| {
+            if request.uri().path().starts_with(&self.root) {
+                is_known.store(true, Ordering::Relaxed);
+            }
             let (relay, stop) = (Arc::clone(&self), stop.clone());
             async move { Ok::<_, Infallible>(relay.answer(request, &stop).await) }
         });
-        let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
         if let Err(error) = served.await {
             tracing::debug!("A connection of the node ended: {error}");
         }

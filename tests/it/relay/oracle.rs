@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,15 +12,17 @@ use axum::response::{IntoResponse as _, Response};
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::constants::genesis_block;
 use bitcoin::hashes::Hash as _;
 use bitcoin::{
-    BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
-    TxOut, Witness, transaction,
+    CompactTarget, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
+    Witness, transaction,
 };
 use bytes::Bytes;
 use futures_util::stream;
 use http::StatusCode;
 use regtest::server::Server;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 /// What a transaction costs there.
@@ -28,6 +30,9 @@ pub(super) const FEES: &str = "{\"1\":12.5,\"6\":7.0}";
 
 /// Nobody is there: port 1 is never given out by the system.
 pub(super) const NOBODY: &str = "http://127.0.0.1:1";
+
+/// Blocks that are made up besides the first one.
+const HEIGHT_MAX: u32 = 600;
 
 /// How it answers.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +65,8 @@ pub(super) struct Oracle {
 #[derive(Debug)]
 struct Shared {
     manner: Mutex<Manner>,
+    /// Its chain, also beyond what it knows of it.
+    chain: Vec<Header>,
     /// The height of its chain.
     height: AtomicU32,
     /// The paths that it was asked.
@@ -69,8 +76,18 @@ struct Shared {
 impl Oracle {
     /// One that knows the chain up to this height.
     pub(super) async fn start(height: u32) -> Self {
+        Self::of(chain(None), height).await
+    }
+
+    /// One whose chain leaves the usual one at that height; from 0 on, it is of another network.
+    pub(super) async fn start_elsewhere(leaves_at: u32, height: u32) -> Self {
+        Self::of(chain(Some(leaves_at)), height).await
+    }
+
+    async fn of(chain: Vec<Header>, height: u32) -> Self {
         let shared = Arc::new(Shared {
             manner: Mutex::new(Manner::Well),
+            chain,
             height: AtomicU32::new(height),
             paths: Mutex::default(),
         });
@@ -104,16 +121,31 @@ impl Oracle {
     }
 }
 
-/// The block at that height; its merkle root is nobody's.
+/// The usual block at that height.
 pub(super) fn block(height: u32) -> Header {
-    Header {
-        version: Version::ONE,
-        prev_blockhash: BlockHash::all_zeros(),
-        merkle_root: TxMerkleNode::from_byte_array([7; 32]),
-        time: height,
-        bits: CompactTarget::from_consensus(0x207f_ffff),
-        nonce: height,
+    static USUAL: OnceLock<Vec<Header>> = OnceLock::new();
+    USUAL.get_or_init(|| chain(None))[height as usize]
+}
+
+/// The usual chain, or one that leaves it at a height. The merkle roots are nobody's.
+fn chain(leaves_at: Option<u32>) -> Vec<Header> {
+    let network = match leaves_at {
+        Some(0) => Network::Testnet,
+        Some(_) | None => Network::Regtest,
+    };
+    let mut chain = vec![genesis_block(network).header];
+    for height in 1..=HEIGHT_MAX {
+        let is_left = leaves_at.is_some_and(|leaves_at| height >= leaves_at);
+        chain.push(Header {
+            version: if is_left { Version::TWO } else { Version::ONE },
+            prev_blockhash: chain[height as usize - 1].block_hash(),
+            merkle_root: TxMerkleNode::from_byte_array([7; 32]),
+            time: height,
+            bits: CompactTarget::from_consensus(0x207f_ffff),
+            nonce: height,
+        });
     }
+    chain
 }
 
 /// A transaction, in hexadecimal.
@@ -147,8 +179,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let sent = sent.map(|tx| tx.compute_txid().to_string());
     let height = shared.height.load(Ordering::Relaxed);
     let manner = *shared.manner.lock().unwrap();
+    let well = |path: &str| well(path, height, &shared.chain, sent);
     match manner {
-        Manner::Well => well(&path, height, sent),
+        Manner::Well => well(&path),
         Manner::Refuses(status, after) => {
             let status = StatusCode::from_u16(status).unwrap();
             let mut response = (status, "on purpose").into_response();
@@ -169,7 +202,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Manner::Never => std::future::pending().await,
         Manner::Slowly(pause) => {
             sleep_until(Instant::now() + pause).await;
-            well(&path, height, sent)
+            well(&path)
         }
         Manner::FailsOnce => {
             *shared.manner.lock().unwrap() = Manner::Well;
@@ -178,16 +211,24 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
 }
 
-fn well(path: &str, tip: u32, sent: Option<String>) -> Response {
+fn well(path: &str, tip: u32, chain: &[Header], sent: Option<String>) -> Response {
     let parts: Vec<&str> = path.split('/').skip(1).collect();
-    let found = |hash: &str| (0..=tip).find(|at| block(*at).block_hash().to_string() == hash);
+    let hash_at = |at: u32| chain[at as usize].block_hash().to_string();
+    let found = |hash: &str| (0..=tip).find(|at| hash_at(*at) == hash);
     let text = match parts.as_slice() {
         ["fee-estimates"] => FEES.to_owned(),
-        ["blocks", "tip", "hash"] => block(tip).block_hash().to_string(),
+        ["blocks"] => {
+            let newest = (tip.saturating_sub(9)..=tip).rev();
+            Value::from_iter(newest.map(|at| shown(at, &chain[at as usize]))).to_string()
+        }
+        ["blocks", "tip", "hash"] => hash_at(tip),
         ["blocks", "tip", "height"] => tip.to_string(),
-        ["block-height", at] => block(at.parse().unwrap()).block_hash().to_string(),
+        ["block-height", at] => match at.parse().unwrap() {
+            at if at <= tip => hash_at(at),
+            _ => return StatusCode::NOT_FOUND.into_response(),
+        },
         ["block", hash, "header"] => match found(hash) {
-            Some(at) => serialize_hex(&block(at)),
+            Some(at) => serialize_hex(&chain[at as usize]),
             None => return StatusCode::NOT_FOUND.into_response(),
         },
         ["block", hash, "status"] => match found(hash) {
@@ -199,4 +240,23 @@ fn well(path: &str, tip: u32, sent: Option<String>) -> Response {
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
     text.into_response()
+}
+
+/// A block as `/blocks` shows it.
+fn shown(height: u32, header: &Header) -> Value {
+    json!({
+        "id": header.block_hash(),
+        "height": height,
+        "version": header.version.to_consensus(),
+        "timestamp": header.time,
+        "tx_count": 1,
+        "size": 285,
+        "weight": 1_140,
+        "merkle_root": header.merkle_root,
+        "previousblockhash": header.prev_blockhash,
+        "mediantime": header.time,
+        "nonce": header.nonce,
+        "bits": header.bits.to_consensus(),
+        "difficulty": 0.0,
+    })
 }

@@ -1,0 +1,99 @@
+//! What the next start wants to know, in a file: fee estimates, how much of the budget is used, and a block by which our chain is
+//! known again. A file that is not there or is torn costs little: what is in it comes again.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use bitcoin::Network;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+
+use super::Relay;
+use super::endpoint::Endpoint;
+use super::ours::{Block, Ours};
+
+/// What requests are counted over.
+const HOUR_SECS: u64 = 3_600;
+
+/// What stands in the file.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Kept {
+    /// Estimates as an Esplora API gives them.
+    pub(super) fee_estimates: Option<HashMap<u16, f64>>,
+    /// When they were heard, Unix seconds.
+    pub(super) heard_secs: u64,
+    /// Requests of the hour before `counted_secs`, by endpoint: a program that is started again and again keeps its budget.
+    requests: HashMap<String, usize>,
+    /// When they were counted, Unix seconds.
+    counted_secs: u64,
+    /// A block of our chain that is settled: endpoints of another one may be configured from one start to the next.
+    pub(super) block: Option<Block>,
+}
+
+impl Kept {
+    /// Reads what was kept.
+    pub(super) async fn read(file: &Path) -> Option<Self> {
+        let text = tokio::fs::read(file).await.ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Counts the requests of the last hour.
+    pub(super) fn count(&self, endpoints: &[Endpoint], clock: &Clock) {
+        let age_secs = clock.unix_secs().saturating_sub(self.counted_secs);
+        if age_secs >= HOUR_SECS {
+            return;
+        }
+        let now = Instant::now();
+        // All of them as late as they can have been.
+        let at = now.checked_sub(Duration::from_secs(age_secs));
+        for endpoint in endpoints {
+            let count = self.requests.get(&endpoint.base).copied();
+            endpoint.took_before(count.unwrap_or(0), at.unwrap_or(now));
+        }
+    }
+}
+
+/// The block by which that file's chain is told from others; if it knows of none, the first one of the network.
+pub(in crate::node) async fn mark(file: &Path, network: Network) -> Block {
+    let kept = Kept::read(file).await;
+    Ours::new(network, kept.and_then(|kept| kept.block)).mark()
+}
+
+impl Relay {
+    /// Writes down what the next start wants to know.
+    pub async fn keep(&self) {
+        let now = Instant::now();
+        let known = self.fees.known();
+        let estimates = known
+            .as_ref()
+            .and_then(|heard| serde_json::from_slice(&heard.estimates).ok());
+        let requests = self.endpoints.iter().map(|endpoint| {
+            let (used, _) = endpoint.spending(now);
+            (endpoint.base.clone(), used)
+        });
+        let kept = Kept {
+            fee_estimates: estimates,
+            heard_secs: known.map_or(0, |heard| heard.secs),
+            requests: requests.collect(),
+            counted_secs: self.clock.unix_secs(),
+            block: self.ours().settled(),
+        };
+        let file = &self.kept;
+        // By a rename: half a file is none.
+        let new = file.with_extension("new");
+        let written = async {
+            let text = serde_json::to_vec(&kept)?;
+            tokio::fs::write(&new, text).await?;
+            tokio::fs::rename(&new, file).await
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(
+                "Failed to keep what is known of the chain source in {}: {error}",
+                file.display()
+            );
+        }
+    }
+}
