@@ -10,6 +10,7 @@ use std::time::Duration;
 use bitcoin::constants::ChainHash;
 use bitcoin::{Network, OutPoint};
 use lightning::chain::channelmonitor::Balance;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
 
 use super::keys::NodeKeys;
@@ -130,6 +131,8 @@ pub fn copy(folder: &Path, into: &Path) -> Result<(), StateError> {
     let copy = || {
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        // If the program ends meanwhile its log is the next start's to move, which hears of it if that fails.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // One read transaction over the whole file; in WAL mode it keeps no writer waiting.
         connection.execute("VACUUM INTO ?1", [into.to_string_lossy()])
     };
@@ -371,6 +374,8 @@ fn open(path: &Path) -> Result<Connection, StateError> {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         // A stage is on the disk before the node starts by it, whatever the journal mode.
         connection.pragma_update(None, "synchronous", "FULL")?;
+        // Nobody would be told if that failed in the middle of a write; what is written is in the log.
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         Ok((connection, found))
     };
@@ -459,6 +464,24 @@ mod tests {
         put_back(folder, &["two".to_owned()]).unwrap();
         assert_eq!(rows(&path, ASIDE), [""; 0]);
         assert_eq!(begin(folder).unwrap(), None);
+    }
+
+    #[test]
+    fn a_copy_that_outlives_the_program_leaves_its_log_to_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = state(folder.path());
+        let log = path.with_extension("sqlite-wal");
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .unwrap();
+        let change = "PRAGMA journal_mode = WAL; UPDATE ldk_node_data SET value = x'07'";
+        connection.execute_batch(change).unwrap();
+        drop(connection);
+        let before = std::fs::read(&log).unwrap();
+        assert!(!before.is_empty());
+        copy(folder.path(), &folder.path().join("copied")).unwrap();
+        assert!(std::fs::read(&log).unwrap() == before);
     }
 
     #[test]

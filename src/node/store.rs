@@ -14,12 +14,12 @@
 //! - What survives a power cut is a beginning of the log, never a piece out of the middle: SQLite chains its checksums. So
 //!   what was written later and synced has taken everything before it along.
 //! - Before SQLite moves pages from the log to the file it syncs the log, and it syncs the file before it begins the log anew
-//!   (`synchronous=NORMAL`). What is in neither was never synced. It does so whenever the log is long, by itself, in the middle of
-//!   a write; if the sync of the log fails there, the next one of ours hears of it. If the sync of the file fails there,
-//!   nobody is told: SQLite keeps the log, and moves its pages again at the next write.
+//!   (`synchronous=NORMAL`). What is in neither was never synced. It does so only when we ask, never by itself, and all that fails
+//!   there counts as a write that failed ([`moving`]).
 //! - Writes of one key stay in order: each is in the log when the call returns, future or not.
-//! - After a write or a sync that failed nobody knows what is on the disk: nothing is written any more, and the program ends.
-//!   So it does when the database or the log has lost its name: nobody would find there what it promises.
+//! - After a write or a sync that failed nobody knows what is on the disk: nothing is written any more, nor moved, and the program
+//!   ends. So it does when the database or the log has lost its name: nobody would find there what it promises. The next start
+//!   moves all that is in the log, and writes nothing before that is synced ([`database`](super::database)).
 //! - Nothing in this program may open the file or its `-shm` but through SQLite: closing it would let go of the locks of all
 //!   connections, and another process's last one would then delete the log.
 //!
@@ -32,10 +32,11 @@
 //! without the update would not know that for its own.
 
 mod log;
+mod moving;
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ldk_node::io::sqlite_store::{KV_TABLE_NAME, SQLITE_DB_FILE_NAME};
 use lightning::io;
@@ -44,19 +45,17 @@ use lightning::util::persist::{
     CHANNEL_MANAGER_PERSISTENCE_KEY, CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE, KVStore,
     KVStoreSync, NETWORK_GRAPH_PERSISTENCE_KEY, SCORER_PERSISTENCE_KEY,
 };
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::NodeError;
 use log::{Log, Place, Syncing};
+use moving::{Beside, Mover};
 
 pub(super) use log::Complaint;
 
 /// The shape of the table, as ldk-node numbers it.
 const SHAPE: u32 = 2;
-
-/// How long the log is when SQLite moves its pages to the file, which takes each page once, however often it stands in the log: of
-/// sixty sales. Reading so much after a kill takes milliseconds.
-const LOG_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Updates that wait to be taken out, at most. LDK lets go of a hundred at once, each by itself: written one by one, they cost a
 /// sale more of the disk than its books do.
@@ -67,7 +66,11 @@ const STALE_MAX: usize = 128;
 pub(super) struct Rows(Arc<Inner>);
 
 struct Inner {
-    /// Held for a read, or for a write into the log, which waits for the disk only when the log is long.
+    /// Moves pages from the log to the file, where there is a log. Dropped before the connection, which folds what is left.
+    mover: Option<Mover>,
+    /// On which thread.
+    beside: Beside,
+    /// Held for a read, or for a write into the log, which waits for the disk only when the log begins anew.
     connection: Mutex<Connection>,
     /// Updates that their monitor has taken in. They go out together with what is written next; after a kill they may be
     /// back, and are no more than a few bytes that nobody reads.
@@ -76,14 +79,34 @@ struct Inner {
     log: Arc<Log>,
 }
 
+/// What only a test has otherwise.
+struct Ways {
+    /// How the log is synced.
+    syncing: Syncing,
+    /// Where pages are moved.
+    beside: Beside,
+    /// How long the log is when they are.
+    log_bytes: u32,
+}
+
+impl Default for Ways {
+    fn default() -> Self {
+        Self {
+            syncing: Box::new(File::sync_data),
+            beside: Box::new(moving::beside),
+            log_bytes: moving::LOG_BYTES,
+        }
+    }
+}
+
 impl Rows {
     /// Opens the file, which is looked at and ready, and makes the table if there is none.
     /// The first write that fails is the last one, and is told to `complaint`.
     pub(super) fn open(folder: &Path, complaint: Complaint) -> Result<Self, NodeError> {
-        Self::open_with(folder, complaint, Box::new(File::sync_data))
+        Self::open_with(folder, complaint, Ways::default())
     }
 
-    fn open_with(folder: &Path, complaint: Complaint, syncing: Syncing) -> Result<Self, NodeError> {
+    fn open_with(folder: &Path, complaint: Complaint, ways: Ways) -> Result<Self, NodeError> {
         let path = folder.join(SQLITE_DB_FILE_NAME);
         let failed = |source| NodeError::Database {
             path: path.clone(),
@@ -98,7 +121,8 @@ impl Rows {
         }
         connection
             .execute_batch(&format!(
-                "PRAGMA user_version={SHAPE};
+                "PRAGMA wal_autocheckpoint=0;
+                 PRAGMA user_version={SHAPE};
                  CREATE TABLE IF NOT EXISTS {KV_TABLE_NAME} (
                      primary_namespace TEXT NOT NULL,
                      secondary_namespace TEXT DEFAULT \"\" NOT NULL,
@@ -110,21 +134,22 @@ impl Rows {
         let mode = connection
             .query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0))
             .map_err(failed)?;
-        let log = if mode == "wal" {
+        let (log, mover) = if mode == "wal" {
+            connection
+                .execute_batch("PRAGMA synchronous=NORMAL")
+                .map_err(failed)?;
             let page_bytes = connection
                 .query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))
                 .map_err(failed)?;
-            connection
-                .execute_batch(&format!(
-                    "PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint={}",
-                    LOG_BYTES / page_bytes
-                ))
-                .map_err(failed)?;
-            Log::of(&path, complaint, syncing).map_err(NodeError::Folder)?
+            let mover = Mover::open(&path, page_bytes, ways.log_bytes).map_err(failed)?;
+            let log = Log::of(&path, complaint, ways.syncing).map_err(NodeError::Folder)?;
+            (log, Some(mover))
         } else {
-            Log::none(complaint)
+            (Log::none(complaint), None)
         };
         Ok(Self(Arc::new(Inner {
+            mover,
+            beside: ways.beside,
             connection: Mutex::new(connection),
             stale: Mutex::default(),
             log: Arc::new(log),
@@ -162,27 +187,36 @@ impl Wait {
 }
 
 impl Inner {
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> io::Result<T> {
         self.log.look()?;
-        let connection = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        work(&connection).map_err(other)
+        work(&self.connection()).map_err(other)
     }
 
     /// Writes into the log.
     fn enter(
-        &self,
+        self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
     ) -> io::Result<Place> {
-        self.with(|connection| {
+        let place = self.with(|connection| {
             work(connection).inspect_err(|error| self.log.fail(error))?;
             Ok(self.log.entered())
-        })
+        })?;
+        if let Some(mover) = &self.mover
+            && mover.is_due(&self.log)
+        {
+            let turn = Turn(Arc::clone(self));
+            (self.beside)(Box::new(move || turn.take()));
+        }
+        Ok(place)
     }
 
-    fn read(&self, primary: &str, secondary: &str, key: &str) -> io::Result<Vec<u8>> {
+    fn read(self: &Arc<Self>, primary: &str, secondary: &str, key: &str) -> io::Result<Vec<u8>> {
         self.sweep()?;
         let found = self.with(|connection| {
             connection
@@ -196,7 +230,7 @@ impl Inner {
         found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
-    fn list(&self, primary: &str, secondary: &str) -> io::Result<Vec<String>> {
+    fn list(self: &Arc<Self>, primary: &str, secondary: &str) -> io::Result<Vec<String>> {
         self.sweep()?;
         self.with(|connection| {
             connection
@@ -210,7 +244,13 @@ impl Inner {
 
     /// Puts a row into the log. One that is there already stays where it is: replaced, it would be another one, and the index,
     /// the page that it leaves and the list of free pages were written again as well.
-    fn put(&self, primary: &str, secondary: &str, key: &str, value: &[u8]) -> io::Result<Place> {
+    fn put(
+        self: &Arc<Self>,
+        primary: &str,
+        secondary: &str,
+        key: &str,
+        value: &[u8],
+    ) -> io::Result<Place> {
         self.enter(|connection| {
             self.with_what_is_stale(connection, |connection| {
                 connection
@@ -225,7 +265,7 @@ impl Inner {
     }
 
     /// Takes a row out, in the log.
-    fn delete(&self, primary: &str, secondary: &str, key: &str) -> io::Result<Place> {
+    fn delete(self: &Arc<Self>, primary: &str, secondary: &str, key: &str) -> io::Result<Place> {
         self.enter(|connection| {
             self.with_what_is_stale(connection, |connection| {
                 delete(connection, [primary, secondary, key])
@@ -234,7 +274,12 @@ impl Inner {
     }
 
     /// Takes a row out some time. Only an update of a monitor can wait for it: whatever is read of it comes behind the monitor.
-    fn delete_some_time(&self, primary: &str, secondary: &str, key: &str) -> io::Result<()> {
+    fn delete_some_time(
+        self: &Arc<Self>,
+        primary: &str,
+        secondary: &str,
+        key: &str,
+    ) -> io::Result<()> {
         if primary != CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE {
             return self.delete(primary, secondary, key).map(drop);
         }
@@ -247,7 +292,7 @@ impl Inner {
     }
 
     /// Takes out what is stale, before anybody sees it.
-    fn sweep(&self) -> io::Result<()> {
+    fn sweep(self: &Arc<Self>) -> io::Result<()> {
         let stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
         let is_clean = stale.is_empty();
         drop(stale);
@@ -275,6 +320,38 @@ impl Inner {
         let written = write(&together)?;
         together.commit()?;
         Ok(written)
+    }
+}
+
+impl Drop for Inner {
+    /// The last connection moves what is in the log and deletes it. After a failure the log is all that is known to be good.
+    fn drop(&mut self) {
+        if self.log.look().is_err() {
+            let connection = self.connection();
+            let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            // SQLite refuses only what it does not know.
+            kept.ok();
+        }
+    }
+}
+
+/// The right to move pages, until it is dropped.
+struct Turn(Arc<Inner>);
+
+impl Turn {
+    fn take(self) {
+        let inner = &self.0;
+        if let Some(mover) = &inner.mover {
+            mover.move_pages(&inner.log, || inner.connection());
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(mover) = &self.0.mover {
+            mover.end();
+        }
     }
 }
 
@@ -388,5 +465,7 @@ fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Erro
 mod cuts;
 #[cfg(test)]
 mod failing;
+#[cfg(test)]
+mod long;
 #[cfg(test)]
 mod tests;

@@ -169,6 +169,16 @@ impl Witness {
         })
     }
 
+    /// Has pages moved at once, behind the write that has made the log long and before its sync, and that noted.
+    fn beside(witness: &Arc<Mutex<Self>>) -> Beside {
+        let witness = Arc::clone(witness);
+        Box::new(move |work| {
+            witness.lock().unwrap().note();
+            work();
+            witness.lock().unwrap().note_if_moved();
+        })
+    }
+
     fn log_is_synced(&mut self, then: &Disk) {
         self.sure = Arc::new(Disk {
             log: then.log.clone(),
@@ -176,7 +186,7 @@ impl Witness {
         });
     }
 
-    /// What nobody waits for is tried out at the next sync, together with what follows it; unless SQLite moves pages now.
+    /// What nobody waits for is tried out at the next sync, together with what follows it; unless pages are moved now.
     fn note_if_moved(&mut self) {
         let now = Disk::of(&self.folder);
         if now.database != self.last.database || now.header() != self.last.header() {
@@ -210,14 +220,6 @@ impl Witness {
     }
 }
 
-fn fold_soon(rows: &Rows) {
-    let connection = rows.0.connection.lock().unwrap();
-    let ask = |what: &str| connection.query_row(what, [], |row| row.get::<_, u32>(0));
-    let pages = FOLDED_AFTER / ask("PRAGMA page_size").unwrap();
-    let asked = ask(&format!("PRAGMA wal_autocheckpoint={pages}")).unwrap();
-    assert_eq!(asked, pages);
-}
-
 /// Somebody who reads what is there now, as a backup does, and keeps SQLite from moving what comes later.
 fn read(folder: &Path) -> Connection {
     let reader = Connection::open(folder.join(SQLITE_DB_FILE_NAME)).unwrap();
@@ -231,9 +233,12 @@ fn read(folder: &Path) -> Connection {
 /// Plays a part of the script, from an opening to a good end; if it is read meanwhile, for some writes at a time.
 fn play(folder: &Path, witness: &Arc<Mutex<Witness>>, writes: &[Write], is_read: bool) {
     database::prepare(folder).unwrap();
-    let syncing = Witness::syncing(witness);
-    let rows = Rows::open_with(folder, Complaint::default(), syncing).unwrap();
-    fold_soon(&rows);
+    let ways = Ways {
+        syncing: Witness::syncing(witness),
+        beside: Witness::beside(witness),
+        log_bytes: FOLDED_AFTER,
+    };
+    let rows = Rows::open_with(folder, Complaint::default(), ways).unwrap();
     let free = Builder::new_current_thread().build().unwrap();
     let (stuck, until) = stuck();
     let mut reader = None;
@@ -424,8 +429,11 @@ fn whoever_shares_a_sync_has_written_before_it_began() {
     let folder = tempfile::tempdir().unwrap();
     database::prepare(folder.path()).unwrap();
     let witness = Witness::of(folder.path());
-    let syncing = Witness::syncing(&witness);
-    let rows = Rows::open_with(folder.path(), Complaint::default(), syncing).unwrap();
+    let ways = Ways {
+        syncing: Witness::syncing(&witness),
+        ..Ways::default()
+    };
+    let rows = Rows::open_with(folder.path(), Complaint::default(), ways).unwrap();
     let sure = std::thread::scope(|scope| {
         let writers = ["a", "b", "c", "d"].map(|channel| {
             let (rows, witness) = (rows.clone(), &witness);

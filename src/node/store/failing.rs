@@ -34,7 +34,11 @@ impl Failing {
             }
             file.sync_data()
         });
-        let rows = Rows::open_with(folder.path(), complaint.clone(), syncing).unwrap();
+        let ways = Ways {
+            syncing,
+            ..Ways::default()
+        };
+        let rows = Rows::open_with(folder.path(), complaint.clone(), ways).unwrap();
         KVStoreSync::write(&rows, "monitors", "", "a", vec![1]).unwrap();
         Self {
             folder,
@@ -164,19 +168,27 @@ fn what_is_found_at_the_start_is_on_the_disk_before_anybody_reads_it() {
         counted.fetch_add(1, Ordering::AcqRel);
         file.sync_data()
     });
-    let rows = Rows::open_with(folder.path(), Complaint::default(), syncing).unwrap();
+    let ways = |syncing| Ways {
+        syncing,
+        ..Ways::default()
+    };
+    let rows = Rows::open_with(folder.path(), Complaint::default(), ways(syncing)).unwrap();
     assert_eq!(synced.load(Ordering::Acquire), 1);
     drop(rows);
     let fails: Syncing = Box::new(|_| Err(Error::from_raw_os_error(EIO)));
-    let refused = Rows::open_with(folder.path(), Complaint::default(), fails);
+    let refused = Rows::open_with(folder.path(), Complaint::default(), ways(fails));
     assert!(matches!(refused.err(), Some(NodeError::Folder(_))));
 }
 
 #[test]
-fn sqlite_is_asked_for_the_syncs_that_the_store_builds_on() {
+fn sqlite_is_asked_for_the_syncs_that_the_store_builds_on_and_moves_nothing_by_itself() {
     let store = Failing::open();
-    let connection = store.rows.0.connection.lock().unwrap();
-    let asked = connection.query_row("PRAGMA synchronous", [], |row| row.get::<_, u32>(0));
-    // NORMAL: the log before its pages are moved, the file before the log is begun anew, and the log's new header.
-    assert_eq!(asked.unwrap(), 1);
+    let mover = store.rows.0.mover.as_ref().unwrap();
+    for connection in [&store.rows.0.connection, &mover.connection] {
+        let connection = connection.lock().unwrap();
+        let asked = |what: &str| connection.query_row(what, [], |row| row.get::<_, u32>(0));
+        // NORMAL: the log before its pages are moved, the file before the log is begun anew, and the log's new header.
+        assert_eq!(asked("PRAGMA synchronous").unwrap(), 1);
+        assert_eq!(asked("PRAGMA wal_autocheckpoint").unwrap(), 0);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +44,9 @@ struct Files {
 
 /// Which file it is: its device, and its number there.
 type Identity = (u64, u64);
+
+/// What tells a log from the one that was in its file before: in its header, and in that of each of its pages.
+pub(super) type Salts = [u8; 8];
 
 /// Has what was written to a file on the disk when it returns. A test has one that fails, or one that takes note.
 pub(super) type Syncing = Box<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
@@ -105,6 +108,19 @@ impl Log {
             first.get_or_insert_with(|| causes::chain(why));
             is_first
         });
+    }
+
+    /// What stands there as salts; nothing behind the log's end.
+    pub(super) fn salts_at(&self, at: u64) -> io::Result<Option<Salts>> {
+        let Some(files) = &self.files else {
+            return Ok(None);
+        };
+        let mut salts = Salts::default();
+        match files.log.read_exact_at(&mut salts, at) {
+            Ok(()) => Ok(Some(salts)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Something was written; called with the connection held, so that places have the order of the log.

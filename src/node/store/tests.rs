@@ -152,7 +152,7 @@ fn a_sale_writes_at_most_a_hundred_and_fifty_kilobytes_of_log() {
     }
     let written = std::fs::metadata(&log).unwrap().len() - before;
     // It has not begun anew.
-    assert!(written + before < u64::from(LOG_BYTES));
+    assert!(written + before < u64::from(moving::LOG_BYTES));
     assert!(written / 20 < 150_000, "{}", written / 20);
 }
 
