@@ -22,13 +22,13 @@ die() {
 # `python3.module:package`.
 #   build    ring, SQLite (bundled) and libsodium (bundled, of the macaroon crate) are C
 #   tests    scripts/bitcoind: a download and a lock; an authority that gives certificates; a clock that can be set
-#   clients  tests/clients: Python and what makes it a folder for packages
+#   clients  tests/clients: Python and what makes it a folder for packages; what the VSS server is built with, and its tokens are
 #   bench    scripts/bench
 requirements() {
     case $1 in
         build) echo cc:build-essential make:build-essential pkg-config:pkg-config ;;
         tests) echo curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates flock:util-linux pebble:pebble faketime:faketime ;;
-        clients) echo python3:python3 python3.ensurepip:python3-venv ;;
+        clients) echo python3:python3 python3.ensurepip:python3-venv openssl:openssl /usr/include/openssl/ssl.h:libssl-dev ;;
         bench) echo wrk:wrk strace:strace ;;
         *) die "no such purpose: $1" ;;
     esac

