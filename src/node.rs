@@ -9,6 +9,7 @@ mod config;
 mod database;
 mod error;
 mod events;
+mod invoices;
 pub mod keys;
 pub mod liquidity;
 mod log;
@@ -42,9 +43,10 @@ pub use chain::{Bitcoind, ChainConfig, ChainSource, ChainStatus, Login, Seen, se
 pub use channels::{ChannelOpening, ForceCloseCost};
 pub use config::{Config, Gossip, Reserve};
 pub use error::{NodeError, NodeUnavailable};
+pub use invoices::HandInvoice;
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;
-pub use payments::{HandInvoice, Payable, Paying, Payment, Progress};
+pub use payments::{Payable, Paying, Payment, Progress};
 pub use peers::PeerAddress;
 pub use recovery::{OldChannel, Recovery};
 pub use state::StateError;
@@ -90,6 +92,8 @@ pub struct Node {
     deposit: Mutex<Option<String>>,
     /// One further address at a time is drawn and counted. A `std` mutex: held meanwhile, on a thread that may block.
     drawing: Arc<Mutex<()>>,
+    /// Paying, and making invoices by hand: one at a time each.
+    turns: payments::Turns,
     /// What is known of its chain source.
     chain: chain::Chain,
     /// Somebody wants a map of the network, which was put off.
@@ -167,6 +171,7 @@ impl Node {
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
             drawing: Arc::default(),
+            turns: payments::Turns::default(),
             map_wanted: Notify::new(),
             recovery: Mutex::new(None),
             is_to_leave: AtomicBool::new(false),

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
+use crate::node::Drawing;
 
 use crate::clock::Clock;
 use crate::l402::credential::{decode_base64, encode_base64};
@@ -59,6 +60,14 @@ impl Scope {
         match self {
             Self::Read => "read",
             Self::Invoices => "invoices",
+    /// As whom its holder has addresses drawn and invoices made, each of which costs something.
+    pub(super) fn drawing(self) -> Drawing {
+        match self {
+            Self::Admin => Drawing::ByOperator,
+            Self::Read | Self::Invoices | Self::Spend => Drawing::ByOthers,
+        }
+    }
+
             Self::Spend => "spend",
             Self::Admin => "admin",
         }

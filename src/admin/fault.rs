@@ -124,9 +124,9 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
     match refusal {
         OperationError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         OperationError::Map(error) => liquidity::status_of_map(error),
-        OperationError::Late { .. } | OperationError::PeerUnreachable(_) => {
-            StatusCode::GATEWAY_TIMEOUT
-        }
+        OperationError::Late { .. }
+        | OperationError::Unsure { .. }
+        | OperationError::PeerUnreachable(_) => StatusCode::GATEWAY_TIMEOUT,
         OperationError::NoChannel(_) | OperationError::NoPayment(_) => StatusCode::NOT_FOUND,
         OperationError::NotAnAddress(_)
         | OperationError::OtherNetwork(_)
@@ -141,6 +141,7 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::DescriptionTooLong
         | OperationError::Expiry => StatusCode::BAD_REQUEST,
         OperationError::AddressesUnpaid(_)
+        | OperationError::InvoicesUnpaid(_)
         | OperationError::Refused { .. }
         | OperationError::AboveOnchain { .. }
         | OperationError::AboveChannels { .. }
