@@ -98,7 +98,9 @@ impl axum::response::IntoResponse for Fault {
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Access(AccessError::Full) => StatusCode::CONFLICT,
+            Self::Access(AccessError::Full) | Self::Spending(SpendingError::Full) => {
+                StatusCode::CONFLICT
+            }
             Self::Access(AccessError::Unknown(_)) => StatusCode::NOT_FOUND,
             Self::Access(AccessError::File(ref fault)) => {
                 tracing::error!("Failed to note which access tokens are good: {fault}");
