@@ -27,6 +27,7 @@ mod shutdown;
 mod soak;
 mod token;
 mod torn;
+mod unheard;
 mod vss;
 mod withdrawal;
 mod wrong_clock;
