@@ -5,6 +5,7 @@ mod access_list;
 mod backup;
 mod bundle;
 mod channels;
+mod door;
 mod fault;
 mod granting;
 pub mod liquidity;
@@ -41,7 +42,8 @@ use crate::live::Live;
 use crate::node::Node;
 use crate::route::{Offer, RouteTable};
 
-use access::{Caller, Door};
+use access::Caller;
+use door::Door;
 use fault::Fault;
 
 /// What the operator asks about.
@@ -84,7 +86,7 @@ pub fn router(admin: Admin) -> Router {
         scope,
     };
     let behind = |scope, part: OpenApiRouter<Arc<Admin>>| {
-        part.route_layer(middleware::from_fn_with_state(door(scope), access::require))
+        part.route_layer(middleware::from_fn_with_state(door(scope), door::require))
     };
     let (router, document) = OpenApiRouter::with_openapi(openapi::document())
         .merge(behind(Scope::Read, looking()))
@@ -100,7 +102,7 @@ pub fn router(admin: Admin) -> Router {
         )
         .route_layer(middleware::from_fn_with_state(
             door(Scope::Read),
-            access::require,
+            door::require,
         ));
     router.merge(described).with_state(Arc::new(admin))
 }

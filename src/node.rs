@@ -10,6 +10,7 @@ mod config;
 mod database;
 mod error;
 mod events;
+mod invoices;
 pub mod keys;
 pub mod liquidity;
 mod log;
@@ -44,9 +45,10 @@ pub use coins::CoinsInUse;
 pub use config::{Config, Gossip, Reserve};
 pub use database::MADE as NODE_MADE;
 pub use error::{NodeError, NodeUnavailable};
+pub use invoices::HandInvoice;
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;
-pub use payments::{HandInvoice, Payable, Paying, Payment, Progress};
+pub use payments::{Payable, Paying, Payment, Progress};
 pub use peers::PeerAddress;
 pub use recovery::{OldChannel, Recovery};
 pub use state::StateError;
@@ -91,6 +93,8 @@ pub struct Node {
     coins: coins::Coins,
     /// One withdrawal at a time.
     withdrawing: tokio::sync::Mutex<()>,
+    /// Paying, and making invoices by hand: one at a time each.
+    turns: payments::Turns,
     /// What is known of its chain source.
     chain: chain::Chain,
     /// Somebody wants a map of the network, which was put off.
@@ -176,6 +180,7 @@ impl Node {
             drawing: Arc::default(),
             coins: coins::Coins::default(),
             withdrawing: tokio::sync::Mutex::default(),
+            turns: payments::Turns::default(),
             map_wanted: Notify::new(),
             recovery: Mutex::new(None),
             is_to_leave: AtomicBool::new(false),

@@ -6,13 +6,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
 use hmac::{Hmac, Mac as _};
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
@@ -21,11 +17,11 @@ use utoipa::ToSchema;
 use crate::clock::Clock;
 use crate::l402::credential::{decode_base64, encode_base64};
 use crate::l402::{Identifier, MasterKey, RootKeys, TokenId, macaroon, signed};
+use crate::node::Drawing;
 use crate::secret_file::{self, SecretFileError};
 
 use crate::backup::ACCESS_LIST;
 
-use super::Fault;
 use super::access_list::{AccessError, AccessList, Made, Tokens};
 
 /// Keeps the key of access tokens apart from anything else that is ever derived from the operator's token.
@@ -64,6 +60,14 @@ impl Scope {
         }
     }
 
+    /// As whom its holder has addresses drawn and invoices made, each of which costs something.
+    pub(super) fn drawing(self) -> Drawing {
+        match self {
+            Self::Admin => Drawing::ByOperator,
+            Self::Read | Self::Invoices | Self::Spend => Drawing::ByOthers,
+        }
+    }
+
     fn named(name: &str) -> Option<Self> {
         let all = [Self::Read, Self::Invoices, Self::Spend, Self::Admin];
         all.into_iter().find(|scope| scope.name() == name)
@@ -79,6 +83,8 @@ pub(super) struct Caller {
     pub token_id: Option<TokenId>,
     /// Where spending has a limit: of which token, and how much in all, in msat.
     pub limit: Option<(TokenId, u64)>,
+    /// Until when the token is good, Unix seconds; nothing where that is for ever.
+    pub until_secs: Option<u64>,
 }
 
 /// What an access token is to be good for.
@@ -98,6 +104,8 @@ pub(super) struct Grant {
     pub(super) token_id: TokenId,
     /// What its holder presents.
     pub(super) token: String,
+    /// Until when it is good: no longer than the token that it was made with.
+    pub(super) until_secs: Option<u64>,
 }
 
 /// The operator's token, random, in a file of mode 0600; what is derived from it; and the access tokens that are good.
@@ -153,28 +161,31 @@ impl AdminToken {
             payment_hash: NO_PAYMENT,
             token_id,
         };
+        // Else who has a token for a day could make one for ever.
+        let ends = [granted.until_secs, by.until_secs];
+        let until_secs = ends.into_iter().flatten().min();
         let mut caveats = vec![format!("scope={}", granted.scope.name())];
         caveats.extend(
             granted
                 .spend_max_msat
                 .map(|max| format!("spend_max_msat={max}")),
         );
-        caveats.extend(
-            granted
-                .until_secs
-                .map(|until| format!("valid_until={until}")),
-        );
+        caveats.extend(until_secs.map(|until| format!("valid_until={until}")));
         let token = macaroon::mint(&self.keys, &identifier, &caveats);
         let token = encode_base64(&token.expect("the current key mints"));
         let made = Made {
             scope: granted.scope,
             spend_max_msat: granted.spend_max_msat,
-            until_secs: granted.until_secs,
+            until_secs,
             made_secs: now_secs,
             made_with: by.token_id.map(|token_id| token_id.to_string()),
         };
         self.list.enter(&token_id, made)?;
-        Ok(Grant { token_id, token })
+        Ok(Grant {
+            token_id,
+            token,
+            until_secs,
+        })
     }
 
     /// The access tokens that there are.
@@ -188,7 +199,7 @@ impl AdminToken {
     }
 
     /// Who presents these headers. `None` if nobody whom we know.
-    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
         let presented = headers.get(AUTHORIZATION)?.as_bytes();
         let presented = presented.strip_prefix(b"Bearer ")?;
         // An empty file must not open the door to an empty token.
@@ -197,6 +208,7 @@ impl AdminToken {
                 scope: Scope::Admin,
                 token_id: None,
                 limit: None,
+                until_secs: None,
             });
         }
         self.holder(&decode_base64(presented)?)
@@ -210,6 +222,7 @@ impl AdminToken {
             return None;
         }
         let (mut scope, mut spend_max_msat) = (None::<Scope>, None::<u64>);
+        let mut until_secs = None::<u64>;
         for caveat in token.caveats() {
             let (condition, value) = str::from_utf8(caveat).ok()?.split_once('=')?;
             match condition {
@@ -221,14 +234,26 @@ impl AdminToken {
                     let given = value.parse().ok()?;
                     spend_max_msat = Some(spend_max_msat.map_or(given, |max| max.min(given)));
                 }
-                "valid_until" if now_secs < value.parse().ok()? => {}
+                "valid_until" => {
+                    let given = value.parse().ok()?;
+                    until_secs = Some(until_secs.map_or(given, |until| until.min(given)));
+                }
                 _ => return None,
             }
         }
+        if until_secs.is_some_and(|until| until <= now_secs) {
+            return None;
+        }
+        // What goes beyond paying has no limit, so it does not go with one.
+        let most = match spend_max_msat {
+            Some(_) => Scope::Spend,
+            None => Scope::Admin,
+        };
         Some(Caller {
-            scope: scope?,
+            scope: scope?.min(most),
             token_id: Some(identifier.token_id),
             limit: spend_max_msat.map(|max| (identifier.token_id, max)),
+            until_secs,
         })
     }
 }
@@ -239,42 +264,6 @@ fn derived(token: &str, label: &[u8]) -> [u8; 32] {
         Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("HMAC takes keys of every length");
     state.update(label);
     state.finalize().into_bytes().into()
-}
-
-/// Who is let in to a part of the listener.
-#[derive(Clone, Debug)]
-pub(super) struct Door {
-    /// Who is known.
-    pub(super) token: Arc<AdminToken>,
-    /// What one must be allowed.
-    pub(super) scope: Scope,
-}
-
-/// Lets a request through if it carries a token that allows it, and tells the handler who asks.
-pub(super) async fn require(
-    State(door): State<Door>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    match door.token.caller(request.headers()) {
-        Some(caller) if caller.scope >= door.scope => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Some(_) => Fault::Forbidden(door.scope.name()).into_response(),
-        None => unknown(),
-    }
-}
-
-fn unknown() -> Response {
-    let error = "send the content of DATA_DIR/admin.token, or an access token that is good, as `Authorization: Bearer <token>`";
-    let body = Json(serde_json::json!({ "error": error }));
-    (
-        StatusCode::UNAUTHORIZED,
-        [(WWW_AUTHENTICATE, "Bearer")],
-        body,
-    )
-        .into_response()
 }
 
 #[cfg(test)]
@@ -292,6 +281,7 @@ mod tests {
         scope: Scope::Admin,
         token_id: None,
         limit: None,
+        until_secs: None,
     };
 
     /// Makes a token as the operator.
@@ -362,6 +352,55 @@ mod tests {
         ] {
             assert_eq!(scope_of(&with_caveat(&spend, caveat)), left, "{caveat}");
         }
+    }
+
+    #[test]
+    fn a_limit_leaves_of_an_admins_token_what_keeps_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = token_in(&folder);
+        let admin = made(&token, &granted(Scope::Admin), 7).token;
+        let limited = with_caveat(&admin, "spend_max_msat=1000");
+        let caller = token.caller(&headers(&limited)).unwrap();
+        assert_eq!(caller.scope, Scope::Spend);
+        assert_eq!(caller.limit.map(|(_, max)| max), Some(1_000));
+    }
+
+    #[test]
+    fn what_is_made_with_a_token_lasts_no_longer_than_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = token_in(&folder);
+        let admin = made(&token, &granted(Scope::Admin), 7).token;
+        let short = with_caveat(&admin, &format!("valid_until={}", NOW_SECS + 60));
+        let caller = token.caller(&headers(&short)).unwrap();
+        for (asked, until_secs) in [
+            (None, NOW_SECS + 60),
+            (Some(NOW_SECS + 3_600), NOW_SECS + 60),
+            (Some(NOW_SECS + 1), NOW_SECS + 1),
+        ] {
+            let granted = Granted {
+                until_secs: asked,
+                ..granted(Scope::Admin)
+            };
+            let random = [u8::try_from(until_secs % 251).unwrap(); 32];
+            let child = token.grant(&granted, &caller, random).unwrap();
+            assert_eq!(child.until_secs, Some(until_secs), "{asked:?}");
+            let holder = token.caller(&headers(&child.token)).unwrap();
+            assert_eq!(holder.until_secs, Some(until_secs), "{asked:?}");
+            let listed = &token.made()[&child.token_id.to_string()];
+            assert_eq!(listed.until_secs, Some(until_secs));
+        }
+    }
+
+    #[test]
+    fn nothing_is_made_with_a_token_that_was_revoked_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = token_in(&folder);
+        let admin = made(&token, &granted(Scope::Admin), 7);
+        let caller = token.caller(&headers(&admin.token)).unwrap();
+        token.revoke(&admin.token_id).unwrap();
+        let made = token.grant(&granted(Scope::Read), &caller, [8; 32]);
+        assert!(matches!(made.map(|_| ()), Err(AccessError::MakerGone)));
+        assert_eq!(token.made().len(), 0);
     }
 
     #[test]

@@ -65,6 +65,9 @@ pub(super) enum AccessError {
         "there are {TOKENS_MAX} access tokens: revoke those that nobody needs (`tollhouse access list`, `access revoke ID`)"
     )]
     Full,
+    /// What it was to be made with is none any more.
+    #[error("the access token that asks for it was revoked meanwhile: nothing was made")]
+    MakerGone,
     /// There is none.
     #[error(
         "there is no access token {0}: it was revoked before, or never made with the admin.token that is in use"
@@ -112,6 +115,11 @@ impl AccessList {
     pub(super) fn enter(&self, token_id: &TokenId, made: Made) -> Result<(), AccessError> {
         let now_secs = made.made_secs;
         self.change(|tokens| {
+            // Here, where nobody can revoke it in between.
+            let maker = made.made_with.as_ref();
+            if maker.is_some_and(|maker| !tokens.contains_key(maker)) {
+                return Err(AccessError::MakerGone);
+            }
             if tokens.len() >= TOKENS_MAX {
                 let is_over = |made: &Made| made.until_secs.is_some_and(|until| until <= now_secs);
                 tokens.retain(|_, made| !is_over(made));
@@ -168,7 +176,15 @@ mod tests {
             spend_max_msat: Some(u64::MAX),
             until_secs,
             made_secs: NOW,
+            made_with: None,
+        }
+    }
+
+    /// One whose line is as long as they come.
+    fn long(until_secs: Option<u64>) -> Made {
+        Made {
             made_with: Some("ab".repeat(32)),
+            ..made(until_secs)
         }
     }
 
@@ -183,7 +199,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.made");
         let full: Tokens = (1..=2_000)
-            .map(|number| (id(number).to_string(), made((number == 7).then_some(NOW))))
+            .map(|number| (id(number).to_string(), long((number == 7).then_some(NOW))))
             .collect();
         let kept = Kept {
             under: "one".to_owned(),
@@ -197,6 +213,8 @@ mod tests {
         let error = list.enter(&id(7), made(None)).unwrap_err();
         assert!(matches!(error, AccessError::Full), "{error}");
         list.revoke(&id(1)).unwrap();
+        let error = list.enter(&id(7), long(None)).unwrap_err();
+        assert!(matches!(error, AccessError::MakerGone), "{error}");
         list.enter(&id(7), made(None)).unwrap();
     }
 

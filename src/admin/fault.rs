@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::response::Response;
-use http::StatusCode;
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, StatusCode};
 
 use crate::backup::BackupError;
 use crate::causes::chain;
@@ -14,6 +15,7 @@ use crate::node::{NodeUnavailable, OperationError, WithdrawError};
 
 use super::access_list::AccessError;
 use super::bundle::BundleError;
+use super::door::{BODY_BYTES_MAX, BODY_TIMEOUT};
 use super::liquidity;
 use super::spending::SpendingError;
 
@@ -38,6 +40,14 @@ pub(super) enum Fault {
         "an access token with a limit pays over Lightning only: what the chain takes for a transaction is not known before"
     )]
     Limited,
+    #[error(
+        "send the content of DATA_DIR/admin.token, or an access token that is good, as `Authorization: Bearer <token>`"
+    )]
+    Unknown,
+    #[error("the request is longer than {BODY_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("the request was not there as a whole within {BODY_TIMEOUT:?}: nothing was done")]
+    TooSlow,
     #[error("the operating system gives no randomness")]
     NoRandomness,
     #[error(transparent)]
@@ -84,8 +94,13 @@ impl axum::response::IntoResponse for Fault {
                 );
                 StatusCode::INTERNAL_SERVER_ERROR
             }
+            Self::Unknown | Self::Access(AccessError::MakerGone) => StatusCode::UNAUTHORIZED,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Access(AccessError::Full) => StatusCode::CONFLICT,
+            Self::Access(AccessError::Full) | Self::Spending(SpendingError::Full) => {
+                StatusCode::CONFLICT
+            }
             Self::Access(AccessError::Unknown(_)) => StatusCode::NOT_FOUND,
             Self::Access(AccessError::File(ref fault)) => {
                 tracing::error!("Failed to note which access tokens are good: {fault}");
@@ -117,7 +132,13 @@ impl axum::response::IntoResponse for Fault {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };
-        (status, Json(serde_json::json!({ "error": chain(&self) }))).into_response()
+        let body = Json(serde_json::json!({ "error": chain(&self) }));
+        let mut response = (status, body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+        }
+        response
     }
 }
 
@@ -130,6 +151,7 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         OperationError::Map(error) => liquidity::status_of_map(error),
         OperationError::Late { .. }
         | OperationError::NotTakenYet { .. }
+        | OperationError::Unsure { .. }
         | OperationError::PeerUnreachable(_) => StatusCode::GATEWAY_TIMEOUT,
         OperationError::NoChannel(_) | OperationError::NoPayment(_) => StatusCode::NOT_FOUND,
         OperationError::NotAnAddress(_)
@@ -147,6 +169,7 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         OperationError::AddressesUnpaid(_)
         | OperationError::CoinsInUse(_)
         | OperationError::NotTaken { .. }
+        | OperationError::InvoicesUnpaid(_)
         | OperationError::Refused { .. }
         | OperationError::AboveOnchain { .. }
         | OperationError::AboveChannels { .. }

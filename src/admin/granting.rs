@@ -19,7 +19,7 @@ pub(super) struct GrantBody {
     scope: Scope,
     /// What may be spent with it in all, fees included, in msat. Left out: no limit.
     spend_max_msat: Option<u64>,
-    /// How long it is good, in seconds. Left out: for ever.
+    /// How long it is good, in seconds, and no longer than the token that asks for it. Left out: as long as that one.
     valid_secs: Option<u64>,
 }
 
@@ -71,7 +71,7 @@ pub(super) async fn grant(
         token: grant.token,
         scope: granted.scope,
         spend_max_msat: granted.spend_max_msat,
-        until_secs: granted.until_secs,
+        until_secs: grant.until_secs,
     }))
 }
 

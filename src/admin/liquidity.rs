@@ -179,7 +179,9 @@ pub(super) fn status_of_order(error: &OrderError) -> StatusCode {
     match error {
         OrderError::Nothing | OrderError::NoId => StatusCode::UNPROCESSABLE_ENTITY,
         OrderError::NoProvider => StatusCode::CONFLICT,
-        OrderError::Refused | OrderError::Unreachable => StatusCode::BAD_GATEWAY,
+        OrderError::Refused | OrderError::Another(_) | OrderError::Unreachable => {
+            StatusCode::BAD_GATEWAY
+        }
         OrderError::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

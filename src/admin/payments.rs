@@ -7,9 +7,10 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::causes::chain;
 use crate::node::{HandInvoice, OperationError, Paying, Payment, Progress};
 
-use super::{Admin, Caller, Fault};
+use super::{Admin, Caller, Fault, SpendingError};
 
 /// Payments on a page, if the caller does not say, and at most.
 const PAYMENTS_PAGE: usize = 100;
@@ -87,7 +88,8 @@ pub(super) async fn one(
     responses(
         (status = 200, body = Payment),
         (status = 403, description = "more than is left to this access token"),
-        (status = 409, description = "it cannot be paid: expired, paid before, or more than the channels can send")
+        (status = 409, description = "it cannot be paid: expired, paid before, or more than the channels can send"),
+        (status = 504, description = "it is not known yet whether it was sent: look at the payments before trying again")
     )
 )]
 pub(super) async fn pay(
@@ -105,7 +107,13 @@ pub(super) async fn pay(
     take(&admin, caller, most_msat).await?;
     // Of a caller that hangs up in between, all that was taken stays taken: it may have been spent.
     let paid = admin.node.pay(payable).await;
-    give_back(&admin, caller, unspent(&paid, most_msat)).await?;
+    if let Err(fault) = give_back(&admin, caller, unspent(&paid, most_msat)).await {
+        // What was paid is paid, and the preimage is what it was paid for.
+        tracing::error!(
+            "Failed to note that an access token has spent less than was taken from it: {}",
+            chain(&fault)
+        );
+    }
     Ok(Json(paid?))
 }
 
@@ -122,12 +130,7 @@ fn unspent(paid: &Result<Payment, OperationError>, most_msat: u64) -> u64 {
             }
         },
         // It may still happen.
-        Err(
-            OperationError::Late { .. }
-            | OperationError::Waits(_)
-            | OperationError::Unavailable(_)
-            | OperationError::NoPayment(_),
-        ) => 0,
+        Err(OperationError::Late { .. } | OperationError::Unsure { .. }) => 0,
         Err(_) => most_msat,
     }
 }
@@ -143,27 +146,63 @@ async fn take(admin: &Arc<Admin>, caller: Caller, msat: u64) -> Result<(), Fault
     Ok(taken.expect("writing a file does not panic")?)
 }
 
-async fn give_back(admin: &Arc<Admin>, caller: Caller, msat: u64) -> Result<(), Fault> {
+async fn give_back(admin: &Arc<Admin>, caller: Caller, msat: u64) -> Result<(), SpendingError> {
     let Some((token_id, _)) = caller.limit.filter(|_| msat > 0) else {
         return Ok(());
     };
     let spending = Arc::clone(&admin.spending);
     let giving = move || spending.give_back(&token_id, msat);
     let given = tokio::task::spawn_blocking(giving).await;
-    Ok(given.expect("writing a file does not panic")?)
+    given.expect("writing a file does not panic")
 }
 
-/// Makes an invoice that sells nothing.
+/// Makes an invoice that sells nothing. Without the scope `admin` none is made while ten thousand wait for money.
 #[utoipa::path(
-    post, path = "/invoices", tag = "payments", request_body = InvoiceBody, responses((status = 200, body = HandInvoice))
+    post, path = "/invoices", tag = "payments", request_body = InvoiceBody,
+    responses((status = 200, body = HandInvoice), (status = 409, description = "enough of them wait for money"))
 )]
 pub(super) async fn make_invoice(
     State(admin): State<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
     Json(body): Json<InvoiceBody>,
 ) -> Result<Json<HandInvoice>, Fault> {
     let expiry_secs = body.expiry_secs.unwrap_or(EXPIRY_SECS);
+    let by = caller.scope.drawing();
     let invoice = admin
         .node
-        .invoice_by_hand(body.amount_msat, body.description, expiry_secs);
+        .invoice_by_hand(by, body.amount_msat, body.description, expiry_secs);
     Ok(Json(invoice.await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::NodeUnavailable;
+
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_spent_is_not_given_back() {
+        let payment = |status, fee_msat| Payment {
+            payment_id: String::new(),
+            kind: "bolt11",
+            is_outbound: true,
+            status,
+            amount_msat: Some(1_000),
+            fee_msat,
+            hash: None,
+            preimage: None,
+            updated_secs: 0,
+        };
+        for (paid, given_back) in [
+            (Ok(payment(Progress::Succeeded, Some(7))), 93),
+            (Ok(payment(Progress::Succeeded, None)), 0),
+            (Ok(payment(Progress::Pending, None)), 0),
+            (Ok(payment(Progress::Failed, None)), 1_100),
+            (Err(OperationError::Unsure { what: "pay" }), 0),
+            (Err(OperationError::PaidBefore), 1_100),
+            (Err(NodeUnavailable::NotRunning.into()), 1_100),
+        ] {
+            assert_eq!(unspent(&paid, 1_100), given_back, "{paid:?}");
+        }
+    }
 }

@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::l402::TokenId;
 use crate::secret_file::{self, SecretFileError};
 
-/// Tokens whose spending is kept; each is a line of 80 bytes, and only who holds the operator's token makes them.
+/// Tokens whose spending is kept; each takes 80 bytes, and only who may do everything makes them. Those that were revoked or have
+/// ended are among them: were the list of access tokens put back from a copy in which one is good, it must not begin anew.
 const TOKENS_MAX: usize = 10_000;
 
 /// Spent so far, by token.
@@ -33,6 +34,13 @@ pub enum SpendingError {
         /// What is left.
         left_msat: u64,
     },
+    /// There is room for no more tokens.
+    #[error(
+        "what is spent is kept for {TOKENS_MAX} access tokens with a limit, those included that have ended, and this would be one more. \
+         Stop the program, remove access.spent and admin.token from its data folder, and start it again: all access tokens end \
+         by that, and new ones can spend"
+    )]
+    Full,
     /// It could not be noted.
     #[error("failed to note what is spent")]
     File(#[from] io::Error),
@@ -64,7 +72,10 @@ impl Spending {
     ) -> Result<(), SpendingError> {
         self.change(token_id, |spent_msat, is_new, tokens| {
             let left_msat = max_msat.saturating_sub(*spent_msat);
-            if asked_msat > left_msat || (is_new && tokens >= TOKENS_MAX) {
+            if is_new && tokens >= TOKENS_MAX {
+                return Err(SpendingError::Full);
+            }
+            if asked_msat > left_msat {
                 return Err(SpendingError::AboveLimit {
                     asked_msat,
                     left_msat,
@@ -132,6 +143,27 @@ mod tests {
         let spending = Spending::open(&path).unwrap();
         spending.take(&one, 1_000, 500).unwrap();
         assert!(spending.take(&one, 1_000, 1).is_err());
+    }
+
+    #[test]
+    fn when_there_is_room_for_no_more_tokens_the_others_go_on_and_the_reason_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.spent");
+        let full: BTreeMap<String, u64> = (0..10_000_u32)
+            .map(|number| {
+                let mut id = [9; 32];
+                id[..4].copy_from_slice(&number.to_be_bytes());
+                (TokenId(id).to_string(), 1)
+            })
+            .collect();
+        let one = TokenId([1; 32]);
+        secret_file::replace(&path, &serde_json::to_string(&full).unwrap()).unwrap();
+        let spending = Spending::open(&path).unwrap();
+        let error = spending.take(&one, 1_000, 1).unwrap_err();
+        assert!(matches!(error, SpendingError::Full), "{error}");
+        let mut known = [9; 32];
+        known[..4].copy_from_slice(&7_u32.to_be_bytes());
+        spending.take(&TokenId(known), 1_000, 999).unwrap();
     }
 
     #[test]

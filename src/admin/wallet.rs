@@ -7,9 +7,9 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::node::{Drawing, Fee, OnchainAmount, OnchainBalance, Withdrawal};
+use crate::node::{Fee, OnchainAmount, OnchainBalance, Withdrawal};
 
-use super::{Admin, Caller, Fault, Scope};
+use super::{Admin, Caller, Fault};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AddressBody {
@@ -60,11 +60,7 @@ pub(super) async fn new_address(
     State(admin): State<Arc<Admin>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<AddressBody>, Fault> {
-    let drawing = match caller.scope {
-        Scope::Admin => Drawing::ByOperator,
-        Scope::Read | Scope::Invoices | Scope::Spend => Drawing::ByOthers,
-    };
-    let address = admin.node.new_address(drawing).await?;
+    let address = admin.node.new_address(caller.scope.drawing()).await?;
     Ok(Json(AddressBody { address }))
 }
 

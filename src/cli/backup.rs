@@ -79,12 +79,11 @@ pub(super) struct Words {
     config: Option<PathBuf>,
 }
 
-/// Exit 0 if it was done, 2 if the settings do not hold, 1 for anything else.
+/// Exit 0 if it was done, 2 if the settings do not hold, as the running program says if that is asked, 1 for anything else.
 pub(super) fn run(command: Command) -> ExitCode {
     let done = match command {
-        Command::Create { settings, to } => {
-            load(&settings.config).map(|config| create(&config, &settings.config, to.as_deref()))
-        }
+        Command::Create { settings, to } => load(&settings.config)
+            .and_then(|config| create(&config, &settings.config, to.as_deref())),
         Command::Leave { operator } => {
             return operator.show(Method::POST, "/recovery/leave", None, |_| {
                 "The recovery goes on without the channels that are not closed.".to_owned()
@@ -165,30 +164,35 @@ impl Given {
     }
 }
 
-/// By the running program if there is one, otherwise by this one.
-fn create(config: &Config, file: &Path, to: Option<&Path>) -> anyhow::Result<()> {
-    let path = match DataLock::acquire(&config.data_dir) {
-        Ok(_lock) => {
-            let keys = NodeKeys::read(&config.data_dir.join("seed.words"), config.node.network)?;
-            let now_secs = Clock::system().unix_secs();
-            let source = app::source(config, file, keys);
-            source.create(None, now_secs, &config.backup.folder)?.file
-        }
+/// By the running program if there is one, otherwise by this one. Of that one's answer the exit code is kept: there may be a
+/// backup although it is not known yet.
+fn create(config: &Config, file: &Path, to: Option<&Path>) -> Result<anyhow::Result<()>, ExitCode> {
+    let made = match DataLock::acquire(&config.data_dir) {
+        Ok(_lock) => of_stopped(config, file),
         Err(LockError::Held(_)) => {
-            let answer = Operator::of(file)
-                .ask(Method::POST, "/backup", None)
-                .map_err(|no_answer| anyhow::anyhow!(no_answer.why))
-                .context("the running program made no backup")?;
-            let path = answer["file"]
-                .as_str()
-                .context("it did not say where the backup is")?;
-            path.into()
+            let answer = Operator::of(file).ask(Method::POST, "/backup", None);
+            let answer = answer.map_err(|no_answer| no_answer.tell())?;
+            let path = answer["file"].as_str().map(PathBuf::from);
+            path.context("the running program did not say where the backup is")
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => Err(error.into()),
     };
+    Ok(made.and_then(|path| made_at(&path, to)))
+}
+
+/// Makes one of the program that is not running.
+fn of_stopped(config: &Config, file: &Path) -> anyhow::Result<PathBuf> {
+    let keys = NodeKeys::read(&config.data_dir.join("seed.words"), config.node.network)?;
+    let now_secs = Clock::system().unix_secs();
+    let source = app::source(config, file, keys);
+    Ok(source.create(None, now_secs, &config.backup.folder)?.file)
+}
+
+/// Says where a backup is, and copies it.
+fn made_at(path: &Path, to: Option<&Path>) -> anyhow::Result<()> {
     tell(&format!("Backed up to {}.", path.display()));
     if let Some(to) = to {
-        let copy = copy_to(&path, to)?;
+        let copy = copy_to(path, to)?;
         tell(&format!("Copied to {}.", copy.display()));
     }
     Ok(())

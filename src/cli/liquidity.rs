@@ -215,27 +215,59 @@ fn laid_ready(laid: &Value, one: &Value) -> String {
 fn order(answer: &Value) -> String {
     let sat = |value: &Value| number(value, |sat| format!("{} sat", grouped(sat)));
     let (lightning, onchain) = (&answer["lightning"], &answer["onchain"]);
+    let price = |way: &Value| {
+        if way.is_null() {
+            return "cannot be paid for".to_owned();
+        }
+        format!(
+            "{}, of which the provider keeps {}; {}",
+            sat(&way["order_total_sat"]),
+            sat(&way["fee_total_sat"]),
+            text(&way["state"])
+        )
+    };
+    // With the amount, so that an invoice which asks for another is not paid.
+    let by = |command: &str, way: &Value, to: &str, amount: &str| {
+        if way.is_null() {
+            return String::new();
+        }
+        let (to, total) = (text(&way[to]), text(&way["order_total_sat"]));
+        format!("tollhouse {command} {to} {amount}\"{total} sat\"")
+    };
     pairs(&[
         ("order", text(&answer["order_id"])),
         ("can be received over it", sat(&answer["lsp_balance_sat"])),
-        (
-            "over Lightning",
-            format!(
-                "{}, {}",
-                sat(&lightning["order_total_sat"]),
-                text(&lightning["state"])
-            ),
-        ),
-        ("", text(&lightning["bolt11"])),
-        (
-            "on chain",
-            format!(
-                "{}, {}",
-                sat(&onchain["order_total_sat"]),
-                text(&onchain["state"])
-            ),
-        ),
-        ("", text(&onchain["address"])),
+        ("over Lightning", price(lightning)),
+        ("", by("pay", lightning, "bolt11", "--amount ")),
+        ("on chain", price(onchain)),
+        ("", by("send", onchain, "address", "")),
         ("channel", text(&answer["channel"]["funding_outpoint"])),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_says_how_to_pay_no_more_than_its_total() {
+        let way = json!({
+            "state": "expect_payment", "fee_total_sat": 1_500, "order_total_sat": 2_000, "bolt11": "lnbc1", "address": "bc1q",
+        });
+        let answer = json!({
+            "order_id": "o\u{1b}[2J", "lsp_balance_sat": 1_000_000, "lightning": way, "onchain": way, "channel": null,
+        });
+        let shown = order(&answer);
+        for line in [
+            "2,000 sat, of which the provider keeps 1,500 sat; expect_payment",
+            "tollhouse pay lnbc1 --amount \"2000 sat\"",
+            "tollhouse send bc1q \"2000 sat\"",
+        ] {
+            assert!(shown.contains(line), "`{line}` in:\n{shown}");
+        }
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
+        let none = order(&json!({ "order_id": "o", "lightning": null, "onchain": null }));
+        assert!(none.contains("cannot be paid for"), "{none}");
+        assert!(!none.contains("tollhouse"), "{none}");
+    }
 }

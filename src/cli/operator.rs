@@ -19,12 +19,18 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::causes::chain;
+use crate::quote::Address;
+use crate::store::DataLock;
 use crate::{config, resource, secret_file};
 
+use super::show::{json, lines};
 use super::{BAD_SETTINGS, FAULT, PENDING, REFUSED, UNREACHABLE, complain};
 
 /// How long an answer is waited for: a payment takes a minute at most, and then the program answers that it is pending.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// How long a connection may take to come about: a machine that is there takes it within a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest answer that is read: a page of 1,000 sales has some 700 KB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -94,7 +100,7 @@ impl Operator {
     #[expect(clippy::print_stdout, reason = "the command's answer")]
     pub(super) fn print(&self, answer: &Value, view: View) -> ExitCode {
         if self.json || !std::io::stdout().is_terminal() {
-            println!("{answer:#}");
+            println!("{}", json(answer));
         } else {
             println!("{}", view(answer).trim_end());
         }
@@ -113,14 +119,12 @@ impl Operator {
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| NoAnswer::new(FAULT, error.to_string()))?;
-        let asking = self.ask_at(&base, &token, method, path, body);
+        let asking = self.ask_at(&base, &token, method.clone(), path, body);
         runtime
             .block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, asking).await })
             .unwrap_or_else(|_| {
-                let why = format!(
-                    "{base} did not answer within {ANSWER_TIMEOUT:?}: look with `tollhouse status` whether it was done"
-                );
-                Err(NoAnswer::new(PENDING, why))
+                let why = format!("{base} did not answer within {ANSWER_TIMEOUT:?}");
+                Err(NoAnswer::unheard(&method, &why))
             })
     }
 
@@ -132,6 +136,15 @@ impl Operator {
             Ok(token.trim().to_owned())
         };
         if let (Some(url), Some(file)) = (&self.url, &self.token_file) {
+            let is_private = url
+                .parse::<Address>()
+                .map_err(|error| bad(format!("{url}: {error}")))?
+                .is_private();
+            if !is_private {
+                return Err(bad(format!(
+                    "the token would go to {url} in the clear, for all on the way to read: ask over https, or on the machine itself"
+                )));
+            }
             return Ok((url.trim_end_matches('/').to_owned(), read(file)?));
         }
         let config =
@@ -142,6 +155,15 @@ impl Operator {
             let why = format!(
                 "{} is not there: was the program ever started with these settings?",
                 file.display()
+            );
+            return Err(NoAnswer::new(UNREACHABLE, why));
+        }
+        // While nothing runs here, whoever else listens at that address would be given the token that may do everything.
+        if self.token_file.is_none() && !DataLock::is_held(&config.data_dir) {
+            let why = format!(
+                "nothing uses the data folder {}, so {} was not asked: is the program running?",
+                config.data_dir.display(),
+                config.admin_url()
             );
             return Err(NoAnswer::new(UNREACHABLE, why));
         }
@@ -163,7 +185,7 @@ impl Operator {
             )
         })?;
         let request = Request::builder()
-            .method(method)
+            .method(method.clone())
             .uri(uri)
             .header(AUTHORIZATION, format!("Bearer {token}"));
         let request = match &body {
@@ -182,22 +204,27 @@ impl Operator {
                 .wrap_connector({
                     let mut http = HttpConnector::new();
                     http.enforce_http(false);
+                    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
                     http
                 }),
         );
+        let broke_off = |why: String| {
+            let why = format!("{base} broke off ({why})");
+            NoAnswer::unheard(&method, &why)
+        };
         let response = client.request(request).await.map_err(|error| {
-            let why = format!(
-                "{base} does not answer ({}): is the program running?",
-                chain(&error)
-            );
+            let why = chain(&error);
+            // Of all others the request may have been read, and done.
+            if !error.is_connect() {
+                return broke_off(why);
+            }
+            let why = format!("{base} does not answer ({why}): is the program running?");
             NoAnswer::new(UNREACHABLE, why)
         })?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        let body = body.collect().await.map_err(|error| {
-            NoAnswer::new(PENDING, format!("{base} broke off: {}", chain(&*error)))
-        })?;
-        let body = body.to_bytes();
+        let body = body.collect().await;
+        let body = body.map_err(|error| broke_off(chain(&*error)))?.to_bytes();
         let answer: Value = if body.is_empty() {
             Value::Null
         } else {
@@ -241,9 +268,18 @@ impl NoAnswer {
         Self { code, why }
     }
 
+    /// Nothing more is heard of what was asked: if it was to change something, that may be changed.
+    fn unheard(method: &Method, why: &str) -> Self {
+        if *method == Method::GET {
+            return Self::new(FAULT, format!("{why}: ask again"));
+        }
+        let look = "look whether it was done before you ask again (`tollhouse status`, `payments`, `channels list`)";
+        Self::new(PENDING, format!("{why}: {look}"))
+    }
+
     /// Tells why, and ends with the code that says so.
     pub(super) fn tell(&self) -> ExitCode {
-        complain(&format_args!("error: {}", self.why));
+        complain(&format_args!("error: {}", lines(&self.why)));
         ExitCode::from(self.code)
     }
 }

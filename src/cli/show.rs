@@ -41,14 +41,44 @@ pub(super) fn list<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
     answer[name].as_array().map_or(&[], Vec::as_slice)
 }
 
+/// Whether a terminal goes by it instead of showing it: controls, and what turns the direction of writing around.
+fn is_order(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text that may be anybody's, as a terminal can be given it: what is an order to it is spelt out.
+pub(super) fn plain(text: &str) -> String {
+    let spelt = |char: char| match is_order(char) {
+        true => char.escape_unicode().collect(),
+        false => char.to_string(),
+    };
+    text.chars().map(spelt).collect()
+}
+
+/// The same for one of several lines.
+pub(super) fn lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(plain).collect();
+    lines.join("\n")
+}
+
+/// JSON for people and programs, without anything that is an order to a terminal: inside its texts that is escaped, where
+/// JSON itself would leave some of it as it is.
+pub(super) fn json(value: &Value) -> String {
+    let spelt = |char: char| match is_order(char) && char != '\n' {
+        true => format!("\\u{:04x}", u32::from(char)),
+        false => char.to_string(),
+    };
+    format!("{value:#}").chars().map(spelt).collect()
+}
+
 /// A text, or a dash.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => plain(text),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
-        Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+        Value::Number(_) | Value::Array(_) | Value::Object(_) => plain(&value.to_string()),
     }
 }
 
@@ -77,5 +107,19 @@ mod tests {
             "id   what\na    first\nbcd  x"
         );
         assert_eq!(table(&["id"], &[], "there is none"), "there is none");
+    }
+
+    #[test]
+    fn what_others_say_is_shown_and_no_order_to_a_terminal() {
+        let said = "a\u{1b}]0;b\u{7}\r\n\u{9b}2J\u{7f}\u{202e}\u{2066}\u{2069}ä→𝄞";
+        let spelt = "a\\u{1b}]0;b\\u{7}\\u{d}\\u{a}\\u{9b}2J\\u{7f}\\u{202e}\\u{2066}\\u{2069}ä→𝄞";
+        assert_eq!(text(&said.into()), spelt);
+        assert!(!text(&[said].as_slice().into()).contains(is_order));
+        assert_eq!(lines("one\ntwo\u{1b}"), "one\ntwo\\u{1b}");
+        let answer = serde_json::json!({ "order_id": said });
+        let shown = json(&answer);
+        assert!(!shown.replace('\n', "").contains(is_order), "{shown}");
+        let read: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(read, answer, "it is the same JSON");
     }
 }

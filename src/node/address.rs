@@ -20,7 +20,7 @@ use super::operation::{OperationError, refused};
 /// not say: so the gap can still be passed, but only as fast as money arrives.
 const UNPAID_MAX: u32 = 10;
 
-/// Who draws an address.
+/// Who draws an address, or makes an invoice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drawing {
     /// The operator, who knows what each costs.

@@ -69,6 +69,14 @@ pub enum OperationError {
         "the node waits for its store (its disk, or the server of node.vss), and cannot be asked to {0}: the status says what is known"
     )]
     Waits(&'static str),
+    /// It was begun, and what came of it was neither noted nor heard; it may still be done.
+    #[error(
+        "it is not known what came of this: {what}. It may still happen; look at the status before you try again"
+    )]
+    Unsure {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// It is no address, or one with a mistake in it.
     #[error("`{0}` is no bitcoin address: a character is wrong or missing")]
     NotAnAddress(String),
@@ -162,6 +170,12 @@ pub enum OperationError {
          status, or draw one with the operator's own token (each is asked for at the chain source from then on)"
     )]
     AddressesUnpaid(u32),
+    /// Enough of them wait for money.
+    #[error(
+        "{0} invoices that were made by hand wait for money: make one with the operator's own token (each is forgotten 31 days \
+         after it was made)"
+    )]
+    InvoicesUnpaid(usize),
     /// A fee rate is missing or absurd.
     #[error("{0}")]
     FeeRate(&'static str),
@@ -169,7 +183,7 @@ pub enum OperationError {
     #[error("a description has at most 639 bytes (BOLT 11)")]
     DescriptionTooLong,
     /// An expiry out of bounds.
-    #[error("an invoice can be paid for a minute at least and a year at most")]
+    #[error("an invoice can be paid for a minute at least and thirty days at most")]
     Expiry,
 }
 

@@ -1,7 +1,7 @@
-//! Payments by the operator's hand: paying an invoice or an offer within limits, and invoices that sell nothing.
+//! Payments by the operator's hand: paying an invoice or an offer within limits.
 
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
@@ -10,14 +10,14 @@ use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::lightning::offers::offer::{Amount, Offer};
 use ldk_node::lightning::routing::router::RouteParametersConfig;
 use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind, PaymentStatus};
-use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Description};
+use lightning_invoice::Bolt11Invoice;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
-use super::Node;
 use super::map::MapError;
 use super::operation::{OperationError, refused};
+use super::{Node, NodeUnavailable};
 
 /// How long a payment is waited for. LDK tries for ten seconds; what hangs longer hangs at a peer.
 const PAYMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,11 +27,14 @@ const FEE_MAX_PART: u64 = 100;
 /// and so much besides, in msat, so that small payments find one, too.
 const FEE_MAX_BASE_MSAT: u64 = 10_000;
 
-/// Bounds of an invoice's time, in seconds: below a minute nobody pays it, and beyond a year it is a mistake.
-const EXPIRY_SECS: std::ops::RangeInclusive<u32> = 60..=31_536_000;
-
-/// The longest description (BOLT 11).
-const DESCRIPTION_BYTES_MAX: usize = 639;
+/// What is done one at a time. `std` mutexes: held while the node does it, on a thread that may block.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Looking whether an invoice was paid before, and paying it.
+    pub(super) pay: Arc<Mutex<()>>,
+    /// Counting the invoices that nobody has paid, and making another.
+    pub(super) invoice: Arc<Mutex<()>>,
+}
 
 /// A payment to be made.
 #[derive(Clone, Debug)]
@@ -98,19 +101,6 @@ pub struct Payment {
     pub updated_secs: u64,
 }
 
-/// An invoice made by hand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct HandInvoice {
-    /// As a payer takes it.
-    pub bolt11: String,
-    /// Its payment hash, hex, which is also the id of the payment.
-    pub payment_hash: String,
-    /// When it expires, Unix seconds.
-    pub expires_at_secs: u64,
-    /// Whether so much could arrive now.
-    pub payable_now: bool,
-}
-
 impl Node {
     /// Reads what is to be paid and holds it against what there is. Nothing is sent.
     pub async fn payable(&self, paying: Paying) -> Result<Payable, OperationError> {
@@ -125,9 +115,7 @@ impl Node {
                 if invoice.network() != network {
                     return Err(OperationError::PayableElsewhere(network));
                 }
-                let expires = invoice.duration_since_epoch() + invoice.expiry_time();
-                if expires.as_secs() <= now_secs {
-                    let ago_secs = now_secs - expires.as_secs();
+                if let Some(ago_secs) = expired_secs_ago(&invoice, now_secs) {
                     return Err(OperationError::Expired { ago_secs });
                 }
                 if invoice.get_payee_pub_key() == own_id {
@@ -172,7 +160,8 @@ impl Node {
         .await
     }
 
-    /// Pays, and waits until it has arrived or failed, within a minute: what is still under way then is pending.
+    /// Pays, and waits until it has arrived or failed, within a minute: what is still under way then is pending. So is what was
+    /// sent and cannot be followed: an error says that nothing was sent, unless it says that this is not known.
     pub async fn pay(&self, payable: Payable) -> Result<Payment, OperationError> {
         if payable.needs_map {
             match self.fetch_map().await {
@@ -182,18 +171,36 @@ impl Node {
             }
         }
         let mut handled = self.handled.subscribe();
-        let sent = self.operate("pay", move |node| send(node, payable)).await?;
+        let under_way = payable.under_way(self.clock.unix_secs());
+        let turn = Arc::clone(&self.turns.pay);
+        let sending = self.operate("pay", move |node| {
+            // ldk-node looks into its records, has LDK find a path and send, and then writes its record: two at once for one
+            // payment hash would both find none, and the one without a path would say of the other that it failed.
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            if let To::Invoice(invoice) = &payable.to {
+                is_new(node, invoice)?;
+            }
+            send(node, payable)
+        });
+        let sent = sending.await.map_err(|error| {
+            let panicked = matches!(
+                error,
+                OperationError::Unavailable(NodeUnavailable::Panicked(_))
+            );
+            if panicked { unsure() } else { error }
+        })?;
+        let under_way = Payment {
+            payment_id: hex::encode(sent.0),
+            ..under_way
+        };
         let deadline = Instant::now() + PAYMENT_TIMEOUT;
         loop {
-            let payment = self.payment_by(sent).await?;
+            // A node that stops meanwhile, or does not answer, takes nothing back.
+            let Ok(payment) = self.payment_by(sent, with_proof).await else {
+                return Ok(under_way);
+            };
             if payment.status != Progress::Pending {
-                let preimage = self.operate("look for the payment", move |node| {
-                    Ok(node.payment(&sent).and_then(|it| proof(&it.kind)))
-                });
-                return Ok(Payment {
-                    preimage: preimage.await?,
-                    ..payment
-                });
+                return Ok(payment);
             }
             // Whatever the node tells may be about this one.
             match timeout_at(deadline, handled.changed()).await {
@@ -208,15 +215,24 @@ impl Node {
         let unknown = || OperationError::NoPayment(payment_id.to_owned());
         let id = hex::decode(payment_id).map_err(|_| unknown())?;
         let id = id.try_into().map_err(|_| unknown())?;
+        let shown = |payment: &PaymentDetails| Payment::from(payment);
         let id = PaymentId(id);
-        self.read("look for the payment", move |node| payment_of(node, id))
-            .await
+        self.read("look for the payment", move |node| {
+            payment_of(node, id, shown)
+        })
+        .await
     }
 
     /// The same for who has sent it, and waits however long the node does.
-    async fn payment_by(&self, id: PaymentId) -> Result<Payment, OperationError> {
-        self.operate("look for the payment", move |node| payment_of(node, id))
-            .await
+    async fn payment_by(
+        &self,
+        id: PaymentId,
+        shown: fn(&PaymentDetails) -> Payment,
+    ) -> Result<Payment, OperationError> {
+        self.operate("look for the payment", move |node| {
+            payment_of(node, id, shown)
+        })
+        .await
     }
 
     /// The node's payments, in and out, the newest first, at most so many. Sales are in the books.
@@ -228,53 +244,43 @@ impl Node {
         })
         .await
     }
+}
 
-    /// Makes an invoice that sells nothing: money for the node, whoever it is from.
-    pub async fn invoice_by_hand(
-        &self,
-        amount_msat: Option<u64>,
-        description: String,
-        expiry_secs: u32,
-    ) -> Result<HandInvoice, OperationError> {
-        self.uses_channels()?;
-        if description.len() > DESCRIPTION_BYTES_MAX {
-            return Err(OperationError::DescriptionTooLong);
+impl Payable {
+    /// What is known of it while nobody can be asked how far it is.
+    fn under_way(&self, now_secs: u64) -> Payment {
+        let (kind, hash) = match &self.to {
+            To::Invoice(invoice) => ("bolt11", Some(invoice.payment_hash().to_string())),
+            To::Offer(_) => ("bolt12", None),
+        };
+        Payment {
+            payment_id: String::new(),
+            kind,
+            is_outbound: true,
+            status: Progress::Pending,
+            amount_msat: Some(self.amount_msat),
+            fee_msat: None,
+            hash,
+            preimage: None,
+            updated_secs: now_secs,
         }
-        if !EXPIRY_SECS.contains(&expiry_secs) {
-            return Err(OperationError::Expiry);
-        }
-        if amount_msat == Some(0) {
-            return Err(OperationError::NoAmount);
-        }
-        let payable_now = self.takes(amount_msat.unwrap_or(1));
-        let expires_at_secs = self.clock.unix_secs() + u64::from(expiry_secs);
-        self.operate("make an invoice", move |node| {
-            let description =
-                Description::new(description).map_err(|_| OperationError::DescriptionTooLong)?;
-            let description = Bolt11InvoiceDescription::Direct(description);
-            let maker = node.bolt11_payment();
-            let invoice = match amount_msat {
-                Some(msat) => maker.receive(msat, &description, expiry_secs),
-                None => maker.receive_variable_amount(&description, expiry_secs),
-            };
-            let invoice = invoice.map_err(refused("make an invoice"))?;
-            Ok(HandInvoice {
-                payment_hash: invoice.payment_hash().to_string(),
-                bolt11: invoice.to_string(),
-                expires_at_secs,
-                payable_now,
-            })
-        })
-        .await
     }
 }
 
-fn payment_of(node: &ldk_node::Node, id: PaymentId) -> Result<Payment, OperationError> {
+fn payment_of(
+    node: &ldk_node::Node,
+    id: PaymentId,
+    shown: fn(&PaymentDetails) -> Payment,
+) -> Result<Payment, OperationError> {
     let payment = node.payment(&id);
     let unknown = || OperationError::NoPayment(hex::encode(id.0));
-    payment
-        .map(|payment| Payment::from(&payment))
-        .ok_or_else(unknown)
+    payment.map(|payment| shown(&payment)).ok_or_else(unknown)
+}
+
+/// How long ago an invoice has expired, if it has. One whose end is beyond all clocks never does.
+fn expired_secs_ago(invoice: &Bolt11Invoice, now_secs: u64) -> Option<u64> {
+    let expires_secs = invoice.expires_at()?.as_secs();
+    now_secs.checked_sub(expires_secs)
 }
 
 /// What is paid, between what is asked for and what the operator says.
@@ -343,8 +349,25 @@ fn send(node: &Arc<ldk_node::Node>, payable: Payable) -> Result<PaymentId, Opera
         if error == ldk_node::NodeError::DuplicatePayment {
             return OperationError::PaidBefore;
         }
+        // The record comes after the sending: what was sent and not noted may arrive.
+        if error == ldk_node::NodeError::PersistenceFailed {
+            return unsure();
+        }
         refused("pay (is there a path within the fee limit?)")(error)
     })
+}
+
+/// What became of a payment is not known.
+fn unsure() -> OperationError {
+    OperationError::Unsure { what: "pay" }
+}
+
+/// A payment with its preimage, for who pays it.
+fn with_proof(payment: &PaymentDetails) -> Payment {
+    Payment {
+        preimage: proof(&payment.kind),
+        ..Payment::from(payment)
+    }
 }
 
 /// The preimage of a payment that arrived.
@@ -386,5 +409,38 @@ impl From<&PaymentDetails> for Payment {
             preimage: None,
             updated_secs: payment.latest_update_timestamp,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::{Hash as _, sha256};
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+    use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
+
+    use super::*;
+
+    fn invoice(expiry: Duration) -> Bolt11Invoice {
+        let secret = SecretKey::from_slice(&[7; 32]).unwrap();
+        let secp = Secp256k1::new();
+        let invoice = InvoiceBuilder::new(Currency::Regtest)
+            .description("wood".to_owned())
+            .payment_hash(sha256::Hash::from_byte_array([3; 32]))
+            .payment_secret(PaymentSecret([4; 32]))
+            .duration_since_epoch(Duration::from_secs(1_000))
+            .min_final_cltv_expiry_delta(42)
+            .expiry_time(expiry)
+            .build_signed(|message| secp.sign_ecdsa_recoverable(message, &secret));
+        invoice.unwrap()
+    }
+
+    #[test]
+    fn an_invoice_has_expired_when_its_time_is_over_and_never_if_that_is_beyond_all_clocks() {
+        let hour = invoice(Duration::from_secs(3_600));
+        assert_eq!(expired_secs_ago(&hour, 4_599), None);
+        assert_eq!(expired_secs_ago(&hour, 4_600), Some(0));
+        assert_eq!(expired_secs_ago(&hour, 4_610), Some(10));
+        let endless = invoice(Duration::from_secs(u64::MAX));
+        assert_eq!(expired_secs_ago(&endless, u64::MAX), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Where something is asked: an `http` or `https` URL.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use http::Uri;
@@ -20,12 +21,20 @@ pub enum AddressError {
 impl Address {
     /// Whether nobody on the way can read or change what is said: it is encrypted, or never leaves this machine.
     pub fn is_private(&self) -> bool {
+        self.0.scheme_str() == Some("https") || self.is_here()
+    }
+
+    /// Whether it is this machine, as far as its name tells.
+    pub(super) fn is_here(&self) -> bool {
         let host = self.0.host().unwrap_or_default();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let is_loopback = bare
-            .parse::<std::net::IpAddr>()
-            .map_or(bare == "localhost", |address| address.is_loopback());
-        self.0.scheme_str() == Some("https") || is_loopback
+        let bare = bare.trim_end_matches('.').to_ascii_lowercase();
+        let is_local = bare == "localhost" || bare.ends_with(".localhost");
+        bare.parse::<IpAddr>().map_or(is_local, |address| {
+            // What stands for every address of a machine leads to this one, too.
+            let address = address.to_canonical();
+            address.is_loopback() || address.is_unspecified()
+        })
     }
 
     /// What the client takes.

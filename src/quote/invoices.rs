@@ -120,7 +120,9 @@ impl InvoiceSource {
             Self::LightningAddress { name, domain } => {
                 let url = format!("https://{domain}/.well-known/lnurlp/{name}");
                 let terms = ask(&asker, &url).await?;
-                ask(&asker, &callback(&terms, amount_msat)?).await?
+                // Only who has the payee on this machine is sent on to it.
+                let is_here = url.parse::<Address>()?.is_here();
+                ask(&asker, &callback(&terms, amount_msat, is_here)?).await?
             }
         };
         let invoice = answer["invoice"].as_str().or(answer["pr"].as_str());
@@ -139,8 +141,9 @@ async fn ask(asker: &Asker, url: &str) -> Result<Value, InvoiceSourceError> {
     })
 }
 
-/// Where to ask next (LUD-06), within the payee's limits.
-fn callback(terms: &Value, amount_msat: u64) -> Result<String, InvoiceSourceError> {
+/// Where to ask next (LUD-06), within the payee's limits. It is the payee who says where: not at what else listens on this
+/// machine, unless the payee `is_here`.
+fn callback(terms: &Value, amount_msat: u64, is_here: bool) -> Result<String, InvoiceSourceError> {
     let callback = terms["callback"].as_str().ok_or_else(|| without(terms))?;
     let min_msat = terms["minSendable"].as_u64().unwrap_or(1);
     let max_msat = terms["maxSendable"].as_u64().unwrap_or(u64::MAX);
@@ -151,7 +154,8 @@ fn callback(terms: &Value, amount_msat: u64) -> Result<String, InvoiceSourceErro
             amount_msat,
         });
     }
-    if !callback.parse::<Address>()?.is_private() {
+    let address: Address = callback.parse()?;
+    if !address.is_private() || (address.is_here() && !is_here) {
         return Err(without(terms));
     }
     let sign = if callback.contains('?') { '&' } else { '?' };
@@ -200,12 +204,32 @@ mod tests {
         let terms =
             json!({"callback": "https://a.org/cb?x=1", "minSendable": 1_000, "maxSendable": 5_000});
         assert_eq!(
-            callback(&terms, 2_000).unwrap(),
+            callback(&terms, 2_000, false).unwrap(),
             "https://a.org/cb?x=1&amount=2000"
         );
-        assert!(callback(&terms, 999).is_err());
-        assert!(callback(&terms, 5_001).is_err());
-        assert!(callback(&json!({"callback": "http://a.org/cb"}), 2_000).is_err());
-        assert!(callback(&json!({"status": "ERROR"}), 2_000).is_err());
+        assert!(callback(&terms, 999, false).is_err());
+        assert!(callback(&terms, 5_001, false).is_err());
+        assert!(callback(&json!({"status": "ERROR"}), 2_000, false).is_err());
+        for is_here in [false, true] {
+            assert!(callback(&json!({"callback": "http://a.org/cb"}), 2_000, is_here).is_err());
+        }
+    }
+
+    #[test]
+    fn a_payee_elsewhere_sends_nobody_on_to_this_machine() {
+        for here in [
+            "http://127.0.0.1:8403/status",
+            "https://127.0.0.1:8403/status",
+            "http://localhost/",
+            "https://LOCALHOST./",
+            "https://a.localhost/",
+            "http://[::1]:8403/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://0.0.0.0:8403/",
+        ] {
+            let terms = json!({ "callback": here });
+            assert!(callback(&terms, 2_000, false).is_err(), "{here}");
+            assert!(callback(&terms, 2_000, true).is_ok(), "{here}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Held as long as the program runs; the operating system lets go of it however the program ends.
 #[derive(Debug)]
@@ -28,6 +29,10 @@ pub enum LockError {
     },
 }
 
+/// How long a lock is tried for that others only look at: a look takes some microseconds, and a busy machine may make it wait for
+/// its turn in the middle.
+const LOOKED_AT_MAX: Duration = Duration::from_secs(1);
+
 impl DataLock {
     /// Locks the folder, or says at once that somebody else has it.
     pub fn acquire(folder: &Path) -> Result<Self, LockError> {
@@ -41,10 +46,18 @@ impl DataLock {
             .write(true)
             .open(folder.join("lock"))
             .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LockError::Held(folder.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        let begun = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock)
+                    if begun.elapsed() < LOOKED_AT_MAX && is_looked_at(&file) =>
+                {
+                    std::thread::yield_now();
+                }
+                Err(TryLockError::WouldBlock) => return Err(LockError::Held(folder.to_owned())),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            }
         }
         // For the person who looks who holds it; nothing reads it.
         file.set_len(0)
@@ -52,6 +65,17 @@ impl DataLock {
             .map_err(failed)?;
         Ok(Self { _file: file })
     }
+
+    /// Whether a program holds this folder now. Makes nothing, and stands in nobody's way.
+    pub fn is_held(folder: &Path) -> bool {
+        let file = File::open(folder.join("lock"));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+}
+
+/// Whether somebody does no more than look whether it is locked.
+fn is_looked_at(file: &File) -> bool {
+    file.try_lock_shared().is_ok() && file.unlock().is_ok()
 }
 
 #[cfg(test)]
@@ -68,5 +92,25 @@ mod tests {
         ));
         drop(lock);
         assert!(DataLock::acquire(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn who_only_looks_sees_whether_it_is_held_and_keeps_nobody_from_locking_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!DataLock::is_held(folder.path()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let lock = DataLock::acquire(folder.path()).unwrap();
+        assert!(DataLock::is_held(folder.path()));
+        drop(lock);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    DataLock::is_held(folder.path());
+                }
+            });
+            for _ in 0..1_000 {
+                DataLock::acquire(folder.path()).unwrap();
+            }
+        });
     }
 }

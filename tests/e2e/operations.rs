@@ -195,7 +195,7 @@ async fn invoices_by_hand_are_paid_both_ways_and_are_no_sales() {
 }
 
 /// A file with an access token made by these arguments.
-async fn access(network: &Network, dir: &Path, arguments: &[&str]) -> PathBuf {
+pub(crate) async fn access(network: &Network, dir: &Path, arguments: &[&str]) -> PathBuf {
     let made = done(network, &[&["access"], arguments].concat()).await;
     let file = dir.join(arguments.join("-").replace([' ', '/'], "_"));
     tollhouse::secret_file::write_new(&file, made["token"].as_str().unwrap()).unwrap();
@@ -398,13 +398,12 @@ async fn the_listener_describes_itself_and_commands_say_when_nobody_is_there() {
 }
 
 /// An invoice over ten satoshi of somebody who does not exist, made at this time and good for an hour.
-fn invoice_of_nobody(made_secs: u64) -> String {
+pub(crate) fn invoice_of_nobody(made_secs: u64, payment_hash: sha256::Hash) -> String {
     let secret = bitcoin::secp256k1::SecretKey::from_slice(&[7; 32]).unwrap();
     let secp = bitcoin::secp256k1::Secp256k1::new();
-    let hash = <bitcoin::hashes::sha256::Hash as bitcoin::hashes::Hash>::from_byte_array([3; 32]);
     let invoice = lightning_invoice::InvoiceBuilder::new(lightning_invoice::Currency::Regtest)
         .description("wood".to_owned())
-        .payment_hash(hash)
+        .payment_hash(payment_hash)
         .payment_secret(lightning_invoice::PaymentSecret([4; 32]))
         .duration_since_epoch(Duration::from_secs(made_secs))
         .min_final_cltv_expiry_delta(42)
@@ -417,7 +416,7 @@ fn invoice_of_nobody(made_secs: u64) -> String {
 async fn what_cannot_be_done_says_why_and_what_to_do() {
     let shop = Shop::open().await;
     let network = &shop.network;
-    let expired = invoice_of_nobody(1_700_000_000);
+    let expired = invoice_of_nobody(1_700_000_000, sha256::Hash::from_byte_array([3; 32]));
     not_done(
         network,
         &["pay", &expired],

@@ -119,6 +119,9 @@ pub enum OrderError {
         "the provider cannot be reached: is its address right, and does this machine let connections out?"
     )]
     Unreachable,
+    /// It sells something else.
+    #[error("the provider answered with another order than was asked for ({0}): do not pay for it")]
+    Another(&'static str),
     /// The node.
     #[error(transparent)]
     Node(#[from] NodeUnavailable),
@@ -130,15 +133,19 @@ impl Node {
         if order.lsp_balance_sat == 0 {
             return Err(OrderError::Nothing);
         }
-        self.with_seller(move |node| {
+        let expiry_blocks = order.channel_expiry_blocks.unwrap_or(EXPIRY_BLOCKS);
+        let asked = order.clone();
+        let asking = self.with_seller(move |node| {
             node.lsps1_liquidity().request_channel(
-                order.lsp_balance_sat,
-                order.client_balance_sat,
-                order.channel_expiry_blocks.unwrap_or(EXPIRY_BLOCKS),
-                order.announce_channel,
+                asked.lsp_balance_sat,
+                asked.client_balance_sat,
+                expiry_blocks,
+                asked.announce_channel,
             )
-        })
-        .await
+        });
+        let status = asking.await?;
+        status.is_of(&order, expiry_blocks)?;
+        Ok(status)
     }
 
     /// How far an order is. Asks the provider.
@@ -182,20 +189,42 @@ impl From<LSPS1OrderStatus> for OrderStatus {
             payment_options,
             channel_state,
         } = status;
+        let order_id = order_id.0;
+        let balance_sat = order_params.client_balance_sat;
+        // What is shown is what is paid by: an option that asks for something else than it says is none.
+        let bolt11 = payment_options.bolt11.filter(|option| {
+            let price = Price {
+                fee_sat: option.fee_total_sat,
+                balance_sat,
+                total_sat: option.order_total_sat,
+            };
+            let invoice_msat = option.invoice.amount_milli_satoshis();
+            let asks_for_it =
+                invoice_msat.is_some_and(|msat| price.total_sat.checked_mul(1_000) == Some(msat));
+            (price.is_sound() && asks_for_it) || is_warned_of(&order_id, "over Lightning")
+        });
+        let onchain = payment_options.onchain.filter(|option| {
+            let price = Price {
+                fee_sat: option.fee_total_sat,
+                balance_sat,
+                total_sat: option.order_total_sat,
+            };
+            price.is_sound() || is_warned_of(&order_id, "on chain")
+        });
         Self {
-            order_id: order_id.0,
+            order_id,
             lsp_balance_sat: order_params.lsp_balance_sat,
             client_balance_sat: order_params.client_balance_sat,
             channel_expiry_blocks: order_params.channel_expiry_blocks,
             announce_channel: order_params.announce_channel,
-            lightning: payment_options.bolt11.map(|option| LightningOption {
+            lightning: bolt11.map(|option| LightningOption {
                 state: state(&option.state),
                 fee_total_sat: option.fee_total_sat,
                 order_total_sat: option.order_total_sat,
                 bolt11: option.invoice.to_string(),
                 expires_at: option.expires_at.to_rfc3339(),
             }),
-            onchain: payment_options.onchain.map(|option| OnchainOption {
+            onchain: onchain.map(|option| OnchainOption {
                 state: state(&option.state),
                 fee_total_sat: option.fee_total_sat,
                 order_total_sat: option.order_total_sat,
@@ -212,6 +241,48 @@ impl From<LSPS1OrderStatus> for OrderStatus {
     }
 }
 
+impl OrderStatus {
+    /// Whether the provider sells what was asked for. It may give more of it.
+    fn is_of(&self, order: &Order, expiry_blocks: u32) -> Result<(), OrderError> {
+        let wrong = if self.lsp_balance_sat < order.lsp_balance_sat {
+            "less can arrive over the channel"
+        } else if self.client_balance_sat != order.client_balance_sat {
+            "another part of the channel is ours"
+        } else if self.channel_expiry_blocks < expiry_blocks {
+            "it is kept open for a shorter time"
+        } else if self.announce_channel != order.announce_channel {
+            "the channel is announced, or is not"
+        } else {
+            return Ok(());
+        };
+        Err(OrderError::Another(wrong))
+    }
+}
+
+/// What a way to pay comes to.
+struct Price {
+    fee_sat: u64,
+    /// What is ours in the channel, which is paid with it.
+    balance_sat: u64,
+    total_sat: u64,
+}
+
+impl Price {
+    /// Whether the parts make the whole (LSPS1: "MUST be the `fee_total_sat` plus the `client_balance_sat`").
+    fn is_sound(&self) -> bool {
+        self.fee_sat.checked_add(self.balance_sat) == Some(self.total_sat)
+    }
+}
+
+/// Says that a way to pay is left out. `false`, as it is.
+fn is_warned_of(order_id: &str, way: &str) -> bool {
+    tracing::warn!(
+        "The provider's price of order {order_id:?} {way} does not add up, so that way to pay is not shown: its total is not the \
+         fee and what is ours in the channel, or its invoice asks for something else"
+    );
+    false
+}
+
 fn state(state: &LSPS1PaymentState) -> String {
     match state {
         LSPS1PaymentState::ExpectPayment => "expect_payment",
@@ -219,4 +290,121 @@ fn state(state: &LSPS1PaymentState) -> String {
         LSPS1PaymentState::Refunded => "refunded",
     }
     .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::{Hash as _, sha256};
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+    use ldk_node::lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
+    use serde_json::json;
+
+    use super::*;
+
+    /// An invoice over so much, or over what the payer likes.
+    fn invoice(amount_msat: Option<u64>) -> String {
+        let secret = SecretKey::from_slice(&[7; 32]).unwrap();
+        let secp = Secp256k1::new();
+        let builder = InvoiceBuilder::new(Currency::Regtest)
+            .description("a channel".to_owned())
+            .payment_hash(sha256::Hash::from_byte_array([3; 32]))
+            .payment_secret(PaymentSecret([4; 32]))
+            .duration_since_epoch(std::time::Duration::from_secs(1_000))
+            .min_final_cltv_expiry_delta(42);
+        let builder = match amount_msat {
+            Some(msat) => builder.amount_milli_satoshis(msat),
+            None => builder,
+        };
+        let invoice = builder.build_signed(|message| secp.sign_ecdsa_recoverable(message, &secret));
+        invoice.unwrap().to_string()
+    }
+
+    /// What the provider says of an order with 500 sat of ours in it.
+    fn said(fee_sat: u64, total_sat: u64, bolt11: &str) -> OrderStatus {
+        let price = json!({
+            "state": "EXPECT_PAYMENT",
+            "expires_at": "2100-01-01T00:00:00Z",
+            "fee_total_sat": fee_sat.to_string(),
+            "order_total_sat": total_sat.to_string(),
+        });
+        let (mut lightning, mut onchain) = (price.clone(), price);
+        lightning["invoice"] = json!(bolt11);
+        onchain["address"] = json!("bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080");
+        onchain["min_onchain_payment_confirmations"] = json!(1);
+        onchain["min_fee_for_0conf"] = json!(253);
+        let params = json!({
+            "lsp_balance_sat": "1000000",
+            "client_balance_sat": "500",
+            "required_channel_confirmations": 0,
+            "funding_confirms_within_blocks": 6,
+            "channel_expiry_blocks": 13_000,
+            "token": "",
+            "announce_channel": false,
+        });
+        let payment = json!({ "bolt11": lightning, "onchain": onchain });
+        OrderStatus::from(LSPS1OrderStatus {
+            order_id: LSPS1OrderId("order-1".to_owned()),
+            order_params: serde_json::from_value(params).unwrap(),
+            payment_options: serde_json::from_value(payment).unwrap(),
+            channel_state: None,
+        })
+    }
+
+    #[test]
+    fn a_way_to_pay_that_asks_for_something_else_than_it_says_is_not_shown() {
+        let honest = said(1_500, 2_000, &invoice(Some(2_000_000)));
+        assert!(honest.lightning.is_some() && honest.onchain.is_some());
+        for (amount_msat, why) in [
+            (Some(900_000_000), "more than the total"),
+            (Some(2_000_001), "a little more"),
+            (Some(1_999_999), "less, which would not pay for it"),
+            (None, "whatever the payer likes"),
+        ] {
+            let order = said(1_500, 2_000, &invoice(amount_msat));
+            assert!(order.lightning.is_none(), "{why}");
+            assert!(order.onchain.is_some(), "{why}: that one is sound");
+        }
+        for (fee_sat, total_sat) in [
+            (1_500, 1_500),
+            (1_500, 900_000),
+            (2_001, 2_000),
+            (u64::MAX, 499),
+        ] {
+            let order = said(fee_sat, total_sat, &invoice(Some(total_sat * 1_000)));
+            assert!(order.lightning.is_none(), "{fee_sat} of {total_sat}");
+            assert!(order.onchain.is_none(), "{fee_sat} of {total_sat}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_is_not_the_one_that_was_asked_for_is_refused() {
+        let made = said(1_500, 2_000, &invoice(Some(2_000_000)));
+        let asked = Order {
+            lsp_balance_sat: 1_000_000,
+            client_balance_sat: 500,
+            channel_expiry_blocks: None,
+            announce_channel: false,
+        };
+        made.is_of(&asked, 13_000).unwrap();
+        let more = Order {
+            lsp_balance_sat: 1_000_001,
+            ..asked.clone()
+        };
+        let announced = Order {
+            announce_channel: true,
+            ..asked.clone()
+        };
+        let ours = Order {
+            client_balance_sat: 501,
+            ..asked.clone()
+        };
+        for (order, blocks) in [
+            (&more, 13_000),
+            (&announced, 13_000),
+            (&ours, 13_000),
+            (&asked, 13_001),
+        ] {
+            assert!(made.is_of(order, blocks).is_err(), "{order:?}, {blocks}");
+        }
+    }
 }

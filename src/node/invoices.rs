@@ -1,0 +1,162 @@
+//! Invoices by hand, which sell nothing.
+
+use std::sync::{Arc, PoisonError};
+
+use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind, PaymentStatus};
+use lightning_invoice::{Bolt11InvoiceDescription, Description};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Node;
+use super::address::Drawing;
+use super::operation::{OperationError, refused};
+
+/// Bounds of an invoice's time, in seconds: below a minute nobody pays it, and as long as it can be paid, for thirty days at most, it
+/// is kept.
+const EXPIRY_SECS: std::ops::RangeInclusive<u32> = 60..=2_592_000;
+
+/// How long an invoice that nobody pays is kept: the longest time in which it can be paid, and a day. (LDK takes money two hours late.)
+const UNPAID_KEPT_SECS: u64 = 2_592_000 + 86_400;
+
+/// Invoices by hand that may wait for money before who may only bring money in makes another. 10,000 are 4 MB in the node's
+/// database, 5 MB in memory and a seventh of a second of each start, and within 31 days 300 for each.
+const UNPAID_MAX: usize = 10_000;
+
+/// The longest description (BOLT 11).
+const DESCRIPTION_BYTES_MAX: usize = 639;
+
+/// An invoice made by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct HandInvoice {
+    /// As a payer takes it.
+    pub bolt11: String,
+    /// Its payment hash, hex, which is also the id of the payment.
+    pub payment_hash: String,
+    /// When it expires, Unix seconds.
+    pub expires_at_secs: u64,
+    /// Whether so much could arrive now.
+    pub payable_now: bool,
+}
+
+impl Node {
+    /// Makes an invoice that sells nothing: money for the node, whoever it is from. Those of long ago that nobody has paid are
+    /// forgotten meanwhile.
+    pub async fn invoice_by_hand(
+        &self,
+        by: Drawing,
+        amount_msat: Option<u64>,
+        description: String,
+        expiry_secs: u32,
+    ) -> Result<HandInvoice, OperationError> {
+        self.uses_channels()?;
+        if description.len() > DESCRIPTION_BYTES_MAX {
+            return Err(OperationError::DescriptionTooLong);
+        }
+        if !EXPIRY_SECS.contains(&expiry_secs) {
+            return Err(OperationError::Expiry);
+        }
+        if amount_msat == Some(0) {
+            return Err(OperationError::NoAmount);
+        }
+        let payable_now = self.takes(amount_msat.unwrap_or(1));
+        let now_secs = self.clock.unix_secs();
+        let expires_at_secs = now_secs + u64::from(expiry_secs);
+        // By a clock that is wrong nothing has ended.
+        let drops_old = self.is_clock_believed();
+        let turn = Arc::clone(&self.turns.invoice);
+        self.operate("make an invoice", move |node| {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut unpaid = node.list_payments_with_filter(|payment| is_unpaid_invoice(payment));
+            if drops_old {
+                for over in unpaid.extract_if(.., |payment| is_long_over(payment, now_secs)) {
+                    // What cannot be removed now is met again with the next invoice.
+                    let _ = node.remove_payment(&over.id);
+                }
+            }
+            may_wait(unpaid.len(), by)?;
+            let description =
+                Description::new(description).map_err(|_| OperationError::DescriptionTooLong)?;
+            let description = Bolt11InvoiceDescription::Direct(description);
+            let maker = node.bolt11_payment();
+            let invoice = match amount_msat {
+                Some(msat) => maker.receive(msat, &description, expiry_secs),
+                None => maker.receive_variable_amount(&description, expiry_secs),
+            };
+            let invoice = invoice.map_err(refused("make an invoice"))?;
+            Ok(HandInvoice {
+                payment_hash: invoice.payment_hash().to_string(),
+                bolt11: invoice.to_string(),
+                expires_at_secs,
+                payable_now,
+            })
+        })
+        .await
+    }
+}
+
+/// Whether it is an invoice that nobody has paid yet. Those that open channels are none: the books have them.
+fn is_unpaid_invoice(payment: &PaymentDetails) -> bool {
+    payment.direction == PaymentDirection::Inbound
+        && payment.status == PaymentStatus::Pending
+        && matches!(payment.kind, PaymentKind::Bolt11 { .. })
+}
+
+/// Whether nobody can pay an invoice any more, however long it was meant to be paid. (It was last changed when it was made.)
+fn is_long_over(unpaid: &PaymentDetails, now_secs: u64) -> bool {
+    now_secs.saturating_sub(unpaid.latest_update_timestamp) > UNPAID_KEPT_SECS
+}
+
+/// Whether another invoice may wait for money besides so many.
+fn may_wait(unpaid: usize, by: Drawing) -> Result<(), OperationError> {
+    match by {
+        Drawing::ByOthers if unpaid >= UNPAID_MAX => Err(OperationError::InvoicesUnpaid(unpaid)),
+        Drawing::ByOthers | Drawing::ByOperator => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ldk_node::lightning::ln::channelmanager::PaymentId;
+    use ldk_node::lightning::types::payment::PaymentHash;
+
+    use super::*;
+
+    #[test]
+    fn an_unpaid_invoice_is_kept_until_it_can_be_paid_no_more() {
+        let unpaid = PaymentDetails {
+            id: PaymentId([3; 32]),
+            kind: PaymentKind::Bolt11 {
+                hash: PaymentHash([3; 32]),
+                preimage: None,
+                secret: None,
+            },
+            amount_msat: None,
+            fee_paid_msat: None,
+            direction: PaymentDirection::Inbound,
+            status: PaymentStatus::Pending,
+            latest_update_timestamp: 1_000,
+        };
+        assert!(is_unpaid_invoice(&unpaid));
+        let paid = PaymentDetails {
+            status: PaymentStatus::Succeeded,
+            ..unpaid.clone()
+        };
+        let ours = PaymentDetails {
+            direction: PaymentDirection::Outbound,
+            ..unpaid.clone()
+        };
+        assert!(!is_unpaid_invoice(&paid) && !is_unpaid_invoice(&ours));
+        let end_secs = 1_000 + u64::from(*EXPIRY_SECS.end());
+        assert!(!is_long_over(&unpaid, end_secs + 2 * 3_600), "LDK's grace");
+        assert!(is_long_over(&unpaid, end_secs + 2 * 86_400));
+        assert!(!is_long_over(&unpaid, 0), "a clock that was set back");
+    }
+
+    #[test]
+    fn who_may_only_bring_money_in_makes_invoices_up_to_a_number_that_wait_for_it() {
+        assert!(may_wait(UNPAID_MAX - 1, Drawing::ByOthers).is_ok());
+        let error = may_wait(UNPAID_MAX, Drawing::ByOthers).unwrap_err();
+        assert!(error.to_string().contains("10000 invoices"), "{error}");
+        assert!(may_wait(UNPAID_MAX, Drawing::ByOperator).is_ok());
+    }
+}
