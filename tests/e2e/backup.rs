@@ -73,6 +73,7 @@ impl BackedUp {
         )
         .await
         .unwrap();
+        fs::create_dir(dir.path().join("elsewhere")).unwrap();
         let said = done(
             tollhouse(&["backup", "create", "--config"])
                 .arg(merchant.settings_file())
