@@ -13,6 +13,7 @@ pub mod keys;
 pub mod liquidity;
 mod log;
 pub mod map;
+pub mod made;
 mod operation;
 mod payments;
 mod peers;

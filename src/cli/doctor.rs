@@ -1,6 +1,7 @@
 //! `tollhouse doctor`: what could go wrong here, and what to do about it. Works whether the program runs or not.
 
 mod chain;
+mod lost;
 
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -82,6 +83,7 @@ impl Doctor {
         let mut findings = Findings::default();
         findings.note("version", Grade::Good, env!("CARGO_PKG_VERSION"));
         files(&config, &mut findings);
+        lost::look(&config, &mut findings);
         disk(&config.data_dir, &mut findings);
         provider(&config, &mut findings);
         match self.operator.ask(Method::GET, "/status", None) {

@@ -34,7 +34,7 @@ pub enum NodeError {
     /// There was a node in this folder, and its database is gone or empty.
     #[error(
         "the node's database {path} is gone or empty, and there was a node: a new one in its place would forget its channels. \
-         Put the file back, its -wal included, or restore the newest backup; or move the folder away to begin anew"
+         Put the file back, its -wal included, or restore the newest backup; or, to begin anew, move all of data_dir away"
     )]
     DatabaseLost {
         /// The file.
