@@ -5,6 +5,7 @@ mod address;
 mod build;
 mod chain;
 mod channels;
+pub mod closed;
 mod config;
 mod database;
 mod error;

@@ -150,7 +150,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
     // The node's locks and the store's pages: not on a thread that serves requests.
     let (node, sales, backup, activations, recent) = blocking(move || {
         let node = NodeBody {
-            status: asked.node.status(),
+            status: asked.node.status(&asked.ledger),
             channels_closed: asked.ledger.closed_channels(CLOSURES_SHOWN)?,
         };
         let backup = asked.backups.status()?;

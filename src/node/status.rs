@@ -2,14 +2,14 @@
 
 use std::sync::PoisonError;
 
-use ldk_node::{BalanceDetails, LightningBalance, PendingSweepBalance};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::invoice::{Reach, Unready};
+use crate::ledger::Ledger;
 
 use super::operation::OperationError;
-use super::{ChainStatus, Node, OldChannel, Phase, Recovery, address};
+use super::{ChainStatus, Node, OldChannel, Phase, Recovery, address, closed};
 
 /// The node, as it is now.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -93,60 +93,16 @@ pub struct Balances {
     pub onchain_total_sat: u64,
     /// On chain, spendable now.
     pub onchain_spendable_sat: u64,
-    /// In channels, and in closed ones until it is swept.
+    /// In the channels that there are.
     pub lightning_sat: u64,
-    /// Of closed channels, and not safe in the wallet yet: what waits for confirmations, and what is being swept. Some of it is
-    /// in the other numbers too.
+    /// Of closed channels, and not safe in the wallet yet: what waits for confirmations, and what is being swept. What was closed
+    /// in agreement is in the wallet's numbers, too.
     pub closing_sat: u64,
-}
-
-impl From<BalanceDetails> for Balances {
-    fn from(balances: BalanceDetails) -> Self {
-        let waiting = balances.lightning_balances.iter().map(waiting_sat);
-        let swept = balances.pending_balances_from_channel_closures.iter();
-        Self {
-            onchain_total_sat: balances.total_onchain_balance_sats,
-            onchain_spendable_sat: balances.spendable_onchain_balance_sats,
-            lightning_sat: balances.total_lightning_balance_sats,
-            closing_sat: waiting.chain(swept.map(sweeping_sat)).sum(),
-        }
-    }
-}
-
-/// What waits on the chain. What we may get, if somebody else does not, does not count.
-fn waiting_sat(balance: &LightningBalance) -> u64 {
-    match balance {
-        LightningBalance::ClaimableAwaitingConfirmations {
-            amount_satoshis, ..
-        }
-        | LightningBalance::ContentiousClaimable {
-            amount_satoshis, ..
-        }
-        | LightningBalance::CounterpartyRevokedOutputClaimable {
-            amount_satoshis, ..
-        } => *amount_satoshis,
-        LightningBalance::ClaimableOnChannelClose { .. }
-        | LightningBalance::MaybeTimeoutClaimableHTLC { .. }
-        | LightningBalance::MaybePreimageClaimableHTLC { .. } => 0,
-    }
-}
-
-/// What is being swept. With a confirmation it is in the wallet.
-fn sweeping_sat(balance: &PendingSweepBalance) -> u64 {
-    match balance {
-        PendingSweepBalance::PendingBroadcast {
-            amount_satoshis, ..
-        }
-        | PendingSweepBalance::BroadcastAwaitingConfirmation {
-            amount_satoshis, ..
-        } => *amount_satoshis,
-        PendingSweepBalance::AwaitingThresholdConfirmations { .. } => 0,
-    }
 }
 
 impl Node {
     /// What the node is and has now. Takes locks of the node's: call it off the request path.
-    pub fn status(&self) -> Status {
+    pub fn status(&self, ledger: &Ledger) -> Status {
         let (inbound_msat, unready) = match &*self.reach.borrow() {
             Reach::Ready(inbound) => (inbound.capacity_msat, None),
             Reach::Unready(why) => (0, Some(why.to_string())),
@@ -172,7 +128,7 @@ impl Node {
                 status.phase = format!("waiting: {why}");
                 status.since_secs = Some(since_secs);
                 if let Some(node) = node {
-                    self.describe(&node, &mut status);
+                    self.describe(&node, ledger, &mut status);
                 }
                 waiting = Some((since_secs, why));
             }
@@ -180,7 +136,7 @@ impl Node {
                 status.running = true;
                 status.phase = "running".to_owned();
                 status.since_secs = Some(since_secs);
-                self.describe(&node, &mut status);
+                self.describe(&node, ledger, &mut status);
             }
         }
         status.chain = self.chain_status(status.lightning_synced_secs);
@@ -193,13 +149,13 @@ impl Node {
         status
     }
 
-    fn describe(&self, node: &ldk_node::Node, status: &mut Status) {
+    fn describe(&self, node: &ldk_node::Node, ledger: &Ledger, status: &mut Status) {
         let ldk = node.status();
         status.node_id = Some(node.node_id().to_string());
         status.block_height = Some(ldk.current_best_block.height);
         status.lightning_synced_secs = ldk.latest_lightning_wallet_sync_timestamp;
         status.onchain_synced_secs = ldk.latest_onchain_wallet_sync_timestamp;
-        status.balances = Some(node.list_balances().into());
+        status.balances = Some(closed::balances(node, ledger));
         let mut deposit = self.deposit.lock().unwrap_or_else(PoisonError::into_inner);
         if deposit.is_none() {
             *deposit = address::deposit(&self.config.folder, self.config.network, node);

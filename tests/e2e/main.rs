@@ -15,6 +15,7 @@ mod full_disk;
 mod gossip;
 mod harness;
 mod init;
+mod newcomer;
 mod operations;
 mod operator;
 mod reload;
