@@ -13,8 +13,8 @@ mod events;
 pub mod keys;
 pub mod liquidity;
 mod log;
-pub mod map;
 pub mod made;
+pub mod map;
 mod operation;
 mod payments;
 mod peers;
@@ -428,7 +428,8 @@ impl Node {
 
     /// Reads the chain now, instead of at the next interval. Takes as long as the chain source does.
     pub async fn sync(&self) -> Result<(), NodeUnavailable> {
-        self.look(&self.running()?).await?;
+        let looked = self.look(&self.running()?).await;
+        looked.map_err(|error| self.unread(error))?;
         self.read_chain.notify_one();
         Ok(())
     }

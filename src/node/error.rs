@@ -167,6 +167,14 @@ pub enum NodeUnavailable {
         "the node recovers from a backup: until that is over no channel is opened and no payment is made (see the status)"
     )]
     Recovering,
+    /// The chain could not be read.
+    #[error("the chain source {named} could not be read ({why})")]
+    ChainUnread {
+        /// Which one.
+        named: String,
+        /// What it said last, or what the node says of it.
+        why: String,
+    },
     /// It refused.
     #[error("the node refused")]
     Refused(#[from] ldk_node::NodeError),
