@@ -37,6 +37,7 @@ pub use spending::{Spending, SpendingError};
 use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::gate::{Gate, Keyring};
+use crate::http::Shop;
 use crate::ledger::{Ledger, LedgerError};
 use crate::live::Live;
 use crate::node::Node;
@@ -59,6 +60,8 @@ pub struct Admin {
     pub keyring: Arc<Keyring>,
     /// What is sold.
     pub routes: Arc<Live<RouteTable>>,
+    /// What serves it.
+    pub shop: Arc<Live<Shop>>,
     /// What is sold by handlers of the same program.
     pub guarded: Arc<Live<Vec<Offer>>>,
     /// What access tokens may do, and have done.

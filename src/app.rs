@@ -5,6 +5,7 @@ mod embedded;
 mod error;
 mod folder;
 mod inbound;
+mod lost;
 mod reload;
 mod running;
 
@@ -83,16 +84,12 @@ impl Built {
         guarded: Option<Arc<Live<Vec<Offer>>>>,
     ) -> Result<Self, AppError> {
         let clock = Clock::system();
-        folder::make(&config.data_dir)?;
-        // Before anything in the folder is opened.
-        let lock = DataLock::acquire(&config.data_dir)?;
-        folder::must_have_room(&config.data_dir)?;
-        // From here on the newest backup may be behind.
-        folder::forget_clean_stop(&config.data_dir)?;
+        let lock = folder::take(&config)?;
         let secrets = Secrets::open(&config, &clock)?;
         let (opening, its_clock) = (config.ledger.clone(), clock.clone());
         let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening, its_clock)).await;
         let ledger = Arc::new(opened??);
+        lost::node_must_fit(&config, &secrets.keys, &ledger)?;
         let keys = secrets.keys.clone();
         let source = source(&config, &file, keys.clone());
         let node = Arc::new(Node::new(config.node.clone(), keys, clock.clone()));
@@ -123,6 +120,7 @@ impl Built {
             access: secrets.access,
             spending: secrets.spending,
             routes: Arc::clone(&routes),
+            shop: Arc::clone(&shop),
             guarded: guarded.clone().unwrap_or_default(),
             backups: Arc::clone(&backups),
             reload,

@@ -179,6 +179,13 @@ pub enum BackupError {
     },
 }
 
+/// The newest backup of this node in a folder, by its name.
+pub fn newest(folder: &Path, keys: &NodeKeys) -> Option<PathBuf> {
+    let node_id = keys.payment_keys().node_id().to_string();
+    let kept = folder::of(folder, &node_id).ok()?;
+    kept.into_iter().next().map(|newest| newest.path)
+}
+
 /// Names what was tried on which file.
 fn io_at<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> BackupError + use<'a> {
     move |source| BackupError::Io {

@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod descriptors;
 mod doctor;
+mod ids;
 mod init;
 mod liquidity;
 mod money;

@@ -251,17 +251,39 @@ fn own_variables(
     }
 }
 
-/// TOML whose values remember where they were written.
+/// TOML whose values remember where they were written. A complaint never repeats what stands there: a file that was named by
+/// mistake may be a seed or a token.
 fn toml_value(text: &str, origin: &str) -> Result<Named, String> {
+    if let Err(error) = text.parse::<toml::Table>() {
+        return Err(unread(text, &error));
+    }
     let parsed = config::Config::builder()
         .add_source(File::from_str(text, FileFormat::Toml))
         .build();
-    // The crate's message shows the line and a mark under the place.
-    let parsed = parsed.map_err(|error| error.to_string().trim_end().to_owned())?;
+    let parsed = parsed.map_err(|_| "this is TOML that cannot be read as settings".to_owned())?;
     Ok(Named {
         value: renamed(parsed.cache, origin),
         origin: origin.to_owned(),
     })
+}
+
+/// Where text is no TOML, and what was expected there. In what is no settings file at all a column would tell the length of a word.
+fn unread(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start);
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    if !text.contains('=') {
+        return format!(
+            "line {line}: there is not one `key = value` in this file: is it the right one?"
+        );
+    }
+    let column = before
+        .chars()
+        .rev()
+        .take_while(|char| *char != '\n')
+        .count()
+        + 1;
+    format!("line {line}, column {column}: {}", error.message())
 }
 
 /// Gives every value inside this one a new origin: the crate names no source for text.

@@ -154,6 +154,12 @@ struct Books {
 }
 
 impl Ledger {
+    /// Whether there are books in this folder, or were when something happened to their store.
+    pub fn is_there(config: &Config) -> bool {
+        let is_there = |name| config.folder.join(name).exists();
+        journal::is_any(&config.folder) || is_there("store")
+    }
+
     /// Opens the account: the journal is read back and compared with the store; a store that sled calls corrupt, now or
     /// while it was last used, is set aside, whole, and rebuilt from the newest dump and the journal.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, LedgerError> {

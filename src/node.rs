@@ -5,6 +5,7 @@ mod address;
 mod build;
 mod chain;
 mod channels;
+pub mod closed;
 mod coins;
 mod config;
 mod database;
@@ -14,6 +15,7 @@ mod invoices;
 pub mod keys;
 pub mod liquidity;
 mod log;
+pub mod made;
 pub mod map;
 mod operation;
 mod payments;
@@ -269,7 +271,8 @@ impl Node {
 
     /// Reads the chain now, instead of at the next interval. Takes as long as the chain source does.
     pub async fn sync(&self) -> Result<(), NodeUnavailable> {
-        self.look(&self.running()?).await?;
+        let looked = self.look(&self.running()?).await;
+        looked.map_err(|error| self.unread(error))?;
         self.read_chain.notify_one();
         Ok(())
     }

@@ -12,16 +12,18 @@ mod health;
 mod servers;
 mod tunnel;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
+use serde::Serialize;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use utoipa::ToSchema;
 
 use crate::gate::Permit;
 use crate::route::{Access, RequestPath, Resource, Route, RouteTable, Upstream};
@@ -101,6 +103,15 @@ pub struct Resources {
     cut: CancellationToken,
 }
 
+/// A server behind what is sold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ServerStatus {
+    /// Its base address.
+    pub url: String,
+    /// Whether it took no connection when that was last tried, or is not well.
+    pub is_away: bool,
+}
+
 /// How the program ends.
 #[derive(Clone, Debug)]
 pub struct Ending {
@@ -116,7 +127,7 @@ pub struct Ending {
 #[derive(Debug)]
 #[must_use = "nobody is asked until it runs"]
 pub struct Background {
-    /// The upstreams with a health check.
+    /// The upstreams.
     checked: Vec<Arc<Servers>>,
     /// The same as in [`Resources`].
     tunnels: TaskTracker,
@@ -129,7 +140,7 @@ impl Background {
     /// A tunnel whose sides neither read nor write would never notice by itself.
     pub async fn run(self, stop: CancellationToken, ending: Ending) {
         let checks = health::check_all(&self.checked);
-        // Without a check there is still something to wait for.
+        // Without an upstream there is still something to wait for.
         let _ = stop.run_until_cancelled(checks).await;
         stop.cancelled().await;
         self.tunnels.close();
@@ -189,9 +200,7 @@ impl Resources {
                 },
             };
             alike.insert(upstream, Arc::clone(&servers));
-            if upstream.health.is_some() {
-                checked.insert(upstream, Arc::clone(&servers));
-            }
+            checked.insert(upstream, Arc::clone(&servers));
             let at_work = AtWork {
                 _upstream: Arc::clone(upstream),
                 servers,
@@ -219,6 +228,22 @@ impl Resources {
     fn servers(&self, upstream: &Arc<Upstream>) -> Option<&Servers> {
         let at_work = self.upstreams.get(&place(upstream))?;
         Some(&at_work.servers)
+    }
+
+    /// The servers behind what is sold, each once, and whether they are there, as far as requests, checks and attempts to connect
+    /// have told.
+    pub fn status(&self) -> Vec<ServerStatus> {
+        let servers = self
+            .upstreams
+            .values()
+            .flat_map(|it| it.servers.list.iter());
+        let mut away: BTreeMap<String, bool> = BTreeMap::new();
+        for server in servers {
+            *away.entry(server.base.to_string()).or_default() |= server.is_away();
+        }
+        away.into_iter()
+            .map(|(url, is_away)| ServerStatus { url, is_away })
+            .collect()
     }
 
     /// The longest request body, in bytes.
@@ -328,6 +353,10 @@ mod tests {
         let after = at_work(&next, &second);
         assert_eq!((after[1], after[2]), (before[1], before[1]));
         assert!(!before.contains(&after[0]));
+        let told = next.status().into_iter().map(|it| (it.url, it.is_away));
+        let told: Vec<_> = told.collect();
+        let there = |url: &str| (url.to_owned(), false);
+        assert_eq!(told, [there("http://b/"), there("http://c/")]);
         // What the new table does not name is not served by its resources.
         assert_eq!(next.upstreams.len(), 3);
         let old = first.iter().next().unwrap();

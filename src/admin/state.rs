@@ -14,6 +14,7 @@ use crate::invoice::{Inbound, Reach};
 use crate::ledger::record::{ActivationTotals, ChannelRecord, Totals};
 use crate::node::Status;
 use crate::quote::{HookStatus, RateStatus};
+use crate::resource::ServerStatus;
 use crate::route::{Access, Offer, RouteTable};
 
 use super::outlook::{self, Outlook};
@@ -126,6 +127,8 @@ pub(super) struct StatusBody {
     rates: Vec<RateStatus>,
     /// Servers that say what a request costs.
     hooks: Vec<HookStatus>,
+    /// Servers behind what is sold.
+    upstreams: Vec<ServerStatus>,
 }
 
 /// What routes that let everybody through would have asked since the start.
@@ -147,7 +150,7 @@ pub(super) struct NodeBody {
 #[utoipa::path(get, path = "/status", tag = "state", responses((status = 200, body = StatusBody)))]
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fault> {
     let asked = Arc::clone(&admin);
-    let status = admin.node.status().await;
+    let status = admin.node.status(&admin.ledger).await;
     // The store's pages: not on a thread that serves requests.
     let (node, sales, backup, activations, recent) = blocking(move || {
         let node = NodeBody {
@@ -183,6 +186,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
         },
         rates: quotes.rates.status(),
         hooks: quotes.hooks.status(),
+        upstreams: admin.shop.get().resources.status(),
     }))
 }
 

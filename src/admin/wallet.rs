@@ -7,7 +7,8 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::node::{Fee, OnchainAmount, OnchainBalance, Withdrawal};
+use crate::node::closed::OnchainMoney;
+use crate::node::{Fee, OnchainAmount, Withdrawal};
 
 use super::{Admin, Caller, Fault};
 
@@ -43,11 +44,10 @@ pub(super) struct SentBody {
 }
 
 /// Money on the chain.
-#[utoipa::path(get, path = "/onchain", tag = "wallet", responses((status = 200, body = OnchainBalance)))]
-pub(super) async fn balance(
-    State(admin): State<Arc<Admin>>,
-) -> Result<Json<OnchainBalance>, Fault> {
-    Ok(Json(admin.node.onchain_balance().await?))
+#[utoipa::path(get, path = "/onchain", tag = "wallet", responses((status = 200, body = OnchainMoney)))]
+pub(super) async fn balance(State(admin): State<Arc<Admin>>) -> Result<Json<OnchainMoney>, Fault> {
+    let ledger = Arc::clone(&admin.ledger);
+    Ok(Json(admin.node.onchain_money(ledger).await?))
 }
 
 /// Draws a new address. The chain source is asked for each from then on; for one payer `deposit_address` of the status will do.

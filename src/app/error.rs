@@ -60,6 +60,20 @@ pub enum AppError {
         /// What was made with it.
         made: PathBuf,
     },
+    /// There was a node, and its folder is gone.
+    #[error(
+        "the node's folder {folder} is gone or empty, and there was a node ({shown_by}): a new one in its place would forget its \
+         channels, and what is in them. Put the folder back as it was, or restore the newest backup; the words of the seed alone \
+         bring back the money on chain, not channels. To begin anew all the same, name another data_dir, or move this one away, with its \
+         books and backups",
+        folder = .folder.display()
+    )]
+    NodeLost {
+        /// Where it was.
+        folder: PathBuf,
+        /// How that is known.
+        shown_by: String,
+    },
     /// They do not hold.
     #[error(transparent)]
     Settings(#[from] Complaints),

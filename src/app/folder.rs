@@ -5,9 +5,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use super::AppError;
+use super::{AppError, lost};
 use crate::backup::CLEAN_STOP;
+use crate::config::Config;
 use crate::room;
+use crate::store::DataLock;
 
 /// For the owner only: seed, keys and channel state are in it. A folder that is there already is not changed: it may be
 /// somebody's home.
@@ -31,8 +33,21 @@ pub(crate) fn make(path: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
+/// Takes the data folder for this program, before anything in it is opened.
+pub(super) fn take(config: &Config) -> Result<DataLock, AppError> {
+    let data_dir = &config.data_dir;
+    make(data_dir)?;
+    let lock = DataLock::acquire(data_dir)?;
+    must_have_room(data_dir)?;
+    lost::node_must_be_there(&config.node.folder)?;
+    lost::tell_of_books(config);
+    // From here on the newest backup may be behind.
+    forget_clean_stop(data_dir)?;
+    Ok(lock)
+}
+
 /// Looks whether there is room for a start.
-pub(super) fn must_have_room(path: &Path) -> Result<(), AppError> {
+fn must_have_room(path: &Path) -> Result<(), AppError> {
     let left = room::left(path).unwrap_or(u64::MAX);
     if left >= room::START_BYTES {
         return Ok(());
@@ -66,7 +81,7 @@ pub(super) fn note_clean_stop(data_dir: &Path) {
 }
 
 /// Takes that back, before anything changes.
-pub(super) fn forget_clean_stop(data_dir: &Path) -> Result<(), AppError> {
+fn forget_clean_stop(data_dir: &Path) -> Result<(), AppError> {
     let forget = || {
         match std::fs::remove_file(data_dir.join(CLEAN_STOP)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

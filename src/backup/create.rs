@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::ledger::Ledger;
 use crate::node::state::{self, State};
-use crate::node::{VSS_MARK, Vss};
+use crate::node::{VSS_MARK, Vss, made};
 
 use super::made::Made;
 use super::manifest::{ChannelEntry, LEDGER, Manifest, NODE, PartEntry, SETTINGS, WORDS};
@@ -119,6 +119,8 @@ impl Source {
             let meta = path.metadata().map_err(io_at("look at", &path))?;
             let is_ours = meta.len() <= SECRET_BYTES_MAX
                 && path.extension().is_none_or(|ending| ending != "new")
+                // It is made anew where the backup is restored.
+                && path != made::mark(&self.node_folder)
                 && ![LOCK, CLEAN_STOP, CHECKS]
                     .iter()
                     .any(|name| path.ends_with(name));

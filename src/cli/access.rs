@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::amount::Msat;
 
-use super::Operator;
 use super::show::{list, number, short, table, text};
-use super::units::{ago, amount, msat, span_secs};
+use super::units::{ago, amount, msat, some_secs};
+use super::{Operator, ids};
 
 /// `tollhouse access`
 #[derive(Debug, Args)]
@@ -39,6 +39,7 @@ enum What {
     /// Take back one token, with all copies that its holder has narrowed
     Revoke {
         /// Its id, as `list` shows it
+        #[arg(value_parser = ids::any)]
         id: String,
         #[command(flatten)]
         operator: Operator,
@@ -52,7 +53,7 @@ struct Make {
     #[arg(long, value_parser = amount)]
     spend_max: Option<Msat>,
     /// How long it is good, as in `30d`; default: until it is revoked, or the operator's own token is replaced
-    #[arg(long, value_parser = span_secs)]
+    #[arg(long, value_parser = some_secs)]
     valid: Option<u64>,
     #[command(flatten)]
     operator: Operator,

@@ -31,8 +31,8 @@ pub(super) enum Command {
     Create {
         #[command(flatten)]
         settings: Settings,
-        /// Also copy it to this folder
-        #[arg(long, value_name = "FOLDER")]
+        /// Also copy it to this folder, which must be there
+        #[arg(long, value_name = "FOLDER", value_parser = folder_there)]
         to: Option<PathBuf>,
     },
     /// Decrypt a backup, check every part of it, and say what it would restore
@@ -198,13 +198,22 @@ fn made_at(path: &Path, to: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reads the name of a folder that is there. None is made: where a disk is not mounted, the copy would lie on the one that it is to
+/// be a copy for.
+fn folder_there(text: &str) -> Result<PathBuf, String> {
+    let folder = PathBuf::from(text);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    Err("there is no such folder: make it, or mount its disk; the copy has a name of its own in it. Nothing was done".to_owned())
+}
+
 /// Copies a backup to another folder, where it has its name when it is whole.
 fn copy_to(path: &Path, to: &Path) -> anyhow::Result<PathBuf> {
     let name = path.file_name().context("the backup has no name")?;
     let copy = to.join(name);
     let new = copy.with_extension("new");
-    let copied = std::fs::create_dir_all(to)
-        .and_then(|()| std::fs::copy(path, &new))
+    let copied = std::fs::copy(path, &new)
         .and_then(|_| std::fs::File::open(&new)?.sync_all())
         .and_then(|()| std::fs::rename(&new, &copy))
         .and_then(|()| std::fs::File::open(to)?.sync_all());

@@ -7,9 +7,9 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::Operator;
 use super::show::{list, number, short, table, text};
 use super::units::{ago, grouped, msat};
+use super::{Operator, ids};
 
 /// `tollhouse sales`
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub(super) struct Tokens {
 #[derive(Debug, Args)]
 pub(super) struct Revoke {
     /// The token's id, as `tollhouse tokens` shows it
-    #[arg(required_unless_present = "service", conflicts_with = "service")]
+    #[arg(required_unless_present = "service", conflicts_with = "service", value_parser = ids::any)]
     token_id: Option<String>,
     /// All tokens of this service that were sold until now
     #[arg(long)]

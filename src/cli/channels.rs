@@ -12,7 +12,7 @@ use crate::amount::Msat;
 use super::operator::NoAnswer;
 use super::show::{list, number, text};
 use super::units::{amount, grouped, whole_sat};
-use super::{BAD_SETTINGS, Operator, complain, state};
+use super::{BAD_SETTINGS, Operator, complain, ids, state};
 
 /// `tollhouse channels`
 #[derive(Debug, Args)]
@@ -47,6 +47,7 @@ enum What {
     /// Close one in agreement with its peer
     Close {
         /// Its id
+        #[arg(value_parser = ids::channel)]
         channel_id: String,
         #[command(flatten)]
         operator: Operator,
@@ -54,6 +55,7 @@ enum What {
     /// Close one without its peer: dearer, and the money comes back late
     ForceClose {
         /// Its id
+        #[arg(value_parser = ids::channel)]
         channel_id: String,
         /// Do not ask
         #[arg(long)]
@@ -64,6 +66,7 @@ enum What {
     /// Add on-chain money to one
     SpliceIn {
         /// Its id
+        #[arg(value_parser = ids::channel)]
         channel_id: String,
         /// How much, as in `50000 sat`
         #[arg(value_parser = whole_sat)]
@@ -74,6 +77,7 @@ enum What {
     /// Send money of one to an on-chain address
     SpliceOut {
         /// Its id
+        #[arg(value_parser = ids::channel)]
         channel_id: String,
         /// Where to
         address: String,
@@ -144,10 +148,8 @@ impl Channels {
     }
 }
 
-/// Anything but hex would be another path.
 fn path(channel_id: &str, what: &str) -> String {
-    let id: String = channel_id.chars().filter(char::is_ascii_hexdigit).collect();
-    format!("/channels/{id}/{what}")
+    format!("/channels/{channel_id}/{what}")
 }
 
 fn asked(_: &Value) -> String {

@@ -2,7 +2,9 @@
 
 mod backups;
 mod chain;
+mod lost;
 mod store;
+mod upstreams;
 
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -80,8 +82,10 @@ impl Doctor {
         let mut findings = Findings::default();
         findings.note("version", Grade::Good, env!("CARGO_PKG_VERSION"));
         files(&config, &mut findings);
+        lost::look(&config, &mut findings);
         disk(&config.data_dir, &mut findings);
         provider(&config, &mut findings);
+        upstreams::look(&config.routes, &mut findings);
         match self.operator.ask(Method::GET, "/status", None) {
             Ok(status) => {
                 chain::known(&status["node"]["chain"], &mut findings);
@@ -245,11 +249,13 @@ fn running(status: &Value, config: &Config, findings: &mut Findings) {
         findings.note("recovery", Grade::Look, format!("{happening} {next}"));
     }
     backups::known(status, config, findings);
-    outlook(&status["outlook"], findings);
     let usable = super::show::list(node, "channels").iter();
     let usable = usable.filter(|channel| channel["usable"] == true).count();
     let inbound_msat = node["inbound_msat"].as_u64().unwrap_or(0);
-    if usable == 0 {
+    if usable == 0 && node["recovery"].is_object() {
+        let found = "none until the recovery is over: nothing is sold, and none can be opened";
+        findings.note("channels", Grade::Look, found);
+    } else if usable == 0 {
         let found = "no usable channel: nothing can be sold. `tollhouse liquidity activate` makes an invoice that opens one";
         findings.note("channels", Grade::Bad, found);
     } else if inbound_msat == 0 {
@@ -261,6 +267,7 @@ fn running(status: &Value, config: &Config, findings: &mut Findings) {
             grouped(inbound_msat / 1_000)
         );
         findings.note("channels", Grade::Good, found);
+        outlook(&status["outlook"], findings);
     }
 }
 

@@ -12,8 +12,9 @@ use clap::Args;
 
 use crate::app;
 use crate::config::{self, Preset, Presets};
-use crate::node::NodeKeys;
+use crate::node::{NodeKeys, PeerAddress};
 use crate::price::Price;
+use crate::route::Pattern;
 use crate::secret_file;
 
 use super::{BAD_SETTINGS, complain};
@@ -151,7 +152,7 @@ fn answers(init: &Init, ask: &mut Ask<'_>) -> Result<Answers> {
         given: init.path.as_deref(),
         text: "Which path is sold? `/*` is everything, `/api/*` all below /api/.",
         default: Some("/*"),
-        check: &|path| starts_with_slash(path),
+        check: &|path| can_be_sold(path),
     })?;
     let service = init.service.clone().unwrap_or_else(|| service_of(&path));
     let price = ask.answer(Question {
@@ -160,7 +161,10 @@ fn answers(init: &Init, ask: &mut Ask<'_>) -> Result<Answers> {
         text: "The price of a day of any number of requests? (Other grants, and prices in currencies, are in config/default.toml.)",
         default: Some("10 sat"),
         check: &|price| match price.parse::<Price>() {
-            Ok(_) => Ok(()),
+            Ok(Price::Fixed(_)) => Ok(()),
+            Ok(Price::Fiat(_)) => Err(
+                "a price in a currency wants a [[rate]], which is written into the settings by hand: begin with a price in sat".to_owned(),
+            ),
             Err(error) => Err(error.to_string()),
         },
     })?;
@@ -201,6 +205,7 @@ fn network(init: &Init, ask: &mut Ask<'_>, presets: &Presets) -> Result<String> 
             "testnet4" => Err(
                 "testnet4 cannot be served: the Lightning library in here makes invoices for it that say regtest".to_owned(),
             ),
+            "" => Err(format!("say which one; there are {names}")),
             name if presets.find(name).is_some() => Ok(()),
             name => Err(format!("`{name}` is no network; there are {names}")),
         },
@@ -261,11 +266,14 @@ fn provider(init: &Init, ask: &mut Ask<'_>, preset: Option<&Preset>) -> Result<O
         text: &text,
         default: Some(known.first().map_or("none", String::as_str)),
         check: &|who| {
-            if who == "none" || who.contains('@') || known.iter().any(|known| known == who) {
-                Ok(())
-            } else {
-                Err(format!("`{who}` is not known for this network"))
+            if who == "none" || known.iter().any(|known| known == who) {
+                return Ok(());
             }
+            if !who.contains('@') {
+                return Err(format!("`{who}` is not known for this network"));
+            }
+            let read = who.parse::<PeerAddress>();
+            read.map(drop).map_err(|error| error.to_string())
         },
     })?;
     Ok(match who.split_once('@') {
@@ -289,12 +297,12 @@ fn service_of(path: &str) -> String {
     }
 }
 
-fn starts_with_slash(path: &str) -> Result<(), String> {
-    if path.starts_with('/') {
-        Ok(())
-    } else {
-        Err(format!("`{path}` does not begin with a slash"))
+fn can_be_sold(path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err(format!("`{path}` does not begin with a slash"));
     }
+    let pattern = Pattern::parse(path);
+    pattern.map(drop).map_err(|error| error.to_string())
 }
 
 /// A path as the settings file has to have it: relative ones begin at that file's folder.

@@ -7,9 +7,9 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::Operator;
 use super::show::{list, number, pairs, short, table, text};
 use super::units::{ago, grouped, msat, whole_sat};
+use super::{Operator, ids};
 
 /// `tollhouse liquidity`
 #[derive(Debug, Args)]
@@ -56,6 +56,7 @@ enum What {
     /// How far an order is
     OrderStatus {
         /// Its id
+        #[arg(value_parser = ids::any)]
         order_id: String,
         #[command(flatten)]
         operator: Operator,

@@ -10,7 +10,7 @@ use crate::amount::Msat;
 
 use super::operator::NoAnswer;
 use super::show::{list, number, pairs, short, table, text};
-use super::units::{ago, amount, grouped, msat, span_secs, whole_sat};
+use super::units::{ago, amount, fee_rate, grouped, msat, span_secs, whole_sat};
 use super::{FAULT, Operator, PENDING, complain};
 
 /// `tollhouse balance`
@@ -52,7 +52,7 @@ pub(super) struct Send {
     #[arg(long, requires = "all")]
     reserve_too: bool,
     /// In sat per virtual byte; default: what the chain source thinks fit
-    #[arg(long, value_name = "SAT")]
+    #[arg(long, value_name = "SAT", value_parser = fee_rate)]
     fee_rate: Option<u64>,
     /// Instead of a fee rate: within how many blocks it is to be confirmed
     #[arg(long, value_name = "N", conflicts_with = "fee_rate")]
@@ -116,7 +116,14 @@ impl Balance {
                 ("waits for confirmation", sat(&answer["pending_sat"])),
                 (
                     "on its way from closed channels",
-                    sat(&answer["sweeping_sat"]),
+                    match answer["sweeping_from_height"].as_u64() {
+                        Some(height) => format!(
+                            "{}, the last of it from block {} on",
+                            sat(&answer["sweeping_sat"]),
+                            grouped(height)
+                        ),
+                        None => sat(&answer["sweeping_sat"]),
+                    },
                 ),
             ])
         })

@@ -1,6 +1,6 @@
 //! Asking the running program, over its operator's listener.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -151,12 +151,8 @@ impl Operator {
             config::load(&self.config).map_err(|complaints| bad(complaints.to_string()))?;
         let default = config.data_dir.join("admin.token");
         let file = self.token_file.as_ref().unwrap_or(&default);
-        if !file.exists() {
-            let why = format!(
-                "{} is not there: was the program ever started with these settings?",
-                file.display()
-            );
-            return Err(NoAnswer::new(UNREACHABLE, why));
+        if let Err(error) = file.metadata() {
+            return Err(NoAnswer::no_token(file, &error, self.token_file.is_some()));
         }
         // While nothing runs here, whoever else listens at that address would be given the token that may do everything.
         if self.token_file.is_none() && !DataLock::is_held(&config.data_dir) {
@@ -264,6 +260,23 @@ impl Operator {
 }
 
 impl NoAnswer {
+    /// There is no token to ask with: the program was never started, or it is somewhere else, or another user's.
+    fn no_token(file: &Path, error: &io::Error, is_named: bool) -> Self {
+        let file = file.display();
+        if error.kind() != io::ErrorKind::NotFound {
+            let why = format!(
+                "{file} cannot be looked at ({error}): ask as the user that the program runs as"
+            );
+            return Self::new(BAD_SETTINGS, why);
+        }
+        if is_named {
+            let why = format!("{file} is not there: is --token-file misspelt?");
+            return Self::new(BAD_SETTINGS, why);
+        }
+        let why = format!("{file} is not there: was the program ever started with these settings?");
+        Self::new(UNREACHABLE, why)
+    }
+
     fn new(code: u8, why: String) -> Self {
         Self { code, why }
     }

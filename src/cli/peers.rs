@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::json;
 
-use super::Operator;
 use super::show::{list, table, text};
+use super::{Operator, ids};
 
 /// `tollhouse peers`
 #[derive(Debug, Args)]
@@ -36,6 +36,7 @@ enum What {
     /// Let go of one and forget where it is
     Disconnect {
         /// Its id
+        #[arg(value_parser = ids::node)]
         node_id: String,
         #[command(flatten)]
         operator: Operator,
@@ -73,8 +74,7 @@ impl Peers {
                 })
             }
             What::Disconnect { node_id, operator } => {
-                let id: String = node_id.chars().filter(char::is_ascii_hexdigit).collect();
-                let path = format!("/peers/{id}");
+                let path = format!("/peers/{node_id}");
                 operator.show(Method::DELETE, &path, None, |_| "Disconnected.".to_owned())
             }
         }

@@ -110,6 +110,7 @@ fn status(answer: &Value) -> String {
                 number(&answer["sales"]["amount_msat"], msat)
             ),
         ),
+        ("upstreams", upstreams(list(answer, "upstreams"))),
         ("backup", backup(&answer["backup"])),
         ("data folder", text(&answer["data_dir"])),
     ]);
@@ -125,6 +126,21 @@ fn status(answer: &Value) -> String {
         })
         .collect();
     format!("{head}\n\n{channels}\n{}", closed.join("\n"))
+}
+
+/// Whether the servers behind what is sold are there.
+fn upstreams(servers: &[Value]) -> String {
+    let away = servers.iter().filter(|server| server["is_away"] == true);
+    let away: Vec<String> = away.map(|server| text(&server["url"])).collect();
+    match (servers.len(), away.is_empty()) {
+        (0, _) => "none".to_owned(),
+        (count, true) => format!("{count}, none known to be away"),
+        (count, false) => format!(
+            "{} of {count} AWAY, and what is behind cannot be delivered: {}",
+            away.len(),
+            away.join(", ")
+        ),
+    }
 }
 
 /// How old the newest backup is that is known to be good.

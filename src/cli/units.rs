@@ -49,6 +49,22 @@ pub(super) fn span_secs(text: &str) -> Result<u64, String> {
     number.checked_mul(secs).ok_or_else(wrong)
 }
 
+/// The same for what has to last.
+pub(super) fn some_secs(text: &str) -> Result<u64, String> {
+    match span_secs(text)? {
+        0 => Err(format!(
+            "`{text}` is over at once: write how long it is to last"
+        )),
+        secs => Ok(secs),
+    }
+}
+
+/// Reads a fee rate, in whole sat per virtual byte.
+pub(super) fn fee_rate(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no fee rate: write whole sat per virtual byte, as in `3`");
+    text.trim().parse().map_err(|_| wrong())
+}
+
 /// A number with its thousands told apart.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -124,6 +140,10 @@ mod tests {
         for text in ["", "d", "1w", "-1s", "1.5h", "99999999999999999999d"] {
             assert!(span_secs(text).is_err(), "{text}");
         }
+        assert_eq!(some_secs("1s"), Ok(1));
+        assert!(some_secs("0s").is_err() && some_secs("1w").is_err());
+        assert_eq!(fee_rate("3"), Ok(3));
+        assert!(fee_rate("2.5").unwrap_err().contains("whole sat"));
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_234_567), "1,234,567");

@@ -48,6 +48,24 @@ impl Ledger {
         Ok(self.store.flush_blocking()?)
     }
 
+    /// What the books know of this channel; nothing if it was never ready.
+    pub fn channel(&self, channel_id: &[u8; 32]) -> Result<Option<ChannelRecord>, LedgerError> {
+        self.using(|| Ok(self.trees.channels.get(channel_id)?))
+    }
+
+    /// Whether a channel was ready and is not closed.
+    pub fn has_open_channel(&self) -> Result<bool, LedgerError> {
+        self.using(|| {
+            for entry in self.trees.channels.iter() {
+                let (_, channel) = entry?;
+                if channel.closed_ms.is_none() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
     /// Channels that are no more, the newest first, at most this many.
     pub fn closed_channels(&self, max: usize) -> Result<Vec<ChannelRecord>, LedgerError> {
         self.using(|| {

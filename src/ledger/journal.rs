@@ -177,6 +177,11 @@ impl Journal {
     }
 }
 
+/// Whether there is a journal or a dump in this folder.
+pub(super) fn is_any(folder: &Path) -> bool {
+    journal_path(folder).exists() || dump_path(folder).exists()
+}
+
 /// Copies dump and journal of a ledger, the journal up to this many bytes.
 pub(super) fn copy(from: &Path, to: &Path, journal_bytes: u64) -> io::Result<()> {
     match std::fs::copy(dump_path(from), dump_path(to)) {

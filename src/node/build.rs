@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use super::vss::Lost;
 use super::vss::pass::Pass;
 use super::vss::trouble::{Trouble, shown};
-use super::{Config, Gossip, NodeError, Purpose, Vss, chain, database, liquidity, log, store, vss};
+use super::{
+    Config, Gossip, NodeError, Purpose, Vss, chain, database, liquidity, log, made, store, vss,
+};
 
 /// What a peer that opens a channel to a node in recovery would have to see reserved on chain: all the bitcoin there will be.
 /// ldk-node has no other way to refuse.
@@ -108,6 +110,7 @@ pub(super) fn build(
         None => database::note_made(&config.folder)?,
         Some(vss) => vss::note(vss, &config.folder)?,
     }
+    made::note(&config.folder)?;
     Ok(node)
 }
 

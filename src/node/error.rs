@@ -34,7 +34,7 @@ pub enum NodeError {
     /// There was a node in this folder, and its database is gone or empty.
     #[error(
         "the node's database {path} is gone or empty, and there was a node: a new one in its place would forget its channels. \
-         Put the file back, its -wal included, or restore the newest backup; or move the folder away to begin anew"
+         Put the file back, its -wal included, or restore the newest backup; or, to begin anew, move all of data_dir away"
     )]
     DatabaseLost {
         /// The file.
@@ -182,6 +182,14 @@ pub enum NodeUnavailable {
         "the node recovers from a backup: until that is over no channel is opened and no payment is made (see the status)"
     )]
     Recovering,
+    /// The chain could not be read.
+    #[error("the chain source {named} could not be read ({why})")]
+    ChainUnread {
+        /// Which one.
+        named: String,
+        /// What it said last, or what the node says of it.
+        why: String,
+    },
     /// It refused.
     #[error("the node refused")]
     Refused(#[from] ldk_node::NodeError),

@@ -50,7 +50,7 @@ pub enum SeedError {
         /// The file.
         path: PathBuf,
         /// What is wrong, without a word of it.
-        why: &'static str,
+        why: String,
     },
     /// The words make no key.
     #[error(transparent)]
@@ -166,9 +166,14 @@ impl NodeKeys {
     }
 }
 
-/// Reads words as people keep them: over several lines, or in capitals.
+/// Reads words as people keep them: over several lines, in capitals, or with their numbers, as `tollhouse init` shows them.
 fn read(words: &str, path: &Path) -> Result<Mnemonic, SeedError> {
-    let words: Vec<_> = words.split_whitespace().map(str::to_lowercase).collect();
+    let is_number = |word: &&str| {
+        let number = word.trim_end_matches(['.', ')', ':']);
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let words = words.split_whitespace().filter(|word| !is_number(word));
+    let words: Vec<_> = words.map(str::to_lowercase).collect();
     let mnemonic = Mnemonic::parse_normalized(&words.join(" "));
     mnemonic.map_err(|error| SeedError::NotWords {
         path: path.to_owned(),
@@ -177,16 +182,19 @@ fn read(words: &str, path: &Path) -> Result<Mnemonic, SeedError> {
 }
 
 /// Says what is wrong without repeating any of it.
-fn complaint(error: bip39::Error) -> &'static str {
-    match error {
+fn complaint(error: bip39::Error) -> String {
+    let why = match error {
         bip39::Error::BadWordCount(_) => "there must be 12, 15, 18, 21 or 24 words",
-        bip39::Error::UnknownWord(_) => "one of them is not in the English word list",
+        bip39::Error::UnknownWord(index) => {
+            return format!("word {} is not in the English word list", index + 1);
+        }
         bip39::Error::BadEntropyBitCount(_) => "their number does not fit",
         bip39::Error::InvalidChecksum => {
             "their checksum does not fit: one is wrong, or their order is"
         }
         bip39::Error::AmbiguousLanguages(_) => "they could be of several languages",
-    }
+    };
+    why.to_owned()
 }
 
 #[cfg(test)]

@@ -47,6 +47,9 @@ pub struct Paying {
     pub fee_max_msat: Option<u64>,
 }
 
+/// What a link to a wallet begins with.
+const URI_SCHEME: &str = "lightning:";
+
 /// A payment whose terms are known and hold; nothing was sent yet.
 #[derive(Clone, Debug)]
 pub struct Payable {
@@ -110,7 +113,11 @@ impl Node {
         let own_id = self.keys.payment_keys().node_id();
         self.operate("read the invoice", move |node| {
             let text = paying.to.trim();
-            let text = text.strip_prefix("lightning:").unwrap_or(text);
+            // Whoever scans it may have all of it in capitals.
+            let text = match text.split_at_checked(URI_SCHEME.len()) {
+                Some((scheme, rest)) if scheme.eq_ignore_ascii_case(URI_SCHEME) => rest,
+                Some(_) | None => text,
+            };
             let (to, asked_msat) = if let Ok(invoice) = Bolt11Invoice::from_str(text) {
                 if invoice.network() != network {
                     return Err(OperationError::PayableElsewhere(network));

@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, PoisonError};
 
-use ldk_node::{BalanceDetails, LightningBalance, PendingSweepBalance};
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::invoice::{Reach, Unready};
+use crate::ledger::Ledger;
 
 use super::operation::{OperationError, READ_MAX};
-use super::{ChainStatus, Node, OldChannel, Phase, Recovery, StoreStatus, address};
+use super::{ChainStatus, Node, OldChannel, Phase, Recovery, StoreStatus, address, closed};
 
 /// The node, as it is now.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -100,67 +100,23 @@ pub struct Balances {
     pub onchain_total_sat: u64,
     /// On chain, spendable now.
     pub onchain_spendable_sat: u64,
-    /// In channels, and in closed ones until it is swept.
+    /// In the channels that there are.
     pub lightning_sat: u64,
-    /// Of closed channels, and not safe in the wallet yet: what waits for confirmations, and what is being swept. Some of it is
-    /// in the other numbers too.
+    /// Of closed channels, and not safe in the wallet yet: what waits for confirmations, and what is being swept. What was closed
+    /// in agreement is in the wallet's numbers, too.
     pub closing_sat: u64,
-}
-
-impl From<BalanceDetails> for Balances {
-    fn from(balances: BalanceDetails) -> Self {
-        let waiting = balances.lightning_balances.iter().map(waiting_sat);
-        let swept = balances.pending_balances_from_channel_closures.iter();
-        Self {
-            onchain_total_sat: balances.total_onchain_balance_sats,
-            onchain_spendable_sat: balances.spendable_onchain_balance_sats,
-            lightning_sat: balances.total_lightning_balance_sats,
-            closing_sat: waiting.chain(swept.map(sweeping_sat)).sum(),
-        }
-    }
-}
-
-/// What waits on the chain. What we may get, if somebody else does not, does not count.
-fn waiting_sat(balance: &LightningBalance) -> u64 {
-    match balance {
-        LightningBalance::ClaimableAwaitingConfirmations {
-            amount_satoshis, ..
-        }
-        | LightningBalance::ContentiousClaimable {
-            amount_satoshis, ..
-        }
-        | LightningBalance::CounterpartyRevokedOutputClaimable {
-            amount_satoshis, ..
-        } => *amount_satoshis,
-        LightningBalance::ClaimableOnChannelClose { .. }
-        | LightningBalance::MaybeTimeoutClaimableHTLC { .. }
-        | LightningBalance::MaybePreimageClaimableHTLC { .. } => 0,
-    }
-}
-
-/// What is being swept. With a confirmation it is in the wallet.
-fn sweeping_sat(balance: &PendingSweepBalance) -> u64 {
-    match balance {
-        PendingSweepBalance::PendingBroadcast {
-            amount_satoshis, ..
-        }
-        | PendingSweepBalance::BroadcastAwaitingConfirmation {
-            amount_satoshis, ..
-        } => *amount_satoshis,
-        PendingSweepBalance::AwaitingThresholdConfirmations { .. } => 0,
-    }
 }
 
 impl Node {
     /// What the node is and has now. While it waits for its store, what it has is shown as it was.
-    pub async fn status(self: &Arc<Self>) -> Status {
+    pub async fn status(self: &Arc<Self>, ledger: &Arc<Ledger>) -> Status {
         let phase = self.phase();
         let described = match &phase {
             Phase::Waiting { node, .. } => match node {
-                Some(node) => self.described(node).await,
+                Some(node) => self.described(node, ledger).await,
                 None => Status::default(),
             },
-            Phase::Running { node, .. } => self.described(node).await,
+            Phase::Running { node, .. } => self.described(node, ledger).await,
             Phase::Starting | Phase::Stopped => Status::default(),
         };
         let (inbound_msat, unready) = match &*self.reach.borrow() {
@@ -210,11 +166,16 @@ impl Node {
     }
 
     /// What ldk-node says of itself; what it said last, if it waits for its store.
-    async fn described(self: &Arc<Self>, ldk: &Arc<ldk_node::Node>) -> Status {
+    async fn described(
+        self: &Arc<Self>,
+        ldk: &Arc<ldk_node::Node>,
+        ledger: &Arc<Ledger>,
+    ) -> Status {
         let (node, ldk) = (Arc::clone(self), Arc::clone(ldk));
+        let ledger = Arc::clone(ledger);
         let describing = self.in_turn(move || {
             let mut status = Status::default();
-            node.describe(&ldk, &mut status);
+            node.describe(&ldk, &ledger, &mut status);
             let mut last = node
                 .described
                 .lock()
@@ -238,14 +199,14 @@ impl Node {
     }
 
     /// Takes locks of the node's.
-    fn describe(&self, node: &ldk_node::Node, status: &mut Status) {
+    fn describe(&self, node: &ldk_node::Node, ledger: &Ledger, status: &mut Status) {
         status.described_secs = Some(self.clock.unix_secs());
         let ldk = node.status();
         status.node_id = Some(node.node_id().to_string());
         status.block_height = Some(ldk.current_best_block.height);
         status.lightning_synced_secs = ldk.latest_lightning_wallet_sync_timestamp;
         status.onchain_synced_secs = ldk.latest_onchain_wallet_sync_timestamp;
-        status.balances = Some(node.list_balances().into());
+        status.balances = Some(closed::balances(node, ledger));
         let mut deposit = self.deposit.lock().unwrap_or_else(PoisonError::into_inner);
         if deposit.is_none() {
             *deposit = address::deposit(&self.config.folder, self.config.network, node);

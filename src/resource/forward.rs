@@ -97,7 +97,11 @@ impl Resources {
                 break Failure::NotFound;
             };
             let in_flight = servers.in_flight(server);
-            match self.ask(servers, request, upload).await {
+            let asked = self.ask(servers, request, upload).await;
+            if asked.is_ok() {
+                server.note_heard();
+            }
+            match asked {
                 Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     return self.switch(permit, outgoing, response, in_flight);
                 }

@@ -1,17 +1,24 @@
 //! Asking servers whether they are well, where the settings say so: one that is not is passed over before a request finds out.
+//! Of the others it is looked now and then whether they take a connection, so that whoever sells what is behind them hears of it
+//! before a customer does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout_at};
 
 use crate::causes::chain;
 use crate::route::Health;
 
 use super::body::empty;
 use super::servers::{Server, Servers};
+
+/// How often it is tried whether a server takes a connection, if it has answered no request meanwhile. Not at once: what is
+/// started together with this program may take a moment.
+const KNOCK_EVERY: Duration = Duration::from_secs(60);
 
 /// How long a server may take to say that it is well.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,13 +39,43 @@ enum Unwell {
 /// Asks the servers of these upstreams for as long as it is let.
 pub(super) async fn check_all(upstreams: &[Arc<Servers>]) {
     let checks = upstreams.iter().flat_map(|servers| {
-        let health = servers.upstream.health.iter();
-        health.flat_map(|health| {
-            let list = servers.list.iter();
-            list.map(|server| check(servers, server, health))
-        })
+        let list = servers.list.iter();
+        list.map(move |server| look_after(servers, server))
     });
     join_all(checks).await;
+}
+
+async fn look_after(servers: &Servers, server: &Server) {
+    match &servers.upstream.health {
+        Some(health) => check(servers, server, health).await,
+        None => knock(servers, server).await,
+    }
+}
+
+/// Tries whether one server takes a connection, again and again.
+async fn knock(servers: &Servers, server: &Server) {
+    let mut tick = interval_at(Instant::now() + KNOCK_EVERY, KNOCK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if server.was_heard() {
+            continue;
+        }
+        let until = Instant::now() + servers.upstream.connect_timeout;
+        let tried = timeout_at(until, TcpStream::connect(server.place())).await;
+        let is_open = matches!(tried, Ok(Ok(_)));
+        if !server.note_connection(is_open) {
+            continue;
+        }
+        if is_open {
+            tracing::info!("{} takes connections again", server.base);
+        } else {
+            tracing::warn!(
+                "{} takes no connection: what is behind it is for sale and cannot be delivered",
+                server.base
+            );
+        }
+    }
 }
 
 /// Asks one server, again and again.

@@ -44,6 +44,10 @@ pub(super) struct Server {
     passed_over_until_ms: AtomicU64,
     /// What the last health check said.
     is_well: AtomicBool,
+    /// Whether it took the last connection that was tried.
+    is_open: AtomicBool,
+    /// Whether it has answered since somebody last asked for that.
+    was_heard: AtomicBool,
     /// When the counting of `passed_over_until_ms` began.
     born: Instant,
 }
@@ -135,6 +139,8 @@ impl Server {
             in_flight: AtomicUsize::new(0),
             passed_over_until_ms: AtomicU64::new(0),
             is_well: AtomicBool::new(true),
+            is_open: AtomicBool::new(true),
+            was_heard: AtomicBool::new(false),
             born: Instant::now(),
         }))
     }
@@ -173,8 +179,48 @@ impl Server {
         self.is_well.load(Ordering::Relaxed) && (until_ms == 0 || self.now_ms() >= until_ms)
     }
 
+    /// Host and port, as they are connected to.
+    pub(super) fn place(&self) -> (&str, u16) {
+        let host = self.authority.host();
+        let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        let usual = if self.scheme == Scheme::HTTPS {
+            443
+        } else {
+            80
+        };
+        (
+            bare.unwrap_or(host),
+            self.authority.port_u16().unwrap_or(usual),
+        )
+    }
+
+    /// Whether it would answer, as far as is known.
+    pub(super) fn is_away(&self) -> bool {
+        !(self.is_well.load(Ordering::Relaxed) && self.is_open.load(Ordering::Relaxed))
+    }
+
+    /// Notes that it has answered a request. Written only where that is news: a busy server would have the cores fight for it.
+    pub(super) fn note_heard(&self) {
+        for flag in [&self.is_open, &self.was_heard] {
+            if !flag.load(Ordering::Relaxed) {
+                flag.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether it has answered since this was last asked.
+    pub(super) fn was_heard(&self) -> bool {
+        self.was_heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes whether it took a connection; whether that is news.
+    pub(super) fn note_connection(&self, is_open: bool) -> bool {
+        self.is_open.swap(is_open, Ordering::Relaxed) != is_open
+    }
+
     /// Passes it over for a while: it took no connection.
     pub(super) fn pass_over(&self) {
+        self.note_connection(false);
         let passed_over_ms = u64::try_from(PASSED_OVER.as_millis()).unwrap_or(u64::MAX);
         let until_ms = self.now_ms().saturating_add(passed_over_ms);
         self.passed_over_until_ms.store(until_ms, Ordering::Relaxed);
@@ -183,6 +229,7 @@ impl Server {
     /// Notes what a health check said; whether that is news.
     pub(super) fn note_health(&self, is_well: bool) -> bool {
         if is_well {
+            self.note_heard();
             self.passed_over_until_ms.store(0, Ordering::Relaxed);
         }
         self.is_well.swap(is_well, Ordering::Relaxed) != is_well
@@ -235,6 +282,32 @@ mod tests {
         assert_eq!(tried.count(), 3);
         assert_eq!(picked[2], servers.list[1].base);
         assert_ne!(picked[0], picked[1]);
+    }
+
+    #[tokio::test]
+    async fn who_takes_no_connection_is_away_until_it_answers() {
+        let servers = servers(1);
+        let server = &servers.list[0];
+        assert!(!server.is_away());
+        server.pass_over();
+        assert!(server.is_away());
+        server.note_heard();
+        assert!(!server.is_away());
+        assert!(server.was_heard() && !server.was_heard());
+        assert!(server.note_connection(false) && !server.note_connection(false));
+        assert!(server.is_away());
+    }
+
+    #[test]
+    fn an_address_is_connected_to_by_host_and_port() {
+        let place = |base: &str| {
+            let server = Server::new(&base.parse().unwrap()).unwrap();
+            let (host, port) = server.place();
+            (host.to_owned(), port)
+        };
+        assert_eq!(place("http://a.example/x"), ("a.example".to_owned(), 80));
+        assert_eq!(place("https://a.example"), ("a.example".to_owned(), 443));
+        assert_eq!(place("http://[::1]:3000"), ("::1".to_owned(), 3000));
     }
 
     #[test]

@@ -121,8 +121,9 @@ fn without_a_terminal_a_missing_answer_is_named_by_its_flag_and_nothing_is_made(
     for (wrong, right, named) in [
         ("mutinynet", "testnet4", "testnet4 cannot"),
         ("21 sat", "21", "--price"),
+        ("21 sat", "0.01 USD", "--price: a price in a currency"),
         ("megalith", "nobody", "--provider"),
-        ("/api/*", "/../*", "route[1].path"),
+        ("/api/*", "/../*", "--path"),
     ] {
         let answers: Vec<_> = ALL
             .iter()
@@ -175,7 +176,10 @@ fn words_that_are_there_already_are_taken_and_wrong_ones_are_explained_without_r
     let restore = [ALL, &["--restore-words-file", "words"]].concat();
     for (wrong, why) in [
         (WORDS.replace("yellow", "year"), "checksum"),
-        (WORDS.replace("yellow", "yelow"), "word list"),
+        (
+            WORDS.replace("yellow", "yelow"),
+            "word 12 is not in the English word list",
+        ),
         ("legal winner thank".to_owned(), "12, 15, 18, 21 or 24"),
     ] {
         fs::write(&words, wrong).unwrap();
@@ -191,7 +195,13 @@ fn words_that_are_there_already_are_taken_and_wrong_ones_are_explained_without_r
         assert!(!dir.path().join("tollhouse.toml").exists());
         assert!(!dir.path().join("data").exists());
     }
-    fs::write(&words, WORDS.replace(' ', "\n").to_uppercase()).unwrap();
+    // In capitals, and with the numbers that `init` itself shows them with.
+    let capitals = WORDS.to_uppercase();
+    let numbered = (1..).zip(capitals.split(' '));
+    let numbered: Vec<_> = numbered
+        .map(|(number, word)| format!("{number:>2} {word}"))
+        .collect();
+    fs::write(&words, numbered.join("\n")).unwrap();
     let (code, told, complaint) = said(&tollhouse(dir.path(), &restore));
     assert_eq!(code, Some(0), "{complaint}");
     assert!(

@@ -63,7 +63,7 @@ async fn a_log_of_the_node_with_a_torn_end_opens_and_a_torn_database_ends_the_pr
     fs::remove_file(&file).unwrap();
     let said = shop.refuses_to_start().await;
     assert!(
-        said.contains("move the folder away to begin anew"),
+        said.contains("to begin anew, move all of data_dir away"),
         "{said}"
     );
 

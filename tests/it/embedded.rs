@@ -24,7 +24,7 @@ use crate::layer::{JOKE, assert_told};
 use crate::support::{DEADLINE, Sold};
 
 /// A folder with settings that start without anybody to talk to.
-fn folder(more: &str) -> TempDir {
+pub(crate) fn folder(more: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let admin = regtest::port::free().unwrap();
     let text = format!(
@@ -34,7 +34,7 @@ fn folder(more: &str) -> TempDir {
     dir
 }
 
-fn settings(dir: &TempDir) -> std::path::PathBuf {
+pub(crate) fn settings(dir: &TempDir) -> std::path::PathBuf {
     dir.path().join("tollhouse.toml")
 }
 

@@ -28,6 +28,7 @@ mod headers;
 mod http2;
 mod layer;
 mod ledger;
+mod lost;
 mod metered;
 mod migration;
 mod presets;

@@ -141,6 +141,38 @@ async fn what_is_answered_repeats_no_credential() {
 }
 
 #[test]
+fn a_file_that_is_named_for_the_settings_by_mistake_is_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("seed.words");
+    NodeKeys::open(&path, Network::Regtest).unwrap();
+    let words = std::fs::read_to_string(&path).unwrap();
+    let headers = "Authorization: Bearer c2VjcmV0cw==\n";
+    for (text, secret) in [
+        (&*words, words.split_whitespace().next().unwrap()),
+        (&*hex::encode([0xab; 32]), "abab"),
+        (headers, "c2Vj"),
+        ("[http]\nlisten = c2VjcmV0cw\n", "c2Vj"),
+        ("c2VjcmV0 = 1\nc2VjcmV0 = 2\n", "c2Vj"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let complaints = tollhouse::config::load_with(&path, []).unwrap_err();
+        let said = complaints.to_string();
+        assert!(!said.contains(secret), "{said}");
+        let place = if text.contains('=') {
+            "line "
+        } else {
+            "is it the right one?"
+        };
+        assert!(said.contains(place), "{said}");
+    }
+    std::fs::write(&path, "[http]\nlisten = \"127.0.0.1:1\"\nlisten = 2\n").unwrap();
+    let said = tollhouse::config::load_with(&path, [])
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("line 3, column 1: duplicate key"), "{said}");
+}
+
+#[test]
 fn types_that_hold_a_secret_do_not_print_it() {
     let key = MasterKey {
         epoch: 7,

@@ -70,7 +70,10 @@ impl Ask<'_> {
                 (said, _) => said,
             };
             match (question.check)(said) {
-                _ if said.is_empty() => {}
+                Ok(()) if said.is_empty() => {
+                    writeln!(self.out, "There is no usual answer to this: one is wanted.")
+                        .context("failed to ask")?;
+                }
                 Ok(()) => return Ok(said.to_owned()),
                 Err(why) => writeln!(self.out, "{why}").context("failed to ask")?,
             }
@@ -127,6 +130,35 @@ mod tests {
             "{error}"
         );
         assert_eq!(price(None, None, true).0.unwrap(), "10 sat");
+    }
+
+    #[test]
+    fn nothing_said_where_nothing_is_usual_is_told_what_there_is() {
+        let mut out = Vec::new();
+        let (mut first, mut second) = ("\nmutinynet\n".as_bytes(), "\nanything\n".as_bytes());
+        let mut asked = |input: &mut &[u8], check: &dyn Fn(&str) -> Result<(), String>| {
+            let mut ask = Ask {
+                input: Some(input),
+                out: &mut out,
+                takes_defaults: false,
+            };
+            ask.answer(Question {
+                flag: "--network",
+                given: None,
+                text: "Which network?",
+                default: None,
+                check,
+            })
+        };
+        let listed = |name: &str| match name {
+            "mutinynet" => Ok(()),
+            _ => Err("there are mutinynet".to_owned()),
+        };
+        assert_eq!(asked(&mut first, &listed).unwrap(), "mutinynet");
+        assert_eq!(asked(&mut second, &|_| Ok(())).unwrap(), "anything");
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains("there are mutinynet"), "{out}");
+        assert!(out.contains("one is wanted"), "{out}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::node::Node;
 use crate::node::relay::EndpointStatus;
+use crate::node::{Node, NodeUnavailable};
 
 use super::{ChainSource, behind};
 
@@ -48,6 +48,29 @@ pub struct ChainStatus {
 const BITCOIND_SILENT_SECS: u64 = 60;
 
 impl Node {
+    /// Names the source that could not be read, and what it has to say.
+    pub(in crate::node) fn unread(&self, error: NodeUnavailable) -> NodeUnavailable {
+        let NodeUnavailable::Refused(refused) = error else {
+            return error;
+        };
+        let relay = self.chain.relay().map(|relay| relay.status());
+        let endpoints = relay.into_iter().flat_map(|relay| relay.endpoints);
+        let failing = endpoints.filter(|it| it.last_complaint_secs >= it.last_success_secs);
+        let complaints =
+            failing.filter_map(|it| Some(format!("{}: {}", it.url, it.last_complaint?)));
+        let mut complaints: Vec<_> = complaints.collect();
+        if complaints.is_empty() {
+            complaints.extend(self.looks().complaint);
+        }
+        if complaints.is_empty() {
+            complaints.push(refused.to_string());
+        }
+        NodeUnavailable::ChainUnread {
+            named: self.config.chain.source.to_string(),
+            why: complaints.join("; "),
+        }
+    }
+
     /// What the chain source does, by who has last seen the chain then, Unix seconds.
     pub(in crate::node) fn chain_status(&self, seen_secs: Option<u64>) -> ChainStatus {
         let now_secs = self.clock.unix_secs();

@@ -1,0 +1,67 @@
+//! What is gone of the data folder: no node is begun anew in the place of one that had channels, and no books without a word.
+
+use std::path::Path;
+
+use super::AppError;
+use crate::backup;
+use crate::config::Config;
+use crate::ledger::Ledger;
+use crate::node::{NodeKeys, made};
+
+/// Refuses a start whose node is gone, by the mark beside its folder: nothing was opened yet.
+pub(super) fn node_must_be_there(folder: &Path) -> Result<(), AppError> {
+    let mark = made::mark(folder);
+    if mark.exists() && !made::is_there(folder) {
+        return Err(lost(folder, format!("{} says so", mark.display())));
+    }
+    Ok(())
+}
+
+/// The same by what else in the data folder knows of a node: the books, and the backups. Those in a folder of their own refuse
+/// nothing: who has only the words left begins anew beside them.
+pub(super) fn node_must_fit(
+    config: &Config,
+    keys: &NodeKeys,
+    ledger: &Ledger,
+) -> Result<(), AppError> {
+    let folder = &config.node.folder;
+    if made::is_there(folder) {
+        return Ok(());
+    }
+    let backups = Some(&config.backup.folder).filter(|it| it.starts_with(&config.data_dir));
+    if let Some(backup) = backups.and_then(|folder| backup::newest(folder, keys)) {
+        return Err(lost(
+            folder,
+            format!("{} is a backup of it", backup.display()),
+        ));
+    }
+    if ledger.has_open_channel()? {
+        return Err(lost(
+            folder,
+            "the books know a channel that is not closed".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn lost(folder: &Path, shown_by: String) -> AppError {
+    AppError::NodeLost {
+        folder: folder.to_owned(),
+        shown_by,
+    }
+}
+
+/// Says what it means that the books are gone, where there is a node whose sales stood in them. They begin anew all the same: what
+/// customers were sold is good without them.
+pub(super) fn tell_of_books(config: &Config) {
+    if !made::is_there(&config.node.folder) || Ledger::is_there(&config.ledger) {
+        return;
+    }
+    tracing::error!(
+        "The books in {} are gone and begin anew: what was sold is forgotten, and tokens that were used up or revoked are good again. \
+         If you have the folder, stop the program and put it back. Every backup holds it as it was: restore the newest one with \
+         --data-dir to another folder, and take `ledger` from there while the program is stopped (nothing else: its channels' state \
+         is old). Otherwise, to have every token end that was sold until now, revoke each service: `tollhouse revoke --service NAME`",
+        config.ledger.folder.display()
+    );
+}
