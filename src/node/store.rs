@@ -19,7 +19,8 @@
 //! - Writes of one key stay in order: each is in the log when the call returns, future or not.
 //! - After a write or a sync that failed nobody knows what is on the disk: nothing is written any more, nor moved, and the program
 //!   ends. So it does when the database or the log has lost its name: nobody would find there what it promises. The next start
-//!   moves all that is in the log, and writes nothing before that is synced ([`database`](super::database)).
+//!   moves all that is in the log and syncs it before it writes anything ([`database`](super::database)), but for what another program
+//!   keeps in the log by reading an older state just then.
 //! - Nothing in this program may open the file or its `-shm` but through SQLite: closing it would let go of the locks of all
 //!   connections, and another process's last one would then delete the log.
 //!
