@@ -10,6 +10,7 @@ pub mod record;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use lock::{DataLock, LockError};
 pub use record::{Entry, Record, Together, Tree};
@@ -81,8 +82,9 @@ impl From<sled::Error> for StoreError {
 pub struct Store {
     /// sled's handle.
     db: sled::Db,
-    /// sled's database file, which its own flush does not sync for good.
-    file: PathBuf,
+    /// sled's database file, which its own flush does not sync for good. Held open: sled's thread syncs it, too, and goes on where
+    /// that fails. Of such a failure each descriptor hears once that was open then, and none that is opened afterwards.
+    file: Arc<File>,
 }
 
 impl std::fmt::Debug for Store {
@@ -104,9 +106,10 @@ impl Store {
                 .open()
         };
         let db = calm(|| Ok::<_, StoreError>(open()?))?;
+        let file = File::open(folder.join("db")).map_err(StoreError::Io)?;
         let store = Self {
             db,
-            file: folder.join("db"),
+            file: Arc::new(file),
         };
         store.migrate()?;
         Ok(store)
@@ -174,7 +177,7 @@ impl Store {
     pub fn flush_blocking(&self) -> Result<(), StoreError> {
         self.db.flush()?;
         // sled's own flush is `sync_file_range` on Linux: it leaves the drive's cache and the file's size to luck.
-        let synced = File::open(&self.file).and_then(|file| file.sync_data());
+        let synced = self.file.sync_data();
         let_go_of_buffers();
         synced.map_err(StoreError::Io)
     }
