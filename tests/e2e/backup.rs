@@ -114,6 +114,8 @@ pub(crate) async fn wait_for_state(merchant: &Merchant) {
 
 /// Makes a backup of a merchant, running or not, and a copy of it in this folder, of which it returns the path.
 pub(crate) fn back_up(merchant: &Merchant, to: &Path) -> PathBuf {
+    // A disk that is there.
+    std::fs::create_dir_all(to).unwrap();
     let said = done(
         tollhouse(&["backup", "create", "--config"])
             .arg(merchant.settings_file())
