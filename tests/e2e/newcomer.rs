@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use regtest::merchant::{Merchant, MerchantOptions};
 use regtest::wait::eventually;
 use serde_json::{Value, json};
 
@@ -230,4 +231,46 @@ async fn a_server_that_is_away_is_named_before_and_after_somebody_asks_it() {
     assert_eq!(status["upstreams"].as_array().unwrap().len(), 2);
     shop.network.merchant.terminate().await.unwrap();
     bad_and_good(&found(&shop).await);
+}
+
+#[tokio::test]
+async fn an_invoice_is_paid_as_a_wallet_links_to_it_also_in_capitals() {
+    let shop = Shop::open().await;
+    let network = &shop.network;
+    lent(network).await;
+    let theirs = network.payer.invoice(1_000_000, "wood").await.unwrap();
+    let link = format!("lightning:{theirs}").to_uppercase();
+    let paid = done(network, &["pay", &link]).await;
+    assert_eq!(paid["status"], "succeeded", "{paid}");
+    let nowhere = network.merchant.data_dir().join("no.token");
+    let named = ["status", "--token-file", nowhere.to_str().unwrap()];
+    not_done(network, &named, 2, "is --token-file misspelt?").await;
+}
+
+#[tokio::test]
+async fn without_a_chain_it_is_said_what_was_asked_and_nothing_is_advised_that_cannot_be_done() {
+    let dir = regtest::folder::temporary().unwrap();
+    let routes = "[[route]]\npath = \"/a/*\"\nservice = \"a\"\nprice = \"1 sat\"\nfiles = \".\"\n";
+    let options = MerchantOptions {
+        routes_dir: Some(dir.path().to_owned()),
+        ..MerchantOptions::new(
+            env!("CARGO_BIN_EXE_tollhouse"),
+            "http://127.0.0.1:1",
+            routes,
+        )
+    };
+    let mut merchant = Merchant::start(options).await.unwrap();
+    merchant.wait_running().await.unwrap();
+    let asked = crate::operations::tollhouse_at(merchant.settings_file(), &["sync"]).await;
+    let said = String::from_utf8(asked.stderr).unwrap();
+    assert_eq!(asked.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("the chain source http://127.0.0.1:1 could not be read"),
+        "{said}"
+    );
+    assert!(said.to_lowercase().contains("refused"), "{said}");
+    let doctor = crate::operations::tollhouse_at(merchant.settings_file(), &["doctor"]).await;
+    let found = String::from_utf8(doctor.stdout).unwrap();
+    assert!(found.contains("no usable channel"), "{found}");
+    assert!(!found.contains("room for about"), "{found}");
 }
