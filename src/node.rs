@@ -28,7 +28,6 @@ mod vss;
 mod wallet;
 mod withdraw;
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -92,14 +91,11 @@ pub struct Node {
     drawing: Arc<Mutex<()>>,
     /// What is known of its chain source.
     chain: chain::Chain,
-    /// Somebody wants a map of the network, which was put off.
-    map_wanted: Notify,
-    /// What a recovery from a backup is doing, while there is one. A `std` mutex: held to copy a few words.
-    recovery: Mutex<Option<Recovery>>,
-    /// Whether the operator does not want to wait for old channels that are not closed.
-    is_to_leave: AtomicBool,
-    /// Old channels that a recovery went on without. A `std` mutex: held to copy a few words.
-    left: Mutex<Vec<OldChannel>>,
+    /// Somebody wants another node in this one's place: one with a map of the network, which was put off, or with the monitors of
+    /// channels that were closed meanwhile.
+    another_wanted: Notify,
+    /// What is known of recoveries from a backup.
+    recovery: recovery::Progress,
     /// Somebody had the chain read.
     read_chain: Notify,
     /// Counts channels that were opened, became ready or were closed since the start.
@@ -167,10 +163,8 @@ impl Node {
             phase: Mutex::new(Phase::Starting),
             deposit: Mutex::new(None),
             drawing: Arc::default(),
-            map_wanted: Notify::new(),
-            recovery: Mutex::new(None),
-            is_to_leave: AtomicBool::new(false),
-            left: Mutex::default(),
+            another_wanted: Notify::new(),
+            recovery: recovery::Progress::default(),
             read_chain: Notify::new(),
             channel_changes: watch::channel(0).0,
             unwritable: store::Complaint::default(),
@@ -263,7 +257,7 @@ impl Node {
         ended
     }
 
-    /// Runs the node, and runs another one in its place when a map of the network is wanted.
+    /// Runs the node, and runs another one in its place when that is wanted.
     async fn rounds(
         &self,
         runtime: tokio::runtime::Handle,
@@ -276,7 +270,7 @@ impl Node {
             tokio::pin!(running);
             let ended = tokio::select! {
                 ended = &mut running => return ended,
-                () = self.map_wanted.notified() => {
+                () = self.another_wanted.notified() => {
                     round.cancel();
                     running.await
                 }
@@ -356,14 +350,15 @@ impl Node {
             }
         };
         let watching = chain::keep(self, &node, &ending);
-        let (ended, (), ()) = tokio::select! {
+        let after = recovery::watch_after(self, &node, &ending);
+        let (ended, (), (), ()) = tokio::select! {
             biased;
             why = self.undone() => {
                 // LDK panics where it cannot go on, and whoever stops or drops the node after it does, too.
                 std::mem::forget(Arc::clone(&node));
                 return Err(why);
             }
-            ended = async { tokio::join!(handling, watching, withdrawing) } => ended,
+            ended = async { tokio::join!(handling, watching, withdrawing, after) } => ended,
         };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         if let Err(NodeError::Panicked(_) | NodeError::StateAway) = ended {

@@ -13,7 +13,7 @@ use super::address::{self, Drawing};
 use super::operation::{OperationError, refused};
 
 /// The dearest fee rate that is taken, in sat per virtual byte: above it a figure is more likely a mistake in its unit.
-const FEE_RATE_MAX_SAT_VB: u64 = 1_000;
+pub(super) const FEE_RATE_MAX_SAT_VB: u64 = 1_000;
 
 /// The longest confirmation target that chain sources give a rate for, in blocks: a week.
 const TARGET_BLOCKS_MAX: u16 = 1_008;
