@@ -33,7 +33,6 @@ mod vss;
 mod wallet;
 mod withdraw;
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -99,14 +98,11 @@ pub struct Node {
     turns: payments::Turns,
     /// What is known of its chain source.
     chain: chain::Chain,
-    /// Somebody wants a map of the network, which was put off.
-    map_wanted: Notify,
-    /// What a recovery from a backup is doing, while there is one. A `std` mutex: held to copy a few words.
-    recovery: Mutex<Option<Recovery>>,
-    /// Whether the operator does not want to wait for old channels that are not closed.
-    is_to_leave: AtomicBool,
-    /// Old channels that a recovery went on without. A `std` mutex: held to copy a few words.
-    left: Mutex<Vec<OldChannel>>,
+    /// Somebody wants another node in this one's place: one with a map of the network, which was put off, or with the monitors of
+    /// channels that were closed meanwhile.
+    another_wanted: Notify,
+    /// What is known of recoveries from a backup.
+    recovery: recovery::Progress,
     /// Somebody had the chain read.
     read_chain: Notify,
     /// Counts channels that were opened, became ready or were closed since the start.
@@ -183,10 +179,8 @@ impl Node {
             coins: coins::Coins::default(),
             withdrawing: tokio::sync::Mutex::default(),
             turns: payments::Turns::default(),
-            map_wanted: Notify::new(),
-            recovery: Mutex::new(None),
-            is_to_leave: AtomicBool::new(false),
-            left: Mutex::default(),
+            another_wanted: Notify::new(),
+            recovery: recovery::Progress::default(),
             read_chain: Notify::new(),
             channel_changes: watch::channel(0).0,
             unwritable: store::Complaint::default(),

@@ -20,7 +20,7 @@ pub(super) async fn create(State(admin): State<Arc<Admin>>) -> Result<Json<Creat
     Ok(Json(created.expect("making a backup does not panic")?))
 }
 
-/// Has a recovery go on without the old channels that are not closed.
+/// Has a recovery go on without the old channels that are not closed, or whose closings are not found.
 #[utoipa::path(
     post, path = "/recovery/leave", tag = "backup",
     responses((status = 202), (status = 409, description = "nothing is waited for"))

@@ -44,7 +44,7 @@ pub(super) enum Command {
     },
     /// Have a recovery go on without old channels whose peers do not come to close them
     ///
-    /// What is in such a channel is not given up: a later start sweeps it once the peer has closed the channel.
+    /// What is in such a channel is not given up: the node looks every hour whether the peer has closed it, and sweeps it then.
     Leave {
         #[command(flatten)]
         operator: Operator,

@@ -86,18 +86,19 @@ pub(super) async fn handle(
     }
 }
 
-/// Whether there is one channel more or less now than in the newest backup.
+/// Whether there is one channel more or less now than in the newest backup, or one at another place: a recovery from a backup that
+/// does not know of a splice has no use for its monitor.
 fn changes_channels(event: &Event) -> bool {
     match event {
-        Event::ChannelPending { .. } | Event::ChannelReady { .. } | Event::ChannelClosed { .. } => {
-            true
-        }
+        Event::ChannelPending { .. }
+        | Event::ChannelReady { .. }
+        | Event::ChannelClosed { .. }
+        | Event::SplicePending { .. } => true,
         Event::PaymentReceived { .. }
         | Event::PaymentSuccessful { .. }
         | Event::PaymentFailed { .. }
         | Event::PaymentForwarded { .. }
         | Event::PaymentClaimable { .. }
-        | Event::SplicePending { .. }
         | Event::SpliceFailed { .. } => false,
     }
 }
@@ -307,5 +308,27 @@ fn tell(payment: &Payment, settlement: &Settlement) {
                 "Payment {hash} arrived again: {amount_msat} msat of surplus"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ldk_node::UserChannelId;
+    use ldk_node::bitcoin::secp256k1::{Secp256k1, SecretKey};
+    use ldk_node::bitcoin::{OutPoint, Txid, hashes::Hash as _};
+    use ldk_node::lightning::ln::types::ChannelId;
+
+    use super::*;
+
+    #[test]
+    fn a_splice_changes_the_channels() {
+        let secret = SecretKey::from_slice(&[1; 32]).unwrap();
+        let pending = Event::SplicePending {
+            channel_id: ChannelId([1; 32]),
+            user_channel_id: UserChannelId(1),
+            counterparty_node_id: secret.public_key(&Secp256k1::new()),
+            new_funding_txo: OutPoint::new(Txid::all_zeros(), 0),
+        };
+        assert!(changes_channels(&pending));
     }
 }

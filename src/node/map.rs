@@ -87,7 +87,7 @@ impl Node {
             let noted = noted.await.map_err(NodeUnavailable::Panicked)?;
             noted.map_err(MapError::Note)?;
             tracing::info!("A map of the network is wanted: the node starts again, to fetch it");
-            self.map_wanted.notify_one();
+            self.another_wanted.notify_one();
         }
         let is_fetched = matches!(gossip.now(folder), Gossip::Rapid(_));
         let there = async {

@@ -4,23 +4,28 @@
 //! that ours is old. So the old channels are not loaded at all, and the procedure is the one that LDK's own message prescribes:
 //!
 //! 1. *Closing*: the node runs with an empty channel manager and no monitors. A peer that asks for an old channel hears that there
-//!    is none, and closes it with its own newest state. We wait until every closing is buried.
-//! 2. *Sweeping*: the monitors are loaded again, old as they are. They know our keys, find our outputs in whatever closing is
-//!    in the chain, and hand them to ldk-node, which sweeps them into its wallet.
+//!    is none, and closes it with its own newest state. Once such a closing is buried, the channel's monitor is loaded again, old as
+//!    it is, and the others are waited for: a closing by an old state has to be punished within a day. The monitor knows our keys,
+//!    finds our outputs in whatever closing is in the chain, and hands them to ldk-node, which sweeps them into its wallet.
+//! 2. *Sweeping*: all closings are buried; what of them is ours and not in the wallet yet is waited for.
 //! 3. *Searching*: channels that were opened after the backup have no monitor in it. What their peers' closings pay us goes to one
 //!    of two thousand scripts that the words alone tell; each is looked up, and what is there is swept.
 //!
 //! Meanwhile nothing is sold, no channel is opened and none is kept; what was sold before is served. A peer that never comes back
 //! must not keep the shop closed for ever: the operator can have the recovery go on without its channel, whose monitor stays set
-//! aside until a later start finds that it was closed.
+//! aside until it was closed. Afterwards the search goes on for some time: of a channel that no backup knows nobody can say whether
+//! it was closed in time.
 
+mod after;
 mod closing;
+mod proof;
 mod searching;
 mod sweeping;
+mod trail;
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -30,8 +35,12 @@ use utoipa::ToSchema;
 use crate::ledger::Ledger;
 
 use super::run::stop_node;
-use super::state::{self, Fence, MonitoredChannel, Stage, StateError};
+use super::state::{self, Fence, MonitoredChannel, Recovered, Sorted, Stage, StateError};
 use super::{Node, NodeError, Phase, Purpose, chain, events};
+
+use closing::{Closed, Watched};
+
+pub(super) use after::watch as watch_after;
 
 /// What the operator is told of a recovery.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -65,15 +74,56 @@ pub struct OldChannel {
     pub confirmations: u32,
     /// What the closing pays us at a script that the words alone tell, in sat: that is what a peer's closing does.
     pub pays_us_sat: Option<u64>,
+    /// The block before which a closing by an old state of the peer's can be punished: 144 after it.
+    pub deadline_height: Option<u32>,
     /// Whether the chain source knows the funding transaction; a channel that was being opened may never have had one.
     pub is_funded: bool,
+    /// The output that holds its money now, if a splice has moved it.
+    pub moved_to: Option<String>,
 }
 
-/// The name of the first stage.
-const CLOSING: &str = "closing";
+/// What is known of recoveries while the node runs.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// What one is doing, while there is one. A `std` mutex: held to copy a few words.
+    told: Mutex<Option<Recovery>>,
+    /// Whether the operator does not want to wait for old channels that are not closed.
+    is_to_leave: AtomicBool,
+    /// Old channels that one went on without. A `std` mutex, too.
+    left: Mutex<Vec<OldChannel>>,
+    /// The last one that is over. A `std` mutex, too.
+    last: Mutex<Option<Recovered>>,
+}
 
-const CLOSING_NEXT: &str =
-    "When every closing has 6 confirmations, the node sweeps what is ours into its wallet.";
+impl Progress {
+    fn is_to_leave(&self) -> bool {
+        self.is_to_leave.load(Ordering::Relaxed)
+    }
+
+    fn left(&self) -> Vec<OldChannel> {
+        let left = self.left.lock();
+        left.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn leave(&self, left: Vec<Watched>) {
+        let left = left.into_iter().map(|watched| watched.old).collect();
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = left;
+    }
+
+    fn last(&self) -> Option<Recovered> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self, last: Option<Recovered>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+    }
+}
+
+/// The names of the stages in which something is waited for that may not come.
+const CLOSING: &str = "closing";
+const SWEEPING: &str = "sweeping";
+
+const CLOSING_NEXT: &str = "When a closing has 6 confirmations, the node sweeps what is ours into its wallet; it goes on when all have.";
 const SWEEPING_NEXT: &str = "When everything is swept and confirmed, the chain is searched for channels that the backup does not know.";
 const SEARCHING_NEXT: &str =
     "After that recovery ends by itself, and selling begins as soon as there is a channel.";
@@ -84,13 +134,14 @@ impl Node {
         self.recovery().is_some()
     }
 
-    /// Has a recovery go on without the old channels that are not closed. `false` if it does not wait for any.
+    /// Has a recovery go on without the old channels that are not closed, or whose closing is not found. `false` if it does not wait
+    /// for any.
     pub fn leave_unclosed(&self) -> bool {
         let waits = self
             .recovery()
-            .is_some_and(|recovery| recovery.stage == CLOSING);
+            .is_some_and(|recovery| [CLOSING, SWEEPING].contains(&recovery.stage));
         if waits {
-            self.is_to_leave.store(true, Ordering::Relaxed);
+            self.recovery.is_to_leave.store(true, Ordering::Relaxed);
             self.read_chain.notify_one();
         }
         waits
@@ -98,23 +149,19 @@ impl Node {
 
     /// Old channels that a recovery went on without.
     pub(super) fn left_channels(&self) -> Vec<OldChannel> {
-        self.left
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.recovery.left()
     }
 
     /// What a recovery is doing.
     pub(super) fn recovery(&self) -> Option<Recovery> {
-        self.recovery
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let told = self.recovery.told.lock();
+        told.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells the operator what a recovery is doing: the status always, the log when it is something new.
     fn tell_recovery(&self, recovery: Recovery) {
-        let mut told = self.recovery.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = self.recovery.told.lock();
+        let mut told = told.unwrap_or_else(PoisonError::into_inner);
         let is_new = told
             .as_ref()
             .is_none_or(|told| told.happening != recovery.happening);
@@ -125,7 +172,8 @@ impl Node {
     }
 
     fn recovered(&self) {
-        *self.recovery.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let told = self.recovery.told.lock();
+        *told.unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -140,7 +188,7 @@ pub(super) async fn run(
     loop {
         let Some(fence) = on(folder.clone(), |folder| state::begin(&folder)).await? else {
             node.recovered();
-            closing::return_to_left(node, ledger).await?;
+            after::begin(node, ledger).await?;
             return Ok(true);
         };
         if node.chain.relay().is_none() {
@@ -149,35 +197,61 @@ pub(super) async fn run(
         let Some(closed) = stage(node, fence, runtime, ledger, stop).await? else {
             return Ok(false);
         };
-        match fence.stage {
-            Stage::Closing => {
-                on(folder.clone(), move |folder| {
-                    state::put_back_and_sweep(&folder, &closed)
-                })
-                .await?;
-            }
-            Stage::Sweeping => on(folder.clone(), |folder| state::search(&folder)).await?,
-            Stage::Searching => {
-                on(folder.clone(), |folder| state::end(&folder)).await?;
-                tracing::warn!(
-                    "Recovery is complete: what could be swept of the old channels is in the on-chain wallet"
-                );
-            }
-        }
+        go_on(node, fence, closed).await?;
     }
 }
 
-/// One stage, with a node of its own. Which channels are closed for good; `None` if told to stop before it was over.
+/// Goes on to the next stage, or begins the first one again.
+async fn go_on(node: &Node, fence: Fence, closed: Closed) -> Result<(), NodeError> {
+    let (folder, keys) = (node.config.folder.clone(), node.keys.clone());
+    match fence.stage {
+        Stage::Closing => {
+            let next = if closed.is_over {
+                Stage::Sweeping
+            } else {
+                Stage::Closing
+            };
+            let sort = move |folder: PathBuf| state::sort(&folder, &closed.sorted, next);
+            on(folder, sort).await?;
+            if next == Stage::Sweeping {
+                // What is waited for next is something else.
+                node.recovery.is_to_leave.store(false, Ordering::Relaxed);
+            }
+        }
+        Stage::Sweeping => on(folder, move |folder| state::search(&folder, &keys)).await?,
+        Stage::Searching => {
+            let now = Recovered {
+                backup_secs: fence.backup_secs,
+                ended_secs: node.clock.unix_secs(),
+            };
+            on(folder, move |folder| state::end(&folder, &keys, now)).await?;
+            tracing::warn!(
+                "Recovery is complete: what could be swept of the old channels is in the on-chain wallet. What nobody knows is whether there \
+                 are channels that were opened after the backup and that their peers have not closed yet: what such closings pay is searched \
+                 for {} days more, while the node sells",
+                after::SEARCH_DAYS
+            );
+        }
+    }
+    Ok(())
+}
+
+/// One stage, with a node of its own. What becomes of the monitors; `None` if told to stop before it was over.
 async fn stage(
     node: &Node,
     fence: Fence,
     runtime: &tokio::runtime::Handle,
     ledger: &Arc<Ledger>,
     stop: &CancellationToken,
-) -> Result<Option<Vec<String>>, NodeError> {
+) -> Result<Option<Closed>, NodeError> {
     let channels = match fence.stage {
         Stage::Closing => set_aside(node).await?,
-        Stage::Sweeping | Stage::Searching => Vec::new(),
+        Stage::Sweeping => {
+            let keys = node.keys.clone();
+            let loaded = move |folder: PathBuf| state::loaded(&folder, &keys);
+            on(node.config.folder.clone(), loaded).await?
+        }
+        Stage::Searching => Vec::new(),
     };
     node.tell_recovery(fence.starting(&channels));
     let up = node.up(runtime, Purpose::Recover, stop).await?;
@@ -191,16 +265,21 @@ async fn stage(
         handled
     };
     let watching = async {
-        let nothing_closed = |is_over: bool| is_over.then(Vec::new);
+        let over = |is_over: bool| {
+            is_over.then(|| Closed {
+                sorted: Sorted::default(),
+                is_over,
+            })
+        };
         let is_over = match fence.stage {
-            Stage::Closing => closing::watch(node, fence, &channels, ledger, &until).await,
+            Stage::Closing => closing::watch(node, fence, channels, ledger, &until).await,
             Stage::Sweeping => {
-                let swept = sweeping::watch(node, fence, &ldk, &until).await;
-                swept.map(nothing_closed)
+                let swept = sweeping::watch(node, fence, &channels, &ldk, &until).await;
+                swept.map(over)
             }
             Stage::Searching => {
                 let searched = searching::watch(node, fence, &ldk, &until).await;
-                searched.map(nothing_closed)
+                searched.map(over)
             }
         };
         until.cancel();
@@ -250,7 +329,7 @@ impl Fence {
 
     fn sweeping(&self, happening: String) -> Recovery {
         Recovery {
-            stage: "sweeping",
+            stage: SWEEPING,
             backup_secs: self.backup_secs,
             happening,
             next: SWEEPING_NEXT,
@@ -279,7 +358,9 @@ impl From<&MonitoredChannel> for OldChannel {
             closing_txid: None,
             confirmations: 0,
             pays_us_sat: None,
+            deadline_height: None,
             is_funded: true,
+            moved_to: None,
         }
     }
 }

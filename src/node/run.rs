@@ -37,7 +37,7 @@ impl Node {
         ended
     }
 
-    /// Runs the node, and runs another one in its place when a map of the network is wanted.
+    /// Runs the node, and runs another one in its place when that is wanted.
     async fn rounds(
         &self,
         runtime: tokio::runtime::Handle,
@@ -50,7 +50,7 @@ impl Node {
             tokio::pin!(running);
             let ended = tokio::select! {
                 ended = &mut running => return ended,
-                () = self.map_wanted.notified() => {
+                () = self.another_wanted.notified() => {
                     round.cancel();
                     running.await
                 }
@@ -146,14 +146,15 @@ impl Node {
             }
         };
         let watching = chain::keep(self, &node, &ending);
-        let (ended, (), ()) = tokio::select! {
+        let after = recovery::watch_after(self, &node, &ending);
+        let (ended, (), (), ()) = tokio::select! {
             biased;
             why = self.undone() => {
                 // LDK panics where it cannot go on, and whoever stops or drops the node after it does, too.
                 std::mem::forget(Arc::clone(&node));
                 return Err(why);
             }
-            ended = async { tokio::join!(handling, watching, withdrawing) } => ended,
+            ended = async { tokio::join!(handling, watching, withdrawing, after) } => ended,
         };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         if let Err(NodeError::Panicked(_) | NodeError::StateAway) = ended {

@@ -49,7 +49,7 @@ pub struct Status {
     pub recovery: Option<Recovery>,
     /// Where it reads the chain.
     pub chain: ChainStatus,
-    /// Old channels that a recovery went on without, as the start found them.
+    /// Old channels that a recovery went on without, as they were found within the last hour.
     pub unclosed_old_channels: Vec<OldChannel>,
     /// The server that keeps the channels' state, if one does.
     pub store: Option<StoreStatus>,

@@ -16,7 +16,7 @@ use super::operation::{OperationError, refused};
 use super::relay::Sent;
 
 /// The dearest fee rate that is taken, in sat per virtual byte: above it a figure is more likely a mistake in its unit.
-const FEE_RATE_MAX_SAT_VB: u64 = 1_000;
+pub(super) const FEE_RATE_MAX_SAT_VB: u64 = 1_000;
 
 /// Within how many blocks an ordinary payment is to be confirmed, as ldk-node has it.
 pub(super) const USUAL_BLOCKS: u16 = 6;

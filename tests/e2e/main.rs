@@ -28,6 +28,7 @@ mod selling;
 mod shop;
 mod shutdown;
 mod soak;
+mod stale;
 mod token;
 mod torn;
 mod unheard;

@@ -1,25 +1,30 @@
 //! The first stage: waiting until the peers have closed the old channels, by looking at the outputs that held their money.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use bitcoin::{ScriptBuf, Transaction, TxOut};
+use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use esplora_client::AsyncClient;
+use lightning::ln::channelmanager::BREAKDOWN_TIMEOUT;
 use tokio_util::sync::CancellationToken;
 
 use crate::causes;
 use crate::ledger::Ledger;
-use crate::node::state::{self, Fence, MonitoredChannel};
+use crate::node::state::{Fence, MonitoredChannel, Sorted};
 use crate::node::{Node, NodeError};
 
-use super::{OldChannel, look_again};
+use super::trail::{Spender, Trail, Whereabouts, is_commitment};
+use super::{OldChannel, look_again, proof};
 
 /// Confirmations after which LDK itself takes a transaction for final (its `ANTI_REORG_DELAY`).
 pub(super) const BURIED_CONFIRMATIONS: u32 = 6;
 
-/// After so long a funding that nobody has seen will not come: LDK gives up a channel after 2,016 blocks.
-const UNFUNDED_SECS: u64 = 15 * 86_400;
+/// So old, a backup's channel whose funding nobody has seen is not waited for: a peer broadcasts it within seconds. Its monitor stays
+/// set aside, so that nothing is lost if it comes all the same.
+const UNFUNDED_SECS: u64 = 3_600;
+
+/// After so long it will not come: LDK gives up a channel after 2,016 blocks.
+const NEVER_FUNDED_SECS: u64 = 15 * 86_400;
 
 /// How long one question may take.
 const TIMEOUT_SECS: u64 = 20;
@@ -30,37 +35,50 @@ const DUST_SAT: u64 = 354;
 /// What the books say of such a channel.
 const REASON: &str = "closed by its peer after a restore from a backup";
 
-/// Watches until every old channel's closing is buried, or until the operator does not want to wait for the others. The keys of
-/// those that are; `None` if told to stop before.
+/// How this stage ended.
+#[derive(Debug)]
+pub(super) struct Closed {
+    /// What becomes of the monitors.
+    pub(super) sorted: Sorted,
+    /// Whether nothing is waited for any more; otherwise the stage begins again, with the monitors that were put back.
+    pub(super) is_over: bool,
+}
+
+/// Watches until a channel's closing is buried: its monitor must not wait for the others, or the time passes in which it can
+/// punish an old state and claim payments. Ends, too, when nothing is waited for any more; `None` if told to stop before.
 pub(super) async fn watch(
     node: &Node,
     fence: Fence,
-    channels: &[MonitoredChannel],
+    channels: Vec<MonitoredChannel>,
     ledger: &Arc<Ledger>,
     until: &CancellationToken,
-) -> Result<Option<Vec<String>>, NodeError> {
-    let mut old: Vec<OldChannel> = channels.iter().map(OldChannel::from).collect();
-    let scripts = node.keys.closing_scripts().into_iter().collect();
+) -> Result<Option<Closed>, NodeError> {
+    let mut old: Vec<Watched> = channels.into_iter().map(Watched::new).collect();
     loop {
         let looked = tokio::select! {
-            looked = look(node, channels, &mut old, &scripts) => looked,
+            looked = look(node, &mut old) => looked,
             () = until.cancelled() => return Ok(None),
         };
         let happening = match &looked {
-            Ok(()) => happening(&old),
+            Ok(()) => happening(&old, fence.put_back),
             Err(error) => format!(
                 "The chain source cannot be asked about the old channels ({}).",
                 causes::chain(error)
             ),
         };
-        node.tell_recovery(fence.closing(happening, old.clone()));
+        let shown = old.iter().map(|watched| watched.old.clone()).collect();
+        node.tell_recovery(fence.closing(happening, shown));
         let backup_age_secs = node.clock.unix_secs().saturating_sub(fence.backup_secs);
-        let is_done = |channel: &OldChannel| {
-            is_buried(channel) || (!channel.is_funded && backup_age_secs > UNFUNDED_SECS)
+        let is_done = |watched: &Watched| {
+            watched.is_buried() || (!watched.old.is_funded && backup_age_secs > UNFUNDED_SECS)
         };
-        let is_to_leave = node.is_to_leave.load(Ordering::Relaxed);
-        if looked.is_ok() && (is_to_leave || old.iter().all(is_done)) {
-            return Ok(Some(closed(channels, &old, ledger).await?));
+        if looked.is_ok() {
+            let is_over = node.recovery.is_to_leave() || old.iter().all(is_done);
+            let sorted = sorted(&old, backup_age_secs);
+            if is_over || !sorted.is_empty() {
+                enter_closed(&old, ledger).await?;
+                return Ok(Some(Closed { sorted, is_over }));
+            }
         }
         if !look_again(node, node.config.chain.sync_interval, until).await {
             return Ok(None);
@@ -68,66 +86,162 @@ pub(super) async fn watch(
     }
 }
 
-/// Looks once whether channels that a recovery went on without have been closed since. Those are swept as any closed channel
-/// is; of the others the operator is reminded.
-pub(super) async fn return_to_left(node: &Node, ledger: &Arc<Ledger>) -> Result<(), NodeError> {
-    let channels = super::set_aside(node).await?;
-    if channels.is_empty() {
-        return Ok(());
-    }
-    let mut old: Vec<OldChannel> = channels.iter().map(OldChannel::from).collect();
+/// An old channel, and what is known of where it is.
+#[derive(Debug)]
+pub(super) struct Watched {
+    channel: MonitoredChannel,
+    pub(super) old: OldChannel,
+    /// Whether its monitor finds its closing.
+    is_found: bool,
+    /// Whether the chain source says that its closing is buried, and has no proof of it.
+    is_unproven: bool,
+    /// A closing that was proven, the block that the chain source said, and the one of the proof.
+    proven: Option<(Txid, u32, u32)>,
+}
+
+/// What a look goes by.
+struct View<'a> {
+    client: &'a AsyncClient,
+    /// The newest block. It was asked for first: one that came since counts next time.
+    tip: u32,
+    network: Network,
+    /// The scripts that a peer's closing may pay us at.
+    scripts: &'a HashSet<ScriptBuf>,
+}
+
+/// Looks where each channel is.
+pub(super) async fn look(node: &Node, old: &mut [Watched]) -> Result<(), esplora_client::Error> {
+    let client = client(node)?;
     let scripts = node.keys.closing_scripts().into_iter().collect();
-    let looked = match node.chain.relay() {
-        Some(_) => look(node, &channels, &mut old, &scripts)
-            .await
-            .map(|()| true),
-        // Only an index of the chain knows; a start with one asks again.
-        None => Ok(false),
+    let view = View {
+        client: &client,
+        tip: client.get_height().await?,
+        network: node.config.network,
+        scripts: &scripts,
     };
-    match looked {
-        Ok(false) => {}
-        Ok(true) => {
-            let keys = closed(&channels, &old, ledger).await?;
-            super::on(node.config.folder.clone(), move |folder| {
-                state::put_back(&folder, &keys)
-            })
-            .await?;
-            old.retain(|channel| !is_buried(channel));
-        }
-        Err(error) => tracing::warn!(
-            "The chain source cannot be asked about old channels that were left unclosed, the next start asks again: {}",
-            causes::chain(&error)
-        ),
+    for watched in old {
+        watched.look(&view).await?;
     }
-    for channel in &old {
-        tracing::warn!(
-            "Channel {} with {} is left unclosed since the recovery: when its peer has closed it, a restart sweeps what is ours",
-            channel.channel_id,
-            channel.counterparty
-        );
-    }
-    *node.left.lock().unwrap_or_else(PoisonError::into_inner) = old;
     Ok(())
 }
 
-/// The keys of those that are closed for good. The books are told: the node, which no longer knows them, makes no event.
-async fn closed(
-    channels: &[MonitoredChannel],
-    old: &[OldChannel],
-    ledger: &Arc<Ledger>,
-) -> Result<Vec<String>, NodeError> {
-    let closed = channels.iter().zip(old);
-    let closed = closed.filter(|(_, old)| is_buried(old));
-    let (keys, ids): (Vec<_>, Vec<_>) = closed
-        .map(|(channel, _)| (channel.key.clone(), channel.channel_id))
-        .unzip();
+impl Watched {
+    pub(super) fn new(channel: MonitoredChannel) -> Self {
+        Self {
+            old: OldChannel::from(&channel),
+            channel,
+            is_found: true,
+            is_unproven: false,
+            proven: None,
+        }
+    }
+
+    async fn look(&mut self, view: &View<'_>) -> Result<(), esplora_client::Error> {
+        let channel = self.channel.clone();
+        let mut trail = Trail::new(&channel);
+        while let Some(outpoint) = trail.next() {
+            trail.told(spender(view.client, &outpoint).await?);
+        }
+        match trail.end() {
+            Whereabouts::Open(at) => {
+                let is_moved = at != channel.funding;
+                // Of a transaction that they do not know servers say that its outputs are unspent.
+                let is_funded = is_moved || view.client.get_tx(&at.txid).await?.is_some();
+                self.old = OldChannel {
+                    is_funded,
+                    moved_to: is_moved.then(|| at.to_string()),
+                    ..OldChannel::from(&channel)
+                };
+                self.is_unproven = false;
+            }
+            Whereabouts::Closed { by, is_found } => self.closed(&by, is_found, view).await?,
+        }
+        Ok(())
+    }
+
+    async fn closed(
+        &mut self,
+        by: &Spender,
+        is_found: bool,
+        view: &View<'_>,
+    ) -> Result<(), esplora_client::Error> {
+        let txid = by.tx.compute_txid();
+        self.is_unproven = false;
+        let depth = |height: u32| (view.tip + 1).saturating_sub(height);
+        let mut confirmations = by.height.map_or(0, depth);
+        if let Some(said) = by.height.filter(|_| confirmations >= BURIED_CONFIRMATIONS) {
+            let known = self
+                .proven
+                .filter(|known| (known.0, known.1) == (txid, said));
+            if known.is_none() {
+                let proven = proof::height(view.client, &txid, view.network).await?;
+                self.proven = proven.map(|height| (txid, said, height));
+            }
+            let proven = self.proven.map(|(_, _, height)| depth(height));
+            confirmations = proven.unwrap_or(BURIED_CONFIRMATIONS - 1);
+            self.is_unproven = proven.is_none();
+        }
+        let is_new = self.old.closing_txid != Some(txid.to_string());
+        self.old = OldChannel {
+            closing_txid: Some(txid.to_string()),
+            confirmations,
+            pays_us_sat: pays_us_sat(&by.tx, view.scripts),
+            deadline_height: by
+                .height
+                .filter(|_| is_commitment(&by.tx))
+                .map(|height| height + u32::from(BREAKDOWN_TIMEOUT)),
+            ..OldChannel::from(&self.channel)
+        };
+        self.is_found = is_found;
+        if is_new {
+            warn_of_our_own(&self.old, &by.tx);
+        }
+        Ok(())
+    }
+
+    /// What its monitor is stored under.
+    pub(super) fn key(&self) -> &String {
+        &self.channel.key
+    }
+
+    pub(super) fn is_buried(&self) -> bool {
+        self.old.confirmations >= BURIED_CONFIRMATIONS
+    }
+}
+
+/// What becomes of the monitors of these channels, by what was seen of each.
+pub(super) fn sorted(old: &[Watched], backup_age_secs: u64) -> Sorted {
+    let mut sorted = Sorted::default();
+    for watched in old {
+        let key = watched.channel.key.clone();
+        if watched.is_buried() && watched.is_found {
+            sorted.put_back.push(key);
+        } else if watched.is_buried() {
+            tracing::warn!(
+                "Channel {} was spliced after the backup, and then closed: what its closing pays us is searched for, its monitor is of no \
+                 use any more",
+                watched.old.channel_id
+            );
+            sorted.retired.push(key);
+        } else if !watched.old.is_funded && backup_age_secs > NEVER_FUNDED_SECS {
+            tracing::warn!("Channel {} was never funded", watched.old.channel_id);
+            sorted.retired.push(key);
+        }
+    }
+    sorted
+}
+
+/// Tells the books of those that are closed for good: the node, which no longer knows them, makes no event.
+pub(super) async fn enter_closed(old: &[Watched], ledger: &Arc<Ledger>) -> Result<(), NodeError> {
+    let closed = old.iter().filter(|watched| watched.is_buried());
+    let ids: Vec<_> = closed.map(|watched| watched.channel.channel_id).collect();
     let ledger = Arc::clone(ledger);
     let entered = tokio::task::spawn_blocking(move || {
         ids.into_iter()
             .try_for_each(|id| ledger.close_channel(id, REASON).map(drop))
     });
     entered.await.map_err(NodeError::Panicked)??;
-    Ok(keys)
+    Ok(())
 }
 
 /// A client of the node's chain source.
@@ -139,40 +253,23 @@ pub(super) fn client(node: &Node) -> Result<AsyncClient, esplora_client::Error> 
         .build_async()
 }
 
-/// Looks for the transaction that spent each channel's funding.
-async fn look(
-    node: &Node,
-    channels: &[MonitoredChannel],
-    old: &mut [OldChannel],
-    scripts: &HashSet<ScriptBuf>,
-) -> Result<(), esplora_client::Error> {
-    let client = client(node)?;
-    let tip = client.get_height().await?;
-    for (channel, old) in channels.iter().zip(old) {
-        let index = u64::from(channel.funding.vout);
-        let spending = client
-            .get_output_status(&channel.funding.txid, index)
-            .await?;
-        old.is_funded = spending.is_some();
-        let spending = spending.filter(|spending| spending.spent);
-        let height = spending
-            .as_ref()
-            .and_then(|spending| spending.status.as_ref())
-            .filter(|status| status.confirmed)
-            .and_then(|status| status.block_height);
-        let txid = spending.and_then(|spending| spending.txid);
-        let is_another = old.closing_txid != txid.map(|txid| txid.to_string());
-        if let Some(txid) = txid.filter(|_| is_another)
-            && let Some(tx) = client.get_tx(&txid).await?
-        {
-            old.pays_us_sat = pays_us_sat(&tx, scripts);
-            warn_of_our_own(old, &tx);
-        }
-        old.closing_txid = txid.map(|txid| txid.to_string());
-        // The tip was asked for first: a block that came since counts next time.
-        old.confirmations = height.map_or(0, |height| (tip + 1).saturating_sub(height));
-    }
-    Ok(())
+/// What spends an output.
+async fn spender(
+    client: &AsyncClient,
+    outpoint: &OutPoint,
+) -> Result<Option<Spender>, esplora_client::Error> {
+    let index = u64::from(outpoint.vout);
+    let spending = client.get_output_status(&outpoint.txid, index).await?;
+    let Some(spending) = spending.filter(|spending| spending.spent) else {
+        return Ok(None);
+    };
+    let Some(txid) = spending.txid else {
+        return Ok(None);
+    };
+    let status = spending.status.filter(|status| status.confirmed);
+    let height = status.and_then(|status| status.block_height);
+    let tx = client.get_tx(&txid).await?;
+    Ok(tx.map(|tx| Spender { tx, height }))
 }
 
 fn pays_us_sat(closing: &Transaction, scripts: &HashSet<ScriptBuf>) -> Option<u64> {
@@ -185,10 +282,7 @@ fn pays_us_sat(closing: &Transaction, scripts: &HashSet<ScriptBuf>) -> Option<u6
 /// Says so if a channel's last state was broadcast, and not by its peer: what is ours in that is found by a monitor that knows the
 /// state, and by nothing else.
 fn warn_of_our_own(old: &OldChannel, closing: &Transaction) {
-    // The marks of a commitment (BOLT 3), as against a closing in agreement.
-    let is_commitment = closing.lock_time.to_consensus_u32() >> 24 == 0x20
-        && closing.input[0].sequence.to_consensus_u32() >> 24 == 0x80;
-    if is_commitment && old.pays_us_sat.is_none() && old.backup_balance_sat > DUST_SAT {
+    if is_commitment(closing) && old.pays_us_sat.is_none() && old.backup_balance_sat > DUST_SAT {
         tracing::error!(
             "Channel {} was closed by transaction {}, which pays us nothing that the words alone tell. If this node closed the channel \
              itself, what is ours comes back only if the backup was made after that: look for a newer one, and keep the words",
@@ -198,16 +292,16 @@ fn warn_of_our_own(old: &OldChannel, closing: &Transaction) {
     }
 }
 
-fn happening(old: &[OldChannel]) -> String {
-    let count = old.len();
-    let buried = old.iter().filter(|channel| is_buried(channel)).count();
+fn happening(old: &[Watched], put_back: usize) -> String {
+    let count = old.len() + put_back;
+    let buried = put_back + old.iter().filter(|watched| watched.is_buried()).count();
+    let mut text = format!("Of {count} old channels {buried} are closed for good.");
     let waiting: Vec<&str> = old
         .iter()
-        .filter(|channel| channel.closing_txid.is_none() && channel.is_funded)
-        .map(|channel| &*channel.counterparty)
+        .map(|watched| &watched.old)
+        .filter(|old| old.closing_txid.is_none() && old.is_funded)
+        .map(|old| &*old.counterparty)
         .collect();
-    let unfunded = old.iter().filter(|channel| !channel.is_funded).count();
-    let mut text = format!("Of {count} old channels {buried} are closed for good.");
     if !waiting.is_empty() {
         text.push_str(&format!(
             " Their peers close them when they connect; not closed yet: with {}. If a peer does not come back, ask its operator to \
@@ -215,15 +309,92 @@ fn happening(old: &[OldChannel]) -> String {
             waiting.join(", ")
         ));
     }
+    let young = old.iter().filter(|watched| !watched.is_buried());
+    if let Some(height) = young
+        .filter_map(|watched| watched.old.deadline_height)
+        .min()
+    {
+        text.push_str(&format!(
+            " Each is looked after from its sixth confirmation on; what a peer takes by an old state can be taken back until block {height}."
+        ));
+    }
+    let of = |is_so: fn(&Watched) -> bool| old.iter().filter(|watched| is_so(watched)).count();
+    let moved = of(|watched| watched.old.moved_to.is_some());
+    if moved > 0 {
+        text.push_str(&format!(
+            " {moved} went on elsewhere by a splice, or were closed in agreement with a peer that holds its money by several keys."
+        ));
+    }
+    let unproven = of(|watched| watched.is_unproven);
+    if unproven > 0 {
+        text.push_str(&format!(
+            " Of {unproven} the chain source says so without a proof, which is not enough: name another one (node.chain.esplora)."
+        ));
+    }
+    let unfunded = of(|watched| !watched.old.is_funded);
     if unfunded > 0 {
         text.push_str(&format!(
-            " Of {unfunded} the chain source does not know the funding transaction: if it still does not 15 days after the backup, they \
-             were never opened."
+            " Of {unfunded} the chain source does not know the funding transaction: an hour after the backup they are not waited for."
         ));
     }
     text
 }
 
-fn is_buried(channel: &OldChannel) -> bool {
-    channel.confirmations >= BURIED_CONFIRMATIONS
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash as _;
+
+    use super::*;
+
+    fn watched(key: &str) -> Watched {
+        Watched::new(MonitoredChannel {
+            key: key.to_owned(),
+            channel_id: [1; 32],
+            counterparty: "02".to_owned(),
+            funding: OutPoint::new(Txid::from_byte_array([1; 32]), 0),
+            update_id: 7,
+            balance_sat: 1_000,
+            is_open: true,
+            splices: Vec::new(),
+        })
+    }
+
+    fn closed(key: &str, confirmations: u32, is_found: bool) -> Watched {
+        let mut watched = watched(key);
+        watched.old.closing_txid = Some("aa".to_owned());
+        watched.old.confirmations = confirmations;
+        watched.old.deadline_height = Some(244);
+        watched.is_found = is_found;
+        watched
+    }
+
+    #[test]
+    fn a_monitor_is_put_back_only_when_the_closing_that_it_finds_is_buried() {
+        let mut unfunded = watched("unfunded");
+        unfunded.old.is_funded = false;
+        let old = [
+            watched("open"),
+            closed("young", 5, true),
+            closed("buried", 6, true),
+            closed("spliced", 6, false),
+            unfunded,
+        ];
+        let mut expected = Sorted {
+            put_back: vec!["buried".to_owned()],
+            retired: vec!["spliced".to_owned()],
+        };
+        assert_eq!(sorted(&old, UNFUNDED_SECS + 1), expected);
+        expected.retired.push("unfunded".to_owned());
+        assert_eq!(sorted(&old, NEVER_FUNDED_SECS + 1), expected);
+    }
+
+    #[test]
+    fn the_operator_is_told_until_when_an_old_state_can_be_punished() {
+        let told = happening(&[watched("open"), closed("young", 1, true)], 2);
+        assert!(
+            told.starts_with("Of 4 old channels 2 are closed for good."),
+            "{told}"
+        );
+        assert!(told.contains("until block 244"), "{told}");
+    }
 }

@@ -1,16 +1,19 @@
 //! The last stage: what peers' closings pay us of channels that no monitor knows.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash as _;
 use bitcoin::key::Secp256k1;
 use bitcoin::secp256k1::Message;
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
 use bitcoin::{
-    Amount, CompressedPublicKey, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
+    Amount, CompressedPublicKey, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
+    WPubkeyHash, Witness,
 };
 use esplora_client::AsyncClient;
 use lightning::ln::chan_utils::get_to_countersigner_keyed_anchor_redeemscript;
@@ -19,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::causes;
 use crate::node::keys::NodeKeys;
 use crate::node::state::Fence;
+use crate::node::wallet::FEE_RATE_MAX_SAT_VB;
 use crate::node::{Node, NodeError};
 
 use super::closing::{self, BURIED_CONFIRMATIONS};
@@ -39,12 +43,16 @@ const TARGET_BLOCKS: u16 = 12;
 /// The fee rate where nobody tells any, in sat/vB: twice what is relayed at least.
 const FALLBACK_SAT_PER_VBYTE: f64 = 2.0;
 
+/// No fee takes more than a fifth of what is swept: fees of one hour, or what one server says of them, are not final, and nothing is
+/// lost by waiting.
+const FEE_PARTS: u64 = 5;
+
 /// Below this an output costs more than it brings (BOLT 3's dust for such scripts).
 const DUST: Amount = Amount::from_sat(330);
 
 /// An output that pays us.
 #[derive(Debug)]
-struct Found {
+pub(super) struct Found {
     outpoint: OutPoint,
     value: Amount,
     script: ScriptBuf,
@@ -55,7 +63,7 @@ struct Found {
 }
 
 /// Looks up every script that a closing may pay us at, sweeps what is there, and waits until that is confirmed; `false` if told
-/// to stop before.
+/// to stop before. What costs too much now does not keep the shop closed: the search goes on after the recovery.
 pub(super) async fn watch(
     node: &Node,
     fence: Fence,
@@ -64,28 +72,36 @@ pub(super) async fn watch(
 ) -> Result<bool, NodeError> {
     let mut search = Search::new(&node.keys);
     loop {
+        if search.left.len() > MANY {
+            let count = search.left.len();
+            node.tell_recovery(fence.searching(format!(
+                "The chain is searched for {count} scripts; on a public chain source this takes hours."
+            )));
+        }
         let searched = tokio::select! {
-            searched = search.go_on(node, fence) => searched,
+            searched = search.go_on(node, usize::MAX) => searched,
             () = until.cancelled() => return Ok(false),
         };
         let rest = match searched {
-            Ok(()) if search.found.is_empty() && search.young == 0 => return Ok(true),
             Ok(()) => {
-                if search.found.is_empty() {
-                    let count = search.young;
-                    node.tell_recovery(fence.searching(format!(
-                        "{count} outputs of channels that the backup does not know were found; they, or what sweeps them, are not \
-                         buried yet."
-                    )));
-                } else if !sweep(node, fence, ldk, &search.found).await? {
+                let swept = if search.found.is_empty() {
+                    None
+                } else {
+                    Some(sweep(node, ldk, &search.found).await?)
+                };
+                if is_over(swept.as_ref(), search.young) {
                     return Ok(true);
                 }
+                let happening = swept.map_or_else(|| search.happening(), |swept| swept.to_string());
+                node.tell_recovery(fence.searching(happening));
                 // The next round looks only where something is to be seen.
-                search = search.again();
+                search.again();
                 node.config.chain.sync_interval
             }
             Err(error) => {
-                tell_failure(node, fence, &error);
+                let why = causes::chain(&error);
+                let happening = format!("The chain source does not answer ({why}).");
+                node.tell_recovery(fence.searching(happening));
                 REST
             }
         };
@@ -95,29 +111,37 @@ pub(super) async fn watch(
     }
 }
 
-fn tell_failure(node: &Node, fence: Fence, error: &esplora_client::Error) {
-    let why = causes::chain(error);
-    node.tell_recovery(fence.searching(format!("The chain source does not answer ({why}).")));
+/// Whether nothing is to be waited for, after this came of what was found and so many outputs are not buried yet.
+fn is_over(swept: Option<&Swept>, young: usize) -> bool {
+    match swept {
+        None | Some(Swept::TooDear) => young == 0,
+        Some(Swept::Sent { .. } | Swept::Failed(_)) => false,
+    }
 }
 
 /// A search, which goes on where a chain source left it.
-struct Search {
+#[derive(Debug)]
+pub(super) struct Search {
     /// Scripts that were not looked up yet, by their numbers.
     left: VecDeque<(usize, ScriptBuf)>,
     /// Scripts at which something was that is not settled yet.
     seen: VecDeque<(usize, ScriptBuf)>,
     /// What is ours, buried and unspent.
-    found: Vec<Found>,
+    pub(super) found: Vec<Found>,
     /// Outputs that are ours and not buried yet, or whose sweep is not.
     young: usize,
 }
 
 impl Search {
     fn new(keys: &NodeKeys) -> Self {
-        Self::of(keys.closing_scripts().into_iter().enumerate().collect())
+        Self::from(keys, 0)
     }
 
-    fn of(left: VecDeque<(usize, ScriptBuf)>) -> Self {
+    /// One that begins with this script of them all.
+    pub(super) fn from(keys: &NodeKeys, start: usize) -> Self {
+        let mut left = all(keys);
+        let start = start % left.len();
+        left.rotate_left(start);
         Self {
             left,
             seen: VecDeque::new(),
@@ -126,21 +150,46 @@ impl Search {
         }
     }
 
-    fn again(self) -> Self {
-        Self::of(self.seen)
+    /// Puts what is not settled first in line.
+    fn again(&mut self) {
+        self.seen.append(&mut self.left);
+        std::mem::swap(&mut self.seen, &mut self.left);
+        self.found.clear();
+        self.young = 0;
     }
 
-    /// Looks up what is left.
-    async fn go_on(&mut self, node: &Node, fence: Fence) -> Result<(), esplora_client::Error> {
-        if self.left.len() > MANY {
-            let count = self.left.len();
-            node.tell_recovery(fence.searching(format!(
-                "The chain is searched for {count} scripts; on a public chain source this takes hours."
-            )));
+    /// The same, and begins with all scripts once more after the last one. How many are not settled.
+    pub(super) fn again_and_again(&mut self, keys: &NodeKeys) -> usize {
+        let (is_through, unsettled) = (self.left.is_empty(), self.seen.len());
+        self.again();
+        if is_through {
+            let first: HashSet<usize> = self.left.iter().map(|(number, _)| *number).collect();
+            let all = all(keys).into_iter();
+            self.left
+                .extend(all.filter(|(number, _)| !first.contains(number)));
         }
+        unsettled
+    }
+
+    fn happening(&self) -> String {
+        let count = self.young;
+        format!(
+            "{count} outputs of channels that the backup does not know were found; they, or what sweeps them, are not buried yet."
+        )
+    }
+
+    /// Looks up what is left, but no more scripts than this.
+    pub(super) async fn go_on(
+        &mut self,
+        node: &Node,
+        at_most: usize,
+    ) -> Result<(), esplora_client::Error> {
         let client = closing::client(node)?;
         let tip = client.get_height().await?;
-        while let Some((number, script)) = self.left.front().cloned() {
+        for _ in 0..at_most {
+            let Some((number, script)) = self.left.front().cloned() else {
+                break;
+            };
             self.look_up(&client, tip, number, &script).await?;
             self.left.pop_front();
         }
@@ -192,51 +241,93 @@ impl Search {
     }
 }
 
-/// Broadcasts a transaction that takes all of it into the wallet; the next search sees what came of it. `false` if it is not
-/// worth its fee.
-async fn sweep(
+/// All scripts, by their numbers.
+fn all(keys: &NodeKeys) -> VecDeque<(usize, ScriptBuf)> {
+    keys.closing_scripts().into_iter().enumerate().collect()
+}
+
+/// What came of what was found.
+#[derive(Debug)]
+pub(super) enum Swept {
+    /// It is on its way.
+    Sent {
+        txid: Txid,
+        count: usize,
+        sum: Amount,
+    },
+    /// The fee would take too much of it now.
+    TooDear,
+    /// The chain source does not answer, or does not take it.
+    Failed(esplora_client::Error),
+}
+
+impl fmt::Display for Swept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sent { txid, count, sum } => {
+                let sat = sum.to_sat();
+                write!(
+                    f,
+                    "{count} outputs of channels that the backup does not know are swept: {sat} sat in transaction {txid}."
+                )
+            }
+            Self::TooDear => f.write_str(
+                "Outputs of channels that the backup does not know were found, and are less than five times what it costs to sweep them now.",
+            ),
+            Self::Failed(error) => {
+                let why = causes::chain(error);
+                write!(f, "The chain source does not answer ({why}).")
+            }
+        }
+    }
+}
+
+/// Broadcasts a transaction that takes all of it into the wallet, if that is worth its fee; the next search sees what came of it.
+pub(super) async fn sweep(
     node: &Node,
-    fence: Fence,
     ldk: &Arc<ldk_node::Node>,
     found: &[Found],
-) -> Result<bool, NodeError> {
+) -> Result<Swept, NodeError> {
+    let asked = async {
+        let client = closing::client(node)?;
+        let rate = fee_rate(&client).await?;
+        Ok((client, rate))
+    };
+    let (client, rate) = match asked.await {
+        Ok(asked) => asked,
+        Err(error) => return Ok(Swept::Failed(error)),
+    };
+    // Any script of the wallet's kind tells the fee; a new address is asked for at the chain source from then on.
+    let nobody = ScriptBuf::new_p2wpkh(&WPubkeyHash::all_zeros());
+    if sweeping(found, &nobody, rate, &node.keys).is_none() {
+        return Ok(Swept::TooDear);
+    }
     let asked = Arc::clone(ldk);
     let address = tokio::task::spawn_blocking(move || asked.onchain_payment().new_address());
     let address = address.await.map_err(NodeError::Panicked)?;
     let address = address.map_err(NodeError::Sweep)?;
-    let sent = async {
-        let client = closing::client(node)?;
-        let rate = fee_rate(&client).await?;
-        let Some(tx) = sweeping(found, &address.script_pubkey(), rate, &node.keys) else {
-            return Ok(None);
-        };
-        client.broadcast(&tx).await?;
-        Ok(Some(tx))
+    let Some(tx) = sweeping(found, &address.script_pubkey(), rate, &node.keys) else {
+        return Ok(Swept::TooDear);
     };
-    match sent.await {
-        Ok(Some(tx)) => {
-            let (txid, sum) = (tx.compute_txid(), tx.output[0].value.to_sat());
-            let count = found.len();
-            node.tell_recovery(fence.searching(format!(
-                "{count} outputs of channels that the backup does not know are swept: {sum} sat in transaction {txid}."
-            )));
-        }
-        Ok(None) => {
-            tracing::warn!("What was found is less than it costs to sweep it");
-            return Ok(false);
-        }
-        Err(error) => tell_failure(node, fence, &error),
-    }
-    Ok(true)
+    let sent = client.broadcast(&tx).await;
+    Ok(match sent {
+        Ok(()) => Swept::Sent {
+            txid: tx.compute_txid(),
+            count: found.len(),
+            sum: tx.output[0].value,
+        },
+        Err(error) => Swept::Failed(error),
+    })
 }
 
 async fn fee_rate(client: &AsyncClient) -> Result<f64, esplora_client::Error> {
     let estimates = client.get_fee_estimates().await?;
     let rate = esplora_client::convert_fee_rate(TARGET_BLOCKS.into(), estimates);
-    Ok(rate.map_or(FALLBACK_SAT_PER_VBYTE, f64::from).max(1.0))
+    let rate = rate.map_or(FALLBACK_SAT_PER_VBYTE, f64::from);
+    Ok(rate.clamp(1.0, FEE_RATE_MAX_SAT_VB as f64))
 }
 
-/// The signed transaction; `None` if nothing would be left.
+/// The signed transaction; `None` if its fee would take too much of what there is.
 fn sweeping(found: &[Found], to: &ScriptBuf, rate: f64, keys: &NodeKeys) -> Option<Transaction> {
     let sum: Amount = found.iter().map(|found| found.value).sum();
     let mut tx = Transaction {
@@ -257,6 +348,9 @@ fn sweeping(found: &[Found], to: &ScriptBuf, rate: f64, keys: &NodeKeys) -> Opti
         reason = "a fee is far from what an f64 cannot hold"
     )]
     let fee = (tx.vsize() as f64 * rate).ceil() as u64;
+    if fee > sum.to_sat() / FEE_PARTS {
+        return None;
+    }
     tx.output[0].value = sum.checked_sub(Amount::from_sat(fee))?;
     if tx.output[0].value < DUST {
         return None;
@@ -309,5 +403,76 @@ impl Found {
             },
             witness: Witness::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::Network;
+
+    use super::*;
+
+    fn keys() -> (tempfile::TempDir, NodeKeys) {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = NodeKeys::open(&folder.path().join("words"), Network::Regtest).unwrap();
+        (folder, keys)
+    }
+
+    #[test]
+    fn no_fee_takes_more_than_a_fifth_of_what_is_swept() {
+        let (_folder, keys) = keys();
+        let found = |sat| {
+            let outpoint = OutPoint::new(Txid::all_zeros(), 0);
+            [Found {
+                outpoint,
+                value: Amount::from_sat(sat),
+                script: keys.closing_scripts()[1].clone(),
+                key: 0,
+                has_anchors: true,
+            }]
+        };
+        let nobody = ScriptBuf::new_p2wpkh(&WPubkeyHash::all_zeros());
+        let swept = sweeping(&found(100_000), &nobody, 10.0, &keys).unwrap();
+        let fee = 100_000 - swept.output[0].value.to_sat();
+        let bytes = u64::try_from(swept.vsize()).unwrap();
+        assert!((9 * bytes..=11 * bytes).contains(&fee), "{fee} for {bytes}");
+        assert!(sweeping(&found(5 * fee + 100), &nobody, 10.0, &keys).is_some());
+        assert!(sweeping(&found(4 * fee), &nobody, 10.0, &keys).is_none());
+        let dearest = FEE_RATE_MAX_SAT_VB as f64;
+        assert!(sweeping(&found(100_000), &nobody, dearest, &keys).is_none());
+    }
+
+    #[test]
+    fn a_search_does_not_end_while_something_is_young() {
+        assert!(is_over(None, 0));
+        assert!(!is_over(None, 1));
+        assert!(is_over(Some(&Swept::TooDear), 0));
+        assert!(!is_over(Some(&Swept::TooDear), 1));
+        let sent = Swept::Sent {
+            txid: Txid::all_zeros(),
+            count: 1,
+            sum: Amount::from_sat(1_000),
+        };
+        assert!(!is_over(Some(&sent), 0));
+    }
+
+    #[test]
+    fn a_search_that_goes_on_has_every_script_and_what_is_not_settled_first() {
+        let (_folder, keys) = keys();
+        let mut search = Search::from(&keys, 2_100);
+        let numbers = |search: &Search| -> Vec<usize> {
+            let left = search.left.iter();
+            left.map(|(number, _)| *number).collect()
+        };
+        assert_eq!(search.again_and_again(&keys), 0);
+        let all = numbers(&search);
+        assert_eq!((all.len(), all[0], all[1_999]), (2_000, 100, 99));
+        // All were looked up, and at one of them something is.
+        let seen = search.left[7].clone();
+        search.left.clear();
+        search.seen.push_back(seen);
+        assert_eq!(search.again_and_again(&keys), 1);
+        let all = numbers(&search);
+        assert_eq!((all.len(), all[0], all[1]), (2_000, 107, 0));
     }
 }

@@ -1,5 +1,6 @@
 //! The second stage: the monitors are loaded, and ldk-node sweeps what they find into its wallet.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use ldk_node::{BalanceDetails, LightningBalance, PendingSweepBalance};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::node::state::Fence;
+use crate::node::state::{Fence, MonitoredChannel};
 use crate::node::{Node, NodeError};
 
 use super::look_again;
@@ -21,21 +22,27 @@ const SOON_BLOCKS: u32 = 36;
 /// An output of less may cost more than it brings while fees are high (100 vbytes at 50 sat), and ldk-node waits with it.
 const SMALL_SAT: u64 = 5_000;
 
-/// Watches until nothing of the old channels is left to sweep; `false` if told to stop before.
+/// Watches until nothing of the old channels is left to sweep, or until the operator does not want to wait; `false` if told to
+/// stop before.
 pub(super) async fn watch(
     node: &Node,
     fence: Fence,
+    old: &[MonitoredChannel],
     ldk: &Arc<ldk_node::Node>,
     until: &CancellationToken,
 ) -> Result<bool, NodeError> {
+    let ids: HashSet<[u8; 32]> = old.iter().map(|channel| channel.channel_id).collect();
     let mut was_empty = false;
     loop {
-        let asked = Arc::clone(ldk);
+        if node.recovery.is_to_leave() {
+            return Ok(true);
+        }
+        let (asked, ids) = (Arc::clone(ldk), ids.clone());
         let looked = tokio::task::spawn_blocking(move || {
             // Without this a monitor that has not heard of its channel's closing would look as if nothing were left.
             asked.sync_wallets()?;
             let height = asked.status().current_best_block.height;
-            Ok::<_, ldk_node::NodeError>(Left::of(&asked.list_balances(), height))
+            Ok::<_, ldk_node::NodeError>(Left::of(&asked.list_balances(), height, &ids))
         });
         match looked.await.map_err(NodeError::Panicked)? {
             Ok(left) => {
@@ -77,15 +84,23 @@ struct Left {
     sweeping: usize,
     /// Their sum, in sat.
     sweeping_sat: u64,
+    /// Old channels whose monitors have not found the closing that was seen.
+    unheard: usize,
     /// What takes days, or a lower fee rate, in sat: no reason to keep the shop closed, for all that was dangerous is over. The node
     /// sweeps it in its time.
     later_sat: u64,
 }
 
 impl Left {
-    fn of(balances: &BalanceDetails, height: u32) -> Self {
+    fn of(balances: &BalanceDetails, height: u32, old: &HashSet<[u8; 32]>) -> Self {
         let mut left = Self::default();
         for balance in &balances.lightning_balances {
+            if let LightningBalance::ClaimableOnChannelClose { channel_id, .. } = balance {
+                // Whatever is ours in it, by what its monitor knows: in peace the node would broadcast its old state. In a channel
+                // that a peer has opened meanwhile, and that was closed at once, nothing is ours; it may never be in the chain.
+                left.unheard += usize::from(old.contains(&channel_id.0));
+                continue;
+            }
             match awaited_sat(balance, height) {
                 (_, 0) => {}
                 (true, sat) => {
@@ -116,7 +131,7 @@ impl Left {
     }
 
     fn is_empty(&self) -> bool {
-        self.waiting == 0 && self.sweeping == 0
+        self.waiting == 0 && self.sweeping == 0 && self.unheard == 0
     }
 
     fn happening(&self) -> String {
@@ -125,6 +140,11 @@ impl Left {
             (true, later_sat) => format!(
                 "Nothing of the old channels is left to sweep now; {later_sat} sat wait for a time lock or for lower fees, and the node sweeps \
                  them when it can."
+            ),
+            (false, _) if self.unheard > 0 => format!(
+                "The closings of {} old channels are not found by their monitors yet. If that goes on, POST /recovery/leave on the \
+                 operator's listener sets those aside again.",
+                self.unheard
             ),
             (false, _) => format!(
                 "{} balances of old channels ({} sat) wait for their confirmations, {} outputs ({} sat) are on their way to the wallet.",
@@ -138,12 +158,9 @@ impl Left {
 fn awaited_sat(balance: &LightningBalance, height: u32) -> (bool, u64) {
     let soon = height + SOON_BLOCKS;
     match balance {
-        // The monitor has not heard of the closing. In a channel that a peer has opened meanwhile, and that was closed at once,
-        // nothing is ours.
-        LightningBalance::ClaimableOnChannelClose {
-            amount_satoshis, ..
-        }
-        | LightningBalance::ContentiousClaimable {
+        // Counted by itself.
+        LightningBalance::ClaimableOnChannelClose { .. } => (false, 0),
+        LightningBalance::ContentiousClaimable {
             amount_satoshis, ..
         }
         | LightningBalance::CounterpartyRevokedOutputClaimable {
@@ -161,5 +178,45 @@ fn awaited_sat(balance: &LightningBalance, height: u32) -> (bool, u64) {
         } => (*claimable_height <= soon, *amount_satoshis),
         // A payment to us whose preimage was not given away: it goes back to its payer.
         LightningBalance::MaybePreimageClaimableHTLC { .. } => (false, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ldk_node::lightning::ln::types::ChannelId;
+
+    use super::*;
+
+    fn balances(channel_id: [u8; 32], amount_satoshis: u64) -> BalanceDetails {
+        let secret = bitcoin::secp256k1::SecretKey::from_slice(&[1; 32]).unwrap();
+        let peer = secret.public_key(&bitcoin::secp256k1::Secp256k1::new());
+        let open = LightningBalance::ClaimableOnChannelClose {
+            channel_id: ChannelId(channel_id),
+            counterparty_node_id: peer,
+            amount_satoshis,
+            transaction_fee_satoshis: 0,
+            outbound_payment_htlc_rounded_msat: 0,
+            outbound_forwarded_htlc_rounded_msat: 0,
+            inbound_claiming_htlc_rounded_msat: 0,
+            inbound_htlc_rounded_msat: 0,
+        };
+        BalanceDetails {
+            total_onchain_balance_sats: 0,
+            spendable_onchain_balance_sats: 0,
+            total_anchor_channels_reserve_sats: 0,
+            total_lightning_balance_sats: amount_satoshis,
+            lightning_balances: vec![open],
+            pending_balances_from_channel_closures: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_old_channel_whose_closing_was_not_found_is_waited_for_also_if_nothing_in_it_is_ours() {
+        let old = HashSet::from([[1; 32]]);
+        for sat in [0, 1_000] {
+            assert!(!Left::of(&balances([1; 32], sat), 100, &old).is_empty());
+            // A channel that a peer has opened meanwhile may never be in the chain.
+            assert!(Left::of(&balances([2; 32], sat), 100, &old).is_empty());
+        }
     }
 }

@@ -1,0 +1,167 @@
+//! After a recovery: channels that it went on without, and closings that nobody had made when it searched for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::causes;
+use crate::ledger::Ledger;
+use crate::node::state::{self, Recovered, Sorted};
+use crate::node::{Node, NodeError};
+
+use super::closing::{self, Watched};
+use super::searching::{self, Search, Swept};
+use super::{look_again, on};
+
+/// How often: a closing that pays us waits for nobody, and one that has to be punished within a day can wait for an hour.
+const LOOK_EVERY: Duration = Duration::from_secs(3_600);
+
+/// How long closings of channels that the backup does not know are searched for: a peer that does not come back within three
+/// months does not come back.
+pub(super) const SEARCH_DAYS: u64 = 90;
+
+/// Scripts looked up at each look: all two thousand within a day (20 hours), for a sixth of what a public chain source allows.
+const SCRIPTS_PER_LOOK: usize = 100;
+
+/// Has channels swept that a recovery went on without and that were closed since; of the others the operator is reminded.
+pub(super) async fn begin(node: &Node, ledger: &Arc<Ledger>) -> Result<(), NodeError> {
+    let last = on(node.config.folder.clone(), |folder| {
+        state::recovered(&folder)
+    });
+    node.recovery.ended(last.await?);
+    let (mut left, sorted) = look_at_left(node).await?;
+    if !sorted.is_empty() {
+        closing::enter_closed(&left, ledger).await?;
+        let sorting = sorted.clone();
+        on(node.config.folder.clone(), move |folder| {
+            state::sort_left(&folder, &sorting)
+        })
+        .await?;
+        left.retain(|watched| !watched.is_in(&sorted));
+    }
+    for watched in &left {
+        tracing::warn!(
+            "Channel {} with {} is left unclosed since the recovery: when its peer has closed it, what is ours is swept",
+            watched.old.channel_id,
+            watched.old.counterparty
+        );
+    }
+    node.recovery.leave(left);
+    Ok(())
+}
+
+/// The channels that were left, and what is to become of their monitors now; as they are known, if the chain cannot be asked.
+async fn look_at_left(node: &Node) -> Result<(Vec<Watched>, Sorted), NodeError> {
+    let channels = super::set_aside(node).await?;
+    let mut left: Vec<Watched> = channels.into_iter().map(Watched::new).collect();
+    // Only an index of the chain knows; a start with one asks again.
+    if left.is_empty() || node.chain.relay().is_none() {
+        return Ok((left, Sorted::default()));
+    }
+    if let Err(error) = closing::look(node, &mut left).await {
+        tracing::warn!(
+            "The chain source cannot be asked about old channels that were left unclosed, it is asked again within an hour: {}",
+            causes::chain(&error)
+        );
+        return Ok((left, Sorted::default()));
+    }
+    let backup_secs = node.recovery.last().map(|last| last.backup_secs);
+    let now_secs = node.clock.unix_secs();
+    let age_secs = backup_secs.map_or(0, |backup_secs| now_secs.saturating_sub(backup_secs));
+    let sorted = closing::sorted(&left, age_secs);
+    Ok((left, sorted))
+}
+
+/// Looks again until told to stop, or until nothing is left to look for.
+pub(in crate::node) async fn watch(
+    node: &Node,
+    ldk: &Arc<ldk_node::Node>,
+    until: &CancellationToken,
+) {
+    let mut search = None;
+    loop {
+        let is_searching = node.recovery.last().is_some_and(|last| node.searches(last));
+        let is_left = !node.recovery.left().is_empty();
+        if node.chain.relay().is_none() || !(is_searching || is_left) {
+            return;
+        }
+        if !look_again(node, LOOK_EVERY, until).await {
+            return;
+        }
+        let looking = async {
+            if is_left && is_another_wanted(node).await {
+                return true;
+            }
+            if is_searching {
+                let search = search.get_or_insert_with(|| node.search_of_this_hour());
+                go_on(node, ldk, search).await;
+            }
+            false
+        };
+        let is_wanted = tokio::select! {
+            is_wanted = looking => is_wanted,
+            () = until.cancelled() => return,
+        };
+        if is_wanted {
+            // The next one loads the monitors as it begins.
+            node.another_wanted.notify_one();
+            return;
+        }
+    }
+}
+
+/// Whether a channel that was left was closed since, so that its monitor can be loaded.
+async fn is_another_wanted(node: &Node) -> bool {
+    match look_at_left(node).await {
+        Ok((left, sorted)) => {
+            node.recovery.leave(left);
+            !sorted.is_empty()
+        }
+        Err(error) => {
+            tracing::warn!(
+                "Failed to read the monitors that are set aside: {}",
+                causes::chain(&error)
+            );
+            false
+        }
+    }
+}
+
+/// Looks up some more scripts, and before them those at which something was seen.
+async fn go_on(node: &Node, ldk: &Arc<ldk_node::Node>, search: &mut Search) {
+    let seen = search.again_and_again(&node.keys);
+    if let Err(error) = search.go_on(node, seen + SCRIPTS_PER_LOOK).await {
+        let why = causes::chain(&error);
+        tracing::info!("The search for closings goes on within an hour: {why}");
+        return;
+    }
+    if search.found.is_empty() {
+        return;
+    }
+    match searching::sweep(node, ldk, &search.found).await {
+        Ok(Swept::TooDear) => tracing::info!("After the recovery: {}", Swept::TooDear),
+        Ok(swept) => tracing::warn!("After the recovery: {swept}"),
+        Err(error) => tracing::warn!("Failed to sweep: {}", causes::chain(&error)),
+    }
+}
+
+impl Watched {
+    fn is_in(&self, sorted: &Sorted) -> bool {
+        let key = self.key();
+        sorted.put_back.contains(key) || sorted.retired.contains(key)
+    }
+}
+
+impl Node {
+    /// Whether closings are still searched for after this recovery.
+    fn searches(&self, last: Recovered) -> bool {
+        self.clock.unix_secs() < last.ended_secs + SEARCH_DAYS * 86_400
+    }
+
+    /// A search that begins at another place each hour: however often the program is started, all scripts have their turn.
+    fn search_of_this_hour(&self) -> Search {
+        let hour = usize::try_from(self.clock.unix_secs() / 3_600).unwrap_or(0);
+        Search::from(&self.keys, hour.wrapping_mul(SCRIPTS_PER_LOOK))
+    }
+}
