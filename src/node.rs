@@ -32,13 +32,15 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bitcoin::Network;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use address::Drawing;
-pub use chain::{Bitcoind, ChainConfig, ChainSource, ChainStatus, Login, Seen, seen};
+pub use chain::{
+    Bitcoind, CLOCK_OFF_SECS, ChainConfig, ChainSource, ChainStatus, Login, Seen, clock_minutes,
+    seen,
+};
 pub use channels::{ChannelOpening, ForceCloseCost};
 pub use config::{Config, Gossip, Reserve};
 pub use error::{NodeError, NodeUnavailable};
@@ -183,21 +185,6 @@ impl Node {
     /// Counts channels that were opened, became ready or were closed: each time, the newest backup is out of date.
     pub fn channel_changes(&self) -> watch::Receiver<u64> {
         self.channel_changes.subscribe()
-    }
-
-    /// The network.
-    pub fn network(&self) -> Network {
-        self.config.network
-    }
-
-    /// Where ldk-node keeps its state.
-    pub fn folder(&self) -> &std::path::Path {
-        &self.config.folder
-    }
-
-    /// The keys.
-    pub fn keys(&self) -> &NodeKeys {
-        &self.keys
     }
 
     /// How the node is reached, now and from now on.
