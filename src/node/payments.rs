@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use super::Node;
 use super::map::MapError;
 use super::operation::{OperationError, refused};
+use crate::invoice::DESCRIPTION_BYTES_MAX;
 
 /// How long a payment is waited for. LDK tries for ten seconds; what hangs longer hangs at a peer.
 const PAYMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,9 +30,6 @@ const FEE_MAX_BASE_MSAT: u64 = 10_000;
 
 /// Bounds of an invoice's time, in seconds: below a minute nobody pays it, and beyond a year it is a mistake.
 const EXPIRY_SECS: std::ops::RangeInclusive<u32> = 60..=31_536_000;
-
-/// The longest description (BOLT 11).
-const DESCRIPTION_BYTES_MAX: usize = 639;
 
 /// A payment to be made.
 #[derive(Clone, Debug)]
