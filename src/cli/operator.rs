@@ -26,7 +26,7 @@ use super::{BAD_SETTINGS, FAULT, PENDING, REFUSED, UNREACHABLE, complain};
 /// How long an answer is waited for: a payment takes a minute at most, and then the program answers that it is pending.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(100);
 
-/// The largest answer that is read: a page of 1,000 sales has some 700 KB.
+/// The largest answer that is read: a page of 500 sales, the most there are on one, has some 350 KB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Which program is asked, and how its answer is shown.
