@@ -171,10 +171,17 @@ fn deciding() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(granting::revoke))
 }
 
+/// Does for the operator what takes the store's pages, on a thread that may wait for them.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
 ) -> Result<T, LedgerError> {
     tokio::task::spawn_blocking(work)
         .await
-        .expect("reading for the operator does not panic")
+        .expect("what the operator asks of the books does not panic")
+}
+
+/// Where a page begins: the `next` of the one before.
+fn before(next: Option<String>) -> Result<Option<Vec<u8>>, Fault> {
+    let before = next.map(hex::decode).transpose();
+    before.map_err(|_| Fault::Asked("`before` is the `next` of the page before"))
 }

@@ -47,7 +47,8 @@ const PENDING: u8 = 5;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "All but run, check and completions ask the running program. They print tables to a terminal and JSON into a pipe.\n\
+    after_help = "All but init, run, check, completions, backup verify and backup restore ask the running program; backup create and\n\
+                  doctor work while nothing runs, too. They print tables to a terminal and JSON into a pipe, but for backups.\n\
                   Exit: 0 done, 1 it failed, 2 arguments or settings are wrong, 3 the program is not running, 4 it refused,\n\
                   5 not known yet whether it was done."
 )]

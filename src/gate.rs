@@ -30,10 +30,9 @@ use proven::ProvenBefore;
 
 use crate::clock::Clock;
 use crate::invoice::Minter;
-use crate::l402::Refusal;
 use crate::l402::caveat::Subject;
 use crate::l402::credential::{Presented, presented};
-use crate::l402::verify::{Proven, prove};
+use crate::l402::{Proven, Refusal, prove};
 use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
 use crate::live::Live;
 use crate::pace::Room;

@@ -29,7 +29,7 @@ use template::Template;
 const TEMPLATES_MAX: usize = 64;
 
 /// The longest description that fits an invoice's field (BOLT 11: 639 bytes).
-const DESCRIPTION_BYTES_MAX: usize = 639;
+pub const DESCRIPTION_BYTES_MAX: usize = 639;
 
 /// How the node is reached right now.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,4 +15,4 @@ pub mod verify;
 pub use credential::Credential;
 pub use identifier::{Identifier, TokenId};
 pub use root_key::{MasterKey, RootKeys};
-pub use verify::{Refusal, Verified, signed, verify};
+pub use verify::{Proven, Refusal, Verified, prove, signed};

@@ -4,7 +4,10 @@
 //! [`gate`]: a permit, or a challenge with an invoice. Payments come in through the [`node`] and are entered in the
 //! [`ledger`]. Rooms import only rooms below them; `tests/it/tidy.rs` holds the line.
 //!
-//! As a library it guards the handlers of another program, with the node in the same process (`examples/jokes.rs`):
+//! As a library it guards the handlers of another program, with the node in the same process (`examples/jokes.rs`). For that there are
+//! [`Tollhouse`], [`Guard`] and [`Paid`], and what an [`Offer`] is made of: [`route`], [`price`] and [`amount`]. All other modules are
+//! public only for the program itself and for its tests and benchmarks (hidden ones would escape the lints that ask for a line of
+//! documentation on each item): they may change with any version.
 //!
 //! ```no_run
 //! use std::net::SocketAddr;

@@ -40,7 +40,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use address::Drawing;
-pub use chain::{Bitcoind, ChainConfig, ChainSource, ChainStatus, Login, Seen, seen};
+pub use chain::{
+    Bitcoind, CLOCK_OFF_SECS, ChainConfig, ChainSource, ChainStatus, Login, Seen, clock_minutes,
+    seen,
+};
 pub use channels::{ChannelOpening, ForceCloseCost};
 pub use coins::CoinsInUse;
 pub use config::{Config, Gossip, Reserve};

@@ -13,3 +13,15 @@ const PREFIX: &str = "tollhouse-regtest-";
 pub fn temporary() -> Result<TempDir> {
     TempDir::with_prefix(PREFIX).context("failed to make a temporary folder")
 }
+
+/// Keeps the folder of a network whose test has failed, for somebody to look at; else it is gone.
+pub(crate) fn keep_if_failed(dir: Option<TempDir>) {
+    if std::thread::panicking()
+        && let Some(dir) = dir
+    {
+        eprintln!(
+            "the folder of the failed run is kept: {}",
+            dir.keep().display()
+        );
+    }
+}

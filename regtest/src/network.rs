@@ -399,14 +399,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         self.tear_down();
-        if std::thread::panicking()
-            && let Some(dir) = self.dir.take()
-        {
-            eprintln!(
-                "the folder of the failed run is kept: {}",
-                dir.keep().display()
-            );
-        }
+        folder::keep_if_failed(self.dir.take());
     }
 }
 

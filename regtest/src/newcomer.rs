@@ -222,13 +222,6 @@ impl Newcomer {
 impl Drop for Newcomer {
     fn drop(&mut self) {
         self.tear_down();
-        if std::thread::panicking()
-            && let Some(dir) = self.dir.take()
-        {
-            eprintln!(
-                "the folder of the failed run is kept: {}",
-                dir.keep().display()
-            );
-        }
+        folder::keep_if_failed(self.dir.take());
     }
 }

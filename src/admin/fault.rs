@@ -89,7 +89,7 @@ impl axum::response::IntoResponse for Fault {
             }
             Self::Ledger(ref fault) => {
                 tracing::error!(
-                    "Failed to read the books for the operator: {}",
+                    "Failed to do in the books what the operator asked for: {}",
                     chain(fault)
                 );
                 StatusCode::INTERNAL_SERVER_ERROR

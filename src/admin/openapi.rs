@@ -14,7 +14,7 @@ const BEARER: &str = "bearer";
     info(
         title = "Tollhouse, the operator's listener",
         description = "Amounts are in msat (thousandths of a satoshi) or sat, as their names say; times in Unix seconds (`_secs`) or \
-                       milliseconds (`_ms`). An error is `{\"error\": \"…\"}` with a status of 4xx or 5xx.",
+                       milliseconds (`_ms`), but for those of an order, which are in RFC 3339 as the provider writes them. An error is `{\"error\": \"…\"}` with a status of 4xx or 5xx.",
     ),
     modifiers(&WithBearer)
 )]

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use crate::amount::Msat;
 use crate::invoice::Inbound;
 use crate::ledger::record::SaleRecord;
+use crate::quote::Rates;
 use crate::route::{Access, Offer, RouteTable};
 
 /// Sales that the average price is taken from: recent ones, because prices change.
@@ -14,7 +15,7 @@ pub(super) const RECENT_SALES: usize = 100;
 /// How far what can arrive will go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Outlook {
-    /// The dearest price that is known without asking anybody, in msat; none where all are in currencies or asked from hooks.
+    /// The dearest price, in msat, one in a currency by its rate of now; none where all are asked from hooks or have no rate.
     pub dearest_msat: Option<u64>,
     /// About how many more sales at that price can arrive.
     pub sales_at_dearest: Option<u64>,
@@ -48,14 +49,15 @@ impl Outlook {
     }
 }
 
-/// The dearest of all prices that are known without asking anybody.
-pub fn dearest(routes: &RouteTable, guarded: &[Offer]) -> Option<Msat> {
+/// The dearest of all prices that are known now: not what a hook would say, nor what has no rate.
+pub fn dearest(routes: &RouteTable, guarded: &[Offer], rates: &Rates) -> Option<Msat> {
     let of_routes = routes.iter().filter_map(|route| match &route.access {
         Access::Free => None,
-        Access::Paid(offer) => offer.dearest(),
+        Access::Paid(offer) => Some(&**offer),
     });
-    let of_guards = guarded.iter().filter_map(Offer::dearest);
-    of_routes.chain(of_guards).max()
+    let prices = of_routes.chain(guarded).flat_map(Offer::prices);
+    let known = prices.filter_map(|price| rates.in_msat(price).ok());
+    known.map(|(amount, _)| amount).max()
 }
 
 /// What these sales brought on average.

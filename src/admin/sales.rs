@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::ledger::SALES_PAGE_MAX;
 use crate::ledger::record::SaleRecord;
 
-use super::{Admin, Fault, blocking};
+use super::{Admin, Fault, before, blocking};
 
 /// Sales on a page, if the caller does not say.
 const SALES_PAGE: usize = 100;
@@ -39,11 +39,7 @@ pub(super) async fn sales(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<SalesQuery>,
 ) -> Result<Json<SalesBody>, Fault> {
-    let before = query
-        .before
-        .map(hex::decode)
-        .transpose()
-        .map_err(|_| Fault::Asked("`before` is the `next` of the page before"))?;
+    let before = before(query.before)?;
     let limit = query.limit.unwrap_or(SALES_PAGE).clamp(1, SALES_PAGE_MAX);
     let page = blocking(move || admin.ledger.sales(before.as_deref(), limit)).await?;
     Ok(Json(SalesBody {

@@ -13,7 +13,7 @@ use crate::backup::BackupStatus;
 use crate::invoice::{Inbound, Reach};
 use crate::ledger::record::{ActivationTotals, ChannelRecord, Totals};
 use crate::node::Status;
-use crate::quote::{HookStatus, RateStatus};
+use crate::quote::{HookStatus, RateStatus, Rates, Unpriced};
 use crate::resource::ServerStatus;
 use crate::route::{Access, Offer, RouteTable};
 
@@ -48,11 +48,12 @@ pub(super) struct Ready {
     reason: Option<String>,
     /// What can arrive now, in msat.
     inbound_msat: u64,
-    /// Routes, and services behind guards, whose price cannot be received now.
+    /// Routes, and services behind guards, that have a price which cannot be received now, or which nobody knows for want of a rate.
     unpayable_routes: Vec<String>,
 }
 
-/// 200 if every route's price can be paid now, else 503 with the reason.
+/// 200 if every price can be paid now, one in a currency by its rate of now, else 503 with the reason. What a hook would ask is
+/// known only when somebody asks for the route.
 #[utoipa::path(
     get, path = "/ready", tag = "state",
     responses((status = 200, body = Ready), (status = 503, body = Ready))
@@ -67,19 +68,13 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
             unpayable_routes: vec![],
         },
         Reach::Ready(inbound) => {
-            let unpayable = unpayable(&admin.routes.get(), &admin.guarded.get(), &inbound);
-            let reason = (!unpayable.is_empty()).then(|| {
-                format!(
-                    "the price of {} cannot be received: {} msat can arrive",
-                    unpayable.join(", "),
-                    inbound.capacity_msat
-                )
-            });
+            let (routes, guarded) = (admin.routes.get(), admin.guarded.get());
+            let unpayable = unpayable(&routes, &guarded, &inbound, &admin.gate.quotes().rates);
             Ready {
                 ready: unpayable.is_empty(),
-                reason,
+                reason: reason(&unpayable, &inbound),
                 inbound_msat: inbound.capacity_msat,
-                unpayable_routes: unpayable,
+                unpayable_routes: unpayable.into_iter().map(|it| it.name).collect(),
             }
         }
     };
@@ -91,8 +86,22 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     (status, Json(ready)).into_response()
 }
 
-/// What is sold for more than can be received now.
-fn unpayable(routes: &RouteTable, guarded: &[Offer], inbound: &Inbound) -> Vec<String> {
+/// What is sold, and could not be bought now.
+#[derive(Debug, PartialEq, Eq)]
+struct Unpayable {
+    /// Its name.
+    name: String,
+    /// Why one of its prices is not known; `None` where it is and cannot be received.
+    unpriced: Option<Unpriced>,
+}
+
+/// What is sold at a price that nobody knows now, or that cannot be received.
+fn unpayable(
+    routes: &RouteTable,
+    guarded: &[Offer],
+    inbound: &Inbound,
+    rates: &Rates,
+) -> Vec<Unpayable> {
     let of_routes = routes.iter().filter_map(|route| match &route.access {
         Access::Free => None,
         Access::Paid(offer) => Some((&route.name, &**offer)),
@@ -100,12 +109,39 @@ fn unpayable(routes: &RouteTable, guarded: &[Offer], inbound: &Inbound) -> Vec<S
     let of_guards = guarded.iter().map(|offer| (&offer.service, offer));
     of_routes
         .chain(of_guards)
-        .filter(|(_, offer)| {
-            let dearest = offer.dearest();
-            dearest.is_some_and(|dearest| !inbound.takes(dearest))
+        .filter_map(|(name, offer)| {
+            let unpriced = offer
+                .prices()
+                .find_map(|price| match rates.in_msat(price) {
+                    Ok((amount, _)) if inbound.takes(amount) => None,
+                    Ok(_) => Some(None),
+                    Err(unpriced) => Some(Some(unpriced)),
+                })?;
+            Some(Unpayable {
+                name: name.to_string(),
+                unpriced,
+            })
         })
-        .map(|(name, _)| name.to_string())
         .collect()
+}
+
+/// Why that could not be bought, in one line; `None` where all can.
+fn reason(unpayable: &[Unpayable], inbound: &Inbound) -> Option<String> {
+    let (unknown, known): (Vec<_>, Vec<_>) = unpayable.iter().partition(|it| it.unpriced.is_some());
+    let mut reasons = Vec::new();
+    if !known.is_empty() {
+        let names: Vec<_> = known.iter().map(|it| &*it.name).collect();
+        reasons.push(format!(
+            "the price of {} cannot be received: {} msat can arrive",
+            names.join(", "),
+            inbound.capacity_msat
+        ));
+    }
+    reasons.extend(unknown.iter().filter_map(|it| {
+        let unpriced = it.unpriced.as_ref()?;
+        Some(format!("the price of {} is not known: {unpriced}", it.name))
+    }));
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -163,13 +199,13 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
         Ok((node, asked.ledger.totals(), backup, activations, recent))
     })
     .await?;
+    let (quotes, dry_run) = (admin.gate.quotes(), admin.gate.dry_run());
     let outlook = Outlook::of(
         node.status.inbound_msat,
-        outlook::dearest(&admin.routes.get(), &admin.guarded.get()),
+        outlook::dearest(&admin.routes.get(), &admin.guarded.get(), &quotes.rates),
         outlook::average(&recent),
         admin.low_sales,
     );
-    let (quotes, dry_run) = (admin.gate.quotes(), admin.gate.dry_run());
     Ok(Json(StatusBody {
         version: env!("CARGO_PKG_VERSION"),
         uptime_secs: admin.clock.unix_secs().saturating_sub(admin.started_secs),
@@ -199,19 +235,88 @@ pub(super) async fn sync(State(admin): State<Arc<Admin>>) -> Result<StatusCode, 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::Clock;
+    use crate::price::Rate;
+    use crate::quote::{RateConfig, RateOrigin, Watched};
     use crate::route::Grant;
+
+    fn offer(service: &str, price: &str) -> Offer {
+        Offer::new(service, price.parse().unwrap(), Grant::default())
+    }
+
+    fn inbound(capacity_msat: u64) -> Inbound {
+        Inbound {
+            capacity_msat,
+            ..Inbound::default()
+        }
+    }
+
+    /// A dollar is 1,000 sat; of the euro there is a source that nobody has asked yet.
+    fn rates() -> Rates {
+        let usd = "USD".parse().unwrap();
+        let rate = |currency, origin| RateConfig { currency, origin };
+        let fixed = RateOrigin::Fixed(Rate::read(usd, "100000").unwrap());
+        let unasked = RateOrigin::Watched(Watched {
+            sources: Vec::new(),
+            quorum: 1,
+            refresh: Duration::from_secs(60),
+            timeout: Duration::from_secs(1),
+            max_age: Duration::from_secs(600),
+            at_least: None,
+            at_most: None,
+        });
+        let configs = vec![rate(usd, fixed), rate("EUR".parse().unwrap(), unasked)];
+        Rates::new(configs, Clock::fixed(1_800_000_000))
+    }
+
+    /// What is not ready with so much room.
+    fn not_ready(guarded: &[Offer], inbound: &Inbound) -> Vec<String> {
+        let unpayable = unpayable(&RouteTable::default(), guarded, inbound, &rates());
+        unpayable.into_iter().map(|it| it.name).collect()
+    }
 
     #[test]
     fn what_is_guarded_for_more_than_can_arrive_is_not_ready() {
-        let offer =
-            |service, price: &str| Offer::new(service, price.parse().unwrap(), Grant::default());
         let guarded = [offer("cheap", "10 sat"), offer("dear", "11 sat")];
+        assert_eq!(not_ready(&guarded, &inbound(10_000)), ["dear"]);
+    }
+
+    #[test]
+    fn what_is_sold_for_less_than_a_channel_takes_is_not_ready() {
         let inbound = Inbound {
-            capacity_msat: 10_000,
-            ..Inbound::default()
+            htlc_minimum_msat: 1_000,
+            ..inbound(10_000)
         };
-        let unpayable = unpayable(&RouteTable::default(), &guarded, &inbound);
-        assert_eq!(unpayable, ["dear"]);
+        let guarded = [offer("tiny", "999 msat"), offer("small", "1 sat")];
+        assert_eq!(not_ready(&guarded, &inbound), ["tiny"]);
+    }
+
+    #[test]
+    fn a_price_in_a_currency_is_ready_only_if_what_it_is_in_bitcoin_can_arrive() {
+        let guarded = [offer("cent", "0.01 USD"), offer("dime", "0.10 USD")];
+        assert_eq!(not_ready(&guarded, &inbound(10_000)), ["dime"]);
+        assert_eq!(not_ready(&guarded, &inbound(100_000)), [""; 0]);
+        let dearest = outlook::dearest(&RouteTable::default(), &guarded, &rates());
+        assert_eq!(dearest.map(crate::amount::Msat::msat), Some(100_000));
+    }
+
+    #[test]
+    fn a_price_without_a_rate_is_not_ready_and_the_reason_says_so() {
+        let guarded = [
+            offer("known", "1 sat"),
+            offer("asked", "1 EUR"),
+            offer("dear", "11 sat"),
+        ];
+        let inbound = inbound(10_000);
+        let unpayable = unpayable(&RouteTable::default(), &guarded, &inbound, &rates());
+        assert_eq!(
+            reason(&unpayable, &inbound).unwrap(),
+            "the price of dear cannot be received: 10000 msat can arrive; \
+             the price of asked is not known: the rate of EUR is not known yet"
+        );
+        assert_eq!(reason(&[], &inbound), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::ledger::{LedgerError, TOKENS_PAGE_MAX, TokenSearch};
 
 use crate::route::Access;
 
-use super::{Admin, Fault, blocking};
+use super::{Admin, Fault, before, blocking};
 
 /// Tokens on a page, if the caller does not say.
 const TOKENS_PAGE: usize = 100;
@@ -58,11 +58,7 @@ pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<TokensQuery>,
 ) -> Result<Json<TokensBody>, Fault> {
-    let before = query
-        .before
-        .map(hex::decode)
-        .transpose()
-        .map_err(|_| Fault::Asked("`before` is the `next` of the page before"))?;
+    let before = before(query.before)?;
     let begins_with = query.q.map(|digits| digits.to_ascii_lowercase());
     let is_hex = |digits: &String| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !begins_with.as_ref().is_none_or(is_hex) {
@@ -200,7 +196,7 @@ struct KeyBody {
     mints: bool,
     /// Until when its tokens are good, Unix seconds; `null` for as long as it mints, and then for as long as its rotation
     /// says.
-    until: Option<u64>,
+    until_secs: Option<u64>,
 }
 
 impl From<Vec<Epoch>> for KeysBody {
@@ -208,7 +204,7 @@ impl From<Vec<Epoch>> for KeysBody {
         let key = |epoch: Epoch| KeyBody {
             epoch: epoch.number,
             mints: epoch.until_secs.is_none(),
-            until: epoch.until_secs,
+            until_secs: epoch.until_secs,
         };
         Self {
             keys: epochs.into_iter().map(key).collect(),

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bundle::Keeper;
 use crate::admin::{Admin, Bundles, Turn, Watch, dearest};
+use crate::gate::Gate;
 use crate::invoice::Reach;
 use crate::live::Live;
 use crate::node::liquidity::KeptReady;
@@ -21,6 +22,8 @@ pub(super) struct Inbound {
     routes: Arc<Live<RouteTable>>,
     /// What is sold behind guards.
     guarded: Arc<Live<Vec<Offer>>>,
+    /// What a price in a currency goes by.
+    gate: Arc<Gate>,
     /// For how many sales there should be room.
     low_sales: u32,
     /// Keeps a bundle ready while nothing can arrive.
@@ -34,6 +37,7 @@ impl Inbound {
             reach: admin.node.reach(),
             routes: Arc::clone(&admin.routes),
             guarded: Arc::clone(&admin.guarded),
+            gate: Arc::clone(&admin.gate),
             low_sales: admin.low_sales,
             keeper: kept.map(|kept| Keeper {
                 bundles: Bundles::of(admin),
@@ -60,12 +64,13 @@ impl Inbound {
         loop {
             let reach = self.reach.borrow_and_update().clone();
             if let Reach::Ready(inbound) = reach {
-                let price = dearest(&self.routes.get(), &self.guarded.get());
+                let quotes = self.gate.quotes();
+                let price = dearest(&self.routes.get(), &self.guarded.get(), &quotes.rates);
                 match watch.look(&inbound, price, self.low_sales) {
                     None => {}
                     Some(Turn::Low) => tracing::warn!(
                         "Inbound liquidity is low: {} msat can arrive, which is less than {} sales at the dearest price. Spend or \
-                         withdraw what is in the channels, or get another channel (GET /liquidity)",
+                         withdraw what is in the channels, or get another channel (`tollhouse liquidity terms`)",
                         inbound.capacity_msat,
                         self.low_sales
                     ),

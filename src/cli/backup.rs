@@ -17,7 +17,8 @@ use crate::node::NodeKeys;
 use crate::room;
 use crate::store::{DataLock, LockError};
 
-use super::{BAD_SETTINGS, Operator, Settings, complain, scratch};
+use super::units::span;
+use super::{BAD_SETTINGS, Operator, complain, scratch};
 
 /// What stands for standard input in the place of a file of words.
 const STANDARD_INPUT: &str = "-";
@@ -30,7 +31,7 @@ pub(super) enum Command {
     /// Make a backup now, of the running program or of the stopped one
     Create {
         #[command(flatten)]
-        settings: Settings,
+        settings: Here,
         /// Also copy it to this folder, which must be there
         #[arg(long, value_name = "FOLDER", value_parser = folder_there)]
         to: Option<PathBuf>,
@@ -66,6 +67,14 @@ pub(super) enum Command {
         #[arg(long)]
         i_am_sure_it_is_the_newest: bool,
     },
+}
+
+/// The settings of the program that is backed up, which are found as by the commands that ask it.
+#[derive(Debug, Args)]
+pub(super) struct Here {
+    /// The settings file (TOML)
+    #[arg(long, value_name = "FILE", default_value = "tollhouse.toml")]
+    config: PathBuf,
 }
 
 /// Where the node's words are.
@@ -321,16 +330,6 @@ fn recovery(verified: &Verified) -> String {
     }
 }
 
-/// An age as people say it.
-fn span(secs: u64) -> String {
-    match secs {
-        0..=119 => format!("{secs} seconds"),
-        120..=7_199 => format!("{} minutes", secs / 60),
-        7_200..=172_799 => format!("{} hours", secs / 3_600),
-        _ => format!("{} days", secs / 86_400),
-    }
-}
-
 fn restore(file: &Path, given: Given, data_dir: Option<PathBuf>, how: How) -> anyhow::Result<()> {
     let keys = given.keys()?;
     let default = given.config.as_ref().map(|config| config.data_dir.clone());
@@ -377,7 +376,7 @@ fn what_follows(manifest: &Manifest, how: How) -> String {
         How::Fenced => format!(
             "After a restore the node starts in recovery: it signs nothing for its {count} old channels, waits until their peers have \
              closed them, sweeps what is ours into its wallet, and sells again when that is done and there is a new channel. Tokens \
-             that were sold are served from the first second; access tokens have to be made anew. `GET /status` and the log say how far it is."
+             that were sold are served from the first second; access tokens have to be made anew. `tollhouse status` and the log say how far it is."
         ),
         How::Newest if manifest.is_recovering => format!(
             "The node goes on with the recovery of its {count} old channels at the next start. Never start it from any older state or in \

@@ -14,7 +14,7 @@ use super::{Operator, ids};
 /// `tollhouse sales`
 #[derive(Debug, Args)]
 pub(super) struct Sales {
-    /// How many
+    /// How many, at most 500
     #[arg(long, default_value_t = 20)]
     limit: u32,
     /// Those before: `next` of the page before
@@ -33,7 +33,7 @@ pub(super) struct Tokens {
     /// Of this service only
     #[arg(long)]
     service: Option<String>,
-    /// How many
+    /// How many, at most 500
     #[arg(long, default_value_t = 20)]
     limit: u32,
     /// Those before: `next` of the page before

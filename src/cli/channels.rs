@@ -12,7 +12,7 @@ use crate::amount::Msat;
 use super::operator::NoAnswer;
 use super::show::{list, number, text};
 use super::units::{amount, grouped, whole_sat};
-use super::{BAD_SETTINGS, Operator, complain, ids, state};
+use super::{BAD_SETTINGS, FAULT, Operator, complain, ids, state};
 
 /// `tollhouse channels`
 #[derive(Debug, Args)]
@@ -178,7 +178,7 @@ fn force_close(operator: &Operator, channel_id: &str, is_agreed: bool) -> ExitCo
         let heard = std::io::stdin().lock().read_line(&mut said);
         if heard.is_err() || said.trim() != "close" {
             complain(&"Nothing was done.");
-            return ExitCode::from(BAD_SETTINGS);
+            return ExitCode::from(FAULT);
         }
     }
     let body = json!({ "confirm": channel_id });

@@ -79,7 +79,7 @@ pub(super) struct Pay {
 /// `tollhouse payments`
 #[derive(Debug, Args)]
 pub(super) struct Payments {
-    /// How many, the newest first
+    /// How many, the newest first; at most 1000
     #[arg(long, default_value_t = 20)]
     limit: u32,
     #[command(flatten)]

@@ -32,7 +32,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(100);
 /// How long a connection may take to come about: a machine that is there takes it within a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest answer that is read: a page of 1,000 sales has some 700 KB.
+/// The largest answer that is read: a page of 500 sales, the most there are on one, has some 350 KB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Which program is asked, and how its answer is shown.

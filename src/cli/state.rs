@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Operator;
 use super::show::{list, number, pairs, short, table, text};
-use super::units::{ago, grouped, msat};
+use super::units::{ago, grouped, msat, span};
 
 /// `tollhouse status`
 #[derive(Debug, Args)]
@@ -158,7 +158,7 @@ fn own_backup(backup: &Value) -> String {
     let Some(age_secs) = backup["verified_age_secs"].as_u64() else {
         return "none that was verified: see `tollhouse doctor`".to_owned();
     };
-    let age = format!("{} min old, verified", grouped(age_secs / 60));
+    let age = format!("{} old, verified", span(age_secs));
     match (&backup["is_verified_behind_channels"], &backup["damage"]) {
         (Value::Bool(true), _) => {
             format!("{age}, and OLDER than the last change of a channel: `tollhouse backup create`")
@@ -193,8 +193,8 @@ pub(super) fn channels(channels: &[Value]) -> String {
         "peer",
         "state",
         "size (sat)",
-        "can receive",
-        "can send",
+        "can receive (sat)",
+        "can send (sat)",
     ];
     table(
         &titles,

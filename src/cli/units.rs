@@ -96,7 +96,8 @@ pub(super) fn ago(unix_secs: u64) -> String {
     format!("{} ago", span(now_secs - unix_secs))
 }
 
-fn span(secs: u64) -> String {
+/// How long that is, in the largest unit of which there are two or more.
+pub(super) fn span(secs: u64) -> String {
     match secs {
         0..120 => format!("{secs} s"),
         120..7_200 => format!("{} min", secs / 60),

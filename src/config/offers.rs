@@ -222,7 +222,10 @@ impl Meaning<'_> {
             return None;
         };
         if raw.values.is_empty() || raw.values.len() > VALUES_MAX {
-            self.complain(&format!("{key}.values"), "1 to 64 values");
+            self.complain(
+                &format!("{key}.values"),
+                format!("1 to {VALUES_MAX} values"),
+            );
             return None;
         }
         let mut values = Vec::with_capacity(raw.values.len());
@@ -276,7 +279,10 @@ impl Meaning<'_> {
         if others.len() >= PLANS_MAX {
             self.complain(
                 &format!("{key}.grants"),
-                "at most 15, with the default one 16",
+                format!(
+                    "at most {}, with the default one {PLANS_MAX}",
+                    PLANS_MAX - 1
+                ),
             );
             return None;
         }

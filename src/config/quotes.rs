@@ -9,6 +9,7 @@ use crate::price::{Currency, Price, Rate};
 use crate::quote::{
     Address, AddressError, HookConfig, OnFailure, Pointer, RateConfig, RateOrigin, Source, Watched,
 };
+use crate::route::is_name;
 
 use super::raw::{RawHook, RawRate, RawSource};
 use super::{Meaning, span};
@@ -36,9 +37,6 @@ const HOOK_CACHE_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Headers that a hook is told: each different value is another question.
 const HOOK_HEADERS_MAX: usize = 16;
-
-/// The longest name of a hook.
-const HOOK_NAME_BYTES_MAX: usize = 64;
 
 impl Meaning<'_> {
     pub(super) fn rates(&mut self, raw: &[RawRate]) -> Vec<RateConfig> {
@@ -246,11 +244,8 @@ impl Meaning<'_> {
 
     /// `None` if something is wrong with it that leaves no meaning; it has then been complained about.
     fn hook(&mut self, key: &str, raw: &RawHook) -> Option<HookConfig> {
-        let is_name = |byte: u8| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
-        };
         let name = &raw.name;
-        if name.is_empty() || name.len() > HOOK_NAME_BYTES_MAX || !name.bytes().all(is_name) {
+        if !is_name(name) {
             self.complain(
                 &format!("{key}.name"),
                 format!("`{name}` is no name for a hook: 1 to 64 of a-z, 0-9, - and _"),

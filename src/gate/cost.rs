@@ -89,18 +89,20 @@ impl Gate {
         offer: &Offer,
         asked: &Asked<'_>,
     ) -> Result<Cost, Denial> {
+        let in_settings = |class| Cost {
+            class,
+            quoted: None,
+        };
         let asked_of = match &offer.pricing {
-            Pricing::Flat(_) | Pricing::Table(_) => {
+            Pricing::Flat(class) => return Ok(in_settings(*class)),
+            Pricing::Table(table) => {
                 let selected = Selected {
                     method: asked.method,
                     query: asked.query,
                     headers: asked.headers,
                 };
-                let class = offer.pricing.class(&selected).map_err(Denial::Unclassed)?;
-                return Ok(Cost {
-                    class,
-                    quoted: None,
-                });
+                let class = table.class(&selected);
+                return class.map(in_settings).map_err(Denial::Unclassed);
             }
             Pricing::Hook(hook) => hook,
         };
@@ -131,13 +133,7 @@ impl Gate {
 
     /// A price in bitcoin, and the rate at which it is.
     pub(super) fn in_msat(&self, price: Price) -> Result<(Msat, Option<Rate>), Denial> {
-        match price {
-            Price::Fixed(amount) => Ok((amount, None)),
-            Price::Fiat(fiat) => {
-                let converted = self.quotes.get().rates.convert(fiat);
-                let converted = converted.map_err(Denial::Unpriced)?;
-                Ok((converted.price, Some(converted.rate)))
-            }
-        }
+        let quotes = self.quotes.get();
+        quotes.rates.in_msat(price).map_err(Denial::Unpriced)
     }
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
+use crate::l402::Proven;
 use crate::l402::credential::{MACAROON_HEADERS, is_of_l402};
-use crate::l402::verify::Proven;
 
 /// Locks over the table; two cores rarely meet in one of sixteen.
 const SHARDS: usize = 16;

@@ -19,6 +19,7 @@ use crate::resource::Failure;
 use crate::route::Grant;
 
 use super::check::Refusal;
+use super::{HEADER_BYTES_MAX, HEADERS_MAX};
 
 /// When to ask again while the node cannot be paid, in seconds: peers and chain sources come back within minutes.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("30");
@@ -41,7 +42,7 @@ const PAYMENT_REQUIRED: &str = "Payment Required";
 /// RFC 9457.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// What the client reads at first; on every answer of our own, so that it can be told in other words.
+/// What is wrong, in a few words; on every answer of our own, so that it can be told where there is room for no more (gRPC).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Title(pub(super) &'static str);
 
@@ -275,11 +276,7 @@ fn too_many(room: &Room) -> Response {
 /// The answer to what is refused before anybody looks for a route.
 pub(crate) fn refusal(refusal: &Refusal) -> Response {
     match refusal {
-        Refusal::HeadersTooLarge => problem(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "Headers too large",
-            "A request may have 100 headers, of 16 KiB in all.",
-        ),
+        Refusal::HeadersTooLarge => headers_too_large(),
         Refusal::Host => problem(
             StatusCode::BAD_REQUEST,
             "Bad Host",
@@ -414,6 +411,13 @@ pub(crate) fn fault(fault: &LedgerError) -> Response {
     )
 }
 
+fn headers_too_large() -> Response {
+    let kib = HEADER_BYTES_MAX / 1024;
+    let detail = format!("A request may have {HEADERS_MAX} headers, of {kib} KiB in all.");
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    problem(status, "Headers too large", &detail)
+}
+
 fn body_too_large(max: u64) -> Response {
     let detail = format!("The body of a request may have {max} bytes.");
     problem(StatusCode::PAYLOAD_TOO_LARGE, "Body too large", &detail)
@@ -425,7 +429,8 @@ fn problem(status: StatusCode, title: &'static str, detail: &str) -> Response {
         Title(title),
         &Problem {
             r#type: "about:blank",
-            title,
+            // Of a problem without a type of its own, the status says all that a program is to go by (RFC 9457, section 4.2.1).
+            title: status.canonical_reason().unwrap_or(title),
             status: status.as_u16(),
             detail,
         },

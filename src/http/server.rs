@@ -23,7 +23,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at once; more wait in the operating system's queue. Also the number of HTTP/2 requests that are
-    /// served at once over all of them; more are told to come again, and of one client no more than a quarter is served.
+    /// served at once over all of them; more are told to come again, and of one client no more than a quarter is served, or
+    /// a hundred if that is more.
     pub connections_max: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,

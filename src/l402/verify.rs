@@ -78,17 +78,8 @@ impl std::fmt::Debug for Proven {
     }
 }
 
-/// Verifies every token of a credential against this request. Signatures come first, so that nothing about a token is
-/// told to somebody who cannot hold one.
-pub fn verify(
-    keys: &RootKeys,
-    credential: &Credential,
-    subject: &Subject<'_>,
-) -> Result<Verified, Refusal> {
-    prove(keys, credential, subject.now_secs)?.verify(keys, subject)
-}
-
-/// Verifies what does not depend on the request: signatures and preimage.
+/// Verifies what does not depend on the request: signatures and preimage. It comes before [`Proven::verify`], so that nothing
+/// about a token is told to somebody who cannot hold one.
 pub fn prove(keys: &RootKeys, credential: &Credential, now_secs: u64) -> Result<Proven, Refusal> {
     let mut all: Option<Identifier> = None;
     for macaroon in &credential.macaroons {

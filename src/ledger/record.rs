@@ -8,15 +8,13 @@ use crate::price::{NoCurrency, Rate};
 use crate::store::Record;
 
 /// A challenge that may still be paid.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChallengeRecord {
     /// The invoice's payment hash.
     #[serde(with = "hex_bytes")]
-    #[schema(value_type = String)]
     pub payment_hash: [u8; 32],
     /// The token that went with it.
     #[serde(with = "hex_bytes")]
-    #[schema(value_type = String)]
     pub token_id: [u8; 32],
     /// The service that the token opens.
     pub service: String,
@@ -46,7 +44,7 @@ pub struct RateRecord {
 }
 
 /// Challenges that were made one after the other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChallengeBatch(pub Vec<ChallengeRecord>);
 
 impl From<Rate> for RateRecord {

@@ -24,6 +24,7 @@ use super::{Config, NodeError};
 
 pub use ask::{Seen, seen};
 pub use status::ChainStatus;
+pub use watch::{CLOCK_OFF_SECS, clock_minutes};
 
 pub(super) use behind::judged;
 pub(super) use bitcoind::{Credentials, complaint, credentials};

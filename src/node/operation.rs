@@ -8,6 +8,7 @@ use bitcoin::Network;
 use super::coins::CoinsInUse;
 use super::map::MapError;
 use super::{Node, NodeUnavailable};
+use crate::invoice::DESCRIPTION_BYTES_MAX;
 
 /// How long the operator waits for a peer or the chain source; ldk-node itself would wait for as long as a peer keeps silent.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -112,7 +113,7 @@ pub enum OperationError {
         sendable_msat: u64,
     },
     /// There is no such channel.
-    #[error("there is no channel {0}; `GET /channels` lists those that there are")]
+    #[error("there is no channel {0}; `tollhouse channels list` shows those that there are")]
     NoChannel(String),
     /// The peer cannot be dialled.
     #[error("peer {0} is not known here: say where it is, as in ID@HOST:PORT")]
@@ -180,7 +181,7 @@ pub enum OperationError {
     #[error("{0}")]
     FeeRate(&'static str),
     /// A description that does not fit an invoice.
-    #[error("a description has at most 639 bytes (BOLT 11)")]
+    #[error("a description has at most {DESCRIPTION_BYTES_MAX} bytes (BOLT 11)")]
     DescriptionTooLong,
     /// An expiry out of bounds.
     #[error("an invoice can be paid for a minute at least and thirty days at most")]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::amount::Msat;
 use crate::causes::chain;
 use crate::clock::Clock;
-use crate::price::{Currency, Fiat, Rate};
+use crate::price::{Currency, Fiat, Price, Rate};
 
 use super::Unpriced;
 use super::ask::Asker;
@@ -157,6 +157,17 @@ impl Rates {
         let rate = self.rate(fiat.currency)?;
         let price = fiat.at(rate).ok_or(Unpriced::TooLarge(fiat))?;
         Ok(Converted { price, rate })
+    }
+
+    /// A price in bitcoin now, and the rate at which it is, if it goes by one.
+    pub fn in_msat(&self, price: Price) -> Result<(Msat, Option<Rate>), Unpriced> {
+        match price {
+            Price::Fixed(amount) => Ok((amount, None)),
+            Price::Fiat(fiat) => {
+                let converted = self.convert(fiat)?;
+                Ok((converted.price, Some(converted.rate)))
+            }
+        }
     }
 
     /// Asks all sources now, and waits until they have been heard.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty};
 use tokio::sync::watch;
@@ -56,13 +56,9 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
+    /// What is ours to serve, delivered from here on.
     pub(super) fn boxed(inner: B, permit: Permit, headers: &HeaderMap) -> Body {
         Body::new(Self::new(inner, permit, headers, false))
-    }
-
-    /// The same for a call of gRPC, which says how it went behind its messages.
-    pub(super) fn boxed_call(inner: B, permit: Permit, headers: &HeaderMap) -> Body {
-        Body::new(Self::new(inner, permit, headers, true))
     }
 
     fn new(inner: B, mut permit: Permit, headers: &HeaderMap, is_void: bool) -> Self {
@@ -79,6 +75,29 @@ where
             is_over: false,
             is_sent: false,
         }
+    }
+}
+
+impl<B> Delivered<B>
+where
+    B: HttpBody<Data = Bytes, Error = BoxError> + Send + Unpin + 'static,
+{
+    /// The answer of whoever the request was passed on to: delivered from here on, unless this head says that it failed there. Then
+    /// the use goes back to the holder. A call of gRPC, where they can be, says only behind its messages how it went.
+    pub(super) fn of_answer(
+        inner: B,
+        permit: Permit,
+        head: &response::Parts,
+        can_be_call: bool,
+    ) -> Body {
+        let is_call = can_be_call && headers::is_call(&head.headers);
+        let has_failed =
+            head.status.is_server_error() || (is_call && headers::is_failed_call(&head.headers));
+        if has_failed {
+            permit.give_back();
+            return Body::new(inner);
+        }
+        Body::new(Self::new(inner, permit, &head.headers, is_call))
     }
 }
 

@@ -21,9 +21,7 @@ use crate::l402::credential;
 use crate::route::{Forward, Offer, Protocol};
 
 use super::body::{Delivered, Downloaded, Talk, Terms, TooSlow, Unread, Upload, Uploaded, empty};
-use super::headers::{
-    is_call, is_failed_call, names, remove_claims, remove_hop_by_hop, set_forwarded, set_paid,
-};
+use super::headers::{names, remove_claims, remove_hop_by_hop, set_forwarded, set_paid};
 use super::servers::{InFlight, Server, Servers, Tried};
 use super::tunnel::Switch;
 use super::{Body, Downstream, Failure, Resources};
@@ -174,7 +172,7 @@ impl Resources {
         tokio::time::sleep_until(Instant::now() + first_byte_timeout).await;
     }
 
-    /// Delivered from here on, unless the upstream itself says that it failed.
+    /// What the client gets of the upstream's answer.
     fn answer(
         &self,
         mut permit: Permit,
@@ -190,17 +188,9 @@ impl Resources {
         permit.read_meter(&parts.headers);
         forward.response_headers.apply(&mut parts.headers);
         let body = Downloaded::new(body, self.idle_timeout(forward), in_flight);
-        let is_call = forward.upstream.protocol == Protocol::Http2 && is_call(&parts.headers);
-        let has_failed =
-            parts.status.is_server_error() || (is_call && is_failed_call(&parts.headers));
-        let body = if has_failed {
-            permit.give_back();
-            Body::new(body)
-        } else if is_call {
-            Delivered::boxed_call(body, permit, &parts.headers)
-        } else {
-            Delivered::boxed(body, permit, &parts.headers)
-        };
+        // gRPC is spoken in HTTP/2 only.
+        let can_be_call = forward.upstream.protocol == Protocol::Http2;
+        let body = Delivered::of_answer(body, permit, &parts, can_be_call);
         Response::from_parts(parts, body)
     }
 

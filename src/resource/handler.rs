@@ -46,7 +46,7 @@ where
     }
 }
 
-/// Delivered from here on, unless the service itself says that it failed.
+/// What the client gets of the service's answer.
 fn answer<R>(
     response: Response<R>,
     permit: Permit,
@@ -61,17 +61,7 @@ where
         inner: Box::pin(body),
         _held: held,
     };
-    let is_call = headers::is_call(&parts.headers);
-    let has_failed =
-        parts.status.is_server_error() || (is_call && headers::is_failed_call(&parts.headers));
-    let body = if has_failed {
-        permit.give_back();
-        Body::new(body)
-    } else if is_call {
-        Delivered::boxed_call(body, permit, &parts.headers)
-    } else {
-        Delivered::boxed(body, permit, &parts.headers)
-    };
+    let body = Delivered::of_answer(body, permit, &parts, true);
     cache::keep_private(&mut parts.headers);
     Response::from_parts(parts, body)
 }

@@ -218,14 +218,11 @@ impl Offer {
         Ok((plan, price.ok_or(NotABundle::InCurrency)?))
     }
 
-    /// The dearest of the prices that are known without asking anybody.
-    pub fn dearest(&self) -> Option<Msat> {
-        let of_plans = self.plans.iter().filter_map(|plan| plan.price?.fixed());
-        let of_requests = self
-            .pricing
-            .classes()
-            .filter_map(|class| class.price.fixed());
-        of_plans.chain(of_requests).max()
+    /// All that it can cost, in bitcoin or in a currency, as far as no hook has to be asked.
+    pub fn prices(&self) -> impl Iterator<Item = Price> {
+        let of_plans = self.plans.iter().filter_map(|plan| plan.price);
+        let of_requests = self.pricing.classes().map(|class| class.price);
+        of_plans.chain(of_requests)
     }
 }
 

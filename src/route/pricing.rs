@@ -95,9 +95,6 @@ pub enum Unclassed {
         /// What there is.
         values: String,
     },
-    /// Its price is not in the table: the hook of this name has to be asked.
-    #[error("this request is priced by the hook {0}")]
-    Asked(Arc<str>),
     /// Servers would not agree on what it asks for.
     #[error("this request is priced by {0}: give it once, and in this spelling")]
     Ambiguous(String),
@@ -107,15 +104,6 @@ impl Pricing {
     /// The same price for every request.
     pub fn flat(price: Price) -> Self {
         Self::Flat(Class { price, tier: 0 })
-    }
-
-    /// The price class of a request.
-    pub fn class(&self, selected: &Selected<'_>) -> Result<Class, Unclassed> {
-        match self {
-            Self::Flat(class) => Ok(*class),
-            Self::Table(table) => table.class(selected),
-            Self::Hook(name) => Err(Unclassed::Asked(name.clone())),
-        }
     }
 
     /// Whether it may depend on a header.
@@ -155,7 +143,8 @@ impl Pricing {
 }
 
 impl PriceTable {
-    fn class(&self, selected: &Selected<'_>) -> Result<Class, Unclassed> {
+    /// The price class of a request.
+    pub fn class(&self, selected: &Selected<'_>) -> Result<Class, Unclassed> {
         let value = match &self.by {
             Selector::Method => Some(Cow::Borrowed(selected.method.as_str())),
             // Some servers read both as one, and the form first.
@@ -287,8 +276,8 @@ mod tests {
         }
     }
 
-    fn table(by: Selector, missing: Option<Class>) -> Pricing {
-        Pricing::Table(PriceTable {
+    fn table(by: Selector, missing: Option<Class>) -> PriceTable {
+        PriceTable {
             by,
             values: vec![
                 ("GET".to_owned(), class(0)),
@@ -296,10 +285,10 @@ mod tests {
                 ("large".to_owned(), class(2)),
             ],
             missing,
-        })
+        }
     }
 
-    fn tier(pricing: &Pricing, query: &str, headers: &[(&'static str, &str)]) -> Option<u32> {
+    fn tier(table: &PriceTable, query: &str, headers: &[(&'static str, &str)]) -> Option<u32> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
@@ -309,12 +298,12 @@ mod tests {
             query: (!query.is_empty()).then_some(query),
             headers: &map,
         };
-        pricing.class(&selected).ok().map(|class| class.tier)
+        table.class(&selected).ok().map(|class| class.tier)
     }
 
     #[test]
     fn a_parameter_is_taken_only_where_every_server_would_take_the_same() {
-        let pricing = table(Selector::Query("size".to_owned()), Some(class(3)));
+        let prices = table(Selector::Query("size".to_owned()), Some(class(3)));
         for (query, expected) in [
             ("size=small", Some(1)),
             ("a=b&size=large&c", Some(2)),
@@ -343,7 +332,7 @@ mod tests {
             ("size=%ff", None),
             ("%ff=1", None),
         ] {
-            assert_eq!(tier(&pricing, query, &[]), expected, "{query}");
+            assert_eq!(tier(&prices, query, &[]), expected, "{query}");
         }
         let strict = table(Selector::Query("size".to_owned()), None);
         assert_eq!(tier(&strict, "", &[]), None);
@@ -352,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_header_is_taken_only_where_it_is_the_only_one() {
-        let pricing = table(Selector::Header("x-size".parse().unwrap()), Some(class(3)));
+        let prices = table(Selector::Header("x-size".parse().unwrap()), Some(class(3)));
         for (headers, expected) in [
             (vec![("x-size", "small")], Some(1)),
             (vec![("x-size", " large ")], Some(2)),
@@ -365,7 +354,7 @@ mod tests {
             (vec![("x-size", "small"), ("x.size", "large")], None),
             (vec![("x!size", "large")], None),
         ] {
-            assert_eq!(tier(&pricing, "", &headers), expected, "{headers:?}");
+            assert_eq!(tier(&prices, "", &headers), expected, "{headers:?}");
         }
     }
 

@@ -47,7 +47,7 @@ impl Books {
                     if held.to_string().contains("could not acquire lock")
                         && Instant::now() < end =>
                 {
-                    std::thread::park_timeout(Duration::from_millis(2));
+                    std::thread::yield_now();
                 }
                 _ => return opened,
             }
@@ -60,7 +60,7 @@ impl Books {
         loop {
             match sled::open(self.file("store")) {
                 Err(sled::Error::Io(_)) if Instant::now() < end => {
-                    std::thread::park_timeout(Duration::from_millis(2));
+                    std::thread::yield_now();
                 }
                 opened => return opened.unwrap(),
             }

@@ -47,6 +47,9 @@ pub(crate) fn assert_problem(answer: &Answer, status: StatusCode) {
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(problem["status"], status.as_u16());
+    // What RFC 9457, section 4.2.1 wants of a problem without a type of its own.
+    assert_eq!(problem["type"], "about:blank");
+    assert_eq!(problem["title"], status.canonical_reason().unwrap());
     assert!(problem["detail"].as_str().unwrap().contains("not counted"));
 }
 

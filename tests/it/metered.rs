@@ -1,7 +1,6 @@
 //! Seconds of work: by what the upstream says of it in a header or behind its answer, else by the time that passes.
 
 use http::header::AUTHORIZATION;
-use regtest::wait::eventually;
 use tollhouse::ledger::record::Revoked;
 
 use crate::gate::assert_challenged;
@@ -67,19 +66,7 @@ async fn where_nobody_says_it_the_time_until_the_last_byte_counts_also_while_it_
     let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
     let running = begin_stream(&shop, &sold).await;
     upstream.is_streaming(true).await;
-    // A crash would find it in the journal, not only the request's end.
-    eventually("a second in the journal", DEADLINE, || async {
-        shop.ledger.write_behind().unwrap();
-        let journal = shop.journal();
-        let last = journal.lines().rfind(|line| line.contains("metered_ms"));
-        let metered_ms = last.and_then(|line| {
-            let line: serde_json::Value = serde_json::from_str(&line[9..]).unwrap();
-            line["token"]["metered_ms"].as_u64()
-        });
-        Ok::<_, String>(metered_ms.filter(|ms| *ms >= 1_000))
-    })
-    .await
-    .unwrap();
+    shop.has_counted_a_second().await;
     upstream.end();
     running.text().await.unwrap();
 }

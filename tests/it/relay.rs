@@ -381,5 +381,5 @@ async fn nothing_waits_for_the_chain_once_the_program_stops() {
     let begun = std::time::Instant::now();
     asked.stop.cancel();
     assert_eq!(asked.get(TIP).await.0, StatusCode::BAD_GATEWAY);
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(6));
 }

@@ -324,6 +324,22 @@ impl Shop {
     }
 
     /// Where the ledger is.
+    /// Waits until a second of somebody's time stands in the journal, where a crash would find it before the request's end.
+    pub(crate) async fn has_counted_a_second(&self) {
+        eventually("a second in the journal", DEADLINE, || async {
+            self.ledger.write_behind().unwrap();
+            let journal = self.journal();
+            let last = journal.lines().rfind(|line| line.contains("metered_ms"));
+            let metered_ms = last.and_then(|line| {
+                let line: serde_json::Value = serde_json::from_str(&line[9..]).unwrap();
+                line["token"]["metered_ms"].as_u64()
+            });
+            Ok::<_, String>(metered_ms.filter(|ms| *ms >= 1_000))
+        })
+        .await
+        .unwrap();
+    }
+
     pub(crate) fn ledger_folder(&self) -> PathBuf {
         self.dir.path().join("ledger")
     }

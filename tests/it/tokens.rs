@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tollhouse::l402::caveat::Subject;
 use tollhouse::l402::credential::{Presented, presented};
 use tollhouse::l402::macaroon::{FormatError, Parsed, mint};
-use tollhouse::l402::{Credential, Identifier, Refusal, RootKeys, TokenId, Verified, verify};
+use tollhouse::l402::{Credential, Identifier, Refusal, RootKeys, TokenId, Verified, prove};
 
 use crate::support::{NOW_SECS, Sold, master_key};
 
@@ -36,7 +36,12 @@ fn verified(macaroon: &[u8], preimage: [u8; 32]) -> Result<Verified, Refusal> {
         macaroons: vec![macaroon.to_vec()],
         preimage: Some(preimage),
     };
-    verify(&keys(), &credential, &SUBJECT)
+    verify(&credential)
+}
+
+/// As the gate verifies a credential that it sees for the first time.
+fn verify(credential: &Credential) -> Result<Verified, Refusal> {
+    prove(&keys(), credential, SUBJECT.now_secs)?.verify(&keys(), &SUBJECT)
 }
 
 /// The crate's verdict under this root key, with every caveat satisfied.
@@ -132,7 +137,7 @@ proptest! {
         headers.insert("authorization", text.parse().unwrap());
         if let Presented::Credentials(credentials) = presented(&headers) {
             for credential in credentials {
-                prop_assert!(verify(&keys(), &credential, &SUBJECT).is_err());
+                prop_assert!(verify(&credential).is_err());
             }
         }
     }
@@ -228,7 +233,7 @@ fn only_the_binary_format_of_version_2_is_read() {
         let opened = match presented(&headers) {
             Presented::Credentials(credentials) => credentials
                 .iter()
-                .any(|credential| verify(&keys(), credential, &SUBJECT).is_ok()),
+                .any(|credential| verify(credential).is_ok()),
             Presented::Nothing | Presented::Unreadable => false,
         };
         assert!(!opened);

@@ -13,9 +13,6 @@ use super::{Findings, Grade};
 /// Chain and clock differ by this much at most: a block's time may be two hours off (consensus), and one may be hours late.
 const CLOCK_OFF_MAX_SECS: u64 = 4 * 3_600;
 
-/// Servers' clocks and ours differ by this much at most: those that keep time differ by a second.
-const TOLD_CLOCK_OFF_MAX_SECS: u64 = 120;
-
 /// Silence of the chain source that is worth a word.
 const SYNC_LATE_SECS: u64 = 3_600;
 
@@ -167,9 +164,8 @@ fn told_clock(behind_secs: &Value, findings: &mut Findings) {
     let Some(behind_secs) = behind_secs.as_i64() else {
         return;
     };
-    let off_secs = behind_secs.unsigned_abs();
-    if off_secs < TOLD_CLOCK_OFF_MAX_SECS {
-        let found = format!("{off_secs} s off the chain source's");
+    if behind_secs.abs() < node::CLOCK_OFF_SECS {
+        let found = format!("{} s off the chain source's", behind_secs.abs());
         findings.note("clock", Grade::Good, found);
         return;
     }
@@ -180,7 +176,7 @@ fn told_clock(behind_secs: &Value, findings: &mut Findings) {
     };
     let found = format!(
         "{} minutes {way} that of the chain source: set it (NTP). Invoices and tokens live by it",
-        grouped(off_secs / 60)
+        grouped(node::clock_minutes(behind_secs))
     );
     findings.note("clock", Grade::Bad, found);
 }

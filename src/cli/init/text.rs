@@ -185,7 +185,7 @@ pub(super) fn told(file: &Path, config: &Config, seed: &Seed<'_>) -> String {
          Next:\n\n    \
          tollhouse check --config {shown}     # what the settings mean\n    \
          tollhouse run --config {shown}       # serves; the node starts by itself\n\n{}",
-        reachable(config)
+        reachable(config, file)
     )
 }
 
@@ -202,8 +202,8 @@ fn table(words: &str) -> String {
     words.chunks(WORDS_IN_LINE).map(row).collect()
 }
 
-/// How to get a channel.
-fn reachable(config: &Config) -> String {
+/// How to get a channel, by the program of this settings file.
+fn reachable(config: &Config, file: &Path) -> String {
     let Some(provider) = &config.node.liquidity.provider else {
         return "To be paid you need a channel with room on the other side. There is no liquidity provider in the settings, so \
                 somebody\nhas to open one to you: set node.listen, and give them your node id, which the program logs when it runs.\n"
@@ -214,13 +214,11 @@ fn reachable(config: &Config) -> String {
     } else {
         " It comes from a list\nthat nobody has verified: look it up before real money depends on it."
     };
-    let least = config.node.liquidity.least();
-    let (folder, operating) = (config.data_dir.display(), config.admin_listen);
+    let (least, shown) = (config.node.liquidity.least(), file.display());
     format!(
         "To be paid you need a channel. While it runs, ask for an invoice that opens one, of {least} or more, see what it costs,\n\
          and have a customer (or a wallet of yours) pay it:\n\n    \
-         curl -H \"Authorization: Bearer $(cat {folder}/admin.token)\" -H 'Content-Type: application/json' \\\n      \
-         -d '{{\"amount_sat\": 50000}}' http://{operating}/liquidity/activate\n\n\
+         tollhouse liquidity activate \"50000 sat\" --config {shown}\n\n\
          The provider is {provider}.{known}\n"
     )
 }

@@ -30,7 +30,7 @@ const PLANNED_PERCENT: u64 = 60;
 const RETRY_MIN: Duration = Duration::from_secs(5);
 
 /// A clock that differs by so much from the one of every server is wrong: those that keep time differ by a second.
-const CLOCK_OFF_SECS: i64 = 120;
+pub const CLOCK_OFF_SECS: i64 = 120;
 
 /// So far behind nothing is sold: half of the ten minutes for which an invoice is good by default.
 const CLOCK_BEHIND_MAX_SECS: i64 = 300;
@@ -231,8 +231,8 @@ fn again(looked: Instant, pause: Duration, room: Option<Instant>) -> Instant {
     room.map_or(soon, |room| room.clamp(soon, looked + INTERVAL_MAX))
 }
 
-/// Whole minutes, to the nearest: two clocks are never read at once.
-fn minutes(secs: i64) -> u64 {
+/// How far a clock is off in whole minutes, to the nearest: two clocks are never read at once.
+pub fn clock_minutes(secs: i64) -> u64 {
     (secs.unsigned_abs() + 30) / 60
 }
 
@@ -354,7 +354,7 @@ impl Node {
             tracing::warn!(
                 "The clock of this machine was set {way} by {} minutes, or the machine slept. If it is wrong now, set it (NTP): \
                  invoices and tokens live by it",
-                minutes(by)
+                clock_minutes(by)
             );
         }
         is_set
@@ -369,7 +369,7 @@ impl Node {
             tracing::error!(
                 "The clock of this machine is {} minutes {way} that of the chain source: set it (NTP). Invoices and tokens live \
                  by it",
-                minutes(behind)
+                clock_minutes(behind)
             );
         }
         is_off

@@ -305,7 +305,7 @@ fn happening(old: &[Watched], put_back: usize) -> String {
     if !waiting.is_empty() {
         text.push_str(&format!(
             " Their peers close them when they connect; not closed yet: with {}. If a peer does not come back, ask its operator to \
-             force-close the channel, or go on without it: POST /recovery/leave on the operator's listener.",
+             force-close the channel, or go on without it: `tollhouse backup leave`.",
             waiting.join(", ")
         ));
     }

@@ -25,8 +25,6 @@ pub struct Quoted {
     pub description: Option<Arc<str>>,
     /// What one payment buys, where it is not what the route says.
     pub grant: QuotedGrant,
-    /// Whether the hook gave no price, and the settings' own stands here instead.
-    pub is_fallback: bool,
 }
 
 /// What one payment buys, by the hook. What is `None` is as the route says; what is there is never zero.
@@ -50,7 +48,6 @@ impl Quoted {
             price,
             description: None,
             grant: QuotedGrant::default(),
-            is_fallback: true,
         }
     }
 }
@@ -90,7 +87,6 @@ pub(super) fn read(answer: &[u8], max: Msat) -> Result<Quoted, HookError> {
         price,
         description: read.description.as_deref().and_then(one_line),
         grant,
-        is_fallback: false,
     })
 }
 
@@ -113,7 +109,7 @@ mod tests {
     fn a_price_is_all_that_must_be_said() {
         let quoted = read_at_most(r#"{"price_msat":2500}"#, 2_500).unwrap();
         assert_eq!(quoted.price.msat(), 2_500);
-        assert_eq!((quoted.description, quoted.is_fallback), (None, false));
+        assert_eq!(quoted.description, None);
         assert_eq!(quoted.grant, QuotedGrant::default());
         let all = r#"{"price_msat":1,"description":"a page",
             "grant":{"requests":5,"valid_secs":60,"bytes":1000,"seconds":7}}"#;
