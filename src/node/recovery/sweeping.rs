@@ -142,8 +142,8 @@ impl Left {
                  them when it can."
             ),
             (false, _) if self.unheard > 0 => format!(
-                "The closings of {} old channels are not found by their monitors yet. If that goes on, POST /recovery/leave on the \
-                 operator's listener sets those aside again.",
+                "The closings of {} old channels are not found by their monitors yet. If that goes on, `tollhouse backup leave` sets \
+                 those aside again.",
                 self.unheard
             ),
             (false, _) => format!(
