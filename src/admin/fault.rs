@@ -168,6 +168,7 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::Expiry => StatusCode::BAD_REQUEST,
         OperationError::AddressesUnpaid(_)
         | OperationError::CoinsInUse(_)
+        | OperationError::PeerAway(_)
         | OperationError::NotTaken { .. }
         | OperationError::InvoicesUnpaid(_)
         | OperationError::Refused { .. }

@@ -54,6 +54,9 @@ impl Source {
         unix_secs: u64,
         into: &Path,
     ) -> Result<Created, BackupError> {
+        // Without the list none is made: one that is not known to be ours is never let go.
+        Made::adopt(&self.data_dir, &self.node_folder)?;
+        Made::read(&self.data_dir)?;
         let staging = Staging::begin(&self.data_dir.join(STAGING))?;
         // The channel state first: what it has acknowledged is then in the ledger for certain.
         let state_file = staging.folder(NODE)?.join(state::FILE);

@@ -111,6 +111,13 @@ impl Backups {
         ledger: Arc<Ledger>,
         clock: Clock,
     ) -> Self {
+        // Before the node starts: the first start after that of an older program is told by what that left.
+        if let Err(error) = Made::adopt(&source.data_dir, &source.node_folder) {
+            tracing::error!(
+                "Failed to note which backups were made here: {}",
+                causes::chain(&error)
+            );
+        }
         Self {
             remote: config.s3.as_ref().and_then(Remote::new),
             sent: Mutex::default(),
@@ -170,7 +177,8 @@ impl Backups {
 
     fn look_in_turn(&self) {
         let folder = &self.config.folder;
-        let found = Listing::of(folder, &self.source.data_dir, &self.node_id());
+        let made = Made::open(&self.source.data_dir);
+        let found = Listing::of(folder, made, &self.node_id());
         let before = std::mem::replace(&mut *self.listing(), found.clone());
         if found.others != before.others {
             warn_of(&found.others, &folder.display().to_string());

@@ -136,19 +136,21 @@ impl Node {
     pub async fn splice_in(&self, channel_id: &str, amount_sat: u64) -> Result<(), OperationError> {
         self.uses_channels()?;
         let channel_id = channel_id.to_owned();
-        let since_secs = self.clock.unix_secs();
         self.fees_can_be_meant().await?;
         self.spend("splice in", move |node, coins| {
             if amount_sat == 0 {
                 return Err(OperationError::NoAmount);
             }
             let channel = find(node, &channel_id)?;
+            if !channel.is_usable {
+                // LDK would wait for the peer, for days if need be, with coins that are chosen now.
+                return Err(OperationError::PeerAway(channel_id));
+            }
             is_there(node, amount_sat)?;
             let (id, peer) = (&channel.user_channel_id, channel.counterparty_node_id);
             // Before the peer can have answered.
             coins.note(Last::Splicing {
                 channel: channel.channel_id,
-                since_secs,
                 before_sat: total_sat(node),
             });
             let spliced = node.splice_in(id, peer, amount_sat);

@@ -27,6 +27,8 @@ pub struct OnchainMoney {
     /// What there is.
     #[serde(flatten)]
     pub wallet: OnchainBalance,
+    /// What comes back from channels that were closed and is not in the wallet yet.
+    pub sweeping_sat: u64,
     /// The block from which the last of what waits in closed channels can be swept, as far as that is known; nothing if nothing
     /// waits.
     pub sweeping_from_height: Option<u32>,
@@ -35,13 +37,11 @@ pub struct OnchainMoney {
 impl Node {
     /// What there is on the chain, and what comes back from closed channels.
     pub async fn onchain_money(&self, ledger: Arc<Ledger>) -> Result<OnchainMoney, OperationError> {
-        self.operate("read the balance", move |node| {
+        self.read("read the balance", move |node| {
             let parts = parts(node, &ledger);
             Ok(OnchainMoney {
-                wallet: OnchainBalance {
-                    sweeping_sat: parts.coming_sat,
-                    ..wallet::balance(node)
-                },
+                wallet: wallet::balance(node),
+                sweeping_sat: parts.coming_sat,
                 sweeping_from_height: parts.from_height,
             })
         })

@@ -15,14 +15,18 @@ use lightning::ln::types::ChannelId;
 
 use super::chain::ChainSource;
 use super::operation::OperationError;
+use super::relay::Relay;
 use super::{Node, Phase};
 
 /// A look at the chain that ends so long after a transaction was sent, and does not find it, means that nobody has it, in seconds: an
 /// endpoint has four for its answer, and servers tell each other within a few.
 const GONE_AFTER_SECS: u64 = 120;
 
-/// How long a peer may take to agree on a splice, in seconds. LDK hangs up on one that is silent in the middle of it.
-const SPLICE_SECS: u64 = 600;
+/// The same of one that somebody has taken, who may show it to fewer than we ask.
+const GONE_THOUGH_TAKEN_SECS: u64 = 3 * 3_600;
+
+/// Time between two looks at the chain for the same thing, in seconds: whoever tries again and again would use up the wallet's requests.
+const LOOK_EVERY_SECS: u64 = 20;
 
 /// What was made out of the wallet last. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +35,8 @@ pub(super) struct Coins {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// A `std` mutex: held to copy a few words.
     last: Arc<Mutex<Last>>,
+    /// What the chain was looked at for last, and when, Unix seconds. A `std` mutex, too.
+    looked: Arc<Mutex<Option<(CoinsInUse, u64)>>>,
 }
 
 /// What was made last.
@@ -66,8 +72,6 @@ pub(super) enum Last {
     Splicing {
         /// The channel.
         channel: ChannelId,
-        /// Since when, Unix seconds.
-        since_secs: u64,
         /// What was in the wallet before, in sat.
         before_sat: u64,
     },
@@ -88,7 +92,8 @@ pub enum CoinsInUse {
     Opening,
     /// A splice is being agreed on.
     #[error(
-        "a splice is being agreed on with the peer of channel {0}: try again in a minute or two"
+        "a splice is being agreed on with the peer of channel {0}: try again in a minute or two, or close that channel if its peer \
+         stays silent"
     )]
     Splicing(ChannelId),
     /// The chain was not read.
@@ -100,6 +105,8 @@ pub enum CoinsInUse {
 trait Wallet {
     /// Whether it knows this transaction.
     fn knows(&self, txid: Txid, before_sat: u64) -> bool;
+    /// Whether somebody is known to have taken it.
+    fn is_taken(&self, txid: Txid) -> bool;
     /// Whether there is this channel, and its funding if that is made.
     fn funding(&self, channel: UserChannelId) -> Option<Option<Txid>>;
     /// When it last read the chain, Unix seconds.
@@ -111,12 +118,17 @@ struct Ldk<'a> {
     node: &'a ldk_node::Node,
     /// ldk-node enters what it finds in a bitcoind's mempool in its list of payments with the next block only.
     lists_unconfirmed: bool,
+    relay: Option<&'a Relay>,
 }
 
 impl Wallet for Ldk<'_> {
     fn knows(&self, txid: Txid, before_sat: u64) -> bool {
         let is_listed = self.node.payment(&PaymentId(txid.to_byte_array()));
         is_listed.is_some() || !self.lists_unconfirmed && total_sat(self.node) < before_sat
+    }
+
+    fn is_taken(&self, txid: Txid) -> bool {
+        self.relay.is_some_and(|relay| relay.is_taken(txid))
     }
 
     fn funding(&self, channel: UserChannelId) -> Option<Option<Txid>> {
@@ -146,9 +158,26 @@ impl Coins {
         *self.last() = last;
     }
 
-    /// What an event tells of a splice that is being agreed on.
+    /// What was sent and is not known to have been seen.
+    pub(super) fn sent(&self) -> Option<Txid> {
+        match *self.last() {
+            Last::Sent { txid, .. } => Some(txid),
+            Last::BeforeStart
+            | Last::Unread { .. }
+            | Last::Seen
+            | Last::Opening { .. }
+            | Last::Splicing { .. } => None,
+        }
+    }
+
+    /// What an event tells of a channel that is being opened, or of a splice that is being agreed on.
     pub(super) fn hear(&self, event: &Event, now_secs: u64) {
         match event {
+            Event::ChannelPending {
+                user_channel_id,
+                funding_txo,
+                ..
+            } => self.funded(*user_channel_id, funding_txo.txid, now_secs),
             Event::SplicePending {
                 channel_id,
                 new_funding_txo,
@@ -162,8 +191,24 @@ impl Coins {
             | Event::PaymentReceived { .. }
             | Event::PaymentForwarded { .. }
             | Event::PaymentClaimable { .. }
-            | Event::ChannelPending { .. }
             | Event::ChannelReady { .. } => {}
+        }
+    }
+
+    /// A channel has its funding: this transaction is sent.
+    fn funded(&self, by: UserChannelId, txid: Txid, at_secs: u64) {
+        let mut last = self.last();
+        if let Last::Opening {
+            channel,
+            before_sat,
+        } = *last
+            && channel == by
+        {
+            *last = Last::Sent {
+                txid,
+                at_secs,
+                before_sat,
+            };
         }
     }
 
@@ -200,6 +245,23 @@ impl Coins {
         *last = next;
         why
     }
+
+    /// Whether a look at the chain may tell more of this, and is worth its requests now.
+    fn may_look(&self, why: CoinsInUse, now_secs: u64) -> bool {
+        match why {
+            // Their peers have to say something first.
+            CoinsInUse::Opening | CoinsInUse::Splicing(_) => return false,
+            CoinsInUse::Sent(_) | CoinsInUse::Unread => {}
+        }
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_late = looked.is_none_or(|(what, at_secs)| {
+            what != why || now_secs.abs_diff(at_secs) >= LOOK_EVERY_SECS
+        });
+        if is_late {
+            *looked = Some((why, now_secs));
+        }
+        is_late
+    }
 }
 
 /// What has become of what was made last.
@@ -210,7 +272,9 @@ fn judged(
     now_secs: u64,
 ) -> (Last, Option<CoinsInUse>) {
     let is_read_since = |since_secs| wallet.read_secs() >= since_secs;
-    let unread = |since_secs| {
+    let unread = |since_secs: u64| {
+        // A clock that was ahead then is no reason to wait for that day.
+        let since_secs = since_secs.min(now_secs);
         if is_read_since(since_secs) {
             (Last::Seen, None)
         } else {
@@ -226,11 +290,17 @@ fn judged(
             at_secs,
             before_sat,
         } => {
+            let patience_secs = if wallet.is_taken(txid) {
+                GONE_THOUGH_TAKEN_SECS
+            } else {
+                GONE_AFTER_SECS
+            };
             if wallet.knows(txid, before_sat) {
                 (Last::Seen, None)
-            } else if is_read_since(at_secs.saturating_add(GONE_AFTER_SECS)) {
+            } else if is_read_since(at_secs.min(now_secs).saturating_add(patience_secs)) {
                 tracing::warn!(
-                    "Transaction {txid} was sent and is nowhere on the chain or on its way there: look whether it is needed still"
+                    "Transaction {txid} was sent and is nowhere on the chain or on its way there. It is not sent again: look whether it is needed \
+                     still"
                 );
                 (Last::Seen, None)
             } else {
@@ -253,9 +323,6 @@ fn judged(
                 judged(sent, wallet, started_secs, now_secs)
             }
         },
-        Last::Splicing { since_secs, .. } if now_secs.abs_diff(since_secs) >= SPLICE_SECS => {
-            unread(now_secs)
-        }
         Last::Splicing { channel, .. } => (last, Some(CoinsInUse::Splicing(channel))),
     }
 }
@@ -279,10 +346,14 @@ impl Node {
 
     /// Looks whether what was made before is seen, if need be at the chain: then what the wallet says it holds is true.
     pub(super) async fn coins_free(&self) -> Result<(), OperationError> {
-        if self.coins_in_use().await?.is_none() {
+        let Some(why) = self.coins_in_use().await? else {
             return Ok(());
+        };
+        if !self.coins.may_look(why, self.clock.unix_secs()) {
+            return Err(why.into());
         }
-        self.look(&self.running()?).await?;
+        let looked = self.look(&self.running()?).await;
+        looked.map_err(|error| self.unread(error))?;
         match self.coins_in_use().await? {
             Some(why) => Err(why.into()),
             None => Ok(()),
@@ -295,14 +366,26 @@ impl Node {
         };
         let lists_unconfirmed = !matches!(self.config.chain.source, ChainSource::Bitcoind(_));
         let (coins, now_secs) = (self.coins.clone(), self.clock.unix_secs());
-        self.operate("look at the wallet", move |node| {
+        let relay = self.chain.relay().cloned();
+        let in_use = self.operate("look at the wallet", move |node| {
             let wallet = Ldk {
                 node,
                 lists_unconfirmed,
+                relay: relay.as_deref(),
             };
             Ok(coins.in_use(&wallet, since_secs, now_secs))
-        })
-        .await
+        });
+        let in_use = in_use.await?;
+        self.keep_sending();
+        Ok(in_use)
+    }
+
+    /// Has the transaction that is not known to have been seen sent until somebody has it, and no other: coins that are free
+    /// again are spent by nothing that comes later.
+    pub(super) fn keep_sending(&self) {
+        if let Some(relay) = self.chain.relay() {
+            relay.keep_sending(self.coins.sent());
+        }
     }
 }
 
@@ -315,11 +398,16 @@ mod tests {
         txids: Vec<Txid>,
         channels: Vec<(UserChannelId, Option<Txid>)>,
         read_secs: u64,
+        is_taken: bool,
     }
 
     impl Wallet for Known {
         fn knows(&self, txid: Txid, _before_sat: u64) -> bool {
             self.txids.contains(&txid)
+        }
+
+        fn is_taken(&self, _txid: Txid) -> bool {
+            self.is_taken
         }
 
         fn funding(&self, channel: UserChannelId) -> Option<Option<Txid>> {
@@ -375,7 +463,43 @@ mod tests {
         coins.note(sent(3));
         assert_eq!(in_use(&coins, &wallet), Some(CoinsInUse::Sent(txid(3))));
         wallet.read_secs += 1;
+        wallet.is_taken = true;
+        assert_eq!(in_use(&coins, &wallet), Some(CoinsInUse::Sent(txid(3))));
+        wallet.is_taken = false;
+        assert_eq!(coins.sent(), Some(txid(3)));
         assert_eq!(in_use(&coins, &wallet), None);
+        assert_eq!(
+            coins.sent(),
+            None,
+            "what is spent otherwise now is not sent again"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_keeps_the_wallet_closed_for_no_day() {
+        let (coins, wallet) = (
+            Coins::default(),
+            Known {
+                read_secs: NOW,
+                ..Known::default()
+            },
+        );
+        assert_eq!(coins.in_use(&wallet, NOW + 86_400, NOW), None);
+        coins.note(Last::Unread {
+            since_secs: NOW + 86_400,
+        });
+        assert_eq!(in_use(&coins, &wallet), None);
+    }
+
+    #[test]
+    fn whoever_tries_again_and_again_has_the_chain_looked_at_now_and_then() {
+        let coins = Coins::default();
+        let sent = |byte| CoinsInUse::Sent(txid(byte));
+        assert!(coins.may_look(sent(1), NOW));
+        assert!(!coins.may_look(sent(1), NOW + LOOK_EVERY_SECS - 1));
+        assert!(coins.may_look(sent(1), NOW + LOOK_EVERY_SECS));
+        assert!(coins.may_look(sent(2), NOW + LOOK_EVERY_SECS));
+        assert!(!coins.may_look(CoinsInUse::Opening, NOW + 1_000));
     }
 
     #[test]
@@ -409,12 +533,11 @@ mod tests {
     fn a_splice_is_agreed_on_or_given_up_before_the_next_thing_is_made() {
         let (coins, mut wallet) = (Coins::default(), Known::default());
         let (one, other) = (ChannelId([1; 32]), ChannelId([2; 32]));
-        let splicing = |since_secs| Last::Splicing {
+        let splicing = Last::Splicing {
             channel: one,
-            since_secs,
             before_sat: 0,
         };
-        coins.note(splicing(NOW));
+        coins.note(splicing);
         coins.spliced(other, txid(2), NOW);
         coins.not_spliced(other, NOW);
         assert_eq!(in_use(&coins, &wallet), Some(CoinsInUse::Splicing(one)));
@@ -422,11 +545,8 @@ mod tests {
         assert_eq!(in_use(&coins, &wallet), Some(CoinsInUse::Sent(txid(1))));
         wallet.txids = vec![txid(1)];
         assert_eq!(in_use(&coins, &wallet), None);
-        coins.note(splicing(NOW));
+        coins.note(splicing);
         coins.not_spliced(one, NOW);
-        assert_eq!(in_use(&coins, &wallet), Some(CoinsInUse::Unread));
-        // Its peer has gone away without a word.
-        coins.note(splicing(NOW - SPLICE_SECS));
         assert_eq!(in_use(&coins, &wallet), Some(CoinsInUse::Unread));
         wallet.read_secs = NOW;
         assert_eq!(in_use(&coins, &wallet), None);

@@ -38,12 +38,15 @@ pub(super) async fn handle(
         let is_recovering = node.is_recovering();
         let its_liquidity = node.config.liquidity.clone();
         let (clock, folder) = (node.clock.clone(), node.config.folder.clone());
-        let coins = node.coins.clone();
+        let (coins, relay) = (node.coins.clone(), node.chain.relay().cloned());
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
             let is_event = event.is_some();
             if let Some(event) = event {
                 coins.hear(&event, clock.unix_secs());
+                if let (Some(relay), Some(sent)) = (relay, coins.sent()) {
+                    relay.keep_sending(Some(sent));
+                }
                 enter(&told, &ledger, &its_liquidity, &event)?;
                 if is_recovering {
                     refuse(&told, &event);

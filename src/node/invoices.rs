@@ -18,6 +18,9 @@ const EXPIRY_SECS: std::ops::RangeInclusive<u32> = 60..=2_592_000;
 /// How long an invoice that nobody pays is kept: the longest time in which it can be paid, and a day. (LDK takes money two hours late.)
 const UNPAID_KEPT_SECS: u64 = 2_592_000 + 86_400;
 
+/// How many of them are removed at once: each waits for the disk, or for a server, and somebody waits for an invoice.
+const REMOVED_MAX: usize = 200;
+
 /// Invoices by hand that may wait for money before who may only bring money in makes another. 10,000 are 4 MB in the node's
 /// database, 5 MB in memory and a seventh of a second of each start, and within 31 days 300 for each.
 const UNPAID_MAX: usize = 10_000;
@@ -68,8 +71,11 @@ impl Node {
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
             let mut unpaid = node.list_payments_with_filter(|payment| is_unpaid_invoice(payment));
             if drops_old {
-                for over in unpaid.extract_if(.., |payment| is_long_over(payment, now_secs)) {
-                    // What cannot be removed now is met again with the next invoice.
+                let over: Vec<_> = unpaid
+                    .extract_if(.., |payment| is_long_over(payment, now_secs))
+                    .collect();
+                for over in over.iter().take(REMOVED_MAX) {
+                    // What is not removed now is met again with the next invoice.
                     let _ = node.remove_payment(&over.id);
                 }
             }

@@ -37,8 +37,8 @@ pub enum OperationError {
     },
     /// Nobody has answered yet, or not everybody.
     #[error(
-        "transaction {txid} is made, and it is not known whether it is on its way ({why}). It is sent again by itself: look at the \
-         status before you send anything else"
+        "transaction {txid} is made, and it is not known whether it is on its way ({why}). It is sent again by itself until \
+         it is seen, for two minutes at least: look at the balance before you send anything else"
     )]
     NotTakenYet {
         /// The transaction.
@@ -115,6 +115,9 @@ pub enum OperationError {
     /// There is no such channel.
     #[error("there is no channel {0}; `tollhouse channels list` shows those that there are")]
     NoChannel(String),
+    /// Its peer is not there.
+    #[error("the peer of channel {0} is away, or the channel is not ready: nothing was done")]
+    PeerAway(String),
     /// The peer cannot be dialled.
     #[error("peer {0} is not known here: say where it is, as in ID@HOST:PORT")]
     NoAddressOfPeer(String),

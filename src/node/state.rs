@@ -100,6 +100,8 @@ pub struct MonitoredChannel {
     pub funding: OutPoint,
     /// How many changes its monitor has seen.
     pub update_id: u64,
+    /// The block up to which its monitor knows the chain.
+    pub height: u32,
     /// What is ours in it, by what its monitor knows.
     pub balance_sat: u64,
     /// Whether its monitor has seen no closing of it.
@@ -202,6 +204,7 @@ impl MonitoredChannel {
             counterparty: monitor.get_counterparty_node_id().to_string(),
             funding,
             update_id: monitor.get_latest_update_id(),
+            height: monitor.current_best_block().height,
             balance_sat: sat.sum(),
             is_open: balances
                 .iter()

@@ -60,8 +60,6 @@ pub struct OnchainBalance {
     pub reserved_sat: u64,
     /// What waits for its confirmation.
     pub pending_sat: u64,
-    /// What comes back from channels that were closed and is not in the wallet yet.
-    pub sweeping_sat: u64,
 }
 
 impl Node {
@@ -91,7 +89,7 @@ impl Node {
     ) -> Result<String, OperationError> {
         let address = self.onchain_address(address)?;
         let rate = self.fee_rate(fee).await?;
-        let clock = self.clock.clone();
+        let (clock, relay) = (self.clock.clone(), self.chain.relay().cloned());
         let sending = self.spend("send on chain", move |node, coins| {
             let wallet = node.onchain_payment();
             let before_sat = total_sat(node);
@@ -116,6 +114,9 @@ impl Node {
                 at_secs: clock.unix_secs(),
                 before_sat,
             });
+            if let Some(relay) = relay {
+                relay.keep_sending(Some(txid));
+            }
             Ok(txid)
         });
         let txid = sending.await?;
@@ -132,6 +133,7 @@ impl Node {
             Some(Sent::Accepted(_)) => Ok(()),
             Some(Sent::Refused(words)) => {
                 self.coins.note(Last::Seen);
+                self.keep_sending();
                 Err(OperationError::NotTaken { words })
             }
             Some(Sent::Nowhere(why)) => Err(OperationError::NotTakenYet { txid, why }),
@@ -164,7 +166,7 @@ impl Node {
                 None => return Ok(None),
                 Some(rate) if rate > FEE_RATE_MAX_SAT_VB => {
                     return Err(OperationError::FeeRate(
-                        "the chain source asks for more than 1,000 sat per virtual byte: if that is no mistake, give a fee rate yourself",
+                        "the chain source asks for more than 1,000 sat per virtual byte: that is more likely a mistake. Where a fee rate can be given, give one",
                     ));
                 }
                 Some(rate) => rate,
@@ -195,7 +197,6 @@ impl Node {
 pub(super) fn balance(node: &ldk_node::Node) -> OnchainBalance {
     let all = node.list_balances();
     let confirmed_sat = all.spendable_onchain_balance_sats + all.total_anchor_channels_reserve_sats;
-    let sweeping = all.pending_balances_from_channel_closures.iter();
     OnchainBalance {
         total_sat: all.total_onchain_balance_sats,
         spendable_sat: all.spendable_onchain_balance_sats,
@@ -204,21 +205,6 @@ pub(super) fn balance(node: &ldk_node::Node) -> OnchainBalance {
             .total_anchor_channels_reserve_sats
             .min(all.total_onchain_balance_sats),
         pending_sat: all.total_onchain_balance_sats.saturating_sub(confirmed_sat),
-        sweeping_sat: sweeping.map(swept_sat).sum(),
-    }
-}
-
-fn swept_sat(swept: &ldk_node::PendingSweepBalance) -> u64 {
-    use ldk_node::PendingSweepBalance as Swept;
-    match swept {
-        // From here on the wallet knows of it.
-        Swept::AwaitingThresholdConfirmations { .. } => 0,
-        Swept::PendingBroadcast {
-            amount_satoshis, ..
-        }
-        | Swept::BroadcastAwaitingConfirmation {
-            amount_satoshis, ..
-        } => *amount_satoshis,
     }
 }
 

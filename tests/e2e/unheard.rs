@@ -14,6 +14,9 @@ use tollhouse::store::DataLock;
 /// What the operator's token of these tests is.
 const TOKEN: &str = "5e5e5e5e5e5e5e5e";
 
+/// The id of a node.
+const NOBODY: &str = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619";
+
 /// Somebody who listens where the program should, reads what is asked, says this and hangs up.
 struct Stranger {
     address: SocketAddr,
@@ -125,7 +128,7 @@ fn what_was_sent_and_not_answered_is_not_known_and_only_a_question_is_asked_agai
         for pays in [
             &["pay", "lnbc1"][..],
             &["send", "bc1q", "50000 sat"],
-            &["peers", "disconnect", "02"],
+            &["peers", "disconnect", NOBODY],
         ] {
             let (code, said) = house.asks(pays);
             assert_eq!(code, Some(5), "{pays:?}: {said}");

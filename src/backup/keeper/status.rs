@@ -100,9 +100,8 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Looks into it. Blocks on the disk, for ever if that is one of a machine that is gone.
-    pub(super) fn of(folder: &Path, data_dir: &Path, node_id: &str) -> Self {
-        let made = Made::open(data_dir);
+    /// Looks into it, by what this data folder has made. Blocks on the disk, for ever if that is one of a machine that is gone.
+    pub(super) fn of(folder: &Path, made: Made, node_id: &str) -> Self {
         match folder::of(folder, node_id) {
             Ok(kept) => {
                 let is_own = |kept: &Kept| made.has_file(&kept.path);
@@ -185,8 +184,15 @@ impl Listing {
 }
 
 /// What is known of the backups while the program does not run. Blocks on the disk.
-pub fn at_rest(config: &Config, data_dir: &Path, node_id: &str, now_secs: u64) -> BackupStatus {
-    let listing = Listing::of(&config.folder, data_dir, node_id);
+pub fn at_rest(
+    config: &Config,
+    data_dir: &Path,
+    node_folder: &Path,
+    node_id: &str,
+    now_secs: u64,
+) -> BackupStatus {
+    let made = Made::open_or_older(data_dir, node_folder);
+    let listing = Listing::of(&config.folder, made, node_id);
     let checks = Checks::open(&data_dir.join(CHECKS));
     listing.status(&config.folder, &checks, None, now_secs)
 }

@@ -49,7 +49,13 @@ pub(super) fn at_rest(config: &Config, findings: &mut Findings) {
     };
     let node_id = keys.payment_keys().node_id().to_string();
     let now_secs = Clock::system().unix_secs();
-    let found = backup::at_rest(&config.backup, &config.data_dir, &node_id, now_secs);
+    let found = backup::at_rest(
+        &config.backup,
+        &config.data_dir,
+        &config.node.folder,
+        &node_id,
+        now_secs,
+    );
     resting(&found, config, findings);
 }
 
@@ -334,7 +340,8 @@ mod tests {
         let mut looked = |has_node| {
             let there = if has_node { "." } else { "node" };
             config.node.folder = folder.path().join(there);
-            let status = backup::at_rest(&backups, folder.path(), &node_id, 951_782_400);
+            let node = &config.node.folder;
+            let status = backup::at_rest(&backups, folder.path(), node, &node_id, 951_782_400);
             let mut findings = Findings::default();
             resting(&status, &config, &mut findings);
             told(&findings)

@@ -61,7 +61,7 @@ async fn look_at_left(node: &Node) -> Result<(Vec<Watched>, Sorted), NodeError> 
     }
     if let Err(error) = closing::look(node, &mut left).await {
         tracing::warn!(
-            "The chain source cannot be asked about old channels that were left unclosed, it is asked again within an hour: {}",
+            "The chain source cannot tell where old channels are that were left unclosed, it is asked again within an hour: {}",
             causes::chain(&error)
         );
         return Ok((left, Sorted::default()));

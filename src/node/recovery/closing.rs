@@ -35,6 +35,22 @@ const DUST_SAT: u64 = 354;
 /// What the books say of such a channel.
 const REASON: &str = "closed by its peer after a restore from a backup";
 
+/// Why it could not be seen where the old channels are.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookError {
+    /// The chain source.
+    #[error(transparent)]
+    Source(#[from] esplora_client::Error),
+    /// The chain source reads the chain anew, most likely: what it does not know may be there all the same.
+    #[error("it knows blocks up to {tip}, and the backup knew block {backup}")]
+    Behind {
+        /// Its newest block.
+        tip: u32,
+        /// The newest block that a monitor knows.
+        backup: u32,
+    },
+}
+
 /// How this stage ended.
 #[derive(Debug)]
 pub(super) struct Closed {
@@ -62,16 +78,14 @@ pub(super) async fn watch(
         let happening = match &looked {
             Ok(()) => happening(&old, fence.put_back),
             Err(error) => format!(
-                "The chain source cannot be asked about the old channels ({}).",
+                "The chain source cannot tell yet where the old channels are ({}).",
                 causes::chain(error)
             ),
         };
         let shown = old.iter().map(|watched| watched.old.clone()).collect();
         node.tell_recovery(fence.closing(happening, shown));
         let backup_age_secs = node.clock.unix_secs().saturating_sub(fence.backup_secs);
-        let is_done = |watched: &Watched| {
-            watched.is_buried() || (!watched.old.is_funded && backup_age_secs > UNFUNDED_SECS)
-        };
+        let is_done = |watched: &Watched| watched.is_done(backup_age_secs);
         if looked.is_ok() {
             let is_over = node.recovery.is_to_leave() || old.iter().all(is_done);
             let sorted = sorted(&old, backup_age_secs);
@@ -110,12 +124,14 @@ struct View<'a> {
 }
 
 /// Looks where each channel is.
-pub(super) async fn look(node: &Node, old: &mut [Watched]) -> Result<(), esplora_client::Error> {
+pub(super) async fn look(node: &Node, old: &mut [Watched]) -> Result<(), LookError> {
     let client = client(node)?;
+    let tip = client.get_height().await?;
+    has_come_as_far(tip, old)?;
     let scripts = node.keys.closing_scripts().into_iter().collect();
     let view = View {
         client: &client,
-        tip: client.get_height().await?,
+        tip,
         network: node.config.network,
         scripts: &scripts,
     };
@@ -123,6 +139,15 @@ pub(super) async fn look(node: &Node, old: &mut [Watched]) -> Result<(), esplora
         watched.look(&view).await?;
     }
     Ok(())
+}
+
+/// Whether a chain source of this tip can know all that the backup knew.
+fn has_come_as_far(tip: u32, old: &[Watched]) -> Result<(), LookError> {
+    let heights = old.iter().map(|watched| watched.channel.height);
+    match heights.max() {
+        Some(backup) if tip < backup => Err(LookError::Behind { tip, backup }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 impl Watched {
@@ -207,6 +232,17 @@ impl Watched {
     pub(super) fn is_buried(&self) -> bool {
         self.old.confirmations >= BURIED_CONFIRMATIONS
     }
+
+    /// Whether it is not waited for any more.
+    fn is_done(&self, backup_age_secs: u64) -> bool {
+        self.is_buried() || (self.is_unfunded() && backup_age_secs > UNFUNDED_SECS)
+    }
+
+    /// Whether it may never have been funded. That one server lacks the transaction is not enough: a channel whose state has
+    /// changed was funded, and the peer may close it with an old one, which only its monitor can punish.
+    fn is_unfunded(&self) -> bool {
+        !self.old.is_funded && self.channel.update_id == 0
+    }
 }
 
 /// What becomes of the monitors of these channels, by what was seen of each.
@@ -223,7 +259,7 @@ pub(super) fn sorted(old: &[Watched], backup_age_secs: u64) -> Sorted {
                 watched.old.channel_id
             );
             sorted.retired.push(key);
-        } else if !watched.old.is_funded && backup_age_secs > NEVER_FUNDED_SECS {
+        } else if watched.is_unfunded() && backup_age_secs > NEVER_FUNDED_SECS {
             tracing::warn!("Channel {} was never funded", watched.old.channel_id);
             sorted.retired.push(key);
         }
@@ -331,10 +367,17 @@ fn happening(old: &[Watched], put_back: usize) -> String {
             " Of {unproven} the chain source says so without a proof, which is not enough: name another one (node.chain.esplora)."
         ));
     }
-    let unfunded = of(|watched| !watched.old.is_funded);
+    let unfunded = of(Watched::is_unfunded);
     if unfunded > 0 {
         text.push_str(&format!(
             " Of {unfunded} the chain source does not know the funding transaction: an hour after the backup they are not waited for."
+        ));
+    }
+    let unknown = of(|watched| !watched.old.is_funded && !watched.is_unfunded());
+    if unknown > 0 {
+        text.push_str(&format!(
+            " Of {unknown} the chain source does not know the funding transaction, though they were in use: name another one \
+             (node.chain.esplora), or go on without them: `tollhouse backup leave`."
         ));
     }
     text
@@ -353,6 +396,7 @@ mod tests {
             counterparty: "02".to_owned(),
             funding: OutPoint::new(Txid::from_byte_array([1; 32]), 0),
             update_id: 7,
+            height: 100,
             balance_sat: 1_000,
             is_open: true,
             splices: Vec::new(),
@@ -370,14 +414,13 @@ mod tests {
 
     #[test]
     fn a_monitor_is_put_back_only_when_the_closing_that_it_finds_is_buried() {
-        let mut unfunded = watched("unfunded");
-        unfunded.old.is_funded = false;
         let old = [
             watched("open"),
             closed("young", 5, true),
             closed("buried", 6, true),
             closed("spliced", 6, false),
-            unfunded,
+            unknown("unfunded", 0),
+            unknown("used", 1),
         ];
         let mut expected = Sorted {
             put_back: vec!["buried".to_owned()],
@@ -386,6 +429,36 @@ mod tests {
         assert_eq!(sorted(&old, UNFUNDED_SECS + 1), expected);
         expected.retired.push("unfunded".to_owned());
         assert_eq!(sorted(&old, NEVER_FUNDED_SECS + 1), expected);
+    }
+
+    /// One whose funding transaction the chain source does not know, after so many changes.
+    fn unknown(key: &str, update_id: u64) -> Watched {
+        let mut watched = watched(key);
+        watched.old.is_funded = false;
+        watched.channel.update_id = update_id;
+        watched
+    }
+
+    #[test]
+    fn a_channel_that_was_in_use_is_waited_for_whatever_a_server_does_not_know() {
+        let unfunded = unknown("unfunded", 0);
+        assert!(!unfunded.is_done(UNFUNDED_SECS));
+        assert!(unfunded.is_done(UNFUNDED_SECS + 1));
+        let used = unknown("used", 1);
+        assert!(!used.is_done(NEVER_FUNDED_SECS + 1));
+        let told = happening(&[used], 0);
+        assert!(told.contains("though they were in use"), "{told}");
+        assert!(!told.contains("an hour after"), "{told}");
+        assert!(closed("buried", 6, false).is_done(0));
+    }
+
+    #[test]
+    fn a_chain_source_that_has_not_come_as_far_as_the_backup_is_not_believed() {
+        let old = [watched("one"), watched("two")];
+        assert!(has_come_as_far(100, &old).is_ok());
+        assert!(has_come_as_far(0, &[]).is_ok());
+        let behind = has_come_as_far(99, &old).unwrap_err().to_string();
+        assert!(behind.contains("99") && behind.contains("100"), "{behind}");
     }
 
     #[test]

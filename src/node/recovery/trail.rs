@@ -178,6 +178,7 @@ mod tests {
             counterparty: "02".to_owned(),
             funding: outpoint(1),
             update_id: 7,
+            height: 100,
             balance_sat: 1_000,
             is_open: true,
             splices: Vec::new(),

@@ -25,8 +25,8 @@ const TOLD_MAX: usize = 1_024;
 const UNDELIVERED_MAX: usize = 16;
 const UNDELIVERED_BYTES_MAX: usize = 200_000;
 
-/// How often what the wallet has sent, and nobody is known to have, is sent again: it makes one at a time, so these are 120
-/// requests an hour, and only while nobody answers.
+/// How often what the wallet has sent, and nobody is known to have, is sent again: there is one of them at a time, so these are
+/// 120 requests an hour, and only while nobody answers.
 const SEND_AGAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// What was broadcast.
@@ -37,15 +37,9 @@ pub(super) struct Broadcasts {
     /// How each ended.
     ended: watch::Sender<HashMap<Txid, Sent>>,
     /// What nobody is known to have, as hex: LDK sends its own again, ldk-node's wallet does not. A `std` mutex, too.
-    undelivered: Mutex<HashMap<Txid, Undelivered>>,
-}
-
-/// What nobody is known to have.
-#[derive(Debug)]
-struct Undelivered {
-    hex: String,
-    /// Whether somebody has asked what became of it: it is not sent again by LDK.
-    is_awaited: bool,
+    undelivered: Mutex<HashMap<Txid, String>>,
+    /// Which of them is sent again. A `std` mutex, too.
+    kept_sending: Mutex<Option<Txid>>,
 }
 
 /// What an endpoint said of a transaction.
@@ -95,14 +89,10 @@ impl Broadcasts {
             undelivered.remove(&txid);
         } else if hex.len() <= UNDELIVERED_BYTES_MAX {
             if undelivered.len() >= UNDELIVERED_MAX {
-                undelivered.retain(|_, it| it.is_awaited);
+                let kept_sending = self.kept_sending();
+                undelivered.retain(|txid, _| Some(*txid) == kept_sending);
             }
-            if undelivered.len() < UNDELIVERED_MAX {
-                undelivered.entry(txid).or_insert_with(|| Undelivered {
-                    hex: hex.to_owned(),
-                    is_awaited: false,
-                });
-            }
+            undelivered.insert(txid, hex.to_owned());
         }
         drop(undelivered);
         let mut is_news = false;
@@ -116,15 +106,19 @@ impl Broadcasts {
         is_news && matches!(sent, Sent::Refused(_))
     }
 
-    fn undelivered(&self) -> MutexGuard<'_, HashMap<Txid, Undelivered>> {
+    fn undelivered(&self) -> MutexGuard<'_, HashMap<Txid, String>> {
         let undelivered = self.undelivered.lock();
         undelivered.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn to_send_again(&self) -> Vec<String> {
-        let undelivered = self.undelivered();
-        let awaited = undelivered.values().filter(|it| it.is_awaited);
-        awaited.map(|it| it.hex.clone()).collect()
+    fn kept_sending(&self) -> Option<Txid> {
+        let kept = self.kept_sending.lock();
+        *kept.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn to_send_again(&self) -> Option<String> {
+        let txid = self.kept_sending()?;
+        self.undelivered().get(&txid).cloned()
     }
 }
 
@@ -178,24 +172,32 @@ impl Relay {
         sent
     }
 
-    /// How the broadcast of this transaction ended, if it does within this time. What nobody is known to have then is sent again
-    /// until somebody has it, or refuses it.
+    /// How the broadcast of this transaction ended, if it does within this time.
     pub(in crate::node) async fn word_on(&self, txid: Txid, within: Duration) -> Option<Sent> {
         let mut ended = self.broadcasts.ended.subscribe();
         let waited = timeout(within, ended.wait_for(|ended| ended.contains_key(&txid)));
         // The sender is ours.
-        let ended = waited.await.ok()?.ok()?.get(&txid).cloned();
-        if let Some(undelivered) = self.broadcasts.undelivered().get_mut(&txid) {
-            undelivered.is_awaited = true;
-        }
-        ended
+        let ended = waited.await.ok()?.ok()?;
+        ended.get(&txid).cloned()
     }
 
-    /// Sends again what somebody waits for and nobody is known to have, every now and then, for as long as it is polled.
+    /// Whether somebody has taken it.
+    pub(in crate::node) fn is_taken(&self, txid: Txid) -> bool {
+        let ended = self.broadcasts.ended.borrow();
+        matches!(ended.get(&txid), Some(Sent::Accepted(_)))
+    }
+
+    /// Has this transaction sent again, as long as nobody is known to have it, and no other.
+    pub(in crate::node) fn keep_sending(&self, txid: Option<Txid>) {
+        let kept = self.broadcasts.kept_sending.lock();
+        *kept.unwrap_or_else(PoisonError::into_inner) = txid;
+    }
+
+    /// Sends again what is to be sent again, every now and then, for as long as it is polled.
     pub(super) async fn send_again(self: &Arc<Self>) -> Infallible {
         loop {
             sleep_until(Instant::now() + SEND_AGAIN_EVERY).await;
-            for hex in self.broadcasts.to_send_again() {
+            if let Some(hex) = self.broadcasts.to_send_again() {
                 self.broadcast(hex).await;
             }
         }
@@ -230,5 +232,35 @@ impl Relay {
                 Err(fault)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash as _;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_wallet_waits_for_is_sent_again_and_only_until_somebody_has_it() {
+        let broadcasts = Broadcasts::default();
+        let txid = |byte| Txid::from_byte_array([byte; 32]);
+        let nowhere = Sent::Nowhere("away".to_owned());
+        broadcasts.end(txid(1), "01", &nowhere);
+        assert_eq!(broadcasts.to_send_again(), None);
+        // What LDK sends again itself makes no room for itself at its cost.
+        *broadcasts.kept_sending.lock().unwrap() = Some(txid(1));
+        for byte in 2..100 {
+            broadcasts.end(txid(byte), "02", &nowhere);
+        }
+        assert_eq!(broadcasts.to_send_again().as_deref(), Some("01"));
+        assert!(broadcasts.undelivered().len() <= UNDELIVERED_MAX);
+        broadcasts.end(txid(1), "01", &Sent::Accepted(txid(1)));
+        assert_eq!(broadcasts.to_send_again(), None);
+        broadcasts.end(txid(1), "01", &nowhere);
+        assert!(broadcasts.to_send_again().is_some());
+        // Its coins are free again.
+        *broadcasts.kept_sending.lock().unwrap() = None;
+        assert_eq!(broadcasts.to_send_again(), None);
     }
 }

@@ -31,7 +31,8 @@ pub(in crate::node) struct Block {
 /// Somebody has another block in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it is of another chain, its block {} is {theirs} and not {}: is it one for node.network?",
+    "it is of another chain, its block {} is {theirs} and not {}: is it one for node.network? If it is, and this node has never had money or \
+     a channel, or test blocks were taken back while it was stopped, remove chain.json in its folder node/",
     ours.height,
     ours.hash
 )]

@@ -1,5 +1,7 @@
 //! Monitors that must not be loaded: set aside for a recovery, and put back one by one as their channels are closed for good.
 
+mod older;
+
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -122,8 +124,8 @@ pub(in crate::node) fn begin(folder: &Path) -> Result<Option<Fence>, StateError>
     if !path.exists() {
         return Ok(None);
     }
-    let connection = open(&path)?;
-    let look = || {
+    let mut connection = open(&path)?;
+    let mut look = || {
         if !is_fenced(&connection)? {
             return Ok(None);
         }
@@ -132,7 +134,7 @@ pub(in crate::node) fn begin(folder: &Path) -> Result<Option<Fence>, StateError>
             [],
             |row| Ok((row.get::<_, String>(0)?, secs(row, 1)?)),
         )?;
-        connection.execute_batch(PUT_BACK)?;
+        older::make_put_back(&mut connection, &fence.0)?;
         let put_back = put_back(&connection)?.len();
         forget_manager(&connection)?;
         Ok(Some((fence, put_back)))
@@ -260,8 +262,9 @@ fn pass(change: &Transaction<'_>, key: &str, from: &str, to: &str) -> rusqlite::
     Ok(())
 }
 
-/// Goes on to the last stage. Monitors that have not found the closing of their channels are set aside again: a node that goes on
-/// with them in peace would broadcast their old state.
+/// Goes on to the last stage. Monitors that have not found the closing of their channels are set aside again: they would broadcast
+/// their old state. They are loaded when the recovery is over, if the chain source proves that what they would broadcast comes too
+/// late.
 pub(in crate::node) fn search(folder: &Path, keys: &NodeKeys) -> Result<(), StateError> {
     let open = open_again(folder, keys)?;
     change(folder, |change| {
@@ -271,7 +274,7 @@ pub(in crate::node) fn search(folder: &Path, keys: &NodeKeys) -> Result<(), Stat
     })
 }
 
-/// Takes the fence down. Monitors of channels that nobody has closed stay set aside, or are again.
+/// Takes the fence down. Monitors of channels that nobody has closed stay set aside, or are again, until their closing is proven.
 pub(in crate::node) fn end(
     folder: &Path,
     keys: &NodeKeys,
@@ -302,7 +305,8 @@ fn open_again(folder: &Path, keys: &NodeKeys) -> Result<Vec<String>, StateError>
     open.retain(|channel| channel.is_open);
     for channel in &open {
         tracing::error!(
-            "Channel {} with {}: its monitor does not find its closing, and is set aside again",
+            "Channel {} with {}: its monitor has not found its closing, and is set aside again; after the recovery it is loaded when the chain \
+             source proves the closing",
             hex::encode(channel.channel_id),
             channel.counterparty
         );
