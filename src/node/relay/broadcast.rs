@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Relay;
-use super::endpoint::Fault;
+use super::fault::Fault;
 
 /// How long an endpoint's word on a transaction is good, unless a block comes first.
 const TOLD_GOOD: Duration = Duration::from_secs(600);

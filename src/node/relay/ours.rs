@@ -10,7 +10,7 @@ use bitcoin::{BlockHash, Network};
 use serde::{Deserialize, Serialize};
 
 use super::Relay;
-use super::endpoint::Fault;
+use super::fault::Fault;
 use super::question::{Answer, Question, Worth};
 
 /// Blocks on top of one that no honest server takes back: as many as LDK waits for (`ANTI_REORG_DELAY`).

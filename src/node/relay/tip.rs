@@ -13,7 +13,7 @@ use bitcoin::BlockHash;
 use tokio::time::Instant;
 
 use super::Relay;
-use super::endpoint::Fault;
+use super::fault::Fault;
 use super::question::{Answer, Question, Tip};
 
 /// After this long a lower tip is believed if nobody shows another and its branch is another than ours: six blocks' time, in
