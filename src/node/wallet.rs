@@ -7,6 +7,7 @@ use std::time::Duration;
 use bitcoin::address::{Address, NetworkUnchecked};
 use bitcoin::{FeeRate, Txid};
 use serde::Serialize;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::Node;
@@ -93,6 +94,7 @@ impl Node {
         let sending = self.spend("send on chain", move |node, coins| {
             let wallet = node.onchain_payment();
             let before_sat = total_sat(node);
+            let began = Instant::now();
             let sent = match amount {
                 OnchainAmount::Sat(0) => return Err(OperationError::NoAmount),
                 OnchainAmount::Sat(sat) => {
@@ -117,19 +119,19 @@ impl Node {
             if let Some(relay) = relay {
                 relay.keep_sending(Some(txid));
             }
-            Ok(txid)
+            Ok((txid, began))
         });
-        let txid = sending.await?;
-        self.is_taken(txid).await?;
+        let (txid, began) = sending.await?;
+        self.is_taken(txid, began).await?;
         Ok(txid.to_string())
     }
 
     /// Waits for the word of those who are to send this on, where they give one. What nobody takes leaves its coins free.
-    async fn is_taken(&self, txid: Txid) -> Result<(), OperationError> {
+    async fn is_taken(&self, txid: Txid, began: Instant) -> Result<(), OperationError> {
         let Some(relay) = self.chain.relay() else {
             return Ok(());
         };
-        match relay.word_on(txid, WORD_WITHIN).await {
+        match relay.word_on(txid, began, WORD_WITHIN).await {
             Some(Sent::Accepted(_)) => Ok(()),
             Some(Sent::Refused(words)) => {
                 self.coins.note(Last::Seen);

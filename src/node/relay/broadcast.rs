@@ -34,8 +34,8 @@ const SEND_AGAIN_EVERY: Duration = Duration::from_secs(30);
 pub(super) struct Broadcasts {
     /// What each endpoint said of each transaction. A `std` mutex: held for a look-up, never across an await.
     told: Mutex<HashMap<(usize, Txid), Told>>,
-    /// How each ended.
-    ended: watch::Sender<HashMap<Txid, Sent>>,
+    /// How each ended, and when.
+    ended: watch::Sender<HashMap<Txid, (Sent, Instant)>>,
     /// What nobody is known to have, as hex: LDK sends its own again, ldk-node's wallet does not. A `std` mutex, too.
     undelivered: Mutex<HashMap<Txid, String>>,
     /// Which of them is sent again. A `std` mutex, too.
@@ -100,10 +100,22 @@ impl Broadcasts {
             if ended.len() >= TOLD_MAX {
                 ended.clear();
             }
-            let before = ended.insert(txid, sent.clone());
-            is_news = before.as_ref() != Some(sent);
+            let before = ended.insert(txid, (sent.clone(), Instant::now()));
+            is_news = before.is_none_or(|(before, _)| before != *sent);
         });
         is_news && matches!(sent, Sent::Refused(_))
+    }
+
+    /// What is made of the same coins once more may be the same transaction: what was said of it before is no answer.
+    async fn word_on(&self, txid: Txid, began: Instant, within: Duration) -> Option<Sent> {
+        let mut ended = self.ended.subscribe();
+        let is_new = |ended: &HashMap<Txid, (Sent, Instant)>| {
+            ended.get(&txid).is_some_and(|(_, at)| *at >= began)
+        };
+        let waited = timeout(within, ended.wait_for(is_new));
+        // The sender is ours.
+        let ended = waited.await.ok()?.ok()?;
+        ended.get(&txid).map(|(sent, _)| sent.clone())
     }
 
     fn undelivered(&self) -> MutexGuard<'_, HashMap<Txid, String>> {
@@ -172,19 +184,20 @@ impl Relay {
         sent
     }
 
-    /// How the broadcast of this transaction ended, if it does within this time.
-    pub(in crate::node) async fn word_on(&self, txid: Txid, within: Duration) -> Option<Sent> {
-        let mut ended = self.broadcasts.ended.subscribe();
-        let waited = timeout(within, ended.wait_for(|ended| ended.contains_key(&txid)));
-        // The sender is ours.
-        let ended = waited.await.ok()?.ok()?;
-        ended.get(&txid).cloned()
+    /// How the broadcast of this transaction ended that began then, if it does within this time.
+    pub(in crate::node) async fn word_on(
+        &self,
+        txid: Txid,
+        began: Instant,
+        within: Duration,
+    ) -> Option<Sent> {
+        self.broadcasts.word_on(txid, began, within).await
     }
 
     /// Whether somebody has taken it.
     pub(in crate::node) fn is_taken(&self, txid: Txid) -> bool {
         let ended = self.broadcasts.ended.borrow();
-        matches!(ended.get(&txid), Some(Sent::Accepted(_)))
+        matches!(ended.get(&txid), Some((Sent::Accepted(_), _)))
     }
 
     /// Has this transaction sent again, as long as nobody is known to have it, and no other.
@@ -240,6 +253,21 @@ mod tests {
     use bitcoin::hashes::Hash as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_said_of_a_transaction_before_is_no_word_on_its_next_broadcast() {
+        let broadcasts = Broadcasts::default();
+        let txid = Txid::from_byte_array([1; 32]);
+        let refused = Sent::Refused("too cheap".to_owned());
+        let first = Instant::now();
+        broadcasts.end(txid, "01", &refused);
+        let word_since = |began| broadcasts.word_on(txid, began, Duration::from_millis(20));
+        assert_eq!(word_since(first).await, Some(refused));
+        let again = Instant::now() + Duration::from_nanos(1);
+        assert_eq!(word_since(again).await, None);
+        broadcasts.end(txid, "01", &Sent::Accepted(txid));
+        assert_eq!(word_since(again).await, Some(Sent::Accepted(txid)));
+    }
 
     #[test]
     fn only_what_the_wallet_waits_for_is_sent_again_and_only_until_somebody_has_it() {
