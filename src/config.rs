@@ -9,6 +9,7 @@ mod liquidity;
 mod log;
 mod node;
 mod offers;
+mod peers;
 mod presets;
 mod quotes;
 mod raw;

@@ -9,10 +9,12 @@ pub mod closed;
 mod coins;
 mod config;
 mod database;
+mod door;
 mod error;
 mod events;
 mod invoices;
 pub mod keys;
+mod keysends;
 pub mod liquidity;
 mod log;
 pub mod made;
@@ -24,10 +26,12 @@ mod reach;
 mod recovery;
 pub mod relay;
 mod run;
+mod standing;
 mod start;
 pub mod state;
 pub mod status;
 mod store;
+mod strangers;
 mod threads;
 mod vss;
 mod wallet;
@@ -46,7 +50,7 @@ pub use chain::{
 };
 pub use channels::{ChannelOpening, ForceCloseCost};
 pub use coins::CoinsInUse;
-pub use config::{Config, Gossip, Reserve};
+pub use config::{Config, Gossip, PeersConfig, RESERVE_SAT, Reserve};
 pub use database::MADE as NODE_MADE;
 pub use error::{NodeError, NodeUnavailable};
 pub use invoices::HandInvoice;
@@ -55,8 +59,10 @@ pub use operation::OperationError;
 pub use payments::{Payable, Paying, Payment, Progress};
 pub use peers::PeerAddress;
 pub use recovery::{OldChannel, Recovery};
+pub use standing::Standing;
 pub use state::StateError;
 pub use status::Status;
+pub use strangers::StrangersStatus;
 use vss::Lost;
 pub use vss::lease::{RENEWED_WITHIN as STORE_RENEWED_WITHIN, StoreSeen, seen as store_seen};
 use vss::pass::Pass;
@@ -89,10 +95,18 @@ pub struct Node {
     handled: watch::Sender<u64>,
     /// What the operator reads. A `std` mutex: held to copy a few words.
     phase: Mutex<Phase>,
+    /// Whether it runs.
+    is_running: watch::Sender<bool>,
     /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
     deposit: Mutex<Option<String>>,
     /// One further address at a time is drawn and counted. A `std` mutex: held meanwhile, on a thread that may block.
     drawing: Arc<Mutex<()>>,
+    /// Channels of peers that the operator did not choose.
+    strangers: strangers::Strangers,
+    /// Where peers connect to, if they do.
+    door: Option<Arc<door::Door>>,
+    /// Payments without an invoice that are remembered.
+    keysends: keysends::Keysends,
     /// What was made out of the on-chain wallet last.
     coins: coins::Coins,
     /// One withdrawal at a time.
@@ -170,6 +184,9 @@ impl Node {
         let vss = config.vss.as_ref();
         let pass = vss.map(|vss| Arc::new(Pass::of(vss, clock.clone())));
         Self {
+            strangers: strangers::Strangers::of(&config, &keys),
+            door: door::Door::of(&config).map(Arc::new),
+            keysends: keysends::Keysends::new(config.peers.keysends_max),
             config,
             keys,
             clock,
@@ -177,6 +194,7 @@ impl Node {
             provider_here,
             handled: watch::Sender::default(),
             phase: Mutex::new(Phase::Starting),
+            is_running: watch::Sender::default(),
             deposit: Mutex::new(None),
             drawing: Arc::default(),
             coins: coins::Coins::default(),
@@ -231,6 +249,8 @@ impl Node {
     }
 
     fn enter(&self, phase: Phase) {
+        self.is_running
+            .send_replace(matches!(phase, Phase::Running { .. }));
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
     }
 
@@ -278,12 +298,15 @@ impl Node {
     async fn look(&self, node: &Arc<ldk_node::Node>) -> Result<(), NodeUnavailable> {
         if let Some(relay) = self.chain.relay() {
             relay.look_afresh();
+            self.strangers.look_for_fundings(relay).await;
         }
+        let strangers = self.strangers.clone();
         let (node, clock) = (Arc::clone(node), self.clock.clone());
         let folder = self.config.folder.clone();
         let syncing = tokio::task::spawn_blocking(move || {
             node.sync_wallets()?;
-            Ok::<_, NodeUnavailable>(reach::now(&node, &clock, &folder))
+            let channels = node.list_channels();
+            Ok::<_, NodeUnavailable>(reach::now(&node, &channels, &strangers, &clock, &folder))
         });
         let looked = match syncing.await {
             Ok(looked) => looked.map(|reach| self.reached(reach)),

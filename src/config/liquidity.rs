@@ -82,8 +82,11 @@ impl Meaning<'_> {
         match raw.reserve.as_str() {
             "none" => Reserve::None,
             "trusted" => {
-                if !has_provider(&liquidity.provider) && !has_provider(&liquidity.order_provider) {
-                    let what = "there is nobody to trust: name a node.liquidity.provider, or write \"none\" or \"25000 sat\"";
+                let is_anybody_named = has_provider(&liquidity.provider)
+                    || has_provider(&liquidity.order_provider)
+                    || !raw.peers.trusted.is_empty();
+                if !is_anybody_named {
+                    let what = "there is nobody to trust: name a node.liquidity.provider or node.peers.trusted, or write \"none\" or \"25000 sat\"";
                     self.complain("node.reserve", what);
                 }
                 Reserve::Trusted
@@ -220,7 +223,7 @@ impl Meaning<'_> {
     }
 }
 
-fn whole_sat(text: &str) -> Option<u64> {
+pub(super) fn whole_sat(text: &str) -> Option<u64> {
     let amount = text.parse::<Price>().ok()?.fixed()?.msat();
     amount.is_multiple_of(1_000).then_some(amount / 1_000)
 }

@@ -42,6 +42,7 @@ impl Meaning<'_> {
                 .collect(),
             chain,
             reserve: self.reserve(&raw.node),
+            peers: self.peers(&raw.node.peers),
             gossip: self.gossip(&raw.node, preset),
             liquidity: self.liquidity(&raw.node.liquidity, preset),
         }

@@ -84,10 +84,30 @@ pub(super) struct RawNode {
     pub(super) presets: String,
     pub(super) reserve: String,
     pub(super) gossip: String,
+    pub(super) peers: RawPeers,
     pub(super) liquidity: RawLiquidity,
     pub(super) chain: RawChain,
     pub(super) withdraw: Option<RawWithdraw>,
     pub(super) vss: Option<RawVss>,
+}
+
+/// `[node.peers]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPeers {
+    pub(super) open: TextOrList,
+    pub(super) trusted: Vec<String>,
+    pub(super) channel_min: String,
+    pub(super) channel_max: String,
+    pub(super) pending_max: u32,
+    pub(super) pending_per_peer: u32,
+    pub(super) pending_timeout: String,
+    pub(super) channels_max: u32,
+    pub(super) channels_per_peer: u32,
+    pub(super) channels_per_network: u32,
+    pub(super) connections_max: u32,
+    pub(super) connections_per_network: u32,
+    pub(super) keysends_max: u32,
 }
 
 /// `[node.vss]`

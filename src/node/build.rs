@@ -1,5 +1,6 @@
 //! Putting ldk-node together by the settings. Nothing of it runs yet.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ldk_node::config::AnchorChannelsConfig;
@@ -47,6 +48,7 @@ pub(super) fn build(
     purpose: Purpose,
     told: chain::Told,
     mnemonic: ldk_node::bip39::Mnemonic,
+    onward: Option<SocketAddr>,
     runtime: tokio::runtime::Handle,
     writing: Writing,
 ) -> Result<ldk_node::Node, Unbuilt> {
@@ -78,14 +80,11 @@ pub(super) fn build(
             .set_node_alias(config.alias.clone())
             .map_err(NodeError::Build)?;
     }
-    if !config.listen.is_empty() {
-        let addresses = config
-            .listen
-            .iter()
-            .map(|address| SocketAddress::from(*address))
-            .collect();
+    if let Some(onward) = onward {
+        let announced = config.listen.iter().copied().map(SocketAddress::from);
         builder
-            .set_listening_addresses(addresses)
+            .set_listening_addresses(vec![SocketAddress::from(onward)])
+            .and_then(|builder| builder.set_announcement_addresses(announced.collect()))
             .map_err(NodeError::Build)?;
     }
     let built = match &config.vss {

@@ -57,6 +57,7 @@ impl Node {
             return Err(OperationError::NotAnnounceable);
         }
         self.fees_can_be_meant().await?;
+        let standings = self.strangers.standings().clone();
         self.spend("open the channel", move |node, coins| {
             if opening.amount_sat == 0 {
                 return Err(OperationError::NoAmount);
@@ -64,6 +65,7 @@ impl Node {
             is_there(node, opening.amount_sat)?;
             let before_sat = total_sat(node);
             let address = dialled(node, &opening.peer)?;
+            standings.choose(opening.peer.node_id);
             let (node_id, sat) = (opening.peer.node_id, opening.amount_sat);
             let push_msat = (opening.push_msat > 0).then_some(opening.push_msat);
             let opened = if opening.is_announced {

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bitcoin::Network;
+use bitcoin::secp256k1::PublicKey;
 
 use super::vss::Vss;
 use super::{ChainConfig, WithdrawConfig, liquidity};
@@ -29,21 +31,23 @@ pub struct Config {
     pub withdraw: Option<WithdrawConfig>,
     /// What is kept on chain to pay for closing channels.
     pub reserve: Reserve,
+    /// What peers that the operator did not choose may do.
+    pub peers: PeersConfig,
     /// Where the map of the network comes from.
     pub gossip: Gossip,
     /// Who provides inbound liquidity.
     pub liquidity: liquidity::Config,
 }
 
-/// What is kept on chain to pay for closing channels. A channel that would need more than there is, is refused.
+/// Coins kept on chain for each channel, to close it and to claim payments from a peer that cheats. An anchor channel that
+/// would need more than there is, is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserve {
-    /// Nothing: a force-close pays with what there is.
+    /// Nothing for channels with trusted peers, [`RESERVE_SAT`] for each other one.
     None,
-    /// Nothing for channels of the liquidity providers, which are trusted to get closings confirmed; ldk-node's default for
-    /// others.
+    /// The same, said by an operator who names at least one trusted peer.
     Trusted,
-    /// So much for every channel.
+    /// This much for every channel.
     PerChannel {
         /// In sat.
         sat: u64,
@@ -61,4 +65,39 @@ pub enum Gossip {
     Rapid(String),
     /// Told by peers, all of it.
     PeerToPeer,
+}
+
+/// Coins kept for a channel with a peer that is not trusted, in sat. At 10 sat/vB they pay for a commitment transaction with
+/// its anchor (500 vB) and for claiming some seven payments in flight (280 vB each). It is ldk-node's own default.
+pub const RESERVE_SAT: u64 = 25_000;
+
+/// What peers that the operator did not choose may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeersConfig {
+    /// Whether anybody may open a channel, or only trusted peers.
+    pub anyone_opens: bool,
+    /// Peers that are trusted as the liquidity providers are.
+    pub trusted: Vec<PublicKey>,
+    /// The smallest channel that a stranger may open, in sat.
+    pub channel_min_sat: u64,
+    /// The largest, in sat.
+    pub channel_max_sat: u64,
+    /// Channels of strangers that may wait for confirmations at once.
+    pub pending_max: usize,
+    /// The same of one peer.
+    pub pending_per_peer: usize,
+    /// How long the funding of such a channel may stay unseen.
+    pub pending_timeout: Duration,
+    /// Channels of strangers in all.
+    pub channels_max: usize,
+    /// The same of one peer.
+    pub channels_per_peer: usize,
+    /// The same of the peers of one network.
+    pub channels_per_network: usize,
+    /// Connections to `listen` at once.
+    pub connections_max: usize,
+    /// The same from one network, of peers without a channel.
+    pub connections_per_network: usize,
+    /// Payments without an invoice (keysend) that are remembered; the oldest are forgotten.
+    pub keysends_max: usize,
 }

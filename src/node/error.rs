@@ -163,6 +163,15 @@ pub enum NodeError {
         "failed to start the node (is something else listening on node.listen, or the disk full?)"
     )]
     Start(#[source] ldk_node::NodeError),
+    /// Peers cannot connect where the settings say.
+    #[error("failed to listen for Lightning peers on {address} (node.listen)")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Its threads cannot be started.
     #[error("failed to start the node's runtime")]
     Runtime(#[source] std::io::Error),

@@ -24,7 +24,11 @@ pub(super) async fn handle(
     stop: &CancellationToken,
 ) -> Result<(), NodeError> {
     let (told, books) = (Arc::clone(ldk), Arc::clone(ledger));
-    let known = tokio::task::spawn_blocking(move || enter_channels(&told, &books));
+    let strangers = node.strangers.clone();
+    let known = tokio::task::spawn_blocking(move || {
+        strangers.started(&told.list_channels());
+        enter_channels(&told, &books)
+    });
     known.await.map_err(NodeError::Panicked)??;
     let mut refresh_at = Instant::now();
     loop {
@@ -34,27 +38,45 @@ pub(super) async fn handle(
             () = stop.cancelled() => return Ok(()),
         };
         let (told, ledger) = (Arc::clone(ldk), Arc::clone(ledger));
-        let changes_channels = event.as_ref().is_some_and(changes_channels);
+        let (strangers, door) = (node.strangers.clone(), node.door.clone());
+        let changes_channels = event
+            .as_ref()
+            .is_some_and(|event| strangers.changes_channels(event));
         let is_recovering = node.is_recovering();
         let its_liquidity = node.config.liquidity.clone();
         let (clock, folder) = (node.clock.clone(), node.config.folder.clone());
         let (coins, relay) = (node.coins.clone(), node.chain.relay().cloned());
+        let keysends = node.keysends.clone();
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
             let is_event = event.is_some();
             if let Some(event) = event {
                 coins.hear(&event, clock.unix_secs());
-                if let (Some(relay), Some(sent)) = (relay, coins.sent()) {
+                if let (Some(relay), Some(sent)) = (&relay, coins.sent()) {
                     relay.keep_sending(Some(sent));
                 }
                 enter(&told, &ledger, &its_liquidity, &event)?;
                 if is_recovering {
                     refuse(&told, &event);
                 }
+                if let Event::PaymentReceived {
+                    payment_id: Some(id),
+                    ..
+                } = &event
+                {
+                    keysends.arrived(&told, id);
+                }
                 told.event_handled().map_err(NodeError::Acknowledge)?;
             }
-            let is_provider_here = liquidity::is_provider_here(&told, &its_liquidity);
-            let reach = reach::now(&told, &clock, &folder);
+            let (channels, peers) = (told.list_channels(), told.list_peers());
+            if let Some(door) = &door {
+                door.know(&peers, |peer| strangers.keeps(peer, &channels));
+            }
+            if !is_recovering {
+                strangers.enforce(&told, &channels, door.as_deref(), relay.as_deref());
+            }
+            let is_provider_here = liquidity::is_provider_here(&peers, &its_liquidity);
+            let reach = reach::now(&told, &channels, &strangers, &clock, &folder);
             Ok::<_, NodeError>((is_event, reach, is_provider_here))
         });
         let mut handled = std::pin::pin!(handled);
@@ -86,23 +108,6 @@ pub(super) async fn handle(
         if changes_channels {
             node.channel_changes.send_modify(|count| *count += 1);
         }
-    }
-}
-
-/// Whether there is one channel more or less now than in the newest backup, or one at another place: a recovery from a backup that
-/// does not know of a splice has no use for its monitor.
-fn changes_channels(event: &Event) -> bool {
-    match event {
-        Event::ChannelPending { .. }
-        | Event::ChannelReady { .. }
-        | Event::ChannelClosed { .. }
-        | Event::SplicePending { .. } => true,
-        Event::PaymentReceived { .. }
-        | Event::PaymentSuccessful { .. }
-        | Event::PaymentFailed { .. }
-        | Event::PaymentForwarded { .. }
-        | Event::PaymentClaimable { .. }
-        | Event::SpliceFailed { .. } => false,
     }
 }
 
@@ -311,27 +316,5 @@ fn tell(payment: &Payment, settlement: &Settlement) {
                 "Payment {hash} arrived again: {amount_msat} msat of surplus"
             );
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ldk_node::UserChannelId;
-    use ldk_node::bitcoin::secp256k1::{Secp256k1, SecretKey};
-    use ldk_node::bitcoin::{OutPoint, Txid, hashes::Hash as _};
-    use ldk_node::lightning::ln::types::ChannelId;
-
-    use super::*;
-
-    #[test]
-    fn a_splice_changes_the_channels() {
-        let secret = SecretKey::from_slice(&[1; 32]).unwrap();
-        let pending = Event::SplicePending {
-            channel_id: ChannelId([1; 32]),
-            user_channel_id: UserChannelId(1),
-            counterparty_node_id: secret.public_key(&Secp256k1::new()),
-            new_funding_txo: OutPoint::new(Txid::all_zeros(), 0),
-        };
-        assert!(changes_channels(&pending));
     }
 }

@@ -216,9 +216,8 @@ fn refused(
 }
 
 /// Whether the provider is connected: a payment that opens a channel arrives at no other time.
-pub(super) fn is_provider_here(node: &ldk_node::Node, config: &Config) -> bool {
+pub(super) fn is_provider_here(peers: &[ldk_node::PeerDetails], config: &Config) -> bool {
     config.provider.as_ref().is_some_and(|provider| {
-        let peers = node.list_peers();
         let is_it = |peer: &ldk_node::PeerDetails| peer.node_id == provider.node_id;
         peers.iter().any(|peer| is_it(peer) && peer.is_connected)
     })

@@ -15,6 +15,10 @@ const EXPECTED: &str = "couldn't be found in store";
 /// What ldk-node complains about once an hour where it has no gossip to fetch, which is how it is told to want none.
 const NO_GOSSIP: &str = "sync of RGS gossip data failed";
 
+/// What ldk-node calls an error although it is how it should be: peers that the settings do not name get no channel with anchors
+/// while coins are missing. Anybody can cause the line.
+const REFUSED: &str = "Rejecting inbound Anchor channel from peer";
+
 /// How the lines begin that LDK and ldk-node write when the node's state could not be written, whereupon they panic.
 const GIVEN_UP: [&str; 2] = [
     "Failed to process events",
@@ -103,8 +107,9 @@ impl LogWriter for ToTracing {
                     self.lost.send_replace(Lost::GivenUp);
                 }
                 self.said.add(said);
-                let is_expected =
-                    text.contains(EXPECTED) || (!self.wants_gossip && text.contains(NO_GOSSIP));
+                let is_expected = text.starts_with(REFUSED)
+                    || text.contains(EXPECTED)
+                    || (!self.wants_gossip && text.contains(NO_GOSSIP));
                 if !is_expected {
                     tracing::error!(target: "ldk", module, "{text}");
                 }

@@ -38,8 +38,10 @@ impl FromStr for PeerAddress {
 impl Node {
     /// Connects to a peer, now and, if it is to be kept, after each start.
     pub async fn connect(&self, peer: PeerAddress, is_kept: bool) -> Result<(), OperationError> {
+        let standings = self.strangers.standings().clone();
         self.operate("connect to the peer", move |node| {
             let address = dialled(node, &peer)?;
+            standings.choose(peer.node_id);
             let connected = node.connect(peer.node_id, address, is_kept);
             connected.map_err(|error| unreachable("connect to the peer", &peer.node_id, error))
         })

@@ -1,4 +1,5 @@
-//! How the node is reached: route hints and inbound capacity out of its channels, chosen as LDK chooses them.
+//! How the node is reached: route hints and inbound capacity out of its channels. LDK would take the three largest; here the
+//! operator's own come first, so that nobody who opens larger ones can push them out of the invoices.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,6 +14,8 @@ use crate::invoice::{Inbound, Reach, Unready};
 use crate::room;
 
 use super::chain;
+use super::standing::Standing;
+use super::strangers::Strangers;
 
 /// Hints in an invoice: each makes it some 80 characters longer.
 const HINTS_MAX: usize = 3;
@@ -20,37 +23,82 @@ const HINTS_MAX: usize = 3;
 /// Confirmations after which gossip of a channel may be relied on (BOLT 7: announced at 6).
 const ANNOUNCED_CONFIRMATIONS: u32 = 7;
 
-/// How the node is reached now. Takes locks of the node's, and looks at the disk that its folder is on.
-pub(super) fn now(ldk: &ldk_node::Node, clock: &Clock, folder: &Path) -> Reach {
+/// How the node is reached now, over these channels of its. Looks at the disk that its folder is on.
+pub(super) fn now(
+    ldk: &ldk_node::Node,
+    channels: &[ChannelDetails],
+    strangers: &Strangers,
+    clock: &Clock,
+    folder: &Path,
+) -> Reach {
     if !room::is_there(folder, room::SELL_BYTES) {
         return Reach::Unready(Unready::DiskFull);
     }
     let seen_secs = ldk.status().latest_lightning_wallet_sync_timestamp;
-    chain::judged(of(&ldk.list_channels()), seen_secs, clock.unix_secs())
+    let relied_on: Vec<_> = channels
+        .iter()
+        .filter(|channel| !strangers.is_withheld(&channel.channel_id))
+        .map(|channel| Way {
+            tier: Tier::of(channel, strangers.standings().of_channel(channel)),
+            channel,
+        })
+        .collect();
+    chain::judged(of(&relied_on), seen_secs, clock.unix_secs())
+}
+
+/// How much a channel is worth to those who look for a way to the node, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tier {
+    /// With a peer that the operator chose.
+    Operators,
+    /// A stranger's, over which money has arrived.
+    Proven,
+    /// A stranger's. It may add to the others, and never replaces one.
+    Stranger,
+}
+
+impl Tier {
+    fn of(channel: &ChannelDetails, standing: Standing) -> Self {
+        match standing {
+            Standing::Trusted | Standing::Chosen => Self::Operators,
+            // All of it was the peer's when the channel was opened.
+            Standing::Stranger if channel.outbound_capacity_msat > 0 => Self::Proven,
+            Standing::Stranger => Self::Stranger,
+        }
+    }
+}
+
+/// A channel, and how much it is worth.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    tier: Tier,
+    channel: &'a ChannelDetails,
 }
 
 /// What these channels can receive.
-fn of(channels: &[ChannelDetails]) -> Reach {
-    let usable: Vec<_> = channels
+fn of(ways: &[Way<'_>]) -> Reach {
+    let usable: Vec<_> = ways
         .iter()
-        .filter(|channel| channel.is_usable)
+        .filter(|way| way.channel.is_usable)
+        .copied()
         .collect();
     if usable.is_empty() {
-        let is_any_ready = channels.iter().any(|channel| channel.is_channel_ready);
-        return Reach::Unready(if is_any_ready {
+        // A stranger who is away is nobody that the operator waits for.
+        let is_waited_for =
+            |way: &Way<'_>| way.channel.is_channel_ready && way.tier != Tier::Stranger;
+        return Reach::Unready(if ways.iter().any(is_waited_for) {
             Unready::PeersOffline
         } else {
             Unready::NoChannel
         });
     }
-    let is_known = |channel: &&&ChannelDetails| {
-        channel.is_announced
-            && channel
-                .confirmations
-                .is_some_and(|n| n >= ANNOUNCED_CONFIRMATIONS)
+    let is_announced = |way: &&Way<'_>| {
+        let confirmations = way.channel.confirmations;
+        way.channel.is_announced && confirmations.is_some_and(|n| n >= ANNOUNCED_CONFIRMATIONS)
     };
-    let announced: Vec<_> = usable.iter().filter(is_known).copied().collect();
-    if !announced.is_empty() {
+    let announced: Vec<_> = usable.iter().filter(is_announced).copied().collect();
+    // Only the operator's own may hide the private ones from payers.
+    if announced.iter().any(|way| way.tier == Tier::Operators) {
         return ready(Vec::new(), &announced);
     }
     let hints = hints(&usable);
@@ -58,10 +106,10 @@ fn of(channels: &[ChannelDetails]) -> Reach {
         // Usable, but the peer has not told yet what it forwards for.
         return Reach::Unready(Unready::NoChannel);
     }
-    let is_hinted = |channel: &&&ChannelDetails| {
+    let is_hinted = |way: &&Way<'_>| {
         hints
             .iter()
-            .any(|hint| hint.0[0].src_node_id == channel.counterparty_node_id)
+            .any(|hint| hint.0[0].src_node_id == way.channel.counterparty_node_id)
     };
     // A peer forwards over whichever of its channels has room, so all those of a hinted peer count.
     let findable: Vec<_> = usable.iter().filter(is_hinted).copied().collect();
@@ -70,14 +118,14 @@ fn of(channels: &[ChannelDetails]) -> Reach {
 
 /// What arrives over the channels that payers can find. A channel takes no more at once than it allows in flight (LDK's
 /// default is a tenth of its size), however much room it has.
-fn ready(hints: Vec<RouteHint>, findable: &[&ChannelDetails]) -> Reach {
-    let takes = |channel: &&ChannelDetails| {
-        let in_flight_max = channel.inbound_htlc_maximum_msat.unwrap_or(u64::MAX);
-        channel.inbound_capacity_msat.min(in_flight_max)
+fn ready(hints: Vec<RouteHint>, findable: &[Way<'_>]) -> Reach {
+    let takes = |way: &Way<'_>| {
+        let in_flight_max = way.channel.inbound_htlc_maximum_msat.unwrap_or(u64::MAX);
+        way.channel.inbound_capacity_msat.min(in_flight_max)
     };
     let minima = findable
         .iter()
-        .map(|channel| channel.inbound_htlc_minimum_msat);
+        .map(|way| way.channel.inbound_htlc_minimum_msat);
     Reach::Ready(Inbound {
         hints,
         capacity_msat: findable.iter().map(takes).sum(),
@@ -85,21 +133,29 @@ fn ready(hints: Vec<RouteHint>, findable: &[&ChannelDetails]) -> Reach {
     })
 }
 
-/// The best channel of each peer, the largest first.
-fn hints(usable: &[&ChannelDetails]) -> Vec<RouteHint> {
-    let mut best: BTreeMap<PublicKey, (u64, RouteHintHop)> = BTreeMap::new();
-    for channel in usable {
-        let Some(hop) = hop(channel) else { continue };
-        let capacity = channel.inbound_capacity_msat;
+/// The best channel of each peer: the operator's first, then the largest.
+fn hints(usable: &[Way<'_>]) -> Vec<RouteHint> {
+    // A way is better the smaller its tier, and the larger what it can take.
+    let rank = |way: &Way<'_>| {
+        (
+            way.tier,
+            std::cmp::Reverse(way.channel.inbound_capacity_msat),
+        )
+    };
+    let mut best: BTreeMap<PublicKey, (Way<'_>, RouteHintHop)> = BTreeMap::new();
+    for way in usable {
+        let Some(hop) = hop(way.channel) else {
+            continue;
+        };
         let entry = best
-            .entry(channel.counterparty_node_id)
-            .or_insert((capacity, hop.clone()));
-        if capacity > entry.0 {
-            *entry = (capacity, hop);
+            .entry(way.channel.counterparty_node_id)
+            .or_insert((*way, hop.clone()));
+        if rank(way) < rank(&entry.0) {
+            *entry = (*way, hop);
         }
     }
     let mut best: Vec<_> = best.into_values().collect();
-    best.sort_by_key(|(capacity, _)| std::cmp::Reverse(*capacity));
+    best.sort_by_key(|(way, _)| rank(way));
     best.into_iter()
         .take(HINTS_MAX)
         .map(|(_, hop)| RouteHint(vec![hop]))
@@ -119,4 +175,160 @@ fn hop(channel: &ChannelDetails) -> Option<RouteHintHop> {
         htlc_minimum_msat: Some(channel.inbound_htlc_minimum_msat),
         htlc_maximum_msat: channel.inbound_htlc_maximum_msat,
     })
+}
+
+/// Channels for tests.
+#[cfg(test)]
+pub(in crate::node) mod testing {
+    use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+    use ldk_node::config::ChannelConfig;
+    use ldk_node::{ChannelDetails, UserChannelId};
+    use lightning::ln::types::ChannelId;
+
+    /// The node id of peer `number`.
+    pub(in crate::node) fn peer(number: u8) -> PublicKey {
+        let secret = SecretKey::from_slice(&[number; 32]).unwrap();
+        secret.public_key(&Secp256k1::signing_only())
+    }
+
+    /// A usable private channel of this size, all on the side of peer `number`.
+    pub(in crate::node) fn channel(number: u8, sat: u64) -> ChannelDetails {
+        ChannelDetails {
+            channel_id: ChannelId([number; 32]),
+            counterparty_node_id: peer(number),
+            funding_txo: None,
+            short_channel_id: Some(u64::from(number)),
+            outbound_scid_alias: None,
+            inbound_scid_alias: Some(1_000 + u64::from(number)),
+            channel_value_sats: sat,
+            unspendable_punishment_reserve: None,
+            user_channel_id: UserChannelId(u128::from(number)),
+            feerate_sat_per_1000_weight: 253,
+            outbound_capacity_msat: 0,
+            inbound_capacity_msat: sat * 1_000,
+            confirmations_required: Some(6),
+            confirmations: Some(10),
+            is_outbound: false,
+            is_channel_ready: true,
+            is_usable: true,
+            is_announced: false,
+            cltv_expiry_delta: Some(144),
+            counterparty_unspendable_punishment_reserve: 0,
+            counterparty_outbound_htlc_minimum_msat: None,
+            counterparty_outbound_htlc_maximum_msat: None,
+            counterparty_forwarding_info_fee_base_msat: Some(1_000),
+            counterparty_forwarding_info_fee_proportional_millionths: Some(1),
+            counterparty_forwarding_info_cltv_expiry_delta: Some(144),
+            next_outbound_htlc_limit_msat: 0,
+            next_outbound_htlc_minimum_msat: 0,
+            force_close_spend_delay: None,
+            inbound_htlc_minimum_msat: 1,
+            inbound_htlc_maximum_msat: None,
+            config: ChannelConfig::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{channel, peer};
+    use super::*;
+
+    fn reached(channels: &[(Tier, ChannelDetails)]) -> Reach {
+        let ways: Vec<_> = channels
+            .iter()
+            .map(|(tier, channel)| Way {
+                tier: *tier,
+                channel,
+            })
+            .collect();
+        of(&ways)
+    }
+
+    fn hinted(reach: &Reach) -> Vec<PublicKey> {
+        match reach {
+            Reach::Ready(inbound) => inbound
+                .hints
+                .iter()
+                .map(|hint| hint.0[0].src_node_id)
+                .collect(),
+            Reach::Unready(why) => panic!("{why}"),
+        }
+    }
+
+    #[test]
+    fn larger_channels_of_strangers_do_not_push_the_operators_out_of_the_invoices() {
+        let mut channels = vec![(Tier::Operators, channel(1, 100_000))];
+        channels.extend((2..5).map(|number| (Tier::Stranger, channel(number, 4_000_000))));
+        channels.push((Tier::Proven, channel(6, 50_000)));
+        let hints = hinted(&reached(&channels));
+        assert_eq!(hints[..2], [peer(1), peer(6)]);
+        assert_eq!(hints.len(), HINTS_MAX);
+    }
+
+    #[test]
+    fn a_larger_channel_of_the_same_peer_is_its_hint_within_one_tier() {
+        let larger = ChannelDetails {
+            inbound_scid_alias: Some(77),
+            ..channel(1, 200_000)
+        };
+        let channels = [
+            (Tier::Operators, channel(1, 100_000)),
+            (Tier::Operators, larger),
+        ];
+        let Reach::Ready(inbound) = reached(&channels) else {
+            panic!("it is reached");
+        };
+        assert_eq!(inbound.hints[0].0[0].short_channel_id, 77);
+        assert_eq!(inbound.capacity_msat, 300_000_000);
+    }
+
+    #[test]
+    fn an_announced_channel_of_a_stranger_hides_nothing() {
+        let announced = ChannelDetails {
+            is_announced: true,
+            ..channel(2, 21_000)
+        };
+        let own = (Tier::Operators, channel(1, 2_000_000));
+        let reach = reached(&[own.clone(), (Tier::Stranger, announced.clone())]);
+        assert_eq!(hinted(&reach), [peer(1), peer(2)]);
+        let Reach::Ready(inbound) = reach else {
+            panic!("it is reached");
+        };
+        assert_eq!(inbound.capacity_msat, 2_021_000_000);
+        // One that the operator chose is found in the graph, and a stranger's beside it adds to it.
+        let operators = ChannelDetails {
+            is_announced: true,
+            ..channel(3, 500_000)
+        };
+        let reach = reached(&[
+            own,
+            (Tier::Operators, operators),
+            (Tier::Stranger, announced),
+        ]);
+        let Reach::Ready(inbound) = reach else {
+            panic!("it is reached");
+        };
+        assert_eq!(
+            (inbound.hints.len(), inbound.capacity_msat),
+            (0, 521_000_000)
+        );
+    }
+
+    #[test]
+    fn a_stranger_who_is_away_is_nobody_that_is_waited_for() {
+        let away = |number| ChannelDetails {
+            is_usable: false,
+            ..channel(number, 100_000)
+        };
+        let stranger = (Tier::Stranger, away(1));
+        assert_eq!(
+            reached(std::slice::from_ref(&stranger)),
+            Reach::Unready(Unready::NoChannel)
+        );
+        for tier in [Tier::Operators, Tier::Proven] {
+            let reach = reached(&[stranger.clone(), (tier, away(2))]);
+            assert_eq!(reach, Reach::Unready(Unready::PeersOffline));
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod endpoint;
 mod fault;
 mod fees;
 mod kept;
+mod left_out;
 mod ours;
 mod question;
 mod serve;
@@ -37,6 +38,8 @@ use endpoint::Endpoint;
 use fault::Fault;
 use fees::Fees;
 use kept::Kept;
+use left_out::LeftOut;
+pub(in crate::node) use left_out::Where;
 use ours::Ours;
 use question::{Answer, Learned, Question, Worth};
 use tip::TipSeen;
@@ -116,6 +119,8 @@ pub struct Relay {
     kept: PathBuf,
     fees: Fees,
     broadcasts: Broadcasts,
+    /// Transactions that nobody is asked for on the node's behalf. A `std` mutex, too.
+    left_out: Mutex<LeftOut>,
     /// Since when nobody answers, Unix seconds; 0 while somebody does.
     degraded_secs: AtomicU64,
     /// Requests sent to endpoints since the start.
@@ -165,6 +170,7 @@ impl Relay {
             kept: config.kept,
             fees: Fees::new(config.needs_fees, kept.as_ref()),
             broadcasts: Broadcasts::default(),
+            left_out: Mutex::default(),
             degraded_secs: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             url: format!("http://{address}{root}"),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::threads::Threads;
 use super::vss::lease::Lease;
-use super::{Node, NodeError, Phase, Purpose, chain, database, events, recovery, state, vss};
+use super::{Node, NodeError, Phase, Purpose, chain, database, door, events, recovery, state, vss};
 use crate::invoice::{Reach, Unready};
 use crate::ledger::Ledger;
 
@@ -24,7 +24,16 @@ impl Node {
         let threads = Threads::start()?;
         // Also when it ends by a fault, nothing waits for the chain any more.
         let ending = stop.child_token();
-        let running = self.rounds(threads.handle(), ledger, &ending);
+        let listeners = door::Door::listen(&self.config.listen).await?;
+        let running = async {
+            let ended = self.rounds(threads.handle(), ledger, &ending).await;
+            ending.cancel();
+            ended
+        };
+        let running = async {
+            let (ended, ()) = tokio::join!(running, self.let_in(listeners, &ending));
+            ended
+        };
         let ended = match chain::open(&self.chain, &self.config, &self.clock).await? {
             None => running.await,
             Some((relay, listener)) => tokio::select! {
@@ -35,6 +44,23 @@ impl Node {
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
         self.enter(Phase::Stopped);
         ended
+    }
+
+    /// Lets peers in until told to stop, and has another node run in place of one whose own listener has died.
+    async fn let_in(&self, listeners: Vec<tokio::net::TcpListener>, stop: &CancellationToken) {
+        let Some(door) = &self.door else { return };
+        let is_running = self.is_running.subscribe();
+        let mending = async {
+            loop {
+                door.dead().await;
+                tracing::error!("The node's own listener has died: the node is started again");
+                self.another_wanted.notify_one();
+            }
+        };
+        tokio::select! {
+            () = door.run(listeners, is_running, stop.clone()) => {}
+            () = mending => {}
+        }
     }
 
     /// Runs the node, and runs another one in its place when that is wanted.

@@ -50,8 +50,9 @@ impl Node {
                 lost: self.lost.clone(),
                 pass: self.pass.clone(),
             };
+            let onward = self.door.as_ref().map(|door| door.onward());
             let building = tokio::task::spawn_blocking(move || {
-                build(&config, purpose, told, seed, runtime, writing)
+                build(&config, purpose, told, seed, onward, runtime, writing)
             });
             let built = tokio::select! {
                 built = building => built,

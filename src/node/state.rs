@@ -4,12 +4,14 @@
 mod aside;
 mod rows;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
 use bitcoin::{Network, OutPoint};
 use lightning::chain::channelmonitor::{Balance, ChannelMonitor};
+use lightning::ln::types::ChannelId;
 use lightning::sign::InMemorySigner;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -161,6 +163,29 @@ pub fn read(path: &Path, keys: &NodeKeys) -> Result<State, StateError> {
         set_aside: channels(open(path)?, ASIDE, keys)?,
         is_recovering,
     })
+}
+
+/// Which channels have anchors, as their monitors say; also while the node runs.
+pub(super) fn anchors(
+    folder: &Path,
+    keys: &NodeKeys,
+) -> Result<HashMap<ChannelId, bool>, StateError> {
+    let path = folder.join(FILE);
+    let open = || {
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        // As in `copy`.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        Ok(connection)
+    };
+    let monitors = rows::monitors(open().map_err(at(&path))?, LIVE, keys);
+    let monitors = monitors.map_err(StateError::Monitors)?;
+    let has_anchors = |monitor: &ChannelMonitor<InMemorySigner>| {
+        let features = monitor.channel_type_features();
+        features.requires_anchors_zero_fee_htlc_tx()
+    };
+    let types = monitors.iter().map(|it| (it.channel_id(), has_anchors(it)));
+    Ok(types.collect())
 }
 
 /// The beginning of LDK's channel manager: two bytes of version, the chain, the height of the best block.

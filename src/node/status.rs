@@ -9,8 +9,13 @@ use utoipa::ToSchema;
 use crate::invoice::{Reach, Unready};
 use crate::ledger::Ledger;
 
+use super::door::Door;
 use super::operation::{OperationError, READ_MAX};
-use super::{ChainStatus, Node, OldChannel, Phase, Recovery, StoreStatus, address, closed};
+use super::strangers::Strangers;
+use super::{
+    ChainStatus, Node, OldChannel, Phase, Recovery, Standing, StoreStatus, StrangersStatus,
+    address, closed,
+};
 
 /// The node, as it is now.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -31,6 +36,8 @@ pub struct Status {
     pub peers: Vec<Peer>,
     /// Its channels.
     pub channels: Vec<Channel>,
+    /// What peers may do that the operator did not choose, and what they do.
+    pub strangers: StrangersStatus,
     /// Its money.
     pub balances: Option<Balances>,
     /// Where on-chain money is sent to.
@@ -77,6 +84,10 @@ pub struct Channel {
     pub channel_id: String,
     /// Who is at the other end, hex.
     pub counterparty: String,
+    /// Who that is to the operator.
+    pub standing: Standing,
+    /// Whether nothing is sold over it, because payments could not be claimed on chain with the coins of the wallet.
+    pub withheld: bool,
     /// Whether payments can arrive over it now.
     pub usable: bool,
     /// Whether its funding is locked in.
@@ -213,22 +224,31 @@ impl Node {
         }
         status.deposit_address.clone_from(&deposit);
         drop(deposit);
-        status.peers = node.list_peers().iter().map(Peer::from).collect();
-        status.channels = node.list_channels().iter().map(Channel::from).collect();
+        status.peers = shown_peers(node, self.door.as_deref());
+        let channels = node.list_channels();
+        status.strangers = self.strangers.status(&channels, self.door.as_deref());
+        let shown = |it| Channel::of(it, &self.strangers);
+        status.channels = channels.iter().map(shown).collect();
     }
 
     /// The channels that there are.
     pub async fn channels(&self) -> Result<Vec<Channel>, OperationError> {
-        self.read("list the channels", |node| {
-            Ok(node.list_channels().iter().map(Channel::from).collect())
+        let strangers = self.strangers.clone();
+        self.read("list the channels", move |node| {
+            let channels = node.list_channels();
+            Ok(channels
+                .iter()
+                .map(|it| Channel::of(it, &strangers))
+                .collect())
         })
         .await
     }
 
     /// The peers that it knows.
     pub async fn peers(&self) -> Result<Vec<Peer>, OperationError> {
-        self.read("list the peers", |node| {
-            Ok(node.list_peers().iter().map(Peer::from).collect())
+        let door = self.door.clone();
+        self.read("list the peers", move |node| {
+            Ok(shown_peers(node, door.as_deref()))
         })
         .await
     }
@@ -244,11 +264,29 @@ impl From<&ldk_node::PeerDetails> for Peer {
     }
 }
 
-impl From<&ldk_node::ChannelDetails> for Channel {
-    fn from(channel: &ldk_node::ChannelDetails) -> Self {
+/// The peers, with the addresses that they have connected from: ldk-node sees those come from loopback.
+fn shown_peers(node: &ldk_node::Node, door: Option<&Door>) -> Vec<Peer> {
+    let address = |peer: &ldk_node::PeerDetails| {
+        let door = door.filter(|_| peer.is_connected)?;
+        door.address_of(&peer.node_id)
+    };
+    let shown = |peer: &ldk_node::PeerDetails| match address(peer) {
+        None => Peer::from(peer),
+        Some(address) => Peer {
+            address: address.to_string(),
+            ..Peer::from(peer)
+        },
+    };
+    node.list_peers().iter().map(shown).collect()
+}
+
+impl Channel {
+    fn of(channel: &ldk_node::ChannelDetails, strangers: &Strangers) -> Self {
         Self {
             channel_id: channel.channel_id.to_string(),
             counterparty: channel.counterparty_node_id.to_string(),
+            standing: strangers.standings().of_channel(channel),
+            withheld: strangers.is_withheld(&channel.channel_id),
             usable: channel.is_usable,
             ready: channel.is_channel_ready,
             announced: channel.is_announced,

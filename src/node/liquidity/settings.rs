@@ -8,10 +8,9 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 
 use crate::amount::Msat;
 
+use super::super::config::RESERVE_SAT;
+use super::super::standing::trusted;
 use super::super::{Config as NodeConfig, Gossip, Reserve};
-
-/// What others keep on chain for each channel where a provider is trusted to close without: ldk-node's own default.
-const RESERVE_OF_OTHERS_SAT: u64 = 25_000;
 
 /// An address that is fetched at once and in vain, without touching the network: how ldk-node is told to want no gossip.
 const NO_GOSSIP: &str = "none:";
@@ -121,23 +120,21 @@ impl Config {
         Msat::from_sat(sat).unwrap_or(enough)
     }
 
-    fn providers(&self) -> impl Iterator<Item = &Provider> {
+    /// The providers that the operator chose.
+    pub(in crate::node) fn providers(&self) -> impl Iterator<Item = &Provider> {
         self.provider.iter().chain(&self.order_provider)
     }
 }
 
-/// What is kept on chain to pay for closing channels.
+/// What is kept on chain for each anchor channel. ldk-node refuses one that a peer opens while coins are missing for it, and an
+/// LDK peer then tries a channel without anchors: the transactions that claim its payments carry their own fees, so nothing can
+/// be taken back from a node without coins.
 pub(in crate::node) fn anchors(config: &NodeConfig) -> AnchorChannelsConfig {
-    let trusted = config.liquidity.providers().map(|it| it.node_id);
     match config.reserve {
-        // A merchant who owns nothing on chain can be paid; a force-close is then bumped with what there is.
-        Reserve::None => AnchorChannelsConfig {
-            per_channel_reserve_sats: 0,
-            trusted_peers_no_reserve: Vec::new(),
-        },
-        Reserve::Trusted => AnchorChannelsConfig {
-            per_channel_reserve_sats: RESERVE_OF_OTHERS_SAT,
-            trusted_peers_no_reserve: trusted.collect(),
+        // ldk-node leaves it to a trusted peer to get a closing confirmed; payments it still claims with what there is.
+        Reserve::None | Reserve::Trusted => AnchorChannelsConfig {
+            per_channel_reserve_sats: RESERVE_SAT,
+            trusted_peers_no_reserve: trusted(config).collect(),
         },
         Reserve::PerChannel { sat } => AnchorChannelsConfig {
             per_channel_reserve_sats: sat,

@@ -141,6 +141,9 @@ impl Relay {
             return Sent::Malformed;
         };
         let (txid, now) = (tx.compute_txid(), Instant::now());
+        if self.leaves_out_spending(&tx) {
+            return Sent::Accepted(txid);
+        }
         let all = 0..self.endpoints.len();
         // The budget is no reason: there is always room for a broadcast.
         let is_paused = |index: &usize| {

@@ -137,6 +137,9 @@ impl Relay {
                     };
                     return said(StatusCode::OK, estimates);
                 }
+                if self.leaves_out(&question) {
+                    return said(StatusCode::NOT_FOUND, "not found");
+                }
                 tokio::select! {
                     answer = self.ask(&question) => match answer {
                         Ok(Answer::Body(body)) => said(StatusCode::OK, body),

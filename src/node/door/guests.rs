@@ -1,0 +1,367 @@
+//! The connections at the Lightning listener, and who makes room for whom. Pure but for the tokens that cut a connection.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use bitcoin::secp256k1::PublicKey;
+use ldk_node::lightning::ln::msgs::SocketAddress;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::super::PeersConfig;
+
+/// Peers whose network is remembered, each 60 bytes. Beyond it all are forgotten, and learned again as they come.
+const PEERS_MAX: usize = 10_000;
+
+/// Networks that went beyond the bounds, each 40 bytes. Beyond it all are forgotten.
+const STRUCK_MAX: usize = 10_000;
+
+/// So often a network may go beyond the bounds within [`STRUCK_FOR`]: people make mistakes.
+const STRIKES: u32 = 3;
+
+/// The same of this machine, where all peers come from behind a proxy such as Tor's.
+const STRIKES_OF_LOOPBACK: u32 = 60;
+
+/// For so long peers without a channel are cut when they come from a network that went beyond the bounds too often. Each try
+/// leaves some kilobytes in the node's database.
+const STRUCK_FOR: Duration = Duration::from_secs(3_600);
+
+/// The connections.
+#[derive(Debug)]
+pub(super) struct Guests {
+    max: usize,
+    of_network_max: usize,
+    next: u64,
+    /// In the order in which they came, by their numbers.
+    all: std::collections::BTreeMap<u64, Guest>,
+    /// Where peers came from last.
+    networks: HashMap<PublicKey, IpAddr>,
+    /// How often peers of a network went beyond the bounds, and when they did first.
+    struck: HashMap<IpAddr, (u32, Instant)>,
+    refused: u64,
+}
+
+#[derive(Debug)]
+struct Guest {
+    from: IpAddr,
+    /// The port that ldk-node sees it come from, once it is passed on.
+    port: Option<u16>,
+    /// Whether it has shown who it is.
+    is_shown: bool,
+    /// Whose connection it is.
+    peer: Option<PublicKey>,
+    /// Whether it makes room for nobody: it has a channel, or the operator chose it.
+    is_kept: bool,
+    cut: CancellationToken,
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub(super) struct Entered {
+    /// Its number.
+    pub(super) number: u64,
+    /// Cancelled when it is to end.
+    pub(super) cut: CancellationToken,
+}
+
+impl Guests {
+    pub(super) fn new(config: &PeersConfig) -> Self {
+        Self {
+            max: config.connections_max,
+            of_network_max: config.connections_per_network.min(config.connections_max),
+            next: 0,
+            all: std::collections::BTreeMap::new(),
+            networks: HashMap::new(),
+            struck: HashMap::new(),
+            refused: 0,
+        }
+    }
+
+    /// Lets a connection in. Where there are too many of its network, or in all, one of them makes room; `None` if none does.
+    pub(super) fn enter(&mut self, from: IpAddr) -> Option<Entered> {
+        let home = network(from);
+        let of_home = |guest: &Guest| network(guest.from) == home && !guest.is_kept;
+        let count = self.all.values().filter(|guest| of_home(guest)).count();
+        let has_room = if count >= self.of_network_max {
+            self.make_room(of_home)
+        } else if self.all.len() >= self.max {
+            let largest = self.largest_network();
+            self.make_room(|guest| !guest.is_kept && Some(network(guest.from)) == largest)
+        } else {
+            true
+        };
+        if !has_room {
+            self.refused += 1;
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        let cut = CancellationToken::new();
+        self.all.insert(
+            number,
+            Guest {
+                from,
+                port: None,
+                is_shown: false,
+                peer: None,
+                is_kept: false,
+                cut: cut.clone(),
+            },
+        );
+        Some(Entered { number, cut })
+    }
+
+    /// The network that most connections come from which may make room.
+    fn largest_network(&self) -> Option<IpAddr> {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for guest in self.all.values().filter(|guest| !guest.is_kept) {
+            *counts.entry(network(guest.from)).or_default() += 1;
+        }
+        let largest = counts
+            .into_iter()
+            .max_by_key(|(network, count)| (*count, *network));
+        largest.map(|(network, _)| network)
+    }
+
+    /// Cuts the oldest of these, one that has not shown who it is before one that has; `false` if there is none.
+    fn make_room(&mut self, may: impl Fn(&Guest) -> bool) -> bool {
+        let those = || self.all.iter().filter(|(_, guest)| may(guest));
+        let number = those()
+            .find(|(_, guest)| !guest.is_shown)
+            .or_else(|| those().next())
+            .map(|(number, _)| *number);
+        let Some(guest) = number.and_then(|number| self.all.remove(&number)) else {
+            return false;
+        };
+        guest.cut.cancel();
+        self.refused += 1;
+        true
+    }
+
+    /// Cuts the oldest connection that may make room.
+    pub(super) fn cut_oldest(&mut self) {
+        self.make_room(|guest| !guest.is_kept);
+    }
+
+    /// A connection has ended.
+    pub(super) fn leave(&mut self, number: u64) {
+        self.all.remove(&number);
+    }
+
+    /// It was not let in for another reason.
+    pub(super) fn turned_away(&mut self) {
+        self.refused += 1;
+    }
+
+    /// It reaches ldk-node from this port.
+    pub(super) fn passed_on(&mut self, number: u64, port: u16) {
+        if let Some(guest) = self.all.get_mut(&number) {
+            guest.port = Some(port);
+        }
+    }
+
+    /// It has shown who it is.
+    pub(super) fn shown(&mut self, number: u64) {
+        if let Some(guest) = self.all.get_mut(&number) {
+            guest.is_shown = true;
+        }
+    }
+
+    /// Notes whose connections they are. Who comes from a network that is shut out, and is not kept, is cut.
+    pub(super) fn know(
+        &mut self,
+        peers: &[ldk_node::PeerDetails],
+        keeps: impl Fn(&PublicKey) -> bool,
+    ) {
+        let by_port: HashMap<u16, PublicKey> = peers
+            .iter()
+            .filter(|peer| peer.is_connected)
+            .filter_map(|peer| Some((loopback_port(&peer.address)?, peer.node_id)))
+            .collect();
+        let now = Instant::now();
+        if self.networks.len() > PEERS_MAX {
+            self.networks.clear();
+        }
+        for guest in self.all.values_mut() {
+            let peer = guest.port.and_then(|port| by_port.get(&port));
+            let Some(peer) = peer else { continue };
+            guest.peer = Some(*peer);
+            guest.is_kept = keeps(peer);
+            let home = network(guest.from);
+            self.networks.insert(*peer, home);
+            if !guest.is_kept && is_shut_out(&self.struck, &home, now) {
+                guest.cut.cancel();
+            }
+        }
+    }
+
+    /// The network that this peer came from last.
+    pub(super) fn network_of(&self, peer: &PublicKey) -> Option<IpAddr> {
+        self.networks.get(peer).copied()
+    }
+
+    /// The address that this peer is connected from.
+    pub(super) fn address_of(&self, peer: &PublicKey) -> Option<IpAddr> {
+        let mut guests = self.all.values();
+        guests
+            .find(|guest| guest.peer == Some(*peer))
+            .map(|guest| guest.from)
+    }
+
+    /// A peer went beyond the bounds of strangers.
+    pub(super) fn strike(&mut self, peer: &PublicKey, now: Instant) {
+        let Some(home) = self.networks.get(peer).copied() else {
+            return;
+        };
+        if self.struck.len() >= STRUCK_MAX {
+            self.struck.clear();
+        }
+        let (count, since) = self.struck.entry(home).or_insert((0, now));
+        if now.saturating_duration_since(*since) > STRUCK_FOR {
+            (*count, *since) = (0, now);
+        }
+        *count = count.saturating_add(1);
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Connections that were turned away or cut.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused
+    }
+}
+
+fn is_shut_out(struck: &HashMap<IpAddr, (u32, Instant)>, home: &IpAddr, now: Instant) -> bool {
+    let strikes = if home.is_loopback() {
+        STRIKES_OF_LOOPBACK
+    } else {
+        STRIKES
+    };
+    struck.get(home).is_some_and(|(count, since)| {
+        *count > strikes && now.saturating_duration_since(*since) <= STRUCK_FOR
+    })
+}
+
+/// The port of an address on loopback.
+fn loopback_port(address: &SocketAddress) -> Option<u16> {
+    match address {
+        SocketAddress::TcpIpV4 { addr, port } if Ipv4Addr::from(*addr).is_loopback() => Some(*port),
+        SocketAddress::TcpIpV4 { .. }
+        | SocketAddress::TcpIpV6 { .. }
+        | SocketAddress::OnionV2(_)
+        | SocketAddress::OnionV3 { .. }
+        | SocketAddress::Hostname { .. } => None,
+    }
+}
+
+/// Whoever has one address of a /24 (IPv4) or a /48 (IPv6) is taken to have all of them.
+pub(in crate::node) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::reach::testing::peer;
+    use super::super::super::strangers::testing::config;
+    use super::*;
+
+    fn guests(max: usize, of_network: usize) -> Guests {
+        Guests::new(&PeersConfig {
+            connections_max: max,
+            connections_per_network: of_network,
+            ..config()
+        })
+    }
+
+    fn enter(guests: &mut Guests, from: &str) -> Option<Entered> {
+        guests.enter(from.parse().unwrap())
+    }
+
+    /// ldk-node sees this connection as peer `number`.
+    fn known(guests: &mut Guests, entered: &Entered, number: u8, is_kept: bool) {
+        let port = 1_000 + u16::from(number);
+        guests.passed_on(entered.number, port);
+        guests.shown(entered.number);
+        let details = ldk_node::PeerDetails {
+            node_id: peer(number),
+            address: SocketAddress::TcpIpV4 {
+                addr: [127, 0, 0, 1],
+                port,
+            },
+            is_persisted: false,
+            is_connected: true,
+        };
+        guests.know(&[details], |_| is_kept);
+    }
+
+    #[test]
+    fn of_one_network_the_oldest_that_says_nothing_makes_room() {
+        let mut guests = guests(100, 3);
+        let real = enter(&mut guests, "192.0.2.1").unwrap();
+        known(&mut guests, &real, 1, false);
+        let idle = enter(&mut guests, "192.0.2.2").unwrap();
+        let late = enter(&mut guests, "192.0.2.3").unwrap();
+        let fourth = enter(&mut guests, "192.0.2.4").unwrap();
+        assert!(idle.cut.is_cancelled() && !real.cut.is_cancelled());
+        assert!(!late.cut.is_cancelled() && !fourth.cut.is_cancelled());
+        assert_eq!((guests.count(), guests.refused()), (3, 1));
+        assert!(enter(&mut guests, "198.51.100.1").is_some());
+        assert_eq!(guests.count(), 4);
+    }
+
+    #[test]
+    fn when_it_is_full_the_largest_network_makes_room_and_who_is_kept_does_not() {
+        let mut guests = guests(4, 4);
+        let kept = enter(&mut guests, "203.0.113.9").unwrap();
+        known(&mut guests, &kept, 1, true);
+        let other = enter(&mut guests, "198.51.100.1").unwrap();
+        let flood: Vec<_> = (0..2)
+            .map(|_| enter(&mut guests, "192.0.2.7").unwrap())
+            .collect();
+        let new = enter(&mut guests, "203.0.113.8").unwrap();
+        assert!(flood[0].cut.is_cancelled() && !flood[1].cut.is_cancelled());
+        for entered in [&kept, &other, &new] {
+            assert!(!entered.cut.is_cancelled());
+        }
+        for (number, entered) in [(2, &other), (3, &flood[1]), (4, &new)] {
+            known(&mut guests, entered, number, true);
+        }
+        assert!(enter(&mut guests, "192.0.2.1").is_none());
+    }
+
+    #[test]
+    fn who_went_beyond_the_bounds_too_often_is_cut_and_who_has_a_channel_is_not() {
+        let mut guests = guests(10, 10);
+        let bad = enter(&mut guests, "192.0.2.1").unwrap();
+        known(&mut guests, &bad, 1, false);
+        for _ in 0..=STRIKES {
+            guests.strike(&peer(1), Instant::now());
+        }
+        known(&mut guests, &bad, 1, false);
+        assert!(bad.cut.is_cancelled());
+        let neighbour = enter(&mut guests, "192.0.2.2").unwrap();
+        known(&mut guests, &neighbour, 2, true);
+        assert!(!neighbour.cut.is_cancelled());
+        let far = enter(&mut guests, "192.0.3.2").unwrap();
+        known(&mut guests, &far, 3, false);
+        assert!(!far.cut.is_cancelled());
+    }
+
+    #[test]
+    fn a_network_is_a_24_or_a_48() {
+        for (address, home) in [
+            ("192.0.2.77", "192.0.2.0"),
+            ("::ffff:192.0.2.77", "192.0.2.0"),
+            ("2001:db8:1:2::3", "2001:db8:1::"),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(network(address), home.parse::<IpAddr>().unwrap());
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Who a peer is to the operator. What the node relies on, how it is reached and what is kept on chain goes by it: anybody who
+//! finds the port can connect and open a channel, and none of that is the operator's choice.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bitcoin::secp256k1::PublicKey;
+use ldk_node::ChannelDetails;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Config;
+use crate::secret_file;
+
+/// The peers that the operator dialled or opened a channel with, one node id a line, in the node's folder.
+const FILE: &str = "peers.chosen";
+
+/// Chosen peers that are remembered. Each has 67 bytes in the file; nobody dials so many by hand.
+const CHOSEN_MAX: usize = 1_000;
+
+/// Who a peer is, the least trusted last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// A liquidity provider, or a peer that `node.peers` names. Its channels need no coins on chain.
+    Trusted,
+    /// A peer that the operator dialled or opened a channel with.
+    Chosen,
+    /// Anybody else.
+    Stranger,
+}
+
+/// Who the peers are. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Standings {
+    trusted: Arc<BTreeSet<PublicKey>>,
+    /// A `std` mutex: held for a look-up, or while a short file is written on a thread that may block.
+    chosen: Arc<Mutex<Chosen>>,
+}
+
+#[derive(Debug)]
+struct Chosen {
+    file: PathBuf,
+    peers: BTreeSet<PublicKey>,
+}
+
+impl Standings {
+    /// By these settings, and by what the operator did in earlier runs.
+    pub(super) fn of(config: &Config) -> Self {
+        Self::in_folder(&config.folder, trusted(config))
+    }
+
+    /// With these trusted peers.
+    pub(super) fn in_folder(folder: &Path, trusted: impl IntoIterator<Item = PublicKey>) -> Self {
+        let file = folder.join(FILE);
+        let peers = read(&file).unwrap_or_else(|error| {
+            tracing::warn!("Failed to read {}: {error}", file.display());
+            BTreeSet::new()
+        });
+        Self {
+            trusted: Arc::new(trusted.into_iter().collect()),
+            chosen: Arc::new(Mutex::new(Chosen { file, peers })),
+        }
+    }
+
+    /// Who this peer is.
+    pub(super) fn of_peer(&self, peer: &PublicKey) -> Standing {
+        if self.trusted.contains(peer) {
+            Standing::Trusted
+        } else if self.chosen().peers.contains(peer) {
+            Standing::Chosen
+        } else {
+            Standing::Stranger
+        }
+    }
+
+    /// Who the peer of this channel is. Only the operator opens channels from here.
+    pub(super) fn of_channel(&self, channel: &ChannelDetails) -> Standing {
+        match self.of_peer(&channel.counterparty_node_id) {
+            Standing::Stranger if channel.is_outbound => Standing::Chosen,
+            standing @ (Standing::Trusted | Standing::Chosen | Standing::Stranger) => standing,
+        }
+    }
+
+    /// How many peers the settings trust.
+    pub(super) fn trusted_count(&self) -> usize {
+        self.trusted.len()
+    }
+
+    /// Remembers a peer that the operator chose. Blocks on the disk.
+    pub(super) fn choose(&self, peer: PublicKey) {
+        let mut chosen = self.chosen();
+        if chosen.peers.len() >= CHOSEN_MAX || !chosen.peers.insert(peer) {
+            return;
+        }
+        let lines: String = chosen.peers.iter().map(|id| format!("{id}\n")).collect();
+        if let Err(error) = secret_file::replace(&chosen.file, &lines) {
+            tracing::warn!("Failed to write {}: {error}", chosen.file.display());
+        }
+    }
+
+    fn chosen(&self) -> MutexGuard<'_, Chosen> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The peers that the settings name: whose channels need no coins on chain.
+pub(super) fn trusted(config: &Config) -> impl Iterator<Item = PublicKey> {
+    let providers = config.liquidity.providers().map(|it| it.node_id);
+    providers.chain(config.peers.trusted.iter().copied())
+}
+
+/// A line that is no node id is passed over.
+fn read(file: &Path) -> io::Result<BTreeSet<PublicKey>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(error),
+    }
+}

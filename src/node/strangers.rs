@@ -1,0 +1,417 @@
+//! Channels of strangers: peers that the operator neither trusts nor chose. LDK takes a channel from anybody who asks, so what
+//! one may cost is bounded here: how many wait, how many there are, how large they are, and that claiming a payment over one is
+//! possible with what the wallet has.
+//!
+//! ldk-node gives no say before it accepts a channel, so one that goes beyond the bounds is closed when it is pending, long
+//! before it can carry a payment: a stranger's channel becomes usable with its sixth confirmation.
+
+mod abandoned;
+mod bounds;
+mod claims;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bitcoin::Txid;
+use bitcoin::secp256k1::PublicKey;
+use ldk_node::{ChannelDetails, Event};
+use lightning::ln::types::ChannelId;
+use serde::Serialize;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use super::door::Door;
+use super::keys::NodeKeys;
+use super::relay::Relay;
+use super::standing::{Standing, Standings};
+use super::{Config, PeersConfig};
+
+use abandoned::Abandoned;
+use bounds::{Beyond, Pending};
+use claims::Types;
+
+/// Within this time nobody is asked a second time whether a funding transaction is there: looks may follow each other at once.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+
+/// What a look at the chain waits for such questions, which are asked side by side.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+
+/// The strangers' channels, and what is done about them. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Strangers {
+    config: Arc<PeersConfig>,
+    /// Coins wanted for each anchor channel, in sat.
+    reserve_sat: u64,
+    standings: Standings,
+    /// A `std` mutex: held to compare a few hundred channels, never across an await.
+    state: Arc<Mutex<State>>,
+}
+
+/// What is known of the strangers' channels.
+#[derive(Debug)]
+struct State {
+    /// Those that wait for their confirmations.
+    pending: HashMap<ChannelId, Pending>,
+    /// Those whose payments could not be claimed on chain with the coins there are.
+    withheld: HashSet<ChannelId>,
+    /// Which of them have anchors.
+    types: Types,
+    /// Those that were closed before their funding was seen. Their transactions are not asked for any more.
+    abandoned: Abandoned,
+    /// All channels that were ever pending or ready, whoever opened them: the end of any other is no change.
+    known: HashSet<ChannelId>,
+    /// Channels that were closed for being beyond the bounds, since the start.
+    closed: u64,
+}
+
+/// What strangers may do here, and what they do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct StrangersStatus {
+    /// Whether anybody may open a channel, or only trusted peers.
+    pub anyone_opens: bool,
+    /// Peers that the settings trust, the liquidity providers included.
+    pub trusted: usize,
+    /// Their channels that wait for confirmations.
+    pub pending: usize,
+    /// The most that may wait at once.
+    pub pending_max: usize,
+    /// Their channels in all.
+    pub channels: usize,
+    /// The most that there may be.
+    pub channels_max: usize,
+    /// Channels that were closed for being beyond these limits, since the start.
+    pub closed: u64,
+    /// Channels over which nothing is sold: payments over them could not be claimed on chain with the coins of the wallet.
+    pub withheld: usize,
+    /// Connections to the Lightning listener.
+    pub connections: usize,
+    /// The most that there may be.
+    pub connections_max: usize,
+    /// Connections that were turned away or cut for being beyond the limits, since the start.
+    pub connections_refused: u64,
+    /// What is wrong with the Lightning listener, if anything is.
+    pub listener_fault: Option<String>,
+}
+
+impl Strangers {
+    /// By these settings, and by what earlier runs left.
+    pub(super) fn of(config: &Config, keys: &NodeKeys) -> Self {
+        let reserve_sat = super::liquidity::anchors(config).per_channel_reserve_sats;
+        Self {
+            config: Arc::new(config.peers.clone()),
+            reserve_sat,
+            standings: Standings::of(config),
+            state: Arc::new(Mutex::new(State {
+                pending: HashMap::new(),
+                withheld: HashSet::new(),
+                types: Types::of(config, keys),
+                abandoned: Abandoned::read(&config.folder),
+                known: HashSet::new(),
+                closed: 0,
+            })),
+        }
+    }
+
+    /// Who the peers are.
+    pub(super) fn standings(&self) -> &Standings {
+        &self.standings
+    }
+
+    /// Whether nothing is to be sold over this channel.
+    pub(super) fn is_withheld(&self, channel: &ChannelId) -> bool {
+        self.state().withheld.contains(channel)
+    }
+
+    /// Notes the channels that a node has when it starts.
+    pub(super) fn started(&self, channels: &[ChannelDetails]) {
+        let known = channels.iter().filter(|it| it.funding_txo.is_some());
+        self.state().known.extend(known.map(|it| it.channel_id));
+    }
+
+    /// Whether this event changes the channels so that a backup is out of date. A peer may begin a channel and hang up as
+    /// often as it likes: only what was once pending or ready is a change.
+    pub(super) fn changes_channels(&self, event: &Event) -> bool {
+        match event {
+            Event::ChannelPending { channel_id, .. } | Event::ChannelReady { channel_id, .. } => {
+                self.state().known.insert(*channel_id);
+                true
+            }
+            Event::ChannelClosed { channel_id, .. } => self.state().known.remove(channel_id),
+            Event::SplicePending { .. } => true,
+            Event::PaymentReceived { .. }
+            | Event::PaymentSuccessful { .. }
+            | Event::PaymentFailed { .. }
+            | Event::PaymentForwarded { .. }
+            | Event::PaymentClaimable { .. }
+            | Event::SpliceFailed { .. } => false,
+        }
+    }
+
+    /// Holds the channels against the bounds, and closes what goes beyond them. Takes locks of the node's.
+    pub(super) fn enforce(
+        &self,
+        ldk: &ldk_node::Node,
+        channels: &[ChannelDetails],
+        door: Option<&Door>,
+        relay: Option<&Relay>,
+    ) {
+        self.close_beyond(ldk, channels, door, relay);
+        self.withhold(ldk, channels);
+    }
+
+    fn close_beyond(
+        &self,
+        ldk: &ldk_node::Node,
+        channels: &[ChannelDetails],
+        door: Option<&Door>,
+        relay: Option<&Relay>,
+    ) {
+        let network = |peer: &_| door.and_then(|door| door.network_of(peer));
+        let theirs: Vec<_> = self.theirs(channels).collect();
+        let mut state = self.state();
+        let is_changed = bounds::follow(&mut state.pending, &theirs, Instant::now());
+        let beyond = bounds::beyond(
+            &self.config,
+            &theirs,
+            &state.pending,
+            network,
+            Instant::now(),
+        );
+        for (channel, why) in &beyond {
+            if let Some(door) = door {
+                door.strike(&channel.counterparty_node_id);
+            }
+            state.close(ldk, channel, why);
+        }
+        if let Some(relay) = relay.filter(|_| is_changed || !beyond.is_empty()) {
+            relay.leave_out(state.left_out());
+        }
+    }
+
+    /// The strangers' channels among these.
+    fn theirs<'a>(
+        &'a self,
+        channels: &'a [ChannelDetails],
+    ) -> impl Iterator<Item = &'a ChannelDetails> {
+        let is_theirs = |channel: &&ChannelDetails| {
+            channel.funding_txo.is_some()
+                && self.standings.of_channel(channel) == Standing::Stranger
+        };
+        channels.iter().filter(is_theirs)
+    }
+
+    /// Asks whether the fundings that strangers' channels wait for are there. ldk-node itself would ask for each of them, twice
+    /// and one after the other, in every look: what guards the other channels would wait for it.
+    pub(super) async fn look_for_fundings(&self, relay: &Arc<Relay>) {
+        let asked: Vec<_> = {
+            let mut state = self.state();
+            let now = Instant::now();
+            let due = state
+                .pending
+                .iter_mut()
+                .filter(|(_, it)| it.is_to_be_asked(now));
+            due.map(|(channel, it)| (*channel, it.ask(now))).collect()
+        };
+        if asked.is_empty() {
+            return;
+        }
+        let asking = asked
+            .into_iter()
+            .map(|(channel, funding)| async move { (channel, relay.where_is(funding).await) });
+        let asking = futures_util::future::join_all(asking);
+        let Ok(answers) = tokio::time::timeout(ASK_WITHIN, asking).await else {
+            return;
+        };
+        let mut state = self.state();
+        for (channel, seen) in answers {
+            if let (Some(pending), Some(_)) = (state.pending.get_mut(&channel), seen) {
+                pending.seen = seen;
+            }
+        }
+        relay.leave_out(state.left_out());
+    }
+
+    /// Whether a connection of this peer makes room for nobody.
+    pub(super) fn keeps(&self, peer: &PublicKey, channels: &[ChannelDetails]) -> bool {
+        let mut theirs = channels
+            .iter()
+            .filter(|it| it.counterparty_node_id == *peer);
+        self.standings.of_peer(peer) != Standing::Stranger || theirs.any(|it| it.is_channel_ready)
+    }
+
+    /// What is known, for the operator.
+    pub(super) fn status(
+        &self,
+        channels: &[ChannelDetails],
+        door: Option<&Door>,
+    ) -> StrangersStatus {
+        let theirs: Vec<_> = self.theirs(channels).collect();
+        let state = self.state();
+        let doors = door.map(Door::status).unwrap_or_default();
+        StrangersStatus {
+            anyone_opens: self.config.anyone_opens,
+            trusted: self.standings.trusted_count(),
+            pending: theirs.iter().filter(|it| !it.is_channel_ready).count(),
+            pending_max: self.config.pending_max,
+            channels: theirs.len(),
+            channels_max: self.config.channels_max,
+            closed: state.closed,
+            withheld: state.withheld.len(),
+            connections: doors.connections,
+            connections_max: self.config.connections_max,
+            connections_refused: doors.refused,
+            listener_fault: doors.fault,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Closes a channel that waits for its confirmations. Nothing in it is ours.
+    fn close(&mut self, ldk: &ldk_node::Node, channel: &ChannelDetails, why: &Beyond) {
+        let id = channel.channel_id;
+        let pending = self.pending.get_mut(&id).filter(|it| !it.is_closing);
+        let Some(pending) = pending else { return };
+        pending.is_closing = true;
+        let (peer, funding) = (channel.counterparty_node_id, pending.funding);
+        let reason = Some(why.to_string());
+        if let Err(error) = ldk.force_close_channel(&channel.user_channel_id, peer, reason) {
+            tracing::warn!(channel.id = %id, "Failed to close channel {id} of a stranger: {error}");
+            return;
+        }
+        // The peer reads why; here it is one line at most for each channel that it has opened.
+        tracing::info!(channel.id = %id, "Closed channel {id} of peer {peer}: {why}");
+        self.closed += 1;
+        if pending.is_worthless(channel) {
+            self.abandoned.add(funding, id);
+        }
+    }
+
+    /// Transactions that the chain source need not be asked for when a look at the chain wants to know of them: those that
+    /// are asked for apart from it, and those that nobody waits for any more.
+    fn left_out(&self) -> HashSet<Txid> {
+        let waiting = self.pending.values().filter(|it| !it.is_in_a_block());
+        let waiting = waiting.map(|it| it.funding);
+        waiting.chain(self.abandoned.fundings()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash as _;
+    use bitcoin::{Network, OutPoint};
+    use ldk_node::UserChannelId;
+
+    use super::super::reach::testing::{channel, peer};
+    use super::*;
+
+    fn strangers() -> (tempfile::TempDir, Strangers) {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = NodeKeys::open(&folder.path().join("seed.words"), Network::Regtest).unwrap();
+        let strangers = Strangers {
+            config: Arc::new(testing::config()),
+            reserve_sat: 25_000,
+            standings: Standings::in_folder(folder.path(), Vec::new()),
+            state: Arc::new(Mutex::new(State {
+                pending: HashMap::new(),
+                withheld: HashSet::new(),
+                types: Types::in_folder(folder.path(), &keys),
+                abandoned: Abandoned::read(folder.path()),
+                known: HashSet::new(),
+                closed: 0,
+            })),
+        };
+        (folder, strangers)
+    }
+
+    fn funding(byte: u8) -> OutPoint {
+        OutPoint::new(Txid::from_byte_array([byte; 32]), 0)
+    }
+
+    fn closed(channel: u8) -> Event {
+        Event::ChannelClosed {
+            channel_id: ChannelId([channel; 32]),
+            user_channel_id: UserChannelId(1),
+            counterparty_node_id: Some(peer(1)),
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn only_what_was_once_pending_or_ready_changes_the_channels() {
+        let (_folder, strangers) = strangers();
+        assert!(
+            !strangers.changes_channels(&closed(1)),
+            "it hung up at once"
+        );
+        let pending = Event::ChannelPending {
+            channel_id: ChannelId([1; 32]),
+            user_channel_id: UserChannelId(1),
+            former_temporary_channel_id: ChannelId([9; 32]),
+            counterparty_node_id: peer(1),
+            funding_txo: funding(1),
+        };
+        assert!(strangers.changes_channels(&pending));
+        assert!(strangers.changes_channels(&closed(1)));
+        assert!(!strangers.changes_channels(&closed(1)));
+        let spliced = Event::SplicePending {
+            channel_id: ChannelId([1; 32]),
+            user_channel_id: UserChannelId(1),
+            counterparty_node_id: peer(1),
+            new_funding_txo: funding(2),
+        };
+        assert!(strangers.changes_channels(&spliced));
+        // Of a channel of before the start the end is a change, too.
+        strangers.started(&[ChannelDetails {
+            funding_txo: Some(funding(3)),
+            ..channel(3, 100_000)
+        }]);
+        assert!(strangers.changes_channels(&closed(3)));
+    }
+
+    #[test]
+    fn whoever_the_operator_dialled_is_no_stranger_also_after_a_restart() {
+        let (folder, strangers) = strangers();
+        let theirs = channel(1, 100_000);
+        assert_eq!(strangers.standings.of_channel(&theirs), Standing::Stranger);
+        assert!(!strangers.keeps(&peer(2), std::slice::from_ref(&theirs)));
+        assert!(strangers.keeps(&peer(1), std::slice::from_ref(&theirs)));
+        strangers.standings.choose(peer(1));
+        let again = Standings::in_folder(folder.path(), vec![peer(2)]);
+        assert_eq!(again.of_channel(&theirs), Standing::Chosen);
+        assert_eq!(again.of_peer(&peer(2)), Standing::Trusted);
+        let ours = ChannelDetails {
+            is_outbound: true,
+            ..channel(3, 100_000)
+        };
+        assert_eq!(again.of_channel(&ours), Standing::Chosen);
+    }
+}
+
+/// Settings for tests.
+#[cfg(test)]
+pub(in crate::node) mod testing {
+    use super::*;
+
+    pub(in crate::node) fn config() -> PeersConfig {
+        PeersConfig {
+            anyone_opens: true,
+            trusted: Vec::new(),
+            channel_min_sat: 20_000,
+            channel_max_sat: 1_000_000,
+            pending_max: 3,
+            pending_per_peer: 1,
+            pending_timeout: Duration::from_secs(600),
+            channels_max: 5,
+            channels_per_peer: 2,
+            channels_per_network: 4,
+            connections_max: 100,
+            connections_per_network: 10,
+            keysends_max: 10,
+        }
+    }
+}

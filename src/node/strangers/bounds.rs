@@ -1,0 +1,410 @@
+//! The bounds that the settings set for strangers' channels. Pure.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bitcoin::Txid;
+use bitcoin::secp256k1::PublicKey;
+use ldk_node::ChannelDetails;
+use lightning::ln::types::ChannelId;
+use tokio::time::Instant;
+
+use super::super::PeersConfig;
+use super::super::relay::Where;
+use super::ASK_EVERY;
+
+/// How long a funding transaction that was seen may take to confirm, and how long one may that nobody can see before it does.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(86_400);
+
+/// A stranger's channel that waits for its confirmations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pending {
+    /// The transaction that funds it.
+    pub(super) funding: Txid,
+    /// Since when it is known.
+    pub(super) since: Instant,
+    /// Where its funding was seen last; `None` where nobody was asked, or nobody has answered.
+    pub(super) seen: Option<Where>,
+    /// When that was last asked.
+    asked: Option<Instant>,
+    /// Whether it is being closed.
+    pub(super) is_closing: bool,
+}
+
+impl Pending {
+    fn new(funding: Txid, since: Instant) -> Self {
+        Self {
+            funding,
+            since,
+            seen: None,
+            asked: None,
+            is_closing: false,
+        }
+    }
+
+    /// Whether it is time to ask where its funding is.
+    pub(super) fn is_to_be_asked(&self, now: Instant) -> bool {
+        let is_due = self.asked.is_none_or(|asked| now >= asked + ASK_EVERY);
+        is_due && !self.is_in_a_block() && !self.is_closing
+    }
+
+    /// Notes that it is asked now, and says for what.
+    pub(super) fn ask(&mut self, now: Instant) -> Txid {
+        self.asked = Some(now);
+        self.funding
+    }
+
+    /// Whether a look at the chain has to follow it.
+    pub(super) fn is_in_a_block(&self) -> bool {
+        self.seen == Some(Where::Block)
+    }
+
+    /// Whether nothing is lost if nobody looks after this channel any more: its money is not there, or none of it is ours.
+    pub(super) fn is_worthless(&self, channel: &ChannelDetails) -> bool {
+        match self.seen {
+            None | Some(Where::Nowhere) => true,
+            Some(Where::Mempool | Where::Block) => channel.outbound_capacity_msat == 0,
+        }
+    }
+
+    fn is_late(&self, config: &PeersConfig, now: Instant) -> bool {
+        let waited = now.saturating_duration_since(self.since);
+        match self.seen {
+            Some(Where::Nowhere) => waited >= config.pending_timeout,
+            None | Some(Where::Mempool) => waited >= CONFIRMED_WITHIN,
+            Some(Where::Block) => false,
+        }
+    }
+}
+
+/// Why a stranger's channel is closed; its peer reads this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Beyond {
+    /// Strangers may open none.
+    NotAnyone,
+    /// It is too small.
+    TooSmall(u64),
+    /// It is too large.
+    TooLarge(u64),
+    /// Too many wait.
+    Pending(usize),
+    /// Too many of this peer's wait.
+    PendingOfPeer(usize),
+    /// There are too many.
+    Channels(usize),
+    /// This peer has too many.
+    ChannelsOfPeer(usize),
+    /// The peers of this network have too many.
+    ChannelsOfNetwork(usize),
+    /// Its funding does not come.
+    Unfunded,
+}
+
+impl fmt::Display for Beyond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAnyone => f.write_str("this node takes channels from its providers only"),
+            Self::TooSmall(sat) => write!(f, "this node takes channels of {sat} sat or more"),
+            Self::TooLarge(sat) => write!(f, "this node takes channels of {sat} sat at most"),
+            Self::Pending(max) => write!(
+                f,
+                "{max} channels of strangers wait for confirmations already"
+            ),
+            Self::PendingOfPeer(max) => {
+                write!(
+                    f,
+                    "{max} channels of this peer wait for confirmations already"
+                )
+            }
+            Self::Channels(max) => write!(f, "this node has {max} channels of strangers already"),
+            Self::ChannelsOfPeer(max) => write!(f, "this peer has {max} channels already"),
+            Self::ChannelsOfNetwork(max) => {
+                write!(f, "the peers of this network have {max} channels already")
+            }
+            Self::Unfunded => {
+                f.write_str("the transaction that funds this channel was not seen in time")
+            }
+        }
+    }
+}
+
+/// Follows which channels wait; `true` if there is another, or one less.
+pub(super) fn follow(
+    pending: &mut HashMap<ChannelId, Pending>,
+    theirs: &[&ChannelDetails],
+    now: Instant,
+) -> bool {
+    let before = pending.len();
+    let waits = |id: &ChannelId| {
+        let mut waiting = theirs.iter().filter(|it| !it.is_channel_ready);
+        waiting.any(|it| it.channel_id == *id)
+    };
+    pending.retain(|id, _| waits(id));
+    let mut is_changed = pending.len() != before;
+    for channel in theirs.iter().filter(|it| !it.is_channel_ready) {
+        let Some(funding) = channel.funding_txo else {
+            continue;
+        };
+        let entry = pending.entry(channel.channel_id).or_insert_with(|| {
+            is_changed = true;
+            Pending::new(funding.txid, now)
+        });
+        if channel.confirmations.is_some_and(|n| n > 0) {
+            entry.seen = Some(Where::Block);
+        }
+    }
+    is_changed
+}
+
+/// The channels that go beyond the bounds, and why. Those that are ready stay, and the oldest of those that wait.
+pub(super) fn beyond<'a>(
+    config: &PeersConfig,
+    theirs: &[&'a ChannelDetails],
+    pending: &HashMap<ChannelId, Pending>,
+    network: impl Fn(&PublicKey) -> Option<IpAddr>,
+    now: Instant,
+) -> Vec<(&'a ChannelDetails, Beyond)> {
+    let mut counts = Counts::default();
+    for channel in theirs.iter().filter(|it| it.is_channel_ready) {
+        counts.add(channel, &network);
+    }
+    let mut waiting: Vec<_> = theirs
+        .iter()
+        .filter_map(|channel| Some((*channel, pending.get(&channel.channel_id)?)))
+        .collect();
+    // Two of one moment in an order that stays.
+    waiting.sort_by_key(|(channel, it)| (it.since, channel.user_channel_id.0));
+    let mut beyond = Vec::new();
+    for (channel, it) in waiting {
+        let why = one(config, channel, it, now).or_else(|| counts.why(config, channel, &network));
+        match why {
+            Some(why) => beyond.push((channel, why)),
+            None => {
+                counts.add(channel, &network);
+                counts.wait(channel);
+            }
+        }
+    }
+    beyond
+}
+
+/// What is wrong with a channel whatever others there are.
+fn one(
+    config: &PeersConfig,
+    channel: &ChannelDetails,
+    pending: &Pending,
+    now: Instant,
+) -> Option<Beyond> {
+    let sat = channel.channel_value_sats;
+    if !config.anyone_opens {
+        Some(Beyond::NotAnyone)
+    } else if sat < config.channel_min_sat {
+        Some(Beyond::TooSmall(config.channel_min_sat))
+    } else if sat > config.channel_max_sat {
+        Some(Beyond::TooLarge(config.channel_max_sat))
+    } else if pending.is_late(config, now) {
+        Some(Beyond::Unfunded)
+    } else {
+        None
+    }
+}
+
+/// The channels that stay.
+#[derive(Default)]
+struct Counts {
+    all: usize,
+    waiting: usize,
+    of_peer: HashMap<PublicKey, usize>,
+    waiting_of_peer: HashMap<PublicKey, usize>,
+    of_network: HashMap<IpAddr, usize>,
+}
+
+impl Counts {
+    fn add(&mut self, channel: &ChannelDetails, network: impl Fn(&PublicKey) -> Option<IpAddr>) {
+        let peer = channel.counterparty_node_id;
+        self.all += 1;
+        *self.of_peer.entry(peer).or_default() += 1;
+        if let Some(network) = network(&peer) {
+            *self.of_network.entry(network).or_default() += 1;
+        }
+    }
+
+    fn wait(&mut self, channel: &ChannelDetails) {
+        self.waiting += 1;
+        *self
+            .waiting_of_peer
+            .entry(channel.counterparty_node_id)
+            .or_default() += 1;
+    }
+
+    /// Why there may not be this one besides.
+    fn why(
+        &self,
+        config: &PeersConfig,
+        channel: &ChannelDetails,
+        network: impl Fn(&PublicKey) -> Option<IpAddr>,
+    ) -> Option<Beyond> {
+        let peer = channel.counterparty_node_id;
+        let of_peer = |counts: &HashMap<_, _>| counts.get(&peer).copied().unwrap_or(0);
+        let of_network = network(&peer).and_then(|network| self.of_network.get(&network));
+        if of_peer(&self.waiting_of_peer) >= config.pending_per_peer {
+            Some(Beyond::PendingOfPeer(config.pending_per_peer))
+        } else if of_peer(&self.of_peer) >= config.channels_per_peer {
+            Some(Beyond::ChannelsOfPeer(config.channels_per_peer))
+        } else if of_network.is_some_and(|count| *count >= config.channels_per_network) {
+            Some(Beyond::ChannelsOfNetwork(config.channels_per_network))
+        } else if self.waiting >= config.pending_max {
+            Some(Beyond::Pending(config.pending_max))
+        } else if self.all >= config.channels_max {
+            Some(Beyond::Channels(config.channels_max))
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash as _;
+
+    use super::super::super::reach::testing::{channel, peer};
+    use super::super::testing::config;
+    use super::*;
+
+    /// A channel of peer `number` that waits for confirmations.
+    fn waiting(number: u8, sat: u64) -> ChannelDetails {
+        ChannelDetails {
+            is_channel_ready: false,
+            is_usable: false,
+            confirmations: None,
+            funding_txo: Some(bitcoin::OutPoint::new(
+                Txid::from_byte_array([number; 32]),
+                0,
+            )),
+            ..channel(number, sat)
+        }
+    }
+
+    /// What is closed of these, by their numbers, so long after they began to wait.
+    fn closed(
+        config: &PeersConfig,
+        channels: &[ChannelDetails],
+        seen: Option<Where>,
+        after: Duration,
+    ) -> Vec<(u8, Beyond)> {
+        let theirs: Vec<_> = channels.iter().collect();
+        let (mut pending, began) = (HashMap::new(), Instant::now());
+        follow(&mut pending, &theirs, began);
+        for it in pending.values_mut() {
+            it.seen = seen;
+        }
+        let now = began + after;
+        let beyond = beyond(config, &theirs, &pending, |_| None, now);
+        beyond
+            .into_iter()
+            .map(|(channel, why)| (channel.channel_id.0[0], why))
+            .collect()
+    }
+
+    #[test]
+    fn of_channels_that_wait_the_newest_beyond_the_bounds_are_closed() {
+        let config = config();
+        let channels: Vec<_> = (1..=5).map(|number| waiting(number, 100_000)).collect();
+        let soon = Duration::ZERO;
+        assert_eq!(
+            closed(&config, &channels, Some(Where::Nowhere), soon),
+            [(4, Beyond::Pending(3)), (5, Beyond::Pending(3))]
+        );
+        let second = ChannelDetails {
+            channel_id: ChannelId([9; 32]),
+            user_channel_id: ldk_node::UserChannelId(9),
+            ..waiting(1, 100_000)
+        };
+        assert_eq!(
+            closed(
+                &config,
+                &[waiting(1, 100_000), second],
+                Some(Where::Block),
+                soon
+            ),
+            [(9, Beyond::PendingOfPeer(1))]
+        );
+    }
+
+    #[test]
+    fn those_that_are_ready_count_and_stay() {
+        let config = config();
+        let mut channels: Vec<_> = (1..=6).map(|number| channel(number, 1_000)).collect();
+        channels.push(waiting(7, 100_000));
+        assert_eq!(
+            closed(&config, &channels, Some(Where::Block), Duration::ZERO),
+            [(7, Beyond::Channels(5))]
+        );
+    }
+
+    #[test]
+    fn too_small_too_large_and_unasked_for_are_closed() {
+        let soon = Duration::ZERO;
+        let closed = |config: &PeersConfig, sat| {
+            let channels = [waiting(1, sat)];
+            let found = super::tests::closed(config, &channels, None, soon);
+            found.into_iter().map(|(_, why)| why).next()
+        };
+        let anyone = config();
+        assert_eq!(closed(&anyone, 19_999), Some(Beyond::TooSmall(20_000)));
+        assert_eq!(
+            closed(&anyone, 1_000_001),
+            Some(Beyond::TooLarge(1_000_000))
+        );
+        assert_eq!(closed(&anyone, 20_000), None);
+        let nobody = PeersConfig {
+            anyone_opens: false,
+            ..config()
+        };
+        assert_eq!(closed(&nobody, 20_000), Some(Beyond::NotAnyone));
+    }
+
+    #[test]
+    fn a_funding_that_nobody_sees_is_waited_for_minutes_and_one_that_is_seen_for_a_day() {
+        let (minutes, day) = (Duration::from_secs(600), Duration::from_secs(86_400));
+        let just_before = |span: Duration| span - Duration::from_secs(1);
+        for (seen, limit) in [
+            (Some(Where::Nowhere), minutes),
+            (Some(Where::Mempool), day),
+            (None, day),
+        ] {
+            let channels = [waiting(1, 100_000)];
+            assert_eq!(closed(&config(), &channels, seen, just_before(limit)), []);
+            assert_eq!(
+                closed(&config(), &channels, seen, limit),
+                [(1, Beyond::Unfunded)]
+            );
+        }
+        let channels = [waiting(1, 100_000)];
+        assert_eq!(
+            closed(&config(), &channels, Some(Where::Block), day * 9),
+            []
+        );
+    }
+
+    #[test]
+    fn the_peers_of_one_network_have_a_share() {
+        let config = config();
+        let mut channels: Vec<_> = (1..=4).map(|number| channel(number, 100_000)).collect();
+        channels.push(waiting(5, 100_000));
+        let theirs: Vec<_> = channels.iter().collect();
+        let mut pending = HashMap::new();
+        follow(&mut pending, &theirs, Instant::now());
+        let one = |_: &PublicKey| Some(IpAddr::from([192, 0, 2, 0]));
+        let found = beyond(&config, &theirs, &pending, one, Instant::now());
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].1, Beyond::ChannelsOfNetwork(4));
+        let other = |it: &PublicKey| {
+            let last = if *it == peer(5) { 3 } else { 2 };
+            Some(IpAddr::from([192, 0, last, 0]))
+        };
+        assert!(beyond(&config, &theirs, &pending, other, Instant::now()).is_empty());
+    }
+}

@@ -1,0 +1,147 @@
+//! Whether payments over strangers' channels could be claimed on chain.
+//!
+//! The transaction that claims a payment over a channel with anchors carries no fee of its own: without coins in the wallet a
+//! peer that goes silent once it has the preimage takes the payment back. ldk-node takes no such channel while coins are
+//! missing; but coins go, and channels were opened before this program looked. Over those nothing is sold, and they are closed
+//! in agreement: from then on LDK takes no payment over them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use ldk_node::ChannelDetails;
+use lightning::ln::types::ChannelId;
+
+use super::super::coins::total_sat;
+use super::super::keys::NodeKeys;
+use super::super::standing::Standing;
+use super::super::{Config, state};
+use super::Strangers;
+
+/// Which channels have anchors, as their monitors say; that never changes.
+#[derive(Debug)]
+pub(in crate::node) struct Types {
+    /// Where the monitors are; `None` where a server keeps them, and nobody knows.
+    monitors: Option<(PathBuf, NodeKeys)>,
+    known: HashMap<ChannelId, bool>,
+}
+
+impl Types {
+    pub(super) fn of(config: &Config, keys: &NodeKeys) -> Self {
+        if config.vss.is_none() {
+            return Self::in_folder(&config.folder, keys);
+        }
+        Self {
+            monitors: None,
+            known: HashMap::new(),
+        }
+    }
+
+    pub(super) fn in_folder(folder: &Path, keys: &NodeKeys) -> Self {
+        Self {
+            monitors: Some((folder.to_owned(), keys.clone())),
+            known: HashMap::new(),
+        }
+    }
+
+    /// Whether this channel has anchors; taken for granted where it cannot be known. Blocks on the disk for one that is new.
+    fn has_anchors(&mut self, channel: &ChannelId) -> bool {
+        if !self.known.contains_key(channel)
+            && let Some((folder, keys)) = &self.monitors
+        {
+            match state::anchors(folder, keys) {
+                Ok(found) => self.known = found,
+                Err(error) => {
+                    tracing::warn!(
+                        "Failed to read of which kind the channels are: {}",
+                        crate::causes::chain(&error)
+                    );
+                }
+            }
+            // Asked for once, also if it is not there.
+            self.known.entry(*channel).or_insert(true);
+        }
+        self.known.get(channel).copied().unwrap_or(true)
+    }
+}
+
+impl Strangers {
+    /// Finds the channels whose payments could not be claimed, and closes them in agreement.
+    pub(super) fn withhold(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails]) {
+        let theirs: Vec<_> = self.theirs(channels).collect();
+        let is_read = ldk.status().latest_onchain_wallet_sync_timestamp.is_some();
+        if theirs.is_empty() || self.reserve_sat == 0 || !is_read {
+            self.state().withheld.clear();
+            return;
+        }
+        let is_chosen =
+            |channel: &&ChannelDetails| self.standings.of_channel(channel) == Standing::Chosen;
+        // Those that the operator chose have the first claim on the coins.
+        let chosen = channels.iter().filter(is_chosen).count() as u64;
+        let covered = (total_sat(ldk) / self.reserve_sat).saturating_sub(chosen);
+        let mut state = self.state();
+        let beyond = beyond(&theirs, covered, |channel| state.types.has_anchors(channel));
+        for channel in &beyond {
+            let id = channel.channel_id;
+            if !state.withheld.insert(id) {
+                continue;
+            }
+            let peer = channel.counterparty_node_id;
+            tracing::warn!(
+                channel.id = %id,
+                "Closing channel {id} of peer {peer}: payments over it could not be claimed on chain, for which {} sat are \
+                 wanted in the wallet. To keep such channels, send coins to the deposit address, or name the peer in \
+                 node.peers.trusted",
+                self.reserve_sat
+            );
+            if let Err(error) = ldk.close_channel(&channel.user_channel_id, peer) {
+                tracing::warn!(channel.id = %id, "Failed to close channel {id}: {error}");
+            }
+        }
+        let beyond: Vec<_> = beyond.iter().map(|channel| channel.channel_id).collect();
+        state.withheld.retain(|id| beyond.contains(id));
+    }
+}
+
+/// The channels with anchors beyond so many, those first over which least has arrived.
+fn beyond<'a>(
+    theirs: &[&'a ChannelDetails],
+    covered: u64,
+    mut has_anchors: impl FnMut(&ChannelId) -> bool,
+) -> Vec<&'a ChannelDetails> {
+    if theirs.len() as u64 <= covered {
+        return Vec::new();
+    }
+    let anchored = theirs.iter().filter(|it| has_anchors(&it.channel_id));
+    let mut anchored: Vec<_> = anchored.copied().collect();
+    anchored.sort_by_key(|it| {
+        let arrived = std::cmp::Reverse(it.outbound_capacity_msat);
+        (arrived, it.user_channel_id.0)
+    });
+    let covered = usize::try_from(covered).unwrap_or(usize::MAX);
+    anchored.split_off(covered.min(anchored.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::reach::testing::channel;
+    use super::*;
+
+    #[test]
+    fn channels_with_anchors_beyond_what_the_coins_cover_are_withheld() {
+        let proven = ChannelDetails {
+            outbound_capacity_msat: 5_000,
+            ..channel(3, 100_000)
+        };
+        let channels = [channel(1, 100_000), channel(2, 100_000), proven];
+        let theirs: Vec<_> = channels.iter().collect();
+        let beyond = |covered, anchored: &[u8]| -> Vec<u8> {
+            let beyond = beyond(&theirs, covered, |id| anchored.contains(&id.0[0]));
+            beyond.iter().map(|it| it.channel_id.0[0]).collect()
+        };
+        assert!(beyond(3, &[1, 2, 3]).is_empty());
+        assert_eq!(beyond(1, &[1, 2, 3]), [1, 2]);
+        assert_eq!(beyond(0, &[1, 2, 3]), [3, 1, 2]);
+        assert_eq!(beyond(0, &[2]), [2]);
+        assert!(beyond(0, &[]).is_empty());
+    }
+}
