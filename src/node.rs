@@ -20,6 +20,7 @@ mod log;
 pub mod made;
 pub mod map;
 mod operation;
+mod panics;
 mod payments;
 mod peers;
 mod reach;

@@ -2,17 +2,20 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// What the node, the ledger and the log take: databases, peers, the chain source.
+/// What the node, the ledger and the log take: databases, the chain source, peers that are dialled, and what is kept free.
 const OTHERS: u64 = 256;
 
+/// What a Lightning peer takes that has connected: its connection, and both ends of the one that passes it on to ldk-node.
+const OF_PEER: u64 = 3;
+
 /// Raises the limit as far as the system lets us, and says if that is too little for so many connections.
-pub(super) fn raise(connections_max: usize) {
+pub(super) fn raise(connections_max: usize, peers_max: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let raised = setrlimit(Resource::Nofile, limit);
     // `None` is no limit at all.
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let wanted = OTHERS + 2 * connections_max as u64;
+    let wanted = OTHERS + 2 * connections_max as u64 + OF_PEER * peers_max as u64;
     if let Err(error) = raised {
         tracing::warn!("Failed to raise the limit of file descriptors: {error}");
     }

@@ -3,6 +3,7 @@
 mod backups;
 mod chain;
 mod lost;
+mod peers;
 mod store;
 mod upstreams;
 
@@ -89,6 +90,7 @@ impl Doctor {
         match self.operator.ask(Method::GET, "/status", None) {
             Ok(status) => {
                 chain::known(&status["node"]["chain"], &mut findings);
+                peers::known(&status["node"], &mut findings);
                 let program = store::Program::Runs(&status["node"]);
                 store::look(&config, program, &mut findings);
                 running(&status, &config, &mut findings);

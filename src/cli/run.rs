@@ -21,7 +21,10 @@ pub(super) fn run(file: &Path) -> ExitCode {
         }
     };
     start(&config.log);
-    descriptors::raise(config.http.connections_max);
+    descriptors::raise(
+        config.http.connections_max,
+        config.node.peers.connections_max,
+    );
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -110,6 +110,7 @@ fn status(answer: &Value) -> String {
                 number(&answer["sales"]["amount_msat"], msat)
             ),
         ),
+        ("strangers", strangers(&node["strangers"])),
         ("upstreams", upstreams(list(answer, "upstreams"))),
         ("backup", backup(&answer["backup"])),
         ("data folder", text(&answer["data_dir"])),
@@ -126,6 +127,24 @@ fn status(answer: &Value) -> String {
         })
         .collect();
     format!("{head}\n\n{channels}\n{}", closed.join("\n"))
+}
+
+/// What peers have here that the operator did not choose.
+fn strangers(strangers: &Value) -> String {
+    let who = if strangers["anyone_opens"] == true {
+        "anyone may open channels"
+    } else {
+        "only trusted peers may open channels"
+    };
+    let fault = match strangers["listener_fault"].as_str() {
+        Some(fault) => format!("; PEERS CANNOT CONNECT: {fault}"),
+        None => String::new(),
+    };
+    format!(
+        "{who}; they have {} channels, {} of them waiting{fault}",
+        number(&strangers["channels"], grouped),
+        number(&strangers["pending"], grouped),
+    )
 }
 
 /// Whether the servers behind what is sold are there.
@@ -174,6 +193,7 @@ pub(super) fn channels(channels: &[Value]) -> String {
         .iter()
         .map(|channel| {
             let state = match (&channel["usable"], &channel["ready"]) {
+                _ if channel["withheld"] == true => "not sold over",
                 (Value::Bool(true), _) => "usable",
                 (_, Value::Bool(true)) => "peer away",
                 _ => "pending",
@@ -181,6 +201,7 @@ pub(super) fn channels(channels: &[Value]) -> String {
             vec![
                 text(&channel["channel_id"]),
                 short(&channel["counterparty"]),
+                text(&channel["standing"]),
                 state.to_owned(),
                 number(&channel["capacity_sat"], grouped),
                 number(&channel["inbound_msat"], |msat| grouped(msat / 1_000)),
@@ -191,6 +212,7 @@ pub(super) fn channels(channels: &[Value]) -> String {
     let titles = [
         "channel",
         "peer",
+        "who",
         "state",
         "size (sat)",
         "can receive (sat)",

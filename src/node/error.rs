@@ -178,6 +178,9 @@ pub enum NodeError {
     /// A step of it panicked.
     #[error("the node panicked")]
     Panicked(#[source] tokio::task::JoinError),
+    /// One of ldk-node's own tasks panicked and is gone.
+    #[error("a task of the node panicked and is gone: {0}. Start the program again")]
+    TaskGone(String),
 }
 
 /// Why the operator's request to the node failed.

@@ -1,5 +1,6 @@
 //! The node's events: each is entered where it belongs, flushed, and only then acknowledged.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ldk_node::Event;
@@ -8,9 +9,15 @@ use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::invoice::Reach;
 use crate::ledger::{Arrived, Ledger, LedgerError, Payment, Settlement};
 
+use super::coins::Coins;
+use super::door::Door;
+use super::keysends::Keysends;
+use super::relay::Relay;
+use super::strangers::Strangers;
 use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, liquidity, reach};
 
 /// A step takes milliseconds. After so long a node whose state a server keeps waits for that server.
@@ -37,48 +44,12 @@ pub(super) async fn handle(
             () = sleep_until(refresh_at) => None,
             () = stop.cancelled() => return Ok(()),
         };
-        let (told, ledger) = (Arc::clone(ldk), Arc::clone(ledger));
-        let (strangers, door) = (node.strangers.clone(), node.door.clone());
         let changes_channels = event
             .as_ref()
-            .is_some_and(|event| strangers.changes_channels(event));
-        let is_recovering = node.is_recovering();
-        let its_liquidity = node.config.liquidity.clone();
-        let (clock, folder) = (node.clock.clone(), node.config.folder.clone());
-        let (coins, relay) = (node.coins.clone(), node.chain.relay().cloned());
-        let keysends = node.keysends.clone();
+            .is_some_and(|event| node.strangers.changes_channels(event));
+        let step = Step::of(node, ldk, ledger);
         // Every step may wait for the disk, or for a lock under which the node does.
-        let handled = tokio::task::spawn_blocking(move || {
-            let is_event = event.is_some();
-            if let Some(event) = event {
-                coins.hear(&event, clock.unix_secs());
-                if let (Some(relay), Some(sent)) = (&relay, coins.sent()) {
-                    relay.keep_sending(Some(sent));
-                }
-                enter(&told, &ledger, &its_liquidity, &event)?;
-                if is_recovering {
-                    refuse(&told, &event);
-                }
-                if let Event::PaymentReceived {
-                    payment_id: Some(id),
-                    ..
-                } = &event
-                {
-                    keysends.arrived(&told, id);
-                }
-                told.event_handled().map_err(NodeError::Acknowledge)?;
-            }
-            let (channels, peers) = (told.list_channels(), told.list_peers());
-            if let Some(door) = &door {
-                door.know(&peers, |peer| strangers.keeps(peer, &channels));
-            }
-            if !is_recovering {
-                strangers.enforce(&told, &channels, door.as_deref(), relay.as_deref());
-            }
-            let is_provider_here = liquidity::is_provider_here(&peers, &its_liquidity);
-            let reach = reach::now(&told, &channels, &strangers, &clock, &folder);
-            Ok::<_, NodeError>((is_event, reach, is_provider_here))
-        });
+        let handled = tokio::task::spawn_blocking(move || step.take(event));
         let mut handled = std::pin::pin!(handled);
         let ended = tokio::select! {
             ended = &mut handled => ended,
@@ -93,7 +64,11 @@ pub(super) async fn handle(
                 }
             }
         };
-        let (is_event, reach, is_provider_here) = ended.map_err(NodeError::Panicked)??;
+        let Taken {
+            is_event,
+            reach,
+            is_provider_here,
+        } = ended.map_err(NodeError::Panicked)??;
         if is_event {
             node.handled.send_modify(|handled| *handled += 1);
         }
@@ -108,6 +83,82 @@ pub(super) async fn handle(
         if changes_channels {
             node.channel_changes.send_modify(|count| *count += 1);
         }
+    }
+}
+
+/// What handling one event takes, on a thread that may block.
+struct Step {
+    ldk: Arc<ldk_node::Node>,
+    ledger: Arc<Ledger>,
+    strangers: Strangers,
+    door: Option<Arc<Door>>,
+    keysends: Keysends,
+    liquidity: liquidity::Config,
+    is_recovering: bool,
+    clock: Clock,
+    folder: PathBuf,
+    coins: Coins,
+    relay: Option<Arc<Relay>>,
+}
+
+/// What is known after it.
+struct Taken {
+    is_event: bool,
+    reach: Reach,
+    is_provider_here: bool,
+}
+
+impl Step {
+    fn of(node: &Node, ldk: &Arc<ldk_node::Node>, ledger: &Arc<Ledger>) -> Self {
+        Self {
+            ldk: Arc::clone(ldk),
+            ledger: Arc::clone(ledger),
+            strangers: node.strangers.clone(),
+            door: node.door.clone(),
+            keysends: node.keysends.clone(),
+            liquidity: node.config.liquidity.clone(),
+            is_recovering: node.is_recovering(),
+            clock: node.clock.clone(),
+            folder: node.config.folder.clone(),
+            coins: node.coins.clone(),
+            relay: node.chain.relay().cloned(),
+        }
+    }
+
+    /// Enters an event, if there is one, and looks at the channels.
+    fn take(self, event: Option<Event>) -> Result<Taken, NodeError> {
+        let ldk = &self.ldk;
+        if let Some(event) = &event {
+            self.coins.hear(event, self.clock.unix_secs());
+            if let (Some(relay), Some(sent)) = (&self.relay, self.coins.sent()) {
+                relay.keep_sending(Some(sent));
+            }
+            enter(ldk, &self.ledger, &self.liquidity, event)?;
+            if self.is_recovering {
+                refuse(ldk, event);
+            }
+            if let Event::PaymentReceived {
+                payment_id: Some(id),
+                ..
+            } = event
+            {
+                self.keysends.arrived(ldk, id);
+            }
+            ldk.event_handled().map_err(NodeError::Acknowledge)?;
+        }
+        let (channels, peers) = (ldk.list_channels(), ldk.list_peers());
+        let strangers = &self.strangers;
+        if let Some(door) = &self.door {
+            door.know(&peers, |peer| strangers.keeps(peer, &channels));
+        }
+        if !self.is_recovering {
+            strangers.enforce(ldk, &channels, self.door.as_deref(), self.relay.as_deref());
+        }
+        Ok(Taken {
+            is_event: event.is_some(),
+            reach: reach::now(ldk, &channels, strangers, &self.clock, &self.folder),
+            is_provider_here: liquidity::is_provider_here(&peers, &self.liquidity),
+        })
     }
 }
 

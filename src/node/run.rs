@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::threads::Threads;
 use super::vss::lease::Lease;
-use super::{Node, NodeError, Phase, Purpose, chain, database, door, events, recovery, state, vss};
+use super::{
+    Node, NodeError, Phase, Purpose, chain, database, door, events, panics, recovery, state, vss,
+};
 use crate::invoice::{Reach, Unready};
 use crate::ledger::Ledger;
 
@@ -202,6 +204,7 @@ impl Node {
     /// Waits for a reason to end at once, without another write: its state cannot be written, or is another program's.
     async fn undone(&self) -> NodeError {
         let (mut unwritable, mut lost) = (self.unwritable.subscribe(), self.lost.subscribe());
+        let mut panics = panics::listen();
         loop {
             if let Some(why) = unwritable.borrow_and_update().clone() {
                 let path = self.config.folder.join(state::FILE);
@@ -210,10 +213,20 @@ impl Node {
             if let Some(why) = lost.borrow_and_update().why() {
                 return why;
             }
-            // The senders are ours.
+            // The senders are ours. LDK says why it gives up before it panics.
             tokio::select! {
+                biased;
                 _ = unwritable.changed() => {}
                 _ = lost.changed() => {}
+                _ = panics.changed() => {
+                    if let Some(what) = panics.borrow_and_update().clone() {
+                        let is_explained = self.unwritable.subscribe().borrow().is_some()
+                            || self.lost.borrow().why().is_some();
+                        if !is_explained {
+                            return NodeError::TaskGone(what);
+                        }
+                    }
+                }
             }
         }
     }

@@ -25,7 +25,7 @@ use super::door::Door;
 use super::keys::NodeKeys;
 use super::relay::Relay;
 use super::standing::{Standing, Standings};
-use super::{Config, PeersConfig};
+use super::{Config, PeersConfig, Reserve};
 
 use abandoned::Abandoned;
 use bounds::{Beyond, Pending};
@@ -43,6 +43,8 @@ pub(super) struct Strangers {
     config: Arc<PeersConfig>,
     /// Coins wanted for each anchor channel, in sat.
     reserve_sat: u64,
+    /// Whether a channel that the operator buys wants them, too, and who would open it.
+    bought: Option<Arc<Vec<PublicKey>>>,
     standings: Standings,
     /// A `std` mutex: held to compare a few hundred channels, never across an await.
     state: Arc<Mutex<State>>,
@@ -55,6 +57,8 @@ struct State {
     pending: HashMap<ChannelId, Pending>,
     /// Those whose payments could not be claimed on chain with the coins there are.
     withheld: HashSet<ChannelId>,
+    /// When that was last found out, and of how many channels.
+    covered: Option<(Instant, usize)>,
     /// Which of them have anchors.
     types: Types,
     /// Those that were closed before their funding was seen. Their transactions are not asked for any more.
@@ -98,13 +102,17 @@ impl Strangers {
     /// By these settings, and by what earlier runs left.
     pub(super) fn of(config: &Config, keys: &NodeKeys) -> Self {
         let reserve_sat = super::liquidity::anchors(config).per_channel_reserve_sats;
+        let providers: Vec<_> = config.liquidity.providers().map(|it| it.node_id).collect();
+        let is_wanted = matches!(config.reserve, Reserve::PerChannel { .. });
         Self {
             config: Arc::new(config.peers.clone()),
+            bought: (is_wanted && !providers.is_empty()).then(|| Arc::new(providers)),
             reserve_sat,
             standings: Standings::of(config),
             state: Arc::new(Mutex::new(State {
                 pending: HashMap::new(),
                 withheld: HashSet::new(),
+                covered: None,
                 types: Types::of(config, keys),
                 abandoned: Abandoned::read(&config.folder),
                 known: HashSet::new(),
@@ -178,11 +186,15 @@ impl Strangers {
             network,
             Instant::now(),
         );
-        for (channel, why) in &beyond {
-            if let Some(door) = door {
+        for (channel, why) in beyond
+            .iter()
+            .chain(&self.beyond_coins(ldk, channels, &mut state))
+        {
+            if state.close(ldk, channel, why)
+                && let Some(door) = door
+            {
                 door.strike(&channel.counterparty_node_id);
             }
-            state.close(ldk, channel, why);
         }
         if let Some(relay) = relay.filter(|_| is_changed || !beyond.is_empty()) {
             relay.leave_out(state.left_out());
@@ -213,6 +225,7 @@ impl Strangers {
                 .filter(|(_, it)| it.is_to_be_asked(now));
             due.map(|(channel, it)| (*channel, it.ask(now))).collect()
         };
+        relay.leave_out(self.state().left_out());
         if asked.is_empty() {
             return;
         }
@@ -271,17 +284,17 @@ impl Strangers {
 }
 
 impl State {
-    /// Closes a channel that waits for its confirmations. Nothing in it is ours.
-    fn close(&mut self, ldk: &ldk_node::Node, channel: &ChannelDetails, why: &Beyond) {
+    /// Closes a channel that waits for its confirmations; `true` if that was done. Nothing in it is ours.
+    fn close(&mut self, ldk: &ldk_node::Node, channel: &ChannelDetails, why: &Beyond) -> bool {
         let id = channel.channel_id;
         let pending = self.pending.get_mut(&id).filter(|it| !it.is_closing);
-        let Some(pending) = pending else { return };
+        let Some(pending) = pending else { return false };
         pending.is_closing = true;
         let (peer, funding) = (channel.counterparty_node_id, pending.funding);
         let reason = Some(why.to_string());
         if let Err(error) = ldk.force_close_channel(&channel.user_channel_id, peer, reason) {
             tracing::warn!(channel.id = %id, "Failed to close channel {id} of a stranger: {error}");
-            return;
+            return false;
         }
         // The peer reads why; here it is one line at most for each channel that it has opened.
         tracing::info!(channel.id = %id, "Closed channel {id} of peer {peer}: {why}");
@@ -289,6 +302,7 @@ impl State {
         if pending.is_worthless(channel) {
             self.abandoned.add(funding, id);
         }
+        true
     }
 
     /// Transactions that the chain source need not be asked for when a look at the chain wants to know of them: those that
@@ -315,10 +329,12 @@ mod tests {
         let strangers = Strangers {
             config: Arc::new(testing::config()),
             reserve_sat: 25_000,
+            bought: None,
             standings: Standings::in_folder(folder.path(), Vec::new()),
             state: Arc::new(Mutex::new(State {
                 pending: HashMap::new(),
                 withheld: HashSet::new(),
+                covered: None,
                 types: Types::in_folder(folder.path(), &keys),
                 abandoned: Abandoned::read(folder.path()),
                 known: HashSet::new(),

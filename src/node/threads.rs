@@ -2,6 +2,9 @@
 
 use super::NodeError;
 
+/// What they are called.
+pub(super) const NAME: &str = "node";
+
 /// One waits for the disk while another hears its peers.
 const THREADS: usize = 2;
 
@@ -12,7 +15,7 @@ impl Threads {
     pub(super) fn start() -> Result<Self, NodeError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
-            .thread_name("node")
+            .thread_name(NAME)
             .enable_all()
             .build()
             .map_err(NodeError::Runtime)?;

@@ -17,7 +17,8 @@ const HIDDEN: &[&str] = &[
 
 /// What is trusted to whom.
 const TRUST: &str = "The providers that are set are trusted with channels whose funding is not confirmed yet: one that takes its \
-                     funding back takes with it what was sold over that channel until then.";
+                     funding back takes with it what was sold over that channel until then. No coins are kept on chain for their \
+                     channels (node.reserve): one that cheats could take back the payments that it just passed on.";
 
 /// What is known of how to become reachable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

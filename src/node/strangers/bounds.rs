@@ -100,6 +100,8 @@ pub(super) enum Beyond {
     ChannelsOfNetwork(usize),
     /// Its funding does not come.
     Unfunded,
+    /// The coins are kept for a channel that the operator buys.
+    CoinsForBought,
 }
 
 impl fmt::Display for Beyond {
@@ -122,6 +124,9 @@ impl fmt::Display for Beyond {
             Self::ChannelsOfPeer(max) => write!(f, "this peer has {max} channels already"),
             Self::ChannelsOfNetwork(max) => {
                 write!(f, "the peers of this network have {max} channels already")
+            }
+            Self::CoinsForBought => {
+                f.write_str("this node has too few coins on chain for another channel with anchors")
             }
             Self::Unfunded => {
                 f.write_str("the transaction that funds this channel was not seen in time")

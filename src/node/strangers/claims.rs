@@ -7,15 +7,21 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ldk_node::ChannelDetails;
 use lightning::ln::types::ChannelId;
+use tokio::time::Instant;
 
 use super::super::coins::total_sat;
 use super::super::keys::NodeKeys;
 use super::super::standing::Standing;
 use super::super::{Config, state};
-use super::Strangers;
+use super::bounds::Beyond;
+use super::{State, Strangers};
+
+/// How often the coins are held against the channels: finding out takes locks of all monitors.
+const COVERED_EVERY: Duration = Duration::from_secs(10);
 
 /// Which channels have anchors, as their monitors say; that never changes.
 #[derive(Debug)]
@@ -68,6 +74,13 @@ impl Strangers {
     /// Finds the channels whose payments could not be claimed, and closes them in agreement.
     pub(super) fn withhold(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails]) {
         let theirs: Vec<_> = self.theirs(channels).collect();
+        let now = Instant::now();
+        let is_known = |covered: Option<(Instant, usize)>| {
+            covered.is_some_and(|(at, of)| of == theirs.len() && now < at + COVERED_EVERY)
+        };
+        if is_known(self.state().covered) {
+            return;
+        }
         let is_read = ldk.status().latest_onchain_wallet_sync_timestamp.is_some();
         if theirs.is_empty() || self.reserve_sat == 0 || !is_read {
             self.state().withheld.clear();
@@ -79,6 +92,7 @@ impl Strangers {
         let chosen = channels.iter().filter(is_chosen).count() as u64;
         let covered = (total_sat(ldk) / self.reserve_sat).saturating_sub(chosen);
         let mut state = self.state();
+        state.covered = Some((now, theirs.len()));
         let beyond = beyond(&theirs, covered, |channel| state.types.has_anchors(channel));
         for channel in &beyond {
             let id = channel.channel_id;
@@ -99,6 +113,38 @@ impl Strangers {
         }
         let beyond: Vec<_> = beyond.iter().map(|channel| channel.channel_id).collect();
         state.withheld.retain(|id| beyond.contains(id));
+    }
+}
+
+impl Strangers {
+    /// Channels with anchors that wait for confirmations and take the coins that a bought one would want.
+    pub(super) fn beyond_coins<'a>(
+        &self,
+        ldk: &ldk_node::Node,
+        channels: &'a [ChannelDetails],
+        state: &mut State,
+    ) -> Vec<(&'a ChannelDetails, Beyond)> {
+        let Some(providers) = &self.bought else {
+            return Vec::new();
+        };
+        let is_theirs =
+            |channel: &ChannelDetails| providers.contains(&channel.counterparty_node_id);
+        if state.pending.is_empty() || channels.iter().any(is_theirs) {
+            return Vec::new();
+        }
+        let spendable_sat = ldk.list_balances().spendable_onchain_balance_sats;
+        if spendable_sat >= self.reserve_sat {
+            return Vec::new();
+        }
+        let waiting = channels
+            .iter()
+            .filter(|it| state.pending.contains_key(&it.channel_id));
+        let waiting: Vec<_> = waiting.collect();
+        waiting
+            .into_iter()
+            .filter(|it| state.types.has_anchors(&it.channel_id))
+            .map(|it| (it, Beyond::CoinsForBought))
+            .collect()
     }
 }
 
