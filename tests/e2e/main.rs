@@ -15,6 +15,7 @@ mod first_sat;
 mod full_disk;
 mod gossip;
 mod harness;
+mod hostile;
 mod init;
 mod keeping;
 mod limits;
