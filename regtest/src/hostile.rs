@@ -6,12 +6,13 @@
 mod sockets;
 mod wire;
 
-use std::path::Path;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bitcoin::{Amount, Txid};
 use ldk_node::LightningBalance;
+use ldk_node::lightning::ln::msgs::SocketAddress;
 use tempfile::TempDir;
 
 use crate::bitcoind::Bitcoind;
@@ -98,10 +99,30 @@ impl Ground {
     /// # Errors
     /// When it does not come up.
     pub async fn stranger(&self, name: &str, funds_sat: u64) -> Result<Stranger> {
+        let node = Payer::start(self.options(name)?);
+        self.funded(node.await?, funds_sat).await
+    }
+
+    /// A node with this much money that may announce its channels.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn announced_stranger(&self, name: &str, funds_sat: u64) -> Result<Stranger> {
+        let node = Payer::start_announced(self.options(name)?);
+        self.funded(node.await?, funds_sat).await
+    }
+
+    fn options(&self, name: &str) -> Result<PayerOptions> {
         let dir = self.dir.as_ref().map(TempDir::path);
-        let folder = dir.context("the folder of the run is gone")?.join(name);
-        let stranger =
-            Stranger::start(&folder, self.strangers_esplora.url(), port::free()?).await?;
+        Ok(PayerOptions {
+            dir: dir.context("the folder of the run is gone")?.join(name),
+            esplora: self.strangers_esplora.url(),
+            listen: Some(port::free()?),
+        })
+    }
+
+    async fn funded(&self, node: Payer, funds_sat: u64) -> Result<Stranger> {
+        let stranger = Stranger::of(node)?;
         let address = stranger.node.new_address().await?;
         let money = (address, Amount::from_sat(funds_sat));
         self.bitcoind.send(&[money]).await?;
@@ -184,6 +205,17 @@ impl Ground {
         .await
     }
 
+    /// Starts the merchant again with these settings besides the harness's own.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart_merchant(&mut self, settings: &str) -> Result<()> {
+        settings.clone_into(&mut self.merchant.settings_mut().extra);
+        self.merchant.restart().await?;
+        self.merchant.wait_running().await?;
+        Ok(())
+    }
+
     /// What the strangers broadcast from now on reaches nobody, and they are told that it did.
     pub fn swallow_broadcasts(&self) {
         self.strangers_esplora.answers(Manner::Swallows);
@@ -197,26 +229,18 @@ impl Drop for Ground {
 }
 
 impl Stranger {
-    /// Starts a node in this folder that listens there.
-    ///
-    /// # Errors
-    /// When it does not come up.
-    pub async fn start(
-        dir: &Path,
-        esplora: String,
-        listen: std::net::SocketAddr,
-    ) -> Result<Self> {
-        let node = Payer::start(PayerOptions {
-            dir: dir.to_owned(),
-            esplora,
-            listen: Some(listen),
-        })
-        .await?;
-        let peer = Peer {
-            node_id: node.node_id(),
-            address: listen,
+    /// The stranger that this node is; it must listen.
+    fn of(node: Payer) -> Result<Self> {
+        let addresses = node.node().listening_addresses().unwrap_or_default();
+        let address = match addresses.first() {
+            Some(SocketAddress::TcpIpV4 { addr, port }) => SocketAddr::from((*addr, *port)),
+            other => bail!("a stranger does not listen at {other:?}"),
         };
-        Ok(Self { node, peer })
+        let node_id = node.node_id();
+        Ok(Self {
+            node,
+            peer: Peer { node_id, address },
+        })
     }
 
     /// The block at which the first payment that it sent and that is still under way may be taken back.
@@ -232,12 +256,12 @@ impl Stranger {
         heights.min()
     }
 
-    /// What it owns on chain and in channels, claims of payments that have not expired left out.
+    /// The ids of its channels with a funding transaction, whether it was broadcast or not.
     #[must_use]
-    pub fn owns_sat(&self) -> u64 {
-        let balances = self.node.node().list_balances();
-        balances.total_onchain_balance_sats
-            + balances.total_lightning_balance_sats
+    pub fn fundings(&self) -> Vec<Txid> {
+        let channels = self.node.channels();
+        let fundings = channels.iter().filter_map(|channel| channel.funding_txo);
+        fundings.map(|funding| funding.txid).collect()
     }
 
     /// What is in its wallet, the blocks that it knows considered.

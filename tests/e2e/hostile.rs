@@ -20,6 +20,16 @@ grant = { requests = 10, valid = "1h" }
 upstream = "{esplora}"
 strip_prefix = true
 "#;
+/// The same for little, for tests in which nothing is stolen.
+pub(crate) const CHEAP: &str = r#"
+[[route]]
+path = "/chain/*"
+service = "chain"
+price = "10 sat"
+grant = { requests = 10, valid = "1h" }
+upstream = "{esplora}"
+strip_prefix = true
+"#;
 /// The path of something that is sold.
 pub(crate) const HEIGHT: &str = "/chain/blocks/tip/height";
 /// Its price.
@@ -79,6 +89,7 @@ async fn asks(ground: &Ground) -> Option<Answer> {
 
 /// What became of a theft.
 #[derive(Debug)]
+#[expect(dead_code, reason = "some of it is there to be shown when a test fails")]
 struct Theft {
     /// Whether the merchant took the channel.
     is_open: bool,
@@ -194,17 +205,10 @@ async fn a_payment_that_could_be_taken_back_opens_nothing() {
 }
 
 #[tokio::test]
-async fn fact_with_a_reserve() {
+async fn over_a_channel_without_anchors_a_payment_is_claimed_with_an_empty_wallet() {
     let ground = ground(ROUTES, "node.reserve = \"25000 sat\"").await;
     let theft = Theft::commit(&ground).await;
-    println!("{theft:#?}");
-    for line in log(&ground).lines().filter(|line| {
-        ["ccepting", "ejecting", "nchor", "HTLC", "losed", "losing"]
-            .iter()
-            .any(|word| line.contains(word))
-    }) {
-        println!("{line}");
-    }
-    assert!(theft.is_open, "{theft:#?}");
-    assert!(theft.has_failed(), "{theft:#?}");
+    assert!(theft.is_open, "no channel of the older kind: {theft:#?}");
+    assert!(theft.is_challenged, "{theft:#?}");
+    assert!(theft.merchant_sat >= PRICE_SAT - FEES_SAT, "{theft:#?}");
 }
