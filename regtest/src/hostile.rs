@@ -3,6 +3,7 @@
 //! The peers are real LDK nodes; what makes them hostile is the wire between them and the merchant ([`Wire`]), a chain source
 //! that swallows what they broadcast ([`Manner::Swallows`]), and sockets that say nothing ([`Idle`]).
 
+mod pest;
 mod sockets;
 mod wire;
 
@@ -24,6 +25,7 @@ use crate::payer::{Payer, PayerOptions, Peer};
 use crate::port;
 use crate::wait::eventually;
 
+pub use pest::{Bother, Pest};
 pub use sockets::Idle;
 pub use wire::{Flow, Wire};
 
