@@ -16,15 +16,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 use axum::extract::{Path as Param, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::DATE;
+use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bitcoin::consensus::encode::{serialize, serialize_hex};
+use bitcoin::consensus::encode::{deserialize_hex, serialize, serialize_hex};
 use bitcoin::hashes::sha256;
-use bitcoin::{BlockHash, OutPoint, Txid};
+use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 use serde_json::json;
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, sleep_until};
@@ -35,6 +35,9 @@ use crate::rpc::{Rpc, RpcError};
 use crate::server::Server;
 use follow::Follower;
 use index::Index;
+
+/// The largest broadcast that is read only to be swallowed; a standard transaction has 400,000 bytes, in hex.
+const BROADCAST_BYTES_MAX: usize = 1_000_000;
 
 /// Blocks in the answer to `/blocks`.
 const BLOCKS_PER_PAGE: u32 = 10;
@@ -49,6 +52,8 @@ pub struct Esplora {
     cookie: PathBuf,
     /// Requests since the first start.
     requests: Arc<AtomicU64>,
+    /// The paths that were asked for while they are recorded. A std mutex: held for a push.
+    recorded: Arc<Mutex<Option<Vec<String>>>>,
     /// How it answers. A std mutex: held to copy it, never across an await.
     manner: Arc<Mutex<Manner>>,
     /// What was broadcast through it since the first start.
@@ -69,6 +74,8 @@ pub enum Manner {
     Slowly(Duration),
     /// As it should, by a clock that is ahead by this long.
     Ahead(Duration),
+    /// As it should, but what is broadcast goes nowhere: the answer says that it was taken.
+    Swallows,
     /// Not at all.
     Never,
 }
@@ -129,6 +136,7 @@ impl Esplora {
             rpc_url: rpc_url.to_owned(),
             cookie: cookie.to_owned(),
             requests: Arc::default(),
+            recorded: Arc::default(),
             manner: Arc::default(),
             broadcast: Arc::default(),
         };
@@ -146,6 +154,13 @@ impl Esplora {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Begins to record the paths that are asked for, and gives those that were recorded up to now.
+    #[must_use]
+    pub fn record_paths(&self) -> Vec<String> {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.replace(Vec::new()).unwrap_or_default()
     }
 
     /// From now on it answers like this.
@@ -179,16 +194,27 @@ impl Esplora {
                 broadcast: Arc::clone(&self.broadcast),
             });
             let manner = Arc::clone(&self.manner);
-            let app = app(shared, Arc::clone(&self.requests), manner);
+            let recorded = Arc::clone(&self.recorded);
+            let app = app(shared, Arc::clone(&self.requests), recorded, manner);
             self.server = Some(Server::start("esplora", self.address, app)?);
         }
         Ok(())
     }
 }
 
-fn app(shared: Arc<Shared>, requests: Arc<AtomicU64>, manner: Arc<Mutex<Manner>>) -> Router {
+fn app(
+    shared: Arc<Shared>,
+    requests: Arc<AtomicU64>,
+    recorded: Arc<Mutex<Option<Vec<String>>>>,
+    manner: Arc<Mutex<Manner>>,
+) -> Router {
     let count = move |request: Request, next: Next| {
         requests.fetch_add(1, Ordering::Relaxed);
+        let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(paths) = recorded.as_mut() {
+            paths.push(request.uri().path().to_owned());
+        }
+        drop(recorded);
         let manner = *manner.lock().unwrap_or_else(PoisonError::into_inner);
         manner.answer(request, next)
     };
@@ -242,8 +268,21 @@ impl Manner {
                 }
                 response
             }
+            Self::Swallows if request.method() == Method::POST => swallow(request).await,
+            Self::Swallows => next.run(request).await,
             Self::Never => std::future::pending().await,
         }
+    }
+}
+
+/// The answer to a broadcast that was taken.
+async fn swallow(request: Request) -> Response {
+    let body = axum::body::to_bytes(request.into_body(), BROADCAST_BYTES_MAX).await;
+    let text = body.ok().and_then(|body| String::from_utf8(body.to_vec()).ok());
+    let tx = text.and_then(|text| deserialize_hex::<Transaction>(text.trim()).ok());
+    match tx {
+        Some(tx) => tx.compute_txid().to_string().into_response(),
+        None => (StatusCode::BAD_REQUEST, "not a transaction").into_response(),
     }
 }
 

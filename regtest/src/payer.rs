@@ -1,6 +1,7 @@
 //! The customer: a real LDK node in this process, which pays invoices over real channels.
 
 mod build;
+mod stranger;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -139,7 +140,7 @@ impl Payer {
     /// # Errors
     /// When the node cannot be built or its chain source does not answer.
     pub async fn start(options: PayerOptions) -> Result<Self> {
-        Self::start_as(options, None).await
+        Self::start_as(options, build::Kind::Payer).await
     }
 
     /// Starts a node that opens channels out of payments by these terms, too (LSPS2).
@@ -147,10 +148,10 @@ impl Payer {
     /// # Errors
     /// When the node cannot be built or its chain source does not answer.
     pub async fn start_provider(options: PayerOptions, terms: LSPS2ServiceConfig) -> Result<Self> {
-        Self::start_as(options, Some(terms)).await
+        Self::start_as(options, build::Kind::Provider(terms)).await
     }
 
-    async fn start_as(options: PayerOptions, provides: Option<LSPS2ServiceConfig>) -> Result<Self> {
+    async fn start_as(options: PayerOptions, kind: build::Kind) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("payer")
@@ -160,7 +161,7 @@ impl Payer {
         let handle = runtime.handle().clone();
         let inner = runtime
             .spawn_blocking(move || -> Result<Arc<Inner>> {
-                let node = build::build(&options, provides, handle)
+                let node = build::build(&options, kind, handle)
                     .context("failed to build the payer's node")?;
                 node.start().context("failed to start the payer's node")?;
                 Ok(Arc::new(Inner {

@@ -17,6 +17,7 @@ mod money;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use self::dice::Dice;
 use self::money::Money;
 use crate::esplora::Esplora;
 use crate::folder;
+use crate::hostile::Pest;
 use crate::network::{Network, NetworkOptions};
 use crate::wait::eventually;
 
@@ -78,6 +80,8 @@ pub struct SoakOptions {
     pub seed: u64,
     /// Whether the merchant is killed. Otherwise it is told to stop (SIGTERM) at the same moments, for comparison.
     pub kills: bool,
+    /// Whether a hostile peer bothers the merchant all the while.
+    pub hostile: bool,
     /// Where progress goes, line by line.
     pub tell: fn(&str),
 }
@@ -113,6 +117,9 @@ pub struct Outcome {
     pub seed: u64,
     /// Whether it was killed.
     pub kills: bool,
+    /// What a hostile peer did meanwhile: channels that it never funded or gave up at once, payments without an invoice, and
+    /// rounds of idle sockets. 0 without one.
+    pub nuisances: u64,
     /// How long it took.
     pub seconds: u64,
 }
@@ -153,6 +160,8 @@ pub async fn soak(options: SoakOptions, stop: &AtomicBool) -> Result<Outcome> {
         tell(&format!("the folder of the run is kept: {}", dir.display()));
     }
     done?;
+    // Its node writes into the folder that goes with the network.
+    soak.pest = None;
     soak.network.stop().await?;
     Ok(soak.outcome)
 }
@@ -160,6 +169,8 @@ pub async fn soak(options: SoakOptions, stop: &AtomicBool) -> Result<Outcome> {
 /// A soak under way.
 struct Soak {
     options: SoakOptions,
+    /// The hostile peer, if there is one. Dropped before the network, in whose folder its data is.
+    pest: Option<Arc<Pest>>,
     network: Network,
     dice: Dice,
     /// What was bought, and what the books say of it.
@@ -190,6 +201,12 @@ impl Soak {
         network.merchant.restart().await?;
         network.merchant.wait_up().await?;
         network.ensure_channel().await?;
+        let pest = if options.hostile {
+            let folder = network.dir().context("the folder of the run is gone")?;
+            Some(Pest::start(&network, folder.join("pest")).await?)
+        } else {
+            None
+        };
         let money = Money::count(&network, esplora).await?;
         (options.tell)(&format!(
             "{} cycles, {} purchases at once, seed {}: the merchant has {} sat",
@@ -205,6 +222,7 @@ impl Soak {
             dice: Dice::new(options.seed),
             books: Books::default(),
             money,
+            pest,
             reopened: 0,
             used_up: 0,
             options,
@@ -217,7 +235,14 @@ impl Soak {
     async fn cycle(&mut self) -> Result<()> {
         let begun = Instant::now();
         self.refill().await?;
-        self.money.know_channels(&self.network);
+        let bother = match &self.pest {
+            Some(pest) => {
+                pest.get_ready(&self.network).await?;
+                Some(pest.bother())
+            }
+            None => None,
+        };
+        self.know_channels();
         let buyers = Buyers::start(&self.network, ARTICLE, self.options.in_flight);
         let moment = self.dice.moment();
         if moment.is_warm {
@@ -238,10 +263,13 @@ impl Soak {
         merchant.wait_up().await?;
         let reopened = self.network.ensure_channel().await? as u64;
         self.reopened += reopened;
-        self.money.know_channels(&self.network);
+        self.know_channels();
         self.books.expect(buyers.challenges());
         let seen = self.settle(reopened > 0).await;
         buyers.end().await;
+        if let Some(bother) = bother {
+            bother.end().await;
+        }
         self.audit(seen).await?;
         self.note_closings().await?;
         self.outcome.cycles += 1;
@@ -261,6 +289,20 @@ impl Soak {
         Ok(())
     }
 
+    /// Remembers what funds the channels that are open now.
+    fn know_channels(&mut self) {
+        self.money.know_channels(&self.network);
+        if let Some(pest) = &self.pest {
+            self.money.know_channels_of_others(pest.fundings());
+        }
+    }
+
+    /// The channels that the merchant shows as closed, without the pest's.
+    fn closings(&self, status: &Value) -> Vec<(String, String)> {
+        let others = self.pest.as_ref().map(|pest| pest.node_id());
+        closings(status, others.as_deref())
+    }
+
     /// Replaces a channel that is nearly used up.
     async fn refill(&mut self) -> Result<()> {
         let channels = self.network.payer.channels();
@@ -273,7 +315,7 @@ impl Soak {
         }
         self.used_up += self.network.close_channels().await? as u64;
         self.network.ensure_channel().await?;
-        self.money.know_channels(&self.network);
+        self.know_channels();
         self.settle(true)
             .await
             .map_err(|seen| anyhow::anyhow!("after a channel was closed in good order: {seen}"))
@@ -319,7 +361,7 @@ impl Soak {
                 "{paid} payments succeeded, {sold} sales are in the books"
             ));
         }
-        let shown = closings(&status).len() as u64;
+        let shown = self.closings(&status).len() as u64;
         if shown < (self.reopened + self.used_up).min(CLOSURES_SHOWN) {
             return Err(format!("{shown} closed channels are shown"));
         }
@@ -348,6 +390,7 @@ impl Soak {
         outcome.invented = found.invented.len() as u64;
         outcome.refused = found.refused.len() as u64;
         outcome.fees_sat = self.money.fees_sat(&self.network).await?;
+        outcome.nuisances = self.pest.as_ref().map_or(0, |pest| pest.done());
         for (what, hashes) in [
             ("LOST", found.lost),
             ("DOUBLED", found.doubled),
@@ -369,7 +412,7 @@ impl Soak {
     async fn note_closings(&mut self) -> Result<()> {
         let status = self.network.merchant.admin().status().await?;
         self.outcome.reasons.clear();
-        for reason in self.money.know_closings(closings(&status)) {
+        for reason in self.money.know_closings(self.closings(&status)) {
             *self.outcome.reasons.entry(reason).or_default() += 1;
         }
         let closed: u64 = self.outcome.reasons.values().sum();
@@ -382,11 +425,12 @@ impl Soak {
 /// So many closed channels are shown by the operator's listener.
 const CLOSURES_SHOWN: u64 = 100;
 
-/// The channels that the merchant shows as closed: their ids and the reasons.
-fn closings(status: &Value) -> Vec<(String, String)> {
+/// The channels that the merchant shows as closed, but for those with this node: their ids and the reasons.
+fn closings(status: &Value, but: Option<&str>) -> Vec<(String, String)> {
     let closed = status["node"]["channels_closed"].as_array();
     let closed = closed.into_iter().flatten();
     closed
+        .filter(|closure| but.is_none() || closure["counterparty"].as_str() != but)
         .map(|closure| {
             let text = |key: &str| closure[key].as_str().unwrap_or("none given").to_owned();
             (text("channel_id"), text("reason"))

@@ -30,6 +30,10 @@ pub(crate) struct Soaking {
     /// For comparison: tell the merchant to stop (SIGTERM) at these moments instead of killing it.
     #[arg(long)]
     without_kills: bool,
+    /// Let a hostile peer bother the merchant all the while: channels that are never funded or given up at once, payments of 1 msat
+    /// without an invoice, idle sockets.
+    #[arg(long)]
+    hostile: bool,
 }
 
 impl Soaking {
@@ -51,6 +55,7 @@ impl Soaking {
             in_flight: usize::from(self.in_flight),
             seed: self.seed.unwrap_or_else(random_seed),
             kills: !self.without_kills,
+            hostile: self.hostile,
             tell: |line| eprintln!("{line}"),
         };
         let soaking = soak(options, &stop);

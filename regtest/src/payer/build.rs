@@ -24,10 +24,20 @@ impl LogWriter for Log {
     }
 }
 
-/// A node that pays; with `provides`, one that opens channels out of payments, too.
+/// What a node does besides paying.
+pub(super) enum Kind {
+    /// Nothing.
+    Payer,
+    /// It opens channels out of payments by these terms.
+    Provider(LSPS2ServiceConfig),
+    /// It has a name, and so may announce its channels.
+    Announced,
+}
+
+/// A node that pays.
 pub(super) fn build(
     options: &PayerOptions,
-    provides: Option<LSPS2ServiceConfig>,
+    kind: Kind,
     runtime: tokio::runtime::Handle,
 ) -> Result<Node> {
     let storage = options
@@ -50,8 +60,16 @@ pub(super) fn build(
                 background_sync_config: None,
             }),
         );
-    if let Some(service) = provides {
-        builder.set_liquidity_provider_lsps2(service);
+    match kind {
+        Kind::Payer => {}
+        Kind::Provider(service) => {
+            builder.set_liquidity_provider_lsps2(service);
+        }
+        Kind::Announced => {
+            builder
+                .set_node_alias("announced".to_owned())
+                .context("ldk-node refused a name")?;
+        }
     }
     builder.build().context("ldk-node refused its settings")
 }

@@ -42,6 +42,8 @@ pub(super) struct Money {
     esplora: Esplora,
     /// What funds the channels, closed ones included.
     fundings: BTreeSet<OutPoint>,
+    /// What funds channels of others than the payer, in which the merchant has nothing.
+    fundings_of_others: BTreeSet<OutPoint>,
     /// The reason for each channel that was closed, by its id.
     closings: BTreeMap<String, String>,
     /// What each of the merchant's transactions in a block has cost it. A std mutex: held for a look-up.
@@ -91,6 +93,7 @@ impl Money {
             deposit_sat: sat(&status, "onchain_total_sat")? + sat(&status, "lightning_sat")?,
             esplora,
             fundings: BTreeSet::new(),
+            fundings_of_others: BTreeSet::new(),
             closings: BTreeMap::new(),
             costs: Mutex::default(),
         };
@@ -103,6 +106,11 @@ impl Money {
         let channels = network.payer.channels();
         let fundings = channels.iter().filter_map(|channel| channel.funding_txo);
         self.fundings.extend(fundings);
+    }
+
+    /// Remembers what funds channels of others than the payer.
+    pub(super) fn know_channels_of_others(&mut self, fundings: Vec<OutPoint>) {
+        self.fundings_of_others.extend(fundings);
     }
 
     /// Remembers these closed channels, ids and reasons. Gives the reasons of all that are known.
@@ -189,7 +197,7 @@ impl Money {
                     .with_context(|| format!("an input of {txid} without a transaction"))?,
                 vout: serde_json::from_value(input["vout"].clone())?,
             };
-            if self.fundings.contains(&spent) {
+            if self.fundings.contains(&spent) || self.fundings_of_others.contains(&spent) {
                 return Ok(Some(0));
             }
             let value = satoshi(&input["prevout"]["value"])

@@ -1,0 +1,274 @@
+//! Lightning peers that mean harm, and the ground that they share with a merchant.
+//!
+//! The peers are real LDK nodes; what makes them hostile is the wire between them and the merchant ([`Wire`]), a chain source
+//! that swallows what they broadcast ([`Manner::Swallows`]), and sockets that say nothing ([`Idle`]).
+
+mod pest;
+mod sockets;
+mod wire;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bitcoin::{Amount, Txid};
+use ldk_node::LightningBalance;
+use ldk_node::lightning::ln::msgs::SocketAddress;
+use tempfile::TempDir;
+
+use crate::bitcoind::Bitcoind;
+use crate::client::Client;
+use crate::esplora::{Esplora, Manner};
+use crate::folder;
+use crate::merchant::{Merchant, MerchantOptions};
+use crate::payer::{Payer, PayerOptions, Peer};
+use crate::port;
+use crate::wait::eventually;
+
+pub use pest::{Bother, Pest};
+pub use sockets::Idle;
+pub use wire::{Flow, Wire};
+
+/// Confirmations until both sides use a channel.
+const CHANNEL_BLOCKS: u32 = 6;
+/// From the last block to a channel that both sides use: a few messages.
+const USABLE_DEADLINE: Duration = Duration::from_secs(30);
+/// How often both sides look at the chain again while they wait for a channel.
+const SYNC_AGAIN: Duration = Duration::from_millis(500);
+
+/// A chain, a merchant with an empty wallet and no channel, and nobody else yet.
+#[derive(Debug)]
+pub struct Ground {
+    /// The merchant, whose node runs.
+    pub merchant: Merchant,
+    /// The merchant's node, which stays the same over its restarts.
+    pub peer: Peer,
+    /// The chain source of the merchant, and of nobody else.
+    pub esplora: Esplora,
+    /// The chain source of the strangers.
+    pub strangers_esplora: Esplora,
+    /// The chain.
+    pub bitcoind: Bitcoind,
+    /// An HTTP client that can read challenges.
+    pub client: Client,
+    /// Where the merchant's money for closing channels may be sent.
+    deposit: bitcoin::Address,
+    /// Removed last.
+    dir: Option<TempDir>,
+}
+
+/// A node that the merchant does not know.
+#[derive(Debug)]
+pub struct Stranger {
+    /// The node.
+    pub node: Payer,
+    /// Where it listens.
+    pub peer: Peer,
+}
+
+impl Ground {
+    /// Starts a merchant by these options; its folder and its chain source are the ground's.
+    ///
+    /// # Errors
+    /// When a part does not come up.
+    pub async fn start(options: MerchantOptions) -> Result<Self> {
+        let dir = folder::temporary()?;
+        let bitcoind = Bitcoind::start(dir.path()).await?;
+        let esplora = Esplora::start(&bitcoind)?;
+        let strangers_esplora = Esplora::start(&bitcoind)?;
+        let mut merchant = Merchant::start(MerchantOptions {
+            dir: Some(dir.path().join("merchant")),
+            esplora: esplora.url(),
+            ..options
+        })
+        .await?;
+        let deposit = merchant.wait_running().await?;
+        let peer = merchant.peer().await?;
+        Ok(Self {
+            merchant,
+            peer,
+            esplora,
+            strangers_esplora,
+            bitcoind,
+            client: Client::new()?,
+            deposit,
+            dir: Some(dir),
+        })
+    }
+
+    /// A node with this much money in its wallet.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn stranger(&self, name: &str, funds_sat: u64) -> Result<Stranger> {
+        let node = Payer::start(self.options(name)?);
+        self.funded(node.await?, funds_sat).await
+    }
+
+    /// A node with this much money that may announce its channels.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn announced_stranger(&self, name: &str, funds_sat: u64) -> Result<Stranger> {
+        let node = Payer::start_announced(self.options(name)?);
+        self.funded(node.await?, funds_sat).await
+    }
+
+    fn options(&self, name: &str) -> Result<PayerOptions> {
+        let dir = self.dir.as_ref().map(TempDir::path);
+        Ok(PayerOptions {
+            dir: dir.context("the folder of the run is gone")?.join(name),
+            esplora: self.strangers_esplora.url(),
+            listen: Some(port::free()?),
+        })
+    }
+
+    async fn funded(&self, node: Payer, funds_sat: u64) -> Result<Stranger> {
+        let stranger = Stranger::of(node)?;
+        let address = stranger.node.new_address().await?;
+        let money = (address, Amount::from_sat(funds_sat));
+        self.bitcoind.send(&[money]).await?;
+        self.bitcoind.mine(1).await?;
+        stranger.node.sync().await?;
+        Ok(stranger)
+    }
+
+    /// Puts money into the merchant's wallet.
+    ///
+    /// # Errors
+    /// When bitcoind or the merchant fails.
+    pub async fn fund_merchant(&self, sat: u64) -> Result<()> {
+        let money = (self.deposit.clone(), Amount::from_sat(sat));
+        self.bitcoind.send(&[money]).await?;
+        self.bitcoind.mine(1).await?;
+        self.merchant.admin().sync().await
+    }
+
+    /// Mines blocks and lets the merchant and these strangers learn of them.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub async fn mine(&self, blocks: u32, strangers: &[&Stranger]) -> Result<()> {
+        self.bitcoind.mine(blocks).await?;
+        self.sync(strangers).await
+    }
+
+    /// Lets the merchant and these strangers learn of what is new on the chain.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub async fn sync(&self, strangers: &[&Stranger]) -> Result<()> {
+        for stranger in strangers {
+            stranger.node.sync().await?;
+        }
+        self.merchant.admin().sync().await
+    }
+
+    /// Opens a channel to the merchant at that address, all of it on the stranger's side, and waits until both use it.
+    ///
+    /// # Errors
+    /// When the merchant refuses it.
+    pub async fn open_channel(&self, stranger: &Stranger, at: Peer, sat: u64) -> Result<Txid> {
+        let funding = stranger.node.open_channel(at, sat).await?;
+        self.bitcoind.wait_for_mempool(funding).await?;
+        self.mine(CHANNEL_BLOCKS, &[stranger]).await?;
+        self.wait_usable(stranger, funding).await?;
+        Ok(funding)
+    }
+
+    /// Waits until the stranger uses the channel that this transaction funds.
+    ///
+    /// # Errors
+    /// When it does not become usable.
+    pub async fn wait_usable(&self, stranger: &Stranger, funding: Txid) -> Result<()> {
+        let mut synced = Instant::now();
+        eventually("the channel to be usable", USABLE_DEADLINE, || {
+            let sync_again = synced.elapsed() > SYNC_AGAIN;
+            if sync_again {
+                synced = Instant::now();
+            }
+            async move {
+                if sync_again {
+                    let synced = self.sync(&[stranger]).await;
+                    synced.map_err(|error| format!("{error:#}"))?;
+                }
+                let channels = stranger.node.channels();
+                let of_funding = |txo: bitcoin::OutPoint| txo.txid == funding;
+                let mut ours = channels
+                    .iter()
+                    .filter(|channel| channel.funding_txo.is_some_and(of_funding));
+                match ours.next() {
+                    Some(channel) if channel.is_usable => Ok(Some(())),
+                    Some(channel) => Err(format!("{:?} confirmations", channel.confirmations)),
+                    None => Err(format!("closed: {:?}", stranger.node.channels_closed())),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Starts the merchant again with these settings besides the harness's own.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart_merchant(&mut self, settings: &str) -> Result<()> {
+        settings.clone_into(&mut self.merchant.settings_mut().extra);
+        self.merchant.restart().await?;
+        self.merchant.wait_running().await?;
+        Ok(())
+    }
+
+    /// What the strangers broadcast from now on reaches nobody, and they are told that it did.
+    pub fn swallow_broadcasts(&self) {
+        self.strangers_esplora.answers(Manner::Swallows);
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        folder::keep_if_failed(self.dir.take());
+    }
+}
+
+impl Stranger {
+    /// The stranger that this node is; it must listen.
+    fn of(node: Payer) -> Result<Self> {
+        let addresses = node.node().listening_addresses().unwrap_or_default();
+        let address = match addresses.first() {
+            Some(SocketAddress::TcpIpV4 { addr, port }) => SocketAddr::from((*addr, *port)),
+            other => bail!("a stranger does not listen at {other:?}"),
+        };
+        let node_id = node.node_id();
+        Ok(Self {
+            node,
+            peer: Peer { node_id, address },
+        })
+    }
+
+    /// The block at which the first payment that it sent and that is still under way may be taken back.
+    #[must_use]
+    pub fn takes_back_at(&self) -> Option<u32> {
+        let balances = self.node.node().list_balances().lightning_balances;
+        let heights = balances.into_iter().filter_map(|balance| match balance {
+            LightningBalance::MaybeTimeoutClaimableHTLC {
+                claimable_height, ..
+            } => Some(claimable_height),
+            _ => None,
+        });
+        heights.min()
+    }
+
+    /// The ids of its channels with a funding transaction, whether it was broadcast or not.
+    #[must_use]
+    pub fn fundings(&self) -> Vec<Txid> {
+        let channels = self.node.channels();
+        let fundings = channels.iter().filter_map(|channel| channel.funding_txo);
+        fundings.map(|funding| funding.txid).collect()
+    }
+
+    /// What is in its wallet, the blocks that it knows considered.
+    #[must_use]
+    pub fn wallet_sat(&self) -> u64 {
+        self.node.node().list_balances().total_onchain_balance_sats
+    }
+}

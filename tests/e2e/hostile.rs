@@ -1,0 +1,214 @@
+//! Lightning peers that mean harm: what a stranger's channel, socket or payment may cost the merchant, and what it may not.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use regtest::client::{Answer, Challenge};
+use regtest::hostile::{Flow, Ground, Stranger, Wire};
+use regtest::merchant::MerchantOptions;
+use regtest::payer::Peer;
+use regtest::wait::eventually;
+use serde_json::{Value, json};
+
+/// What is sold; dear, so that a payment that was taken back is told from fees.
+const ROUTES: &str = r#"
+[[route]]
+path = "/chain/*"
+service = "chain"
+price = "50000 sat"
+grant = { requests = 10, valid = "1h" }
+upstream = "{esplora}"
+strip_prefix = true
+"#;
+/// The same for little, for tests in which nothing is stolen.
+pub(crate) const CHEAP: &str = r#"
+[[route]]
+path = "/chain/*"
+service = "chain"
+price = "10 sat"
+grant = { requests = 10, valid = "1h" }
+upstream = "{esplora}"
+strip_prefix = true
+"#;
+/// The path of something that is sold.
+pub(crate) const HEIGHT: &str = "/chain/blocks/tip/height";
+/// Its price.
+const PRICE_SAT: u64 = 50_000;
+/// More than the claims of one payment cost at the fee rate of this chain, and less than a payment.
+const FEES_SAT: u64 = 5_000;
+/// What the thief begins with.
+const THIEF_SAT: u64 = 3_000_000;
+/// The channel of the thief.
+const CHANNEL_SAT: u64 = 1_000_000;
+/// Between two bytes while a wire drips: a `commitment_signed` of 134 bytes takes a second, in which a node has told of the
+/// preimage that stood before it.
+const DRIP: Duration = Duration::from_millis(8);
+/// From a channel that both sides use to a challenge.
+const CHALLENGE_DEADLINE: Duration = Duration::from_secs(15);
+/// From a block to what a node broadcasts because of it.
+const BROADCAST_DEADLINE: Duration = Duration::from_millis(300);
+/// Blocks before an HTLC's expiry at which LDK claims it on chain at the latest, and one more.
+const CLAIMED_BEFORE: u32 = 37;
+/// Blocks after an HTLC's expiry until whoever takes it has it in a block.
+const SETTLED_AFTER: u32 = 12;
+/// How long the closing side waits for its own outputs, and one more.
+const OWN_DELAY: u32 = 145;
+
+/// A merchant with an empty wallet that sells by these routes.
+pub(crate) async fn ground(routes: &str, settings: &str) -> Ground {
+    let options = MerchantOptions {
+        settings: settings.to_owned(),
+        ..MerchantOptions::new(env!("CARGO_BIN_EXE_tollhouse"), "", routes)
+    };
+    Ground::start(options).await.unwrap()
+}
+
+/// What the operator's listener says of everything.
+pub(crate) async fn status(ground: &Ground) -> Value {
+    ground.merchant.admin().status().await.unwrap()
+}
+
+/// What the program has logged.
+pub(crate) fn log(ground: &Ground) -> String {
+    std::fs::read_to_string(ground.merchant.log()).unwrap()
+}
+
+/// What somebody who asks for the resource is answered, once it is no longer that the node cannot be paid.
+async fn asks(ground: &Ground) -> Option<Answer> {
+    let url = format!("{}{HEIGHT}", ground.merchant.url());
+    let asked = eventually("a challenge", CHALLENGE_DEADLINE, || async {
+        let answer = ground.client.get(&url, None).await;
+        let answer = answer.map_err(|error| format!("{error:#}"))?;
+        match answer.status {
+            StatusCode::PAYMENT_REQUIRED => Ok(Some(answer)),
+            status => Err(format!("{status}: {}", answer.text())),
+        }
+    });
+    asked.await.ok()
+}
+
+/// What became of a theft.
+#[derive(Debug)]
+#[expect(dead_code, reason = "some of it is there to be shown when a test fails")]
+struct Theft {
+    /// Whether the merchant took the channel.
+    is_open: bool,
+    /// Whether it told the thief how to pay.
+    is_challenged: bool,
+    /// Whether the thief got what he had paid for, before he took the payment back.
+    is_served: bool,
+    /// What the thief has at the end.
+    thief_sat: u64,
+    /// What the merchant has at the end, closed channels included.
+    merchant_sat: u64,
+    /// What the operator is shown at the end.
+    status: Value,
+}
+
+impl Theft {
+    /// Opens a channel, buys over it, keeps the preimage and lets the merchant hear nothing any more.
+    async fn commit(ground: &Ground) -> Self {
+        let thief = ground.stranger("thief", THIEF_SAT).await.unwrap();
+        let wire = Wire::to(ground.merchant.p2p()).unwrap();
+        let at = Peer {
+            address: wire.address(),
+            ..ground.peer
+        };
+        let (mut is_challenged, mut is_served) = (false, false);
+        let opened = ground.open_channel(&thief, at, CHANNEL_SAT).await;
+        if opened.is_ok()
+            && let Some(answer) = asks(ground).await
+        {
+            is_challenged = true;
+            is_served = steals(ground, &thief, &wire, &answer.challenge().unwrap()).await;
+            takes_back(ground, &thief).await;
+        }
+        let status = status(ground).await;
+        let merchant = |key: &str| status["node"]["balances"][key].as_u64().unwrap();
+        Self {
+            is_open: opened.is_ok(),
+            is_challenged,
+            is_served,
+            thief_sat: thief.wallet_sat(),
+            merchant_sat: merchant("onchain_total_sat")
+                + merchant("lightning_sat")
+                + merchant("closing_sat"),
+            status,
+        }
+    }
+
+    /// Whether the merchant has its money, or never gave anything for it.
+    fn has_failed(&self) -> bool {
+        !self.is_served || self.merchant_sat >= PRICE_SAT - FEES_SAT
+    }
+}
+
+/// Pays, and holds the wire between the preimage and the signature behind it. Returns whether that buys anything.
+async fn steals(ground: &Ground, thief: &Stranger, wire: &Wire, challenge: &Challenge) -> bool {
+    wire.to_dialler(Flow::Drips(DRIP));
+    let paid = thief.node.pay(&challenge.bolt11).await.unwrap();
+    wire.both(Flow::Held);
+    assert!(
+        thief.takes_back_at().is_some(),
+        "the signature is through: the payment cannot be taken back"
+    );
+    let credential = challenge.credential(&paid);
+    let url = format!("{}{HEIGHT}", ground.merchant.url());
+    let served = eventually("the resource", CHALLENGE_DEADLINE, || async {
+        let answer = ground.client.get(&url, Some(&credential)).await;
+        let answer = answer.map_err(|error| format!("{error:#}"))?;
+        match answer.status {
+            StatusCode::OK => Ok(Some(())),
+            status => Err(format!("{status}: {}", answer.text())),
+        }
+    });
+    served.await.is_ok()
+}
+
+/// Mines past the payment's expiry, block by block where a node may have to act, until all money is in a wallet.
+async fn takes_back(ground: &Ground, thief: &Stranger) {
+    let expiry = thief.takes_back_at().unwrap();
+    let tip = ground.bitcoind.rpc().call::<u32>("getblockcount", json!([]));
+    let before = expiry.saturating_sub(CLAIMED_BEFORE + tip.await.unwrap());
+    if before > 0 {
+        ground.mine(before, &[thief]).await.unwrap();
+    }
+    for _ in 0..CLAIMED_BEFORE + SETTLED_AFTER {
+        mines_one(ground, thief).await;
+    }
+    ground.mine(OWN_DELAY, &[thief]).await.unwrap();
+    for _ in 0..SETTLED_AFTER {
+        mines_one(ground, thief).await;
+    }
+}
+
+/// Mines a block, and gives both nodes the time to broadcast what they do because of it.
+async fn mines_one(ground: &Ground, thief: &Stranger) {
+    ground.mine(1, &[thief]).await.unwrap();
+    let broadcast = eventually("a transaction", BROADCAST_DEADLINE, || async {
+        let pending = ground.bitcoind.rpc().call::<Value>("getrawmempool", json!([]));
+        match pending.await {
+            Ok(pending) if pending.as_array().is_some_and(|all| !all.is_empty()) => Ok(Some(())),
+            Ok(_) => Ok(None),
+            Err(error) => Err(error),
+        }
+    });
+    // Most blocks cause nothing.
+    let _ = broadcast.await;
+}
+
+#[tokio::test]
+async fn a_payment_that_could_be_taken_back_opens_nothing() {
+    let ground = ground(ROUTES, "").await;
+    let theft = Theft::commit(&ground).await;
+    assert!(theft.has_failed(), "{theft:#?}");
+}
+
+#[tokio::test]
+async fn over_a_channel_without_anchors_a_payment_is_claimed_with_an_empty_wallet() {
+    let ground = ground(ROUTES, "node.reserve = \"25000 sat\"").await;
+    let theft = Theft::commit(&ground).await;
+    assert!(theft.is_open, "no channel of the older kind: {theft:#?}");
+    assert!(theft.is_challenged, "{theft:#?}");
+    assert!(theft.merchant_sat >= PRICE_SAT - FEES_SAT, "{theft:#?}");
+}

@@ -1,0 +1,150 @@
+//! Channels that strangers open and never fund: they are few, they end within the time that the settings say, and they take
+//! nothing from the looks at the chain that guard real channels.
+
+use std::time::Duration;
+
+use bitcoin::Txid;
+use regtest::esplora::Manner;
+use regtest::hostile::{Ground, Stranger};
+use regtest::wait::eventually;
+
+use crate::hostile::{CHEAP, ground, status};
+
+/// The settings of these tests: how many channels may wait for their funding, and for how long.
+const SETTINGS: &str = "";
+/// As many as may wait by these settings.
+const PENDING_MAX: usize = 10;
+/// Longer than the settings give a channel that waits, and than the looks at the chain on the way.
+const GIVEN_UP_DEADLINE: Duration = Duration::from_secs(40);
+/// LDK takes no more of a peer at once.
+const PENDING_OF_A_PEER: usize = 4;
+/// Large enough to be worth a look.
+const CHANNEL_SAT: u64 = 100_000;
+/// What a stranger has.
+const FUNDS_SAT: u64 = 1_000_000;
+/// Between a request of the merchant and its answer at a slow chain source.
+const SLOW: Duration = Duration::from_millis(1_200);
+
+/// Strangers, each of whom has opened as many channels as the merchant takes and funds none of them; and all that they would
+/// be funded with.
+async fn pending(ground: &Ground, strangers: usize) -> (Vec<Stranger>, Vec<Txid>) {
+    let mut all = Vec::new();
+    for number in 0..strangers {
+        let name = format!("stranger-{number}");
+        all.push(ground.stranger(&name, FUNDS_SAT).await.unwrap());
+    }
+    ground.swallow_broadcasts();
+    let mut fundings = Vec::new();
+    for stranger in &all {
+        for _ in 0..PENDING_OF_A_PEER {
+            // Whether the merchant takes it is what is looked at.
+            let opened = stranger.node.open_channel(ground.peer, CHANNEL_SAT).await;
+            fundings.extend(opened.ok());
+        }
+    }
+    (all, fundings)
+}
+
+/// The channels that the operator is shown.
+async fn channels(ground: &Ground) -> usize {
+    let status = status(ground).await;
+    status["node"]["channels"].as_array().unwrap().len()
+}
+
+/// The requests for one of these transactions in one look at the chain.
+async fn asked_for(ground: &Ground, fundings: &[Txid]) -> Result<Vec<String>, String> {
+    let _before = ground.esplora.record_paths();
+    let looked = ground.merchant.admin().sync().await;
+    looked.map_err(|error| format!("{error:#}"))?;
+    let names: Vec<String> = fundings.iter().map(ToString::to_string).collect();
+    let mut paths = ground.esplora.record_paths();
+    paths.retain(|path| names.iter().any(|name| path.contains(name.as_str())));
+    Ok(paths)
+}
+
+#[tokio::test]
+async fn channels_that_nobody_funds_are_few_and_are_given_up_and_no_longer_asked_for() {
+    let ground = ground(CHEAP, SETTINGS).await;
+    let (strangers, fundings) = pending(&ground, 4).await;
+    assert!(!fundings.is_empty(), "no stranger's channel was taken");
+    let waiting = channels(&ground).await;
+    assert!(
+        waiting <= PENDING_MAX,
+        "{waiting} channels wait for their funding"
+    );
+    let asked = asked_for(&ground, &fundings).await.unwrap();
+    assert!(asked.len() <= 2 * PENDING_MAX, "{}: {asked:?}", asked.len());
+
+    eventually("the channels to end", GIVEN_UP_DEADLINE, || async {
+        match channels(&ground).await {
+            0 => Ok(Some(())),
+            left => Err(format!("{left} left")),
+        }
+    })
+    .await
+    .unwrap();
+    eventually("looks without them", GIVEN_UP_DEADLINE, || async {
+        match asked_for(&ground, &fundings).await? {
+            none if none.is_empty() => Ok(Some(())),
+            some => Err(format!("{} requests: {some:?}", some.len())),
+        }
+    })
+    .await
+    .unwrap();
+    drop(strangers);
+}
+
+#[tokio::test]
+async fn they_are_not_asked_for_after_a_restart_either() {
+    let mut ground = ground(CHEAP, SETTINGS).await;
+    let (strangers, fundings) = pending(&ground, 1).await;
+    assert!(!fundings.is_empty(), "no stranger's channel was taken");
+    eventually("the channels to end", GIVEN_UP_DEADLINE, || async {
+        match channels(&ground).await {
+            0 => Ok(Some(())),
+            left => Err(format!("{left} left")),
+        }
+    })
+    .await
+    .unwrap();
+    drop(strangers);
+    ground.restart_merchant(SETTINGS).await.unwrap();
+    eventually("looks without them", GIVEN_UP_DEADLINE, || async {
+        match asked_for(&ground, &fundings).await? {
+            none if none.is_empty() => Ok(Some(())),
+            some => Err(format!("{} requests: {some:?}", some.len())),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn looks_at_a_slow_chain_source_go_on_beside_them() {
+    let ground = ground(CHEAP, SETTINGS).await;
+    let friend = ground.stranger("friend", FUNDS_SAT).await.unwrap();
+    let opened = ground.open_channel(&friend, ground.peer, CHANNEL_SAT).await;
+    opened.unwrap();
+    ground.esplora.answers(Manner::Slowly(SLOW));
+    let looked = ground.merchant.admin().sync().await;
+    looked.expect("a look at a slow chain source, before any stranger comes");
+    ground.esplora.answers(Manner::Well);
+
+    let (_strangers, _) = pending(&ground, 2).await;
+    ground.bitcoind.mine(1).await.unwrap();
+    ground.esplora.answers(Manner::Slowly(SLOW));
+    let height = ground.bitcoind.rpc().call::<u64>("getblockcount", serde_json::json!([]));
+    let height = height.await.unwrap();
+    eventually("a look that ends", GIVEN_UP_DEADLINE, || async {
+        let looked = ground.merchant.admin().sync().await;
+        looked.map_err(|error| format!("{error:#}"))?;
+        let seen = status(&ground).await["node"]["block_height"].as_u64();
+        if seen >= Some(height) {
+            Ok(Some(()))
+        } else {
+            Err(format!("{seen:?} of {height}"))
+        }
+    })
+    .await
+    .unwrap();
+}
