@@ -11,7 +11,7 @@ use regtest::wait::eventually;
 use crate::hostile::{CHEAP, ground, status};
 
 /// The settings of these tests: how many channels may wait for their funding, and for how long.
-const SETTINGS: &str = "";
+const SETTINGS: &str = "[node.peers]\npending_timeout = \"5s\"\n";
 /// As many as may wait by these settings.
 const PENDING_MAX: usize = 10;
 /// Longer than the settings give a channel that waits, and than the looks at the chain on the way.

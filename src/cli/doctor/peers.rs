@@ -6,6 +6,9 @@ use super::super::show::{number, text};
 use super::super::units::grouped;
 use super::{Findings, Grade};
 
+/// What it is about.
+const PORT: &str = "Lightning port";
+
 /// Whether peers can connect, and what strangers have here.
 pub(super) fn known(node: &Value, findings: &mut Findings) {
     let strangers = &node["strangers"];
@@ -15,7 +18,7 @@ pub(super) fn known(node: &Value, findings: &mut Findings) {
     let count = |key: &str| number(&strangers[key], grouped);
     if let Some(fault) = strangers["listener_fault"].as_str() {
         let found = format!("peers cannot connect to node.listen: {fault}");
-        findings.note("peers", Grade::Bad, found);
+        findings.note(PORT, Grade::Bad, found);
     }
     let who = if strangers["anyone_opens"] == true {
         "anyone may open channels"
@@ -42,7 +45,7 @@ pub(super) fn known(node: &Value, findings: &mut Findings) {
     } else {
         Grade::Good
     };
-    findings.note("strangers", grade, found);
+    findings.note(PORT, grade, found);
     if strangers["withheld"].as_u64() > Some(0) {
         let found = format!(
             "nothing is sold over {} channels, which are being closed: payments over them could not be claimed on chain with what \
@@ -50,7 +53,7 @@ pub(super) fn known(node: &Value, findings: &mut Findings) {
             count("withheld"),
             text(&node["deposit_address"])
         );
-        findings.note("strangers", Grade::Look, found);
+        findings.note(PORT, Grade::Look, found);
     }
 }
 
@@ -74,10 +77,10 @@ mod tests {
             "connections": 3, "connections_max": 200, "closed": 0, "connections_refused": 0,
             "withheld": 0, "listener_fault": null,
         });
-        assert_eq!(grades(&strangers), [("strangers", Grade::Good)]);
+        assert_eq!(grades(&strangers), [(PORT, Grade::Good)]);
         strangers["pending"] = json!(10);
-        assert_eq!(grades(&strangers), [("strangers", Grade::Look)]);
+        assert_eq!(grades(&strangers), [(PORT, Grade::Look)]);
         strangers["listener_fault"] = json!("it is gone");
-        assert_eq!(grades(&strangers)[0], ("peers", Grade::Bad));
+        assert_eq!(grades(&strangers)[0], (PORT, Grade::Bad));
     }
 }
