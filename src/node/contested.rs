@@ -1,0 +1,181 @@
+//! Payments that arrived and are not safe: their channel was closed before its peer had signed them away. The node claims them
+//! on chain, and whoever is not in a block before their time is over has lost them to the peer.
+
+use std::collections::HashMap;
+
+use ldk_node::LightningBalance;
+use lightning::chain::channelmonitor::BalanceSource;
+use lightning::ln::types::ChannelId;
+
+/// A payment that is claimed on chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Claim {
+    channel: ChannelId,
+    sat: u64,
+    /// From this block on the peer may take it.
+    timeout_height: u32,
+}
+
+/// What a look found out of a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It is claimed on chain now.
+    Contested {
+        /// Which.
+        payment_hash: [u8; 32],
+        /// In sat.
+        sat: u64,
+        /// The block from which on the peer may take it.
+        timeout_height: u32,
+    },
+    /// Its peer has taken it back.
+    Lost {
+        /// Which.
+        payment_hash: [u8; 32],
+        /// In sat.
+        sat: u64,
+    },
+}
+
+/// The payments that are claimed on chain. After a restart those that still are show themselves again; what was decided while
+/// the program did not run is not known.
+#[derive(Debug, Default)]
+pub(super) struct Contested {
+    claims: HashMap<[u8; 32], Claim>,
+    /// The block of the last look.
+    height: u32,
+}
+
+impl Contested {
+    /// Whether there is a block since the last look.
+    pub(super) fn is_due(&mut self, height: u32) -> bool {
+        std::mem::replace(&mut self.height, height) != height
+    }
+
+    /// Looks at what the monitors of the closed channels say.
+    pub(super) fn look(&mut self, balances: &[LightningBalance], height: u32) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        let mut still = HashMap::new();
+        for balance in balances {
+            let LightningBalance::ContentiousClaimable {
+                channel_id,
+                amount_satoshis,
+                timeout_height,
+                payment_hash,
+                ..
+            } = balance
+            else {
+                continue;
+            };
+            let claim = Claim {
+                channel: *channel_id,
+                sat: *amount_satoshis,
+                timeout_height: *timeout_height,
+            };
+            if still.insert(payment_hash.0, claim).is_none()
+                && !self.claims.contains_key(&payment_hash.0)
+            {
+                turns.push(Turn::Contested {
+                    payment_hash: payment_hash.0,
+                    sat: claim.sat,
+                    timeout_height: claim.timeout_height,
+                });
+            }
+        }
+        let gone = self.claims.iter().filter(|(hash, _)| !still.contains_key(*hash));
+        for (hash, claim) in gone {
+            if balances.iter().any(|balance| claim.is_won(balance)) {
+                continue;
+            }
+            if height >= claim.timeout_height {
+                turns.push(Turn::Lost {
+                    payment_hash: *hash,
+                    sat: claim.sat,
+                });
+            } else {
+                // Not decided: its transaction may have been taken out of the chain again.
+                still.insert(*hash, *claim);
+            }
+        }
+        self.claims = still;
+        turns
+    }
+}
+
+impl Claim {
+    /// Whether this is the money of the claim, which waits for its confirmations.
+    fn is_won(&self, balance: &LightningBalance) -> bool {
+        matches!(
+            balance,
+            LightningBalance::ClaimableAwaitingConfirmations {
+                channel_id,
+                amount_satoshis,
+                source: BalanceSource::Htlc,
+                ..
+            } if *channel_id == self.channel && *amount_satoshis == self.sat
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ldk_node::lightning::types::payment::{PaymentHash, PaymentPreimage};
+
+    use super::super::reach::testing::peer;
+    use super::*;
+
+    const CHANNEL: ChannelId = ChannelId([1; 32]);
+
+    fn claiming(hash: u8, sat: u64) -> LightningBalance {
+        LightningBalance::ContentiousClaimable {
+            channel_id: CHANNEL,
+            counterparty_node_id: peer(1),
+            amount_satoshis: sat,
+            timeout_height: 140,
+            payment_hash: PaymentHash([hash; 32]),
+            payment_preimage: PaymentPreimage([hash; 32]),
+        }
+    }
+
+    fn won(sat: u64) -> LightningBalance {
+        LightningBalance::ClaimableAwaitingConfirmations {
+            channel_id: CHANNEL,
+            counterparty_node_id: peer(1),
+            amount_satoshis: sat,
+            confirmation_height: 200,
+            source: BalanceSource::Htlc,
+        }
+    }
+
+    #[test]
+    fn a_claim_that_is_gone_after_its_time_is_lost_unless_its_money_waits() {
+        let lost = Turn::Lost {
+            payment_hash: [1; 32],
+            sat: 50_000,
+        };
+        let begun = || {
+            let mut contested = Contested::default();
+            let turns = contested.look(&[claiming(1, 50_000)], 100);
+            assert!(matches!(turns[..], [Turn::Contested { timeout_height: 140, .. }]));
+            assert_eq!(contested.look(&[claiming(1, 50_000)], 101), []);
+            contested
+        };
+        assert_eq!(begun().look(&[won(50_000)], 120), []);
+        assert_eq!(begun().look(&[won(50_000)], 150), []);
+        assert_eq!(begun().look(&[], 140), [lost]);
+        assert_eq!(begun().look(&[won(40_000)], 150), [lost]);
+        let mut undecided = begun();
+        assert_eq!(undecided.look(&[], 120), []);
+        assert_eq!(undecided.look(&[claiming(1, 50_000)], 121), []);
+        assert_eq!(undecided.look(&[], 141), [lost]);
+        assert_eq!(undecided.look(&[], 142), [], "it is told once");
+    }
+
+    #[test]
+    fn a_look_is_due_with_each_block() {
+        let mut contested = Contested::default();
+        assert!(contested.is_due(100));
+        assert!(!contested.is_due(100));
+        assert!(contested.is_due(101));
+    }
+}
