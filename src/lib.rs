@@ -51,6 +51,7 @@ pub mod l402;
 pub mod layer;
 pub mod ledger;
 pub mod live;
+pub mod log;
 pub mod node;
 pub mod pace;
 pub mod price;
@@ -60,6 +61,7 @@ pub mod room;
 pub mod route;
 pub mod secret_file;
 pub mod store;
+pub mod text;
 
 pub use app::{AppError, Tollhouse};
 pub use layer::{Guard, GuardError, Paid};

@@ -112,6 +112,7 @@ fn status(answer: &Value) -> String {
         ),
         ("upstreams", upstreams(list(answer, "upstreams"))),
         ("backup", backup(&answer["backup"])),
+        ("log", log(answer["log_lines_dropped"].as_u64())),
         ("data folder", text(&answer["data_dir"])),
     ]);
     let channels = channels(list(node, "channels"));
@@ -126,6 +127,17 @@ fn status(answer: &Value) -> String {
         })
         .collect();
     format!("{head}\n\n{channels}\n{}", closed.join("\n"))
+}
+
+/// Whether all of the log could be written.
+fn log(dropped: Option<u64>) -> String {
+    match dropped {
+        None | Some(0) => "complete".to_owned(),
+        Some(count) => format!(
+            "{} lines LOST: its disk is full, or nobody reads it",
+            grouped(count)
+        ),
+    }
 }
 
 /// Whether the servers behind what is sold are there.

@@ -18,6 +18,7 @@ mod harness;
 mod init;
 mod keeping;
 mod limits;
+mod log;
 mod newcomer;
 mod operations;
 mod operator;
