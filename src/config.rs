@@ -13,7 +13,6 @@ mod presets;
 mod quotes;
 mod raw;
 mod routes;
-mod span;
 mod strict;
 mod upstreams;
 mod vss;
@@ -33,7 +32,7 @@ use crate::node::Config as NodeConfig;
 use crate::pace::Pace;
 use crate::price::Currency;
 use crate::route::RouteTable;
-use crate::{backup, gate, http, ledger, quote, resource};
+use crate::{backup, gate, http, ledger, quote, resource, span};
 
 pub use log::{LogConfig, LogFormat};
 

@@ -60,6 +60,7 @@ pub mod resource;
 pub mod room;
 pub mod route;
 pub mod secret_file;
+pub mod span;
 pub mod store;
 pub mod text;
 

@@ -53,7 +53,7 @@ pub use invoices::HandInvoice;
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;
 pub use payments::{Payable, Paying, Payment, Progress};
-pub use peers::PeerAddress;
+pub use peers::{PeerAddress, host_and_port};
 pub use recovery::{OldChannel, Recovery};
 pub use state::StateError;
 pub use status::Status;

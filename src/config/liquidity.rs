@@ -3,7 +3,6 @@
 use crate::amount::Msat;
 use crate::node::liquidity::{Config, KeptReady, Provider, Token};
 use crate::node::{Gossip, Reserve};
-use crate::price::Price;
 use crate::route::{Access, RouteTable};
 use crate::secret_file;
 
@@ -89,7 +88,8 @@ impl Meaning<'_> {
                 Reserve::Trusted
             }
             text => {
-                let sat = whole_sat(text).filter(|sat| *sat <= RESERVE_SAT_MAX);
+                let sat = text.parse::<Msat>().ok().and_then(Msat::whole_sat);
+                let sat = sat.filter(|sat| (1..=RESERVE_SAT_MAX).contains(sat));
                 if sat.is_none() {
                     let what = format!(
                         "`{text}` is no reserve: write \"none\", \"trusted\", or whole satoshi for each channel as in \"25000 sat\" (at \
@@ -211,16 +211,6 @@ impl Meaning<'_> {
     }
 
     fn amount(&mut self, key: &str, text: &str) -> Msat {
-        let amount = text.parse::<Price>().ok().and_then(Price::fixed);
-        amount.unwrap_or_else(|| {
-            let what = format!("`{text}` is no amount: write \"5000 sat\"");
-            self.complain(key, what);
-            Msat::ZERO
-        })
+        self.in_bitcoin(key, text).unwrap_or(Msat::ZERO)
     }
-}
-
-fn whole_sat(text: &str) -> Option<u64> {
-    let amount = text.parse::<Price>().ok()?.fixed()?.msat();
-    amount.is_multiple_of(1_000).then_some(amount / 1_000)
 }

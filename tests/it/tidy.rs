@@ -34,6 +34,7 @@ const RANKS: &[(&str, u8)] = &[
     ("pace", 0),
     ("room", 0),
     ("secret_file", 0),
+    ("span", 0),
     ("text", 0),
 ];
 

@@ -8,7 +8,7 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 
 use crate::amount::Msat;
 
-use super::super::{Config as NodeConfig, Gossip, Reserve};
+use super::super::{Config as NodeConfig, Gossip, Reserve, peers};
 
 /// What others keep on chain for each channel where a provider is trusted to close without: ldk-node's own default.
 const RESERVE_OF_OTHERS_SAT: u64 = 25_000;
@@ -87,8 +87,8 @@ impl Provider {
     pub fn new(name: &str, node_id: &str, address: &str) -> Result<Self, NotAProvider> {
         Ok(Self {
             name: name.to_owned(),
-            node_id: node_id.parse().map_err(|_| NotAProvider::NodeId)?,
-            address: address.parse().map_err(|_| NotAProvider::Address)?,
+            node_id: peers::node_id(node_id).ok_or(NotAProvider::NodeId)?,
+            address: peers::socket_address(address).ok_or(NotAProvider::Address)?,
             token: None,
             published: None,
         })
