@@ -61,6 +61,7 @@ pub mod room;
 pub mod route;
 pub mod secret_file;
 pub mod span;
+pub mod sparing;
 pub mod store;
 pub mod text;
 

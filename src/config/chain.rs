@@ -118,9 +118,11 @@ impl Meaning<'_> {
         let login = match (&raw.user, &raw.password_file, &raw.cookie_file) {
             (Some(user), Some(file), None) => Login::Password {
                 user: user.clone(),
-                file: self.folder.join(file),
+                file: self.secret(&format!("{KEY}.password_file"), file),
             },
-            (None, None, Some(file)) => Login::Cookie(self.folder.join(file)),
+            (None, None, Some(file)) => {
+                Login::Cookie(self.secret(&format!("{KEY}.cookie_file"), file))
+            }
             (_, _, _) => {
                 self.complain(
                     KEY,

@@ -1,6 +1,6 @@
 //! The settings of liquidity: who provides it, what it may cost, what is kept on chain, and where gossip comes from.
 
-use crate::amount::Msat;
+use crate::amount::{AmountError, Msat};
 use crate::node::liquidity::{Config, KeptReady, Provider, Token};
 use crate::node::{Gossip, Reserve};
 use crate::route::{Access, RouteTable};
@@ -192,11 +192,11 @@ impl Meaning<'_> {
             TextOr::Table(raw) => raw,
         };
         let token = raw.token_file.as_ref().and_then(|file| {
-            match secret_file::read(&self.folder.join(file)) {
+            let key = format!("{key}.token_file");
+            match secret_file::read(&self.secret(&key, file)) {
                 Ok(token) => Some(Token(token.trim().to_owned())),
                 Err(error) => {
-                    let what = crate::causes::chain(&error);
-                    self.complain(&format!("{key}.token_file"), what);
+                    self.complain(&key, crate::causes::chain(&error));
                     None
                 }
             }
@@ -211,6 +211,12 @@ impl Meaning<'_> {
     }
 
     fn amount(&mut self, key: &str, text: &str) -> Msat {
-        self.in_bitcoin(key, text).unwrap_or(Msat::ZERO)
+        let what = match text.parse::<Msat>() {
+            Ok(amount) if amount > Msat::ZERO => return amount,
+            Err(error @ AmountError::Grouped(_)) => error.to_string(),
+            Ok(_) | Err(_) => format!("`{text}` is not an amount: write \"5000 sat\""),
+        };
+        self.complain(key, what);
+        Msat::ZERO
     }
 }

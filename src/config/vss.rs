@@ -42,7 +42,7 @@ impl Meaning<'_> {
     }
 
     fn headers(&mut self, file: &str) -> Option<Headers> {
-        match Headers::read(self.folder.join(file)) {
+        match Headers::read(self.secret("node.vss.headers_file", file)) {
             Ok(headers) => Some(headers),
             Err(error) => {
                 self.complain("node.vss.headers_file", causes::chain(&error));

@@ -7,6 +7,9 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 
 use tokio::sync::watch;
 
+use crate::clock::Clock;
+use crate::sparing::Sparing;
+
 use super::vss::Lost;
 use super::vss::pass::Pass;
 use super::vss::trouble::{Trouble, shown};
@@ -72,6 +75,7 @@ pub(super) fn build(
         lost: writing.lost,
         said: Arc::clone(&said),
         headers: writing.pass.as_ref().map(|pass| Arc::clone(&pass.headers)),
+        sparing: Sparing::with_max(&Clock::system(), log::LINES_MAX),
     }));
     if !config.alias.is_empty() {
         builder

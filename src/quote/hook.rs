@@ -120,11 +120,11 @@ impl Hook {
         Self {
             config,
             asker: Asker::new(),
+            health: Mutex::new(Health::new(&clock)),
             clock,
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             slots: Slots::default(),
             unreachable: Mutex::default(),
-            health: Mutex::default(),
         }
     }
 

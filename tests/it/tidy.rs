@@ -35,6 +35,7 @@ const RANKS: &[(&str, u8)] = &[
     ("room", 0),
     ("secret_file", 0),
     ("span", 0),
+    ("sparing", 1),
     ("text", 0),
 ];
 
