@@ -24,10 +24,15 @@ static ALL: Mutex<Vec<Weak<Sparing>>> = Mutex::new(Vec::new());
 /// Decides which lines are written. A `std` mutex: held to look a number up.
 #[derive(Debug)]
 pub struct Sparing {
+    /// Lines of one kind about one subject within the period.
     lines_max: u64,
+    period: Duration,
     clock: Clock,
-    told: Mutex<HashMap<(&'static str, String), Told>>,
+    told: Mutex<Subjects>,
 }
+
+/// What was told, by kind and subject.
+type Subjects = HashMap<(&'static str, String), Told>;
 
 /// What was told of one subject in this period.
 #[derive(Debug)]
@@ -44,13 +49,14 @@ struct Told {
 impl Sparing {
     /// Writes [`LINES_MAX`] lines of each kind in a period.
     pub fn new(clock: &Clock) -> Arc<Self> {
-        Self::with_max(clock, LINES_MAX)
+        Self::with(clock, LINES_MAX, PERIOD)
     }
 
-    /// Writes as many lines of each kind in a period.
-    pub fn with_max(clock: &Clock, lines_max: u64) -> Arc<Self> {
+    /// Writes so many lines of each kind in such a period.
+    pub fn with(clock: &Clock, lines_max: u64, period: Duration) -> Arc<Self> {
         let sparing = Arc::new(Self {
             lines_max,
+            period,
             clock: clock.clone(),
             told: Mutex::default(),
         });
@@ -60,45 +66,77 @@ impl Sparing {
         sparing
     }
 
-    /// Whether a line of this kind about this subject may be written now. If not, it is counted.
+    /// Whether a line of this kind about this subject may be written now; if others were held back before it, a line about them
+    /// is written first.
     pub fn may(&self, level: Level, kind: &'static str, subject: &str) -> bool {
+        let held_back = self.count(level, kind, subject);
+        if let Some(count) = held_back {
+            self.write(level, kind, subject, count);
+        }
+        held_back.is_some()
+    }
+
+    /// The same for a line that itself says how many like it were held back before it; `None` if it may not be written.
+    pub fn count(&self, level: Level, kind: &'static str, subject: &str) -> Option<u64> {
         let now = self.clock.since_boot();
         let mut told = self.told();
         let key = (kind, subject.to_owned());
         if told.len() >= SUBJECTS_MAX && !told.contains_key(&key) {
-            tell(&mut told, |_| true);
+            self.tell(&mut told, |_| true);
         }
-        let this = told.entry(key.clone()).or_insert_with(|| Told {
+        let begun = || Told {
             level,
             since: now,
             lines: 0,
             held_back: 0,
-        });
-        if is_over(this, now) {
-            write(&key, this);
-            *this = Told {
-                level,
-                since: now,
-                lines: 0,
-                held_back: 0,
-            };
+        };
+        let this = told.entry(key).or_insert_with(begun);
+        let mut held_back = 0;
+        if self.is_over(this, now) {
+            held_back = this.held_back;
+            *this = begun();
         }
-        let may = this.lines < self.lines_max;
-        if may {
-            this.lines += 1;
-        } else {
+        if this.lines >= self.lines_max {
             this.held_back += 1;
+            return None;
         }
-        may
+        this.lines += 1;
+        Some(held_back)
     }
 
     /// Tells how many lines were held back in the periods that are over.
     fn tell_held_back(&self) {
         let now = self.clock.since_boot();
-        tell(&mut self.told(), |told| is_over(told, now));
+        self.tell(&mut self.told(), |told| self.is_over(told, now));
     }
 
-    fn told(&self) -> MutexGuard<'_, HashMap<(&'static str, String), Told>> {
+    fn is_over(&self, told: &Told, now: Duration) -> bool {
+        now.saturating_sub(told.since) >= self.period
+    }
+
+    /// Tells of those, and forgets them.
+    fn tell(&self, told: &mut Subjects, is_over: impl Fn(&Told) -> bool) {
+        for ((kind, subject), told) in told.extract_if(|_, told| is_over(told)) {
+            self.write(told.level, kind, &subject, told.held_back);
+        }
+    }
+
+    fn write(&self, level: Level, kind: &str, subject: &str, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let secs = self.period.as_secs();
+        let line = format_args!(
+            "{count} more lines like this in {secs} s were left out: {kind} ({subject})"
+        );
+        match level {
+            Level::ERROR => tracing::error!("{line}"),
+            Level::WARN => tracing::warn!("{line}"),
+            _ => tracing::info!("{line}"),
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Subjects> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -108,31 +146,6 @@ pub fn tell_held_back() {
     let all = ALL.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for sparing in all.iter().filter_map(Weak::upgrade) {
         sparing.tell_held_back();
-    }
-}
-
-fn is_over(told: &Told, now: Duration) -> bool {
-    now.saturating_sub(told.since) >= PERIOD
-}
-
-/// Tells of those, and forgets them.
-fn tell(told: &mut HashMap<(&'static str, String), Told>, is_over: impl Fn(&Told) -> bool) {
-    for (key, told) in told.extract_if(|_, told| is_over(told)) {
-        write(&key, &told);
-    }
-}
-
-fn write((kind, subject): &(&'static str, String), told: &Told) {
-    let (count, secs) = (told.held_back, PERIOD.as_secs());
-    if count == 0 {
-        return;
-    }
-    let line =
-        format_args!("{count} more lines like this in {secs} s were left out: {kind} ({subject})");
-    match told.level {
-        Level::ERROR => tracing::error!("{line}"),
-        Level::WARN => tracing::warn!("{line}"),
-        _ => tracing::info!("{line}"),
     }
 }
 

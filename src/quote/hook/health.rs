@@ -1,6 +1,7 @@
 //! How a hook does: what the log is told of it, and what the operator sees.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tracing::Level;
@@ -12,6 +13,9 @@ use crate::sparing::Sparing;
 
 use super::super::ask::said;
 use super::{HookConfig, HookError, HookRequest};
+
+/// Time between two lines of the log about one hook.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// How a hook has done so far.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ impl Health {
             asked: 0,
             failed: 0,
             last_failure: None,
-            log: Sparing::new(clock),
+            log: Sparing::with(clock, 1, TELL_EVERY),
             is_told_failing: false,
         }
     }
@@ -75,12 +79,14 @@ impl Health {
         };
         let why = chain(error);
         self.failed += 1;
-        if self
-            .log
-            .may(Level::WARN, "A price hook gave no price", name)
-        {
+        let kind = "A price hook gave no price";
+        if let Some(count) = self.log.count(Level::WARN, kind, name) {
+            let held_back = match count {
+                0 => String::new(),
+                count => format!(" (and {count} more that this log was spared)"),
+            };
             tracing::warn!(
-                "The price hook {name} at {address} gave no price for {} {}: {why}",
+                "The price hook {name} at {address} gave no price for {} {}: {why}{held_back}",
                 request.method,
                 said(request.path.as_bytes())
             );
