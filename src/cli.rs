@@ -21,6 +21,7 @@ mod state;
 mod tracing;
 mod units;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -145,7 +146,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Tells the operator, who may have no log yet.
-#[expect(clippy::print_stderr, reason = "before tracing is there")]
 fn complain(text: &dyn std::fmt::Display) {
-    eprintln!("{text}");
+    // Where it cannot be said, the exit code still says it: `eprintln` would panic.
+    let _ = writeln!(std::io::stderr(), "{}", show::lines(&text.to_string()));
 }

@@ -14,7 +14,7 @@ mod presets;
 mod quotes;
 mod raw;
 mod routes;
-mod span;
+mod secrets;
 mod strict;
 mod upstreams;
 mod vss;
@@ -34,7 +34,8 @@ use crate::node::Config as NodeConfig;
 use crate::pace::Pace;
 use crate::price::Currency;
 use crate::route::RouteTable;
-use crate::{backup, gate, http, ledger, quote, resource};
+use crate::secret_file::Secrets;
+use crate::{backup, gate, http, ledger, quote, resource, span};
 
 pub use log::{LogConfig, LogFormat};
 
@@ -204,8 +205,9 @@ pub fn load_with(
         complaints: Vec::new(),
         currencies: Vec::new(),
         hook_names: Vec::new(),
+        secrets: Secrets::default(),
     }
-    .of(&raw)
+    .of(&raw, file)
 }
 
 /// Our own variables; a misspelt one is an error, not a setting that is silently not there.
@@ -340,11 +342,14 @@ struct Meaning<'a> {
     currencies: Vec<Currency>,
     /// Hooks that can be asked for a price.
     hook_names: Vec<String>,
+    /// Files that are never served.
+    secrets: Secrets,
 }
 
 impl Meaning<'_> {
-    fn of(mut self, raw: &Raw) -> Result<Config, Complaints> {
+    fn of(mut self, raw: &Raw, file: &Path) -> Result<Config, Complaints> {
         let data_dir = self.folder.join(&raw.data_dir);
+        self.own_secrets(file, &data_dir);
         if raw.data_dir.is_empty()
             || data_dir
                 .components()
@@ -391,7 +396,7 @@ impl Meaning<'_> {
         let hooks = self.hooks(&raw.hook);
         self.currencies = rates.iter().map(|rate| rate.currency).collect();
         self.hook_names = raw.hook.iter().map(|hook| hook.name.clone()).collect();
-        let routes = self.routes(&raw.route, &data_dir);
+        let routes = self.routes(&raw.route);
         self.bundle_fits(&node.liquidity, &routes);
         if !self.complaints.is_empty() {
             return Err(Complaints(self.complaints));

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri};
+use tracing::Level;
 
 use bundle::Bundles;
 pub use bundle::{Bundle, LaidReady};
@@ -24,6 +25,7 @@ use dry_run::DryRuns;
 pub use issue::{Challenge, Choice, Denial, describe};
 pub use keyring::{Epoch, Keyring, KeyringError};
 pub use limit::{Limiter, Limits};
+pub(crate) use permit::Cause;
 use permit::Opened;
 pub use permit::{Permit, Reason};
 use proven::ProvenBefore;
@@ -37,6 +39,7 @@ use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
 use crate::live::Live;
 use crate::pace::Room;
 use crate::route::{Access, Offer, Plan, Pricing, RequestPath};
+use crate::sparing::Sparing;
 
 /// The header in which a client names what it wants to buy, where a route sells several things.
 pub const ACCEPT_GRANT: &str = "accept-grant";
@@ -66,6 +69,8 @@ pub struct Gate {
     dry_runs: DryRuns,
     /// What was laid ready for a node that cannot be paid.
     bundles: Bundles,
+    /// What of all that requests cause stands in the log.
+    log: Arc<Sparing>,
     /// Where the time comes from.
     clock: Clock,
 }
@@ -173,6 +178,7 @@ impl Gate {
             quotes: Live::new(quotes),
             dry_runs: DryRuns::default(),
             bundles: Bundles::default(),
+            log: Sparing::new(&clock),
             clock,
         }
     }
@@ -186,6 +192,11 @@ impl Gate {
     /// What routes that let everybody through would have asked since the start.
     pub fn dry_run(&self) -> DryRun {
         self.dry_runs.so_far()
+    }
+
+    /// What of all that requests cause stands in the log.
+    pub(crate) fn log(&self) -> &Sparing {
+        &self.log
     }
 
     /// What pricing asks the world now.
@@ -202,7 +213,7 @@ impl Gate {
         asked: &Asked<'_>,
     ) -> Result<Decision<'a>, LedgerError> {
         let offer = match access {
-            Access::Free => return Ok(Decision::Permit(Permit::free())),
+            Access::Free => return Ok(Decision::Permit(Permit::free(self.cause(name)))),
             Access::Paid(offer) => &**offer,
         };
         let held = self.held(asked);
@@ -212,7 +223,7 @@ impl Gate {
         let is_holder = || held.proven.iter().any(|it| self.may_open(offer, asked, it));
         let is_stranger = is_asked_of_a_hook && !offer.is_dry_run && !is_holder();
         if is_stranger {
-            if let Some(permit) = self.free_permit(offer, asked) {
+            if let Some(permit) = self.free_permit(name, offer, asked) {
                 return Ok(Decision::Permit(permit));
             }
             if let Err(room) = self.limiter.take_challenge(asked.client) {
@@ -228,7 +239,7 @@ impl Gate {
         };
         let mut why = held.why;
         for proven in &held.proven {
-            match self.admit(offer, &cost, asked, proven).await? {
+            match self.admit(name, offer, &cost, asked, proven).await? {
                 Admission::Admitted(permit) => return Ok(Decision::Permit(permit)),
                 Admission::TooFast(_) if offer.is_dry_run => {}
                 Admission::TooFast(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
@@ -239,7 +250,7 @@ impl Gate {
             let permit = self.dry_run_permit(name, Some(&cost), asked);
             return Ok(Decision::Permit(permit));
         }
-        if !is_stranger && let Some(permit) = self.free_permit(offer, asked) {
+        if !is_stranger && let Some(permit) = self.free_permit(name, offer, asked) {
             return Ok(Decision::Permit(permit));
         }
         let plan = match wanted(offer, asked) {
@@ -310,22 +321,32 @@ impl Gate {
     }
 
     /// What lets a request through on a route that lets all of them through.
-    fn dry_run_permit(&self, name: &str, cost: Option<&Cost>, asked: &Asked<'_>) -> Permit {
+    fn dry_run_permit(&self, name: &Arc<str>, cost: Option<&Cost>, asked: &Asked<'_>) -> Permit {
         let price = cost.and_then(|cost| self.in_msat(cost.class.price).ok());
         let price = price.map(|(price, _)| price);
         self.dry_runs.count(price);
-        let asked_for: String = asked.path.as_str().chars().take(PATH_LOGGED_MAX).collect();
-        let price = price.map_or_else(|| "what is not known".to_owned(), |it| it.to_string());
-        tracing::info!(
-            route.name = name,
-            "Dry run: {} {asked_for} would have been asked to pay {price}",
-            asked.method,
-        );
-        Permit::dry_run()
+        if self.log.may(Level::INFO, "Dry run", name) {
+            let asked_for: String = asked.path.as_str().chars().take(PATH_LOGGED_MAX).collect();
+            let price = price.map_or_else(|| "what is not known".to_owned(), |it| it.to_string());
+            tracing::info!(
+                route.name = &**name,
+                "Dry run: {} {asked_for} would have been asked to pay {price}",
+                asked.method,
+            );
+        }
+        Permit::dry_run(self.cause(name))
+    }
+
+    /// On whose behalf lines of the log are written.
+    fn cause(&self, name: &Arc<str>) -> Cause {
+        Cause {
+            log: Arc::clone(&self.log),
+            route: Arc::clone(name),
+        }
     }
 
     /// What lets a request through that nobody has to pay for.
-    fn free_permit(&self, offer: &Offer, asked: &Asked<'_>) -> Option<Permit> {
+    fn free_permit(&self, name: &Arc<str>, offer: &Offer, asked: &Asked<'_>) -> Option<Permit> {
         let free = offer.free.map(|free| Free {
             requests: free.requests,
             per: free.per,
@@ -334,12 +355,13 @@ impl Gate {
         let used = self
             .ledger
             .reserve_free(&offer.service, asked.client?, free?)?;
-        Some(Permit::quota(used))
+        Some(Permit::quota(used, self.cause(name)))
     }
 
     /// Holds one credential against the request and reserves its use.
     async fn admit(
         &self,
+        name: &Arc<str>,
         offer: &Offer,
         cost: &Cost,
         asked: &Asked<'_>,
@@ -385,7 +407,13 @@ impl Gate {
                     ledger: Arc::clone(&self.ledger),
                     service: Arc::clone(&offer.service),
                 };
-                Admission::Admitted(Permit::paid(reservation, opened, offer.metered_by.as_ref()))
+                let metered_by = offer.metered_by.as_ref();
+                Admission::Admitted(Permit::paid(
+                    reservation,
+                    opened,
+                    metered_by,
+                    self.cause(name),
+                ))
             }
             Err(Unreserved::UsedUp) => Admission::Not(Why::UsedUp),
             Err(Unreserved::TooFast(room)) => Admission::TooFast(room),

@@ -228,19 +228,20 @@ impl Public {
                         }
                         response.map(axum::body::Body::new)
                     }
-                    Err(failure) => answer::failure(&failure, &route.name),
+                    Err(failure) => answer::failure(&failure, &route.name, self.gate.log()),
                 };
             }
             Ok(Decision::Unpaid(unpaid)) => unpaid,
             Ok(Decision::Denied(denial)) => return answer::denial(&denial),
-            Err(fault) => return answer::fault(&fault),
+            Err(fault) => return answer::fault(&fault, &route.name, self.gate.log()),
         };
         // What cannot be delivered is not sold.
         if !takes_method(route, request.method()) {
-            return answer::failure(&crate::resource::Failure::MethodNotAllowed, &route.name);
+            let failure = crate::resource::Failure::MethodNotAllowed;
+            return answer::failure(&failure, &route.name, self.gate.log());
         }
         if let Err(failure) = shop.resources.look(route, path).await {
-            return answer::failure(&failure, &route.name);
+            return answer::failure(&failure, &route.name, self.gate.log());
         }
         match self.gate.challenge(&unpaid) {
             Ok(challenge) => answer::challenge(&challenge),

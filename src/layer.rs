@@ -249,7 +249,7 @@ impl Guarding {
                 Err(denial) => answer::denial(&denial),
             },
             Ok(Decision::Denied(denial)) => answer::denial(&denial),
-            Err(fault) => answer::fault(&fault),
+            Err(fault) => answer::fault(&fault, &self.name, gate.log()),
         };
         Err(Box::new(response))
     }

@@ -51,6 +51,7 @@ pub mod l402;
 pub mod layer;
 pub mod ledger;
 pub mod live;
+pub mod log;
 pub mod node;
 pub mod pace;
 pub mod price;
@@ -59,7 +60,10 @@ pub mod resource;
 pub mod room;
 pub mod route;
 pub mod secret_file;
+pub mod span;
+pub mod sparing;
 pub mod store;
+pub mod text;
 
 pub use app::{AppError, Tollhouse};
 pub use layer::{Guard, GuardError, Paid};

@@ -58,7 +58,7 @@ pub use invoices::HandInvoice;
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;
 pub use payments::{Payable, Paying, Payment, Progress};
-pub use peers::PeerAddress;
+pub use peers::{PeerAddress, host_and_port, node_id};
 pub use recovery::{OldChannel, Recovery};
 pub use standing::Standing;
 pub use state::StateError;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::amount::Msat;
+use crate::amount::{AmountError, Msat};
 
 /// Millisatoshi in a bitcoin.
 const MSAT_PER_BTC: u128 = 100_000_000_000;
@@ -119,11 +119,9 @@ pub enum PriceError {
     /// Not `sat`, `msat` or a currency, or no unit at all.
     #[error("`{0}` is in no known unit: write \"10 sat\", \"2500 msat\" or \"0.01 USD\"")]
     UnknownUnit(String),
-    /// The number is not a whole one.
-    #[error(
-        "`{0}` is no whole number of satoshi or millisatoshi: write \"10 sat\" or \"2500 msat\""
-    )]
-    NotWhole(String),
+    /// In bitcoin, and not an amount of it.
+    #[error(transparent)]
+    Amount(AmountError),
     /// Of a currency, and no decimal number with at most six places.
     #[error(
         "`{0}` is no amount of a currency: write \"0.01 USD\", with at most six decimal places"
@@ -146,28 +144,11 @@ impl FromStr for Price {
         if !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0' | b'.')) {
             return Err(PriceError::Zero);
         }
-        let digits_end = text
-            .find(|c: char| c.is_ascii_alphabetic() || c.is_whitespace())
-            .ok_or_else(|| PriceError::UnknownUnit(text.to_owned()))?;
-        let (number, unit) = (&text[..digits_end], text[digits_end..].trim());
-        let per_unit = match unit {
-            "sat" => 1_000,
-            "msat" => 1,
-            _ => {
-                let unknown = || PriceError::UnknownUnit(text.to_owned());
-                let currency = unit.parse().map_err(|NoCurrency| unknown())?;
-                return fiat(number, currency, text);
-            }
+        let amount = match text.parse::<Msat>() {
+            Ok(amount) => amount,
+            Err(AmountError::UnknownUnit(_)) => return fiat(text),
+            Err(error) => return Err(PriceError::Amount(error)),
         };
-        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(PriceError::NotWhole(text.to_owned()));
-        }
-        let amount = number
-            .parse::<u64>()
-            .ok()
-            .and_then(|number| number.checked_mul(per_unit))
-            .and_then(Msat::new)
-            .ok_or_else(|| PriceError::TooLarge(text.to_owned()))?;
         if amount == Msat::ZERO {
             return Err(PriceError::Zero);
         }
@@ -175,7 +156,12 @@ impl FromStr for Price {
     }
 }
 
-fn fiat(number: &str, currency: Currency, text: &str) -> Result<Price, PriceError> {
+fn fiat(text: &str) -> Result<Price, PriceError> {
+    let unknown = || PriceError::UnknownUnit(text.to_owned());
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic() || c.is_whitespace());
+    let (number, unit) = text.split_at(unit_at.ok_or_else(unknown)?);
+    let currency = unit.trim_start().parse();
+    let currency = currency.map_err(|NoCurrency| unknown())?;
     let micros = match decimal_micros(number) {
         Some(Some(micros)) => micros,
         Some(None) => return Err(PriceError::TooLarge(text.to_owned())),
@@ -266,7 +252,10 @@ impl fmt::Display for Price {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::amount::MSAT_MAX;
 
     fn usd() -> Currency {
         "USD".parse().unwrap()
@@ -278,6 +267,36 @@ mod tests {
             let price = text.parse::<Price>().unwrap();
             assert_eq!(price.fixed().unwrap().msat(), msat, "{text}");
         }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(micros in 1..u64::MAX, msat in 1..=MSAT_MAX) {
+            let fiat = Price::Fiat(Fiat { micros, currency: usd() });
+            prop_assert_eq!(fiat.to_string().parse::<Price>(), Ok(fiat));
+            let fixed = Price::Fixed(Msat::new(msat).unwrap());
+            prop_assert_eq!(fixed.to_string().parse::<Price>(), Ok(fixed));
+        }
+    }
+
+    #[test]
+    fn a_comma_in_an_amount_of_a_currency_is_refused_because_some_write_fractions_with_it() {
+        for text in [
+            "1,234 USD",
+            "1,50 USD",
+            "1,234.50 USD",
+            "1_000 USD",
+            "1.234,50 USD",
+        ] {
+            let refused = PriceError::NotDecimal(text.to_owned());
+            assert_eq!(text.parse::<Price>(), Err(refused));
+        }
+        for text in ["1,5 sat", "20,00 sat", "1__000 sat"] {
+            let refused = PriceError::Amount(AmountError::Grouped(text.to_owned()));
+            assert_eq!(text.parse::<Price>(), Err(refused));
+        }
+        let grouped: Price = "2,000 sat".parse().unwrap();
+        assert_eq!(grouped.fixed().unwrap().msat(), 2_000_000);
     }
 
     #[test]
@@ -377,9 +396,18 @@ mod tests {
             ("10 BTC", PriceError::UnknownUnit("10 BTC".into())),
             ("10 SAT", PriceError::UnknownUnit("10 SAT".into())),
             ("10 usd", PriceError::UnknownUnit("10 usd".into())),
-            ("1.5 sat", PriceError::NotWhole("1.5 sat".into())),
-            ("-1 sat", PriceError::NotWhole("-1 sat".into())),
-            ("sat", PriceError::NotWhole("sat".into())),
+            (
+                "1.5 sat",
+                PriceError::Amount(AmountError::NotWhole("1.5 sat".into())),
+            ),
+            (
+                "-1 sat",
+                PriceError::Amount(AmountError::NotWhole("-1 sat".into())),
+            ),
+            (
+                "sat",
+                PriceError::Amount(AmountError::NotWhole("sat".into())),
+            ),
             ("-1 USD", PriceError::NotDecimal("-1 USD".into())),
             (
                 "0.0000001 USD",
@@ -388,7 +416,7 @@ mod tests {
             (".5 USD", PriceError::NotDecimal(".5 USD".into())),
             (
                 "99999999999999999999 sat",
-                PriceError::TooLarge("99999999999999999999 sat".into()),
+                PriceError::Amount(AmountError::TooLarge("99999999999999999999 sat".into())),
             ),
             (
                 "99999999999999999999 USD",

@@ -27,6 +27,7 @@ use utoipa::ToSchema;
 
 use crate::gate::Permit;
 use crate::route::{Access, RequestPath, Resource, Route, RouteTable, Upstream};
+use crate::secret_file::Secrets;
 
 pub use client::certificates;
 pub use headers::{is_framing, is_ours, remove_named};
@@ -101,6 +102,8 @@ pub struct Resources {
     tunnels: TaskTracker,
     /// Cancelled when those that are left are to end.
     cut: CancellationToken,
+    /// Files that are not served.
+    secrets: Arc<Secrets>,
 }
 
 /// A server behind what is sold.
@@ -220,6 +223,7 @@ impl Resources {
             upstreams,
             tunnels,
             cut,
+            secrets: Arc::clone(routes.secrets()),
         };
         (resources, background)
     }
@@ -256,9 +260,11 @@ impl Resources {
     pub async fn look(&self, route: &Route, path: &RequestPath) -> Result<(), Failure> {
         match &route.resource {
             Resource::Upstream(_) => Ok(()),
-            Resource::Files { folder } => files::find(folder, route.pattern.rest(path))
-                .await
-                .map(|_| ()),
+            Resource::Files { folder } => {
+                files::find(folder, route.pattern.rest(path), &self.secrets)
+                    .await
+                    .map(|_| ())
+            }
         }
     }
 
@@ -288,7 +294,8 @@ impl Resources {
                     .await?
             }
             Resource::Files { folder } => {
-                files::serve(permit, folder, route.pattern.rest(path), request).await?
+                let place = (&**folder, route.pattern.rest(path));
+                files::serve(permit, place, &self.secrets, request).await?
             }
         };
         if is_sold {

@@ -1,8 +1,8 @@
-//! Files that hold a secret: mode 0600, made on first start, whole or not at all.
+//! Files that hold a secret: mode 0600, made on first start, whole or not at all, and never for sale.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The owner reads and writes; nobody else anything.
@@ -28,6 +28,65 @@ pub enum SecretFileError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The files and folders that settings name as secret, wherever they are. Whoever serves files asks here first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secrets(Vec<Secret>);
+
+/// A file, or a folder with all that is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secret {
+    /// The key of the settings that names it.
+    pub key: String,
+    /// Where it is, as the settings say.
+    pub path: PathBuf,
+}
+
+impl Secret {
+    /// Where it is, with all links followed; of what is not there yet, where it will be.
+    pub fn place(&self) -> PathBuf {
+        let there = self.path.ancestors().find_map(|ancestor| {
+            let rest = self.path.strip_prefix(ancestor).ok()?;
+            let there = ancestor.canonicalize().ok()?;
+            // Joined with nothing, the path of a file would end with a slash.
+            Some(if rest.as_os_str().is_empty() {
+                there
+            } else {
+                there.join(rest)
+            })
+        });
+        there.unwrap_or_else(|| self.path.clone())
+    }
+}
+
+impl Secrets {
+    /// Adds one.
+    pub fn add(&mut self, key: impl Into<String>, path: PathBuf) {
+        let secret = Secret {
+            key: key.into(),
+            path,
+        };
+        if !self.0.contains(&secret) {
+            self.0.push(secret);
+        }
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Secret> {
+        self.0.iter()
+    }
+
+    /// Whether this file is one of them or in one of them now, by whatever path or link: told by what the file system calls them,
+    /// so that one that was replaced a moment ago is known, too. A look at each costs less than a microsecond.
+    pub fn hold(&self, path: &Path, file: &Metadata) -> bool {
+        let name = |file: &Metadata| (file.dev(), file.ino());
+        let name_of = |path: &Path| Some(name(&path.metadata().ok()?));
+        let secret: Vec<_> = self.0.iter().filter_map(|it| name_of(&it.path)).collect();
+        let mut folders = path.ancestors().skip(1);
+        secret.contains(&name(file))
+            || folders.any(|folder| name_of(folder).is_none_or(|name| secret.contains(&name)))
+    }
 }
 
 /// Reads the secret in this file; if there is no file, makes one out of what `draw` gives.
@@ -132,6 +191,45 @@ mod tests {
         );
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(write_new(&path, "third").is_err());
+    }
+
+    #[test]
+    fn a_secret_is_known_by_whatever_path_and_after_it_was_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("kept/deep")).unwrap();
+        for name in ["key", "page", "kept/deep/seed", "new"] {
+            std::fs::write(at(name), name).unwrap();
+        }
+        std::os::unix::fs::symlink(at("key"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("kept"), at("linked")).unwrap();
+        std::fs::hard_link(at("key"), at("hard")).unwrap();
+        let mut secrets = Secrets::default();
+        secrets.add("a.key", at("link"));
+        secrets.add("a.folder", at("linked"));
+        secrets.add("a.cookie", at("later"));
+        let holds = |name: &str| {
+            let path = at(name);
+            secrets.hold(&path, &path.metadata().unwrap())
+        };
+        for name in [
+            "key",
+            "link",
+            "hard",
+            "kept/deep/seed",
+            "linked/deep/seed",
+            "kept/../key",
+        ] {
+            assert!(holds(name), "{name}");
+        }
+        assert!(!holds("page") && !holds("new"));
+        std::fs::rename(at("new"), at("key")).unwrap();
+        assert!(holds("key"));
+        std::fs::write(at("later"), "cookie").unwrap();
+        assert!(holds("later"));
+        let places: Vec<_> = secrets.iter().map(Secret::place).collect();
+        let real = folder.path().canonicalize().unwrap();
+        assert_eq!(places, ["key", "kept", "later"].map(|name| real.join(name)));
     }
 
     #[test]

@@ -249,11 +249,14 @@ impl Stranger {
     #[must_use]
     pub fn takes_back_at(&self) -> Option<u32> {
         let balances = self.node.node().list_balances().lightning_balances;
-        let heights = balances.into_iter().filter_map(|balance| match balance {
-            LightningBalance::MaybeTimeoutClaimableHTLC {
+        let heights = balances.into_iter().filter_map(|balance| {
+            let LightningBalance::MaybeTimeoutClaimableHTLC {
                 claimable_height, ..
-            } => Some(claimable_height),
-            _ => None,
+            } = balance
+            else {
+                return None;
+            };
+            Some(claimable_height)
         });
         heights.min()
     }

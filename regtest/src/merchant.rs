@@ -75,6 +75,8 @@ pub struct Merchant {
     settings: Settings,
     settings_file: PathBuf,
     log: PathBuf,
+    /// Where its standard error goes instead.
+    stderr: Option<File>,
     admin: Admin,
     /// Removed last, after the process has ended.
     folder: Option<TempDir>,
@@ -120,6 +122,7 @@ impl Merchant {
             env: options.env,
             settings_file: dir.join("tollhouse.toml"),
             log: dir.join("tollhouse.log"),
+            stderr: None,
             admin: Admin::open(settings.admin, &settings.data_dir.join("admin.token"))?,
             settings,
             folder,
@@ -173,6 +176,11 @@ impl Merchant {
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
+    }
+
+    /// Sends its standard error there instead of to its log, from its next start on.
+    pub fn log_to(&mut self, stderr: File) {
+        self.stderr = Some(stderr);
     }
 
     /// The last lines of its log and where to find the rest.
@@ -368,6 +376,7 @@ impl Merchant {
             .with_context(|| format!("failed to write {}", self.settings_file.display()))?;
         let open_log = || File::options().create(true).append(true).open(&self.log);
         let log = open_log().with_context(|| format!("failed to open {}", self.log.display()))?;
+        let stderr = self.stderr.as_ref().unwrap_or(&log).try_clone();
         let mut command = parent::bound_command(&self.exe);
         command
             .args(["run", "--config"])
@@ -377,8 +386,8 @@ impl Merchant {
             .env("NO_PROXY", "127.0.0.1")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(log.try_clone().context("failed to share the log file")?)
-            .stderr(log);
+            .stderr(stderr.context("failed to share the log file")?)
+            .stdout(log);
         let exe = self.exe.clone();
         let (child, parent) = parent::start("merchant", move || {
             command

@@ -165,6 +165,7 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::OtherAmount { .. }
         | OperationError::FeeRate(_)
         | OperationError::DescriptionTooLong
+        | OperationError::Description(_)
         | OperationError::Expiry => StatusCode::BAD_REQUEST,
         OperationError::AddressesUnpaid(_)
         | OperationError::CoinsInUse(_)

@@ -165,6 +165,8 @@ pub(super) struct StatusBody {
     hooks: Vec<HookStatus>,
     /// Servers behind what is sold.
     upstreams: Vec<ServerStatus>,
+    /// Lines of the log that were lost since the start, because it could not be written.
+    log_lines_dropped: u64,
 }
 
 /// What routes that let everybody through would have asked since the start.
@@ -223,6 +225,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
         rates: quotes.rates.status(),
         hooks: quotes.hooks.status(),
         upstreams: admin.shop.get().resources.status(),
+        log_lines_dropped: crate::log::dropped(),
     }))
 }
 

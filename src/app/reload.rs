@@ -17,6 +17,7 @@ use crate::live::Live;
 use crate::quote::{Hooks, Rates};
 use crate::resource::{Background, Ending};
 use crate::route::{Offer, RouteTable};
+use crate::secret_file::Secrets;
 
 use super::{AppError, embedded};
 
@@ -142,8 +143,9 @@ impl Reloading {
 
     /// Puts other settings in force. Every request sees either all of the old ones or all of the new ones, but for the limits,
     /// which stand by themselves.
-    fn change(&self, config: Config) -> (Beside, Vec<&'static str>) {
+    fn change(&self, mut config: Config) -> (Beside, Vec<&'static str>) {
         let restart_needed_for = self.started_with.restart_needed_for(&config);
+        config.routes = with_secrets_of(config.routes, &self.started_with.routes);
         warn_of_other_classes(&self.routes.get(), &config.routes);
         let before = self.shop.get();
         let (resources, background) = before.resources.after(config.resource, &config.routes);
@@ -164,6 +166,15 @@ impl Reloading {
         }
         (Beside { background, rates }, restart_needed_for)
     }
+}
+
+/// The routes without what is secret by either settings: keys that the new ones no longer name are in use until a restart.
+fn with_secrets_of(routes: RouteTable, started_with: &RouteTable) -> RouteTable {
+    let mut secrets = Secrets::clone(routes.secrets());
+    for secret in started_with.secrets().iter() {
+        secrets.add(secret.key.clone(), secret.path.clone());
+    }
+    routes.without(secrets)
 }
 
 /// Classes that nobody wrote by hand are counted from the cheapest price: a price that is put below another moves it.

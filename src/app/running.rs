@@ -12,6 +12,7 @@ use crate::causes::chain;
 use crate::http::{Server, Stop};
 use crate::ledger::{Ledger, LedgerError};
 use crate::node::Node;
+use crate::sparing;
 
 use super::AppError;
 use super::inbound::Inbound;
@@ -187,6 +188,7 @@ async fn write_behind(ledger: Arc<Ledger>, stop: CancellationToken) -> Result<()
             _ = tick.tick() => {}
             () = stop.cancelled() => return Ok(()),
         }
+        sparing::tell_held_back();
         let ledger = Arc::clone(&ledger);
         tokio::task::spawn_blocking(move || ledger.write_behind())
             .await

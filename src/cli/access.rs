@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::amount::Msat;
 
 use super::show::{list, number, short, table, text};
-use super::units::{ago, amount, msat, some_secs};
+use super::units::{ago, amount, msat, span_secs};
 use super::{Operator, ids};
 
 /// `tollhouse access`
@@ -53,7 +53,7 @@ struct Make {
     #[arg(long, value_parser = amount)]
     spend_max: Option<Msat>,
     /// How long it is good, as in `30d`; default: until it is revoked, or the operator's own token is replaced
-    #[arg(long, value_parser = some_secs)]
+    #[arg(long, value_parser = span_secs)]
     valid: Option<u64>,
     #[command(flatten)]
     operator: Operator,

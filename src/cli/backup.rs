@@ -17,6 +17,7 @@ use crate::node::NodeKeys;
 use crate::room;
 use crate::store::{DataLock, LockError};
 
+use super::show::lines;
 use super::units::span;
 use super::{BAD_SETTINGS, Operator, complain, scratch};
 
@@ -391,5 +392,5 @@ fn what_follows(manifest: &Manifest, how: How) -> String {
 
 #[expect(clippy::print_stdout, reason = "this command's answer")]
 fn tell(text: &str) {
-    println!("{text}");
+    println!("{}", lines(text));
 }

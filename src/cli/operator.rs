@@ -102,7 +102,7 @@ impl Operator {
         if self.json || !std::io::stdout().is_terminal() {
             println!("{}", json(answer));
         } else {
-            println!("{}", view(answer).trim_end());
+            println!("{}", lines(view(answer).trim_end()));
         }
         ExitCode::SUCCESS
     }
@@ -292,7 +292,7 @@ impl NoAnswer {
 
     /// Tells why, and ends with the code that says so.
     pub(super) fn tell(&self) -> ExitCode {
-        complain(&format_args!("error: {}", lines(&self.why)));
+        complain(&format_args!("error: {}", self.why));
         ExitCode::from(self.code)
     }
 }

@@ -20,7 +20,14 @@ pub(super) fn run(file: &Path) -> ExitCode {
             return ExitCode::from(BAD_SETTINGS);
         }
     };
-    start(&config.log);
+    // Dropped last: the last lines say why the program ended.
+    let _log = match start(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            complain(&format!("failed to start the thread of the log: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     descriptors::raise(
         config.http.connections_max,
         config.node.peers.connections_max,

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::text::{shown, shown_json};
+
 /// A table under these titles; a sentence instead if there are no rows.
 pub(super) fn table(titles: &[&str], rows: &[Vec<String>], none: &str) -> String {
     if rows.is_empty() {
@@ -41,44 +43,29 @@ pub(super) fn list<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
     answer[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Whether a terminal goes by it instead of showing it: controls, and what turns the direction of writing around.
-fn is_order(char: char) -> bool {
-    char.is_control() || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// A text that may be anybody's, as a terminal can be given it: what is an order to it is spelt out.
-pub(super) fn plain(text: &str) -> String {
-    let spelt = |char: char| match is_order(char) {
-        true => char.escape_unicode().collect(),
-        false => char.to_string(),
-    };
-    text.chars().map(spelt).collect()
-}
-
-/// The same for one of several lines.
+/// A text of several lines that may be anybody's, as a terminal can be given it.
 pub(super) fn lines(text: &str) -> String {
-    let lines: Vec<String> = text.split('\n').map(plain).collect();
+    let lines: Vec<_> = text.split('\n').map(shown).collect();
     lines.join("\n")
 }
 
-/// JSON for people and programs, without anything that is an order to a terminal: inside its texts that is escaped, where
-/// JSON itself would leave some of it as it is.
+/// JSON for people and programs, without anything that is an order to a terminal.
 pub(super) fn json(value: &Value) -> String {
-    let spelt = |char: char| match is_order(char) && char != '\n' {
-        true => format!("\\u{:04x}", u32::from(char)),
-        false => char.to_string(),
-    };
-    format!("{value:#}").chars().map(spelt).collect()
+    let pretty = format!("{value:#}");
+    let lines: Vec<_> = pretty.split('\n').map(shown_json).collect();
+    lines.join("\n")
 }
 
 /// A text, or a dash.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => plain(text),
+        Value::String(text) => shown(text).into_owned(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
-        Value::Number(_) | Value::Array(_) | Value::Object(_) => plain(&value.to_string()),
+        Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            shown(&value.to_string()).into_owned()
+        }
     }
 }
 
@@ -112,13 +99,15 @@ mod tests {
     #[test]
     fn what_others_say_is_shown_and_no_order_to_a_terminal() {
         let said = "a\u{1b}]0;b\u{7}\r\n\u{9b}2J\u{7f}\u{202e}\u{2066}\u{2069}ä→𝄞";
-        let spelt = "a\\u{1b}]0;b\\u{7}\\u{d}\\u{a}\\u{9b}2J\\u{7f}\\u{202e}\\u{2066}\\u{2069}ä→𝄞";
+        let spelt = "a\\u{1b}]0;b\\u{7}\\r\\n\\u{9b}2J\\u{7f}\\u{202e}\\u{2066}\\u{2069}ä→𝄞";
         assert_eq!(text(&said.into()), spelt);
-        assert!(!text(&[said].as_slice().into()).contains(is_order));
+        let is_readable = |text: &str| crate::text::readable(text).is_ok();
+        assert!(is_readable(&text(&[said].as_slice().into())));
         assert_eq!(lines("one\ntwo\u{1b}"), "one\ntwo\\u{1b}");
+        let said = format!("{said}\u{200b}\u{e0041}\u{2028}");
         let answer = serde_json::json!({ "order_id": said });
         let shown = json(&answer);
-        assert!(!shown.replace('\n', "").contains(is_order), "{shown}");
+        assert!(is_readable(&shown.replace('\n', "")), "{shown}");
         let read: Value = serde_json::from_str(&shown).unwrap();
         assert_eq!(read, answer, "it is the same JSON");
     }

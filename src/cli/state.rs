@@ -113,6 +113,7 @@ fn status(answer: &Value) -> String {
         ("strangers", strangers(&node["strangers"])),
         ("upstreams", upstreams(list(answer, "upstreams"))),
         ("backup", backup(&answer["backup"])),
+        ("log", log(answer["log_lines_dropped"].as_u64())),
         ("data folder", text(&answer["data_dir"])),
     ]);
     let channels = channels(list(node, "channels"));
@@ -145,6 +146,17 @@ fn strangers(strangers: &Value) -> String {
         number(&strangers["channels"], grouped),
         number(&strangers["pending"], grouped),
     )
+}
+
+/// Whether all of the log could be written.
+fn log(dropped: Option<u64>) -> String {
+    match dropped {
+        None | Some(0) => "complete".to_owned(),
+        Some(count) => format!(
+            "{} lines LOST: its disk is full, or nobody reads it",
+            grouped(count)
+        ),
+    }
 }
 
 /// Whether the servers behind what is sold are there.

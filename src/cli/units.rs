@@ -1,68 +1,39 @@
 //! Amounts and times as people write and read them.
 
-use crate::amount::Msat;
+use crate::amount::{Msat, whole_number};
 use crate::clock::Clock;
+use crate::span;
 
-/// Reads `1000`, `1000 sat`, `1000sat` or `2500 msat`.
+/// Reads `1000 sat`, `1,000 sat` or `2500 msat` as the settings do, and `1000` as satoshi.
 pub(super) fn amount(text: &str) -> Result<Msat, String> {
     let text = text.trim();
-    let (digits, is_msat) = match (text.strip_suffix("msat"), text.strip_suffix("sat")) {
-        (Some(digits), _) => (digits, true),
-        (None, Some(digits)) => (digits, false),
-        (None, None) => (text, false),
-    };
-    let digits = digits.trim().replace(['_', ','], "");
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| format!("`{text}` is no amount: write `1000 sat` or `2500 msat`"))?;
-    let amount = if is_msat {
-        Msat::new(number)
+    let has_unit = text.contains(|c: char| c.is_alphabetic() || c.is_whitespace());
+    let amount = if has_unit || text.is_empty() {
+        text.parse::<Msat>()
     } else {
-        Msat::from_sat(number)
+        format!("{text} sat").parse()
     };
-    amount.ok_or_else(|| format!("`{text}` is more than all the bitcoin that can exist"))
+    amount.map_err(|error| error.to_string())
 }
 
 /// The same where the chain counts: whole satoshi.
 pub(super) fn whole_sat(text: &str) -> Result<u64, String> {
-    let msat = amount(text)?.msat();
-    if !msat.is_multiple_of(1_000) {
-        return Err(format!(
-            "`{text}`: on the chain there are whole satoshi only"
-        ));
-    }
-    Ok(msat / 1_000)
+    let amount = amount(text)?;
+    amount
+        .whole_sat()
+        .ok_or_else(|| format!("`{text}`: on the chain there are whole satoshi only"))
 }
 
-/// Reads `90s`, `10m`, `2h`, `30d` as seconds.
+/// Reads `90s`, `10m`, `2h`, `30d` as seconds, as the settings do.
 pub(super) fn span_secs(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no time: write `90s`, `10m`, `2h` or `30d`");
-    let (at, unit) = text.char_indices().next_back().ok_or_else(wrong)?;
-    let secs = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..at].parse().map_err(|_| wrong())?;
-    number.checked_mul(secs).ok_or_else(wrong)
-}
-
-/// The same for what has to last.
-pub(super) fn some_secs(text: &str) -> Result<u64, String> {
-    match span_secs(text)? {
-        0 => Err(format!(
-            "`{text}` is over at once: write how long it is to last"
-        )),
-        secs => Ok(secs),
-    }
+    span::parse(text).map(|span| span.as_secs())
 }
 
 /// Reads a fee rate, in whole sat per virtual byte.
 pub(super) fn fee_rate(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no fee rate: write whole sat per virtual byte, as in `3`");
-    text.trim().parse().map_err(|_| wrong())
+    let wrong =
+        |_| format!("`{text}` is not a fee rate: write whole sat per virtual byte, as in `3`");
+    whole_number(text.trim()).map_err(wrong)
 }
 
 /// A number with its thousands told apart.
@@ -108,7 +79,32 @@ pub(super) fn span(secs: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::price::Price;
+
+    proptest! {
+        #[test]
+        fn the_command_line_and_the_settings_read_the_same(
+            text in prop_oneof![any::<String>(), "[ 0-9.,_+-]{0,9} ?(m?sat|sats|USD|)"],
+        ) {
+            let settings = text.parse::<Price>().ok().and_then(Price::fixed);
+            let command_line = amount(&text).ok();
+            // Without a unit there are satoshi on the command line only, and nothing costs nothing in the settings only.
+            let has_unit = text.contains(char::is_alphabetic);
+            match (settings, command_line) {
+                (Some(settings), command_line) => prop_assert_eq!(Some(settings), command_line),
+                (None, Some(amount)) => prop_assert!(!has_unit || amount == Msat::ZERO),
+                (None, None) => {}
+            }
+        }
+
+        #[test]
+        fn what_is_shown_is_read_back(number in 0..=crate::amount::MSAT_MAX) {
+            prop_assert_eq!(amount(&msat(number)).map(Msat::msat), Ok(number));
+        }
+    }
 
     #[test]
     fn amounts_are_read_as_people_write_them() {
@@ -128,9 +124,21 @@ mod tests {
             "1.5 sat",
             "1 btc",
             "99999999999999999 sat",
+            "2000,50 sat",
+            "1,5 sat",
+            "1,5",
+            "20,00",
+            ",5",
+            "5,",
+            "1__000",
+            "+5",
+            "5 sats",
+            "1 000",
         ] {
             assert!(amount(text).is_err(), "{text}");
         }
+        let error = amount("2000,50").unwrap_err();
+        assert!(error.contains("groups of three digits"), "{error}");
         assert_eq!(whole_sat("2000 msat"), Ok(2));
         assert!(whole_sat("2500 msat").is_err());
     }
@@ -138,13 +146,21 @@ mod tests {
     #[test]
     fn times_and_numbers_are_read_and_written() {
         assert_eq!(span_secs("30d"), Ok(2_592_000));
-        for text in ["", "d", "1w", "-1s", "1.5h", "99999999999999999999d"] {
+        for text in [
+            "",
+            "d",
+            "1w",
+            "-1s",
+            "+1s",
+            "0s",
+            "1.5h",
+            "99999999999999999999d",
+        ] {
             assert!(span_secs(text).is_err(), "{text}");
         }
-        assert_eq!(some_secs("1s"), Ok(1));
-        assert!(some_secs("0s").is_err() && some_secs("1w").is_err());
         assert_eq!(fee_rate("3"), Ok(3));
         assert!(fee_rate("2.5").unwrap_err().contains("whole sat"));
+        assert!(fee_rate("2,5").is_err() && fee_rate("+3").is_err());
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_234_567), "1,234,567");

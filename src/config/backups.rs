@@ -18,13 +18,12 @@ impl Meaning<'_> {
         if every < EVERY_MIN {
             self.complain("backup.every", "at least 1m");
         }
-        let folder = &raw.backup.folder;
+        let folder = match raw.backup.folder.as_str() {
+            "" => data_dir.join("backups"),
+            folder => self.secret("backup.folder", folder),
+        };
         backup::Config {
-            folder: if folder.is_empty() {
-                data_dir.join("backups")
-            } else {
-                self.folder.join(folder)
-            },
+            folder,
             every,
             keep: self.at_least_one("backup.keep", raw.backup.keep),
             s3: raw.backup.s3.as_ref().and_then(|raw| self.s3(raw)),
@@ -39,7 +38,8 @@ impl Meaning<'_> {
                 "letters, digits, `-`, `_`, `.` and `/`, as in \"shop/\"",
             );
         }
-        let secret = secret_file::read(&self.folder.join(&raw.secret_key_file));
+        let file = self.secret("backup.s3.secret_key_file", &raw.secret_key_file);
+        let secret = secret_file::read(&file);
         let secret_key = match secret {
             Ok(secret) => secret.trim().to_owned(),
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::node::{self, Bitcoind, ChainSource, Login};
+use crate::node::{self, Bitcoind, ChainSource, Login, host_and_port};
 
 use super::Meaning;
 use super::presets::Preset;
@@ -118,9 +118,11 @@ impl Meaning<'_> {
         let login = match (&raw.user, &raw.password_file, &raw.cookie_file) {
             (Some(user), Some(file), None) => Login::Password {
                 user: user.clone(),
-                file: self.folder.join(file),
+                file: self.secret(&format!("{KEY}.password_file"), file),
             },
-            (None, None, Some(file)) => Login::Cookie(self.folder.join(file)),
+            (None, None, Some(file)) => {
+                Login::Cookie(self.secret(&format!("{KEY}.cookie_file"), file))
+            }
             (_, _, _) => {
                 self.complain(
                     KEY,
@@ -130,51 +132,5 @@ impl Meaning<'_> {
             }
         };
         ChainSource::Bitcoind(Bitcoind { host, port, login })
-    }
-}
-
-/// `host:port`, with a name, an IPv4 address, or an IPv6 address in brackets.
-fn host_and_port(text: &str) -> Option<(String, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
-    let is_bracketed = host.starts_with('[') && host.ends_with(']');
-    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let is_good = if is_bracketed {
-        host[1..host.len() - 1]
-            .parse::<std::net::Ipv6Addr>()
-            .is_ok()
-    } else {
-        !host.is_empty() && host.bytes().all(is_host)
-    };
-    is_good.then(|| (host.to_owned(), port))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::host_and_port;
-
-    #[test]
-    fn a_host_and_a_port_are_both_there() {
-        for (good, host, port) in [
-            ("127.0.0.1:8332", "127.0.0.1", 8332),
-            ("node.example:1", "node.example", 1),
-            ("[::1]:8332", "[::1]", 8332),
-        ] {
-            assert_eq!(host_and_port(good), Some((host.to_owned(), port)));
-        }
-        for bad in [
-            "",
-            "a",
-            "a:",
-            ":1",
-            "a:0",
-            "a:65536",
-            "a b:1",
-            "http://a:1",
-            "::1:1",
-            "[a]:1",
-        ] {
-            assert_eq!(host_and_port(bad), None, "{bad}");
-        }
     }
 }

@@ -53,7 +53,7 @@ impl Meaning<'_> {
     pub(super) fn tls_files(&mut self, key: &str, tls: &RawTls) -> TlsSource {
         let files = TlsFiles {
             cert: self.folder.join(&tls.cert),
-            key: self.folder.join(&tls.key),
+            key: self.secret(&format!("{key}.key"), &tls.key),
         };
         if let Err(error) = files.check() {
             self.complain(key, chain(&error));
@@ -112,13 +112,15 @@ impl Meaning<'_> {
             }
         };
         let ca = raw.directory_ca.as_ref();
-        let cache = raw.cache.as_ref();
         AcmeSettings {
             domains: raw.domains.clone(),
             contact: raw.contact.clone(),
             directory: directory.to_owned(),
             directory_ca: ca.map(|path| self.folder.join(path)),
-            cache: cache.map_or_else(|| data_dir.join("acme"), |path| self.folder.join(path)),
+            cache: match &raw.cache {
+                None => data_dir.join("acme"),
+                Some(cache) => self.secret("http.acme.cache", cache),
+            },
         }
     }
 

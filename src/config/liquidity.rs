@@ -1,9 +1,8 @@
 //! The settings of liquidity: who provides it, what it may cost, what is kept on chain, and where gossip comes from.
 
-use crate::amount::Msat;
+use crate::amount::{AmountError, Msat};
 use crate::node::liquidity::{Config, KeptReady, Provider, Token};
 use crate::node::{Gossip, Reserve};
-use crate::price::Price;
 use crate::route::{Access, RouteTable};
 use crate::secret_file;
 
@@ -92,7 +91,8 @@ impl Meaning<'_> {
                 Reserve::Trusted
             }
             text => {
-                let sat = whole_sat(text).filter(|sat| *sat <= RESERVE_SAT_MAX);
+                let sat = text.parse::<Msat>().ok().and_then(Msat::whole_sat);
+                let sat = sat.filter(|sat| (1..=RESERVE_SAT_MAX).contains(sat));
                 if sat.is_none() {
                     let what = format!(
                         "`{text}` is no reserve: write \"none\", \"trusted\", or whole satoshi for each channel as in \"25000 sat\" (at \
@@ -195,11 +195,11 @@ impl Meaning<'_> {
             TextOr::Table(raw) => raw,
         };
         let token = raw.token_file.as_ref().and_then(|file| {
-            match secret_file::read(&self.folder.join(file)) {
+            let key = format!("{key}.token_file");
+            match secret_file::read(&self.secret(&key, file)) {
                 Ok(token) => Some(Token(token.trim().to_owned())),
                 Err(error) => {
-                    let what = crate::causes::chain(&error);
-                    self.complain(&format!("{key}.token_file"), what);
+                    self.complain(&key, crate::causes::chain(&error));
                     None
                 }
             }
@@ -214,16 +214,12 @@ impl Meaning<'_> {
     }
 
     fn amount(&mut self, key: &str, text: &str) -> Msat {
-        let amount = text.parse::<Price>().ok().and_then(Price::fixed);
-        amount.unwrap_or_else(|| {
-            let what = format!("`{text}` is no amount: write \"5000 sat\"");
-            self.complain(key, what);
-            Msat::ZERO
-        })
+        let what = match text.parse::<Msat>() {
+            Ok(amount) if amount > Msat::ZERO => return amount,
+            Err(error @ AmountError::Grouped(_)) => error.to_string(),
+            Ok(_) | Err(_) => format!("`{text}` is not an amount: write \"5000 sat\""),
+        };
+        self.complain(key, what);
+        Msat::ZERO
     }
-}
-
-pub(super) fn whole_sat(text: &str) -> Option<u64> {
-    let amount = text.parse::<Price>().ok()?.fixed()?.msat();
-    amount.is_multiple_of(1_000).then_some(amount / 1_000)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use bitcoin::Network;
 
 use crate::node;
+use crate::text;
 
 use super::Meaning;
 use super::raw::Raw;
@@ -19,6 +20,9 @@ impl Meaning<'_> {
         let network = preset.map_or(Network::Regtest, |preset| preset.network);
         if raw.node.alias.len() > ALIAS_BYTES_MAX {
             self.complain("node.alias", "an alias has at most 32 bytes");
+        }
+        if let Err(unseen) = text::readable(&raw.node.alias) {
+            self.complain("node.alias", unseen.to_string());
         }
         if !raw.node.alias.is_empty() && raw.node.listen.is_empty() {
             let what = "a node with a name is one that others find: give it an address in node.listen, or no name";

@@ -2,10 +2,10 @@
 
 use bitcoin::secp256k1::PublicKey;
 
-use crate::node::PeersConfig;
+use crate::amount::Msat;
+use crate::node::{self, PeersConfig};
 
 use super::Meaning;
-use super::liquidity::whole_sat;
 use super::raw::{RawPeers, TextOrList};
 
 /// The smallest channel that LDK opens, in sat.
@@ -81,9 +81,9 @@ impl Meaning<'_> {
     fn node_ids(&mut self, key: &str, ids: &[String]) -> Vec<PublicKey> {
         let mut peers = Vec::new();
         for id in ids {
-            match id.parse() {
-                Ok(peer) => peers.push(peer),
-                Err(_) => self.complain(
+            match node::node_id(id) {
+                Some(peer) => peers.push(peer),
+                None => self.complain(
                     key,
                     format!(
                         "`{id}` is not a node id: write 66 hex digits that begin with 02 or 03"
@@ -95,7 +95,8 @@ impl Meaning<'_> {
     }
 
     fn channel_sat(&mut self, key: &str, text: &str) -> u64 {
-        let sat = whole_sat(text).filter(|sat| *sat >= CHANNEL_MIN_SAT);
+        let sat = text.parse::<Msat>().ok().and_then(Msat::whole_sat);
+        let sat = sat.filter(|sat| *sat >= CHANNEL_MIN_SAT);
         sat.unwrap_or_else(|| {
             let what = format!(
                 "`{text}` is not the size of a channel: write whole satoshi, at least {CHANNEL_MIN_SAT}, as in \"20000 sat\""

@@ -1,6 +1,5 @@
 //! The routes of a settings file: where each is, what is behind it, and whether they go together.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use http::Method;
@@ -22,7 +21,7 @@ const METHODS: [Method; 7] = [
 ];
 
 impl Meaning<'_> {
-    pub(super) fn routes(&mut self, raw: &[RawRoute], data_dir: &Path) -> RouteTable {
+    pub(super) fn routes(&mut self, raw: &[RawRoute]) -> RouteTable {
         let mut routes = Vec::with_capacity(raw.len());
         // Numbers are counted from 1, as people count tables.
         for (number, raw) in (1..).zip(raw) {
@@ -31,15 +30,16 @@ impl Meaning<'_> {
         if routes.len() < raw.len() {
             return RouteTable::default();
         }
-        self.no_secrets_for_sale(&routes, data_dir);
+        self.no_secrets_for_sale(&routes);
         self.price_classes(&mut routes);
-        RouteTable::new(routes).unwrap_or_else(|shadowed| {
+        let table = RouteTable::new(routes).unwrap_or_else(|shadowed| {
             self.complain(
                 &format!("route[{}].path", shadowed.second),
                 format!("{shadowed}; take one of them out, or give them different methods"),
             );
             RouteTable::default()
-        })
+        });
+        table.without(std::mem::take(&mut self.secrets))
     }
 
     /// `None` if anything about it is wrong, which has then been complained about.
@@ -155,26 +155,6 @@ impl Meaning<'_> {
                     format!("the folder {} cannot be opened: {error}", folder.display()),
                 );
                 None
-            }
-        }
-    }
-
-    /// Seed, keys and ledger are never in reach of the public listener.
-    fn no_secrets_for_sale(&mut self, routes: &[Route], data_dir: &Path) {
-        // On a first start the folder is not there yet; what there is of its way tells where it will be.
-        let real = data_dir.ancestors().find_map(|ancestor| {
-            let rest = data_dir.strip_prefix(ancestor).ok()?;
-            Some(ancestor.canonicalize().ok()?.join(rest))
-        });
-        let data_dir = real.unwrap_or_else(|| data_dir.to_owned());
-        for (number, route) in (1..).zip(routes) {
-            if let Resource::Files { folder } = &route.resource
-                && (data_dir.starts_with(folder) || folder.starts_with(&data_dir))
-            {
-                self.complain(
-                    &format!("route[{number}].files"),
-                    format!("{} and the data folder {} hold one another: seed and keys would be for sale", folder.display(), data_dir.display()),
-                );
             }
         }
     }

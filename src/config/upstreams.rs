@@ -286,7 +286,10 @@ impl Meaning<'_> {
                 TextOr::Text(text) => HeaderValue::from_str(text)
                     .map_err(|_| self.complain(&key, "a header's value is one line of text"))
                     .ok(),
-                TextOr::Table(RawFile { file }) => self.secret_value(&key, &self.folder.join(file)),
+                TextOr::Table(RawFile { file }) => {
+                    let file = self.secret(&key, file);
+                    self.secret_value(&key, &file)
+                }
             };
             edits.set.extend(name.zip(value));
         }

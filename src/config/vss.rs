@@ -1,12 +1,12 @@
 //! The settings of a server that keeps the channels' state.
 
-use http::Uri;
-
 use crate::causes;
 use crate::node::{Headers, Vss};
+use crate::quote::Address;
 
 use super::Meaning;
 use super::raw::RawVss;
+use super::web_address::is_web_address;
 
 /// The longest name of a store.
 const STORE_ID_BYTES_MAX: usize = 120;
@@ -42,7 +42,7 @@ impl Meaning<'_> {
     }
 
     fn headers(&mut self, file: &str) -> Option<Headers> {
-        match Headers::read(self.folder.join(file)) {
+        match Headers::read(self.secret("node.vss.headers_file", file)) {
             Ok(headers) => Some(headers),
             Err(error) => {
                 self.complain("node.vss.headers_file", causes::chain(&error));
@@ -52,19 +52,7 @@ impl Meaning<'_> {
     }
 }
 
-/// Whether nobody on the way reads what goes there.
+/// Whether nobody on the way reads what goes there. The URL is shown and noted: secrets belong into the headers.
 fn is_private(url: &str) -> bool {
-    let Ok(uri) = url.parse::<Uri>() else {
-        return false;
-    };
-    // The URL is shown and noted: secrets belong into the headers.
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    if authority.contains('@') || uri.query().is_some() {
-        return false;
-    }
-    match (uri.scheme_str(), uri.host()) {
-        (Some("https"), Some(_)) => true,
-        (Some("http"), Some(host)) => ["127.0.0.1", "[::1]", "localhost"].contains(&host),
-        _ => false,
-    }
+    is_web_address(url) && url.parse::<Address>().is_ok_and(|url| url.is_private())
 }

@@ -1,27 +1,10 @@
 //! Addresses of HTTP servers in the settings.
 
+use crate::quote::Address;
+
 /// An address that can be asked over HTTP: scheme, host, perhaps a port and a path, and nothing else.
 pub(super) fn is_web_address(text: &str) -> bool {
-    let Ok(uri) = text.parse::<http::Uri>() else {
-        return false;
-    };
-    let Some(authority) = uri.authority() else {
-        return false;
-    };
-    // The crate takes any digits, and even none, for a port and then falls back to the scheme's own.
-    let has_good_port = match authority.as_str().strip_prefix(authority.host()) {
-        Some("") => true,
-        Some(rest) => rest
-            .strip_prefix(':')
-            .is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port != 0)),
-        // There is a password.
-        None => false,
-    };
-    matches!(uri.scheme_str(), Some("http" | "https"))
-        && !authority.host().is_empty()
-        && has_good_port
-        && uri.query().is_none()
-        && !text.contains('#')
+    text.parse::<Address>().is_ok() && !text.contains('?')
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Level;
+
 use crate::amount::Msat;
 use crate::invoice::{Invoice, Terms, Unready};
 use crate::l402::credential::encode_base64;
@@ -166,13 +168,16 @@ impl Gate {
         };
         let instead = match self.bundles.instead(why, &wish) {
             Instead::Invoice(invoice) => {
-                tracing::info!(
-                    payment.hash = hex::encode(invoice.payment_hash),
-                    route.name = &**unpaid.name,
-                    "Handed out the invoice that opens a channel: {price} for {} on {}",
-                    unpaid.plan.name,
-                    unpaid.name,
-                );
+                let kind = "Handed out the invoice that opens a channel";
+                if self.log.may(Level::INFO, kind, unpaid.name) {
+                    tracing::info!(
+                        payment.hash = hex::encode(invoice.payment_hash),
+                        route.name = &**unpaid.name,
+                        "{kind}: {price} for {} on {}",
+                        unpaid.plan.name,
+                        unpaid.name,
+                    );
+                }
                 return Ok(invoice);
             }
             Instead::Other(name) => Some(name),

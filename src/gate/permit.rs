@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
+use tracing::Level;
 
 use crate::l402::TokenId;
 use crate::ledger::{Ledger, Left, QuotaUse, Reservation};
+use crate::sparing::Sparing;
 
 /// The longest work that an upstream may report for one request: what is more is a mistake in its unit.
 const REPORTED_MAX: Duration = Duration::from_secs(7 * 86_400);
@@ -19,6 +21,24 @@ pub struct Permit {
     ground: Ground,
     /// Where the upstream says how long it worked.
     metered_by: Option<HeaderName>,
+    /// On whose behalf lines of the log are written.
+    cause: Cause,
+}
+
+/// On whose behalf lines of the log are written.
+#[derive(Clone, Debug)]
+pub(crate) struct Cause {
+    /// What of all that requests cause stands in the log.
+    pub(crate) log: Arc<Sparing>,
+    /// What is asked for: the name of the route, or the service of a guard.
+    pub(crate) route: Arc<str>,
+}
+
+impl Cause {
+    /// Whether a line of this kind may be written now.
+    pub(crate) fn may_log(&self, level: Level, kind: &'static str) -> bool {
+        self.log.may(level, kind, &self.route)
+    }
 }
 
 #[expect(
@@ -63,34 +83,42 @@ impl Opened {
 }
 
 impl Permit {
-    pub(super) fn free() -> Self {
-        Self::on(Ground::Free)
+    pub(super) fn free(cause: Cause) -> Self {
+        Self::on(Ground::Free, cause)
     }
 
-    pub(super) fn dry_run() -> Self {
-        Self::on(Ground::DryRun)
+    pub(super) fn dry_run(cause: Cause) -> Self {
+        Self::on(Ground::DryRun, cause)
     }
 
-    pub(super) fn quota(used: QuotaUse) -> Self {
-        Self::on(Ground::Quota(used))
+    pub(super) fn quota(used: QuotaUse, cause: Cause) -> Self {
+        Self::on(Ground::Quota(used), cause)
     }
 
     pub(super) fn paid(
         reservation: Reservation,
         opened: Opened,
         metered_by: Option<&HeaderName>,
+        cause: Cause,
     ) -> Self {
         Self {
             ground: Ground::Paid(reservation, opened),
             metered_by: metered_by.cloned(),
+            cause,
         }
     }
 
-    fn on(ground: Ground) -> Self {
+    fn on(ground: Ground, cause: Cause) -> Self {
         Self {
             ground,
             metered_by: None,
+            cause,
         }
+    }
+
+    /// On whose behalf lines of the log are written.
+    pub(crate) fn cause(&self) -> &Cause {
+        &self.cause
     }
 
     /// Why it was given.
@@ -192,9 +220,17 @@ impl Permit {
                 // Said once, in the head or behind the body.
                 self.metered_by = None;
             }
-            None => tracing::warn!(
-                "An upstream said {value:?} in {name}, which is no number of seconds: the time until the last byte counts"
-            ),
+            None if self
+                .cause
+                .may_log(Level::WARN, "An upstream's meter is not understood") =>
+            {
+                tracing::warn!(
+                    route.name = &*self.cause.route,
+                    "The upstream of {} said {value:?} in {name}, which is not a number of seconds: the time until the last byte counts",
+                    self.cause.route
+                );
+            }
+            None => {}
         }
     }
 

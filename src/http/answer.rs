@@ -6,6 +6,7 @@ use axum::response::Response;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Serialize;
+use tracing::Level;
 
 use crate::amount::Msat;
 use crate::causes::chain;
@@ -17,6 +18,7 @@ use crate::pace::Room;
 use crate::quote::Unpriced;
 use crate::resource::Failure;
 use crate::route::Grant;
+use crate::sparing::Sparing;
 
 use super::check::Refusal;
 use super::{HEADER_BYTES_MAX, HEADERS_MAX};
@@ -342,7 +344,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
 }
 
 /// The answer when a permitted request could not be served; its use went back to the holder.
-pub(super) fn failure(failure: &Failure, route: &str) -> Response {
+pub(super) fn failure(failure: &Failure, route: &str, log: &Sparing) -> Response {
     match failure {
         Failure::NotFound => problem(StatusCode::NOT_FOUND, "Not found", "There is nothing here."),
         Failure::MethodNotAllowed => {
@@ -368,11 +370,13 @@ pub(super) fn failure(failure: &Failure, route: &str) -> Response {
             "The request's body broke off or cannot be read.",
         ),
         Failure::UpstreamUnreachable(why) => {
-            tracing::warn!(
-                route.name = route,
-                "The upstream of {route} does not answer: {}",
-                chain(why.as_ref())
-            );
+            if log.may(Level::WARN, "The upstream does not answer", route) {
+                tracing::warn!(
+                    route.name = route,
+                    "The upstream of {route} does not answer: {}",
+                    chain(why.as_ref())
+                );
+            }
             problem(
                 StatusCode::BAD_GATEWAY,
                 "Bad gateway",
@@ -380,7 +384,9 @@ pub(super) fn failure(failure: &Failure, route: &str) -> Response {
             )
         }
         Failure::UpstreamTimeout => {
-            tracing::warn!(route.name = route, "The upstream of {route} took too long");
+            if log.may(Level::WARN, "The upstream took too long", route) {
+                tracing::warn!(route.name = route, "The upstream of {route} took too long");
+            }
             problem(
                 StatusCode::GATEWAY_TIMEOUT,
                 "Gateway timeout",
@@ -388,10 +394,12 @@ pub(super) fn failure(failure: &Failure, route: &str) -> Response {
             )
         }
         Failure::Unreadable(error) => {
-            tracing::error!(
-                route.name = route,
-                "Failed to read a file of {route}: {error}"
-            );
+            if log.may(Level::ERROR, "Failed to read a file", route) {
+                tracing::error!(
+                    route.name = route,
+                    "Failed to read a file of {route}: {error}"
+                );
+            }
             problem(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Internal error",
@@ -402,8 +410,14 @@ pub(super) fn failure(failure: &Failure, route: &str) -> Response {
 }
 
 /// The answer to a fault of our own.
-pub(crate) fn fault(fault: &LedgerError) -> Response {
-    tracing::error!("Failed to decide about a request: {}", chain(fault));
+pub(crate) fn fault(fault: &LedgerError, route: &str, log: &Sparing) -> Response {
+    if log.may(Level::ERROR, "Failed to decide about a request", route) {
+        tracing::error!(
+            route.name = route,
+            "Failed to decide about a request: {}",
+            chain(fault)
+        );
+    }
     problem(
         StatusCode::INTERNAL_SERVER_ERROR,
         "Internal error",

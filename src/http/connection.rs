@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +25,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tower::util::Oneshot;
+use tracing::Level;
+
+use crate::clock::Clock;
+use crate::sparing::Sparing;
 
 use super::clients::forget_forwarded;
 use super::leash::{Leash, Leashed, leash};
@@ -107,8 +110,8 @@ pub(super) struct Speaking {
     limits: Limits,
     entry: Entry,
     tls: Option<Acceptor>,
-    /// Whether the log has been told that proxies and settings do not agree.
-    is_proxy_told: AtomicBool,
+    /// What of all that clients cause stands in the log.
+    log: Arc<Sparing>,
     /// The requests of HTTP/2 connections.
     streams: Streams,
     /// Nothing new is begun.
@@ -141,7 +144,7 @@ impl Speaking {
                 limits.header_timeout,
                 tracker,
             ),
-            is_proxy_told: AtomicBool::new(false),
+            log: Sparing::new(&Clock::system()),
             tls: entry.tls.as_ref().map(Tls::acceptor),
             entry,
             stop: stop.begin,
@@ -158,11 +161,10 @@ impl Speaking {
         let Err(error) = ended else {
             return;
         };
-        // Most likely a setting here or at the proxy; a log that anybody can fill is no help.
-        if error.is_of_the_proxy() && !self.is_proxy_told.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "Refused a connection: {error}. More of the kind are in the log at debug only"
-            );
+        // Most likely a setting here or at the proxy.
+        let kind = "Refused a connection that did not come by way of the proxy";
+        if error.is_of_the_proxy() && self.log.may(Level::WARN, kind, "http.proxy_protocol") {
+            tracing::warn!("Refused a connection: {error}");
         } else {
             // A client that breaks off is not worth a line above that.
             tracing::debug!("A connection ended: {error}");

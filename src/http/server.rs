@@ -9,8 +9,11 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Level;
 
+use crate::clock::Clock;
 use crate::live::Live;
+use crate::sparing::Sparing;
 
 use super::Shop;
 use super::connection::Speaking;
@@ -94,6 +97,7 @@ impl Server {
                 hurry: cut.clone(),
             },
         ));
+        let log = Sparing::new(&Clock::system());
         loop {
             let slot = tokio::select! {
                 slot = Arc::clone(&connections).acquire_owned() => slot.expect("the semaphore is never closed"),
@@ -104,7 +108,9 @@ impl Server {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         // Out of file descriptors, most likely: busy looping would not free one.
-                        tracing::warn!("Failed to accept a connection on the {name} listener: {error}");
+                        if log.may(Level::WARN, "Failed to accept a connection", name) {
+                            tracing::warn!("Failed to accept a connection on the {name} listener: {error}");
+                        }
                         tokio::time::sleep_until(tokio::time::Instant::now() + ACCEPT_BACKOFF).await;
                         continue;
                     }

@@ -8,6 +8,9 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 
 use tokio::sync::watch;
 
+use crate::clock::Clock;
+use crate::sparing::{PERIOD, Sparing};
+
 use super::vss::Lost;
 use super::vss::pass::Pass;
 use super::vss::trouble::{Trouble, shown};
@@ -74,6 +77,7 @@ pub(super) fn build(
         lost: writing.lost,
         said: Arc::clone(&said),
         headers: writing.pass.as_ref().map(|pass| Arc::clone(&pass.headers)),
+        sparing: Sparing::with(&Clock::system(), log::LINES_MAX, PERIOD),
     }));
     if !config.alias.is_empty() {
         builder

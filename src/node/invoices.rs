@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::Node;
 use super::address::Drawing;
 use super::operation::{OperationError, refused};
+use crate::text;
 
 /// Bounds of an invoice's time, in seconds: below a minute nobody pays it, and as long as it can be paid, for thirty days at most, it
 /// is kept.
@@ -55,6 +56,8 @@ impl Node {
         if description.len() > DESCRIPTION_BYTES_MAX {
             return Err(OperationError::DescriptionTooLong);
         }
+        // The node signs what the payer reads: cleaned silently it would say something else.
+        text::readable(&description)?;
         if !EXPIRY_SECS.contains(&expiry_secs) {
             return Err(OperationError::Expiry);
         }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ldk_node::logger::{LogLevel, LogRecord, LogWriter};
 use tokio::sync::watch;
 
+use crate::sparing::Sparing;
+
 use super::vss::Lost;
 use super::vss::headers::Current;
 
@@ -36,7 +38,12 @@ pub(super) struct ToTracing {
     pub(super) said: Arc<Said>,
     /// What a server that keeps the state is asked with, and may say back.
     pub(super) headers: Option<Arc<Current>>,
+    /// Much of what LDK says is what a peer does, or pretends.
+    pub(super) sparing: Arc<Sparing>,
 }
+
+/// Lines that one place in LDK may write in a minute: a node with some channels writes a few.
+pub(super) const LINES_MAX: u64 = 50;
 
 /// Complaints that are kept: of one failure ldk-node speaks twice or three times, from the cause to what came of it.
 const SAID_MAX: usize = 4;
@@ -76,6 +83,13 @@ impl ToTracing {
 impl LogWriter for ToTracing {
     fn log<'a>(&self, record: LogRecord<'a>) {
         let module = record.module_path;
+        let may = |level| {
+            // Whoever asks for more wants it all.
+            tracing::enabled!(target: "ldk", tracing::Level::DEBUG)
+                || self
+                    .sparing
+                    .may(level, "ldk", &format!("{module}:{}", record.line))
+        };
         match record.level {
             LogLevel::Gossip | LogLevel::Trace => {
                 if tracing::enabled!(target: "ldk", tracing::Level::TRACE)
@@ -92,13 +106,17 @@ impl LogWriter for ToTracing {
                 }
             }
             LogLevel::Info => {
-                if let Some(text) = self.harmless(&record) {
+                if may(tracing::Level::INFO)
+                    && let Some(text) = self.harmless(&record)
+                {
                     tracing::info!(target: "ldk", module, "{text}");
                 }
             }
             LogLevel::Warn => {
-                let text = self.harmless(&record).unwrap_or_else(withheld);
-                tracing::warn!(target: "ldk", module, "{text}");
+                if may(tracing::Level::WARN) {
+                    let text = self.harmless(&record).unwrap_or_else(withheld);
+                    tracing::warn!(target: "ldk", module, "{text}");
+                }
             }
             LogLevel::Error => {
                 let text = self.harmless(&record).unwrap_or_else(withheld);
@@ -110,7 +128,7 @@ impl LogWriter for ToTracing {
                 let is_expected = text.starts_with(REFUSED)
                     || text.contains(EXPECTED)
                     || (!self.wants_gossip && text.contains(NO_GOSSIP));
-                if !is_expected {
+                if !is_expected && may(tracing::Level::ERROR) {
                     tracing::error!(target: "ldk", module, "{text}");
                 }
             }

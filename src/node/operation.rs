@@ -9,6 +9,7 @@ use super::coins::CoinsInUse;
 use super::map::MapError;
 use super::{Node, NodeUnavailable};
 use crate::invoice::DESCRIPTION_BYTES_MAX;
+use crate::text::Unseen;
 
 /// How long the operator waits for a peer or the chain source; ldk-node itself would wait for as long as a peer keeps silent.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -186,6 +187,9 @@ pub enum OperationError {
     /// A description that does not fit an invoice.
     #[error("a description has at most {DESCRIPTION_BYTES_MAX} bytes (BOLT 11)")]
     DescriptionTooLong,
+    /// A description that does not read as what it is.
+    #[error("of the description: {0}")]
+    Description(#[from] Unseen),
     /// An expiry out of bounds.
     #[error("an invoice can be paid for a minute at least and thirty days at most")]
     Expiry,

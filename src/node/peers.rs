@@ -8,6 +8,9 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 use super::Node;
 use super::operation::{OperationError, refused};
 
+/// The digits of a node's id, a compressed public key in hex.
+const NODE_ID_DIGITS: usize = 66;
+
 /// A node, and where it is reached if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
@@ -27,12 +30,39 @@ impl FromStr for PeerAddress {
             Some((node_id, address)) => (node_id, Some(address)),
             None => (text.trim(), None),
         };
-        let address = address.map(SocketAddress::from_str).transpose();
+        let address = address.map(|text| socket_address(text).ok_or_else(not_a_peer));
         Ok(Self {
-            node_id: node_id.parse().map_err(|_| not_a_peer())?,
-            address: address.map_err(|_| not_a_peer())?,
+            node_id: self::node_id(node_id).ok_or_else(not_a_peer)?,
+            address: address.transpose()?,
         })
     }
+}
+
+/// Reads the id of a node: 66 hex digits. The library takes other forms of a key, too, which nobody else shows.
+pub fn node_id(text: &str) -> Option<PublicKey> {
+    text.parse().ok().filter(|_| text.len() == NODE_ID_DIGITS)
+}
+
+/// Reads where a node listens.
+pub(super) fn socket_address(text: &str) -> Option<SocketAddress> {
+    host_and_port(text)?;
+    text.parse().ok()
+}
+
+/// Reads `host:port`, with a name, an IPv4 address, or an IPv6 address in brackets. The one reader of them.
+pub fn host_and_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port: u16 = port.parse().ok().filter(|port| is_number && *port != 0)?;
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let is_good = match bracketed {
+        Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(is_host),
+    };
+    is_good.then(|| (host.to_owned(), port))
 }
 
 impl Node {
@@ -89,4 +119,64 @@ pub(super) fn unreachable(
         return OperationError::PeerUnreachable(node_id.to_string());
     }
     refused(what)(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "034066e29e402d9cf55af1ae1026cc5adf92eed1e0e421785442f53717ad1453b0";
+
+    #[test]
+    fn a_host_and_a_port_are_both_there() {
+        for (good, host, port) in [
+            ("127.0.0.1:8332", "127.0.0.1", 8332),
+            ("node.example:1", "node.example", 1),
+            ("[::1]:8332", "[::1]", 8332),
+        ] {
+            assert_eq!(host_and_port(good), Some((host.to_owned(), port)));
+        }
+        for bad in [
+            "",
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:+1",
+            "a:65536",
+            "a b:1",
+            "http://a:1",
+            "::1:1",
+            "[a]:1",
+            "[:1",
+            "]:1",
+        ] {
+            assert_eq!(host_and_port(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_settings_and_the_operator_name_a_node_alike() {
+        use super::super::liquidity::Provider;
+
+        for (address, is_good) in [
+            ("203.0.113.5:9735", true),
+            ("[::1]:9735", true),
+            ("node.example:9735", true),
+            ("node.example:0", false),
+            ("node.example", false),
+            ("node.example:+9735", false),
+            ("203.0.113.5: 9735", false),
+            ("", false),
+        ] {
+            let named = format!("{ID}@{address}").parse::<PeerAddress>();
+            assert_eq!(named.is_ok(), is_good, "{address}");
+            assert_eq!(Provider::new("", ID, address).is_ok(), is_good, "{address}");
+        }
+        let uncompressed = format!("04{}", "ab".repeat(64));
+        for id in ["", "02", &ID[1..], &uncompressed] {
+            assert!(format!("{id}@a:1").parse::<PeerAddress>().is_err(), "{id}");
+            assert!(Provider::new("", id, "a:1").is_err(), "{id}");
+        }
+    }
 }

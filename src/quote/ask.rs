@@ -12,6 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::causes::chain;
+use crate::text;
 
 use super::Address;
 
@@ -153,40 +154,5 @@ impl Asker {
 
 /// The beginning of what somebody said, as a line of the log can hold it.
 pub(super) fn said(answer: &[u8]) -> String {
-    if answer.is_empty() {
-        return "nothing".to_owned();
-    }
-    // No character has more than four bytes.
-    let (start, _) = answer.split_at(answer.len().min(SAID_CHARS_MAX * 4));
-    let text = String::from_utf8_lossy(start);
-    let mut shown = String::new();
-    for char in text.chars().take(SAID_CHARS_MAX) {
-        if char.is_control() {
-            shown.extend(char.escape_default());
-        } else {
-            shown.push(char);
-        }
-    }
-    if text.chars().count() > SAID_CHARS_MAX || start.len() < answer.len() {
-        shown.push('…');
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_said_is_cut_and_stays_on_its_line() {
-        assert_eq!(said(b""), "nothing");
-        assert_eq!(said(b"{\"a\":1}\r\n\x1b[2J"), "{\"a\":1}\\r\\n\\u{1b}[2J");
-        assert_eq!(said(&[b'a'; 200]), "a".repeat(200));
-        assert_eq!(said(&[b'a'; 201]), format!("{}…", "a".repeat(200)));
-        assert_eq!(
-            said("ä".repeat(9_999).as_bytes()),
-            format!("{}…", "ä".repeat(200))
-        );
-        assert_eq!(said(b"\xff\xfe"), "\u{fffd}\u{fffd}");
-    }
+    text::said(answer, SAID_CHARS_MAX)
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::amount::Msat;
 use crate::clock::Clock;
+use crate::text::Unseen;
 
 use super::ask::{AskError, Asker};
 use super::{Address, Unpriced};
@@ -89,6 +90,9 @@ pub enum HookError {
     /// A grant of nothing, or of an age.
     #[error("it gave a grant whose `{0}` is zero, or too large")]
     Grant(&'static str),
+    /// A description that cannot be signed.
+    #[error("of its description: {0}")]
+    Description(#[source] Unseen),
     /// Too many others ask.
     #[error("{IN_FLIGHT_MAX} questions are on their way to it already")]
     Busy,
@@ -116,11 +120,11 @@ impl Hook {
         Self {
             config,
             asker: Asker::new(),
+            health: Mutex::new(Health::new(&clock)),
             clock,
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             slots: Slots::default(),
             unreachable: Mutex::default(),
-            health: Mutex::default(),
         }
     }
 
@@ -153,7 +157,8 @@ impl Hook {
             | HookError::NotUnderstood { .. }
             | HookError::Zero
             | HookError::TooDear { .. }
-            | HookError::Grant(_) => true,
+            | HookError::Grant(_)
+            | HookError::Description(_) => true,
         }
     }
 

@@ -191,7 +191,16 @@ where
         let frame = frame.map_err(|error| {
             let error = error.into();
             // The client sees only that its answer ends early.
-            tracing::warn!("An answer broke off in the middle: {error}");
+            if let Some(permit) = &this.permit {
+                let cause = permit.cause();
+                if cause.may_log(tracing::Level::WARN, "An answer broke off in the middle") {
+                    let route = &*cause.route;
+                    tracing::warn!(
+                        route.name = route,
+                        "An answer of {route} broke off in the middle: {error}"
+                    );
+                }
+            }
             error
         })?;
         Poll::Ready(Some(this.count(frame).map_err(Into::into)))

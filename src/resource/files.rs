@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -9,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use tower_http::services::ServeFile;
 
 use crate::gate::Permit;
+use crate::secret_file::Secrets;
 
 use super::body::Delivered;
 use super::{Body, Failure};
@@ -17,8 +19,12 @@ use super::{Body, Failure};
 const INDEX: &str = "index.html";
 
 /// The file at this path (percent-encoded, beginning with a slash), with all links followed. Nothing outside the folder,
-/// nothing whose name or folder begins with a dot.
-pub(super) async fn find(folder: &Path, path: &str) -> Result<PathBuf, Failure> {
+/// nothing whose name or folder begins with a dot, and nothing that is secret.
+pub(super) async fn find(
+    folder: &Path,
+    path: &str,
+    secrets: &Arc<Secrets>,
+) -> Result<PathBuf, Failure> {
     let relative = percent_decode_str(path.trim_matches('/'))
         .decode_utf8()
         .map_err(|_| Failure::NotFound)?;
@@ -28,7 +34,8 @@ pub(super) async fn find(folder: &Path, path: &str) -> Result<PathBuf, Failure> 
         return Err(Failure::NotFound);
     }
     let (folder, wanted) = (folder.to_owned(), folder.join(relative.as_ref()));
-    let resolve = move || resolve(&folder, &wanted);
+    let secrets = Arc::clone(secrets);
+    let resolve = move || resolve(&folder, &wanted, &secrets);
     match tokio::task::spawn_blocking(resolve)
         .await
         .expect("resolving a path does not panic")
@@ -40,8 +47,8 @@ pub(super) async fn find(folder: &Path, path: &str) -> Result<PathBuf, Failure> 
     }
 }
 
-/// Follows all links; `None` for what lies outside the folder or is no file.
-fn resolve(folder: &Path, wanted: &Path) -> io::Result<Option<PathBuf>> {
+/// Follows all links; `None` for what lies outside the folder, is secret or is not a file.
+fn resolve(folder: &Path, wanted: &Path, secrets: &Secrets) -> io::Result<Option<PathBuf>> {
     let mut file = wanted.canonicalize()?;
     if file.is_dir() {
         file = file.join(INDEX).canonicalize()?;
@@ -57,7 +64,10 @@ fn resolve(folder: &Path, wanted: &Path) -> io::Result<Option<PathBuf>> {
         return Ok(None);
     }
     // What we may not read must not be sold.
-    std::fs::File::open(&file)?;
+    let opened = std::fs::File::open(&file)?;
+    if secrets.hold(&file, &opened.metadata()?) {
+        return Ok(None);
+    }
     Ok(Some(file))
 }
 
@@ -74,15 +84,15 @@ fn is_absence(kind: io::ErrorKind) -> bool {
 /// Serves the file at this path.
 pub(super) async fn serve(
     permit: Permit,
-    folder: &Path,
-    path: &str,
+    (folder, path): (&Path, &str),
+    secrets: &Arc<Secrets>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Failure> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         permit.give_back();
         return Err(Failure::MethodNotAllowed);
     }
-    let file = match find(folder, path).await {
+    let file = match find(folder, path, secrets).await {
         Ok(file) => file,
         Err(failure) => {
             permit.give_back();
@@ -120,6 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_plain_files_inside_the_folder_are_found() {
+        let nothing = Arc::new(Secrets::default());
         let outside = tempfile::tempdir().unwrap();
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().canonicalize().unwrap();
@@ -146,7 +157,7 @@ mod tests {
             ("/with%20space", "with space"),
         ] {
             assert_eq!(
-                find(&folder, path).await.unwrap(),
+                find(&folder, path, &nothing).await.unwrap(),
                 folder.join(file),
                 "{path}"
             );
@@ -168,7 +179,7 @@ mod tests {
             "/deep/..%2f..%2fpage.html",
         ] {
             assert!(
-                matches!(find(&folder, path).await, Err(Failure::NotFound)),
+                matches!(find(&folder, path, &nothing).await, Err(Failure::NotFound)),
                 "{path}"
             );
         }

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Level;
 
 use crate::gate::{Permit, Reason};
 use crate::l402::credential;
@@ -116,11 +117,16 @@ impl Resources {
                     if is_last || !outgoing.may_go_elsewhere(&error) {
                         break Failure::UpstreamUnreachable(error.into());
                     }
-                    tracing::warn!(
-                        "{} does not answer, another server is asked: {}",
-                        server.base,
-                        crate::causes::chain(&error)
-                    );
+                    if permit
+                        .cause()
+                        .may_log(Level::WARN, "A server does not answer, another is asked")
+                    {
+                        tracing::warn!(
+                            "{} does not answer, another server is asked: {}",
+                            server.base,
+                            crate::causes::chain(&error)
+                        );
+                    }
                 }
                 Err(Unanswered::Upload(error)) => {
                     // The holder's doing, and the upstream may have worked on what it got: dropped, the use counts.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::Method;
 
 use crate::price::Price;
+use crate::secret_file::Secrets;
 
 use super::{Access, PathError, Pattern, RequestPath, Route};
 
@@ -52,6 +53,8 @@ pub struct RouteTable {
     has_upper_case: bool,
     /// Whether any of them is sold.
     is_any_sold: bool,
+    /// What is not served, whatever folder of a route it is in.
+    secrets: Arc<Secrets>,
 }
 
 impl RouteTable {
@@ -94,7 +97,22 @@ impl RouteTable {
                 .any(|route| matches!(route.access, Access::Paid(_))),
             folded,
             routes,
+            secrets: Arc::default(),
         })
+    }
+
+    /// The same routes, which serve none of these files.
+    #[must_use]
+    pub fn without(self, secrets: Secrets) -> Self {
+        Self {
+            secrets: Arc::new(secrets),
+            ..self
+        }
+    }
+
+    /// What is not served.
+    pub fn secrets(&self) -> &Arc<Secrets> {
+        &self.secrets
     }
 
     /// The route of a request. The most specific path decides; its routes may share it by method.

@@ -87,7 +87,10 @@ async fn payments_that_nobody_asked_for_are_not_kept_for_ever() {
     }
     until_few(&ground).await;
     let status = status(&ground).await;
-    assert_eq!(status["sales"]["count"], 0, "a payment without an invoice is no sale");
+    assert_eq!(
+        status["sales"]["count"], 0,
+        "a payment without an invoice is no sale"
+    );
     assert_eq!(status["sales"]["amount_msat"], 0);
     let channels = stranger.node.channels();
     assert_eq!(channels.len(), 1, "{:?}", stranger.node.channels_closed());
@@ -100,21 +103,25 @@ async fn payments_that_nobody_asked_for_are_not_kept_for_ever() {
 
 /// Waits until the merchant keeps no more payments than it may.
 async fn until_few(ground: &Ground) {
-    eventually("few payments to be kept", Duration::from_secs(20), || async {
-        let listed = ground.merchant.admin();
-        let listed = listed.call(Method::GET, "/payments?limit=1000").await;
-        let (status, body) = listed.map_err(|error| format!("{error:#}"))?;
-        if status != StatusCode::OK {
-            return Err(format!("{status}: {body}"));
-        }
-        let body: Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
-        let kept = body["payments"].as_array().map_or(0, Vec::len);
-        if kept <= KEPT_MAX {
-            Ok(Some(()))
-        } else {
-            Err(format!("{kept} payments are kept"))
-        }
-    })
+    eventually(
+        "few payments to be kept",
+        Duration::from_secs(20),
+        || async {
+            let listed = ground.merchant.admin();
+            let listed = listed.call(Method::GET, "/payments?limit=1000").await;
+            let (status, body) = listed.map_err(|error| format!("{error:#}"))?;
+            if status != StatusCode::OK {
+                return Err(format!("{status}: {body}"));
+            }
+            let body: Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+            let kept = body["payments"].as_array().map_or(0, Vec::len);
+            if kept <= KEPT_MAX {
+                Ok(Some(()))
+            } else {
+                Err(format!("{kept} payments are kept"))
+            }
+        },
+    )
     .await
     .unwrap();
 }

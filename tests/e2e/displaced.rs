@@ -53,12 +53,16 @@ async fn hinted(ground: &Ground) -> Result<Vec<PublicKey>, String> {
 
 /// Waits until invoices name this node.
 async fn until_hinted(ground: &Ground, node_id: PublicKey) {
-    eventually("a hint to the merchant's own peer", REACH_DEADLINE, || async {
-        match hinted(ground).await? {
-            hints if hints.contains(&node_id) => Ok(Some(())),
-            others => Err(format!("{others:?}")),
-        }
-    })
+    eventually(
+        "a hint to the merchant's own peer",
+        REACH_DEADLINE,
+        || async {
+            match hinted(ground).await? {
+                hints if hints.contains(&node_id) => Ok(Some(())),
+                others => Err(format!("{others:?}")),
+            }
+        },
+    )
     .await
     .unwrap();
 }
@@ -160,7 +164,12 @@ async fn an_announced_channel_of_a_stranger_hides_nothing() {
     let announced = stranger.node.announce_channel(ground.peer, 21_000).await;
     announced.unwrap();
     let funding = eventually("the funding", REACH_DEADLINE, || async {
-        stranger.fundings().first().copied().map(Some).ok_or("none yet")
+        stranger
+            .fundings()
+            .first()
+            .copied()
+            .map(Some)
+            .ok_or("none yet")
     });
     let funding = funding.await.unwrap();
     ground.bitcoind.wait_for_mempool(funding).await.unwrap();
@@ -213,7 +222,10 @@ async fn a_stranger_uses_up_no_reserve_that_a_bought_channel_needs() {
     let _ = ground.open_channel(&stranger, ground.peer, OWN_SAT).await;
     let opened = ground.open_channel(&provider, ground.peer, OWN_SAT).await;
     opened.unwrap();
-    let said = format!("channel of {OWN_SAT}sats from trusted peer {}", provider.peer.node_id);
+    let said = format!(
+        "channel of {OWN_SAT}sats from trusted peer {}",
+        provider.peer.node_id
+    );
     let log = log(&ground);
     let taken = log.lines().find(|line| line.contains(&said));
     let taken = taken.unwrap_or_else(|| panic!("`{said}` is not in the log"));

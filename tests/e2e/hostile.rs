@@ -89,7 +89,10 @@ async fn asks(ground: &Ground) -> Option<Answer> {
 
 /// What became of a theft.
 #[derive(Debug)]
-#[expect(dead_code, reason = "some of it is there to be shown when a test fails")]
+#[expect(
+    dead_code,
+    reason = "some of it is there to be shown when a test fails"
+)]
 struct Theft {
     /// Whether the merchant took the channel.
     is_open: bool,
@@ -168,7 +171,10 @@ async fn steals(ground: &Ground, thief: &Stranger, wire: &Wire, challenge: &Chal
 /// Mines past the payment's expiry, block by block where a node may have to act, until all money is in a wallet.
 async fn takes_back(ground: &Ground, thief: &Stranger) {
     let expiry = thief.takes_back_at().unwrap();
-    let tip = ground.bitcoind.rpc().call::<u32>("getblockcount", json!([]));
+    let tip = ground
+        .bitcoind
+        .rpc()
+        .call::<u32>("getblockcount", json!([]));
     let before = expiry.saturating_sub(CLAIMED_BEFORE + tip.await.unwrap());
     if before > 0 {
         ground.mine(before, &[thief]).await.unwrap();
@@ -186,7 +192,10 @@ async fn takes_back(ground: &Ground, thief: &Stranger) {
 async fn mines_one(ground: &Ground, thief: &Stranger) {
     ground.mine(1, &[thief]).await.unwrap();
     let broadcast = eventually("a transaction", BROADCAST_DEADLINE, || async {
-        let pending = ground.bitcoind.rpc().call::<Value>("getrawmempool", json!([]));
+        let pending = ground
+            .bitcoind
+            .rpc()
+            .call::<Value>("getrawmempool", json!([]));
         match pending.await {
             Ok(pending) if pending.as_array().is_some_and(|all| !all.is_empty()) => Ok(Some(())),
             Ok(_) => Ok(None),

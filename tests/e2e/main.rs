@@ -21,6 +21,7 @@ mod hostile;
 mod init;
 mod keeping;
 mod limits;
+mod log;
 mod newcomer;
 mod operations;
 mod operator;

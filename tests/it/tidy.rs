@@ -30,9 +30,13 @@ const RANKS: &[(&str, u8)] = &[
     ("causes", 0),
     ("clock", 0),
     ("live", 0),
+    ("log", 1),
     ("pace", 0),
     ("room", 0),
     ("secret_file", 0),
+    ("span", 0),
+    ("sparing", 1),
+    ("text", 0),
 ];
 
 /// What only some rooms may touch.

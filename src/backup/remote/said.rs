@@ -1,5 +1,7 @@
 //! What a store says when it refuses, and what to do about it.
 
+use crate::text;
+
 /// How much of what a store said goes into the log.
 const SAID_CHARS_MAX: usize = 200;
 
@@ -15,11 +17,8 @@ pub(super) fn said(answer: &[u8]) -> String {
         (Some(code), None) => code.to_owned(),
         (None, _) => text.into_owned(),
     };
-    let said: String = said
-        .chars()
-        .filter(|char| !char.is_control())
-        .take(SAID_CHARS_MAX)
-        .collect();
+    let said: String = said.trim().chars().take(SAID_CHARS_MAX).collect();
+    let said = text::shown(&said);
     // Only what stands in sentences: the last is what the others are written with.
     let said = said.replace("&#39;", "'").replace("&quot;", "\"");
     let said = said.replace("&lt;", "<").replace("&gt;", ">");
@@ -75,7 +74,7 @@ mod tests {
     fn what_a_store_says_is_told_without_its_xml() {
         let xml = b"<?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code><Message>Check your key.</Message></Error>";
         assert_eq!(said(xml), "SignatureDoesNotMatch: Check your key.");
-        assert_eq!(said(b"Bad\r\nGateway"), "BadGateway");
+        assert_eq!(said(b"Bad\r\nGateway"), "Bad\\r\\nGateway");
         assert_eq!(said(b""), "nothing");
     }
 

@@ -10,7 +10,7 @@ use crate::amount::Msat;
 
 use super::super::config::RESERVE_SAT;
 use super::super::standing::trusted;
-use super::super::{Config as NodeConfig, Gossip, Reserve};
+use super::super::{Config as NodeConfig, Gossip, Reserve, peers};
 
 /// An address that is fetched at once and in vain, without touching the network: how ldk-node is told to want no gossip.
 const NO_GOSSIP: &str = "none:";
@@ -86,8 +86,8 @@ impl Provider {
     pub fn new(name: &str, node_id: &str, address: &str) -> Result<Self, NotAProvider> {
         Ok(Self {
             name: name.to_owned(),
-            node_id: node_id.parse().map_err(|_| NotAProvider::NodeId)?,
-            address: address.parse().map_err(|_| NotAProvider::Address)?,
+            node_id: peers::node_id(node_id).ok_or(NotAProvider::NodeId)?,
+            address: peers::socket_address(address).ok_or(NotAProvider::Address)?,
             token: None,
             published: None,
         })

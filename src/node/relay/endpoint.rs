@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use crate::causes;
+use crate::text;
 
 use super::date::Heard;
 use super::fault::Fault;
@@ -28,7 +29,7 @@ pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
 pub(super) const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// How much of what it said goes into a complaint.
-const SAID_BYTES_MAX: usize = 120;
+const SAID_CHARS_MAX: usize = 120;
 
 /// Of a hundred requests, how many the wallet may use, and how many it and what guards the channels. Broadcasts are never
 /// refused, and count: 5 % of 600 are 30 an hour, and one transaction is sent once a block.
@@ -303,15 +304,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// The beginning of what somebody said, as a line of the log can hold it.
 pub(super) fn said(body: &[u8]) -> String {
-    let (start, rest) = body.split_at(body.len().min(SAID_BYTES_MAX));
-    let text = String::from_utf8_lossy(start);
-    let mut shown: String = text.trim().escape_debug().collect();
-    if shown.is_empty() {
-        "nothing".clone_into(&mut shown);
-    } else if !rest.is_empty() {
-        shown.push('…');
-    }
-    shown
+    text::said(body, SAID_CHARS_MAX)
 }
 
 #[cfg(test)]

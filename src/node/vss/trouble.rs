@@ -7,6 +7,7 @@ use vss_client_ng::error::VssError;
 
 use super::headers::Current;
 use crate::invoice::Unready;
+use crate::text;
 
 /// What is shown of what a server says: a sentence or two.
 const SHOWN_CHARS_MAX: usize = 300;
@@ -104,10 +105,8 @@ impl fmt::Display for Trouble {
 /// What a server says, as it may be shown: on one line, not long, without what it knows from our headers.
 pub(in crate::node) fn shown(said: &str, headers: &Current) -> String {
     let said = headers.without(said.to_owned());
-    let plain = said
-        .chars()
-        .map(|char| if char.is_control() { ' ' } else { char });
-    plain.take(SHOWN_CHARS_MAX).collect()
+    let start: String = said.chars().take(SHOWN_CHARS_MAX).collect();
+    text::shown(&start).into_owned()
 }
 
 #[cfg(test)]
@@ -172,7 +171,7 @@ mod tests {
     fn what_a_server_says_is_shown_on_one_line_that_ends() {
         let said = format!("one\ntwo\u{1b}[2J{}", "x".repeat(1_000));
         let shown = shown(&said, &nobody());
-        assert!(shown.starts_with("one two [2J"), "{shown}");
-        assert_eq!(shown.chars().count(), SHOWN_CHARS_MAX);
+        assert!(shown.starts_with("one\\ntwo\\u{1b}[2J"), "{shown}");
+        assert!(shown.len() < 2 * SHOWN_CHARS_MAX);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::amount::Msat;
+use crate::text;
 
 use super::super::ask::said;
 use super::HookError;
@@ -83,18 +84,21 @@ pub(super) fn read(answer: &[u8], max: Msat) -> Result<Quoted, HookError> {
             return Err(HookError::Grant(name));
         }
     }
+    let description = read.description.as_deref().map(one_line).transpose()?;
     Ok(Quoted {
         price,
-        description: read.description.as_deref().and_then(one_line),
+        description: description.flatten(),
         grant,
     })
 }
 
-/// The description as an invoice can hold it. What is wrong with a description stops no sale.
-fn one_line(text: &str) -> Option<Arc<str>> {
-    let line = text.replace(char::is_control, " ");
-    let line: String = line.trim().chars().take(DESCRIPTION_CHARS_MAX).collect();
-    (!line.is_empty()).then(|| line.into())
+/// The description as an invoice can hold it: one line. It is signed, so what does not read as what it is stops the sale: it may
+/// be a stranger's text that the hook has repeated.
+fn one_line(text: &str) -> Result<Option<Arc<str>>, HookError> {
+    let line = text.replace(['\t', '\r', '\n'], " ");
+    let line = text::readable(line.trim()).map_err(HookError::Description)?;
+    let line: String = line.chars().take(DESCRIPTION_CHARS_MAX).collect();
+    Ok((!line.is_empty()).then(|| line.into()))
 }
 
 #[cfg(test)]
@@ -181,7 +185,7 @@ mod tests {
     fn a_description_becomes_one_line() {
         for (description, line) in [
             (
-                "\"  a page\\r\\nof text\\u0000\"",
+                "\"  a page\\r\\nof text\\n\"",
                 Some("a page  of text".to_owned()),
             ),
             ("\"\"", None),
@@ -191,6 +195,28 @@ mod tests {
             let answer = format!("{{\"price_msat\":1,\"description\":{description}}}");
             let quoted = read_at_most(&answer, 1).unwrap();
             assert_eq!(quoted.description.as_deref(), line.as_deref());
+        }
+    }
+
+    #[test]
+    fn a_description_that_does_not_read_as_what_it_is_is_no_answer() {
+        for character in [
+            "\\u0000",
+            "\\u001b",
+            "\\u009b",
+            "\\u202e",
+            "\\u2066",
+            "\\u200b",
+            "\\u2028",
+            "\\udb40\\udc41",
+            "\u{e0041}",
+        ] {
+            let answer = format!("{{\"price_msat\":1,\"description\":\"a{character}b\"}}");
+            let refused = read_at_most(&answer, 1).unwrap_err();
+            assert!(
+                matches!(refused, HookError::Description(_)),
+                "{answer}: {refused}"
+            );
         }
     }
 }

@@ -1,27 +1,31 @@
 //! How a hook does: what the log is told of it, and what the operator sees.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::Serialize;
+use tracing::Level;
 use utoipa::ToSchema;
 
 use crate::causes::chain;
+use crate::clock::Clock;
+use crate::sparing::Sparing;
 
 use super::super::ask::said;
 use super::{HookConfig, HookError, HookRequest};
 
-/// Time between two lines of the log about one hook: how often it is asked is up to whoever sends requests.
-const TELL_EVERY_MS: u64 = 10_000;
+/// Time between two lines of the log about one hook.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// How a hook has done so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Health {
     asked: u64,
     failed: u64,
     /// The last failure and when it was, Unix milliseconds.
     last_failure: Option<(String, u64)>,
-    /// When the log was told last, Unix milliseconds.
-    told_ms: Option<u64>,
-    /// Failures since then.
-    held_back: u64,
+    /// How often it is asked is up to whoever sends requests.
+    log: Arc<Sparing>,
     /// Whether the log thinks that it fails.
     is_told_failing: bool,
 }
@@ -44,6 +48,17 @@ pub struct HookStatus {
 }
 
 impl Health {
+    /// Of a hook that was not asked yet.
+    pub(super) fn new(clock: &Clock) -> Self {
+        Self {
+            asked: 0,
+            failed: 0,
+            last_failure: None,
+            log: Sparing::with(clock, 1, TELL_EVERY),
+            is_told_failing: false,
+        }
+    }
+
     /// Counts what came of a question, and tells the log what is news to it.
     pub(super) fn hear(
         &mut self,
@@ -53,12 +68,10 @@ impl Health {
         now_ms: u64,
     ) {
         self.asked += 1;
-        // A clock that has gone back keeps nothing back.
-        let last_ms = self.told_ms.and_then(|told_ms| now_ms.checked_sub(told_ms));
-        let is_time = last_ms.is_none_or(|last_ms| last_ms >= TELL_EVERY_MS);
         let HookConfig { name, address, .. } = config;
         let Some(error) = error else {
-            if self.is_told_failing && is_time {
+            let kind = "A price hook gives prices again";
+            if self.is_told_failing && self.log.may(Level::INFO, kind, name) {
                 tracing::info!("The price hook {name} at {address} gives prices again");
                 self.is_told_failing = false;
             }
@@ -66,8 +79,9 @@ impl Health {
         };
         let why = chain(error);
         self.failed += 1;
-        if is_time {
-            let held_back = match std::mem::take(&mut self.held_back) {
+        let kind = "A price hook gave no price";
+        if let Some(count) = self.log.count(Level::WARN, kind, name) {
+            let held_back = match count {
                 0 => String::new(),
                 count => format!(" (and {count} more that this log was spared)"),
             };
@@ -76,10 +90,7 @@ impl Health {
                 request.method,
                 said(request.path.as_bytes())
             );
-            self.told_ms = Some(now_ms);
             self.is_told_failing = true;
-        } else {
-            self.held_back += 1;
         }
         self.last_failure = Some((why, now_ms));
     }

@@ -1,4 +1,4 @@
-//! Spans of time as people write them: `30s`, `10m`, `1h`, `7d`.
+//! Spans of time as people write them: `30s`, `10m`, `1h`, `7d`. The one reader of them.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use std::time::Duration;
 const SECS_MAX: u64 = 100 * 365 * 86_400;
 
 /// Reads one whole number and one unit.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no span of time: write 30s, 10m, 1h or 7d");
+pub fn parse(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a span of time: write 30s, 10m, 1h or 7d");
     let (number, unit) = text
         .split_at_checked(text.len().saturating_sub(1))
         .ok_or_else(wrong)?;
@@ -37,8 +37,21 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
     use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::parse;
+
+    proptest! {
+        #[test]
+        fn a_span_is_as_long_as_it_says(number in 1..36_500_u64) {
+            for (unit, secs) in [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400)] {
+                let span = Duration::from_secs(number * secs);
+                prop_assert_eq!(parse(&format!("{number}{unit}")), Ok(span));
+            }
+        }
+    }
 
     #[test]
     fn spans_are_one_number_and_one_unit() {
@@ -53,7 +66,15 @@ mod tests {
             "-1s",
             "1 h",
             "1h30m",
+            " 1h",
+            "1h ",
+            "+1h",
+            "1,000s",
+            "1_0s",
             "0s",
+            "00m",
+            "1H",
+            "١h",
             "1w",
             "999999999999d",
             "1ä",

@@ -1,0 +1,65 @@
+//! The files and folders that settings name as secret: none of them is for sale, wherever it is.
+
+use std::path::{Path, PathBuf};
+
+use crate::route::{Resource, Route};
+
+use super::Meaning;
+
+/// Secrets in the data folder; it is named as a whole, too, and these are known again by another link to the same file.
+const IN_DATA_DIR: [&str; 3] = ["seed.words", "master.key", "admin.token"];
+
+impl Meaning<'_> {
+    /// A file that this key names as secret; its path begins at the settings file's folder.
+    pub(super) fn secret(&mut self, key: &str, file: &str) -> PathBuf {
+        let path = self.folder.join(file);
+        self.secrets.add(key, path.clone());
+        path
+    }
+
+    /// What is secret in any settings: they themselves, which may hold passwords, and the data folder.
+    pub(super) fn own_secrets(&mut self, file: &Path, data_dir: &Path) {
+        self.secrets.add("data_dir", data_dir.to_owned());
+        for name in IN_DATA_DIR {
+            self.secrets.add("data_dir", data_dir.join(name));
+        }
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        self.secrets.add("", file);
+    }
+
+    /// Complains about folders that are sold and hold a secret, or lie in one.
+    pub(super) fn no_secrets_for_sale(&mut self, routes: &[Route]) {
+        let secrets: Vec<_> = self
+            .secrets
+            .iter()
+            .map(|secret| (secret.key.clone(), secret.place()))
+            .collect();
+        for (number, route) in (1..).zip(routes) {
+            let Resource::Files { folder } = &route.resource else {
+                continue;
+            };
+            let mut told: Vec<&Path> = Vec::new();
+            for (key, place) in &secrets {
+                let is_apart = !place.starts_with(folder) && !folder.starts_with(place);
+                // The data folder stands for all that is in it.
+                if is_apart || told.iter().any(|told| place.starts_with(told)) {
+                    continue;
+                }
+                told.push(place);
+                let (folder, place) = (folder.display(), place.display());
+                let what = match key.as_str() {
+                    "data_dir" => format!(
+                        "{folder} and the data folder {place} hold one another: seed and keys would be for sale"
+                    ),
+                    "" => format!(
+                        "this settings file, {place}, would be for sale: it is in {folder}, keep them apart"
+                    ),
+                    _ => format!(
+                        "{place}, which {key} names as secret, would be for sale: keep it apart from {folder}"
+                    ),
+                };
+                self.complain(&format!("route[{number}].files"), what);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Lines of the log that anybody can cause: there is an end to them.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tollhouse::sparing::{LINES_MAX, PERIOD};
+
+use crate::secrets::Log;
+use crate::support::{Closed, Setup, Shop};
+
+const REQUESTS: u64 = 200;
+
+/// Lines that an operator sees by default.
+fn lines(log: &Log) -> Vec<String> {
+    let text = log.text();
+    let is_seen = |line: &&str| {
+        [" INFO ", " WARN ", "ERROR "]
+            .iter()
+            .any(|level| line.contains(level))
+    };
+    text.lines().filter(is_seen).map(str::to_owned).collect()
+}
+
+/// Asks again and again, and after a while once more; all on one thread, so that everything is in this test's log.
+async fn assert_spared(shop: &Shop, log: &Log, path: &str, what: &str) {
+    for _ in 0..REQUESTS {
+        shop.get(path).await;
+    }
+    let said = lines(log);
+    let about: Vec<_> = said.iter().filter(|line| line.contains(what)).collect();
+    assert_eq!(about.len() as u64, LINES_MAX, "{what} in {said:#?}");
+    assert!(said.len() as u64 <= 3 * LINES_MAX, "{said:#?}");
+    shop.clock.advance(PERIOD);
+    shop.get(path).await;
+    let said = lines(log);
+    let more = format!("{} more lines like this", REQUESTS - LINES_MAX);
+    assert!(said.iter().any(|line| line.contains(&more)), "{said:#?}");
+    let about = said.iter().filter(|line| line.contains(what)).count();
+    assert!(about as u64 > LINES_MAX, "{said:#?}");
+}
+
+fn route(keys: &str) -> String {
+    format!("[[route]]\npath = \"/a/*\"\nservice = \"a\"\n{keys}\n")
+}
+
+#[tokio::test]
+async fn a_dry_run_is_told_a_few_times_and_then_counted() {
+    let shop = Shop::selling(&route(
+        "price = \"10 sat\"\ndry_run = true\nfiles = \"shop\"",
+    ))
+    .await;
+    let log = Log::default();
+    let _listening = log.listen();
+    assert_spared(&shop, &log, "/a/page.txt", "Dry run: GET").await;
+    assert_eq!(shop.gate.dry_run().requests, REQUESTS + 1);
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_away_is_told_a_few_times_and_then_counted() {
+    let closed = Closed::new();
+    let shop = Shop::with(Setup {
+        upstream: Some(closed.address),
+        ..Setup::default()
+    })
+    .await;
+    let log = Log::default();
+    let _listening = log.listen();
+    assert_spared(&shop, &log, "/open/x", "does not answer").await;
+}
+
+#[tokio::test]
+async fn one_of_two_servers_that_is_away_is_told_a_few_times_and_then_counted() {
+    let (a, b) = (Closed::new(), Closed::new());
+    let servers = format!(
+        "[[route]]\npath = \"/a/*\"\naccess = \"free\"\nupstream = {{ urls = [\"http://{}\", \"http://{}\"] }}\n",
+        a.address, b.address
+    );
+    let shop = Shop::selling(&servers).await;
+    let log = Log::default();
+    let _listening = log.listen();
+    assert_spared(&shop, &log, "/a/x", "The upstream of /a/* does not answer").await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_nothing_is_told_a_few_times_and_then_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut setup = Setup {
+        upstream: Some(listener.local_addr().unwrap()),
+        ..Setup::default()
+    };
+    setup.resource.upstream_timeout = Duration::from_millis(1);
+    let shop = Shop::with(setup).await;
+    let log = Log::default();
+    let _listening = log.listen();
+    assert_spared(&shop, &log, "/open/x", "took too long").await;
+}
+
+#[tokio::test]
+async fn answers_that_break_off_are_told_a_few_times_and_then_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = tokio_util::task::TaskTracker::new().spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly this";
+            let _ = stream.write_all(head).await;
+        }
+    });
+    let shop = Shop::with(Setup {
+        upstream: Some(address),
+        ..Setup::default()
+    })
+    .await;
+    let log = Log::default();
+    let _listening = log.listen();
+    let request = format!(
+        "GET /open/x HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+        shop.address
+    );
+    for _ in 0..REQUESTS {
+        crate::raw::exchange(shop.address, request.as_bytes()).await;
+    }
+    let said = lines(&log);
+    let about = said.iter().filter(|line| line.contains("broke off"));
+    assert_eq!(about.count() as u64, LINES_MAX, "{said:#?}");
+    upstream.abort();
+}
+
+#[tokio::test]
+async fn a_hook_that_is_away_is_told_a_few_times_and_then_counted() {
+    let closed = Closed::new();
+    let hook = format!(
+        "[[hook]]\nname = \"h\"\nurl = \"http://{}/price\"\nprice_max = \"10 sat\"\n{}",
+        closed.address,
+        route("price = { by = \"hook:h\" }\nfiles = \"shop\"")
+    );
+    let shop = Shop::selling(&hook).await;
+    let log = Log::default();
+    let _listening = log.listen();
+    for number in 0..REQUESTS {
+        // What failed is remembered for a moment.
+        shop.clock.advance(Duration::from_millis(10));
+        shop.get(&format!("/a/{number}")).await;
+    }
+    let said = lines(&log);
+    assert!(said.len() as u64 <= 2 * LINES_MAX, "{said:#?}");
+    assert!(
+        said.iter().any(|line| line.contains("gave no price")),
+        "{said:#?}"
+    );
+}
+
+#[tokio::test]
+async fn requests_that_are_refused_say_nothing() {
+    let shop = Shop::open().await;
+    let log = Log::default();
+    let _listening = log.listen();
+    for broken in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /../.. HTTP/1.1\r\nhost: a\r\n\r\n",
+        "\x16\x03\x01 a handshake",
+        "GET /counted/page.txt HTTP/1.1\r\nhost: a\r\nauthorization: L402 AAAA:00\r\n\r\n",
+    ] {
+        for _ in 0..20 {
+            crate::raw::exchange(shop.address, broken.as_bytes()).await;
+        }
+    }
+    assert_eq!(lines(&log), [""; 0]);
+}
