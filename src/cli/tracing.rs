@@ -37,9 +37,10 @@ pub(super) fn start(config: &LogConfig) -> io::Result<Ending> {
     // The hook of the standard library waits for whoever reads standard error.
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
-        match backtrace.status() {
-            BacktraceStatus::Captured => tracing::error!("{panic}\n{backtrace}"),
-            _ => tracing::error!("{panic}"),
+        if backtrace.status() == BacktraceStatus::Captured {
+            tracing::error!("{panic}\n{backtrace}");
+        } else {
+            tracing::error!("{panic}");
         }
     }));
     Ok(ending)
