@@ -100,8 +100,10 @@ impl Reloading {
                     Ok(restart_needed_for)
                 }
                 Err(complaints) => {
+                    // A line of the log is one line.
+                    let shown = complaints.replace('\n', "; ");
                     tracing::error!(
-                        "The settings are not changed, there are mistakes in them:\n{complaints}"
+                        "The settings are not changed, there are mistakes in them: {shown}"
                     );
                     Err(complaints)
                 }

@@ -251,6 +251,16 @@ fn running(status: &Value, config: &Config, findings: &mut Findings) {
         findings.note("recovery", Grade::Look, format!("{happening} {next}"));
     }
     backups::known(status, config, findings);
+    if let Some(count) = status["log_lines_dropped"]
+        .as_u64()
+        .filter(|count| *count > 0)
+    {
+        let found = format!(
+            "{} lines were lost since the start: make room on its disk, or look after whoever reads it",
+            grouped(count)
+        );
+        findings.note("log", Grade::Look, found);
+    }
     let usable = super::show::list(node, "channels").iter();
     let usable = usable.filter(|channel| channel["usable"] == true).count();
     let inbound_msat = node["inbound_msat"].as_u64().unwrap_or(0);

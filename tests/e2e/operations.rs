@@ -106,6 +106,9 @@ async fn on_chain_money_goes_where_it_is_sent_and_nowhere_else() {
         "whole satoshi",
     )
     .await;
+    for amount in ["2000,50 sat", "1,5 sat", "20,00", ",5", "5,", "1__000 sat"] {
+        not_done(network, &["send", &elsewhere, amount], 2, "write").await;
+    }
     not_done(
         network,
         &["send", &elsewhere, "5000", "--fee-rate", "5000"],
@@ -142,6 +145,17 @@ async fn on_chain_money_goes_where_it_is_sent_and_nowhere_else() {
 async fn invoices_by_hand_are_paid_both_ways_and_are_no_sales() {
     let shop = Shop::open().await;
     let network = &shop.network;
+    for character in ["\u{1b}", "\n", "\u{202e}", "\u{e0041}", "\u{200b}"] {
+        let description = format!("wood{character}");
+        let arguments = ["invoice", "1 sat", "--description", &description];
+        not_done(
+            network,
+            &arguments,
+            4,
+            "of the description: the character U+",
+        )
+        .await;
+    }
     // In: a hundred thousand satoshi that buy nothing.
     let invoice = lent(network).await;
     shop.buy(HEIGHT).await;
