@@ -3,6 +3,7 @@
 //! answer, and only so many questions are on their way at a time.
 
 mod answer;
+mod contact;
 mod health;
 mod kept;
 mod question;
@@ -17,9 +18,10 @@ use tokio::time::Instant;
 use crate::amount::Msat;
 use crate::clock::Clock;
 
-use super::ask::{AskError, Asker};
+use super::ask::{self, AskError, Asker};
 use super::{Address, Unpriced};
 
+use contact::Contact;
 use health::Health;
 use kept::{Kept, Outcome, Slots};
 
@@ -48,11 +50,12 @@ pub struct HookConfig {
     pub cache: Duration,
     /// A higher price is taken for a mistake.
     pub price_max: Msat,
-    /// What is done without an answer.
+    /// What is done while it is away.
     pub on_failure: OnFailure,
 }
 
-/// What is done if a hook gives no price.
+/// What is done while a hook is away. Whatever a client can bring about (an answer that is no good price, one that takes too
+/// long, a connection that breaks) is no absence: it never makes a request cheaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
     /// No challenge: 503.
@@ -106,6 +109,8 @@ pub struct Hook {
     slots: Slots,
     /// That it could not be reached, which speaks of every question. A `std` mutex: held for a few instructions.
     unreachable: Mutex<Option<Kept>>,
+    /// When it was last there.
+    contact: Contact,
     /// How it does. A `std` mutex as above.
     health: Mutex<Health>,
 }
@@ -120,6 +125,7 @@ impl Hook {
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             slots: Slots::default(),
             unreachable: Mutex::default(),
+            contact: Contact::default(),
             health: Mutex::default(),
         }
     }
@@ -133,8 +139,7 @@ impl Hook {
     pub async fn quote(&self, request: &HookRequest<'_>) -> Result<Quoted, Unpriced> {
         match (self.answer(request).await, self.config.on_failure) {
             (Ok(quoted), OnFailure::Refuse | OnFailure::Price(_)) => Ok(quoted),
-            // Only where it had its chance: what a client can bring about must not change the price.
-            (Err(why), OnFailure::Price(price)) if self.is_its_own(&why) => {
+            (Err(why), OnFailure::Price(price)) if self.is_away(&why) => {
                 Ok(Quoted::without_an_answer(price))
             }
             (Err(why), OnFailure::Refuse | OnFailure::Price(_)) => Err(Unpriced::Hook {
@@ -144,16 +149,18 @@ impl Hook {
         }
     }
 
-    /// Whether the hook is to blame, and not too many who ask or one who held up another.
-    fn is_its_own(&self, why: &HookError) -> bool {
+    /// Whether this failure speaks of every question, and not of what this client has asked.
+    fn is_away(&self, why: &HookError) -> bool {
         match why {
-            HookError::Busy => false,
-            HookError::Ask(AskError::Late(time)) => *time >= self.config.timeout,
-            HookError::Ask(_)
+            HookError::Ask(why) => {
+                let is_in_full = !matches!(why, AskError::NoConnection(time) if *time < self.config.timeout);
+                is_in_full && self.contact.is_away(why, self.clock.since_boot())
+            }
+            HookError::Busy
             | HookError::NotUnderstood { .. }
             | HookError::Zero
             | HookError::TooDear { .. }
-            | HookError::Grant(_) => true,
+            | HookError::Grant(_) => false,
         }
     }
 
@@ -185,7 +192,11 @@ impl Hook {
             // Says nothing of this question.
             Err(HookError::Busy) => None,
             // It had less time than it may take.
-            Err(HookError::Ask(AskError::Late(time))) if *time < self.config.timeout => None,
+            Err(HookError::Ask(AskError::Late(time) | AskError::NoConnection(time)))
+                if *time < self.config.timeout =>
+            {
+                None
+            }
             Err(_) => Some(FAILURE_KEPT.min(self.config.cache)),
         };
         *slot = keep.map(|time| Kept::new(outcome.clone(), now_ms, time));
@@ -211,10 +222,11 @@ impl Hook {
     async fn ask_now(&self, question: &[u8], within: Duration) -> Outcome {
         let _permit = self.in_flight.try_acquire().map_err(|_| HookError::Busy)?;
         let question = bytes::Bytes::copy_from_slice(question);
-        let answer = self
-            .asker
-            .post(&self.config.address, question, within)
-            .await?;
+        let (request, connection) = ask::post(&self.config.address, question);
+        let asking = self.contact.asking(&connection, &self.clock);
+        let answer = self.asker.ask(request, &connection, within).await;
+        asking.heard(&answer);
+        let answer = answer?;
         answer::read(&answer, self.config.price_max)
     }
 

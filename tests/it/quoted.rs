@@ -198,9 +198,14 @@ async fn a_hook_that_gives_no_good_price_makes_no_challenge() {
 }
 
 #[tokio::test]
-async fn a_hook_that_fails_has_the_price_that_the_settings_say() {
-    let hook = Teller::who(Manner::Refuses(500, String::new())).await;
-    let shop = hooked(&hook, "on_failure = \"7 sat\"").await;
+async fn a_hook_that_is_away_has_the_price_that_the_settings_say() {
+    // Port 1 is never given out by the system.
+    let settings = "[[hook]]\nname = \"pricer\"\nurl = \"http://127.0.0.1:1/\"\nprice_max = \"100 sat\"\non_failure = \"7 sat\"\n";
+    let shop = Shop::selling(&format!(
+        "{settings}{}",
+        route("a", "{ by = \"hook:pricer\" }")
+    ))
+    .await;
     let challenge = assert_challenged(&shop.get("/a/page.txt").await);
     assert_eq!(price(&challenge), 7_000);
     let sold: Sold = shop.pay(&challenge);
@@ -208,6 +213,26 @@ async fn a_hook_that_fails_has_the_price_that_the_settings_say() {
         .request(Method::GET, "/a/page.txt")
         .header(AUTHORIZATION, sold.header());
     assert_served(&shop.send(request).await);
+}
+
+#[tokio::test]
+async fn a_hook_that_answers_badly_has_no_price_whatever_the_settings_say() {
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    let shop = hooked(&hook, "on_failure = \"7 sat\"").await;
+    for (number, manner) in [
+        Manner::Says("{\"price_msat\": 100001}".into()),
+        Manner::Says("{\"price_msat\": 0}".into()),
+        Manner::Says("{\"price_msat\": -1}".into()),
+        Manner::Refuses(500, String::new()),
+        Manner::BreaksOff,
+        Manner::Lingers,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        hook.now(manner);
+        assert_unpriced(&shop.get(&format!("/a/page.txt?n={number}")).await);
+    }
 }
 
 #[tokio::test]
