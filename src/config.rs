@@ -9,6 +9,7 @@ mod liquidity;
 mod log;
 mod node;
 mod offers;
+mod overlap;
 mod presets;
 mod quotes;
 mod raw;
@@ -117,6 +118,8 @@ pub struct Config {
     pub hooks: Vec<quote::HookConfig>,
     /// What is sold.
     pub routes: RouteTable,
+    /// What the settings allow and may not be meant, each in one line.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -201,6 +204,7 @@ pub fn load_with(
         origin: &origin,
         folder: &folder,
         complaints: Vec::new(),
+        warnings: Vec::new(),
         currencies: Vec::new(),
         hook_names: Vec::new(),
     }
@@ -335,6 +339,8 @@ struct Meaning<'a> {
     folder: &'a Path,
     /// What is wrong so far.
     complaints: Vec<Complaint>,
+    /// What may not be meant.
+    warnings: Vec<String>,
     /// Currencies whose rate is known.
     currencies: Vec<Currency>,
     /// Hooks that can be asked for a price.
@@ -411,6 +417,7 @@ impl Meaning<'_> {
             rates,
             hooks,
             routes,
+            warnings: self.warnings,
         })
     }
 

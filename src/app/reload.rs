@@ -144,6 +144,7 @@ impl Reloading {
     /// which stand by themselves.
     fn change(&self, config: Config) -> (Beside, Vec<&'static str>) {
         let restart_needed_for = self.started_with.restart_needed_for(&config);
+        config.warn();
         warn_of_other_classes(&self.routes.get(), &config.routes);
         let before = self.shop.get();
         let (resources, background) = before.resources.after(config.resource, &config.routes);

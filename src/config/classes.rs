@@ -237,14 +237,14 @@ fn offer(route: &Route) -> Option<&Offer> {
 }
 
 /// What a price is counted in: prices in the same can be compared.
-fn units(price: Price) -> Option<Currency> {
+pub(super) fn units(price: Price) -> Option<Currency> {
     match price {
         Price::Fixed(_) => None,
         Price::Fiat(fiat) => Some(fiat.currency),
     }
 }
 
-fn amount(price: Price) -> u64 {
+pub(super) fn amount(price: Price) -> u64 {
     match price {
         Price::Fixed(amount) => amount.msat(),
         Price::Fiat(fiat) => fiat.micros,

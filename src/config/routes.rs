@@ -33,6 +33,7 @@ impl Meaning<'_> {
         }
         self.no_secrets_for_sale(&routes, data_dir);
         self.price_classes(&mut routes);
+        self.nothing_given_away(raw, &routes);
         RouteTable::new(routes).unwrap_or_else(|shadowed| {
             self.complain(
                 &format!("route[{}].path", shadowed.second),
