@@ -17,6 +17,7 @@ mod routes;
 mod span;
 mod strict;
 mod upstreams;
+mod usual_rates;
 mod vss;
 mod web_address;
 mod withdraw;

@@ -77,6 +77,11 @@ pub enum RateError {
 }
 
 impl Rate {
+    /// Whether a bitcoin can cost that in any currency.
+    pub fn is_possible(self) -> bool {
+        (RATE_MIN_MICROS..=RATE_MAX_MICROS).contains(&self.micros_per_btc)
+    }
+
     /// Reads what one bitcoin costs from a decimal number; what it has beyond the millionth is cut off.
     pub fn read(currency: Currency, number: &str) -> Result<Self, RateError> {
         if !number

@@ -58,9 +58,13 @@ impl Beside {
     }
 }
 
+/// Where the last good rates are kept, in the data folder.
+pub(crate) const RATES_FILE: &str = "rates.json";
+
 /// What pricing asks the world, by these settings; what the one before knows of the same is not asked again.
 pub(super) fn quotes(config: &Config, before: Option<&Quotes>, clock: &Clock) -> Quotes {
-    let rates = Rates::new(config.rates.clone(), clock.clone());
+    let rates = Rates::new(config.rates.clone(), clock.clone())
+        .remembering(&config.data_dir.join(RATES_FILE));
     let hooks = Hooks::new(config.hooks.clone(), clock);
     match before {
         None => Quotes {

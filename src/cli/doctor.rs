@@ -3,6 +3,7 @@
 mod backups;
 mod chain;
 mod lost;
+mod prices;
 mod store;
 mod upstreams;
 
@@ -92,12 +93,14 @@ impl Doctor {
                 let program = store::Program::Runs(&status["node"]);
                 store::look(&config, program, &mut findings);
                 running(&status, &config, &mut findings);
+                prices::known(&status, &config, &mut findings);
             }
             Err(no_answer) => {
                 // What runs has a budget of requests to keep, of which it would not hear of ours.
                 let is_stopped = no_answer.code == UNREACHABLE;
                 if is_stopped {
                     chain::asked(&config, &mut findings);
+                    prices::asked(&config, &mut findings);
                 }
                 let program = if is_stopped {
                     store::Program::Stopped
