@@ -92,6 +92,9 @@ pub enum HookError {
     /// A grant of nothing, or of an age.
     #[error("it gave a grant whose `{0}` is zero, or too large")]
     Grant(&'static str),
+    /// A class that cannot stand in a token.
+    #[error("it gave a class that is not 1 to 32 of a-z, 0-9, - and _")]
+    Class,
     /// Too many others ask.
     #[error("{IN_FLIGHT_MAX} questions are on their way to it already")]
     Busy,
@@ -160,7 +163,8 @@ impl Hook {
             | HookError::NotUnderstood { .. }
             | HookError::Zero
             | HookError::TooDear { .. }
-            | HookError::Grant(_) => false,
+            | HookError::Grant(_)
+            | HookError::Class => false,
         }
     }
 

@@ -48,6 +48,7 @@ mod settings;
 mod several;
 mod smuggling;
 mod sold;
+mod sold_as;
 mod spellings;
 mod support;
 mod tidy;

@@ -14,12 +14,12 @@ fn route(name: &str, price: &str) -> String {
     )
 }
 
-fn price(challenge: &Challenge) -> u64 {
+pub(crate) fn price(challenge: &Challenge) -> u64 {
     challenge.problem["price_msat"].as_u64().unwrap()
 }
 
 /// No challenge, nothing to pay, and a word for when to ask again.
-fn assert_unpriced(answer: &Answer) {
+pub(crate) fn assert_unpriced(answer: &Answer) {
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.header("www-authenticate"), None);
     assert!(answer.header("retry-after").is_some());
@@ -84,7 +84,7 @@ async fn without_a_rate_there_is_no_challenge_and_what_was_bought_is_served_all_
     assert_unpriced(&shop.get("/a/page.txt").await);
 }
 
-async fn hooked(hook: &Teller, more: &str) -> Shop {
+pub(crate) async fn hooked(hook: &Teller, more: &str) -> Shop {
     let settings = format!(
         "[[hook]]\nname = \"pricer\"\nurl = \"http://{}/\"\ntimeout = \"2s\"\nprice_max = \"100 sat\"\ncache = \"0s\"\n{more}\n",
         hook.address
