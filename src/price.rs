@@ -109,6 +109,17 @@ impl Rate {
 }
 
 impl Price {
+    /// Whether it is known to be more than another one: both in bitcoin, or both in one currency.
+    pub fn is_above(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Fixed(dear), Self::Fixed(cheap)) => dear > cheap,
+            (Self::Fiat(dear), Self::Fiat(cheap)) => {
+                dear.currency == cheap.currency && dear.micros > cheap.micros
+            }
+            (Self::Fixed(_), Self::Fiat(_)) | (Self::Fiat(_), Self::Fixed(_)) => false,
+        }
+    }
+
     /// The amount, where no rate is needed to know it.
     pub fn fixed(self) -> Option<Msat> {
         match self {
