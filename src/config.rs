@@ -119,7 +119,7 @@ pub struct Config {
     pub hooks: Vec<quote::HookConfig>,
     /// What is sold.
     pub routes: RouteTable,
-    /// What the settings allow and may not be meant, each in one line.
+    /// Settings that are allowed and may be a mistake, each in one line.
     pub warnings: Vec<String>,
 }
 
@@ -340,7 +340,7 @@ struct Meaning<'a> {
     folder: &'a Path,
     /// What is wrong so far.
     complaints: Vec<Complaint>,
-    /// What may not be meant.
+    /// Warnings so far.
     warnings: Vec<String>,
     /// Currencies whose rate is known.
     currencies: Vec<Currency>,

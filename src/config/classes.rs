@@ -87,12 +87,15 @@ impl Meaning<'_> {
         }
     }
 
-    /// What is held against code is held against settings. Of classes that undercut each other it is said above, with both routes.
+    /// Holds an offer to the rules that code is held to. Classes that undercut each other were complained about before.
     fn must_be_sellable(&mut self, number: usize, offer: &Offer) {
         match offer.check() {
             Ok(()) | Err(OfferError::Undercut { .. }) => {}
             Err(error) => {
-                self.complain(&format!("route[{number}].{}", error.key()), error.to_string());
+                self.complain(
+                    &format!("route[{number}].{}", error.key()),
+                    error.to_string(),
+                );
             }
         }
     }

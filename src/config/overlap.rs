@@ -19,10 +19,10 @@ use super::{Config, Meaning};
 use places::Place;
 use regions::{Reach, Region};
 
-/// Lines about routes that sell the same in different ways; with more of them nobody reads any.
+/// Warnings about routes that sell the same in different ways; more are only counted.
 const WARNINGS_MAX: usize = 20;
 
-/// What one route reaches.
+/// The places behind one route.
 struct Reached<'a> {
     route: &'a Route,
     /// One for each server, or for the folder.
@@ -32,7 +32,7 @@ struct Reached<'a> {
 }
 
 impl Config {
-    /// Tells the log what may not be meant.
+    /// Logs the warnings.
     pub fn warn(&self) {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
@@ -82,7 +82,9 @@ impl Meaning<'_> {
         let more = warnings.len().saturating_sub(WARNINGS_MAX);
         warnings.truncate(WARNINGS_MAX);
         if more > 0 {
-            warnings.push(format!("{more} more pairs of routes reach the same and differ in what they ask for it"));
+            warnings.push(format!(
+                "{more} more pairs of routes reach the same and differ in what they ask for it"
+            ));
         }
         self.warnings.extend(warnings);
     }
@@ -103,7 +105,7 @@ impl Meaning<'_> {
     }
 }
 
-/// What is sold on a route, if it has to be paid for.
+/// The offer of a route that has to be paid for.
 fn guarded(route: &Route) -> Option<&Offer> {
     match &route.access {
         Access::Paid(offer) if !offer.is_dry_run => Some(offer),
@@ -181,7 +183,10 @@ impl<'a> Reached<'a> {
 
     /// Something that both reach, by a method that both take.
     fn meets(&self, other: &Self) -> Option<String> {
-        let is_elsewhere = self.host.zip(other.host).is_some_and(|(one, other)| one != other);
+        let is_elsewhere = self
+            .host
+            .zip(other.host)
+            .is_some_and(|(one, other)| one != other);
         if is_elsewhere || !shares_a_method(self.route, other.route) {
             return None;
         }

@@ -151,7 +151,8 @@ impl Meaning<'_> {
         if let (Some(least), Some(most)) = (at_least, at_most)
             && least.micros_per_btc >= most.micros_per_btc
         {
-            let what = format!("it must be above `at_least`, and {most} is not above {least}: give both");
+            let what =
+                format!("it must be above `at_least`, and {most} is not above {least}: give both");
             self.complain(&format!("{key}.at_most"), what);
         }
         Some(RateOrigin::Watched(Watched {

@@ -1,9 +1,9 @@
-//! What a bitcoin may cost in the major currencies, as of November 2026: bounds for whoever gives none. They are twenty times
-//! below and above what it costs, so they catch cents for dollars and another coin, and hold for years.
+//! Bounds of what a bitcoin costs in the major currencies, for settings without `at_least` and `at_most`. Written in November
+//! 2026, a twentieth and twenty times of the rate of then: they catch cents for dollars and another coin, and hold for years.
 
 use crate::price::{Currency, Rate};
 
-/// The currency, the least and the most that a bitcoin costs in it.
+/// A currency, and the least and the most that a bitcoin costs in it.
 const USUAL: &[(&str, &str, &str)] = &[
     ("AED", "18000", "7400000"),
     ("ARS", "7000000", "3000000000"),

@@ -39,9 +39,9 @@ pub(super) struct Said {
     pub(super) description: Option<Arc<str>>,
     /// What the payment buys.
     grant: QuotedGrant,
-    /// What a token for it is sold as.
+    /// The class of a token for it.
     pub(super) sold_as: SoldAs,
-    /// Whether the hook is away, and nobody knows what else a token may have been sold as.
+    /// Whether the hook is away, so that the class of the request is not known.
     is_fallback: bool,
 }
 

@@ -218,7 +218,7 @@ struct Services<'a> {
     grant: Grant,
     /// What a request may cost, where each has a price of its own.
     price_msat: Option<u64>,
-    /// What it is sold as then.
+    /// The class that stands in the token then.
     sold_as: Option<SoldAs>,
 }
 

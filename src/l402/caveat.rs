@@ -57,7 +57,7 @@ pub struct Allowance {
     pub price_max_msat: Option<u64>,
     /// Whether it was sold at the price of one request: said right behind the first `services`, where a holder can add nothing.
     pub is_priced: bool,
-    /// What it was sold as where a hook priced it; `None` if it was sold before tokens said so, or at no hook's price.
+    /// Its class, where a hook priced it; `None` if it was sold without a hook, or before tokens had one.
     pub sold_as: Option<SoldAs>,
     /// When the token stops being good, Unix seconds.
     pub valid_until_secs: Option<u64>,

@@ -1,5 +1,5 @@
-//! What a token was sold as where a hook prices each request: the class that the hook named, or else the grant that it said.
-//! A price alone does not tell a thousand requests from one.
+//! The class of a token where a hook prices each request: the one that the hook named, or else the grant that it gave. A price
+//! alone does not tell a thousand requests from one.
 //!
 //! In the token it is the caveat `<service>_class`: a word, or `.requests:2,valid_secs:60` for a grant, which no word can be.
 
@@ -8,7 +8,7 @@ use std::fmt;
 /// The longest word: it stands in the token.
 const WORD_BYTES_MAX: usize = 32;
 
-/// What a token was sold as, or what a request is sold as.
+/// The class of a token, or of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SoldAs {
     /// The class that the hook named.
@@ -26,7 +26,7 @@ pub struct Word {
     bytes: [u8; WORD_BYTES_MAX],
 }
 
-/// What a hook said of a grant. What is `None` it left to the route.
+/// The grant that a hook gave. It left to the route whatever is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// How many requests.
@@ -153,11 +153,13 @@ impl Said {
         self.limits()
             .into_iter()
             .zip(others)
-            .all(|((_, held), ((_, wanted), (_, usual)))| match (held, wanted) {
-                (None, None) => true,
-                (None, Some(_)) => false,
-                (Some(held), wanted) => held <= wanted.or(usual).unwrap_or(u64::MAX),
-            })
+            .all(
+                |((_, held), ((_, wanted), (_, usual)))| match (held, wanted) {
+                    (None, None) => true,
+                    (None, Some(_)) => false,
+                    (Some(held), wanted) => held <= wanted.or(usual).unwrap_or(u64::MAX),
+                },
+            )
     }
 }
 

@@ -51,8 +51,8 @@ pub enum AskError {
     /// Nobody there, or nobody who can prove it.
     #[error("it cannot be reached: {why}")]
     Unreachable {
-        /// Whether nobody is there: refused, no way to its address, no address for its name. Not if this machine has run
-        /// out of something, nor if there is somebody without a good certificate.
+        /// Whether no server is there: it refused, there is no route to it, or its name has no address. `false` if this
+        /// machine has run out of something, or the server has no good certificate.
         is_absent: bool,
         /// The error with its causes.
         why: String,
@@ -180,7 +180,7 @@ fn question(address: &Address, method: Method, body: Bytes) -> (Request<Full<Byt
     (request, connection)
 }
 
-/// Whether a failure to connect says that nobody is there.
+/// Whether a failure to connect says that no server is there.
 fn says_absent(error: &(dyn Error + 'static)) -> bool {
     let mut is_of_names = false;
     let mut cause = Some(error);
@@ -232,10 +232,10 @@ mod tests {
     async fn is_absent(url: &str) -> bool {
         let address: Address = url.parse().unwrap();
         let error = Asker::new().get(&address, Duration::from_secs(20)).await;
-        match error.unwrap_err() {
-            AskError::Unreachable { is_absent, .. } => is_absent,
-            error => panic!("{error}"),
-        }
+        let AskError::Unreachable { is_absent, .. } = error.unwrap_err() else {
+            panic!("{url} is reached");
+        };
+        is_absent
     }
 
     #[tokio::test]
@@ -261,7 +261,9 @@ mod tests {
         for number in [24, 23, 105, 99] {
             assert!(!says_absent(&io::Error::from_raw_os_error(number)));
         }
-        assert!(!says_absent(&io::Error::from(io::ErrorKind::ConnectionReset)));
+        assert!(!says_absent(&io::Error::from(
+            io::ErrorKind::ConnectionReset
+        )));
     }
 
     #[test]

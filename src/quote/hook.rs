@@ -50,12 +50,12 @@ pub struct HookConfig {
     pub cache: Duration,
     /// A higher price is taken for a mistake.
     pub price_max: Msat,
-    /// What is done while it is away.
+    /// The price while it is away.
     pub on_failure: OnFailure,
 }
 
-/// What is done while a hook is away. Whatever a client can bring about (an answer that is no good price, one that takes too
-/// long, a connection that breaks) is no absence: it never makes a request cheaper.
+/// The price while a hook is away. Failures that a client can cause (a bad answer, a late one, a broken connection) do not count
+/// as absence, so they never make a request cheaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
     /// No challenge: 503.
@@ -156,7 +156,8 @@ impl Hook {
     fn is_away(&self, why: &HookError) -> bool {
         match why {
             HookError::Ask(why) => {
-                let is_in_full = !matches!(why, AskError::NoConnection(time) if *time < self.config.timeout);
+                let is_in_full =
+                    !matches!(why, AskError::NoConnection(time) if *time < self.config.timeout);
                 is_in_full && self.contact.is_away(why, self.clock.since_boot())
             }
             HookError::Busy

@@ -75,7 +75,7 @@ pub struct Rates {
     world: World,
 }
 
-/// What a refresh needs besides the currency.
+/// Everything that a refresh needs besides the currency.
 #[derive(Clone, Debug)]
 struct World {
     asker: Asker,
@@ -108,7 +108,7 @@ struct Entry {
 struct Known {
     /// The last rate that could be taken, and when its sources were asked.
     taken: Option<Taken>,
-    /// What the next one is held against.
+    /// The rate that the next one is held against.
     belief: Belief,
     /// Why the last answers could not be taken.
     doubt: Option<Doubt>,
@@ -340,8 +340,7 @@ impl Entry {
     }
 
     async fn remember(&self, watched: &Watched, taken: Taken, memory: &Arc<Memory>) {
-        let (config, watched, memory) =
-            (self.config.clone(), watched.clone(), Arc::clone(memory));
+        let (config, watched, memory) = (self.config.clone(), watched.clone(), Arc::clone(memory));
         tokio::task::spawn_blocking(move || memory.note(&config, &watched, taken))
             .await
             .expect("noting a rate does not panic");
@@ -405,7 +404,7 @@ impl Known {
         }
     }
 
-    /// Takes what is believed, or says why nothing is.
+    /// Takes a rate that is believed, or logs why there is none.
     fn take(
         &mut self,
         currency: Currency,

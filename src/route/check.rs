@@ -26,7 +26,7 @@ pub enum OfferError {
     #[error(transparent)]
     Price(#[from] PriceError),
     /// It would make tokens that never verify.
-    #[error("`{0}` is no name for a service or a grant: 1 to 64 of a-z, 0-9, - and _")]
+    #[error("`{0}` is not a valid name of a service or a grant: 1 to 64 of a-z, 0-9, - and _")]
     Name(Arc<str>),
     /// Nothing could be asked for in exchange for a payment.
     #[error("service `{0}` offers a grant of nothing: at least 1, or `None` for any number")]
@@ -34,7 +34,7 @@ pub enum OfferError {
     /// A time that no date can hold.
     #[error("service `{0}` offers a grant for more than a hundred years")]
     GrantOfAges(Arc<str>),
-    /// Nobody could say what is bought.
+    /// It is not clear what is bought.
     #[error("service `{0}` offers no grant, or two of one name")]
     Plans(Arc<str>),
     /// More than a token or a 402 has room for.
@@ -56,7 +56,7 @@ pub enum OfferError {
     /// A free quota that gives nothing.
     #[error("service `{0}` has a free quota of nothing: at least 1 request in 1 second")]
     QuotaOfNothing(Arc<str>),
-    /// A price in a currency that nobody knows the rate of.
+    /// A price in a currency without a rate.
     #[error("no rate is known for {0}: say where it comes from in a `[[rate]]` table")]
     Currency(Currency),
     /// A hook that is not there.
@@ -76,12 +76,12 @@ pub enum OfferError {
     CheapGrant {
         /// The grant.
         plan: Arc<str>,
-        /// What it costs.
+        /// Its price.
         price: Price,
-        /// What the dearest request costs.
+        /// The price of the dearest request.
         dear: Price,
     },
-    /// What cannot be done at once.
+    /// Two rules that exclude each other.
     #[error(
         "what the upstream of service `{0}` says of its work is known too late to cut by: leave out `metered_by`, or serve what runs \
          over"
@@ -101,13 +101,13 @@ pub enum OfferError {
     Undercut {
         /// The service.
         service: Arc<str>,
-        /// What the token costs.
+        /// The price of the token.
         cheap: Price,
         /// The class of it.
         cheap_tier: u32,
-        /// What it would open.
+        /// The price of the request that it would open.
         dear: Price,
-        /// The class of that.
+        /// The class of that request.
         dear_tier: u32,
     },
     /// Two guards of one service and one class that sell different things.
@@ -148,8 +148,7 @@ impl Offer {
         self.has_good_plans()?;
         self.has_good_prices()?;
         let service = || self.service.clone();
-        let is_nothing =
-            |free: &super::FreeQuota| free.requests == 0 || free.per.as_secs() == 0;
+        let is_nothing = |free: &super::FreeQuota| free.requests == 0 || free.per.as_secs() == 0;
         if self.free.as_ref().is_some_and(is_nothing) {
             return Err(OfferError::QuotaOfNothing(service()));
         }

@@ -325,7 +325,8 @@ async fn guards_that_would_open_each_other_or_cannot_sell_are_refused() {
 
 #[tokio::test]
 async fn a_guard_is_held_to_what_settings_are() {
-    let hook = "[[hook]]\nname = \"pricer\"\nurl = \"http://127.0.0.1:1/\"\nprice_max = \"100 sat\"\n";
+    let hook =
+        "[[hook]]\nname = \"pricer\"\nurl = \"http://127.0.0.1:1/\"\nprice_max = \"100 sat\"\n";
     let program = Program::with(hook).await;
     let guard = |offer: Offer| program.guards.guard(offer).map(|_| ());
     let hooked = |service: &str| Offer {
@@ -335,7 +336,10 @@ async fn a_guard_is_held_to_what_settings_are() {
     // A month that costs less than one large request.
     let sizes = || by_size(class("10 sat", 0), class("90 sat", 1));
     let cheap = guard(with_plans(sizes(), &[plan("month", Some("89 sat"))]));
-    assert!(matches!(cheap, Err(GuardError::CheapGrant { .. })), "{cheap:?}");
+    assert!(
+        matches!(cheap, Err(GuardError::CheapGrant { .. })),
+        "{cheap:?}"
+    );
     guard(with_plans(sizes(), &[plan("month", Some("90 sat"))])).unwrap();
     // A fixed price beside a hook's.
     for wrong in [
@@ -359,7 +363,10 @@ async fn a_guard_is_held_to_what_settings_are() {
     assert_eq!(bundle("b", "h"), bundled("h"));
     bundle("b", "later").unwrap();
     assert_eq!(guard(hooked("later")), bundled("later"));
-    assert_eq!(bundle("own", "own"), Err(GuardError::OwnService("own".into())));
+    assert_eq!(
+        bundle("own", "own"),
+        Err(GuardError::OwnService("own".into()))
+    );
 }
 
 #[tokio::test]
@@ -387,7 +394,10 @@ async fn a_guard_sells_nothing_that_cannot_be_counted() {
         .map(|n| plan(&format!("p{n}"), Some("90 sat")))
         .collect();
     let many = guard(with_plans(base("many"), &many));
-    assert!(matches!(many, Err(GuardError::TooMany { most: 16, .. })), "{many:?}");
+    assert!(
+        matches!(many, Err(GuardError::TooMany { most: 16, .. })),
+        "{many:?}"
+    );
     for values in [vec![], vec![("a".to_owned(), class("1 sat", 0)); 2]] {
         let table = PriceTable {
             by: Selector::Method,

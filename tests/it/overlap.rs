@@ -102,9 +102,21 @@ fn what_is_sold_under_another_path_is_not_free_beside_it() {
         route("/other/*", ONE, &free(V1)),
         route("/v1/a/b/*", ONE, FREE),
         route("/x/*", ONE, &free("strip_prefix = true")),
-        route("/x/*", "http://127.0.0.1:3000/v1", &free("strip_prefix = true")),
-        route("/x/*", "http://127.0.0.1:3000/v1/deep", &free("strip_prefix = true")),
-        route("/x/*", "http://127.0.0.1:3000/a/../%76%31", &free("strip_prefix = true")),
+        route(
+            "/x/*",
+            "http://127.0.0.1:3000/v1",
+            &free("strip_prefix = true"),
+        ),
+        route(
+            "/x/*",
+            "http://127.0.0.1:3000/v1/deep",
+            &free("strip_prefix = true"),
+        ),
+        route(
+            "/x/*",
+            "http://127.0.0.1:3000/a/../%76%31",
+            &free("strip_prefix = true"),
+        ),
         route("/x", "http://127.0.0.1:3000/v1", FREE),
         route("/*", ONE, "dry_run = true"),
         route("/*", ONE, &free("methods = [\"DELETE\"]")),
@@ -116,7 +128,11 @@ fn what_is_sold_under_another_path_is_not_free_beside_it() {
     assert_refused(&api, &route("/public/*", ONE, &free("strip_prefix = true")));
     assert_refused(
         &api,
-        &route("/public/*", ONE, &free("strip_prefix = true\nadd_prefix = \"/api\"")),
+        &route(
+            "/public/*",
+            ONE,
+            &free("strip_prefix = true\nadd_prefix = \"/api\""),
+        ),
     );
     assert_refused(
         &route("/api/*", "http://127.0.0.1:3000/base/", ""),
@@ -153,7 +169,11 @@ fn what_the_table_hides_is_not_reached() {
         ],
         vec![
             route("/a/*", ONE, "strip_prefix = true\nadd_prefix = \"/v1\""),
-            route("/b/*", ONE, &free("strip_prefix = true\nadd_prefix = \"/v10\"")),
+            route(
+                "/b/*",
+                ONE,
+                &free("strip_prefix = true\nadd_prefix = \"/v10\""),
+            ),
         ],
         vec![route("/v1/*", ONE, ""), route("/v10/*", ONE, FREE)],
     ] {
@@ -189,7 +209,11 @@ fn one_server_has_many_names() {
         };
         assert_refused(&sold, &route("/*", name, &rest));
     }
-    for other in ["http://localhost:81", "http://192.0.2.1", "http://a.example"] {
+    for other in [
+        "http://localhost:81",
+        "http://192.0.2.1",
+        "http://a.example",
+    ] {
         assert_good(&[sold.clone(), route("/*", other, FREE)]);
     }
     // Several sites on one server, which the settings tell apart by `Host`.
@@ -278,7 +302,11 @@ fn the_same_at_another_price_is_told() {
     let [warning] = &cheap[..] else {
         panic!("{cheap:?}");
     };
-    for words in ["route 1 (`/a/*`) asks less", "route 2 (`/b/*`)", "localhost:3000/*"] {
+    for words in [
+        "route 1 (`/a/*`) asks less",
+        "route 2 (`/b/*`)",
+        "localhost:3000/*",
+    ] {
         assert!(warning.contains(words), "{warning}");
     }
     let same = "price = \"5 sat\"\ngrant = { requests = 2 }";

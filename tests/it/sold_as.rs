@@ -33,7 +33,8 @@ async fn a_token_of_a_large_grant_opens_nothing_that_sells_a_small_one() {
     let shop = hooked(&hook, "").await;
     let bulk = buy(&shop, &hook, BULK).await;
     assert!(opens(&shop, &hook, &bulk, BULK).await);
-    let small = |price: u64, grant: &str| format!("{{\"price_msat\": {price}, \"grant\": {grant}}}");
+    let small =
+        |price: u64, grant: &str| format!("{{\"price_msat\": {price}, \"grant\": {grant}}}");
     for (price, grant) in [
         (100_000, "{\"requests\": 1}"),
         (99_999, "{\"requests\": 1}"),
@@ -43,7 +44,10 @@ async fn a_token_of_a_large_grant_opens_nothing_that_sells_a_small_one() {
         (100_000, "{\"requests\": 1000, \"seconds\": 5}"),
         (100_000, "{\"requests\": 1000, \"valid_secs\": 60}"),
     ] {
-        assert!(!opens(&shop, &hook, &bulk, &small(price, grant)).await, "{grant}");
+        assert!(
+            !opens(&shop, &hook, &bulk, &small(price, grant)).await,
+            "{grant}"
+        );
     }
     // Whatever its holder writes into it.
     for caveat in [
@@ -57,7 +61,10 @@ async fn a_token_of_a_large_grant_opens_nothing_that_sells_a_small_one() {
         let narrowed = bulk.with_caveat(caveat);
         assert!(!opens(&shop, &hook, &narrowed, SINGLE).await, "{caveat}");
     }
-    assert!(opens(&shop, &hook, &bulk, BULK).await, "and it is good for what it was sold as");
+    assert!(
+        opens(&shop, &hook, &bulk, BULK).await,
+        "and it is good for what it was sold as"
+    );
 }
 
 #[tokio::test]
@@ -79,7 +86,10 @@ async fn time_and_bytes_are_told_apart_as_requests_are() {
         // Who has bought less than the request would buy does no harm by it.
         let token = buy(&shop, &hook, &of(small)).await;
         if small != "{}" {
-            assert!(opens(&shop, &hook, &token, &of(large)).await || large == "{}", "{small}");
+            assert!(
+                opens(&shop, &hook, &token, &of(large)).await || large == "{}",
+                "{small}"
+            );
         }
     }
 }
@@ -111,8 +121,15 @@ async fn a_token_of_one_class_opens_only_requests_of_that_class() {
     }
     for caveat in ["a_class=single", "a_class=.requests:1", "a_class="] {
         let said = bulk.with_caveat(caveat);
-        for answer in [of(99_000, "single", 1), of(99_000, "bulk", 1_000), SINGLE.to_owned()] {
-            assert!(!opens(&shop, &hook, &said, &answer).await, "{caveat} {answer}");
+        for answer in [
+            of(99_000, "single", 1),
+            of(99_000, "bulk", 1_000),
+            SINGLE.to_owned(),
+        ] {
+            assert!(
+                !opens(&shop, &hook, &said, &answer).await,
+                "{caveat} {answer}"
+            );
         }
     }
     // A token without a class does not open one.
@@ -126,7 +143,16 @@ async fn a_token_of_one_class_opens_only_requests_of_that_class() {
 async fn a_class_that_cannot_stand_in_a_token_is_no_answer() {
     let hook = Teller::who_says(BULK).await;
     let shop = hooked(&hook, "on_failure = \"7 sat\"").await;
-    for class in ["\"\"", "\"Bulk\"", "\"a,b\"", "\"a=b\"", "\".\"", "5", "\"a\\u0000\"", "[\"a\"]"] {
+    for class in [
+        "\"\"",
+        "\"Bulk\"",
+        "\"a,b\"",
+        "\"a=b\"",
+        "\".\"",
+        "5",
+        "\"a\\u0000\"",
+        "[\"a\"]",
+    ] {
         hook.now_says(&format!("{{\"price_msat\": 1000, \"class\": {class}}}"));
         assert_unpriced(&shop.get(PATH).await);
     }
@@ -137,12 +163,20 @@ async fn what_was_sold_before_tokens_said_what_they_were_sold_as_stays_good() {
     let hook = Teller::who_says(BULK).await;
     let shop = hooked(&hook, "").await;
     let until = format!("a_valid_until={}", NOW_SECS + 3_600);
-    let old = shop.minted(&["services=a:0", "a_price_msat=100000", &until, "a_requests=1000"]);
+    let old = shop.minted(&[
+        "services=a:0",
+        "a_price_msat=100000",
+        &until,
+        "a_requests=1000",
+    ]);
     for answer in [BULK, SINGLE, "{\"price_msat\": 5000, \"class\": \"bulk\"}"] {
         assert!(opens(&shop, &hook, &old, answer).await, "{answer}");
     }
     let cheap = shop.minted(&["services=a:0", "a_price_msat=99999", &until]);
-    assert!(!opens(&shop, &hook, &cheap, BULK).await, "a price is a price");
+    assert!(
+        !opens(&shop, &hook, &cheap, BULK).await,
+        "a price is a price"
+    );
 }
 
 #[tokio::test]
@@ -157,7 +191,10 @@ async fn while_the_hook_is_away_every_class_opens() {
         assert_served(&shop.get_with(PATH, &held).await);
     }
     let cheap = shop.minted(&["services=a:0", "a_price_msat=6999", "a_class=bulk", &until]);
-    assert_eq!(price(&assert_challenged(&shop.get_with(PATH, &cheap).await)), 7_000);
+    assert_eq!(
+        price(&assert_challenged(&shop.get_with(PATH, &cheap).await)),
+        7_000
+    );
     let bought = shop.pay(&assert_challenged(&shop.get(PATH).await));
     assert_served(&shop.get_with(PATH, &bought).await);
 }

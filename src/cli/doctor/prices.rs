@@ -1,4 +1,4 @@
-//! What prices go by: the rates of currencies with their sources, and the price hooks.
+//! The rates of currencies with their sources, and the price hooks.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
 
@@ -18,7 +18,7 @@ const FAILURE_SECS: u64 = 3_600;
 /// Addresses of a name that are tried, two seconds each.
 const ADDRESSES_MAX: usize = 4;
 
-/// What the running program knows of rates, and of hooks that are tried here.
+/// Notes the rates and hooks of a running program; each hook is connected to once.
 pub(super) fn known(status: &Value, config: &Config, findings: &mut Findings) {
     rates(list(status, "rates"), findings);
     let told = list(status, "hooks");
@@ -28,7 +28,7 @@ pub(super) fn known(status: &Value, config: &Config, findings: &mut Findings) {
     }
 }
 
-/// The same while it does not run. Costs each source one request.
+/// Does the same while the program does not run. Costs each source one request.
 pub(super) fn asked(config: &Config, findings: &mut Findings) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -177,9 +177,15 @@ mod tests {
         rates(&status, &mut findings);
         let found = found(&findings);
         let expected = [
-            (Grade::Look, "https://b.example/usd gives no rate of USD: it did not"),
+            (
+                Grade::Look,
+                "https://b.example/usd gives no rate of USD: it did not",
+            ),
             (Grade::Good, "97123.45 USD, 12 s old; 1 of 2 sources answer"),
-            (Grade::Bad, "nothing is sold at prices in EUR: the last one, 90000.00 EUR, 7,200 s old"),
+            (
+                Grade::Bad,
+                "nothing is sold at prices in EUR: the last one, 90000.00 EUR, 7,200 s old",
+            ),
             (Grade::Good, "80000.00 CHF, by the settings"),
         ];
         assert_eq!(found.len(), expected.len(), "{found:?}");
@@ -194,7 +200,9 @@ mod tests {
         let there = TcpListener::bind("127.0.0.1:0").unwrap();
         let hook = |address: String, on_failure| HookConfig {
             name: "pricer".into(),
-            address: format!("http://{address}/price?key=secret").parse().unwrap(),
+            address: format!("http://{address}/price?key=secret")
+                .parse()
+                .unwrap(),
             timeout: Duration::from_secs(1),
             headers: Vec::new(),
             cache: Duration::ZERO,
@@ -204,16 +212,32 @@ mod tests {
         let up = there.local_addr().unwrap().to_string();
         // Port 1 is never given out by the system.
         let down = "127.0.0.1:1".to_owned();
-        let told = |age: u64| {
-            json!({ "asked": 5, "failed": 2, "last_failure": "it gave a price of zero", "last_failure_age_secs": age })
-        };
+        let told = |age: u64| json!({ "asked": 5, "failed": 2, "last_failure": "it gave a price of zero", "last_failure_age_secs": age });
         let ten_sat = OnFailure::Price(Msat::from_sat(10).unwrap());
         for (address, on_failure, told, grade, words) in [
             (&down, OnFailure::Refuse, None, Grade::Bad, "is not sold"),
             (&down, ten_sat, None, Grade::Look, "is sold at 10"),
-            (&up, OnFailure::Refuse, None, Grade::Good, "takes connections"),
-            (&up, ten_sat, Some(told(7)), Grade::Look, "7 s ago: it gave a price of zero (2 of 5"),
-            (&up, ten_sat, Some(told(9_999)), Grade::Good, "asked 5 times"),
+            (
+                &up,
+                OnFailure::Refuse,
+                None,
+                Grade::Good,
+                "takes connections",
+            ),
+            (
+                &up,
+                ten_sat,
+                Some(told(7)),
+                Grade::Look,
+                "7 s ago: it gave a price of zero (2 of 5",
+            ),
+            (
+                &up,
+                ten_sat,
+                Some(told(9_999)),
+                Grade::Good,
+                "asked 5 times",
+            ),
         ] {
             let mut findings = Findings::default();
             let hook = hook(address.clone(), on_failure);

@@ -73,7 +73,8 @@ fn address(bare: &str) -> Option<IpAddr> {
         let hex = part.strip_prefix("0x");
         let mut digits = hex.unwrap_or(part).bytes();
         !part.is_empty()
-            && digits.all(|byte| byte.is_ascii_digit() || (hex.is_some() && byte.is_ascii_hexdigit()))
+            && digits
+                .all(|byte| byte.is_ascii_digit() || (hex.is_some() && byte.is_ascii_hexdigit()))
     };
     if !bare.split('.').all(is_number) {
         return None;

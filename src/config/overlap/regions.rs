@@ -19,11 +19,11 @@ pub(super) struct Region {
     is_below: bool,
 }
 
-/// What a route reaches at one place.
+/// The part of one place that a route reaches.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     region: Region,
-    /// What of it goes to more specific routes.
+    /// The parts of it that go to more specific routes.
     hidden: Vec<Region>,
     /// Whether names that begin with a dot are not served, and links are followed inside: a folder.
     is_folder: bool,
@@ -98,7 +98,7 @@ impl fmt::Display for Region {
 }
 
 impl Reach {
-    /// What a route with this pattern reaches on a server. `hidden` stands behind the pattern's prefix.
+    /// The paths of a server that a route with this pattern reaches. `hidden` stands behind the pattern's prefix.
     pub(super) fn of_server(
         server: &Uri,
         forward: &Forward,
@@ -140,7 +140,7 @@ impl Reach {
         }
     }
 
-    /// What both reach.
+    /// The part that both reach.
     pub(super) fn meets(&self, other: &Self) -> Option<Region> {
         let (one, two) = (&self.region, &other.region);
         let met = if one.covers(two) {
@@ -155,12 +155,15 @@ impl Reach {
 
     /// Whether something of a region inside its own is served by it.
     fn reaches(&self, region: &Region) -> bool {
-        let rest = region.path.get(self.region.path.len()..).unwrap_or_default();
+        let rest = region
+            .path
+            .get(self.region.path.len()..)
+            .unwrap_or_default();
         let is_dotted = self.is_folder && rest.iter().any(|name| name.starts_with('.'));
         !is_dotted && !self.hidden.iter().any(|hidden| hidden.covers(region))
     }
 
-    /// What is sold here and reached there by a link inside that folder, which no path tells.
+    /// The part that the other one reaches by a link inside its folder, although its paths do not.
     pub(super) fn meets_by_a_link(&self, other: &Self) -> Option<Region> {
         if !other.region.covers(&self.region) {
             return None;

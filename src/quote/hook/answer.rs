@@ -28,7 +28,7 @@ pub struct Quoted {
     pub grant: QuotedGrant,
     /// The class of the request, if the hook names one: a token of another class does not open it.
     pub class: Option<Word>,
-    /// Whether this is the settings' price, since the hook is away. Then nobody knows of which class the request is.
+    /// Whether this is the price of the settings because the hook is away. Then the class of the request is not known.
     pub is_fallback: bool,
 }
 
@@ -195,7 +195,14 @@ mod tests {
             read_at_most(&answer, 1).map(|quoted| quoted.class.map(|word| word.to_string()))
         };
         assert_eq!(class("\"bulk-2\""), Ok(Some("bulk-2".to_owned())));
-        for bad in ["\"\"", "\"Bulk\"", "\"a b\"", "\".requests:1\"", "\"a=b\"", &format!("\"{}\"", "a".repeat(33))] {
+        for bad in [
+            "\"\"",
+            "\"Bulk\"",
+            "\"a b\"",
+            "\".requests:1\"",
+            "\"a=b\"",
+            &format!("\"{}\"", "a".repeat(33)),
+        ] {
             assert_eq!(class(bad), Err(HookError::Class), "{bad}");
         }
         assert!(matches!(class("5"), Err(HookError::NotUnderstood { .. })));

@@ -14,7 +14,7 @@ use super::super::ask::{AskError, Connection};
 /// questions keep it busy.
 const DOUBT: Duration = Duration::from_secs(30);
 
-/// What its connections have told. A `std` mutex: held for a few instructions.
+/// The times of its connections. A `std` mutex: held for a few instructions.
 #[derive(Debug, Default)]
 pub(super) struct Contact(Mutex<Times>);
 
@@ -49,9 +49,8 @@ impl Contact {
     /// Whether a failure says that it is away.
     pub(super) fn is_away(&self, why: &AskError, now: Duration) -> bool {
         let times = self.times();
-        let is_recent = |time: Option<Duration>| {
-            time.is_some_and(|time| now.saturating_sub(time) < DOUBT)
-        };
+        let is_recent =
+            |time: Option<Duration>| time.is_some_and(|time| now.saturating_sub(time) < DOUBT);
         match why {
             // It may have died of a question.
             AskError::Unreachable { is_absent, .. } => *is_absent && !is_recent(times.unanswered),

@@ -1,5 +1,5 @@
-//! What a new rate is held against, and how a change that is too large for one answer is believed in the end: by time, and by
-//! how many have confirmed it.
+//! The rate that new ones are held against. A change that is too large for one answer is believed when enough servers have
+//! confirmed it for long enough.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,16 +13,17 @@ use super::judge::{self, Doubt};
 /// company is not repeated by another for that long.
 const CONFIRMED_BY_SEVERAL: Duration = Duration::from_secs(10 * 60);
 
-/// The same of a source that nobody else confirms: long enough for an operator to read the log.
+/// The same of a single server: long enough for an operator to read the log.
 const CONFIRMED_BY_ONE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How often it must have been said by then.
 const TIMES_MIN: u32 = 3;
 
-/// What is believed. Times are since the machine's start, which no setting of the clock moves.
+/// The state of one currency. Times are since the machine's start, which no setting of the clock moves.
 #[derive(Debug, Default)]
 pub(super) struct Belief {
-    /// What new rates are held against. It follows them only so often, or one that doubles with each question would be taken.
+    /// The rate that new ones are held against. It follows them only so often, or one that doubles with each question would be
+    /// taken.
     anchor: Option<Anchor>,
     /// A level that is too far from it, and may be right.
     claim: Option<Claim>,
@@ -37,7 +38,7 @@ struct Anchor {
 
 #[derive(Clone, Copy, Debug)]
 struct Claim {
-    /// What was said last.
+    /// The last answer.
     rate: Rate,
     /// By anybody at all.
     by_one: Witnessed,
@@ -56,7 +57,7 @@ struct Witnessed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Believed {
     pub(super) rate: Rate,
-    /// What it was held against, if it was too far from that and is believed since its sources stand by it.
+    /// The rate before, if this one is so far from it that its sources had to confirm it.
     pub(super) changed_from: Option<Rate>,
 }
 

@@ -42,7 +42,8 @@ struct Line {
     micros_per_btc: u64,
     /// When its sources were asked, Unix milliseconds.
     asked_ms: u64,
-    /// The hash of the settings that it was taken by: other settings begin anew, which is also the operator's word.
+    /// The hash of the settings that it was taken by. With other settings it is not used: changing them is how an operator
+    /// says that a rate that jumped is right.
     settings: String,
 }
 
@@ -101,8 +102,7 @@ impl Memory {
         if kept.rates.get(&currency).is_some_and(|known| {
             // A clock that has gone back makes nothing young.
             let age_ms = line.asked_ms.checked_sub(known.asked_ms);
-            let is_young =
-                age_ms.is_some_and(|age_ms| Duration::from_millis(age_ms) < NOTE_EVERY);
+            let is_young = age_ms.is_some_and(|age_ms| Duration::from_millis(age_ms) < NOTE_EVERY);
             let known_rate = Rate {
                 currency: config.currency,
                 micros_per_btc: known.micros_per_btc,
@@ -127,7 +127,7 @@ impl Memory {
     }
 }
 
-/// What tells one currency's settings from others. A hash: there may be a key in a URL.
+/// The hash of one currency's settings. Only a hash, since a URL may hold a key.
 fn fingerprint(config: &RateConfig, watched: &Watched) -> String {
     let mut hash = Sha256::new();
     let bound = |rate: Option<Rate>| rate.map_or(0, |rate| rate.micros_per_btc);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_kept_for_its_settings_and_not_for_ever() {
+    fn a_rate_is_kept_for_its_settings_and_for_a_month() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("rates.json");
         let (config_a, watched) = config("https://a.example/?key=secret", None);
@@ -196,7 +196,10 @@ mod tests {
         let known = taken(97_000, NOW_MS);
         assert_eq!(again.of(&config_a, &watched, NOW_MS), Some(known));
         let month_ms = 30 * 86_400_000;
-        assert_eq!(again.of(&config_a, &watched, NOW_MS + month_ms), Some(known));
+        assert_eq!(
+            again.of(&config_a, &watched, NOW_MS + month_ms),
+            Some(known)
+        );
         assert_eq!(again.of(&config_a, &watched, NOW_MS + month_ms + 1), None);
         // A clock that has gone back: something to hold others against, and no younger by it.
         assert_eq!(again.of(&config_a, &watched, 0), Some(known));
@@ -207,7 +210,10 @@ mod tests {
             assert_eq!(again.of(&config, &watched, NOW_MS), None);
         }
         let text = std::fs::read_to_string(&file).unwrap();
-        assert!(!text.contains("secret") && !text.contains("example"), "{text}");
+        assert!(
+            !text.contains("secret") && !text.contains("example"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 use tollhouse::amount::Msat;
 use tollhouse::quote::{AskError, Hook, HookConfig, HookError, OnFailure, QuotedGrant};
 
@@ -91,7 +92,10 @@ async fn a_question_that_takes_too_long_has_no_price() {
         let (hook, clock) = hook(with_fallback(impatient(teller.address)));
         let late = why(quote(&hook, "/a").await);
         assert_eq!(late, HookError::Ask(AskError::Late(IMPATIENCE)));
-        assert!(!is_fallback(&hook, "/a").await, "also while it is remembered");
+        assert!(
+            !is_fallback(&hook, "/a").await,
+            "also while it is remembered"
+        );
         teller.now_says(PRICE);
         clock.advance(Duration::from_secs(1));
         assert_eq!(quote(&hook, "/a").await.unwrap().price.msat(), 2_500);
@@ -140,7 +144,11 @@ async fn a_hook_that_was_there_and_stops_in_peace_is_away_at_once() {
     drop(listener);
     assert!(is_fallback(&hook, "/b").await);
     let known = quote(&hook, "/a").await.unwrap();
-    assert_eq!(known.price.msat(), 2_500, "what it said is good for its time");
+    assert_eq!(
+        known.price.msat(),
+        2_500,
+        "what it said is good for its time"
+    );
 }
 
 async fn takes_a_question(listener: &TcpListener) -> TcpStream {
@@ -157,7 +165,10 @@ async fn a_question_that_the_hook_dies_of_makes_the_next_one_no_cheaper() {
     let dying = async { drop(takes_a_question(&listener).await) };
     let (quoted, ()) = tokio::join!(quote(&hook, "/poison"), dying);
     let why = why(quoted);
-    assert!(matches!(why, HookError::Ask(AskError::BrokeOff { .. })), "{why}");
+    assert!(
+        matches!(why, HookError::Ask(AskError::BrokeOff { .. })),
+        "{why}"
+    );
     drop(listener);
     for second in 0..30 {
         assert!(!is_fallback(&hook, &format!("/{second}")).await, "{second}");
@@ -171,13 +182,13 @@ async fn a_client_that_hangs_up_before_the_hook_dies_of_its_question_gains_nothi
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (hook, clock) = hook(with_fallback(config(listener.local_addr().unwrap())));
     let hook = Arc::new(hook);
-    let asking = tokio::spawn({
-        let hook = Arc::clone(&hook);
-        async move { quote(&hook, "/poison").await }
-    });
+    let mut asking = JoinSet::new();
+    let asked = Arc::clone(&hook);
+    asking.spawn(async move { quote(&asked, "/poison").await });
     let stream = takes_a_question(&listener).await;
-    asking.abort();
-    assert!(asking.await.unwrap_err().is_cancelled());
+    asking.abort_all();
+    let ended = asking.join_next().await.unwrap();
+    assert!(ended.unwrap_err().is_cancelled());
     drop((stream, listener));
     assert!(!is_fallback(&hook, "/a").await);
     clock.advance(OUT_OF_DOUBT);

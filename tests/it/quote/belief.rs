@@ -183,7 +183,10 @@ async fn the_first_answer_after_a_start_is_held_against_the_last_good_rate() {
         if later <= MAX_AGE {
             assert_eq!(before, Ok(rate("97000")), "young enough to sell by");
         } else {
-            assert!(matches!(before, Err(Unpriced::RateTooOld { .. })), "{before:?}");
+            assert!(
+                matches!(before, Err(Unpriced::RateTooOld { .. })),
+                "{before:?}"
+            );
         }
         started.refresh().await;
         let is_new = started.rate(usd()) == Ok(rate(&units.to_string()));

@@ -135,11 +135,19 @@ fn a_currency_that_is_not_known_here_has_bounds_or_more_than_one_server() {
         (&["a.example"], bounds, true),
         (&["a.example", "b.example"], "", true),
         (&["a.example", "b.example"], "quorum = 1", false),
-        (&["a.example", "b.example"], &format!("quorum = 1\n{bounds}"), true),
+        (
+            &["a.example", "b.example"],
+            &format!("quorum = 1\n{bounds}"),
+            true,
+        ),
         // Two addresses of one server are one that could say anything.
         (&["a.example/1", "A.example:443/2"], "", false),
         (&["a.example/1", "a.example/2", "b.example"], "", false),
-        (&["a.example/1", "a.example/2", "b.example"], "quorum = 3", true),
+        (
+            &["a.example/1", "a.example/2", "b.example"],
+            "quorum = 3",
+            true,
+        ),
     ] {
         let loaded = xof(sources, lines);
         assert_eq!(loaded.is_ok(), is_good, "{sources:?} {lines}: {loaded:?}");
@@ -149,12 +157,17 @@ fn a_currency_that_is_not_known_here_has_bounds_or_more_than_one_server() {
         }
     }
     // Bounds of one's own stand before the usual ones.
-    let loaded = load("[[rate]]\ncurrency = \"USD\"\nsources = [{ url = \"https://a.example\", pointer = \"\" }]\nat_most = \"4000000\"");
+    let loaded = load(
+        "[[rate]]\ncurrency = \"USD\"\nsources = [{ url = \"https://a.example\", pointer = \"\" }]\nat_most = \"4000000\"",
+    );
     let RateOrigin::Watched(watched) = &loaded.unwrap().rates[0].origin else {
         panic!("watched");
     };
     let usd = |units| Rate::read("USD".parse().unwrap(), units).ok();
-    assert_eq!((watched.at_least, watched.at_most), (usd("5000"), usd("4000000")));
+    assert_eq!(
+        (watched.at_least, watched.at_most),
+        (usd("5000"), usd("4000000"))
+    );
 }
 
 #[test]
