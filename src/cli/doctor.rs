@@ -82,6 +82,9 @@ impl Doctor {
         };
         let mut findings = Findings::default();
         findings.note("version", Grade::Good, env!("CARGO_PKG_VERSION"));
+        for warning in &config.warnings {
+            findings.note("settings", Grade::Look, warning);
+        }
         files(&config, &mut findings);
         lost::look(&config, &mut findings);
         disk(&config.data_dir, &mut findings);

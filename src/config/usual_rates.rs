@@ -1,5 +1,5 @@
-//! Bounds of what a bitcoin costs in the major currencies, for settings without `at_least` and `at_most`. Written in November
-//! 2026, a twentieth and twenty times of the rate of then: they catch cents for dollars and another coin, and hold for years.
+//! Bounds of what a bitcoin costs in the major currencies, for settings without `at_least` and `at_most`: a twentieth and twenty
+//! times of 100,000 USD, at the exchange rates of late 2025. They catch cents for dollars and another coin, and hold for years.
 
 use crate::price::{Currency, Rate};
 
