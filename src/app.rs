@@ -83,6 +83,7 @@ impl Built {
         (reload, reloads): (Reload, Reloads),
         guarded: Option<Arc<Live<Vec<Offer>>>>,
     ) -> Result<Self, AppError> {
+        config.warn();
         let clock = Clock::system();
         let lock = folder::take(&config)?;
         let secrets = Secrets::open(&config, &clock)?;

@@ -9,6 +9,7 @@ mod liquidity;
 mod log;
 mod node;
 mod offers;
+mod overlap;
 mod peers;
 mod presets;
 mod quotes;
@@ -17,6 +18,7 @@ mod routes;
 mod secrets;
 mod strict;
 mod upstreams;
+mod usual_rates;
 mod vss;
 mod web_address;
 mod withdraw;
@@ -119,6 +121,8 @@ pub struct Config {
     pub hooks: Vec<quote::HookConfig>,
     /// What is sold.
     pub routes: RouteTable,
+    /// Settings that are allowed and may be a mistake, each in one line.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -203,6 +207,7 @@ pub fn load_with(
         origin: &origin,
         folder: &folder,
         complaints: Vec::new(),
+        warnings: Vec::new(),
         currencies: Vec::new(),
         hook_names: Vec::new(),
         secrets: Secrets::default(),
@@ -338,6 +343,8 @@ struct Meaning<'a> {
     folder: &'a Path,
     /// What is wrong so far.
     complaints: Vec<Complaint>,
+    /// Warnings so far.
+    warnings: Vec<String>,
     /// Currencies whose rate is known.
     currencies: Vec<Currency>,
     /// Hooks that can be asked for a price.
@@ -350,16 +357,7 @@ impl Meaning<'_> {
     fn of(mut self, raw: &Raw, file: &Path) -> Result<Config, Complaints> {
         let data_dir = self.folder.join(&raw.data_dir);
         self.own_secrets(file, &data_dir);
-        if raw.data_dir.is_empty()
-            || data_dir
-                .components()
-                .any(|part| part == Component::ParentDir)
-        {
-            self.complain(
-                "data_dir",
-                "give a folder of its own, without `..`, as in \"tollhouse-data\"",
-            );
-        }
+        self.data_dir_is_one(raw, &data_dir);
         let http_listen = self.address("http.listen", &raw.http.listen);
         let (admin_listen, admin_tls) = self.operators(&raw.admin);
         if http_listen == admin_listen && http_listen.port() != 0 {
@@ -417,7 +415,19 @@ impl Meaning<'_> {
             rates,
             hooks,
             routes,
+            warnings: self.warnings,
         })
+    }
+
+    /// Whether the data folder can be one.
+    fn data_dir_is_one(&mut self, raw: &Raw, data_dir: &Path) {
+        let mut parts = data_dir.components();
+        if raw.data_dir.is_empty() || parts.any(|part| part == Component::ParentDir) {
+            self.complain(
+                "data_dir",
+                "give a folder of its own, without `..`, as in \"tollhouse-data\"",
+            );
+        }
     }
 
     /// Notes what is wrong with a key, and where it was written.

@@ -387,6 +387,9 @@ impl Gate {
         if cost.price_msat().is_some() && !verified.allowance.is_priced {
             return Ok(Admission::Not(Refusal::OtherService.into()));
         }
+        if !cost.is_sold_as(&verified.allowance, offer) {
+            return Ok(Admission::Not(Refusal::OtherService.into()));
+        }
         let token_id = verified.identifier.token_id;
         if self.ledger.is_revoked(&token_id, &offer.service) {
             return Ok(Admission::Not(Why::Revoked));

@@ -10,9 +10,11 @@ pub mod credential;
 pub mod identifier;
 pub mod macaroon;
 pub mod root_key;
+pub mod sold_as;
 pub mod verify;
 
 pub use credential::Credential;
 pub use identifier::{Identifier, TokenId};
 pub use root_key::{MasterKey, RootKeys};
+pub use sold_as::SoldAs;
 pub use verify::{Proven, Refusal, Verified, prove, signed};

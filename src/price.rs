@@ -77,6 +77,11 @@ pub enum RateError {
 }
 
 impl Rate {
+    /// Whether a bitcoin can cost that in any currency.
+    pub fn is_possible(self) -> bool {
+        (RATE_MIN_MICROS..=RATE_MAX_MICROS).contains(&self.micros_per_btc)
+    }
+
     /// Reads what one bitcoin costs from a decimal number; what it has beyond the millionth is cut off.
     pub fn read(currency: Currency, number: &str) -> Result<Self, RateError> {
         if !number
@@ -104,6 +109,17 @@ impl Rate {
 }
 
 impl Price {
+    /// Whether it is known to be more than another one: both in bitcoin, or both in one currency.
+    pub fn is_above(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Fixed(dear), Self::Fixed(cheap)) => dear > cheap,
+            (Self::Fiat(dear), Self::Fiat(cheap)) => {
+                dear.currency == cheap.currency && dear.micros > cheap.micros
+            }
+            (Self::Fixed(_), Self::Fiat(_)) | (Self::Fiat(_), Self::Fixed(_)) => false,
+        }
+    }
+
     /// The amount, where no rate is needed to know it.
     pub fn fixed(self) -> Option<Msat> {
         match self {

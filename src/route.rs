@@ -2,6 +2,7 @@
 //!
 //! Matching and forwarding see one and the same path, normalised once by [`RequestPath::parse`].
 
+mod check;
 mod header;
 mod offer;
 mod path;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+pub use check::{OfferError, PLANS_MAX, SERVICES_MAX, VALUES_MAX, not_undercut};
 pub use header::{Disputed, folded, remove_alike, undisputed};
 pub use offer::{DEFAULT_PLAN, FreeQuota, Grant, NotABundle, Offer, Plan, Span, is_name};
 pub use path::{PathError, RequestPath};

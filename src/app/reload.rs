@@ -59,9 +59,13 @@ impl Beside {
     }
 }
 
+/// Where the last good rates are kept, in the data folder.
+pub(crate) const RATES_FILE: &str = "rates.json";
+
 /// What pricing asks the world, by these settings; what the one before knows of the same is not asked again.
 pub(super) fn quotes(config: &Config, before: Option<&Quotes>, clock: &Clock) -> Quotes {
-    let rates = Rates::new(config.rates.clone(), clock.clone());
+    let rates = Rates::new(config.rates.clone(), clock.clone())
+        .remembering(&config.data_dir.join(RATES_FILE));
     let hooks = Hooks::new(config.hooks.clone(), clock);
     match before {
         None => Quotes {
@@ -148,6 +152,7 @@ impl Reloading {
     fn change(&self, mut config: Config) -> (Beside, Vec<&'static str>) {
         let restart_needed_for = self.started_with.restart_needed_for(&config);
         config.routes = with_secrets_of(config.routes, &self.started_with.routes);
+        config.warn();
         warn_of_other_classes(&self.routes.get(), &config.routes);
         let before = self.shop.get();
         let (resources, background) = before.resources.after(config.resource, &config.routes);

@@ -4,6 +4,7 @@ mod backups;
 mod chain;
 mod lost;
 mod peers;
+mod prices;
 mod store;
 mod upstreams;
 
@@ -82,6 +83,9 @@ impl Doctor {
         };
         let mut findings = Findings::default();
         findings.note("version", Grade::Good, env!("CARGO_PKG_VERSION"));
+        for warning in &config.warnings {
+            findings.note("settings", Grade::Look, warning);
+        }
         files(&config, &mut findings);
         lost::look(&config, &mut findings);
         disk(&config.data_dir, &mut findings);
@@ -94,12 +98,14 @@ impl Doctor {
                 let program = store::Program::Runs(&status["node"]);
                 store::look(&config, program, &mut findings);
                 running(&status, &config, &mut findings);
+                prices::known(&status, &config, &mut findings);
             }
             Err(no_answer) => {
                 // What runs has a budget of requests to keep, of which it would not hear of ours.
                 let is_stopped = no_answer.code == UNREACHABLE;
                 if is_stopped {
                     chain::asked(&config, &mut findings);
+                    prices::asked(&config, &mut findings);
                 }
                 let program = if is_stopped {
                     store::Program::Stopped

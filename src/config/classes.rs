@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::price::{Currency, Price};
-use crate::route::{Access, Class, Offer, Pricing, Route};
+use crate::route::{Access, Class, Offer, OfferError, Pricing, Route};
 
 use super::Meaning;
 use super::offers::UNRANKED;
@@ -26,7 +26,7 @@ impl Meaning<'_> {
         }
         for (number, route) in (1..).zip(routes.iter()) {
             if let Access::Paid(offer) = &route.access {
-                self.no_cheap_grants(number, offer);
+                self.must_be_sellable(number, offer);
             }
         }
         self.bundles(&services, routes);
@@ -87,27 +87,14 @@ impl Meaning<'_> {
         }
     }
 
-    /// A grant that costs less than one of its dearest requests, bought with one of those, would be the way to buy them.
-    fn no_cheap_grants(&mut self, number: usize, offer: &Offer) {
-        let classes: Vec<_> = offer.pricing.classes().collect();
-        if classes.iter().all(|class| class.tier == classes[0].tier) {
-            return;
-        }
-        for plan in &offer.plans {
-            let Some(price) = plan.price else {
-                continue;
-            };
-            let mut dearer = classes.iter().filter(|class| {
-                units(class.price) == units(price) && amount(class.price) > amount(price)
-            });
-            if let Some(dear) = dearer.next() {
+    /// Holds an offer to the rules that code is held to. Classes that undercut each other were complained about before.
+    fn must_be_sellable(&mut self, number: usize, offer: &Offer) {
+        match offer.check() {
+            Ok(()) | Err(OfferError::Undercut { .. }) => {}
+            Err(error) => {
                 self.complain(
-                    &format!("route[{number}].grants"),
-                    format!(
-                        "`{}` costs {price} and can be bought with a request that costs {} alone: it must not cost less than the \
-                         dearest request",
-                        plan.name, dear.price
-                    ),
+                    &format!("route[{number}].{}", error.key()),
+                    error.to_string(),
                 );
             }
         }
@@ -203,9 +190,8 @@ impl Meaning<'_> {
             for plan in &mut offer.plans {
                 for (service, tier) in &mut plan.also {
                     let what = match tops.get(service) {
-                        _ if *service == own => {
-                            Some("the route's own service is always in it".to_owned())
-                        }
+                        // Complained about already.
+                        _ if *service == own => None,
                         None if services.contains_key(service) => Some(format!(
                             "a hook sets the prices of `{service}`: a token for any of them cannot be part of a bundle"
                         )),
@@ -237,14 +223,14 @@ fn offer(route: &Route) -> Option<&Offer> {
 }
 
 /// What a price is counted in: prices in the same can be compared.
-fn units(price: Price) -> Option<Currency> {
+pub(super) fn units(price: Price) -> Option<Currency> {
     match price {
         Price::Fixed(_) => None,
         Price::Fiat(fiat) => Some(fiat.currency),
     }
 }
 
-fn amount(price: Price) -> u64 {
+pub(super) fn amount(price: Price) -> u64 {
     match price {
         Price::Fixed(amount) => amount.msat(),
         Price::Fiat(fiat) => fiat.micros,

@@ -6,21 +6,12 @@ use http::{HeaderName, Method};
 
 use crate::price::Price;
 use crate::route::{
-    Access, Class, DEFAULT_PLAN, FreeQuota, Grant, Offer, Plan, PriceTable, Pricing, Selector,
-    is_name,
+    Access, Class, DEFAULT_PLAN, FreeQuota, Grant, Offer, PLANS_MAX, Plan, PriceTable, Pricing,
+    SERVICES_MAX, Selector, VALUES_MAX, is_name,
 };
 
 use super::raw::{RawClass, RawGrant, RawPlan, RawPrice, RawPriceTable, RawRoute};
 use super::{Meaning, span};
-
-/// Services that one token opens, at most: each adds some 150 bytes to the token.
-const SERVICES_MAX: usize = 8;
-
-/// Grants to choose from on one route, at most: the 402 lists them.
-const PLANS_MAX: usize = 16;
-
-/// Values of a table of prices, at most.
-const VALUES_MAX: usize = 64;
 
 /// A class whose tier nobody wrote.
 pub(super) const UNRANKED: u32 = u32::MAX;
@@ -56,20 +47,6 @@ impl Meaning<'_> {
             }
         };
         let metered_by = self.header(&format!("{key}.metered_by"), raw.metered_by.as_deref());
-        if cuts_overrun == Some(true) && raw.metered_by.is_some() {
-            self.complain(
-                &format!("{key}.overrun"),
-                "what the upstream says of its work is known too late to cut by: leave out `metered_by`, or write \"serve\"",
-            );
-            return None;
-        }
-        if matches!(pricing, Some(Pricing::Hook(_))) && raw.grants.is_some() {
-            self.complain(
-                &format!("{key}.grants"),
-                "each request has a price of its own here, which a grant at a fixed price would undercut: the hook can answer with a `grant`",
-            );
-            return None;
-        }
         Some(Access::Paid(Box::new(Offer {
             service: service?,
             pricing: pricing?,

@@ -12,7 +12,7 @@ use crate::quote::{
 use crate::route::is_name;
 
 use super::raw::{RawHook, RawRate, RawSource};
-use super::{Meaning, span};
+use super::{Meaning, span, usual_rates};
 
 /// Sources of one currency: more than the public ones that are worth asking.
 const SOURCES_MAX: usize = 9;
@@ -134,12 +134,26 @@ impl Meaning<'_> {
         let mut bound = |name: &str, text: Option<&String>| {
             text.and_then(|text| self.per_bitcoin(&format!("{key}.{name}"), currency, text))
         };
+        let usual = usual_rates::bounds(currency);
         let at_least = bound("at_least", raw.at_least.as_ref());
+        let at_least = at_least.or(usual.map(|(least, _)| least));
         let at_most = bound("at_most", raw.at_most.as_ref());
+        let at_most = at_most.or(usual.map(|(_, most)| most));
+        if (at_least.is_none() || at_most.is_none()) && !is_confirmed(&sources, quorum) {
+            self.complain(
+                &format!("{key}.at_least"),
+                format!(
+                    "what a bitcoin usually costs in {currency} is not known here, and one server alone could say anything: give \
+                     `at_least` and `at_most`, or sources of several servers, of which two must agree (quorum = 2)"
+                ),
+            );
+        }
         if let (Some(least), Some(most)) = (at_least, at_most)
             && least.micros_per_btc >= most.micros_per_btc
         {
-            self.complain(&format!("{key}.at_most"), "it must be above `at_least`");
+            let what =
+                format!("it must be above `at_least`, and {most} is not above {least}: give both");
+            self.complain(&format!("{key}.at_most"), what);
         }
         Some(RateOrigin::Watched(Watched {
             sources,
@@ -221,6 +235,16 @@ impl Meaning<'_> {
             default
         })
     }
+}
+
+/// Whether no server can make up a rate without another one: none has as many sources as must agree.
+fn is_confirmed(sources: &[Source], quorum: usize) -> bool {
+    let of_server = |one: &Source| {
+        let same = sources.iter();
+        let same = same.filter(|other| other.address.server() == one.address.server());
+        same.count()
+    };
+    sources.iter().all(|source| of_server(source) < quorum)
 }
 
 impl Meaning<'_> {

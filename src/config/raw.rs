@@ -286,6 +286,7 @@ pub(super) struct RawRoute {
     pub(super) overrun: Option<String>,
     pub(super) metered_by: Option<String>,
     pub(super) dry_run: Option<bool>,
+    pub(super) overlap: Option<String>,
     pub(super) upstream: Option<TextOr<RawUpstream>>,
     pub(super) files: Option<String>,
     pub(super) strip_prefix: Option<bool>,

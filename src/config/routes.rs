@@ -32,6 +32,7 @@ impl Meaning<'_> {
         }
         self.no_secrets_for_sale(&routes);
         self.price_classes(&mut routes);
+        self.nothing_given_away(raw, &routes);
         let table = RouteTable::new(routes).unwrap_or_else(|shadowed| {
             self.complain(
                 &format!("route[{}].path", shadowed.second),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::header::{COOKIE, HeaderMap, HeaderName};
 
 use crate::amount::Msat;
-use crate::l402::credential;
+use crate::l402::caveat::Allowance;
+use crate::l402::{SoldAs, credential, sold_as};
 use crate::price::{Price, Rate};
 use crate::quote::{HookRequest, Hooks, QuotedGrant, Rates, Unpriced};
 use crate::route::{Class, Grant, Offer, Pricing, Selected, Selector, Unclassed, undisputed};
@@ -38,6 +39,10 @@ pub(super) struct Said {
     pub(super) description: Option<Arc<str>>,
     /// What the payment buys.
     grant: QuotedGrant,
+    /// The class of a token for it.
+    pub(super) sold_as: SoldAs,
+    /// Whether the hook is away, so that the class of the request is not known.
+    is_fallback: bool,
 }
 
 impl Cost {
@@ -55,10 +60,36 @@ impl Cost {
         }
     }
 
+    /// Whether a token was sold as what is asked for. One that was sold before tokens said so opens what it did.
+    pub(super) fn is_sold_as(&self, allowance: &Allowance, offer: &Offer) -> bool {
+        let (Some(said), Some(held)) = (&self.quoted, &allowance.sold_as) else {
+            return true;
+        };
+        let grant = offer.default_plan().grant;
+        let usual = sold_as::Said {
+            requests: grant.requests,
+            valid_secs: Some(grant.valid.as_secs()),
+            bytes: grant.bytes,
+            seconds: grant.seconds,
+        };
+        said.is_fallback || held.opens(&said.sold_as, &usual)
+    }
+
     /// What a token must have been worth, where each request has a price of its own.
     pub(super) fn price_msat(&self) -> Option<u64> {
         self.quoted.as_ref()?;
         self.class.price.fixed().map(Msat::msat)
+    }
+}
+
+impl From<QuotedGrant> for sold_as::Said {
+    fn from(grant: QuotedGrant) -> Self {
+        Self {
+            requests: grant.requests,
+            valid_secs: grant.valid_secs,
+            bytes: grant.bytes,
+            seconds: grant.seconds,
+        }
     }
 }
 
@@ -127,6 +158,11 @@ impl Gate {
             quoted: Some(Said {
                 description: quoted.description,
                 grant: quoted.grant,
+                sold_as: match quoted.class {
+                    Some(class) => SoldAs::Class(class),
+                    None => SoldAs::Grant(quoted.grant.into()),
+                },
+                is_fallback: quoted.is_fallback,
             }),
         })
     }

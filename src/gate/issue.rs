@@ -7,7 +7,7 @@ use tracing::Level;
 use crate::amount::Msat;
 use crate::invoice::{Invoice, Terms, Unready};
 use crate::l402::credential::encode_base64;
-use crate::l402::{Identifier, TokenId, macaroon};
+use crate::l402::{Identifier, SoldAs, TokenId, macaroon};
 use crate::ledger;
 use crate::pace::Room;
 use crate::quote::Unpriced;
@@ -115,6 +115,7 @@ impl Gate {
             plan,
             grant,
             price_msat: unpaid.cost.price_msat(),
+            sold_as: unpaid.cost.quoted.as_ref().map(|said| said.sold_as),
         };
         // A token that is minted in the second of a revocation is not revoked with those before it.
         let mintable_secs = services.names().map(|name| self.ledger.mintable_secs(name));
@@ -222,6 +223,8 @@ struct Services<'a> {
     grant: Grant,
     /// What a request may cost, where each has a price of its own.
     price_msat: Option<u64>,
+    /// The class that stands in the token then.
+    sold_as: Option<SoldAs>,
 }
 
 impl<'a> Services<'a> {
@@ -245,6 +248,8 @@ impl<'a> Services<'a> {
         let (first, _) = self.first;
         let price_msat = self.price_msat;
         caveats.extend(price_msat.map(|price_msat| format!("{first}_price_msat={price_msat}")));
+        let sold_as = self.sold_as;
+        caveats.extend(sold_as.map(|sold_as| format!("{first}_class={sold_as}")));
         let grant = &self.grant;
         for name in self.names() {
             caveats.push(format!("{name}_valid_until={valid_until_secs}"));

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::credential::decode_preimage;
+use super::sold_as::SoldAs;
 
 /// What a request is, as far as caveats speak of it.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,8 @@ pub struct Allowance {
     pub price_max_msat: Option<u64>,
     /// Whether it was sold at the price of one request: said right behind the first `services`, where a holder can add nothing.
     pub is_priced: bool,
+    /// Its class, where a hook priced it; `None` if it was sold without a hook, or before tokens had one.
+    pub sold_as: Option<SoldAs>,
     /// When the token stops being good, Unix seconds.
     pub valid_until_secs: Option<u64>,
     /// A preimage that stands inside the token.
@@ -70,6 +73,7 @@ impl fmt::Debug for Allowance {
             .field("seconds_max", &self.seconds_max)
             .field("price_max_msat", &self.price_max_msat)
             .field("is_priced", &self.is_priced)
+            .field("sold_as", &self.sold_as)
             .field("valid_until_secs", &self.valid_until_secs)
             .field("preimage", &self.preimage.map(|_| "…"))
             .finish()
@@ -169,6 +173,12 @@ fn satisfy_own(
             let before = allowance.price_max_msat.unwrap_or(u64::MAX);
             allowance.price_max_msat = Some(max.min(before));
             in_scope(subject.price_msat <= max)
+        }
+        "class" => {
+            let sold_as = SoldAs::parse(value).map_err(|_| Unsatisfied::NotUnderstood)?;
+            let before = allowance.sold_as.unwrap_or(sold_as);
+            allowance.sold_as = Some(before.and(sold_as));
+            Ok(())
         }
         "path" => in_scope(
             value
@@ -384,6 +394,8 @@ mod tests {
             "chain_ip=nowhere",
             "chain_ip=192.0.2.0/33",
             "chain_bytes=x",
+            "chain_class=",
+            "chain_class=Bulk",
             "chain_seconds=-5",
             "preimage=00",
         ] {

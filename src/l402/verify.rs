@@ -167,6 +167,12 @@ fn stricter(first: Verified, second: Verified) -> Verified {
             bytes_max: least(one.bytes_max, other.bytes_max),
             seconds_max: least(one.seconds_max, other.seconds_max),
             is_priced: one.is_priced && other.is_priced,
+            sold_as: one
+                .sold_as
+                .zip(other.sold_as)
+                .map(|(one, other)| one.and(other))
+                .or(one.sold_as)
+                .or(other.sold_as),
             price_max_msat: least(one.price_max_msat, other.price_max_msat),
             valid_until_secs: least(one.valid_until_secs, other.valid_until_secs),
             preimage: one.preimage,

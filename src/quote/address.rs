@@ -37,6 +37,24 @@ impl Address {
         })
     }
 
+    /// Its server, in one spelling.
+    pub fn server(&self) -> String {
+        let (host, port) = self.place();
+        format!("{}:{port}", host.trim_end_matches('.').to_ascii_lowercase())
+    }
+
+    /// Host and port, as they are connected to.
+    pub fn place(&self) -> (&str, u16) {
+        let host = self.0.host().unwrap_or_default();
+        let usual = if self.0.scheme_str() == Some("https") {
+            443
+        } else {
+            80
+        };
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        (bare, self.0.port_u16().unwrap_or(usual))
+    }
+
     /// What the client takes.
     pub(super) fn uri(&self) -> &Uri {
         &self.0

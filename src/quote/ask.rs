@@ -1,5 +1,7 @@
 //! Asking another server one thing: a deadline over all of it, a limit on the answer, no redirects, and only 200 counts.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::causes::chain;
@@ -41,12 +43,18 @@ pub(super) struct Asker {
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// Not in time.
+    /// It took the question and did not answer in time.
     #[error("it did not answer within {0:?}")]
     Late(Duration),
+    /// It took no connection in time.
+    #[error("it took no connection within {0:?}")]
+    NoConnection(Duration),
     /// Nobody there, or nobody who can prove it.
     #[error("it cannot be reached: {why}")]
     Unreachable {
+        /// Whether no server is there: it refused, there is no route to it, or its name has no address. `false` if this
+        /// machine has run out of something, or the server has no good certificate.
+        is_absent: bool,
         /// The error with its causes.
         why: String,
     },
@@ -88,45 +96,36 @@ impl Asker {
 
     /// GET.
     pub(super) async fn get(&self, address: &Address, within: Duration) -> Result<Bytes, AskError> {
-        self.ask(address, Method::GET, Bytes::new(), within).await
+        let (request, connection) = question(address, Method::GET, Bytes::new());
+        self.ask(request, &connection, within).await
     }
 
-    /// POST of JSON.
-    pub(super) async fn post(
+    /// Asks what [`post`] has made.
+    pub(super) async fn ask(
         &self,
-        address: &Address,
-        body: Bytes,
+        request: Request<Full<Bytes>>,
+        connection: &Connection,
         within: Duration,
     ) -> Result<Bytes, AskError> {
-        self.ask(address, Method::POST, body, within).await
-    }
-
-    async fn ask(
-        &self,
-        address: &Address,
-        method: Method,
-        body: Bytes,
-        within: Duration,
-    ) -> Result<Bytes, AskError> {
-        let mut request = Request::new(Full::new(body));
-        *request.uri_mut() = address.uri().clone();
-        let headers = request.headers_mut();
-        headers.insert(ACCEPT, JSON);
-        headers.insert(USER_AGENT, OURSELVES);
-        if method == Method::POST {
-            headers.insert(CONTENT_TYPE, JSON);
-        }
-        *request.method_mut() = method;
         tokio::time::timeout(within, self.answer(request))
             .await
-            .unwrap_or(Err(AskError::Late(within)))
+            .unwrap_or_else(|_| {
+                Err(if connection.is_made() {
+                    AskError::Late(within)
+                } else {
+                    AskError::NoConnection(within)
+                })
+            })
     }
 
     async fn answer(&self, request: Request<Full<Bytes>>) -> Result<Bytes, AskError> {
         let response = self.client.request(request).await.map_err(|error| {
             let why = chain(&error);
             if error.is_connect() {
-                AskError::Unreachable { why }
+                AskError::Unreachable {
+                    is_absent: says_absent(&error),
+                    why,
+                }
             } else {
                 AskError::BrokeOff { why }
             }
@@ -152,7 +151,102 @@ impl Asker {
     }
 }
 
+/// Whether one question has a connection; it can also be asked when the question was given up.
+#[derive(Clone, Debug)]
+pub(super) struct Connection(CaptureConnection);
+
+impl Connection {
+    /// Whether the other side took it.
+    pub(super) fn is_made(&self) -> bool {
+        self.0.connection_metadata().is_some()
+    }
+}
+
+/// A POST of JSON.
+pub(super) fn post(address: &Address, body: Bytes) -> (Request<Full<Bytes>>, Connection) {
+    question(address, Method::POST, body)
+}
+
+fn question(address: &Address, method: Method, body: Bytes) -> (Request<Full<Bytes>>, Connection) {
+    let mut request = Request::new(Full::new(body));
+    *request.uri_mut() = address.uri().clone();
+    let headers = request.headers_mut();
+    headers.insert(ACCEPT, JSON);
+    headers.insert(USER_AGENT, OURSELVES);
+    if method == Method::POST {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
+    *request.method_mut() = method;
+    let connection = Connection(capture_connection(&mut request));
+    (request, connection)
+}
+
+/// Whether a failure to connect says that no server is there.
+fn says_absent(error: &(dyn Error + 'static)) -> bool {
+    let mut is_of_names = false;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            let is_absence = matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::NetworkDown
+            );
+            // An error of the system, as that no descriptor is left, has a number; one of the resolver has none.
+            return is_absence || (is_of_names && error.raw_os_error().is_none());
+        }
+        // The connector's error has no type that could be asked; a test holds this text.
+        is_of_names |= error.to_string() == "dns error";
+        cause = error.source();
+    }
+    false
+}
+
 /// The beginning of what somebody said, as a line of the log can hold it.
 pub(super) fn said(answer: &[u8]) -> String {
     text::said(answer, SAID_CHARS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn is_absent(url: &str) -> bool {
+        let address: Address = url.parse().unwrap();
+        let error = Asker::new().get(&address, Duration::from_secs(20)).await;
+        let AskError::Unreachable { is_absent, .. } = error.unwrap_err() else {
+            panic!("{url} is reached");
+        };
+        is_absent
+    }
+
+    #[tokio::test]
+    async fn who_refuses_and_who_has_no_address_is_absent() {
+        // Port 1 is never given out by the system; `.invalid` is no name (RFC 2606), also where no resolver answers.
+        assert!(is_absent("http://127.0.0.1:1/").await);
+        assert!(is_absent("http://tollhouse.invalid/").await);
+    }
+
+    #[tokio::test]
+    async fn who_is_there_and_speaks_no_tls_is_not_absent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        let (is_absent, _) = tokio::join!(is_absent(&url), async {
+            drop(listener.accept().await.unwrap());
+        });
+        assert!(!is_absent);
+    }
+
+    #[test]
+    fn what_this_machine_has_run_out_of_says_nothing_of_the_other_side() {
+        // EMFILE, ENFILE, ENOBUFS, EADDRNOTAVAIL on Linux.
+        for number in [24, 23, 105, 99] {
+            assert!(!says_absent(&io::Error::from_raw_os_error(number)));
+        }
+        assert!(!says_absent(&io::Error::from(
+            io::ErrorKind::ConnectionReset
+        )));
+    }
 }

@@ -3,6 +3,7 @@
 //! answer, and only so many questions are on their way at a time.
 
 mod answer;
+mod contact;
 mod health;
 mod kept;
 mod question;
@@ -18,9 +19,10 @@ use crate::amount::Msat;
 use crate::clock::Clock;
 use crate::text::Unseen;
 
-use super::ask::{AskError, Asker};
+use super::ask::{self, AskError, Asker};
 use super::{Address, Unpriced};
 
+use contact::Contact;
 use health::Health;
 use kept::{Kept, Outcome, Slots};
 
@@ -49,11 +51,12 @@ pub struct HookConfig {
     pub cache: Duration,
     /// A higher price is taken for a mistake.
     pub price_max: Msat,
-    /// What is done without an answer.
+    /// The price while it is away.
     pub on_failure: OnFailure,
 }
 
-/// What is done if a hook gives no price.
+/// The price while a hook is away. Failures that a client can cause (a bad answer, a late one, a broken connection) do not count
+/// as absence, so they never make a request cheaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
     /// No challenge: 503.
@@ -93,6 +96,9 @@ pub enum HookError {
     /// A description that cannot be signed.
     #[error("of its description: {0}")]
     Description(#[source] Unseen),
+    /// A class that cannot stand in a token.
+    #[error("it gave a class that is not 1 to 32 of a-z, 0-9, - and _")]
+    Class,
     /// Too many others ask.
     #[error("{IN_FLIGHT_MAX} questions are on their way to it already")]
     Busy,
@@ -110,6 +116,8 @@ pub struct Hook {
     slots: Slots,
     /// That it could not be reached, which speaks of every question. A `std` mutex: held for a few instructions.
     unreachable: Mutex<Option<Kept>>,
+    /// When it was last there.
+    contact: Contact,
     /// How it does. A `std` mutex as above.
     health: Mutex<Health>,
 }
@@ -125,6 +133,7 @@ impl Hook {
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             slots: Slots::default(),
             unreachable: Mutex::default(),
+            contact: Contact::default(),
         }
     }
 
@@ -137,8 +146,7 @@ impl Hook {
     pub async fn quote(&self, request: &HookRequest<'_>) -> Result<Quoted, Unpriced> {
         match (self.answer(request).await, self.config.on_failure) {
             (Ok(quoted), OnFailure::Refuse | OnFailure::Price(_)) => Ok(quoted),
-            // Only where it had its chance: what a client can bring about must not change the price.
-            (Err(why), OnFailure::Price(price)) if self.is_its_own(&why) => {
+            (Err(why), OnFailure::Price(price)) if self.is_away(&why) => {
                 Ok(Quoted::without_an_answer(price))
             }
             (Err(why), OnFailure::Refuse | OnFailure::Price(_)) => Err(Unpriced::Hook {
@@ -148,17 +156,21 @@ impl Hook {
         }
     }
 
-    /// Whether the hook is to blame, and not too many who ask or one who held up another.
-    fn is_its_own(&self, why: &HookError) -> bool {
+    /// Whether this failure speaks of every question, and not of what this client has asked.
+    fn is_away(&self, why: &HookError) -> bool {
         match why {
-            HookError::Busy => false,
-            HookError::Ask(AskError::Late(time)) => *time >= self.config.timeout,
-            HookError::Ask(_)
+            HookError::Ask(why) => {
+                let is_in_full =
+                    !matches!(why, AskError::NoConnection(time) if *time < self.config.timeout);
+                is_in_full && self.contact.is_away(why, self.clock.since_boot())
+            }
+            HookError::Busy
             | HookError::NotUnderstood { .. }
             | HookError::Zero
             | HookError::TooDear { .. }
             | HookError::Grant(_)
-            | HookError::Description(_) => true,
+            | HookError::Description(_)
+            | HookError::Class => false,
         }
     }
 
@@ -190,7 +202,11 @@ impl Hook {
             // Says nothing of this question.
             Err(HookError::Busy) => None,
             // It had less time than it may take.
-            Err(HookError::Ask(AskError::Late(time))) if *time < self.config.timeout => None,
+            Err(HookError::Ask(AskError::Late(time) | AskError::NoConnection(time)))
+                if *time < self.config.timeout =>
+            {
+                None
+            }
             Err(_) => Some(FAILURE_KEPT.min(self.config.cache)),
         };
         *slot = keep.map(|time| Kept::new(outcome.clone(), now_ms, time));
@@ -216,10 +232,11 @@ impl Hook {
     async fn ask_now(&self, question: &[u8], within: Duration) -> Outcome {
         let _permit = self.in_flight.try_acquire().map_err(|_| HookError::Busy)?;
         let question = bytes::Bytes::copy_from_slice(question);
-        let answer = self
-            .asker
-            .post(&self.config.address, question, within)
-            .await?;
+        let (request, connection) = ask::post(&self.config.address, question);
+        let asking = self.contact.asking(&connection, &self.clock);
+        let answer = self.asker.ask(request, &connection, within).await;
+        asking.heard(&answer);
+        let answer = answer?;
         answer::read(&answer, self.config.price_max)
     }
 

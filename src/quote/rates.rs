@@ -1,8 +1,11 @@
 //! What a bitcoin costs: asked in the background, answered from memory. No request ever waits for a source.
 
+mod belief;
 mod judge;
+mod memory;
 mod status;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +20,9 @@ use crate::price::{Currency, Fiat, Price, Rate};
 use super::Unpriced;
 use super::ask::Asker;
 use super::source::{Source, SourceError};
+
+use belief::{Belief, Believed};
+use memory::Memory;
 
 pub use judge::Doubt;
 pub use status::{RateStatus, SourceStatus};
@@ -66,8 +72,16 @@ pub struct Watched {
 pub struct Rates {
     /// One for each currency, in the settings' order; there are few.
     entries: Vec<Arc<Entry>>,
+    world: World,
+}
+
+/// Everything that a refresh needs besides the currency.
+#[derive(Clone, Debug)]
+struct World {
     asker: Asker,
     clock: Clock,
+    /// Where the last good rates are kept.
+    memory: Option<Arc<Memory>>,
 }
 
 /// An amount of a currency in bitcoin, and the rate that made it so: the books keep both.
@@ -94,6 +108,8 @@ struct Entry {
 struct Known {
     /// The last rate that could be taken, and when its sources were asked.
     taken: Option<Taken>,
+    /// The rate that the next one is held against.
+    belief: Belief,
     /// Why the last answers could not be taken.
     doubt: Option<Doubt>,
     /// Whether the log has been told that nothing can be sold by it.
@@ -125,9 +141,31 @@ impl Rates {
         let entries = configs.into_iter().map(Entry::new).map(Arc::new).collect();
         Self {
             entries,
-            asker: Asker::new(),
-            clock,
+            world: World {
+                asker: Asker::new(),
+                clock,
+                memory: None,
+            },
         }
+    }
+
+    /// Keeps the last good rates in this file, and begins with what stands there: something to hold the first answers against,
+    /// and to sell by only while it is no older than any rate may be. Blocks.
+    #[must_use]
+    pub fn remembering(mut self, file: &Path) -> Self {
+        let memory = Memory::open(file);
+        let (now_ms, now) = (self.world.clock.unix_ms(), self.world.clock.since_boot());
+        for entry in &self.entries {
+            if let RateOrigin::Watched(watched) = &entry.config.origin
+                && let Some(taken) = memory.of(&entry.config, watched, now_ms)
+            {
+                let mut known = entry.known();
+                known.belief.begin(taken.rate, now);
+                known.taken = Some(taken);
+            }
+        }
+        self.world.memory = Some(Arc::new(memory));
+        self
     }
 
     /// New settings: a currency whose settings are the same goes on with what was known of it. One whose settings are new
@@ -149,7 +187,7 @@ impl Rates {
         let entry = entries
             .find(|entry| entry.config.currency == currency)
             .ok_or(Unpriced::NoRate(currency))?;
-        entry.rate(self.clock.unix_ms())
+        entry.rate(self.world.clock.unix_ms())
     }
 
     /// What that is in bitcoin now.
@@ -174,8 +212,8 @@ impl Rates {
     pub async fn refresh(&self) {
         let mut asking = JoinSet::new();
         for entry in &self.entries {
-            let (entry, asker, clock) = (Arc::clone(entry), self.asker.clone(), self.clock.clone());
-            asking.spawn(async move { entry.refresh(&asker, &clock).await });
+            let (entry, world) = (Arc::clone(entry), self.world.clone());
+            asking.spawn(async move { entry.refresh(&world).await });
         }
         asking.join_all().await;
     }
@@ -184,10 +222,10 @@ impl Rates {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut watching = JoinSet::new();
         for entry in &self.entries {
-            let (entry, asker, clock) = (Arc::clone(entry), self.asker.clone(), self.clock.clone());
+            let (entry, world) = (Arc::clone(entry), self.world.clone());
             let stop = stop.clone();
             watching.spawn(async move {
-                let watch = entry.watch(&asker, &clock);
+                let watch = entry.watch(&world);
                 stop.run_until_cancelled(watch).await;
             });
         }
@@ -198,7 +236,7 @@ impl Rates {
 
     /// What is known of each currency, for the operator.
     pub fn status(&self) -> Vec<RateStatus> {
-        let now_ms = self.clock.unix_ms();
+        let now_ms = self.world.clock.unix_ms();
         let entries = self.entries.iter();
         entries.map(|entry| status::of(entry, now_ms)).collect()
     }
@@ -234,13 +272,13 @@ impl Entry {
     }
 
     /// Asks again and again. After a failure sooner than usual, for customers are turned away meanwhile.
-    async fn watch(&self, asker: &Asker, clock: &Clock) {
+    async fn watch(&self, world: &World) {
         let RateOrigin::Watched(watched) = &self.config.origin else {
             return;
         };
         let mut retry = RETRY_FIRST;
         loop {
-            let pause = if self.refresh(asker, clock).await {
+            let pause = if self.refresh(world).await {
                 retry = RETRY_FIRST;
                 watched.refresh
             } else {
@@ -257,30 +295,55 @@ impl Entry {
     }
 
     /// Asks all sources at once. Whether their answers could be taken.
-    async fn refresh(&self, asker: &Asker, clock: &Clock) -> bool {
+    async fn refresh(&self, world: &World) -> bool {
         let RateOrigin::Watched(watched) = &self.config.origin else {
             return true;
         };
         let _one_at_a_time = self.asking.lock().await;
-        let asked_ms = clock.unix_ms();
+        let asked_ms = world.clock.unix_ms();
         let currency = self.config.currency;
         let mut asking = JoinSet::new();
         for (index, source) in watched.sources.iter().enumerate() {
-            let (source, asker, within) = (source.clone(), asker.clone(), watched.timeout);
+            let (source, asker, within) = (source.clone(), world.asker.clone(), watched.timeout);
             asking.spawn(async move { (index, source.ask(&asker, currency, within).await) });
         }
         let mut answers = asking.join_all().await;
         answers.sort_by_key(|(index, _)| *index);
+        let taken = self.hear(watched, answers, asked_ms, &world.clock);
+        if let (Some(taken), Some(memory)) = (taken, &world.memory) {
+            self.remember(watched, taken, memory).await;
+        }
+        taken.is_some()
+    }
+
+    /// The rate, if one can be taken from these answers.
+    fn hear(
+        &self,
+        watched: &Watched,
+        answers: Vec<(usize, Result<Rate, SourceError>)>,
+        asked_ms: u64,
+        clock: &Clock,
+    ) -> Option<Taken> {
+        let currency = self.config.currency;
         let mut known = self.known();
         let mut given = Vec::with_capacity(answers.len());
         for ((source, last), (_, answer)) in
             watched.sources.iter().zip(&mut known.sources).zip(answers)
         {
-            given.extend(last.hear(currency, source, answer, asked_ms));
+            let rate = last.hear(currency, source, answer, asked_ms);
+            given.extend(rate.map(|rate| (source.address.server(), rate)));
         }
-        known.judge(&self.config, watched, &given, asked_ms);
+        let judged = known.belief.judge(watched, &given, clock.since_boot());
+        let taken = known.take(currency, judged, asked_ms);
         known.tell_if_unusable(&self.config, watched, clock.unix_ms());
-        known.doubt.is_none()
+        taken
+    }
+
+    async fn remember(&self, watched: &Watched, taken: Taken, memory: &Arc<Memory>) {
+        let (config, watched, memory) = (self.config.clone(), watched.clone(), Arc::clone(memory));
+        tokio::task::spawn_blocking(move || memory.note(&config, &watched, taken))
+            .await
+            .expect("noting a rate does not panic");
     }
 }
 
@@ -341,16 +404,25 @@ impl Known {
         }
     }
 
-    /// Takes what the sources gave, or says why not.
-    fn judge(&mut self, config: &RateConfig, watched: &Watched, given: &[Rate], asked_ms: u64) {
-        let currency = config.currency;
-        let last = self.taken.map(|taken| taken.rate);
-        match judge::judge(watched, given, last) {
-            Ok(rate) => {
-                if self.doubt.take().is_some() || last.is_none() {
+    /// Takes a rate that is believed, or logs why there is none.
+    fn take(
+        &mut self,
+        currency: Currency,
+        judged: Result<Believed, Doubt>,
+        asked_ms: u64,
+    ) -> Option<Taken> {
+        match judged {
+            Ok(Believed { rate, changed_from }) => {
+                if let Some(last) = changed_from {
+                    tracing::warn!(
+                        "A bitcoin costs {rate} after {last}: its sources have stood by that change, and it is taken"
+                    );
+                } else if self.doubt.is_some() || self.taken.is_none() {
                     tracing::info!("A bitcoin costs {rate}");
                 }
+                self.doubt = None;
                 self.taken = Some(Taken { rate, asked_ms });
+                self.taken
             }
             Err(doubt) => {
                 let kind = std::mem::discriminant(&doubt);
@@ -358,6 +430,7 @@ impl Known {
                     tracing::warn!("The rate of {currency} stays what it was: {doubt}");
                 }
                 self.doubt = Some(doubt);
+                None
             }
         }
     }

@@ -26,14 +26,7 @@ pub struct Class {
 impl Class {
     /// Whether a token of this class would open what is known to be dearer.
     pub fn opens_dearer(&self, other: &Self) -> bool {
-        let is_dearer = match (self.price, other.price) {
-            (Price::Fixed(cheap), Price::Fixed(dear)) => cheap < dear,
-            (Price::Fiat(cheap), Price::Fiat(dear)) => {
-                cheap.currency == dear.currency && cheap.micros < dear.micros
-            }
-            (Price::Fixed(_), Price::Fiat(_)) | (Price::Fiat(_), Price::Fixed(_)) => false,
-        };
-        is_dearer && self.tier >= other.tier
+        other.price.is_above(self.price) && self.tier >= other.tier
     }
 }
 

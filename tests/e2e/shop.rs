@@ -136,4 +136,5 @@ files = "articles"
 path = "/free/*"
 access = "free"
 files = "articles"
+overlap = "allowed"
 "#;

@@ -10,7 +10,7 @@ use axum::routing::get;
 use http::header::{AUTHORIZATION, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use tollhouse::route::{Class, PriceTable, Pricing, Selector};
+use tollhouse::route::{Class, Plan, PriceTable, Pricing, Selector};
 use tollhouse::{FreeQuota, GuardError, Offer};
 use tower::{Layer as _, Service, ServiceExt as _};
 
@@ -321,4 +321,112 @@ async fn guards_that_would_open_each_other_or_cannot_sell_are_refused() {
         ..upside_down
     });
     assert!(matches!(undercut, Err(GuardError::Undercut { .. })));
+}
+
+#[tokio::test]
+async fn a_guard_is_held_to_what_settings_are() {
+    let hook =
+        "[[hook]]\nname = \"pricer\"\nurl = \"http://127.0.0.1:1/\"\nprice_max = \"100 sat\"\n";
+    let program = Program::with(hook).await;
+    let guard = |offer: Offer| program.guards.guard(offer).map(|_| ());
+    let hooked = |service: &str| Offer {
+        pricing: Pricing::Hook("pricer".into()),
+        ..base(service)
+    };
+    // A month that costs less than one large request.
+    let sizes = || by_size(class("10 sat", 0), class("90 sat", 1));
+    let cheap = guard(with_plans(sizes(), &[plan("month", Some("89 sat"))]));
+    assert!(
+        matches!(cheap, Err(GuardError::CheapGrant { .. })),
+        "{cheap:?}"
+    );
+    guard(with_plans(sizes(), &[plan("month", Some("90 sat"))])).unwrap();
+    // A fixed price beside a hook's.
+    for wrong in [
+        with_plans(hooked("h"), &[plan("month", Some("1 sat"))]),
+        with_plans(hooked("h"), &[plan("month", None)]),
+        Offer {
+            plans: vec![plan("default", Some("1 sat"))],
+            ..hooked("h")
+        },
+    ] {
+        assert_eq!(guard(wrong), Err(GuardError::GrantsBesideHook("h".into())));
+    }
+    guard(hooked("h")).unwrap();
+    // A bundle that opens what a hook prices, in both orders.
+    let bundle = |service: &str, also: &str| {
+        let mut offer = base(service);
+        offer.plans[0].also = vec![(also.into(), 0)];
+        guard(offer)
+    };
+    let bundled = |name: &str| Err(GuardError::BundledHook(name.into()));
+    assert_eq!(bundle("b", "h"), bundled("h"));
+    bundle("b", "later").unwrap();
+    assert_eq!(guard(hooked("later")), bundled("later"));
+    assert_eq!(
+        bundle("own", "own"),
+        Err(GuardError::OwnService("own".into()))
+    );
+}
+
+#[tokio::test]
+async fn a_guard_sells_nothing_that_cannot_be_counted() {
+    let program = Program::new().await;
+    let guard = |offer: Offer| program.guards.guard(offer).map(|_| ());
+    let metered = Offer {
+        cuts_overrun: true,
+        metered_by: Some(http::HeaderName::from_static("x-work")),
+        ..base("m")
+    };
+    assert_eq!(guard(metered), Err(GuardError::CutByMeter("m".into())));
+    for (requests, secs) in [(0, 60), (1, 0)] {
+        let per = Duration::from_secs(secs);
+        let nothing = Offer {
+            free: Some(FreeQuota { requests, per }),
+            ..base("q")
+        };
+        assert_eq!(guard(nothing), Err(GuardError::QuotaOfNothing("q".into())));
+    }
+    let mut ages = base("ages");
+    ages.plans[0].grant.valid = Duration::MAX;
+    assert_eq!(guard(ages), Err(GuardError::GrantOfAges("ages".into())));
+    let many: Vec<Plan> = (0..16)
+        .map(|n| plan(&format!("p{n}"), Some("90 sat")))
+        .collect();
+    let many = guard(with_plans(base("many"), &many));
+    assert!(
+        matches!(many, Err(GuardError::TooMany { most: 16, .. })),
+        "{many:?}"
+    );
+    for values in [vec![], vec![("a".to_owned(), class("1 sat", 0)); 2]] {
+        let table = PriceTable {
+            by: Selector::Method,
+            values,
+            missing: None,
+        };
+        let offer = Offer {
+            pricing: Pricing::Table(table),
+            ..base("t")
+        };
+        assert_eq!(guard(offer), Err(GuardError::Values("t".into())));
+    }
+}
+
+fn base(service: &str) -> Offer {
+    offer(service, "10 sat", None)
+}
+
+fn plan(name: &str, price: Option<&str>) -> Plan {
+    Plan {
+        name: name.into(),
+        price: price.map(|price| price.parse().unwrap()),
+        ..base("x").plans[0].clone()
+    }
+}
+
+fn with_plans(offer: Offer, more: &[Plan]) -> Offer {
+    Offer {
+        plans: offer.plans.iter().chain(more).cloned().collect(),
+        ..offer
+    }
 }

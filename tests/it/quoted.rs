@@ -14,12 +14,12 @@ fn route(name: &str, price: &str) -> String {
     )
 }
 
-fn price(challenge: &Challenge) -> u64 {
+pub(crate) fn price(challenge: &Challenge) -> u64 {
     challenge.problem["price_msat"].as_u64().unwrap()
 }
 
 /// No challenge, nothing to pay, and a word for when to ask again.
-fn assert_unpriced(answer: &Answer) {
+pub(crate) fn assert_unpriced(answer: &Answer) {
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.header("www-authenticate"), None);
     assert!(answer.header("retry-after").is_some());
@@ -84,7 +84,7 @@ async fn without_a_rate_there_is_no_challenge_and_what_was_bought_is_served_all_
     assert_unpriced(&shop.get("/a/page.txt").await);
 }
 
-async fn hooked(hook: &Teller, more: &str) -> Shop {
+pub(crate) async fn hooked(hook: &Teller, more: &str) -> Shop {
     let settings = format!(
         "[[hook]]\nname = \"pricer\"\nurl = \"http://{}/\"\ntimeout = \"2s\"\nprice_max = \"100 sat\"\ncache = \"0s\"\n{more}\n",
         hook.address
@@ -198,9 +198,14 @@ async fn a_hook_that_gives_no_good_price_makes_no_challenge() {
 }
 
 #[tokio::test]
-async fn a_hook_that_fails_has_the_price_that_the_settings_say() {
-    let hook = Teller::who(Manner::Refuses(500, String::new())).await;
-    let shop = hooked(&hook, "on_failure = \"7 sat\"").await;
+async fn a_hook_that_is_away_has_the_price_that_the_settings_say() {
+    // Port 1 is never given out by the system.
+    let settings = "[[hook]]\nname = \"pricer\"\nurl = \"http://127.0.0.1:1/\"\nprice_max = \"100 sat\"\non_failure = \"7 sat\"\n";
+    let shop = Shop::selling(&format!(
+        "{settings}{}",
+        route("a", "{ by = \"hook:pricer\" }")
+    ))
+    .await;
     let challenge = assert_challenged(&shop.get("/a/page.txt").await);
     assert_eq!(price(&challenge), 7_000);
     let sold: Sold = shop.pay(&challenge);
@@ -208,6 +213,26 @@ async fn a_hook_that_fails_has_the_price_that_the_settings_say() {
         .request(Method::GET, "/a/page.txt")
         .header(AUTHORIZATION, sold.header());
     assert_served(&shop.send(request).await);
+}
+
+#[tokio::test]
+async fn a_hook_that_answers_badly_has_no_price_whatever_the_settings_say() {
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    let shop = hooked(&hook, "on_failure = \"7 sat\"").await;
+    for (number, manner) in [
+        Manner::Says("{\"price_msat\": 100001}".into()),
+        Manner::Says("{\"price_msat\": 0}".into()),
+        Manner::Says("{\"price_msat\": -1}".into()),
+        Manner::Refuses(500, String::new()),
+        Manner::BreaksOff,
+        Manner::Lingers,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        hook.now(manner);
+        assert_unpriced(&shop.get(&format!("/a/page.txt?n={number}")).await);
+    }
 }
 
 #[tokio::test]

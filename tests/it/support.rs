@@ -288,6 +288,12 @@ impl Shop {
         Sold::mint(&self.keys, &caveats)
     }
 
+    /// A token of this shop with these caveats.
+    pub(crate) fn minted(&self, caveats: &[&str]) -> Sold {
+        let caveats: Vec<String> = caveats.iter().map(|caveat| (*caveat).to_owned()).collect();
+        Sold::mint(&self.keys, &caveats)
+    }
+
     /// What paying this challenge would have bought: a token of the same id with the same caveats, for a payment whose
     /// preimage is known.
     pub(crate) fn pay(&self, challenge: &regtest::client::Challenge) -> Sold {

@@ -91,6 +91,7 @@ files = "files"
 path = "/open/files/*"
 access = "free"
 files = "files"
+overlap = "allowed"
 
 [[route]]
 path = "/sold/upstream/*"
@@ -102,6 +103,7 @@ upstream = "{upstream}"
 path = "/open/upstream/*"
 access = "free"
 upstream = "{upstream}"
+overlap = "allowed"
 "#
         )
     }

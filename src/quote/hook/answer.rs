@@ -1,4 +1,4 @@
-//! What a hook answers: `{"price_msat", "description"?, "grant"?}`, and nothing else: whoever misspells `grant` would sell
+//! What a hook answers: `{"price_msat", "description"?, "grant"?, "class"?}`, and nothing else: whoever misspells `grant` would sell
 //! something else than was meant.
 
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::amount::Msat;
+use crate::l402::sold_as::Word;
 use crate::text;
 
 use super::super::ask::said;
@@ -26,6 +27,10 @@ pub struct Quoted {
     pub description: Option<Arc<str>>,
     /// What one payment buys, where it is not what the route says.
     pub grant: QuotedGrant,
+    /// The class of the request, if the hook names one: a token of another class does not open it.
+    pub class: Option<Word>,
+    /// Whether this is the price of the settings because the hook is away. Then the class of the request is not known.
+    pub is_fallback: bool,
 }
 
 /// What one payment buys, by the hook. What is `None` is as the route says; what is there is never zero.
@@ -49,6 +54,8 @@ impl Quoted {
             price,
             description: None,
             grant: QuotedGrant::default(),
+            class: None,
+            is_fallback: true,
         }
     }
 }
@@ -59,6 +66,7 @@ struct Answer {
     price_msat: u64,
     description: Option<String>,
     grant: Option<QuotedGrant>,
+    class: Option<String>,
 }
 
 pub(super) fn read(answer: &[u8], max: Msat) -> Result<Quoted, HookError> {
@@ -85,10 +93,13 @@ pub(super) fn read(answer: &[u8], max: Msat) -> Result<Quoted, HookError> {
         }
     }
     let description = read.description.as_deref().map(one_line).transpose()?;
+    let class = read.class.as_deref().map(Word::new).transpose();
     Ok(Quoted {
         price,
         description: description.flatten(),
         grant,
+        class: class.map_err(|_| HookError::Class)?,
+        is_fallback: false,
     })
 }
 
@@ -126,7 +137,7 @@ mod tests {
             seconds: Some(7),
         };
         assert_eq!(quoted.grant, grant);
-        let null = r#"{"price_msat":1,"description":null,"grant":null}"#;
+        let null = r#"{"price_msat":1,"description":null,"grant":null,"class":null}"#;
         assert!(read_at_most(null, 1).is_ok());
     }
 
@@ -179,6 +190,26 @@ mod tests {
             u64::MAX
         );
         assert_eq!(read_at_most(&ages, 1), Err(HookError::Grant("valid_secs")));
+    }
+
+    #[test]
+    fn a_class_is_a_short_word() {
+        let class = |text: &str| {
+            let answer = format!("{{\"price_msat\":1,\"class\":{text}}}");
+            read_at_most(&answer, 1).map(|quoted| quoted.class.map(|word| word.to_string()))
+        };
+        assert_eq!(class("\"bulk-2\""), Ok(Some("bulk-2".to_owned())));
+        for bad in [
+            "\"\"",
+            "\"Bulk\"",
+            "\"a b\"",
+            "\".requests:1\"",
+            "\"a=b\"",
+            &format!("\"{}\"", "a".repeat(33)),
+        ] {
+            assert_eq!(class(bad), Err(HookError::Class), "{bad}");
+        }
+        assert!(matches!(class("5"), Err(HookError::NotUnderstood { .. })));
     }
 
     #[test]

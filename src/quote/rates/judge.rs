@@ -8,9 +8,12 @@ use super::Watched;
 /// that is off by more gives another currency, another coin, or yesterday.
 const AGREE_PERCENT: u128 = 5;
 
-/// By how much a rate may change between two that are taken, up or down. Bitcoin has never doubled within days, and the
-/// sources are asked every minute: what doubles is a mistake, such as cents for dollars.
+/// By how much a rate may differ from what it is held against, up or down. Bitcoin has never doubled within days: what doubles
+/// is a mistake, such as cents for dollars, unless its sources stand by it.
 const CHANGE_MAX: u64 = 2;
+
+/// How far two answers may be apart that claim the same new level, in percent: in a market that moves so much, they do.
+const LEVEL_PERCENT: u128 = 25;
 
 /// Why the sources' answers are not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +46,8 @@ pub enum Doubt {
     },
     /// Too far from the last one.
     #[error(
-        "its sources gave {rate} after {last}; if that is right, restart the program or change the currency's settings"
+        "its sources gave {rate} after {last}; it is taken if two servers or more say so for ten minutes, or one for a day. If it is \
+         right, a change of the currency's settings (as `at_least` and `at_most`) takes it at once"
     )]
     Jumped {
         /// The median.
@@ -53,7 +57,7 @@ pub enum Doubt {
     },
 }
 
-/// The median of what was given, if it can be taken after `last`, however long ago that was.
+/// The median of what was given, if it can be taken by one answer where `last` is known, however old that is.
 pub(super) fn judge(watched: &Watched, given: &[Rate], last: Option<Rate>) -> Result<Rate, Doubt> {
     let quorum = watched.quorum.max(1);
     let too_few = Doubt::TooFew {
@@ -65,23 +69,17 @@ pub(super) fn judge(watched: &Watched, given: &[Rate], last: Option<Rate>) -> Re
         return Err(too_few);
     }
     let rate = median(given).ok_or(too_few)?;
-    let is_near = |other: &&Rate| {
-        let off = other.micros_per_btc.abs_diff(rate.micros_per_btc);
-        u128::from(off) * 100 <= u128::from(rate.micros_per_btc) * AGREE_PERCENT
-    };
-    if given.iter().filter(is_near).count() < quorum {
+    if given.iter().filter(|other| agrees(**other, rate)).count() < quorum {
         let given: Vec<String> = given.iter().map(ToString::to_string).collect();
         return Err(Doubt::Disagree {
             given: given.join(", "),
             quorum,
         });
     }
-    let micros = rate.micros_per_btc;
-    let is_below = |bound: Rate| micros < bound.micros_per_btc;
-    let is_above = |bound: Rate| micros > bound.micros_per_btc;
-    if watched.at_least.is_some_and(is_below) || watched.at_most.is_some_and(is_above) {
+    if !is_within_bounds(watched, rate) {
         return Err(Doubt::OutOfBounds { rate });
     }
+    let micros = rate.micros_per_btc;
     if let Some(last) = last
         && (micros > last.micros_per_btc.saturating_mul(CHANGE_MAX)
             || micros < last.micros_per_btc / CHANGE_MAX)
@@ -89,6 +87,29 @@ pub(super) fn judge(watched: &Watched, given: &[Rate], last: Option<Rate>) -> Re
         return Err(Doubt::Jumped { rate, last });
     }
     Ok(rate)
+}
+
+/// Whether the settings allow it.
+pub(super) fn is_within_bounds(watched: &Watched, rate: Rate) -> bool {
+    let micros = rate.micros_per_btc;
+    let is_below = |bound: Rate| micros < bound.micros_per_btc;
+    let is_above = |bound: Rate| micros > bound.micros_per_btc;
+    !(watched.at_least.is_some_and(is_below) || watched.at_most.is_some_and(is_above))
+}
+
+/// Whether a source's answer is as good as this rate.
+pub(super) fn agrees(other: Rate, rate: Rate) -> bool {
+    is_off_by_at_most(other, rate, AGREE_PERCENT)
+}
+
+/// Whether two answers, one after the other, claim the same level.
+pub(super) fn is_near_level(one: Rate, other: Rate) -> bool {
+    is_off_by_at_most(one, other, LEVEL_PERCENT)
+}
+
+fn is_off_by_at_most(other: Rate, rate: Rate, percent: u128) -> bool {
+    let off = other.micros_per_btc.abs_diff(rate.micros_per_btc);
+    u128::from(off) * 100 <= u128::from(rate.micros_per_btc) * percent
 }
 
 /// The middle one, or the middle between two.

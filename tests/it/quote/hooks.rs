@@ -20,9 +20,9 @@ use super::teller::{Log, Manner, Teller, nobody};
 
 const CACHE: Duration = Duration::from_secs(60);
 
-const PRICE: &str = r#"{"price_msat": 2500}"#;
+pub(super) const PRICE: &str = r#"{"price_msat": 2500}"#;
 
-fn config(address: SocketAddr) -> HookConfig {
+pub(super) fn config(address: SocketAddr) -> HookConfig {
     HookConfig {
         name: "pricer".into(),
         address: format!("http://{address}/price?key=secret")
@@ -37,23 +37,23 @@ fn config(address: SocketAddr) -> HookConfig {
 }
 
 /// Soon over where nothing answers, and long enough for a busy machine to answer.
-const IMPATIENCE: Duration = Duration::from_secs(2);
+pub(super) const IMPATIENCE: Duration = Duration::from_secs(2);
 
 /// With an answer that is soon late.
-fn impatient(address: SocketAddr) -> HookConfig {
+pub(super) fn impatient(address: SocketAddr) -> HookConfig {
     HookConfig {
         timeout: IMPATIENCE,
         ..config(address)
     }
 }
 
-fn hook(config: HookConfig) -> (Hook, Clock) {
+pub(super) fn hook(config: HookConfig) -> (Hook, Clock) {
     let clock = Clock::fixed(NOW_SECS);
     (Hook::new(config, clock.clone()), clock)
 }
 
 /// Asks for the price of this path.
-async fn quote(hook: &Hook, path: &str) -> Result<Quoted, Unpriced> {
+pub(super) async fn quote(hook: &Hook, path: &str) -> Result<Quoted, Unpriced> {
     let headers = HeaderMap::new();
     let request = HookRequest {
         method: &Method::GET,
@@ -66,7 +66,7 @@ async fn quote(hook: &Hook, path: &str) -> Result<Quoted, Unpriced> {
     hook.quote(&request).await
 }
 
-fn why(quoted: Result<Quoted, Unpriced>) -> HookError {
+pub(super) fn why(quoted: Result<Quoted, Unpriced>) -> HookError {
     match quoted {
         Err(Unpriced::Hook { why, .. }) => why,
         other => panic!("{other:?}"),
@@ -217,7 +217,7 @@ async fn a_flood_of_questions_does_not_become_a_flood_at_the_hook() {
 }
 
 /// What a hook does wrong, and a word of what the log says of it.
-fn wrong() -> Vec<(Manner, &'static str)> {
+pub(super) fn wrong() -> Vec<(Manner, &'static str)> {
     let says = |body: &str| Manner::Says(body.to_owned());
     vec![
         (says(""), ": nothing"),
@@ -391,31 +391,6 @@ async fn the_log_is_told_now_and_then_and_when_all_is_well_again() {
     assert_eq!((status.asked, status.failed), (8, 6));
     assert!(status.last_failure.unwrap().contains("status 500"));
     assert_eq!(status.last_failure_age_secs, Some(10));
-}
-
-#[tokio::test]
-async fn the_settings_price_stands_in_where_they_say_so() {
-    let (log, _listening) = Log::listen();
-    let ten_sat = Msat::from_sat(10).unwrap();
-    let teller = Teller::who(Manner::Lingers).await;
-    let (hook, clock) = hook(HookConfig {
-        on_failure: OnFailure::Price(ten_sat),
-        ..impatient(teller.address)
-    });
-    for _ in 0..2 {
-        let quoted = quote(&hook, "/a").await.unwrap();
-        assert_eq!(quoted.price, ten_sat);
-        assert_eq!(quoted.grant, tollhouse::quote::QuotedGrant::default());
-    }
-    assert_eq!(
-        log.lines_with(&["WARN", "pricer"]).len(),
-        1,
-        "it is told all the same"
-    );
-    teller.now_says(PRICE);
-    clock.advance(Duration::from_secs(1));
-    let quoted = quote(&hook, "/a").await.unwrap();
-    assert_eq!(quoted.price.msat(), 2_500);
 }
 
 #[tokio::test]

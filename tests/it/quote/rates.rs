@@ -14,13 +14,13 @@ use crate::support::{DEADLINE, NOW_SECS};
 
 use super::teller::{Impostor, Log, Manner, Teller, nobody};
 
-const MAX_AGE: Duration = Duration::from_secs(600);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(600);
 
-fn usd() -> Currency {
+pub(super) fn usd() -> Currency {
     "USD".parse().unwrap()
 }
 
-fn rate(number: &str) -> Rate {
+pub(super) fn rate(number: &str) -> Rate {
     Rate::read(usd(), number).unwrap()
 }
 
@@ -33,7 +33,7 @@ fn source(address: SocketAddr) -> Source {
     }
 }
 
-fn watched(sources: &[SocketAddr], quorum: usize) -> Watched {
+pub(super) fn watched(sources: &[SocketAddr], quorum: usize) -> Watched {
     Watched {
         sources: sources.iter().copied().map(source).collect(),
         quorum,
@@ -45,7 +45,7 @@ fn watched(sources: &[SocketAddr], quorum: usize) -> Watched {
     }
 }
 
-fn rates(watched: Watched, clock: &Clock) -> Rates {
+pub(super) fn rates(watched: Watched, clock: &Clock) -> Rates {
     let config = RateConfig {
         currency: usd(),
         origin: RateOrigin::Watched(watched),
@@ -53,7 +53,7 @@ fn rates(watched: Watched, clock: &Clock) -> Rates {
     Rates::new(vec![config], clock.clone())
 }
 
-fn clock() -> Clock {
+pub(super) fn clock() -> Clock {
     Clock::fixed(NOW_SECS)
 }
 

@@ -69,7 +69,9 @@ fn what_the_defaults_file_says_of_a_rate_is_what_holds_without_it() {
         assert_eq!(watched.quorum, majority);
         assert_eq!(watched.refresh, Duration::from_secs(60));
         assert_eq!(watched.max_age, Duration::from_secs(600));
-        assert_eq!((watched.at_least, watched.at_most), (None, None));
+        let usual = |units| Rate::read("USD".parse().unwrap(), units).ok();
+        let bounds = (watched.at_least, watched.at_most);
+        assert_eq!(bounds, (usual("5000"), usual("2000000")));
     }
 }
 
@@ -113,6 +115,59 @@ fn refused_rates() -> Vec<Row> {
         (with("at_least = \"2\"\nat_most = \"2\""), "rate[1].at_most", "above"),
         (with("inverted = true"), "rate[1].inverted", "quorum"),
     ]
+}
+
+#[test]
+fn a_currency_that_is_not_known_here_has_bounds_or_more_than_one_server() {
+    let xof = |sources: &[&str], lines: &str| {
+        let source = |url: &&str| format!("{{ url = \"https://{url}\", pointer = \"\" }}");
+        let sources: Vec<String> = sources.iter().map(source).collect();
+        let sources = sources.join(", ");
+        load(&format!(
+            "[[rate]]\ncurrency = \"XOF\"\nsources = [{sources}]\n{lines}"
+        ))
+    };
+    let bounds = "at_least = \"1000000\"\nat_most = \"1000000000\"";
+    for (sources, lines, is_good) in [
+        (&["a.example"][..], "", false),
+        (&["a.example"], "at_least = \"1000000\"", false),
+        (&["a.example"], "at_most = \"1000000000\"", false),
+        (&["a.example"], bounds, true),
+        (&["a.example", "b.example"], "", true),
+        (&["a.example", "b.example"], "quorum = 1", false),
+        (
+            &["a.example", "b.example"],
+            &format!("quorum = 1\n{bounds}"),
+            true,
+        ),
+        // Two addresses of one server are one that could say anything.
+        (&["a.example/1", "A.example:443/2"], "", false),
+        (&["a.example/1", "a.example/2", "b.example"], "", false),
+        (
+            &["a.example/1", "a.example/2", "b.example"],
+            "quorum = 3",
+            true,
+        ),
+    ] {
+        let loaded = xof(sources, lines);
+        assert_eq!(loaded.is_ok(), is_good, "{sources:?} {lines}: {loaded:?}");
+        if let Err(complaints) = loaded {
+            assert_eq!(complaints[0].key, "rate[1].at_least");
+            assert!(complaints[0].what.contains("quorum = 2"));
+        }
+    }
+    // Bounds of one's own stand before the usual ones.
+    let loaded = load(
+        "[[rate]]\ncurrency = \"USD\"\nsources = [{ url = \"https://a.example\", pointer = \"\" }]\nat_most = \"4000000\"",
+    );
+    let RateOrigin::Watched(watched) = &loaded.unwrap().rates[0].origin else {
+        panic!("watched");
+    };
+    let usd = |units| Rate::read("USD".parse().unwrap(), units).ok();
+    assert_eq!(
+        (watched.at_least, watched.at_most),
+        (usd("5000"), usd("4000000"))
+    );
 }
 
 #[test]

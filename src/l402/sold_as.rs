@@ -1,0 +1,244 @@
+//! The class of a token where a hook prices each request: the one that the hook named, or else the grant that it gave. A price
+//! alone does not tell a thousand requests from one.
+//!
+//! In the token it is the caveat `<service>_class`: a word, or `.requests:2,valid_secs:60` for a grant, which no word can be.
+
+use std::fmt;
+
+/// The longest word: it stands in the token.
+const WORD_BYTES_MAX: usize = 32;
+
+/// The class of a token, or of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SoldAs {
+    /// The class that the hook named.
+    Class(Word),
+    /// Without one: what the hook said of the grant.
+    Grant(Said),
+    /// Two things at once: opens nothing.
+    Nothing,
+}
+
+/// A class's name: 1 to 32 of a-z, 0-9, - and _.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Word {
+    /// Filled up with zeros, which no word has.
+    bytes: [u8; WORD_BYTES_MAX],
+}
+
+/// The grant that a hook gave. It left to the route whatever is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// How many requests.
+    pub requests: Option<u64>,
+    /// How long it is good, in seconds.
+    pub valid_secs: Option<u64>,
+    /// How many bytes of responses.
+    pub bytes: Option<u64>,
+    /// How many seconds of work.
+    pub seconds: Option<u64>,
+}
+
+/// Not something that a token can be sold as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a class is 1 to {WORD_BYTES_MAX} of a-z, 0-9, - and _")]
+pub struct NotSoldAs;
+
+impl SoldAs {
+    /// Reads the value of the caveat.
+    pub fn parse(value: &str) -> Result<Self, NotSoldAs> {
+        match value.strip_prefix('.') {
+            Some(said) => Said::parse(said).map(Self::Grant),
+            None => Word::new(value).map(Self::Class),
+        }
+    }
+
+    /// Whether a token that was sold as this opens what is sold as `wanted` on a route with this grant of its own: the same
+    /// class, or a grant of which no more was bought than the request would buy.
+    pub fn opens(&self, wanted: &Self, usual: &Said) -> bool {
+        match (self, wanted) {
+            (Self::Class(held), Self::Class(wanted)) => held == wanted,
+            (Self::Grant(held), Self::Grant(wanted)) => held.is_within(wanted, usual),
+            (Self::Class(_) | Self::Grant(_) | Self::Nothing, _) => false,
+        }
+    }
+
+    /// Both of these.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::Nothing }
+    }
+}
+
+impl fmt::Display for SoldAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Class(word) => word.fmt(f),
+            Self::Grant(said) => {
+                let parts = said.limits().into_iter();
+                let parts: Vec<String> = parts
+                    .filter_map(|(name, limit)| Some(format!("{name}:{}", limit?)))
+                    .collect();
+                write!(f, ".{}", parts.join(","))
+            }
+            Self::Nothing => Ok(()),
+        }
+    }
+}
+
+impl Word {
+    /// This word.
+    pub fn new(text: &str) -> Result<Self, NotSoldAs> {
+        let is_allowed = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+        };
+        if text.is_empty() || !text.bytes().all(is_allowed) {
+            return Err(NotSoldAs);
+        }
+        let mut bytes = [0; WORD_BYTES_MAX];
+        let room = bytes.get_mut(..text.len()).ok_or(NotSoldAs)?;
+        room.copy_from_slice(text.as_bytes());
+        Ok(Self { bytes })
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.bytes.iter().take_while(|byte| **byte != 0);
+        word.copied()
+            .try_for_each(|byte| write!(f, "{}", char::from(byte)))
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Said {
+    fn limits(&self) -> [(&'static str, Option<u64>); 4] {
+        [
+            ("requests", self.requests),
+            ("valid_secs", self.valid_secs),
+            ("bytes", self.bytes),
+            ("seconds", self.seconds),
+        ]
+    }
+
+    fn parse(text: &str) -> Result<Self, NotSoldAs> {
+        let mut said = Self::default();
+        for part in text.split(',').filter(|_| !text.is_empty()) {
+            let (name, number) = part.split_once(':').ok_or(NotSoldAs)?;
+            let limit = match name {
+                "requests" => &mut said.requests,
+                "valid_secs" => &mut said.valid_secs,
+                "bytes" => &mut said.bytes,
+                "seconds" => &mut said.seconds,
+                _ => return Err(NotSoldAs),
+            };
+            let is_digits = number.bytes().all(|byte| byte.is_ascii_digit());
+            let number = number.parse().map_err(|_| NotSoldAs)?;
+            if !is_digits || limit.replace(number).is_some() {
+                return Err(NotSoldAs);
+            }
+        }
+        Ok(said)
+    }
+
+    /// Whether no limit of this is above the other's, where `usual` stands for what that leaves to the route. What this left
+    /// to the route may have been anything when it was sold.
+    fn is_within(&self, other: &Self, usual: &Self) -> bool {
+        let others = other.limits().into_iter().zip(usual.limits());
+        self.limits()
+            .into_iter()
+            .zip(others)
+            .all(
+                |((_, held), ((_, wanted), (_, usual)))| match (held, wanted) {
+                    (None, None) => true,
+                    (None, Some(_)) => false,
+                    (Some(held), wanted) => held <= wanted.or(usual).unwrap_or(u64::MAX),
+                },
+            )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(value: &str) -> SoldAs {
+        SoldAs::parse(value).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for value in [
+            "a",
+            "bulk-2_b",
+            &"x".repeat(32),
+            ".",
+            ".requests:2",
+            ".requests:2,valid_secs:60,bytes:18446744073709551615,seconds:1",
+        ] {
+            assert_eq!(parsed(value).to_string(), value);
+        }
+        for bad in [
+            "",
+            "Bulk",
+            "bulk,single",
+            "a b",
+            "ä",
+            "a.b",
+            &"x".repeat(33),
+            ".requests",
+            ".requests:",
+            ".requests:+1",
+            ".requests:-1",
+            ".requests:1,",
+            ".requests:1,requests:2",
+            ".valid:1",
+            ".requests:18446744073709551616",
+        ] {
+            assert_eq!(SoldAs::parse(bad), Err(NotSoldAs), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_class_opens_itself_and_a_grant_what_sells_no_less() {
+        let usual = Said {
+            requests: Some(10),
+            valid_secs: Some(86_400),
+            ..Said::default()
+        };
+        for (held, wanted, opens) in [
+            ("bulk", "bulk", true),
+            ("bulk", "single", false),
+            ("bulk", ".", false),
+            (".", "bulk", false),
+            (".", ".", true),
+            (".requests:5", ".requests:5", true),
+            (".requests:1000", ".requests:1", false),
+            (".requests:1", ".requests:1000", true),
+            (".requests:10", ".", true),
+            (".requests:11", ".", false),
+            (".", ".requests:10", false),
+            (".valid_secs:86400", ".", true),
+            (".valid_secs:86401", ".", false),
+            (".bytes:18446744073709551615", ".", true),
+            (".bytes:5", ".bytes:4", false),
+            (".requests:1,bytes:5", ".requests:1", true),
+            (".requests:1", ".requests:1,bytes:5", false),
+            (".seconds:5", ".seconds:6", true),
+        ] {
+            let is_open = parsed(held).opens(&parsed(wanted), &usual);
+            assert_eq!(is_open, opens, "{held} {wanted}");
+        }
+        let both = parsed("bulk").and(parsed("single"));
+        assert_eq!(both, SoldAs::Nothing);
+        for wanted in [both, parsed("bulk"), parsed(".")] {
+            assert!(!both.opens(&wanted, &usual));
+        }
+        assert_eq!(parsed("bulk").and(parsed("bulk")), parsed("bulk"));
+    }
+}

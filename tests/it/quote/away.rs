@@ -1,0 +1,242 @@
+//! The price of the settings that stands in for a hook: only while the hook is away, and never because of what a client asks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tollhouse::amount::Msat;
+use tollhouse::quote::{AskError, Hook, HookConfig, HookError, OnFailure, QuotedGrant};
+
+use super::hooks::{IMPATIENCE, PRICE, config, hook, impatient, quote, why, wrong};
+use super::teller::{Log, Manner, Teller, nobody};
+
+/// Longer than a hook that was there is not taken for away.
+const OUT_OF_DOUBT: Duration = Duration::from_secs(31);
+
+fn ten_sat() -> Msat {
+    Msat::from_sat(10).unwrap()
+}
+
+/// With a price of ten satoshi while it is away.
+fn with_fallback(config: HookConfig) -> HookConfig {
+    HookConfig {
+        on_failure: OnFailure::Price(ten_sat()),
+        ..config
+    }
+}
+
+/// Whether this request is sold at the price of the settings; panics at any other price.
+async fn is_fallback(hook: &Hook, path: &str) -> bool {
+    match quote(hook, path).await {
+        Ok(quoted) => {
+            assert_eq!(quoted.price, ten_sat());
+            assert_eq!(quoted.grant, QuotedGrant::default());
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Everything that a client could bring about.
+fn inducible() -> Vec<(Manner, &'static str)> {
+    let says = |body: &str| Manner::Says(body.to_owned());
+    let mut all = wrong();
+    all.extend([
+        (says("{\"price_sat\": 1000}"), "price_sat"),
+        (says("{\"price_msat\": \"1000\"}"), "1000"),
+        (says("{\"price_msat\": null}"), "null"),
+        (says("{\"error\": \"no such model\"}"), "no such model"),
+        (says("[1000]"), "1000"),
+        (says("\u{1f}\u{8b}\u{8}"), "u{1f}"),
+        (
+            says("{\"price_msat\": 1000, \"grant\": {\"valid_secs\": 99999999999}}"),
+            "valid_secs",
+        ),
+        (Manner::Refuses(400, String::new()), "status 400"),
+        (Manner::Refuses(429, String::new()), "status 429"),
+        (Manner::Refuses(502, String::new()), "status 502"),
+        (Manner::Refuses(503, String::new()), "status 503"),
+        (Manner::Refuses(204, String::new()), "status 204"),
+    ]);
+    all
+}
+
+#[tokio::test]
+async fn what_a_client_can_bring_about_never_has_the_price_of_the_settings() {
+    for (manner, words) in inducible() {
+        let (log, _listening) = Log::listen();
+        let teller = Teller::who(manner).await;
+        let (hook, clock) = hook(with_fallback(config(teller.address)));
+        for _ in 0..2 {
+            let why = why(quote(&hook, "/a").await);
+            assert!(!matches!(why, HookError::Busy), "{words}: {why}");
+        }
+        clock.advance(OUT_OF_DOUBT);
+        assert!(quote(&hook, "/a").await.is_err(), "{words}");
+        assert!(!log.lines_with(&["WARN", "pricer"]).is_empty(), "{words}");
+        for number in 0..50 {
+            assert!(quote(&hook, &format!("/{number}")).await.is_err());
+        }
+        let told = log.lines_with(&["WARN", "pricer"]).len();
+        assert_eq!(told, 2, "{words}: the log is told now and then");
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_takes_too_long_has_no_price() {
+    for manner in [Manner::Lingers, Manner::Drips] {
+        let teller = Teller::who(manner).await;
+        let (hook, clock) = hook(with_fallback(impatient(teller.address)));
+        let late = why(quote(&hook, "/a").await);
+        assert_eq!(late, HookError::Ask(AskError::Late(IMPATIENCE)));
+        assert!(
+            !is_fallback(&hook, "/a").await,
+            "also while it is remembered"
+        );
+        teller.now_says(PRICE);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(quote(&hook, "/a").await.unwrap().price.msat(), 2_500);
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_is_away_has_the_price_of_the_settings() {
+    for cache in [Duration::from_secs(60), Duration::ZERO] {
+        let (log, _listening) = Log::listen();
+        let (hook, clock) = hook(HookConfig {
+            cache,
+            ..with_fallback(config(nobody()))
+        });
+        for _ in 0..3 {
+            for path in ["/a", "/b"] {
+                assert!(is_fallback(&hook, path).await);
+            }
+            clock.advance(Duration::from_secs(1));
+        }
+        assert_eq!(log.lines_with(&["WARN", "cannot be reached"]).len(), 1);
+    }
+    let nameless = HookConfig {
+        address: "http://tollhouse.invalid/price".parse().unwrap(),
+        ..with_fallback(config(nobody()))
+    };
+    assert!(is_fallback(&hook(nameless).0, "/a").await);
+}
+
+#[tokio::test]
+async fn a_hook_that_was_there_and_stops_in_peace_is_away_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (hook, _) = hook(with_fallback(config(listener.local_addr().unwrap())));
+    let answering = async {
+        let mut stream = takes_a_question(&listener).await;
+        let length = PRICE.len();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{PRICE}"
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
+            .await
+            .unwrap();
+    };
+    let (quoted, ()) = tokio::join!(quote(&hook, "/a"), answering);
+    assert_eq!(quoted.unwrap().price.msat(), 2_500);
+    drop(listener);
+    assert!(is_fallback(&hook, "/b").await);
+    let known = quote(&hook, "/a").await.unwrap();
+    assert_eq!(
+        known.price.msat(),
+        2_500,
+        "what it said is good for its time"
+    );
+}
+
+async fn takes_a_question(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut question = [0; 4_096];
+    assert!(stream.read(&mut question).await.unwrap() > 0);
+    stream
+}
+
+#[tokio::test]
+async fn a_question_that_the_hook_dies_of_makes_the_next_one_no_cheaper() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (hook, clock) = hook(with_fallback(config(listener.local_addr().unwrap())));
+    let dying = async { drop(takes_a_question(&listener).await) };
+    let (quoted, ()) = tokio::join!(quote(&hook, "/poison"), dying);
+    let why = why(quoted);
+    assert!(
+        matches!(why, HookError::Ask(AskError::BrokeOff { .. })),
+        "{why}"
+    );
+    drop(listener);
+    for second in 0..30 {
+        assert!(!is_fallback(&hook, &format!("/{second}")).await, "{second}");
+        clock.advance(Duration::from_secs(1));
+    }
+    assert!(is_fallback(&hook, "/later").await, "it stays away");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_before_the_hook_dies_of_its_question_gains_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (hook, clock) = hook(with_fallback(config(listener.local_addr().unwrap())));
+    let hook = Arc::new(hook);
+    let mut asking = JoinSet::new();
+    let asked = Arc::clone(&hook);
+    asking.spawn(async move { quote(&asked, "/poison").await });
+    let stream = takes_a_question(&listener).await;
+    asking.abort_all();
+    let ended = asking.join_next().await.unwrap();
+    assert!(ended.unwrap_err().is_cancelled());
+    drop((stream, listener));
+    assert!(!is_fallback(&hook, "/a").await);
+    clock.advance(OUT_OF_DOUBT);
+    assert!(is_fallback(&hook, "/b").await);
+}
+
+/// A listener that takes one connection and no further: the queue of the system has room for none.
+async fn full_listener() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let connecting = TcpStream::connect(address);
+        match tokio::time::timeout(Duration::from_millis(200), connecting).await {
+            Ok(stream) => waiting.push(stream.unwrap()),
+            Err(_) => return (listener, address, waiting),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_is_too_busy_to_take_a_connection_is_not_away() {
+    let (listener, address, mut waiting) = full_listener().await;
+    let short = HookConfig {
+        timeout: Duration::from_millis(300),
+        cache: Duration::ZERO,
+        ..with_fallback(config(address))
+    };
+    let (hook, clock) = hook(short);
+    // It was never seen: nothing says that it is there.
+    assert!(is_fallback(&hook, "/a").await);
+    // Room for one question, which it does not answer, and for no further one.
+    drop(waiting.pop());
+    while let Ok(accepted) =
+        tokio::time::timeout(Duration::from_millis(200), listener.accept()).await
+    {
+        drop(accepted.unwrap());
+    }
+    assert!(!is_fallback(&hook, "/slow").await);
+    let mut again = Vec::new();
+    while let Ok(stream) =
+        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+    {
+        again.push(stream.unwrap());
+    }
+    assert!(!is_fallback(&hook, "/dear").await);
+    clock.advance(OUT_OF_DOUBT);
+    assert!(is_fallback(&hook, "/b").await);
+}
