@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bitcoin::{Amount, Txid};
-use ldk_node::LightningBalance;
 use ldk_node::lightning::ln::msgs::SocketAddress;
 use tempfile::TempDir;
 
@@ -248,17 +247,7 @@ impl Stranger {
     /// The block at which the first payment that it sent and that is still under way may be taken back.
     #[must_use]
     pub fn takes_back_at(&self) -> Option<u32> {
-        let balances = self.node.node().list_balances().lightning_balances;
-        let heights = balances.into_iter().filter_map(|balance| {
-            let LightningBalance::MaybeTimeoutClaimableHTLC {
-                claimable_height, ..
-            } = balance
-            else {
-                return None;
-            };
-            Some(claimable_height)
-        });
-        heights.min()
+        self.node.takes_back_at()
     }
 
     /// The ids of its channels with a funding transaction, whether it was broadcast or not.

@@ -17,7 +17,7 @@ use ldk_node::lightning::events::PaymentFailureReason;
 use ldk_node::lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Description};
 use ldk_node::lightning_types::payment::{PaymentHash, PaymentPreimage};
 use ldk_node::liquidity::LSPS2ServiceConfig;
-use ldk_node::{ChannelDetails, Event, Node, NodeError};
+use ldk_node::{ChannelDetails, Event, LightningBalance, Node, NodeError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -317,6 +317,36 @@ impl Payer {
             },
         )
         .await?
+    }
+
+    /// The block at which the first payment that it sent and that is still under way may be taken back; nothing if none is.
+    #[must_use]
+    pub fn takes_back_at(&self) -> Option<u32> {
+        let balances = self.node().list_balances().lightning_balances;
+        let heights = balances.into_iter().filter_map(|balance| {
+            let LightningBalance::MaybeTimeoutClaimableHTLC {
+                claimable_height, ..
+            } = balance
+            else {
+                return None;
+            };
+            Some(claimable_height)
+        });
+        heights.min()
+    }
+
+    /// Waits until every payment that it sent is signed away by both sides: whoever is killed before has it in flight.
+    ///
+    /// # Errors
+    /// When one stays under way.
+    pub async fn settled(&self) -> Result<()> {
+        eventually("payments to be settled", PAY_DEADLINE, || async {
+            match self.takes_back_at() {
+                None => Ok(Some(())),
+                Some(height) => Err(format!("one may be taken back at block {height}")),
+            }
+        })
+        .await
     }
 
     /// Opens a private channel and waits until its funding transaction is broadcast; it has still to be mined.

@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::coins::total_sat;
 use super::door::Door;
 use super::keys::NodeKeys;
 use super::relay::Relay;
@@ -178,6 +179,19 @@ impl Strangers {
         let network = |peer: &_| door.and_then(|door| door.network_of(peer));
         let theirs: Vec<_> = self.theirs(channels).collect();
         let mut state = self.state();
+        let is_new = |it: &&ChannelDetails| !state.pending.contains_key(&it.channel_id);
+        let new: Vec<_> = theirs
+            .iter()
+            .filter(|it| !it.is_channel_ready)
+            .copied()
+            .filter(is_new)
+            .collect();
+        if !new.is_empty() {
+            let has_coins = total_sat(ldk) >= self.reserve_sat;
+            for channel in new {
+                state.types.opened(channel.channel_id, has_coins);
+            }
+        }
         let is_changed = bounds::follow(&mut state.pending, &theirs, Instant::now());
         let beyond = bounds::beyond(
             &self.config,

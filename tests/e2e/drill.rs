@@ -381,6 +381,7 @@ impl Shop {
 
     /// The machine burns down; another one begins with this backup.
     pub(crate) async fn loses_everything_but(&mut self, elsewhere: &Elsewhere, backup: &Path) {
+        self.network.payer.settled().await.unwrap();
         let merchant = &mut self.network.merchant;
         merchant.kill().unwrap();
         fs::remove_dir_all(merchant.data_dir()).unwrap();

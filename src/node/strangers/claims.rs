@@ -19,16 +19,29 @@ use super::super::standing::Standing;
 use super::super::{Config, state};
 use super::bounds::Beyond;
 use super::{State, Strangers};
+use crate::secret_file;
+
+/// The channels with anchors of a node whose channels a server keeps, one a line, in the node's folder.
+const ANCHORED: &str = "channels.anchored";
 
 /// How often the coins are held against the channels: finding out takes locks of all monitors.
 const COVERED_EVERY: Duration = Duration::from_secs(10);
 
-/// Which channels have anchors, as their monitors say; that never changes.
+/// Which channels have anchors; that never changes.
 #[derive(Debug)]
 pub(in crate::node) struct Types {
-    /// Where the monitors are; `None` where a server keeps them, and nobody knows.
-    monitors: Option<(PathBuf, NodeKeys)>,
+    source: Source,
     known: HashMap<ChannelId, bool>,
+}
+
+/// Where that is known from.
+#[derive(Debug)]
+enum Source {
+    /// From the monitors, which are in this folder.
+    Monitors(PathBuf, Box<NodeKeys>),
+    /// A server keeps those. ldk-node takes no channel with anchors while coins are missing, so what was opened without coins
+    /// has none; this file remembers it. A channel that is not in there is taken for one without.
+    Coins(PathBuf),
 }
 
 impl Types {
@@ -36,24 +49,51 @@ impl Types {
         if config.vss.is_none() {
             return Self::in_folder(&config.folder, keys);
         }
+        let file = config.folder.join(ANCHORED);
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let anchored = text.lines().filter_map(|line| {
+            let id: [u8; 32] = hex::decode(line).ok()?.try_into().ok()?;
+            Some((ChannelId(id), true))
+        });
         Self {
-            monitors: None,
-            known: HashMap::new(),
+            known: anchored.collect(),
+            source: Source::Coins(file),
         }
     }
 
     pub(super) fn in_folder(folder: &Path, keys: &NodeKeys) -> Self {
         Self {
-            monitors: Some((folder.to_owned(), keys.clone())),
+            source: Source::Monitors(folder.to_owned(), Box::new(keys.clone())),
             known: HashMap::new(),
         }
     }
 
-    /// Whether this channel has anchors; taken for granted where it cannot be known. Blocks on the disk for one that is new.
+    /// A channel is new, and there were coins for anchors when it was taken, or there were none. Blocks on the disk.
+    pub(super) fn opened(&mut self, channel: ChannelId, has_coins: bool) {
+        let Source::Coins(file) = &self.source else {
+            return;
+        };
+        if self.known.contains_key(&channel) {
+            return;
+        }
+        self.known.insert(channel, has_coins);
+        if !has_coins {
+            return;
+        }
+        let anchored = self.known.iter().filter(|(_, has)| **has);
+        let lines: String = anchored.map(|(id, _)| format!("{id}\n")).collect();
+        if let Err(error) = secret_file::replace(file, &lines) {
+            tracing::warn!("Failed to write {}: {error}", file.display());
+        }
+    }
+
+    /// Whether this channel has anchors. Blocks on the disk for one that is new.
     fn has_anchors(&mut self, channel: &ChannelId) -> bool {
-        if !self.known.contains_key(channel)
-            && let Some((folder, keys)) = &self.monitors
-        {
+        let (folder, keys) = match &self.source {
+            Source::Monitors(folder, keys) => (folder, keys),
+            Source::Coins(_) => return self.known.get(channel).copied().unwrap_or(false),
+        };
+        if !self.known.contains_key(channel) {
             match state::anchors(folder, keys) {
                 Ok(found) => self.known = found,
                 Err(error) => {
