@@ -7,7 +7,8 @@ const SECS_MAX: u64 = 100 * 365 * 86_400;
 
 /// Reads one whole number and one unit.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a span of time: write 30s, 10m, 1h or 7d");
+    let wrong =
+        || format!("`{text}` is not a span of time: write `30s`, `90s`, `10m`, `1h` or `7d`");
     let (number, unit) = text
         .split_at_checked(text.len().saturating_sub(1))
         .ok_or_else(wrong)?;
@@ -28,7 +29,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)?;
     match secs {
         0 => Err(format!(
-            "`{text}` is no time at all: write 30s, 10m, 1h or 7d"
+            "`{text}` is over at once: write `30s`, `90s`, `10m`, `1h` or `7d`"
         )),
         secs if secs > SECS_MAX => Err(format!("`{text}` is more than a hundred years")),
         secs => Ok(Duration::from_secs(secs)),
