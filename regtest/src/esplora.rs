@@ -278,7 +278,9 @@ impl Manner {
 /// The answer to a broadcast that was taken.
 async fn swallow(request: Request) -> Response {
     let body = axum::body::to_bytes(request.into_body(), BROADCAST_BYTES_MAX).await;
-    let text = body.ok().and_then(|body| String::from_utf8(body.to_vec()).ok());
+    let text = body
+        .ok()
+        .and_then(|body| String::from_utf8(body.to_vec()).ok());
     let tx = text.and_then(|text| deserialize_hex::<Transaction>(text.trim()).ok());
     match tx {
         Some(tx) => tx.compute_txid().to_string().into_response(),

@@ -3,6 +3,7 @@
 //! The peers are real LDK nodes; what makes them hostile is the wire between them and the merchant ([`Wire`]), a chain source
 //! that swallows what they broadcast ([`Manner::Swallows`]), and sockets that say nothing ([`Idle`]).
 
+mod crowd;
 mod pest;
 mod sockets;
 mod wire;
@@ -25,6 +26,7 @@ use crate::payer::{Payer, PayerOptions, Peer};
 use crate::port;
 use crate::wait::eventually;
 
+pub use crowd::Crowd;
 pub use pest::{Bother, Pest};
 pub use sockets::Idle;
 pub use wire::{Flow, Wire};
@@ -133,7 +135,7 @@ impl Ground {
         Ok(stranger)
     }
 
-    /// Puts money into the merchant's wallet.
+    /// Puts money into the merchant's wallet, and waits until it can be spent.
     ///
     /// # Errors
     /// When bitcoind or the merchant fails.
@@ -141,7 +143,19 @@ impl Ground {
         let money = (self.deposit.clone(), Amount::from_sat(sat));
         self.bitcoind.send(&[money]).await?;
         self.bitcoind.mine(1).await?;
-        self.merchant.admin().sync().await
+        // A look that was under way when the block was mined knows nothing of it.
+        eventually("the merchant's money", USABLE_DEADLINE, || async {
+            let admin = self.merchant.admin();
+            admin.sync().await.map_err(|error| format!("{error:#}"))?;
+            let status = admin.status().await;
+            let status = status.map_err(|error| format!("{error:#}"))?;
+            let spendable = &status["node"]["balances"]["onchain_spendable_sat"];
+            match spendable.as_u64() {
+                Some(some) if some >= sat => Ok(Some(())),
+                _ => Err(spendable.to_string()),
+            }
+        })
+        .await
     }
 
     /// Mines blocks and lets the merchant and these strangers learn of them.
@@ -249,11 +263,15 @@ impl Stranger {
     #[must_use]
     pub fn takes_back_at(&self) -> Option<u32> {
         let balances = self.node.node().list_balances().lightning_balances;
-        let heights = balances.into_iter().filter_map(|balance| match balance {
-            LightningBalance::MaybeTimeoutClaimableHTLC {
+        let heights = balances.into_iter().filter_map(|balance| {
+            if let LightningBalance::MaybeTimeoutClaimableHTLC {
                 claimable_height, ..
-            } => Some(claimable_height),
-            _ => None,
+            } = balance
+            {
+                Some(claimable_height)
+            } else {
+                None
+            }
         });
         heights.min()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use regtest::folder;
-use regtest::hostile::{Ground, Idle};
+use regtest::hostile::{Crowd, Ground, Idle};
 use regtest::merchant::MerchantOptions;
 use regtest::wait::eventually;
 use serde_json::Value;
@@ -20,6 +20,8 @@ use crate::operations::tollhouse_at;
 const SOCKETS: usize = 200;
 /// Descriptors of the merchant: fewer than these sockets.
 const DESCRIPTORS: usize = 160;
+/// Peers of one address: more than LDK keeps without a channel (250).
+const PEERS: u16 = 260;
 /// Until a socket that does not finish the handshake is closed.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(50);
 /// What a stranger has.
@@ -63,6 +65,16 @@ async fn idle_sockets_leave_the_lightning_port_to_others_and_end() {
     assert!(answer.is_ok(), "the public listener is there as well");
 }
 
+#[tokio::test]
+async fn peers_that_want_nothing_leave_the_lightning_port_to_customers() {
+    let ground = ground(CHEAP, "").await;
+    let customer = ground.stranger("customer", FUNDS_SAT).await.unwrap();
+    let crowd = Crowd::connect(ground.peer, PEERS).await.unwrap();
+    let left = crowd.left();
+    let opened = ground.open_channel(&customer, ground.peer, 500_000).await;
+    opened.unwrap_or_else(|error| panic!("beside {left} peers without a channel: {error:#}"));
+}
+
 /// What `tollhouse doctor` says.
 async fn doctor(ground: &Ground) -> String {
     let output = tollhouse_at(ground.merchant.settings_file(), &["doctor"]).await;
@@ -87,7 +99,10 @@ async fn payments_that_nobody_asked_for_are_not_kept_for_ever() {
     }
     until_few(&ground).await;
     let status = status(&ground).await;
-    assert_eq!(status["sales"]["count"], 0, "a payment without an invoice is no sale");
+    assert_eq!(
+        status["sales"]["count"], 0,
+        "a payment without an invoice is no sale"
+    );
     assert_eq!(status["sales"]["amount_msat"], 0);
     let channels = stranger.node.channels();
     assert_eq!(channels.len(), 1, "{:?}", stranger.node.channels_closed());
@@ -100,21 +115,25 @@ async fn payments_that_nobody_asked_for_are_not_kept_for_ever() {
 
 /// Waits until the merchant keeps no more payments than it may.
 async fn until_few(ground: &Ground) {
-    eventually("few payments to be kept", Duration::from_secs(20), || async {
-        let listed = ground.merchant.admin();
-        let listed = listed.call(Method::GET, "/payments?limit=1000").await;
-        let (status, body) = listed.map_err(|error| format!("{error:#}"))?;
-        if status != StatusCode::OK {
-            return Err(format!("{status}: {body}"));
-        }
-        let body: Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
-        let kept = body["payments"].as_array().map_or(0, Vec::len);
-        if kept <= KEPT_MAX {
-            Ok(Some(()))
-        } else {
-            Err(format!("{kept} payments are kept"))
-        }
-    })
+    eventually(
+        "few payments to be kept",
+        Duration::from_secs(20),
+        || async {
+            let listed = ground.merchant.admin();
+            let listed = listed.call(Method::GET, "/payments?limit=1000").await;
+            let (status, body) = listed.map_err(|error| format!("{error:#}"))?;
+            if status != StatusCode::OK {
+                return Err(format!("{status}: {body}"));
+            }
+            let body: Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+            let kept = body["payments"].as_array().map_or(0, Vec::len);
+            if kept <= KEPT_MAX {
+                Ok(Some(()))
+            } else {
+                Err(format!("{kept} payments are kept"))
+            }
+        },
+    )
     .await
     .unwrap();
 }

@@ -53,12 +53,16 @@ async fn hinted(ground: &Ground) -> Result<Vec<PublicKey>, String> {
 
 /// Waits until invoices name this node.
 async fn until_hinted(ground: &Ground, node_id: PublicKey) {
-    eventually("a hint to the merchant's own peer", REACH_DEADLINE, || async {
-        match hinted(ground).await? {
-            hints if hints.contains(&node_id) => Ok(Some(())),
-            others => Err(format!("{others:?}")),
-        }
-    })
+    eventually(
+        "a hint to the merchant's own peer",
+        REACH_DEADLINE,
+        || async {
+            match hinted(ground).await? {
+                hints if hints.contains(&node_id) => Ok(Some(())),
+                others => Err(format!("{others:?}")),
+            }
+        },
+    )
     .await
     .unwrap();
 }
@@ -123,6 +127,20 @@ async fn a_peer_that_the_operator_has_dialled_stays_in_the_invoices_too() {
     stays_hinted(&ground, chosen.peer.node_id).await;
 }
 
+#[tokio::test]
+async fn a_customer_who_has_paid_stays_in_the_invoices_beside_strangers_who_have_not() {
+    let ground = ground(CHEAP, "").await;
+    let customer = ground.stranger("customer", FUNDS_SAT).await.unwrap();
+    let opened = ground.open_channel(&customer, ground.peer, OWN_SAT).await;
+    opened.unwrap();
+    until_hinted(&ground, customer.peer.node_id).await;
+    let url = format!("{}{HEIGHT}", ground.merchant.url());
+    let bought = ground.client.buy(&customer.node, &url).await.unwrap();
+    assert_eq!(bought.answer.status, 200, "{}", bought.answer.text());
+    let _strangers = larger(&ground).await;
+    stays_hinted(&ground, customer.peer.node_id).await;
+}
+
 /// Has the operator connect to a node and keep it.
 async fn dials(ground: &Ground, whom: &Stranger) {
     let admin = ground.merchant.admin();
@@ -160,7 +178,12 @@ async fn an_announced_channel_of_a_stranger_hides_nothing() {
     let announced = stranger.node.announce_channel(ground.peer, 21_000).await;
     announced.unwrap();
     let funding = eventually("the funding", REACH_DEADLINE, || async {
-        stranger.fundings().first().copied().map(Some).ok_or("none yet")
+        stranger
+            .fundings()
+            .first()
+            .copied()
+            .map(Some)
+            .ok_or("none yet")
     });
     let funding = funding.await.unwrap();
     ground.bitcoind.wait_for_mempool(funding).await.unwrap();
@@ -206,6 +229,22 @@ async fn a_strangers_channel_that_is_offline_is_no_channel_whose_peer_is_away() 
 }
 
 #[tokio::test]
+async fn a_providers_channel_that_is_offline_is_told_as_such() {
+    let (ground, provider) = provided("").await;
+    provider.node.stop();
+    eventually("the provider to be away", REACH_DEADLINE, || async {
+        let readiness = ground.merchant.admin().ready().await;
+        let readiness = readiness.map_err(|error| format!("{error:#}"))?;
+        match readiness.reason {
+            Some(why) if why.contains("not connected") => Ok(Some(())),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
 async fn a_stranger_uses_up_no_reserve_that_a_bought_channel_needs() {
     let (ground, provider) = reserved().await;
     let stranger = ground.stranger("stranger", FUNDS_SAT).await.unwrap();
@@ -213,7 +252,10 @@ async fn a_stranger_uses_up_no_reserve_that_a_bought_channel_needs() {
     let _ = ground.open_channel(&stranger, ground.peer, OWN_SAT).await;
     let opened = ground.open_channel(&provider, ground.peer, OWN_SAT).await;
     opened.unwrap();
-    let said = format!("channel of {OWN_SAT}sats from trusted peer {}", provider.peer.node_id);
+    let said = format!(
+        "channel of {OWN_SAT}sats from trusted peer {}",
+        provider.peer.node_id
+    );
     let log = log(&ground);
     let taken = log.lines().find(|line| line.contains(&said));
     let taken = taken.unwrap_or_else(|| panic!("`{said}` is not in the log"));

@@ -50,6 +50,9 @@ async fn a_hostile_peer_beside_the_buyers_changes_nothing_in_the_books() {
     assert!(outcome.is_clean(), "{outcome:?}");
     assert_eq!(outcome.cycles, HOSTILE_CYCLES);
     assert!(outcome.payments >= u64::from(HOSTILE_CYCLES), "{outcome:?}");
-    assert!(outcome.nuisances >= u64::from(HOSTILE_CYCLES), "{outcome:?}");
+    assert!(
+        outcome.nuisances >= u64::from(HOSTILE_CYCLES),
+        "{outcome:?}"
+    );
     assert_eq!(outcome.channels_closed, outcome.channels_reopened);
 }

@@ -133,7 +133,10 @@ async fn looks_at_a_slow_chain_source_go_on_beside_them() {
     let (_strangers, _) = pending(&ground, 2).await;
     ground.bitcoind.mine(1).await.unwrap();
     ground.esplora.answers(Manner::Slowly(SLOW));
-    let height = ground.bitcoind.rpc().call::<u64>("getblockcount", serde_json::json!([]));
+    let height = ground
+        .bitcoind
+        .rpc()
+        .call::<u64>("getblockcount", serde_json::json!([]));
     let height = height.await.unwrap();
     eventually("a look that ends", GIVEN_UP_DEADLINE, || async {
         let looked = ground.merchant.admin().sync().await;

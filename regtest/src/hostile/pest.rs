@@ -1,17 +1,19 @@
 //! A stranger who does everything at once that costs nothing: for a soak.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
 use bitcoin::{Amount, OutPoint};
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Idle, Stranger};
 use crate::esplora::{Esplora, Manner};
+use crate::folder;
 use crate::network::Network;
 use crate::payer::{Payer, PayerOptions, Peer};
 use crate::port;
@@ -43,8 +45,12 @@ pub struct Pest {
     /// Its own chain source.
     esplora: Esplora,
     merchant: Peer,
+    /// What funds its channels, closed ones included. A std mutex: held to extend or to copy it.
+    fundings: Mutex<BTreeSet<OutPoint>>,
     keysends: AtomicU64,
     done: AtomicU64,
+    /// The data of its node, which may outlive the network; removed last.
+    _dir: TempDir,
 }
 
 /// A pest at work; dropping it ends the work.
@@ -54,14 +60,15 @@ pub struct Bother {
 }
 
 impl Pest {
-    /// A pest with its data in this folder.
+    /// A pest with money.
     ///
     /// # Errors
     /// When its node does not come up, or gets no money.
-    pub async fn start(network: &Network, dir: PathBuf) -> Result<Arc<Self>> {
+    pub async fn start(network: &Network) -> Result<Arc<Self>> {
+        let dir = folder::temporary()?;
         let esplora = Esplora::start(&network.bitcoind)?;
         let node = Payer::start(PayerOptions {
-            dir,
+            dir: dir.path().to_owned(),
             esplora: esplora.url(),
             listen: Some(port::free()?),
         });
@@ -74,8 +81,10 @@ impl Pest {
             stranger,
             esplora,
             merchant: network.peer(),
+            fundings: Mutex::default(),
             keysends: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            _dir: dir,
         }))
     }
 
@@ -91,14 +100,14 @@ impl Pest {
         self.done.load(Ordering::Acquire)
     }
 
-    /// What funds the channels that it has now.
+    /// What funds its channels, closed ones included. Most of it was never broadcast.
     #[must_use]
     pub fn fundings(&self) -> Vec<OutPoint> {
         let channels = self.stranger.node.channels();
-        channels
-            .iter()
-            .filter_map(|channel| channel.funding_txo)
-            .collect()
+        let now = channels.iter().filter_map(|channel| channel.funding_txo);
+        let mut fundings = self.fundings.lock().unwrap_or_else(PoisonError::into_inner);
+        fundings.extend(now);
+        fundings.iter().copied().collect()
     }
 
     /// Opens a channel that works if it has none, and gives up those that it never funded. What fails is left: the merchant
@@ -111,6 +120,8 @@ impl Pest {
         let node = &self.stranger.node;
         let _ = node.connect(self.merchant).await;
         node.sync().await?;
+        // What was broadcast at the last moment is funded, and closed here all the same.
+        let _known = self.fundings();
         for channel in node.channels() {
             if channel.confirmations.unwrap_or_default() == 0 {
                 let (id, peer) = (channel.user_channel_id, channel.counterparty_node_id);
