@@ -259,6 +259,22 @@ impl Stranger {
         })
     }
 
+    /// Begins to open a channel and disconnects at once.
+    ///
+    /// # Errors
+    /// When the node refuses to begin.
+    pub async fn opens_and_hangs_up(&self, at: Peer, sat: u64) -> Result<()> {
+        let Peer { node_id, address } = at;
+        let open = move |node: &ldk_node::Node| {
+            node.open_channel(node_id, address.into(), sat, None, None)?;
+            node.disconnect(node_id)
+        };
+        self.node
+            .blocking(open)
+            .await?
+            .context("failed to open a channel and to hang up")
+    }
+
     /// The block at which the first payment that it sent and that is still under way may be taken back.
     #[must_use]
     pub fn takes_back_at(&self) -> Option<u32> {
