@@ -234,7 +234,7 @@ impl Soak {
         self.refill().await?;
         let bother = match &self.pest {
             Some(pest) => {
-                pest.get_ready(&self.network).await?;
+                pest.get_ready(&self.network).await;
                 Some(pest.bother())
             }
             None => None,

@@ -111,40 +111,51 @@ impl Pest {
     }
 
     /// Opens a channel that works if it has none, and gives up those that it never funded. What fails is left: the merchant
-    /// may refuse its channels.
-    ///
-    /// # Errors
-    /// When the chain fails.
-    pub async fn get_ready(&self, network: &Network) -> Result<()> {
+    /// may refuse its channels, and something that it began before may have spent the same coin.
+    pub async fn get_ready(&self, network: &Network) {
         self.esplora.answers(Manner::Well);
         let node = &self.stranger.node;
         let _ = node.connect(self.merchant).await;
-        node.sync().await?;
+        let _ = node.sync().await;
         // What was broadcast at the last moment is funded, and closed here all the same.
         let _known = self.fundings();
+        let mut has_funded = false;
         for channel in node.channels() {
-            if channel.confirmations.unwrap_or_default() == 0 {
-                let (id, peer) = (channel.user_channel_id, channel.counterparty_node_id);
-                let _ = node
-                    .blocking(move |node| node.force_close_channel(&id, peer, None))
-                    .await;
+            if channel.confirmations.unwrap_or_default() > 0 {
+                has_funded = true;
+                continue;
             }
+            let (id, peer) = (channel.user_channel_id, channel.counterparty_node_id);
+            let close = move |node: &ldk_node::Node| node.force_close_channel(&id, peer, None);
+            let _ = node.blocking(close).await;
         }
-        if !self.is_usable()
-            && let Ok(funding) = node.open_channel(self.merchant, CHANNEL_SAT).await
+        if (!has_funded || self.until_usable().await.is_err())
+            && let Err(error) = self.open_channel(network).await
         {
-            network.bitcoind.wait_for_mempool(funding).await?;
-            network.mine(CHANNEL_BLOCKS).await?;
-            let usable = eventually("the pest's channel", USABLE_DEADLINE, || async {
-                node.sync().await.map_err(|error| format!("{error:#}"))?;
-                self.is_usable().then_some(Some(())).ok_or_else(String::new)
-            });
-            if let Err(error) = usable.await {
-                tracing::debug!(%error, "The pest has no channel");
-            }
+            tracing::debug!("The pest has no channel: {error:#}");
         }
         self.esplora.answers(Manner::Swallows);
-        Ok(())
+    }
+
+    /// Opens a channel and waits until it can be used.
+    async fn open_channel(&self, network: &Network) -> Result<()> {
+        let node = &self.stranger.node;
+        let funding = node.open_channel(self.merchant, CHANNEL_SAT).await?;
+        network.bitcoind.wait_for_mempool(funding).await?;
+        network.mine(CHANNEL_BLOCKS).await?;
+        self.until_usable().await
+    }
+
+    async fn until_usable(&self) -> Result<()> {
+        eventually("the pest's channel", USABLE_DEADLINE, || async {
+            let synced = self.stranger.node.sync().await;
+            synced.map_err(|error| format!("{error:#}"))?;
+            match self.is_usable() {
+                true => Ok(Some(())),
+                false => Err("no usable channel".to_owned()),
+            }
+        })
+        .await
     }
 
     fn is_usable(&self) -> bool {
