@@ -3,6 +3,7 @@
 //! The peers are real LDK nodes; what makes them hostile is the wire between them and the merchant ([`Wire`]), a chain source
 //! that swallows what they broadcast ([`Manner::Swallows`]), and sockets that say nothing ([`Idle`]).
 
+mod crowd;
 mod pest;
 mod sockets;
 mod wire;
@@ -24,6 +25,7 @@ use crate::payer::{Payer, PayerOptions, Peer};
 use crate::port;
 use crate::wait::eventually;
 
+pub use crowd::Crowd;
 pub use pest::{Bother, Pest};
 pub use sockets::Idle;
 pub use wire::{Flow, Wire};
@@ -132,7 +134,7 @@ impl Ground {
         Ok(stranger)
     }
 
-    /// Puts money into the merchant's wallet.
+    /// Puts money into the merchant's wallet, and waits until it can be spent.
     ///
     /// # Errors
     /// When bitcoind or the merchant fails.
@@ -140,7 +142,19 @@ impl Ground {
         let money = (self.deposit.clone(), Amount::from_sat(sat));
         self.bitcoind.send(&[money]).await?;
         self.bitcoind.mine(1).await?;
-        self.merchant.admin().sync().await
+        // A look that was under way when the block was mined knows nothing of it.
+        eventually("the merchant's money", USABLE_DEADLINE, || async {
+            let admin = self.merchant.admin();
+            admin.sync().await.map_err(|error| format!("{error:#}"))?;
+            let status = admin.status().await;
+            let status = status.map_err(|error| format!("{error:#}"))?;
+            let spendable = &status["node"]["balances"]["onchain_spendable_sat"];
+            match spendable.as_u64() {
+                Some(some) if some >= sat => Ok(Some(())),
+                _ => Err(spendable.to_string()),
+            }
+        })
+        .await
     }
 
     /// Mines blocks and lets the merchant and these strangers learn of them.
@@ -242,6 +256,22 @@ impl Stranger {
             node,
             peer: Peer { node_id, address },
         })
+    }
+
+    /// Begins to open a channel and disconnects at once.
+    ///
+    /// # Errors
+    /// When the node refuses to begin.
+    pub async fn opens_and_hangs_up(&self, at: Peer, sat: u64) -> Result<()> {
+        let Peer { node_id, address } = at;
+        let open = move |node: &ldk_node::Node| {
+            node.open_channel(node_id, address.into(), sat, None, None)?;
+            node.disconnect(node_id)
+        };
+        self.node
+            .blocking(open)
+            .await?
+            .context("failed to open a channel and to hang up")
     }
 
     /// The block at which the first payment that it sent and that is still under way may be taken back.

@@ -160,8 +160,6 @@ pub async fn soak(options: SoakOptions, stop: &AtomicBool) -> Result<Outcome> {
         tell(&format!("the folder of the run is kept: {}", dir.display()));
     }
     done?;
-    // Its node writes into the folder that goes with the network.
-    soak.pest = None;
     soak.network.stop().await?;
     Ok(soak.outcome)
 }
@@ -169,7 +167,7 @@ pub async fn soak(options: SoakOptions, stop: &AtomicBool) -> Result<Outcome> {
 /// A soak under way.
 struct Soak {
     options: SoakOptions,
-    /// The hostile peer, if there is one. Dropped before the network, in whose folder its data is.
+    /// The hostile peer, if there is one.
     pest: Option<Arc<Pest>>,
     network: Network,
     dice: Dice,
@@ -202,8 +200,7 @@ impl Soak {
         network.merchant.wait_up().await?;
         network.ensure_channel().await?;
         let pest = if options.hostile {
-            let folder = network.dir().context("the folder of the run is gone")?;
-            Some(Pest::start(&network, folder.join("pest")).await?)
+            Some(Pest::start(&network).await?)
         } else {
             None
         };
@@ -237,7 +234,7 @@ impl Soak {
         self.refill().await?;
         let bother = match &self.pest {
             Some(pest) => {
-                pest.get_ready(&self.network).await?;
+                pest.get_ready(&self.network).await;
                 Some(pest.bother())
             }
             None => None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use regtest::folder;
-use regtest::hostile::{Ground, Idle};
+use regtest::hostile::{Crowd, Ground, Idle};
 use regtest::merchant::MerchantOptions;
 use regtest::wait::eventually;
 use serde_json::Value;
@@ -20,6 +20,8 @@ use crate::operations::tollhouse_at;
 const SOCKETS: usize = 200;
 /// Descriptors of the merchant: fewer than these sockets.
 const DESCRIPTORS: usize = 160;
+/// Peers of one address: more than LDK keeps without a channel (250).
+const PEERS: u16 = 260;
 /// Until a socket that does not finish the handshake is closed.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(50);
 /// What a stranger has.
@@ -61,6 +63,16 @@ async fn idle_sockets_leave_the_lightning_port_to_others_and_end() {
     connected.expect("a peer after they are closed");
     let answer = ground.client.get(&ground.merchant.url(), None).await;
     assert!(answer.is_ok(), "the public listener is there as well");
+}
+
+#[tokio::test]
+async fn peers_that_want_nothing_leave_the_lightning_port_to_customers() {
+    let ground = ground(CHEAP, "").await;
+    let customer = ground.stranger("customer", FUNDS_SAT).await.unwrap();
+    let crowd = Crowd::connect(ground.peer, PEERS).await.unwrap();
+    let left = crowd.left();
+    let opened = ground.open_channel(&customer, ground.peer, 500_000).await;
+    opened.unwrap_or_else(|error| panic!("beside {left} peers without a channel: {error:#}"));
 }
 
 /// What `tollhouse doctor` says.

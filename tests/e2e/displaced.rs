@@ -127,6 +127,20 @@ async fn a_peer_that_the_operator_has_dialled_stays_in_the_invoices_too() {
     stays_hinted(&ground, chosen.peer.node_id).await;
 }
 
+#[tokio::test]
+async fn a_customer_who_has_paid_stays_in_the_invoices_beside_strangers_who_have_not() {
+    let ground = ground(CHEAP, "").await;
+    let customer = ground.stranger("customer", FUNDS_SAT).await.unwrap();
+    let opened = ground.open_channel(&customer, ground.peer, OWN_SAT).await;
+    opened.unwrap();
+    until_hinted(&ground, customer.peer.node_id).await;
+    let url = format!("{}{HEIGHT}", ground.merchant.url());
+    let bought = ground.client.buy(&customer.node, &url).await.unwrap();
+    assert_eq!(bought.answer.status, 200, "{}", bought.answer.text());
+    let _strangers = larger(&ground).await;
+    stays_hinted(&ground, customer.peer.node_id).await;
+}
+
 /// Has the operator connect to a node and keep it.
 async fn dials(ground: &Ground, whom: &Stranger) {
     let admin = ground.merchant.admin();
@@ -212,6 +226,22 @@ async fn a_strangers_channel_that_is_offline_is_no_channel_whose_peer_is_away() 
     });
     assert_eq!(unready.await.unwrap(), none);
     assert_eq!(status(&ground).await["node"]["unready"], Value::from(none));
+}
+
+#[tokio::test]
+async fn a_providers_channel_that_is_offline_is_told_as_such() {
+    let (ground, provider) = provided("").await;
+    provider.node.stop();
+    eventually("the provider to be away", REACH_DEADLINE, || async {
+        let readiness = ground.merchant.admin().ready().await;
+        let readiness = readiness.map_err(|error| format!("{error:#}"))?;
+        match readiness.reason {
+            Some(why) if why.contains("not connected") => Ok(Some(())),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use regtest::client::{Answer, Challenge};
 use regtest::hostile::{Flow, Ground, Stranger, Wire};
 use regtest::merchant::MerchantOptions;
@@ -46,7 +46,7 @@ const DRIP: Duration = Duration::from_millis(8);
 /// From a channel that both sides use to a challenge.
 const CHALLENGE_DEADLINE: Duration = Duration::from_secs(15);
 /// From a block to what a node broadcasts because of it.
-const BROADCAST_DEADLINE: Duration = Duration::from_millis(300);
+const BROADCAST_DEADLINE: Duration = Duration::from_millis(150);
 /// Blocks before an HTLC's expiry at which LDK claims it on chain at the latest, and one more.
 const CLAIMED_BEFORE: u32 = 37;
 /// Blocks after an HTLC's expiry until whoever takes it has it in a block.
@@ -111,6 +111,11 @@ struct Theft {
 impl Theft {
     /// Opens a channel, buys over it, keeps the preimage and lets the merchant hear nothing any more.
     async fn commit(ground: &Ground) -> Self {
+        Self::commit_after(ground, async || ()).await
+    }
+
+    /// The same, with something that happens between the channel and the purchase.
+    async fn commit_after(ground: &Ground, meanwhile: impl AsyncFnOnce()) -> Self {
         let thief = ground.stranger("thief", THIEF_SAT).await.unwrap();
         let wire = Wire::to(ground.merchant.p2p()).unwrap();
         let at = Peer {
@@ -119,6 +124,7 @@ impl Theft {
         };
         let (mut is_challenged, mut is_served) = (false, false);
         let opened = ground.open_channel(&thief, at, CHANNEL_SAT).await;
+        meanwhile().await;
         if opened.is_ok()
             && let Some(answer) = asks(ground).await
         {
@@ -220,4 +226,28 @@ async fn over_a_channel_without_anchors_a_payment_is_claimed_with_an_empty_walle
     assert!(theft.is_open, "no channel of the older kind: {theft:#?}");
     assert!(theft.is_challenged, "{theft:#?}");
     assert!(theft.merchant_sat >= PRICE_SAT - FEES_SAT, "{theft:#?}");
+}
+
+#[tokio::test]
+async fn nothing_is_sold_over_a_strangers_channel_for_which_the_coins_are_gone() {
+    let ground = ground(ROUTES, "node.reserve = \"25000 sat\"").await;
+    ground.fund_merchant(60_000).await.unwrap();
+    let theft = Theft::commit_after(&ground, async || {
+        let to = ground.bitcoind.mining_address();
+        let asked = json!({ "address": to, "all": true, "reserve_too": true });
+        let admin = ground.merchant.admin();
+        let request = ground
+            .client
+            .request(Method::POST, &format!("{}/onchain/send", admin.url()))
+            .bearer_auth(admin.token().unwrap())
+            .json(&asked);
+        let sent = ground.client.send(request).await.unwrap();
+        assert_eq!(sent.status, StatusCode::OK, "{}", sent.text());
+        ground.bitcoind.mine(1).await.unwrap();
+        admin.sync().await.unwrap();
+        let status = status(&ground).await;
+        assert_eq!(status["node"]["balances"]["onchain_total_sat"], 0);
+    })
+    .await;
+    assert!(theft.has_failed(), "{theft:#?}");
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use regtest::soak::{SoakOptions, random_seed, soak};
 
 /// Kills beside a hostile peer.
-const HOSTILE_CYCLES: u32 = 6;
+const HOSTILE_CYCLES: u32 = 4;
 
 /// Kills in all. `scripts/regtest soak` does as many as one likes.
 const CYCLES: u32 = 20;

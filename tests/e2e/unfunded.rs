@@ -8,7 +8,7 @@ use regtest::esplora::Manner;
 use regtest::hostile::{Ground, Stranger};
 use regtest::wait::eventually;
 
-use crate::hostile::{CHEAP, ground, status};
+use crate::hostile::{CHEAP, ground, log, status};
 
 /// The settings of these tests: how many channels may wait for their funding, and for how long.
 const SETTINGS: &str = "[node.peers]\npending_timeout = \"5s\"\n";
@@ -22,6 +22,8 @@ const PENDING_OF_A_PEER: usize = 4;
 const CHANNEL_SAT: u64 = 100_000;
 /// What a stranger has.
 const FUNDS_SAT: u64 = 1_000_000;
+/// From a change of the channels to the backup that follows it: some seconds without another change, and the making of it.
+const BACKUP_DEADLINE: Duration = Duration::from_secs(20);
 /// Between a request of the merchant and its answer at a slow chain source.
 const SLOW: Duration = Duration::from_millis(1_200);
 
@@ -150,4 +152,48 @@ async fn looks_at_a_slow_chain_source_go_on_beside_them() {
     })
     .await
     .unwrap();
+}
+
+/// The backups in the merchant's folder.
+fn backups(ground: &Ground) -> usize {
+    let folder = ground.merchant.data_dir().join("backups");
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+/// Waits until there are more backups than so many.
+async fn until_more_backups(ground: &Ground, than: usize) -> anyhow::Result<()> {
+    eventually("another backup", BACKUP_DEADLINE, || async {
+        match backups(ground) {
+            some if some > than => Ok(Some(())),
+            some => Err(format!("{some} backups")),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_channel_that_is_opened_and_given_up_at_once_makes_no_backup() {
+    let ground = ground(CHEAP, "").await;
+    until_more_backups(&ground, 0).await.unwrap();
+    let stranger = ground.stranger("stranger", FUNDS_SAT).await.unwrap();
+    ground.swallow_broadcasts();
+    let before = backups(&ground);
+    eventually("a channel to be given up", GIVEN_UP_DEADLINE, || async {
+        let opened = stranger.opens_and_hangs_up(ground.peer, CHANNEL_SAT).await;
+        opened.map_err(|error| format!("{error:#}"))?;
+        let is_given_up = log(&ground).contains("disconnected prior to the channel being funded");
+        Ok::<_, String>(is_given_up.then_some(()))
+    })
+    .await
+    .unwrap();
+    let made = until_more_backups(&ground, before).await;
+    assert!(made.is_err(), "a stranger has had a backup made");
+
+    // One that is funded is worth a backup.
+    ground.strangers_esplora.answers(Manner::Well);
+    let opened = ground
+        .open_channel(&stranger, ground.peer, CHANNEL_SAT)
+        .await;
+    opened.unwrap();
+    until_more_backups(&ground, before).await.unwrap();
 }

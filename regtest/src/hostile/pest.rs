@@ -1,17 +1,19 @@
 //! A stranger who does everything at once that costs nothing: for a soak.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
 use bitcoin::{Amount, OutPoint};
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Idle, Stranger};
 use crate::esplora::{Esplora, Manner};
+use crate::folder;
 use crate::network::Network;
 use crate::payer::{Payer, PayerOptions, Peer};
 use crate::port;
@@ -43,8 +45,12 @@ pub struct Pest {
     /// Its own chain source.
     esplora: Esplora,
     merchant: Peer,
+    /// What funds its channels, closed ones included. A std mutex: held to extend or to copy it.
+    fundings: Mutex<BTreeSet<OutPoint>>,
     keysends: AtomicU64,
     done: AtomicU64,
+    /// The data of its node, which may outlive the network; removed last.
+    _dir: TempDir,
 }
 
 /// A pest at work; dropping it ends the work.
@@ -54,14 +60,15 @@ pub struct Bother {
 }
 
 impl Pest {
-    /// A pest with its data in this folder.
+    /// A pest with money.
     ///
     /// # Errors
     /// When its node does not come up, or gets no money.
-    pub async fn start(network: &Network, dir: PathBuf) -> Result<Arc<Self>> {
+    pub async fn start(network: &Network) -> Result<Arc<Self>> {
+        let dir = folder::temporary()?;
         let esplora = Esplora::start(&network.bitcoind)?;
         let node = Payer::start(PayerOptions {
-            dir,
+            dir: dir.path().to_owned(),
             esplora: esplora.url(),
             listen: Some(port::free()?),
         });
@@ -74,8 +81,10 @@ impl Pest {
             stranger,
             esplora,
             merchant: network.peer(),
+            fundings: Mutex::default(),
             keysends: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            _dir: dir,
         }))
     }
 
@@ -91,49 +100,62 @@ impl Pest {
         self.done.load(Ordering::Acquire)
     }
 
-    /// What funds the channels that it has now.
+    /// What funds its channels, closed ones included. Most of it was never broadcast.
     #[must_use]
     pub fn fundings(&self) -> Vec<OutPoint> {
         let channels = self.stranger.node.channels();
-        channels
-            .iter()
-            .filter_map(|channel| channel.funding_txo)
-            .collect()
+        let now = channels.iter().filter_map(|channel| channel.funding_txo);
+        let mut fundings = self.fundings.lock().unwrap_or_else(PoisonError::into_inner);
+        fundings.extend(now);
+        fundings.iter().copied().collect()
     }
 
     /// Opens a channel that works if it has none, and gives up those that it never funded. What fails is left: the merchant
-    /// may refuse its channels.
-    ///
-    /// # Errors
-    /// When the chain fails.
-    pub async fn get_ready(&self, network: &Network) -> Result<()> {
+    /// may refuse its channels, and something that it began before may have spent the same coin.
+    pub async fn get_ready(&self, network: &Network) {
         self.esplora.answers(Manner::Well);
         let node = &self.stranger.node;
         let _ = node.connect(self.merchant).await;
-        node.sync().await?;
+        let _ = node.sync().await;
+        // What was broadcast at the last moment is funded, and closed here all the same.
+        let _known = self.fundings();
+        let mut has_funded = false;
         for channel in node.channels() {
-            if channel.confirmations.unwrap_or_default() == 0 {
-                let (id, peer) = (channel.user_channel_id, channel.counterparty_node_id);
-                let _ = node
-                    .blocking(move |node| node.force_close_channel(&id, peer, None))
-                    .await;
+            if channel.confirmations.unwrap_or_default() > 0 {
+                has_funded = true;
+                continue;
             }
+            let (id, peer) = (channel.user_channel_id, channel.counterparty_node_id);
+            let close = move |node: &ldk_node::Node| node.force_close_channel(&id, peer, None);
+            let _ = node.blocking(close).await;
         }
-        if !self.is_usable()
-            && let Ok(funding) = node.open_channel(self.merchant, CHANNEL_SAT).await
+        if (!has_funded || self.until_usable().await.is_err())
+            && let Err(error) = self.open_channel(network).await
         {
-            network.bitcoind.wait_for_mempool(funding).await?;
-            network.mine(CHANNEL_BLOCKS).await?;
-            let usable = eventually("the pest's channel", USABLE_DEADLINE, || async {
-                node.sync().await.map_err(|error| format!("{error:#}"))?;
-                self.is_usable().then_some(Some(())).ok_or_else(String::new)
-            });
-            if let Err(error) = usable.await {
-                tracing::debug!(%error, "The pest has no channel");
-            }
+            tracing::debug!("The pest has no channel: {error:#}");
         }
         self.esplora.answers(Manner::Swallows);
-        Ok(())
+    }
+
+    /// Opens a channel and waits until it can be used.
+    async fn open_channel(&self, network: &Network) -> Result<()> {
+        let node = &self.stranger.node;
+        let funding = node.open_channel(self.merchant, CHANNEL_SAT).await?;
+        network.bitcoind.wait_for_mempool(funding).await?;
+        network.mine(CHANNEL_BLOCKS).await?;
+        self.until_usable().await
+    }
+
+    async fn until_usable(&self) -> Result<()> {
+        eventually("the pest's channel", USABLE_DEADLINE, || async {
+            let synced = self.stranger.node.sync().await;
+            synced.map_err(|error| format!("{error:#}"))?;
+            match self.is_usable() {
+                true => Ok(Some(())),
+                false => Err("no usable channel".to_owned()),
+            }
+        })
+        .await
     }
 
     fn is_usable(&self) -> bool {
@@ -174,9 +196,8 @@ impl Pest {
         let opened = node.blocking(open).await;
         self.note(matches!(opened, Ok(Ok(_))));
         // Another one, and it hangs up before it is made.
-        let opened = node.blocking(open).await;
-        self.note(matches!(opened, Ok(Ok(_))));
-        let _ = node.blocking(move |node| node.disconnect(node_id)).await;
+        let opened = self.stranger.opens_and_hangs_up(self.merchant, CHANNEL_SAT);
+        self.note(opened.await.is_ok());
         let connect = move |node: &ldk_node::Node| node.connect(node_id, address.into(), true);
         let _ = node.blocking(connect).await;
     }

@@ -13,6 +13,16 @@ const FROM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// How long a port may take to answer: it is on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A connection from that address; `None` if it is refused.
+pub(super) async fn connect(to: SocketAddr) -> Result<Option<TcpStream>> {
+    let socket = TcpSocket::new_v4().context("failed to make a socket")?;
+    socket
+        .bind(SocketAddr::from((FROM, 0)))
+        .context("failed to bind a socket")?;
+    let connected = timeout(CONNECT_TIMEOUT, socket.connect(to)).await;
+    Ok(connected.ok().and_then(Result::ok))
+}
+
 /// Sockets that never send a byte; dropping the value closes them.
 #[derive(Debug)]
 pub struct Idle {
@@ -27,13 +37,7 @@ impl Idle {
     pub async fn open(to: SocketAddr, count: usize) -> Result<Self> {
         let mut sockets = Vec::with_capacity(count);
         for _ in 0..count {
-            let socket = TcpSocket::new_v4().context("failed to make a socket")?;
-            socket
-                .bind(SocketAddr::from((FROM, 0)))
-                .context("failed to bind a socket")?;
-            if let Ok(Ok(socket)) = timeout(CONNECT_TIMEOUT, socket.connect(to)).await {
-                sockets.push(socket);
-            }
+            sockets.extend(connect(to).await?);
         }
         Ok(Self { sockets })
     }
