@@ -68,6 +68,7 @@ pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
 use crate::amount::Msat;
 use crate::clock::Clock;
 use crate::invoice::{Reach, Unready};
+use crate::ledger::Claims;
 
 /// How often the node is asked for its channels besides after each event: a peer that comes back makes no event.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -114,6 +115,8 @@ pub struct Node {
     unwritable: store::Complaint,
     /// Whether there is a reason to write nothing more.
     lost: watch::Sender<Lost>,
+    /// Which payments it is claiming.
+    claims: Arc<Claims>,
     /// The right to write to the server that keeps the state, if one does.
     pass: Option<Arc<Pass>>,
     /// What of the node is read for the operator is read in turn. It may wait for the node's store, and only one thread with it.
@@ -188,6 +191,7 @@ impl Node {
             channel_changes: watch::channel(0).0,
             unwritable: store::Complaint::default(),
             lost: watch::channel(Lost::default()).0,
+            claims: Arc::default(),
             pass,
             reading: Arc::default(),
             described: Mutex::default(),

@@ -7,6 +7,8 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 
 use tokio::sync::watch;
 
+use crate::ledger::Claims;
+
 use super::vss::Lost;
 use super::vss::pass::Pass;
 use super::vss::trouble::{Trouble, shown};
@@ -24,6 +26,8 @@ pub(super) struct Writing {
     pub(super) unwritable: store::Complaint,
     /// Where it is said that LDK has given up.
     pub(super) lost: watch::Sender<Lost>,
+    /// Where it is said which payments are claimed.
+    pub(super) claims: Arc<Claims>,
     /// The right to write to a server.
     pub(super) pass: Option<Arc<Pass>>,
 }
@@ -67,10 +71,12 @@ pub(super) fn build(
     told.set(&mut builder);
     liquidity::configure(&mut builder, config);
     let said = Arc::new(log::Said::default());
+    writing.claims.restart();
     builder.set_custom_logger(Arc::new(log::ToTracing {
         wants_gossip: config.gossip.now(&config.folder) != Gossip::None,
         lost: writing.lost,
         said: Arc::clone(&said),
+        claims: writing.claims,
         headers: writing.pass.as_ref().map(|pass| Arc::clone(&pass.headers)),
     }));
     if !config.alias.is_empty() {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::invoice::Reach;
-use crate::ledger::{Arrived, Ledger, LedgerError, Payment, Settlement};
+use crate::ledger::{Arrived, Claims, Ledger, LedgerError, Payment, Settlement};
 
 use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, liquidity, reach};
 
@@ -23,6 +23,7 @@ pub(super) async fn handle(
     ledger: &Arc<Ledger>,
     stop: &CancellationToken,
 ) -> Result<(), NodeError> {
+    ledger.follow(Arc::clone(&node.claims));
     let (told, books) = (Arc::clone(ldk), Arc::clone(ledger));
     let known = tokio::task::spawn_blocking(move || enter_channels(&told, &books));
     known.await.map_err(NodeError::Panicked)??;
@@ -39,6 +40,7 @@ pub(super) async fn handle(
         let its_liquidity = node.config.liquidity.clone();
         let (clock, folder) = (node.clock.clone(), node.config.folder.clone());
         let (coins, relay) = (node.coins.clone(), node.chain.relay().cloned());
+        let claims = Arc::clone(&node.claims);
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || {
             let is_event = event.is_some();
@@ -47,7 +49,7 @@ pub(super) async fn handle(
                 if let (Some(relay), Some(sent)) = (relay, coins.sent()) {
                     relay.keep_sending(Some(sent));
                 }
-                enter(&told, &ledger, &its_liquidity, &event)?;
+                enter(&told, &ledger, &its_liquidity, &claims, &event)?;
                 if is_recovering {
                     refuse(&told, &event);
                 }
@@ -140,6 +142,7 @@ fn enter(
     ldk: &ldk_node::Node,
     ledger: &Ledger,
     liquidity: &liquidity::Config,
+    claims: &Claims,
     event: &Event,
 ) -> Result<(), LedgerError> {
     match event {
@@ -153,7 +156,9 @@ fn enter(
                 payment_hash: payment_hash.0,
                 amount_msat: *amount_msat,
             };
-            receive(ldk, ledger, liquidity, *payment_id, payment)?;
+            let is_new = claims.is_new(&payment.payment_hash);
+            receive(ldk, ledger, liquidity, *payment_id, (payment, is_new))?;
+            claims.end(&payment.payment_hash);
         }
         Event::ChannelClosed {
             channel_id, reason, ..
@@ -204,13 +209,13 @@ fn enter(
     Ok(())
 }
 
-/// Enters money that came in.
+/// Enters money that came in, and whether it is money that was never told before.
 fn receive(
     ldk: &ldk_node::Node,
     ledger: &Ledger,
     liquidity: &liquidity::Config,
     payment_id: Option<PaymentId>,
-    payment: Payment,
+    (payment, is_new): (Payment, bool),
 ) -> Result<(), LedgerError> {
     let amount_msat = payment.amount_msat;
     let activation = ledger.activation(&payment.payment_hash)?;
@@ -243,7 +248,7 @@ fn receive(
     if let Some(arrived) = arrived {
         return enter_activation(ledger, &arrived);
     }
-    let settlement = ledger.settle(payment)?;
+    let settlement = ledger.settle_told(payment, is_new)?;
     tell(&payment, &settlement);
     Ok(())
 }

@@ -26,6 +26,7 @@ mod grpc;
 mod guards;
 mod headers;
 mod http2;
+mod late;
 mod layer;
 mod ledger;
 mod lost;
