@@ -52,7 +52,7 @@ pub use error::{NodeError, NodeUnavailable};
 pub use invoices::HandInvoice;
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;
-pub use payments::{Payable, Paying, Payment, Progress};
+pub use payments::{Payable, Paying, Payment, Progress, Sending};
 pub use peers::PeerAddress;
 pub use recovery::{OldChannel, Recovery};
 pub use state::StateError;
