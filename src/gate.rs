@@ -411,6 +411,8 @@ impl Gate {
                 let opened = Opened {
                     ledger: Arc::clone(&self.ledger),
                     service: Arc::clone(&offer.service),
+                    keyring: Arc::clone(&self.keyring),
+                    clock: self.clock.clone(),
                 };
                 Admission::Admitted(Permit::paid(reservation, opened, offer.metered_by.as_ref()))
             }
