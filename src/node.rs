@@ -9,6 +9,7 @@ pub mod closed;
 mod coins;
 mod config;
 mod database;
+mod deposits;
 mod error;
 mod events;
 mod invoices;
