@@ -7,6 +7,7 @@ mod m0001_first_ledger;
 mod m0002_metered_grants;
 mod m0003_activations;
 mod m0004_bundles;
+mod m0005_surplus;
 
 /// One step.
 #[derive(Clone, Copy, Debug)]
@@ -25,22 +26,37 @@ pub const MIGRATIONS: &[Migration] = &[
     m0002_metered_grants::MIGRATION,
     m0003_activations::MIGRATION,
     m0004_bundles::MIGRATION,
+    m0005_surplus::MIGRATION,
 ];
 
-/// Turns every value of version 1 into one of version 2. One that is of version 2 already was rewritten before a crash.
+/// Turns every value of version 1 into one of version 2.
 fn rewrite(
+    tree: &sled::Tree,
+    turn: impl Fn(&[u8]) -> Result<Vec<u8>, postcard::Error>,
+) -> sled::Result<()> {
+    rewrite_from(1, tree, turn)
+}
+
+/// Turns every value of this version into one of the next. One that is of that already was rewritten before a crash.
+fn rewrite_from(
+    version: u8,
     tree: &sled::Tree,
     turn: impl Fn(&[u8]) -> Result<Vec<u8>, postcard::Error>,
 ) -> sled::Result<()> {
     for entry in tree {
         let (key, value) = entry?;
-        let Some((1, rest)) = value.split_first() else {
+        let Some((found, rest)) = value.split_first() else {
             continue;
         };
+        if *found != version {
+            continue;
+        }
         let rest = turn(rest).map_err(|error| {
-            sled::Error::ReportableBug(format!("a record of version 1 cannot be read: {error}"))
+            sled::Error::ReportableBug(format!(
+                "a record of version {version} cannot be read: {error}"
+            ))
         })?;
-        tree.insert(key, [&[2], rest.as_slice()].concat())?;
+        tree.insert(key, [&[version + 1], rest.as_slice()].concat())?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod bundle;
 mod channels;
 mod door;
 mod fault;
+mod following;
 mod granting;
 pub mod liquidity;
 mod openapi;
@@ -30,6 +31,7 @@ use utoipa_axum::routes;
 
 pub use access::{AdminToken, Granted, Scope};
 pub use bundle::{BundleError, Bundles};
+pub use following::Following;
 pub use outlook::{Outlook, Turn, Watch, dearest};
 pub use reload::{Reload, Reloaded, Reloads};
 pub use spending::{Spending, SpendingError};

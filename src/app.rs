@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::admin::{self, Admin, AdminToken, Reload, Reloads, Spending};
+use crate::admin::{self, Admin, AdminToken, Following, Reload, Reloads, Spending};
 use crate::backup::{Backups, Source};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -71,6 +71,7 @@ struct Built {
     /// Where everything is kept.
     data_dir: PathBuf,
     inbound: Inbound,
+    following: Following,
     /// Given back when everything has ended.
     lock: DataLock,
 }
@@ -131,6 +132,7 @@ impl Built {
             clock: clock.clone(),
         };
         Ok(Self {
+            following: Following::of(&admin),
             inbound: Inbound::of(&admin, config.node.liquidity.bundle.clone()),
             node,
             ledger,
@@ -162,6 +164,7 @@ impl Built {
             reloading: self.reloading,
             beside: self.beside,
             inbound: self.inbound,
+            following: self.following,
         };
         Running::start(servers, self.node, self.ledger, stop).await?;
         folder::note_clean_stop(&self.data_dir);

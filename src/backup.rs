@@ -106,6 +106,9 @@ pub enum BackupError {
         "the node recovers from a backup: keep that one, the next is made when the recovery is over"
     )]
     Recovering,
+    /// It is in the folder only.
+    #[error("failed to send the backup to the store (backup.s3): {0}")]
+    NotSent(String),
     /// Something else.
     #[error("{0} is no backup of tollhouse")]
     NoBackup(PathBuf),

@@ -34,7 +34,7 @@ use crate::clock::Clock;
 use crate::invoice::Minter;
 use crate::l402::caveat::Subject;
 use crate::l402::credential::{Presented, presented};
-use crate::l402::{Proven, Refusal, prove};
+use crate::l402::{Proven, Refusal, Verified, prove};
 use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
 use crate::live::Live;
 use crate::pace::Room;
@@ -204,8 +204,8 @@ impl Gate {
         self.quotes.get()
     }
 
-    /// Decides about what has this name in books and logs. Never waits for the node, nor for the disk but at a token's first
-    /// use. Only faults of the ledger are errors.
+    /// Decides about what has this name in books and logs. Waits for the disk only at a token's first use and when its time is
+    /// over, and for the node only where it is claiming a payment that comes after its invoice's end. Only faults of the ledger are errors.
     pub async fn decide<'a>(
         &self,
         name: &'a Arc<str>,
@@ -313,7 +313,8 @@ impl Gate {
             client: asked.client,
             now_secs: self.clock.unix_secs(),
         };
-        let verified = proven.verify(&self.keyring.in_force(), &subject);
+        let late_secs = self.ledger.known_late_secs(&proven.identifier().token_id);
+        let verified = proven.verify_late(&self.keyring.in_force(), &subject, late_secs);
         verified.is_ok_and(|verified| {
             let token_id = &verified.identifier.token_id;
             verified.allowance.is_priced && !self.ledger.is_revoked(token_id, &offer.service)
@@ -358,6 +359,32 @@ impl Gate {
         Some(Permit::quota(used, self.cause(name)))
     }
 
+    /// Verifies a credential. One whose invoice was paid after its end is good for as much longer: that end can be hours ago when
+    /// LDK still takes the payment.
+    async fn verify(
+        &self,
+        proven: &Proven,
+        subject: &Subject<'_>,
+    ) -> Result<Result<Verified, Refusal>, LedgerError> {
+        let keys = self.keyring.in_force();
+        let verified = proven.verify(&keys, subject);
+        let is_expired = match &verified {
+            Ok(_) => false,
+            Err(Refusal::Expired) => true,
+            Err(_) => return Ok(verified),
+        };
+        let identifier = proven.identifier();
+        let end_secs = match identifier.token_id.minted_secs() {
+            0 => u64::MAX,
+            minted_secs => self.minter.end_secs(minted_secs),
+        };
+        let late_secs = self.ledger.late_secs(identifier, end_secs, is_expired);
+        Ok(match late_secs.await? {
+            0 => verified,
+            late_secs => proven.verify_late(&keys, subject, late_secs),
+        })
+    }
+
     /// Holds one credential against the request and reserves its use.
     async fn admit(
         &self,
@@ -379,7 +406,7 @@ impl Gate {
             client: asked.client,
             now_secs: self.clock.unix_secs(),
         };
-        let verified = match proven.verify(&self.keyring.in_force(), &subject) {
+        let verified = match self.verify(proven, &subject).await? {
             Ok(verified) => verified,
             Err(refusal) => return Ok(Admission::Not(refusal.into())),
         };
@@ -409,6 +436,8 @@ impl Gate {
                 let opened = Opened {
                     ledger: Arc::clone(&self.ledger),
                     service: Arc::clone(&offer.service),
+                    keyring: Arc::clone(&self.keyring),
+                    clock: self.clock.clone(),
                 };
                 let metered_by = offer.metered_by.as_ref();
                 Admission::Admitted(Permit::paid(

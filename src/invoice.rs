@@ -147,7 +147,7 @@ pub struct Invoice {
     pub bolt11: String,
     /// SHA-256 of the preimage that the payer learns.
     pub payment_hash: [u8; 32],
-    /// When it expires, Unix seconds. LDK takes a payment until two hours later.
+    /// When it expires, Unix seconds. LDK takes a payment until a block is two hours later.
     pub expires_at_secs: u64,
 }
 
@@ -215,6 +215,11 @@ impl Minter {
         }
     }
 
+    /// When an invoice expires that was made at this time, Unix seconds.
+    pub fn end_secs(&self, made_secs: u64) -> u64 {
+        made_secs.saturating_add(self.expiry.as_secs())
+    }
+
     /// Makes an invoice, unless the node could not be paid that amount now.
     pub fn mint(&self, terms: &Terms<'_>) -> Result<Invoice, Unready> {
         let template = self.template(terms, &payable(&self.reach.borrow(), terms.amount)?.hints);
@@ -239,7 +244,7 @@ impl Minter {
         Ok(Invoice {
             bolt11,
             payment_hash: payment_hash.0,
-            expires_at_secs: terms.now_secs + self.expiry.as_secs(),
+            expires_at_secs: self.end_secs(terms.now_secs),
         })
     }
 

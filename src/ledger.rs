@@ -8,8 +8,10 @@ mod activations;
 mod behind;
 pub mod challenges;
 mod channels;
+mod claims;
 mod copying;
 mod journal;
+mod late;
 mod opening;
 pub mod quotas;
 pub mod record;
@@ -22,10 +24,13 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::watch;
 
 pub use activations::{ACTIVATIONS_PAGE_MAX, Arrived};
 pub use challenges::Challenge;
+pub use claims::Claims;
 pub use quotas::{Free, QuotaUse};
 pub use revocations::REVOCATION_REASON_CHARS_MAX;
 pub use sales::{SALES_PAGE_MAX, SalesPage, TOKENS_PAGE_MAX, TokenSearch, TokensPage};
@@ -107,6 +112,10 @@ pub struct Ledger {
     usages: Usages,
     /// What clients without a token have had.
     quotas: Arc<Quotas>,
+    /// What the node is claiming, once it has come up.
+    claims: OnceLock<Arc<Claims>>,
+    /// Counts the sales that were entered.
+    settlements: watch::Sender<u64>,
     /// Which tokens open nothing any more.
     revocations: Revocations,
     /// Set when the store turned out to be damaged: the next write behind ends the program.
@@ -198,6 +207,8 @@ impl Ledger {
         Ok(Self {
             quotas: Arc::new(Quotas::new(config.quotas_max, had)),
             revocations,
+            claims: OnceLock::new(),
+            settlements: watch::Sender::default(),
             challenges: Challenges::new(config.challenges_max, stored),
             usages: Usages::default(),
             is_damaged: AtomicBool::new(false),
@@ -275,21 +286,29 @@ impl Ledger {
         self.challenges.len()
     }
 
-    /// Enters a payment that the node received. On return it would survive a power cut, and only then may the event be
-    /// acknowledged. Blocks on the disk.
+    /// Enters a payment that the node received, and that it may have told before. On return it would survive a power cut, and
+    /// only then may the event be acknowledged. Blocks on the disk.
     pub fn settle(&self, payment: Payment) -> Result<Settlement, LedgerError> {
+        self.settle_told(payment, false)
+    }
+
+    /// The same for one that, if it is new, the node has never told before ([`Claims`]).
+    pub fn settle_told(&self, payment: Payment, is_new: bool) -> Result<Settlement, LedgerError> {
         self.change(|books| match self.trees.sales.get(&payment.payment_hash)? {
             None => self.settle_first(books, payment),
-            Some(sale) if sale.run == self.run => self.settle_again(books, payment, sale),
+            Some(sale) if is_new || sale.run == self.run => self.settle_again(books, payment, sale),
             Some(_) => Ok(Settlement::Known),
         })
     }
 
     fn settle_first(&self, books: &mut Books, payment: Payment) -> Result<Settlement, LedgerError> {
-        let sale = self.first_sale(payment)?;
-        books.totals.count += 1;
-        books.totals.amount_msat += payment.amount_msat;
+        let mut sale = self.first_sale(payment)?;
+        if let Some(price_msat) = sale.price_msat {
+            sale.split_at(price_msat);
+        }
+        books.totals.add(&sale);
         self.write_sale(books, &sale)?;
+        self.tell_settled(&sale);
         Ok(Settlement::New(sale))
     }
 
@@ -319,6 +338,7 @@ impl Ledger {
             sale.grant = challenge.grant.as_deref().map(str::to_owned);
             sale.rate = challenge.rate.map(Into::into);
             sale.run = if is_of_this_run { self.run } else { 0 };
+            sale.expires_ms = Some(challenge.expires_ms);
         }
         if let Some(token) = token {
             redeem(&mut sale, &token);
@@ -333,6 +353,7 @@ impl Ledger {
         mut sale: SaleRecord,
     ) -> Result<Settlement, LedgerError> {
         sale.surplus_msat += payment.amount_msat;
+        books.totals.surplus_msat += payment.amount_msat;
         self.write_sale(books, &sale)?;
         Ok(Settlement::Surplus(sale))
     }
@@ -362,6 +383,7 @@ impl Ledger {
                 self.usages.find_or_keep(token_id, usage)
             }
         };
+        usage.be_late(verified.allowance.late_secs);
         Ok(Reservation::reserve(
             &usage,
             &verified.allowance,

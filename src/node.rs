@@ -9,6 +9,7 @@ pub mod closed;
 mod coins;
 mod config;
 mod database;
+mod deposits;
 mod door;
 mod error;
 mod events;
@@ -57,7 +58,7 @@ pub use error::{NodeError, NodeUnavailable};
 pub use invoices::HandInvoice;
 pub use keys::{NodeKeys, SeedError};
 pub use operation::OperationError;
-pub use payments::{Payable, Paying, Payment, Progress};
+pub use payments::{Payable, Paying, Payment, Progress, Sending};
 pub use peers::{PeerAddress, host_and_port, node_id};
 pub use recovery::{OldChannel, Recovery};
 pub use standing::Standing;
@@ -75,6 +76,7 @@ pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
 use crate::amount::Msat;
 use crate::clock::Clock;
 use crate::invoice::{Reach, Unready};
+use crate::ledger::Claims;
 
 /// How often the node is asked for its channels besides after each event: a peer that comes back makes no event.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -129,6 +131,8 @@ pub struct Node {
     unwritable: store::Complaint,
     /// Whether there is a reason to write nothing more.
     lost: watch::Sender<Lost>,
+    /// Which payments it is claiming.
+    claims: Arc<Claims>,
     /// The right to write to the server that keeps the state, if one does.
     pass: Option<Arc<Pass>>,
     /// What of the node is read for the operator is read in turn. It may wait for the node's store, and only one thread with it.
@@ -207,6 +211,7 @@ impl Node {
             channel_changes: watch::channel(0).0,
             unwritable: store::Complaint::default(),
             lost: watch::channel(Lost::default()).0,
+            claims: Arc::default(),
             pass,
             reading: Arc::default(),
             described: Mutex::default(),

@@ -66,6 +66,10 @@ pub(super) enum Fault {
     Node(#[from] NodeUnavailable),
     #[error(transparent)]
     Backup(#[from] BackupError),
+    #[error(
+        "the master key is the one that it was, because no backup of a new one could be made: mend that, or ask with `\"force\": true`"
+    )]
+    NotBackedUp(#[source] BackupError),
     #[error(transparent)]
     Activate(#[from] ActivateError),
     #[error(transparent)]
@@ -127,6 +131,13 @@ impl axum::response::IntoResponse for Fault {
             Self::Order(ref error) => liquidity::status_of_order(error),
             Self::Map(ref error) => liquidity::status_of_map(error),
             Self::Backup(BackupError::Recovering) | Self::NotWaiting => StatusCode::CONFLICT,
+            Self::NotBackedUp(ref fault) => {
+                tracing::error!(
+                    "Failed to make a backup of a new master key: {}",
+                    chain(fault)
+                );
+                StatusCode::CONFLICT
+            }
             Self::Backup(ref fault) => {
                 tracing::error!("Failed to make a backup: {}", chain(fault));
                 StatusCode::INTERNAL_SERVER_ERROR

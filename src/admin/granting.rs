@@ -88,15 +88,21 @@ struct TokenBody {
     made: Made,
     /// What was spent with it, where it has a limit, in msat.
     spent_msat: Option<u64>,
+    /// What payments may cost that are under way, fees included, in msat: it is taken off the limit until they have ended.
+    pending_msat: Option<u64>,
 }
 
 /// The access tokens that there are, without what their holders present; the oldest first.
 #[utoipa::path(get, path = "/access", tag = "access", responses((status = 200, body = AccessBody)))]
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<AccessBody> {
-    let body = |(id, made): (String, Made)| TokenBody {
-        spent_msat: made.spend_max_msat.map(|_| admin.spending.spent_msat(&id)),
-        id,
-        made,
+    let body = |(id, made): (String, Made)| {
+        let figures = made.spend_max_msat.map(|_| admin.spending.of(&id));
+        TokenBody {
+            spent_msat: figures.map(|(spent_msat, _)| spent_msat),
+            pending_msat: figures.map(|(_, pending_msat)| pending_msat),
+            id,
+            made,
+        }
     };
     let mut tokens: Vec<_> = admin.access.made().into_iter().map(body).collect();
     tokens.sort_by_key(|token| token.made.made_secs);

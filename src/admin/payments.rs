@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::causes::chain;
-use crate::node::{HandInvoice, OperationError, Paying, Payment, Progress};
+use crate::node::{HandInvoice, OperationError, Payable, Paying, Payment, Progress, Sending};
 
+use super::following::spent;
+use super::spending::{Reserved, Wanted};
 use super::{Admin, Caller, Fault, SpendingError};
 
 /// Payments on a page, if the caller does not say, and at most.
@@ -104,56 +106,78 @@ pub(super) async fn pay(
     };
     let payable = admin.node.payable(paying).await?;
     let most_msat = payable.amount_msat.saturating_add(payable.fee_max_msat);
-    take(&admin, caller, most_msat).await?;
-    // Of a caller that hangs up in between, all that was taken stays taken: it may have been spent.
-    let paid = admin.node.pay(payable).await;
-    if let Err(fault) = give_back(&admin, caller, unspent(&paid, most_msat)).await {
+    let Some(reserved) = reserve(&admin, caller, &payable, most_msat).await? else {
+        return Ok(Json(admin.node.pay(payable, |_| {}).await?));
+    };
+    // A caller that hangs up in between leaves the reservation to be followed, once the payment is sent or not.
+    let reserved = Arc::new(reserved);
+    let hearing = Arc::clone(&reserved);
+    let paid = admin
+        .node
+        .pay(payable, move |step| hear(&hearing, step))
+        .await;
+    if let Some(spent_msat) = spent_by(&paid, most_msat) {
+        let settling = tokio::task::spawn_blocking(move || reserved.settle(spent_msat)).await;
         // What was paid is paid, and the preimage is what it was paid for.
-        tracing::error!(
-            "Failed to note that an access token has spent less than was taken from it: {}",
-            chain(&fault)
-        );
+        complain(settling.expect("writing a file does not panic"));
     }
     Ok(Json(paid?))
 }
 
-/// What was taken and surely not spent.
-fn unspent(paid: &Result<Payment, OperationError>, most_msat: u64) -> u64 {
+/// What was spent for certain; nothing while that is open.
+fn spent_by(paid: &Result<Payment, OperationError>, most_msat: u64) -> Option<u64> {
     match paid {
         Ok(payment) => match payment.status {
-            Progress::Pending => 0,
-            Progress::Failed => most_msat,
-            Progress::Succeeded => {
-                let amount_msat = payment.amount_msat.unwrap_or(most_msat);
-                let spent_msat = amount_msat.saturating_add(payment.fee_msat.unwrap_or(most_msat));
-                most_msat.saturating_sub(spent_msat)
-            }
+            Progress::Pending => None,
+            Progress::Failed => Some(0),
+            Progress::Succeeded => Some(spent(payment, most_msat)),
         },
         // It may still happen.
-        Err(OperationError::Late { .. } | OperationError::Unsure { .. }) => 0,
-        Err(_) => most_msat,
+        Err(OperationError::Late { .. } | OperationError::Unsure { .. }) => None,
+        Err(_) => Some(0),
     }
 }
 
-/// Takes an amount off what the caller may spend, where that has a limit.
-async fn take(admin: &Arc<Admin>, caller: Caller, msat: u64) -> Result<(), Fault> {
+/// Takes what a payment may cost off what the caller may spend, where that has a limit.
+async fn reserve(
+    admin: &Arc<Admin>,
+    caller: Caller,
+    payable: &Payable,
+    most_msat: u64,
+) -> Result<Option<Reserved>, Fault> {
     let Some((token_id, max_msat)) = caller.limit else {
-        return Ok(());
+        return Ok(None);
+    };
+    let wanted = Wanted {
+        payment_id: payable.payment_id(),
+        amount_msat: payable.amount_msat,
+        most_msat,
+        now_secs: admin.clock.unix_secs(),
     };
     let spending = Arc::clone(&admin.spending);
-    let taking = move || spending.take(&token_id, max_msat, msat);
-    let taken = tokio::task::spawn_blocking(taking).await;
-    Ok(taken.expect("writing a file does not panic")?)
+    let reserving = move || spending.reserve(&token_id, max_msat, wanted);
+    let reserved = tokio::task::spawn_blocking(reserving).await;
+    Ok(Some(reserved.expect("writing a file does not panic")?))
 }
 
-async fn give_back(admin: &Arc<Admin>, caller: Caller, msat: u64) -> Result<(), SpendingError> {
-    let Some((token_id, _)) = caller.limit.filter(|_| msat > 0) else {
-        return Ok(());
-    };
-    let spending = Arc::clone(&admin.spending);
-    let giving = move || spending.give_back(&token_id, msat);
-    let given = tokio::task::spawn_blocking(giving).await;
-    given.expect("writing a file does not panic")
+/// Notes how far the sending of a payment is. Blocks.
+fn hear(reserved: &Reserved, step: Sending<'_>) {
+    complain(match step {
+        Sending::Begins => reserved.begin(),
+        Sending::Sent(payment_id) => reserved.sent(payment_id),
+        Sending::NotSent => reserved.not_sent(),
+        Sending::Unsure => reserved.unsure(),
+    });
+}
+
+/// Says that a file was not written. It then counts more than was spent.
+fn complain(noted: Result<(), SpendingError>) {
+    if let Err(error) = noted {
+        tracing::error!(
+            "Failed to note what became of an access token's payment: {}",
+            chain(&error)
+        );
+    }
 }
 
 /// Makes an invoice that sells nothing. Without the scope `admin` none is made while ten thousand wait for money.
@@ -181,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_have_been_spent_is_not_given_back() {
+    fn what_may_still_be_spent_is_not_given_back() {
         let payment = |status, fee_msat| Payment {
             payment_id: String::new(),
             kind: "bolt11",
@@ -193,16 +217,16 @@ mod tests {
             preimage: None,
             updated_secs: 0,
         };
-        for (paid, given_back) in [
-            (Ok(payment(Progress::Succeeded, Some(7))), 93),
-            (Ok(payment(Progress::Succeeded, None)), 0),
-            (Ok(payment(Progress::Pending, None)), 0),
-            (Ok(payment(Progress::Failed, None)), 1_100),
-            (Err(OperationError::Unsure { what: "pay" }), 0),
-            (Err(OperationError::PaidBefore), 1_100),
-            (Err(NodeUnavailable::NotRunning.into()), 1_100),
+        for (paid, spent_msat) in [
+            (Ok(payment(Progress::Succeeded, Some(7))), Some(1_007)),
+            (Ok(payment(Progress::Succeeded, None)), Some(1_100)),
+            (Ok(payment(Progress::Pending, None)), None),
+            (Ok(payment(Progress::Failed, None)), Some(0)),
+            (Err(OperationError::Unsure { what: "pay" }), None),
+            (Err(OperationError::PaidBefore), Some(0)),
+            (Err(NodeUnavailable::NotRunning.into()), Some(0)),
         ] {
-            assert_eq!(unspent(&paid, 1_100), given_back, "{paid:?}");
+            assert_eq!(spent_by(&paid, 1_100), spent_msat, "{paid:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::ledger::SALES_PAGE_MAX;
-use crate::ledger::record::SaleRecord;
+use crate::ledger::record::{SaleRecord, Totals};
 
 use super::{Admin, Fault, before, blocking};
 
@@ -27,6 +27,8 @@ pub(super) struct SalesQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SalesBody {
     sales: Vec<SaleRecord>,
+    /// What all sales come to, and what arrived besides.
+    totals: Totals,
     /// For `before`, if there are more.
     next: Option<String>,
 }
@@ -41,9 +43,14 @@ pub(super) async fn sales(
 ) -> Result<Json<SalesBody>, Fault> {
     let before = before(query.before)?;
     let limit = query.limit.unwrap_or(SALES_PAGE).clamp(1, SALES_PAGE_MAX);
-    let page = blocking(move || admin.ledger.sales(before.as_deref(), limit)).await?;
+    let looking = move || {
+        let page = admin.ledger.sales(before.as_deref(), limit)?;
+        Ok((page, admin.ledger.totals()))
+    };
+    let (page, totals) = blocking(looking).await?;
     Ok(Json(SalesBody {
         sales: page.sales,
+        totals,
         next: page.next.map(hex::encode),
     }))
 }

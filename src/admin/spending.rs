@@ -1,10 +1,17 @@
 //! What access tokens with a limit have spent. A few lines in a file, on the disk before anything is spent: a crash in
-//! between counts too much, never too little.
+//! between counts too much for a while, never too little.
+//!
+//! A payment takes what it may cost at most, which is a reservation. It ends once, in one write: what the payment really
+//! cost is spent then, and the rest is free again. Whoever asked for the payment may not be there any more by then, so the
+//! reservations are followed by what the node says of the payments ([`following`](super::following)), over restarts too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::l402::TokenId;
 use crate::secret_file::{self, SecretFileError};
@@ -13,12 +20,124 @@ use crate::secret_file::{self, SecretFileError};
 /// ended are among them: were the list of access tokens put back from a copy in which one is good, it must not begin anew.
 const TOKENS_MAX: usize = 10_000;
 
+/// Payments of one token that may be under way at once. A channel carries 483.
+const PENDING_MAX: usize = 1_000;
+
 /// Spent so far, by token.
 #[derive(Debug)]
 pub struct Spending {
     path: PathBuf,
-    /// In msat, by token id in hex. A `std` mutex: held while the file is written, off the threads that serve requests.
-    spent_msat: Mutex<BTreeMap<String, u64>>,
+    /// A `std` mutex: held while the file is written, off the threads that serve requests.
+    kept: Mutex<Kept>,
+    /// A reservation was left to be followed.
+    left: Notify,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// By token id in hex; what the file says.
+    accounts: Accounts,
+    /// Reservations of requests that are still looked after by who made them.
+    live: BTreeSet<u64>,
+    /// The number of the next reservation.
+    next: u64,
+}
+
+type Accounts = BTreeMap<String, Account>;
+
+/// What one token has spent, and may spend.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+struct Account {
+    /// In msat.
+    spent_msat: u64,
+    /// Payments whose end is not known.
+    pending: Vec<Pending>,
+}
+
+/// An account in the file: a number where nothing is pending, as programs before this one wrote it.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Spent(u64),
+    Account {
+        spent_msat: u64,
+        pending: Vec<Pending>,
+    },
+}
+
+impl From<Written> for Account {
+    fn from(written: Written) -> Self {
+        let (spent_msat, pending) = match written {
+            Written::Spent(spent_msat) => (spent_msat, Vec::new()),
+            Written::Account {
+                spent_msat,
+                pending,
+            } => (spent_msat, pending),
+        };
+        Self {
+            spent_msat,
+            pending,
+        }
+    }
+}
+
+impl From<Account> for Written {
+    fn from(account: Account) -> Self {
+        match account.pending.is_empty() {
+            true => Self::Spent(account.spent_msat),
+            false => Self::Account {
+                spent_msat: account.spent_msat,
+                pending: account.pending,
+            },
+        }
+    }
+}
+
+impl Account {
+    fn taken_msat(&self) -> u64 {
+        let pending = self.pending.iter().map(|it| it.most_msat);
+        pending.fold(self.spent_msat, u64::saturating_add)
+    }
+}
+
+/// A payment whose end is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pending {
+    /// The reservation's number.
+    pub(super) number: u64,
+    /// The payment's id, hex; of an offer it is known once it was sent.
+    pub(super) payment_id: Option<String>,
+    /// What it pays, in msat.
+    pub(super) amount_msat: u64,
+    /// What it may cost at most, in msat.
+    pub(super) most_msat: u64,
+    /// When it was made, Unix seconds.
+    pub(super) made_secs: u64,
+    /// Whether it was about to be sent. If not, it never was.
+    pub(super) is_begun: bool,
+    /// Whether it may have been sent without the node's having a record of it.
+    pub(super) is_unsure: bool,
+}
+
+/// What is reserved for.
+pub(super) struct Wanted {
+    /// The payment's id, hex, if that is known before it is sent.
+    pub(super) payment_id: Option<String>,
+    /// What it pays, in msat.
+    pub(super) amount_msat: u64,
+    /// What it may cost at most, in msat.
+    pub(super) most_msat: u64,
+    /// Unix seconds.
+    pub(super) now_secs: u64,
+}
+
+/// A reservation that is looked after by who made it. Dropped, it is followed instead.
+#[derive(Debug)]
+#[must_use = "dropped, it is left to be followed"]
+pub(super) struct Reserved {
+    spending: Arc<Spending>,
+    number: u64,
 }
 
 /// Why nothing may be spent.
@@ -41,6 +160,11 @@ pub enum SpendingError {
          by that, and new ones can spend"
     )]
     Full,
+    /// Too many payments are under way.
+    #[error(
+        "{PENDING_MAX} payments of this access token are under way: wait until some have ended"
+    )]
+    Busy,
     /// It could not be noted.
     #[error("failed to note what is spent")]
     File(#[from] io::Error),
@@ -52,73 +176,197 @@ pub enum SpendingError {
 impl Spending {
     /// Reads what was spent.
     pub fn open(path: &Path) -> Result<Self, SpendingError> {
-        let spent_msat = if path.exists() {
+        let accounts: Accounts = if path.exists() {
             serde_json::from_str(&secret_file::read(path)?).map_err(io::Error::from)?
         } else {
             BTreeMap::new()
         };
+        let pending = accounts.values().flat_map(|account| &account.pending);
+        let last = pending.map(|it| it.number).max();
         Ok(Self {
             path: path.to_owned(),
-            spent_msat: Mutex::new(spent_msat),
+            kept: Mutex::new(Kept {
+                accounts,
+                live: BTreeSet::new(),
+                next: last.map_or(0, |last| last + 1),
+            }),
+            left: Notify::new(),
         })
     }
 
-    /// Takes an amount off what is left to this token. On return it is on the disk. Blocks.
-    pub fn take(
-        &self,
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Memory follows the file, whatever panicked in between.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what a payment may cost off what is left to this token. On return it is on the disk. Blocks.
+    pub(super) fn reserve(
+        self: &Arc<Self>,
         token_id: &TokenId,
         max_msat: u64,
-        asked_msat: u64,
-    ) -> Result<(), SpendingError> {
-        self.change(token_id, |spent_msat, is_new, tokens| {
-            let left_msat = max_msat.saturating_sub(*spent_msat);
-            if is_new && tokens >= TOKENS_MAX {
+        wanted: Wanted,
+    ) -> Result<Reserved, SpendingError> {
+        let mut kept = self.kept();
+        let number = kept.next;
+        self.change(&mut kept, |accounts| {
+            let (key, tokens) = (token_id.to_string(), accounts.len());
+            if !accounts.contains_key(&key) && tokens >= TOKENS_MAX {
                 return Err(SpendingError::Full);
             }
-            if asked_msat > left_msat {
+            let account = accounts.entry(key).or_default();
+            let left_msat = max_msat.saturating_sub(account.taken_msat());
+            if wanted.most_msat > left_msat {
                 return Err(SpendingError::AboveLimit {
-                    asked_msat,
+                    asked_msat: wanted.most_msat,
                     left_msat,
                 });
             }
-            *spent_msat += asked_msat;
+            if account.pending.len() >= PENDING_MAX {
+                return Err(SpendingError::Busy);
+            }
+            account.pending.push(Pending {
+                number,
+                payment_id: wanted.payment_id,
+                amount_msat: wanted.amount_msat,
+                most_msat: wanted.most_msat,
+                made_secs: wanted.now_secs,
+                is_begun: false,
+                is_unsure: false,
+            });
+            Ok(())
+        })?;
+        kept.next += 1;
+        kept.live.insert(number);
+        Ok(Reserved {
+            spending: Arc::clone(self),
+            number,
+        })
+    }
+
+    /// What was spent with the token of this id, hex, and what may be spent by payments that are under way, in msat.
+    pub(super) fn of(&self, token_id: &str) -> (u64, u64) {
+        let kept = self.kept();
+        kept.accounts.get(token_id).map_or((0, 0), |account| {
+            let pending_msat = account.taken_msat().saturating_sub(account.spent_msat);
+            (account.spent_msat, pending_msat)
+        })
+    }
+
+    /// The reservations that nobody looks after.
+    pub(super) fn left(&self) -> Vec<Pending> {
+        let kept = self.kept();
+        let pending = kept.accounts.values().flat_map(|account| &account.pending);
+        let left = pending.filter(|it| !kept.live.contains(&it.number));
+        left.cloned().collect()
+    }
+
+    /// Waits until a reservation is left to be followed.
+    pub(super) async fn is_left(&self) {
+        self.left.notified().await;
+    }
+
+    /// Ends a reservation: so much was spent. One that has ended stays as it ended. Blocks.
+    pub(super) fn settle(&self, number: u64, spent_msat: u64) -> Result<(), SpendingError> {
+        self.change(&mut self.kept(), |accounts| {
+            let mut accounts = accounts.values_mut();
+            let found = accounts.find_map(|account| {
+                let at = account.pending.iter().position(|it| it.number == number)?;
+                Some((account, at))
+            });
+            if let Some((account, at)) = found {
+                account.pending.remove(at);
+                account.spent_msat = account.spent_msat.saturating_add(spent_msat);
+            }
             Ok(())
         })
     }
 
-    /// What was spent with the token of this id, hex.
-    pub(super) fn spent_msat(&self, token_id: &str) -> u64 {
-        let spent = self.spent_msat.lock();
-        let spent = spent.unwrap_or_else(PoisonError::into_inner);
-        spent.get(token_id).copied().unwrap_or(0)
-    }
-
-    /// Gives back what was taken and not spent. Blocks.
-    pub fn give_back(&self, token_id: &TokenId, unspent_msat: u64) -> Result<(), SpendingError> {
-        self.change(token_id, |spent_msat, _, _| {
-            *spent_msat = spent_msat.saturating_sub(unspent_msat);
+    /// Notes something about a reservation, and about the others.
+    pub(super) fn note(
+        &self,
+        number: u64,
+        note: impl FnOnce(&mut Pending),
+    ) -> Result<(), SpendingError> {
+        self.change(&mut self.kept(), |accounts| {
+            let mut pending = accounts.values_mut().flat_map(|it| &mut it.pending);
+            if let Some(it) = pending.find(|it| it.number == number) {
+                note(it);
+            }
             Ok(())
         })
     }
 
-    /// Changes a figure together with its file: neither without the other.
+    /// Changes what is kept together with its file: neither without the other.
     fn change(
         &self,
-        token_id: &TokenId,
-        change: impl FnOnce(&mut u64, bool, usize) -> Result<(), SpendingError>,
+        kept: &mut Kept,
+        change: impl FnOnce(&mut Accounts) -> Result<(), SpendingError>,
     ) -> Result<(), SpendingError> {
-        let mut spent = self
-            .spent_msat
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut after = spent.clone();
-        let (key, tokens) = (token_id.to_string(), after.len());
-        let is_new = !after.contains_key(&key);
-        change(after.entry(key).or_default(), is_new, tokens)?;
+        let mut after = kept.accounts.clone();
+        change(&mut after)?;
+        if after == kept.accounts {
+            return Ok(());
+        }
         let text = serde_json::to_string(&after).map_err(io::Error::from)?;
         secret_file::replace(&self.path, &text)?;
-        *spent = after;
+        kept.accounts = after;
         Ok(())
+    }
+}
+
+impl Reserved {
+    /// The payment is sent next. An earlier try of the same payment has failed, then, and cost nothing: the node refuses what is
+    /// under way. Only those are ended that nobody looks after. Blocks.
+    pub(super) fn begin(&self) -> Result<(), SpendingError> {
+        let mut kept = self.spending.kept();
+        let live = kept.live.clone();
+        self.spending.change(&mut kept, |accounts| {
+            let pending = accounts.values_mut().flat_map(|it| &mut it.pending);
+            let mut payment_id = None;
+            for it in pending.filter(|it| it.number == self.number) {
+                it.is_begun = true;
+                payment_id.clone_from(&it.payment_id);
+            }
+            let is_over = |it: &Pending| {
+                it.payment_id == payment_id
+                    && payment_id.is_some()
+                    && !it.is_unsure
+                    && !live.contains(&it.number)
+            };
+            for account in accounts.values_mut() {
+                account.pending.retain(|it| !is_over(it));
+            }
+            Ok(())
+        })
+    }
+
+    /// The payment was sent, under this id. Blocks.
+    pub(super) fn sent(&self, payment_id: &str) -> Result<(), SpendingError> {
+        self.spending.note(self.number, |it| {
+            it.payment_id = Some(payment_id.to_owned());
+        })
+    }
+
+    /// It was not sent. Blocks.
+    pub(super) fn not_sent(&self) -> Result<(), SpendingError> {
+        self.spending.note(self.number, |it| it.is_begun = false)
+    }
+
+    /// It may have been sent, and the node has no record of it. Blocks.
+    pub(super) fn unsure(&self) -> Result<(), SpendingError> {
+        self.spending.note(self.number, |it| it.is_unsure = true)
+    }
+
+    /// The payment has ended: so much was spent. Blocks.
+    pub(super) fn settle(&self, spent_msat: u64) -> Result<(), SpendingError> {
+        self.spending.settle(self.number, spent_msat)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.spending.kept().live.remove(&self.number);
+        self.spending.left.notify_one();
     }
 }
 
@@ -126,23 +374,106 @@ impl Spending {
 mod tests {
     use super::*;
 
+    const ONE: TokenId = TokenId([1; 32]);
+
+    fn open(folder: &Path) -> Arc<Spending> {
+        Arc::new(Spending::open(&folder.join("access.spent")).unwrap())
+    }
+
+    fn wanted(most_msat: u64, payment_id: &str) -> Wanted {
+        Wanted {
+            payment_id: Some(payment_id.to_owned()),
+            amount_msat: most_msat,
+            most_msat,
+            now_secs: 0,
+        }
+    }
+
+    /// What is spent, and what may be.
+    fn figures(spending: &Spending) -> (u64, u64) {
+        spending.of(&ONE.to_string())
+    }
+
     #[test]
     fn a_limit_holds_over_restarts_and_for_each_token_by_itself() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("access.spent");
-        let (one, other) = (TokenId([1; 32]), TokenId([2; 32]));
-        let spending = Spending::open(&path).unwrap();
-        spending.take(&one, 1_000, 600).unwrap();
-        let error = spending.take(&one, 1_000, 401).unwrap_err();
+        let other = TokenId([2; 32]);
+        let spending = open(folder.path());
+        let reserved = spending.reserve(&ONE, 1_000, wanted(600, "a")).unwrap();
+        let error = spending.reserve(&ONE, 1_000, wanted(401, "b")).unwrap_err();
         assert!(
             error.to_string().contains("400 msat that are left"),
             "{error}"
         );
-        spending.take(&other, 1_000, 1_000).unwrap();
-        spending.give_back(&one, 100).unwrap();
-        let spending = Spending::open(&path).unwrap();
-        spending.take(&one, 1_000, 500).unwrap();
-        assert!(spending.take(&one, 1_000, 1).is_err());
+        spending
+            .reserve(&other, 1_000, wanted(1_000, "c"))
+            .unwrap()
+            .settle(1_000)
+            .unwrap();
+        reserved.settle(500).unwrap();
+        let spending = open(folder.path());
+        assert_eq!(figures(&spending), (500, 0));
+        let all = spending.reserve(&ONE, 1_000, wanted(500, "d")).unwrap();
+        assert!(spending.reserve(&ONE, 1_000, wanted(1, "e")).is_err());
+        drop(all);
+        // Nobody knows yet what became of it.
+        let spending = open(folder.path());
+        assert_eq!(figures(&spending), (500, 500));
+        assert!(spending.reserve(&ONE, 1_000, wanted(1, "e")).is_err());
+    }
+
+    #[test]
+    fn a_payment_ends_once_whoever_tells_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let spending = open(folder.path());
+        let reserved = spending.reserve(&ONE, 1_000, wanted(600, "a")).unwrap();
+        assert_eq!(spending.left(), [], "who asked for it looks after it");
+        let number = reserved.number;
+        drop(reserved);
+        assert_eq!(spending.left().len(), 1);
+        for _ in 0..3 {
+            spending.settle(number, 7).unwrap();
+            spending.settle(number, 0).unwrap();
+            assert_eq!(figures(&spending), (7, 0));
+        }
+        let spending = open(folder.path());
+        spending.settle(number, 7).unwrap();
+        assert_eq!(figures(&spending), (7, 0));
+    }
+
+    #[test]
+    fn a_second_try_ends_the_first_one_that_failed_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let spending = open(folder.path());
+        let reserve = |id| spending.reserve(&ONE, 10_000, wanted(600, id)).unwrap();
+        let (first, other) = (reserve("a"), reserve("b"));
+        first.begin().unwrap();
+        drop((first, other));
+        // Asked for at the same time, and not sent for what the node knows.
+        let live = reserve("a");
+        assert_eq!(figures(&spending), (0, 1_800));
+        let second = reserve("a");
+        second.begin().unwrap();
+        assert_eq!(figures(&spending), (0, 1_800), "the first of four is over");
+        live.settle(0).unwrap();
+        second.settle(600).unwrap();
+        assert_eq!(figures(&spending), (600, 600));
+        let left = spending.left();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].payment_id.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn what_an_older_program_wrote_is_read_and_it_reads_what_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.spent");
+        secret_file::replace(&path, &format!("{{\"{ONE}\":700}}")).unwrap();
+        let spending = open(folder.path());
+        assert_eq!(figures(&spending), (700, 0));
+        let reserved = spending.reserve(&ONE, 1_000, wanted(300, "a")).unwrap();
+        reserved.settle(1).unwrap();
+        let text = secret_file::read(&path).unwrap();
+        assert_eq!(text.trim(), format!("{{\"{ONE}\":701}}"));
     }
 
     #[test]
@@ -156,23 +487,25 @@ mod tests {
                 (TokenId(id).to_string(), 1)
             })
             .collect();
-        let one = TokenId([1; 32]);
         secret_file::replace(&path, &serde_json::to_string(&full).unwrap()).unwrap();
-        let spending = Spending::open(&path).unwrap();
-        let error = spending.take(&one, 1_000, 1).unwrap_err();
+        let spending = open(folder.path());
+        let error = spending.reserve(&ONE, 1_000, wanted(1, "a")).unwrap_err();
         assert!(matches!(error, SpendingError::Full), "{error}");
         let mut known = [9; 32];
         known[..4].copy_from_slice(&7_u32.to_be_bytes());
-        spending.take(&TokenId(known), 1_000, 999).unwrap();
+        let known = spending.reserve(&TokenId(known), 1_000, wanted(999, "a"));
+        known.unwrap().settle(999).unwrap();
     }
 
     #[test]
     fn many_at_once_take_no_more_than_there_is() {
         let folder = tempfile::tempdir().unwrap();
-        let spending = Spending::open(&folder.path().join("access.spent")).unwrap();
+        let spending = open(folder.path());
+        let reserve =
+            |number: u32| spending.reserve(&ONE, 3_000, wanted(1_000, &number.to_string()));
         let taken = std::thread::scope(|scope| {
             let takers: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| spending.take(&TokenId([1; 32]), 3_000, 1_000).is_ok()))
+                .map(|number| scope.spawn(move || reserve(number).is_ok()))
                 .collect();
             let taken = takers.into_iter().map(|taker| taker.join().unwrap());
             taken.filter(|is_taken| *is_taken).count()

@@ -156,7 +156,7 @@ pub(super) struct StatusBody {
     activations: ActivationTotals,
     /// For how many more sales what can arrive suffices.
     outlook: Outlook,
-    /// Challenges that are remembered, paid ones included until they expire.
+    /// Challenges that are remembered, paid ones included, until their invoices can be paid no more.
     challenges_open: usize,
     dry_run: DryRunBody,
     /// What prices in a currency go by.

@@ -1,5 +1,6 @@
 //! Tokens for the operator: looking for them, revoking them, and the keys that they are made with.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,6 +8,8 @@ use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::backup::BackupError;
+use crate::causes::chain;
 use crate::gate::Epoch;
 use crate::l402::TokenId;
 use crate::ledger::record::{RevocationRecord, Revoked, TokenRecord};
@@ -162,7 +165,10 @@ async fn enter(
     body: Option<Json<RevokeBody>>,
 ) -> Result<Json<RevocationRecord>, Fault> {
     let reason = body.unwrap_or_default().0.reason;
+    let backups = Arc::clone(&admin.backups);
     let revoked = blocking(move || admin.ledger.revoke(what, &reason)).await?;
+    // In a backup that was made before, it is not revoked.
+    backups.follow();
     match &revoked.what {
         Revoked::Token(token_id) => tracing::info!("Revoked token {}", TokenId(*token_id)),
         Revoked::Service(service) => tracing::info!("Revoked all tokens of service {service}"),
@@ -221,28 +227,74 @@ pub(super) async fn keys(State(admin): State<Arc<Admin>>) -> Json<KeysBody> {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RotateBody {
-    /// How long tokens of the keys before stay good; 30 days if left out. 0 ends them now.
+    /// How long tokens of the keys before stay good; 30 days if left out. 0 ends them now, and the answers that they run.
     retire_after_secs: Option<u64>,
+    /// Rotates also if no backup of the new key can be made. Tokens that it mints are lost with the disk until there is one.
+    #[serde(default)]
+    force: bool,
 }
 
-/// Mints with a new master key from now on.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RotatedBody {
+    #[serde(flatten)]
+    keys: KeysBody,
+    /// The backup that the new key is in; nothing if there is none, which only `force` allows.
+    #[schema(value_type = Option<String>)]
+    backup: Option<PathBuf>,
+}
+
+/// Mints with a new master key from now on. Before it mints anything it is in a backup, and in the store that backups are sent to, if
+/// there is one: tokens of a key that is lost open nothing. If that fails, the key is not changed.
 #[utoipa::path(
     post, path = "/keys/rotate", tag = "tokens", request_body = Option<RotateBody>,
-    responses((status = 200, body = KeysBody))
+    responses(
+        (status = 200, body = RotatedBody),
+        (status = 409, description = "no backup of the new key could be made; `force` rotates without")
+    )
 )]
 pub(super) async fn rotate(
     State(admin): State<Arc<Admin>>,
     body: Option<Json<RotateBody>>,
-) -> Result<Json<KeysBody>, Fault> {
-    let after_secs = body.unwrap_or_default().0.retire_after_secs;
+) -> Result<Json<RotatedBody>, Fault> {
+    let RotateBody {
+        retire_after_secs: after_secs,
+        force,
+    } = body.unwrap_or_default().0;
     let until_secs = admin
         .clock
         .unix_secs()
         .saturating_add(after_secs.unwrap_or(RETIRE_AFTER_SECS));
-    let rotate = move || admin.keyring.rotate(until_secs);
-    let epochs = tokio::task::spawn_blocking(rotate)
+    let runtime = tokio::runtime::Handle::current();
+    let rotating = move || {
+        let mut backup = None;
+        let rotated = admin.keyring.rotate_behind(until_secs, || {
+            match runtime.block_on(admin.backups.create_and_send()) {
+                Ok(created) => backup = Some(created.file),
+                Err(error) if force => {
+                    tracing::error!("The new master key is in no backup: {}", chain(&error));
+                    admin.backups.follow();
+                }
+                Err(error) => return Err(Fault::NotBackedUp(error)),
+            }
+            Ok(())
+        });
+        // The one that could not be sent says that the keys have retired: it must not stay the newest.
+        if matches!(rotated, Err(Fault::NotBackedUp(BackupError::NotSent(_))))
+            && let Err(error) = admin.backups.create()
+        {
+            tracing::error!(
+                "Failed to make a backup of the keys in force: {}",
+                chain(&error)
+            );
+        }
+        Ok::<_, Fault>((rotated?, backup))
+    };
+    let (epochs, backup) = tokio::task::spawn_blocking(rotating)
         .await
         .expect("writing a file does not panic")?;
     tracing::info!("Tokens are made with a new master key from now on");
-    Ok(Json(epochs.into()))
+    Ok(Json(RotatedBody {
+        keys: epochs.into(),
+        backup,
+    }))
 }

@@ -7,6 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::Following;
 use crate::backup::Backups;
 use crate::causes::chain;
 use crate::http::{Server, Stop};
@@ -69,6 +70,7 @@ pub(super) struct Servers {
     pub(super) reloading: Reloading,
     pub(super) beside: Beside,
     pub(super) inbound: Inbound,
+    pub(super) following: Following,
 }
 
 /// Some tasks, and what ends them.
@@ -110,6 +112,7 @@ impl Running {
             reloading,
             beside,
             inbound,
+            following,
         } = servers;
         let tasks = || Tasks::new(stop.hurry.clone());
         let running = Self {
@@ -138,6 +141,9 @@ impl Running {
         admin_tasks
             .tracker
             .spawn(backups.run(admin_tasks.stop.begin.clone()));
+        admin_tasks
+            .tracker
+            .spawn(following.run(admin_tasks.stop.begin.clone()));
         let mut writing = writer_tasks.tracker.spawn(write_behind(
             Arc::clone(&ledger),
             writer_tasks.stop.begin.clone(),

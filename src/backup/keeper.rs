@@ -2,6 +2,7 @@
 
 mod checking;
 mod checks;
+mod demand;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -70,6 +71,8 @@ pub struct Backups {
     checks: Mutex<Checks>,
     /// One was made on demand.
     made: Notify,
+    /// What the newest lacks besides channels.
+    lacking: demand::Lacking,
 }
 
 /// What is known of the store.
@@ -122,6 +125,7 @@ impl Backups {
             remote: config.s3.as_ref().and_then(Remote::new),
             sent: Mutex::default(),
             made: Notify::new(),
+            lacking: demand::Lacking::default(),
             checks: Mutex::new(Checks::open(&source.data_dir.join(CHECKS))),
             config,
             source,
@@ -188,7 +192,12 @@ impl Backups {
     /// Makes a backup now, and lets go of the oldest. Blocks on the disk.
     pub fn create(&self) -> Result<Created, BackupError> {
         let _turn = self.turn();
+        // Before anything is copied: what is revoked meanwhile is lacking again.
+        let was_lacking = self.lacking.take();
         let created = self.create_one();
+        if created.is_err() && was_lacking {
+            self.lacking.put_back();
+        }
         *self.failed() = created.as_ref().err().map(|error| causes::chain(error));
         if created.is_ok() {
             *self.made_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
@@ -349,6 +358,7 @@ impl Backups {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut changes = self.node.channel_changes();
         self.off(Self::look).await;
+        self.off(Self::note_what_is_lacking).await;
         let mut look_at = Instant::now() + FIRST_LOOK_AFTER;
         let mut is_due = false;
         loop {
@@ -369,16 +379,29 @@ impl Backups {
                     }
                     continue;
                 }
+                () = self.lacking.noted() => {
+                    if self.may_follow() {
+                        look_at = look_at.min(Instant::now() + QUIET);
+                    }
+                    continue;
+                }
                 () = stop.cancelled() => return,
             }
             self.off(Self::look).await;
-            let made = self.off(move |backups| backups.create_if(is_due)).await;
+            let lacks = self.lacking.is_some() && self.may_follow();
+            let made = self
+                .off(move |backups| backups.create_if(is_due || lacks))
+                .await;
             // After a failure it is due again with the next look.
             is_due = !made.unwrap_or(false);
             look_at = Instant::now() + LOOK_EVERY;
             self.off(Self::check).await;
             tokio::select! {
-                () = async { self.send().await; self.check_store().await } => {}
+                () = async {
+                    self.send().await;
+                    self.lacking.tried();
+                    self.check_store().await;
+                } => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -104,13 +104,23 @@ fn tokens(answer: &Value) -> String {
                 text(&token["scope"]),
                 number(&token["spend_max_msat"], msat),
                 number(&token["spent_msat"], msat),
+                number(&token["pending_msat"], msat),
                 number(&token["made_secs"], ago),
                 number(&token["until_secs"], ago),
                 short(&token["made_with"]),
             ]
         })
         .collect();
-    let titles = ["id", "may", "limit", "spent", "made", "ends", "made with"];
+    let titles = [
+        "id",
+        "may",
+        "limit",
+        "spent",
+        "under way",
+        "made",
+        "ends",
+        "made with",
+    ];
     table(&titles, &rows, "There are none.")
 }
 

@@ -18,7 +18,7 @@ use crate::room;
 use crate::store::{DataLock, LockError};
 
 use super::show::lines;
-use super::units::span;
+use super::units::{ago, span};
 use super::{BAD_SETTINGS, Operator, complain, scratch};
 
 /// What stands for standard input in the place of a file of words.
@@ -311,7 +311,11 @@ fn described(verified: &Verified) -> Vec<(&'static str, String)> {
         }
     }
     let totals = &verified.totals;
-    let sales = format!("{}, {} msat", totals.count, totals.amount_msat);
+    let (count, amount_msat) = (totals.count, totals.amount_msat);
+    let sales = match totals.surplus_msat {
+        0 => format!("{count}, {amount_msat} msat"),
+        surplus_msat => format!("{count}, {amount_msat} msat, and {surplus_msat} msat of surplus"),
+    };
     rows.push(("sales", sales));
     rows
 }
@@ -360,7 +364,17 @@ fn restore(file: &Path, given: Given, data_dir: Option<PathBuf>, how: How) -> an
         ));
     }
     tell(&what_follows(&manifest, how));
+    tell(&what_is_undone(manifest.created_secs));
     Ok(())
+}
+
+/// What the operator has to do again.
+fn what_is_undone(created_secs: u64) -> String {
+    format!(
+        "The books are as they were when the backup was made ({}): tokens that were revoked since then open again, and what was used \
+         of tokens since then is there again. Revoke again what must not open anything (`tollhouse revoke`).",
+        ago(created_secs)
+    )
 }
 
 /// What the operator can expect of the next start.

@@ -89,8 +89,25 @@ impl Sales {
             let titles = [
                 "settled", "amount", "service", "route", "payment", "surplus",
             ];
-            paged(table(&titles, &rows, "Nothing was sold yet."), answer)
+            let sales = table(&titles, &rows, "Nothing was sold yet.");
+            paged(
+                format!("{sales}\n\nSales: {}", sums(&answer["totals"])),
+                answer,
+            )
         })
+    }
+}
+
+/// What all sales come to.
+pub(super) fn sums(totals: &Value) -> String {
+    let sold = number(&totals["amount_msat"], msat);
+    let sold = format!("{}, {sold} in all", number(&totals["count"], grouped));
+    match totals["surplus_msat"].as_u64() {
+        None | Some(0) => sold,
+        Some(surplus) => format!(
+            "{sold}; surplus {} (above the price, or for an invoice that was paid before)",
+            msat(surplus)
+        ),
     }
 }
 

@@ -102,14 +102,7 @@ fn status(answer: &Value) -> String {
             ),
         ),
         ("deposit address", text(&node["deposit_address"])),
-        (
-            "sales",
-            format!(
-                "{}, {} in all",
-                number(&answer["sales"]["count"], grouped),
-                number(&answer["sales"]["amount_msat"], msat)
-            ),
-        ),
+        ("sales", super::books::sums(&answer["sales"])),
         ("strangers", strangers(&node["strangers"])),
         ("upstreams", upstreams(list(answer, "upstreams"))),
         ("backup", backup(&answer["backup"])),

@@ -125,7 +125,8 @@ impl Gate {
             payment_hash: invoice.payment_hash,
             token_id: TokenId::new(keys.epoch(), minted_secs, random[1]),
         };
-        // A payer may pay in the invoice's last second and still gets what was sold.
+        // A payer may pay in the invoice's last second and still gets what was sold. Who pays later gets it, too: the gate counts
+        // from the payment then.
         let valid_until_secs = invoice.expires_at_secs + grant.valid.as_secs();
         let caveats = services.caveats(valid_until_secs);
         let token =

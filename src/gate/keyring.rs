@@ -19,8 +19,10 @@ pub struct Keyring {
     path: PathBuf,
     /// What tokens are minted and verified with. A `std` lock: held for a look-up, never across an await.
     in_force: RwLock<Arc<RootKeys>>,
-    /// All of them, the newest first. Held while the file is written.
+    /// All of them, the newest first. A `std` mutex: held to copy them.
     all: Mutex<Vec<MasterKey>>,
+    /// One rotation at a time. A `std` mutex: held while the file is written and backed up, on a thread that may block.
+    rotating: Mutex<()>,
 }
 
 /// A key, without its secret.
@@ -61,6 +63,7 @@ impl Keyring {
             path: path.to_owned(),
             in_force: RwLock::new(Arc::new(in_force)),
             all: Mutex::new(all),
+            rotating: Mutex::default(),
         })
     }
 
@@ -83,29 +86,55 @@ impl Keyring {
     /// Mints with a new key from now on. Tokens of the keys before stay good until `until_secs`, unless those retire before.
     /// Whatever goes wrong, the keys are as they were. Blocks on the disk.
     pub fn rotate(&self, until_secs: u64) -> Result<Vec<Epoch>, KeyringError> {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = all.iter().map(|key| key.epoch).max().unwrap_or(0);
-        let new = MasterKey {
-            epoch: newest.checked_add(1).ok_or(KeyringError::NoMore)?,
-            secret: draw()?,
-            until_secs: None,
-        };
-        let older = all.iter().map(|key| MasterKey {
-            until_secs: Some(key.until_secs.unwrap_or(u64::MAX).min(until_secs)),
-            ..key.clone()
-        });
-        let rotated: Vec<_> = std::iter::once(new).chain(older).collect();
+        self.rotate_behind(until_secs, || Ok(()))
+    }
+
+    /// The same, and between the new key's being on the disk and the first token that is minted with it something else is done: a
+    /// backup of it. If that fails, the keys stay as they were.
+    pub fn rotate_behind<E: From<KeyringError>>(
+        &self,
+        until_secs: u64,
+        before_it_mints: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Vec<Epoch>, E> {
+        let _turn = self.rotating.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.keys();
+        let rotated = rotated(&before, until_secs)?;
         let in_force = keys(&rotated).expect("the new key is there");
-        // On the disk before the first token is minted with it.
-        secret_file::replace(&self.path, &write(&rotated))?;
+        let replace = |keys: &[MasterKey]| {
+            secret_file::replace(&self.path, &write(keys)).map_err(KeyringError::from)
+        };
+        replace(&rotated)?;
+        if let Err(error) = before_it_mints() {
+            replace(&before)?;
+            return Err(error);
+        }
         *self
             .in_force
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(in_force);
-        *all = rotated;
-        drop(all);
+        *self.all.lock().unwrap_or_else(PoisonError::into_inner) = rotated;
         Ok(self.epochs())
     }
+
+    fn keys(&self) -> Vec<MasterKey> {
+        let all = self.all.lock();
+        all.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// These keys and a new one, which mints.
+fn rotated(all: &[MasterKey], until_secs: u64) -> Result<Vec<MasterKey>, KeyringError> {
+    let newest = all.iter().map(|key| key.epoch).max().unwrap_or(0);
+    let new = MasterKey {
+        epoch: newest.checked_add(1).ok_or(KeyringError::NoMore)?,
+        secret: draw()?,
+        until_secs: None,
+    };
+    let older = all.iter().map(|key| MasterKey {
+        until_secs: Some(key.until_secs.unwrap_or(u64::MAX).min(until_secs)),
+        ..key.clone()
+    });
+    Ok(std::iter::once(new).chain(older).collect())
 }
 
 fn draw() -> io::Result<[u8; 32]> {
@@ -158,6 +187,31 @@ fn write(all: &[MasterKey]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rotation_that_is_not_backed_up_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        let keyring = Keyring::open(&path).unwrap();
+        let before = secret_file::read(&path).unwrap();
+        let failed: Result<_, KeyringError> = keyring.rotate_behind(2_000, || {
+            assert_eq!(
+                Keyring::open(&path).unwrap().epochs().len(),
+                2,
+                "in the backup"
+            );
+            assert_eq!(
+                keyring.in_force().epoch(),
+                0,
+                "nothing is minted with it yet"
+            );
+            Err(KeyringError::NoMore)
+        });
+        assert!(failed.is_err());
+        assert_eq!(keyring.epochs().len(), 1);
+        let after = secret_file::read(&path).unwrap();
+        assert!(after.contains(before.trim()) && after.trim().lines().count() == 1);
+    }
 
     #[test]
     fn a_rotation_is_there_after_a_restart_and_the_old_key_retires_on_its_day() {

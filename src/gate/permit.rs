@@ -6,9 +6,12 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName};
 use tracing::Level;
 
+use crate::clock::Clock;
 use crate::l402::TokenId;
 use crate::ledger::{Ledger, Left, QuotaUse, Reservation};
 use crate::sparing::Sparing;
+
+use super::Keyring;
 
 /// The longest work that an upstream may report for one request: what is more is a mistake in its unit.
 const REPORTED_MAX: Duration = Duration::from_secs(7 * 86_400);
@@ -60,6 +63,10 @@ pub(super) struct Opened {
     pub(super) ledger: Arc<Ledger>,
     /// The service.
     pub(super) service: Arc<str>,
+    /// Knows which keys have retired.
+    pub(super) keyring: Arc<Keyring>,
+    /// Where the time comes from.
+    pub(super) clock: Clock,
 }
 
 /// Why a permit was given.
@@ -76,9 +83,14 @@ pub enum Reason {
 }
 
 impl Opened {
+    /// Whether the token opens nothing any more: because it was revoked, or its key has retired.
     fn is_revoked(&self, reservation: &Reservation) -> bool {
         let token_id = reservation.token_id().map(TokenId);
-        token_id.is_some_and(|token_id| self.ledger.is_revoked(&token_id, &self.service))
+        token_id.is_some_and(|token_id| {
+            let keys = self.keyring.in_force();
+            self.ledger.is_revoked(&token_id, &self.service)
+                || !keys.is_in_force(token_id.epoch(), self.clock.unix_secs())
+        })
     }
 }
 
@@ -175,7 +187,8 @@ impl Permit {
         }
     }
 
-    /// Counts the time that has passed. `false` if the answer has to be cut off, for it or because the token was revoked.
+    /// Counts the time that has passed. `false` if the answer has to be cut off, for it or because the token was revoked or its key
+    /// has retired.
     pub fn pass_time(&mut self) -> bool {
         let Ground::Paid(reservation, opened) = &mut self.ground else {
             return true;

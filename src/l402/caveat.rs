@@ -61,6 +61,8 @@ pub struct Allowance {
     pub sold_as: Option<SoldAs>,
     /// When the token stops being good, Unix seconds.
     pub valid_until_secs: Option<u64>,
+    /// By how much the minter's own end was put off for this, in seconds: the invoice was paid so long after it expired.
+    pub late_secs: u64,
     /// A preimage that stands inside the token.
     pub preimage: Option<[u8; 32]>,
 }
@@ -75,6 +77,7 @@ impl fmt::Debug for Allowance {
             .field("is_priced", &self.is_priced)
             .field("sold_as", &self.sold_as)
             .field("valid_until_secs", &self.valid_until_secs)
+            .field("late_secs", &self.late_secs)
             .field("preimage", &self.preimage.map(|_| "…"))
             .finish()
     }
@@ -85,7 +88,20 @@ pub fn satisfy<'a>(
     caveats: impl Iterator<Item = &'a [u8]>,
     subject: &Subject<'_>,
 ) -> Result<Allowance, Unsatisfied> {
-    let mut allowance = Allowance::default();
+    satisfy_late(caveats, subject, 0)
+}
+
+/// The same for a token whose invoice was paid so many seconds after it had expired: it is good for as much longer, unless its
+/// holder has shortened it. The minter writes an end for each service, so the first one is the minter's.
+pub fn satisfy_late<'a>(
+    caveats: impl Iterator<Item = &'a [u8]>,
+    subject: &Subject<'_>,
+    late_secs: u64,
+) -> Result<Allowance, Unsatisfied> {
+    let mut allowance = Allowance {
+        late_secs,
+        ..Allowance::default()
+    };
     let mut services: Option<&str> = None;
     for (index, caveat) in caveats.enumerate() {
         // What is no condition is not ours.
@@ -164,7 +180,18 @@ fn satisfy_own(
     allowance: &mut Allowance,
 ) -> Result<(), Unsatisfied> {
     match condition {
-        "valid_until" => narrow(&mut allowance.valid_until_secs, value),
+        "valid_until" => {
+            let is_the_minters = allowance.valid_until_secs.is_none();
+            narrow(&mut allowance.valid_until_secs, value)?;
+            if let Some(until_secs) = allowance
+                .valid_until_secs
+                .as_mut()
+                .filter(|_| is_the_minters)
+            {
+                *until_secs = until_secs.saturating_add(allowance.late_secs);
+            }
+            Ok(())
+        }
         "requests" => narrow(&mut allowance.requests_max, value),
         "bytes" => narrow(&mut allowance.bytes_max, value),
         "seconds" => narrow(&mut allowance.seconds_max, value),
@@ -310,6 +337,27 @@ mod tests {
         let check = |caveat: &str| satisfy(std::iter::once(caveat.as_bytes()), &dear);
         assert_eq!(check("services=chain:1"), Err(Unsatisfied::Service));
         assert!(check("services=chain:2").is_ok());
+    }
+
+    #[test]
+    fn a_late_payment_puts_off_the_minters_end_and_not_the_holders() {
+        let check = |caveats: &[&str], late_secs| {
+            let caveats = caveats.iter().map(|caveat| caveat.as_bytes());
+            satisfy_late(caveats, &SUBJECT, late_secs).map(|it| it.valid_until_secs)
+        };
+        let minted = [
+            "services=chain:0,other:0",
+            "chain_valid_until=990",
+            "other_valid_until=990",
+        ];
+        assert_eq!(check(&minted, 0), Err(Unsatisfied::Expired));
+        assert_eq!(check(&minted, 10), Err(Unsatisfied::Expired));
+        assert_eq!(check(&minted, 11), Ok(Some(1_001)));
+        let shortened = [&minted[..], &["chain_valid_until=980"]].concat();
+        assert_eq!(check(&shortened, 1_000), Err(Unsatisfied::Expired));
+        let widened = [&minted[..], &["chain_valid_until=2000"]].concat();
+        assert_eq!(check(&widened, 20), Err(Unsatisfied::Widened));
+        assert_eq!(check(&minted, u64::MAX), Ok(Some(u64::MAX)));
     }
 
     #[test]

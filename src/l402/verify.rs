@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::caveat::{Allowance, Subject, Unsatisfied, preimage_inside, satisfy};
+use super::caveat::{Allowance, Subject, Unsatisfied, preimage_inside, satisfy_late};
 use super::credential::Credential;
 use super::identifier::Identifier;
 use super::macaroon::{FormatError, Parsed};
@@ -139,8 +139,23 @@ fn prove_one(
 }
 
 impl Proven {
+    /// Which payment and which token.
+    pub fn identifier(&self) -> &Identifier {
+        &self.identifier
+    }
+
     /// Verifies what depends on the request: whether the key is still in force, and the caveats.
     pub fn verify(&self, keys: &RootKeys, subject: &Subject<'_>) -> Result<Verified, Refusal> {
+        self.verify_late(keys, subject, 0)
+    }
+
+    /// The same for one whose invoice was paid so many seconds after it had expired.
+    pub fn verify_late(
+        &self,
+        keys: &RootKeys,
+        subject: &Subject<'_>,
+        late_secs: u64,
+    ) -> Result<Verified, Refusal> {
         if !keys.is_in_force(self.identifier.token_id.epoch(), subject.now_secs) {
             return Err(Refusal::UnknownEpoch);
         }
@@ -148,7 +163,7 @@ impl Proven {
         for macaroon in &self.macaroons {
             let one = Verified {
                 identifier: self.identifier,
-                allowance: satisfy(Parsed::read(macaroon)?.caveats(), subject)?,
+                allowance: satisfy_late(Parsed::read(macaroon)?.caveats(), subject, late_secs)?,
             };
             all = Some(all.map_or(one, |first| stricter(first, one)));
         }
@@ -175,6 +190,7 @@ fn stricter(first: Verified, second: Verified) -> Verified {
                 .or(other.sold_as),
             price_max_msat: least(one.price_max_msat, other.price_max_msat),
             valid_until_secs: least(one.valid_until_secs, other.valid_until_secs),
+            late_secs: one.late_secs,
             preimage: one.preimage,
         },
     }

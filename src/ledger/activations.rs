@@ -130,7 +130,9 @@ impl Ledger {
             sale.route = Some(bundle.route.clone());
             sale.grant.clone_from(&bundle.grant);
             sale.price_msat = Some(asked_msat);
+            sale.expires_ms = Some(settled.expires_ms);
         }
+        sale.split_at(asked_msat);
         Ok(Some(sale))
     }
 
@@ -150,13 +152,16 @@ impl Ledger {
         let mut writes =
             Together::default().put(&trees.activations, &activation.payment_hash, activation)?;
         if let Some(sale) = &sale {
-            books.totals.count += 1;
-            books.totals.amount_msat += sale.amount_msat;
+            books.totals.add(sale);
             writes = trees.put_sale(writes, sale)?;
             writes = writes.put(&trees.totals, TOTALS_KEY, &books.totals)?;
         }
         self.store.write(writes)?;
-        Ok(self.store.flush_blocking()?)
+        self.store.flush_blocking()?;
+        if let Some(sale) = &sale {
+            self.tell_settled(sale);
+        }
+        Ok(())
     }
 
     /// Activations, the newest first, at most `max` and at most [`ACTIVATIONS_PAGE_MAX`], and what came of all that were paid.

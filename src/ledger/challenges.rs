@@ -12,6 +12,10 @@ use crate::store::Entry;
 
 use super::record::{ChallengeBatch, ChallengeRecord};
 
+/// How long a challenge is remembered after its invoice's end. LDK takes a payment until a block says that the end was two hours
+/// ago, and the newest block may be an hour old; what comes so late is a sale like any other.
+pub const LATE_MAX_MS: u64 = 3 * 3_600_000;
+
 /// Challenges in one record of the store, at most: some 13 KB. One record each would have sled copy its pages five hundred
 /// times a second, and keep tens of megabytes for it.
 const BATCH_MAX: usize = 64;
@@ -147,7 +151,7 @@ impl Challenges {
         self.table().ring.len()
     }
 
-    /// Drops what has expired, and says what the store has to do: at most `max_puts` records that were made before
+    /// Drops what can be paid no more, and says what the store has to do: at most `max_puts` records that were made before
     /// `made_before_ms`.
     pub(super) fn write_behind(
         &self,
@@ -159,7 +163,7 @@ impl Challenges {
         while table
             .ring
             .front()
-            .is_some_and(|oldest| oldest.expires_ms <= now_ms)
+            .is_some_and(|oldest| oldest.expires_ms.saturating_add(LATE_MAX_MS) <= now_ms)
         {
             table.drop_oldest();
         }
@@ -277,6 +281,16 @@ mod tests {
     }
 
     #[test]
+    fn one_that_expired_is_known_for_as_long_as_it_can_be_paid() {
+        let challenges = Challenges::new(100, []);
+        challenges.keep(challenge(1, 0));
+        challenges.write_behind(LATE_MAX_MS + 999, 0, 100);
+        assert!(challenges.find(&[1; 32]).is_some());
+        challenges.write_behind(LATE_MAX_MS + 1_000, 0, 100);
+        assert_eq!(challenges.len(), 0);
+    }
+
+    #[test]
     fn expired_ones_go_and_the_store_follows_batch_by_batch() {
         let challenges = Challenges::new(100, []);
         for number in 0..80 {
@@ -287,11 +301,11 @@ mod tests {
         assert_eq!(first.put.len(), 2);
         assert_eq!(first.remove_below, 0_u64.to_be_bytes());
         // The second batch, from 64 on, still holds the last one.
-        let second = challenges.write_behind(1_000, 1_000, 100);
+        let second = challenges.write_behind(LATE_MAX_MS + 1_000, 1_000, 100);
         assert!(second.put.is_empty());
         assert_eq!(second.remove_below, 17_u64.to_be_bytes());
         assert_eq!(challenges.len(), 1);
-        let third = challenges.write_behind(1_500, 1_500, 100);
+        let third = challenges.write_behind(LATE_MAX_MS + 1_500, 1_500, 100);
         assert_eq!(third.remove_below, 81_u64.to_be_bytes());
         assert_eq!(challenges.len(), 0);
     }

@@ -137,16 +137,14 @@ fn apply_sale(store: &Store, trees: &Trees, sale: &SaleRecord) -> Result<bool, S
     let mut totals = trees.totals.get(TOTALS_KEY)?.unwrap_or_default();
     let mut sale = sale.clone();
     match stored {
-        None => {
-            totals.count += 1;
-            totals.amount_msat += sale.amount_msat;
-        }
+        None => totals.add(&sale),
         Some(stored) => {
             let is_redeemed = stored.redeemed_ms.is_none() && sale.redeemed_ms.is_some();
             if stored.surplus_msat >= sale.surplus_msat && !is_redeemed {
                 return Ok(false);
             }
             sale.surplus_msat = sale.surplus_msat.max(stored.surplus_msat);
+            totals.surplus_msat += sale.surplus_msat - stored.surplus_msat;
             sale.redeemed_ms = stored.redeemed_ms.or(sale.redeemed_ms);
         }
     }

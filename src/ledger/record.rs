@@ -74,10 +74,10 @@ pub struct SaleRecord {
     #[serde(with = "hex_bytes")]
     #[schema(value_type = String)]
     pub payment_hash: [u8; 32],
-    /// What was paid with the first payment, in msat. It is what arrived, unless a channel was opened out of it: of that the
-    /// provider kept a part, which stands among the activations.
+    /// What was paid with the first payment, up to the price where that is known, in msat. It is what arrived, unless a channel
+    /// was opened out of it: of that the provider kept a part, which stands among the activations.
     pub amount_msat: u64,
-    /// What arrived with further payments of the same invoice, in msat.
+    /// What arrived besides: above the price, and with further payments of the same invoice, in msat.
     pub surplus_msat: u64,
     /// What was asked, in msat, where the challenge's record was still there.
     pub price_msat: Option<u64>,
@@ -95,10 +95,9 @@ pub struct SaleRecord {
     pub settled_ms: u64,
     /// When the token was first used, Unix milliseconds.
     pub redeemed_ms: Option<u64>,
-    /// The run of the program that both made the challenge and settled the payment; 0 if they were different ones. Only
-    /// within one run can a second event for the same hash be taken for a second payment rather than for the same one told
-    /// again. It is not quite certain even there (the node repeats an event that it failed to note down), so surplus is
-    /// shown and never added to the totals.
+    /// The run of the program that both made the challenge and settled the payment; 0 if they were different ones. A second
+    /// event for the same hash is a second payment if it comes in that run, or if the node has claimed it for certain after
+    /// its start ([`Claims`](super::Claims)); otherwise it may be the same payment told again.
     pub run: u64,
     /// Which of the route's grants was bought, where that is not the default one.
     #[serde(default)]
@@ -106,6 +105,10 @@ pub struct SaleRecord {
     /// The rate at which a price in a currency was asked in bitcoin.
     #[serde(default)]
     pub rate: Option<RateRecord>,
+    /// When the invoice expired, Unix milliseconds, where the challenge's record was still there. A token whose invoice was paid
+    /// later is good for as much longer.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
 }
 
 /// A token that was used.
@@ -253,13 +256,16 @@ pub struct Totals {
     pub count: u64,
     /// The sum of what was paid for them, surplus not included, in msat.
     pub amount_msat: u64,
+    /// What arrived besides, above the prices and with further payments of the same invoices, in msat.
+    #[serde(default)]
+    pub surplus_msat: u64,
 }
 
 impl Record for ChallengeBatch {
     const VERSION: u8 = 2;
 }
 impl Record for SaleRecord {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 }
 impl Record for TokenRecord {
     const VERSION: u8 = 2;
@@ -277,7 +283,7 @@ impl Record for ActivationRecord {
     const VERSION: u8 = 2;
 }
 impl Record for Totals {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 }
 
 /// A key that stands for itself.
@@ -302,7 +308,28 @@ impl RevocationRecord {
     }
 }
 
+impl Totals {
+    /// Counts a sale that was not counted.
+    pub(super) fn add(&mut self, sale: &SaleRecord) {
+        self.count += 1;
+        self.amount_msat += sale.amount_msat;
+        self.surplus_msat += sale.surplus_msat;
+    }
+}
+
 impl SaleRecord {
+    /// Takes what is above the price for surplus.
+    pub(super) fn split_at(&mut self, price_msat: u64) {
+        self.surplus_msat += self.amount_msat.saturating_sub(price_msat);
+        self.amount_msat = self.amount_msat.min(price_msat);
+    }
+
+    /// How long after the invoice's end it was paid, in seconds that have begun.
+    pub(super) fn late_secs(&self, end_secs: u64) -> u64 {
+        let end_ms = self.expires_ms.unwrap_or(end_secs.saturating_mul(1_000));
+        self.settled_ms.saturating_sub(end_ms).div_ceil(1_000)
+    }
+
     /// Where its line in the order of time is kept.
     pub fn time_key(&self) -> Vec<u8> {
         [&self.settled_ms.to_be_bytes()[..], &self.payment_hash].concat()

@@ -87,6 +87,12 @@ impl Ledger {
         Ok(record)
     }
 
+    /// When something was last revoked, Unix seconds.
+    pub fn revoked_secs(&self) -> Result<Option<u64>, LedgerError> {
+        let revocations = self.revocations()?.into_iter();
+        Ok(revocations.map(|it| it.revoked_ms / 1_000).max())
+    }
+
     /// Everything that was revoked.
     pub fn revocations(&self) -> Result<Vec<RevocationRecord>, LedgerError> {
         self.using(|| {

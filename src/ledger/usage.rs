@@ -54,6 +54,8 @@ pub(super) struct Usage {
     stored_ms: AtomicU64,
     /// When it was last used, Unix milliseconds.
     last_used_ms: AtomicU64,
+    /// How long after its invoice's end it was paid, in seconds, as far as that is known.
+    late_secs: AtomicU64,
     /// The state of its pace: when its bucket is full again, Unix microseconds.
     full_at_us: AtomicU64,
     /// What does not change.
@@ -72,9 +74,20 @@ impl Usage {
             stored: AtomicU64::new(0),
             stored_ms: AtomicU64::new(0),
             last_used_ms: AtomicU64::new(token.last_used_ms),
+            late_secs: AtomicU64::new(0),
             full_at_us: AtomicU64::new(0),
             token,
         }
+    }
+
+    /// How long after its invoice's end it was paid, in seconds; 0 if that is not known, or in time.
+    pub(super) fn late_secs(&self) -> u64 {
+        self.late_secs.load(Ordering::Relaxed)
+    }
+
+    /// Its invoice was paid so long after its end.
+    pub(super) fn be_late(&self, secs: u64) {
+        self.late_secs.fetch_max(secs, Ordering::Relaxed);
     }
 
     /// Reserves one request and says what is left after it; `None` if something is used up.

@@ -9,6 +9,7 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::ledger::Claims;
 use crate::sparing::{PERIOD, Sparing};
 
 use super::vss::Lost;
@@ -28,6 +29,8 @@ pub(super) struct Writing {
     pub(super) unwritable: store::Complaint,
     /// Where it is said that LDK has given up.
     pub(super) lost: watch::Sender<Lost>,
+    /// Where it is said which payments are claimed.
+    pub(super) claims: Arc<Claims>,
     /// The right to write to a server.
     pub(super) pass: Option<Arc<Pass>>,
 }
@@ -72,10 +75,12 @@ pub(super) fn build(
     told.set(&mut builder);
     liquidity::configure(&mut builder, config);
     let said = Arc::new(log::Said::default());
+    writing.claims.restart();
     builder.set_custom_logger(Arc::new(log::ToTracing {
         wants_gossip: config.gossip.now(&config.folder) != Gossip::None,
         lost: writing.lost,
         said: Arc::clone(&said),
+        claims: writing.claims,
         headers: writing.pass.as_ref().map(|pass| Arc::clone(&pass.headers)),
         sparing: Sparing::with(&Clock::system(), log::LINES_MAX, PERIOD),
     }));

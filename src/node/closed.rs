@@ -1,10 +1,16 @@
 //! What comes back from channels that were closed, and what is in those that there are. LDK counts both as one: the monitor of a
 //! closed channel goes on telling what is ours in it, until the last of it is swept; and for ever, if its funding never confirmed.
+//!
+//! The wallet counts a transaction that brings money back as soon as it has seen it, and LDK counts that money until it is in a
+//! block, and longer. So that nothing is told twice, what comes back counts here exactly as long as the wallet has not seen it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bitcoin::Txid;
+use bitcoin::hashes::Hash as _;
 use ldk_node::lightning::chain::channelmonitor::BalanceSource;
+use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::lightning::ln::types::ChannelId;
 use ldk_node::{BalanceDetails, LightningBalance, PendingSweepBalance};
 use serde::Serialize;
@@ -13,13 +19,19 @@ use utoipa::ToSchema;
 use crate::ledger::Ledger;
 use crate::ledger::record::ChannelRecord;
 
-use super::Node;
 use super::operation::OperationError;
 use super::status::Balances;
 use super::wallet::{self, OnchainBalance};
+use super::{ChainSource, Node};
 
 /// What the books call a closing in agreement: LDK's words for it. What a peer writes stands behind others.
 const AGREED: &str = "Channel closed because the channel was cooperatively closed";
+
+/// A look of the wallet that ends so long after a closing may have begun before it.
+const LOOK_SECS: u64 = 10;
+
+/// How often a look at the wallet may come in between before what was read last is taken: there is one in ten seconds at the most.
+const READS_MAX: usize = 3;
 
 /// Money on the chain, and on its way there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -37,44 +49,85 @@ pub struct OnchainMoney {
 impl Node {
     /// What there is on the chain, and what comes back from closed channels.
     pub async fn onchain_money(&self, ledger: Arc<Ledger>) -> Result<OnchainMoney, OperationError> {
+        let sees_mempool = self.sees_mempool();
         self.read("read the balance", move |node| {
-            let parts = parts(node, &ledger);
+            let balance = || wallet::balance(node);
+            let (wallet, parts) = stable(balance, || parts(node, &ledger, sees_mempool));
             Ok(OnchainMoney {
-                wallet: wallet::balance(node),
+                wallet,
                 sweeping_sat: parts.coming_sat,
                 sweeping_from_height: parts.from_height,
             })
         })
         .await
     }
-}
 
-/// The node's money, by where it is.
-pub(super) fn balances(node: &ldk_node::Node, ledger: &Ledger) -> Balances {
-    let (all, parts) = (node.list_balances(), parts(node, ledger));
-    Balances {
-        onchain_total_sat: all.total_onchain_balance_sats,
-        onchain_spendable_sat: all.spendable_onchain_balance_sats,
-        lightning_sat: parts.open_sat,
-        closing_sat: parts.closing_sat,
+    /// Whether the wallet is told of the mempool every two seconds, and not only when it looks.
+    pub(super) fn sees_mempool(&self) -> bool {
+        matches!(self.config.chain.source, ChainSource::Bitcoind(_))
     }
 }
 
-fn parts(node: &ldk_node::Node, ledger: &Ledger) -> Parts {
+/// The node's money, by where it is.
+pub(super) fn balances(node: &ldk_node::Node, ledger: &Ledger, sees_mempool: bool) -> Balances {
+    let onchain = || {
+        let all = node.list_balances();
+        let spendable_sat = all.spendable_onchain_balance_sats;
+        (all.total_onchain_balance_sats, spendable_sat)
+    };
+    let (onchain, parts) = stable(onchain, || parts(node, ledger, sees_mempool));
+    Balances {
+        onchain_total_sat: onchain.0,
+        onchain_spendable_sat: onchain.1,
+        lightning_sat: parts.open_sat,
+        closing_sat: parts.coming_sat,
+    }
+}
+
+/// What the wallet has and what it has not, of one moment: read again if the wallet looks in between.
+fn stable<W: PartialEq>(wallet: impl Fn() -> W, parts: impl Fn() -> Parts) -> (W, Parts) {
+    let mut before = wallet();
+    for _ in 0..READS_MAX {
+        let rest = parts();
+        let after = wallet();
+        if after == before {
+            return (after, rest);
+        }
+        before = after;
+    }
+    (before, parts())
+}
+
+fn parts(node: &ldk_node::Node, ledger: &Ledger, sees_mempool: bool) -> Parts {
     let all = node.list_balances();
+    let synced_secs = node.status().latest_onchain_wallet_sync_timestamp;
+    // Its records are of what the wallet had at its last look. Of the mempool a bitcoind tells it without one.
+    let counts =
+        |txid: &Txid| sees_mempool || node.payment(&PaymentId(txid.to_byte_array())).is_some();
     let channels = node.list_channels().into_iter();
     let open: HashSet<ChannelId> = channels.map(|channel| channel.channel_id).collect();
-    Parts::of(&all, |channel_id| {
-        if open.contains(channel_id) {
-            return Kind::Open;
-        }
-        // Books that cannot be read end the program in any case.
-        match ledger.channel(&channel_id.0).ok().flatten() {
-            None => Kind::GivenUp,
-            Some(channel) if is_agreed(&channel) => Kind::Agreed,
-            Some(_) => Kind::Forced,
-        }
-    })
+    Parts::of(
+        &all,
+        |channel_id| {
+            if open.contains(channel_id) {
+                return Kind::Open;
+            }
+            // Books that cannot be read end the program in any case.
+            match ledger.channel(&channel_id.0).ok().flatten() {
+                None => Kind::GivenUp,
+                Some(channel) if !is_agreed(&channel) => Kind::Forced,
+                Some(channel) if is_seen(&channel, synced_secs) => Kind::Agreed,
+                Some(_) => Kind::Agreeing,
+            }
+        },
+        counts,
+    )
+}
+
+/// Whether the wallet has looked since the channel was closed in agreement, and so has its transaction.
+fn is_seen(channel: &ChannelRecord, synced_secs: Option<u64>) -> bool {
+    let closed_secs = channel.closed_ms.unwrap_or(0) / 1_000;
+    synced_secs.is_some_and(|synced_secs| synced_secs > closed_secs + LOOK_SECS)
 }
 
 fn is_agreed(channel: &ChannelRecord) -> bool {
@@ -87,8 +140,10 @@ fn is_agreed(channel: &ChannelRecord) -> bool {
 enum Kind {
     /// There.
     Open,
-    /// Closed in agreement: what is ours goes to the wallet, which counts it from the moment at which the transaction is seen.
+    /// Closed in agreement: what is ours goes to the wallet, which has seen the transaction.
     Agreed,
+    /// The same, and the wallet has not seen it yet.
+    Agreeing,
     /// Closed by force, or in a way that is not known.
     Forced,
     /// Closed before it was ready. As a rule its funding is in no block, and there is nothing to come back.
@@ -100,16 +155,18 @@ enum Kind {
 struct Parts {
     /// In channels that are there.
     open_sat: u64,
-    /// Of closed ones, and not safe in the wallet yet.
-    closing_sat: u64,
-    /// Of that, what the wallet does not count.
+    /// Of closed ones, and not counted by the wallet.
     coming_sat: u64,
     /// The block from which the last of that can be swept.
     from_height: Option<u32>,
 }
 
 impl Parts {
-    fn of(all: &BalanceDetails, kind: impl Fn(&ChannelId) -> Kind) -> Self {
+    fn of(
+        all: &BalanceDetails,
+        kind: impl Fn(&ChannelId) -> Kind,
+        counts: impl Fn(&Txid) -> bool,
+    ) -> Self {
         let mut parts = Self::default();
         let mut not_open_sat = 0;
         for balance in &all.lightning_balances {
@@ -122,15 +179,15 @@ impl Parts {
             if kind == Kind::GivenUp && !one.is_confirmed {
                 continue;
             }
-            parts.closing_sat += one.sat;
-            if kind != Kind::Agreed && !one.is_agreed {
+            // What the books do not know as agreed and LDK does was closed while nobody listened: long ago.
+            let is_counted = kind == Kind::Agreed || (one.is_agreed && kind != Kind::Agreeing);
+            if !is_counted {
                 parts.coming_sat += one.sat;
                 parts.from_height = parts.from_height.max(one.height);
             }
         }
         let swept = all.pending_balances_from_channel_closures.iter();
-        let swept_sat: u64 = swept.map(swept_sat).sum();
-        parts.closing_sat += swept_sat;
+        let swept_sat: u64 = swept.map(|swept| swept_sat(swept, &counts)).sum();
         parts.coming_sat += swept_sat;
         parts.open_sat = all
             .total_lightning_balance_sats
@@ -198,21 +255,31 @@ impl<'a> Waiting<'a> {
     }
 }
 
-/// What is being swept. With a confirmation it is in the wallet.
-fn swept_sat(balance: &PendingSweepBalance) -> u64 {
+/// What is being swept, and by a transaction that the wallet does not count.
+fn swept_sat(balance: &PendingSweepBalance, counts: impl Fn(&Txid) -> bool) -> u64 {
     match balance {
         PendingSweepBalance::PendingBroadcast {
             amount_satoshis, ..
-        }
-        | PendingSweepBalance::BroadcastAwaitingConfirmation {
-            amount_satoshis, ..
         } => *amount_satoshis,
-        PendingSweepBalance::AwaitingThresholdConfirmations { .. } => 0,
+        PendingSweepBalance::BroadcastAwaitingConfirmation {
+            latest_spending_txid,
+            amount_satoshis,
+            ..
+        }
+        | PendingSweepBalance::AwaitingThresholdConfirmations {
+            latest_spending_txid,
+            amount_satoshis,
+            ..
+        } => match counts(latest_spending_txid) {
+            true => 0,
+            false => *amount_satoshis,
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ldk_node::bitcoin::BlockHash;
     use ldk_node::bitcoin::secp256k1::PublicKey;
 
     use super::*;
@@ -221,6 +288,7 @@ mod tests {
     const FORCED: ChannelId = ChannelId([2; 32]);
     const AGREED: ChannelId = ChannelId([3; 32]);
     const GIVEN_UP: ChannelId = ChannelId([4; 32]);
+    const AGREEING: ChannelId = ChannelId([5; 32]);
 
     fn peer() -> PublicKey {
         let id = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619";
@@ -265,12 +333,22 @@ mod tests {
             lightning_balances: balances,
             pending_balances_from_channel_closures: swept,
         };
-        Parts::of(&all, |channel_id| match *channel_id {
-            OPEN => Kind::Open,
-            FORCED => Kind::Forced,
-            AGREED => Kind::Agreed,
-            _ => Kind::GivenUp,
-        })
+        Parts::of(
+            &all,
+            |channel_id| match *channel_id {
+                OPEN => Kind::Open,
+                FORCED => Kind::Forced,
+                AGREED => Kind::Agreed,
+                AGREEING => Kind::Agreeing,
+                _ => Kind::GivenUp,
+            },
+            |txid| *txid == seen(),
+        )
+    }
+
+    /// A transaction that the wallet counts.
+    fn seen() -> Txid {
+        Txid::from_byte_array([1; 32])
     }
 
     #[test]
@@ -279,7 +357,6 @@ mod tests {
         let with = |one| [others(), vec![one]].concat();
         let coming = |coming_sat, from_height| Parts {
             open_sat: 7,
-            closing_sat: coming_sat,
             coming_sat,
             from_height,
         };
@@ -298,6 +375,24 @@ mod tests {
             amount_satoshis: 100,
         };
         assert_eq!(parts(others(), vec![swept]), coming(100, None));
+        // From the moment at which the wallet has seen the sweep, it counts there, in a block or not.
+        for (txid, sat) in [(Txid::all_zeros(), 100), (seen(), 0)] {
+            let waits = PendingSweepBalance::BroadcastAwaitingConfirmation {
+                channel_id: Some(FORCED),
+                latest_broadcast_height: 150,
+                latest_spending_txid: txid,
+                amount_satoshis: 100,
+            };
+            assert_eq!(parts(others(), vec![waits]), coming(sat, None));
+            let confirmed = PendingSweepBalance::AwaitingThresholdConfirmations {
+                channel_id: Some(FORCED),
+                latest_spending_txid: txid,
+                confirmation_hash: BlockHash::all_zeros(),
+                confirmation_height: 151,
+                amount_satoshis: 100,
+            };
+            assert_eq!(parts(others(), vec![confirmed]), coming(sat, None));
+        }
     }
 
     #[test]
@@ -309,7 +404,13 @@ mod tests {
         ] {
             let parts = parts(vec![closed], vec![]);
             assert_eq!((parts.open_sat, parts.coming_sat), (0, 0));
-            assert_eq!(parts.closing_sat, 100, "it is not safe yet");
+        }
+        for closed in [
+            unconfirmed(AGREEING, 100),
+            confirmed(AGREEING, 100, 6, BalanceSource::CoopClose),
+        ] {
+            let parts = parts(vec![closed], vec![]);
+            assert_eq!((parts.open_sat, parts.coming_sat), (0, 100));
         }
     }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::invoice::Reach;
-use crate::ledger::{Arrived, Ledger, LedgerError, Payment, Settlement};
+use crate::ledger::{Arrived, Claims, Ledger, LedgerError, Payment, Settlement};
 
 use super::coins::Coins;
 use super::door::Door;
@@ -30,6 +30,7 @@ pub(super) async fn handle(
     ledger: &Arc<Ledger>,
     stop: &CancellationToken,
 ) -> Result<(), NodeError> {
+    ledger.follow(Arc::clone(&node.claims));
     let (told, books) = (Arc::clone(ldk), Arc::clone(ledger));
     let strangers = node.strangers.clone();
     let known = tokio::task::spawn_blocking(move || {
@@ -93,6 +94,7 @@ struct Step {
     strangers: Strangers,
     door: Option<Arc<Door>>,
     keysends: Keysends,
+    claims: Arc<Claims>,
     liquidity: liquidity::Config,
     is_recovering: bool,
     clock: Clock,
@@ -116,6 +118,7 @@ impl Step {
             strangers: node.strangers.clone(),
             door: node.door.clone(),
             keysends: node.keysends.clone(),
+            claims: Arc::clone(&node.claims),
             liquidity: node.config.liquidity.clone(),
             is_recovering: node.is_recovering(),
             clock: node.clock.clone(),
@@ -133,7 +136,7 @@ impl Step {
             if let (Some(relay), Some(sent)) = (&self.relay, self.coins.sent()) {
                 relay.keep_sending(Some(sent));
             }
-            enter(ldk, &self.ledger, &self.liquidity, event)?;
+            enter(ldk, &self.ledger, &self.liquidity, &self.claims, event)?;
             if self.is_recovering {
                 refuse(ldk, event);
             }
@@ -196,6 +199,7 @@ fn enter(
     ldk: &ldk_node::Node,
     ledger: &Ledger,
     liquidity: &liquidity::Config,
+    claims: &Claims,
     event: &Event,
 ) -> Result<(), LedgerError> {
     match event {
@@ -209,7 +213,9 @@ fn enter(
                 payment_hash: payment_hash.0,
                 amount_msat: *amount_msat,
             };
-            receive(ldk, ledger, liquidity, *payment_id, payment)?;
+            let is_new = claims.is_new(&payment.payment_hash);
+            receive(ldk, ledger, liquidity, *payment_id, (payment, is_new))?;
+            claims.end(&payment.payment_hash);
         }
         Event::ChannelClosed {
             channel_id, reason, ..
@@ -260,13 +266,13 @@ fn enter(
     Ok(())
 }
 
-/// Enters money that came in.
+/// Enters money that came in, and whether it is money that was never told before.
 fn receive(
     ldk: &ldk_node::Node,
     ledger: &Ledger,
     liquidity: &liquidity::Config,
     payment_id: Option<PaymentId>,
-    payment: Payment,
+    (payment, is_new): (Payment, bool),
 ) -> Result<(), LedgerError> {
     let amount_msat = payment.amount_msat;
     let activation = ledger.activation(&payment.payment_hash)?;
@@ -299,7 +305,7 @@ fn receive(
     if let Some(arrived) = arrived {
         return enter_activation(ledger, &arrived);
     }
-    let settlement = ledger.settle(payment)?;
+    let settlement = ledger.settle_told(payment, is_new)?;
     tell(&payment, &settlement);
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ldk_node::logger::{LogLevel, LogRecord, LogWriter};
 use tokio::sync::watch;
 
+use crate::ledger::Claims;
 use crate::sparing::Sparing;
 
 use super::vss::Lost;
@@ -36,6 +37,8 @@ pub(super) struct ToTracing {
     pub(super) lost: watch::Sender<Lost>,
     /// What it complains about.
     pub(super) said: Arc<Said>,
+    /// Where it is said which payments are claimed.
+    pub(super) claims: Arc<Claims>,
     /// What a server that keeps the state is asked with, and may say back.
     pub(super) headers: Option<Arc<Current>>,
     /// Much of what LDK says is what a peer does, or pretends.
@@ -83,6 +86,7 @@ impl ToTracing {
 impl LogWriter for ToTracing {
     fn log<'a>(&self, record: LogRecord<'a>) {
         let module = record.module_path;
+        hear_claims(&self.claims, &record);
         let may = |level| {
             // Whoever asks for more wants it all.
             tracing::enabled!(target: "ldk", tracing::Level::DEBUG)
@@ -136,6 +140,40 @@ impl LogWriter for ToTracing {
     }
 }
 
+/// How LDK begins the line that it is about to write its state, for which it has handled all that it repeats after a start.
+const WRITES_STATE: &str = "Persisting ChannelManager";
+
+/// How ldk-node begins the lines that a payment is here, and that it is claimed.
+const ARRIVED: &str = "Received payment from payment hash ";
+const CLAIMED: &str = "Claimed payment with ID ";
+
+/// Hears which payments are claimed: of that ldk-node tells only in its log. Lines of its own only, by their beginning: no peer
+/// has a say in them. What is not heard here is taken for what was told before, which adds nothing to the books.
+fn hear_claims(claims: &Claims, record: &LogRecord<'_>) {
+    match (record.level, record.module_path) {
+        (LogLevel::Trace, "lightning_background_processor")
+            if !claims.is_past_replays() && record.args.to_string().starts_with(WRITES_STATE) =>
+        {
+            claims.end_replays();
+        }
+        (LogLevel::Info, "ldk_node::event") => {
+            let text = record.args.to_string();
+            let hash = |digits: &str| {
+                let mut hash = [0; 32];
+                hex::decode_to_slice(digits.get(..64)?, &mut hash).ok()?;
+                Some(hash)
+            };
+            if let Some(hash) = text.strip_prefix(ARRIVED).and_then(hash) {
+                claims.arrive(hash);
+            } else if let Some(hash) = text.strip_prefix(CLAIMED).and_then(hash) {
+                // The id of a payment that comes in is its hash.
+                claims.claim(&hash);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Whether LDK goes no further. Only by how a line begins: further on it may hold what a peer has said, who must not end the
 /// program by it.
 fn has_given_up(text: &str) -> bool {
@@ -176,6 +214,61 @@ mod tests {
             said.add(line.to_string());
         }
         assert_eq!(said.lines(), ["8", "7", "6", "5"]);
+    }
+
+    #[test]
+    fn the_lines_that_tell_of_claims_are_heard() {
+        let hash = [0xab; 32];
+        let digits = hex::encode(hash);
+        let claims = Claims::default();
+        let hear = |level, module_path, text: String| {
+            hear_claims(
+                &claims,
+                &LogRecord {
+                    level,
+                    module_path,
+                    line: 1,
+                    args: format_args!("{text}"),
+                },
+            );
+        };
+        let event = "ldk_node::event";
+        hear(
+            LogLevel::Info,
+            event,
+            format!("{ARRIVED}{digits} of 1000msat"),
+        );
+        assert!(claims.is_arriving(&hash));
+        hear(
+            LogLevel::Info,
+            event,
+            format!("{CLAIMED}{digits} from payment hash {digits} of 1000msat."),
+        );
+        assert!(!claims.is_new(&hash), "it may be repeated");
+        let processor = "lightning_background_processor";
+        hear(LogLevel::Trace, processor, format!("{WRITES_STATE}..."));
+        hear(
+            LogLevel::Info,
+            "lightning::ln",
+            format!("{ARRIVED}{digits} of 1000msat"),
+        );
+        hear(
+            LogLevel::Info,
+            event,
+            format!("{CLAIMED}{digits} from payment hash {digits} of 1000msat."),
+        );
+        assert!(!claims.is_new(&hash));
+        hear(
+            LogLevel::Info,
+            event,
+            format!("{ARRIVED}{digits} of 1000msat"),
+        );
+        hear(
+            LogLevel::Info,
+            event,
+            format!("{CLAIMED}{digits} from payment hash {digits} of 1000msat."),
+        );
+        assert!(claims.is_new(&hash));
     }
 
     #[test]

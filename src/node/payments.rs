@@ -12,6 +12,7 @@ use ldk_node::lightning::routing::router::RouteParametersConfig;
 use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind, PaymentStatus};
 use lightning_invoice::Bolt11Invoice;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
@@ -66,6 +67,19 @@ pub struct Payable {
 enum To {
     Invoice(Box<Bolt11Invoice>),
     Offer(Box<Offer>),
+}
+
+/// How far the sending of a payment is, said on the thread that sends it.
+#[derive(Clone, Copy, Debug)]
+pub enum Sending<'a> {
+    /// It is sent next: nothing that pays the same invoice is under way.
+    Begins,
+    /// It was sent, under this id, hex.
+    Sent(&'a str),
+    /// It was not sent.
+    NotSent,
+    /// It may have been sent, and there is no record of it.
+    Unsure,
 }
 
 /// How far a payment is.
@@ -167,9 +181,13 @@ impl Node {
         .await
     }
 
-    /// Pays, and waits until it has arrived or failed, within a minute: what is still under way then is pending. So is what was
+    /// Pays, says how far that is, and waits until it has arrived or failed, within a minute: what is still under way then is pending. So is what was
     /// sent and cannot be followed: an error says that nothing was sent, unless it says that this is not known.
-    pub async fn pay(&self, payable: Payable) -> Result<Payment, OperationError> {
+    pub async fn pay(
+        &self,
+        payable: Payable,
+        tell: impl Fn(Sending<'_>) + Send + 'static,
+    ) -> Result<Payment, OperationError> {
         if payable.needs_map {
             match self.fetch_map().await {
                 // Who wants no map pays whom it finds without.
@@ -187,7 +205,14 @@ impl Node {
             if let To::Invoice(invoice) = &payable.to {
                 is_new(node, invoice)?;
             }
-            send(node, payable)
+            tell(Sending::Begins);
+            let sent = send(node, payable);
+            match &sent {
+                Ok(id) => tell(Sending::Sent(&hex::encode(id.0))),
+                Err(OperationError::Unsure { .. }) => tell(Sending::Unsure),
+                Err(_) => tell(Sending::NotSent),
+            }
+            sent
         });
         let sent = sending.await.map_err(|error| {
             let panicked = matches!(
@@ -215,6 +240,11 @@ impl Node {
                 Ok(Err(_)) | Err(_) => return Ok(payment),
             }
         }
+    }
+
+    /// Counts the events that the node has handled, among them those that tell how payments ended.
+    pub fn handled(&self) -> watch::Receiver<u64> {
+        self.handled.subscribe()
     }
 
     /// The payment with this id.
@@ -254,6 +284,14 @@ impl Node {
 }
 
 impl Payable {
+    /// The id that the payment will have, hex, if it is known before: an invoice's payment hash.
+    pub fn payment_id(&self) -> Option<String> {
+        match &self.to {
+            To::Invoice(invoice) => Some(invoice.payment_hash().to_string()),
+            To::Offer(_) => None,
+        }
+    }
+
     /// What is known of it while nobody can be asked how far it is.
     fn under_way(&self, now_secs: u64) -> Payment {
         let (kind, hash) = match &self.to {

@@ -48,6 +48,7 @@ impl Node {
             let writing = Writing {
                 unwritable: self.unwritable.clone(),
                 lost: self.lost.clone(),
+                claims: Arc::clone(&self.claims),
                 pass: self.pass.clone(),
             };
             let onward = self.door.as_ref().map(|door| door.onward());

@@ -113,8 +113,8 @@ pub struct Balances {
     pub onchain_spendable_sat: u64,
     /// In the channels that there are.
     pub lightning_sat: u64,
-    /// Of closed channels, and not safe in the wallet yet: what waits for confirmations, and what is being swept. What was closed
-    /// in agreement is in the wallet's numbers, too.
+    /// Of closed channels, and not in the wallet's numbers yet: what waits for confirmations or is to be swept, until the wallet
+    /// has seen the transaction that brings it back. No part is in two of these numbers.
     pub closing_sat: u64,
 }
 
@@ -217,7 +217,7 @@ impl Node {
         status.block_height = Some(ldk.current_best_block.height);
         status.lightning_synced_secs = ldk.latest_lightning_wallet_sync_timestamp;
         status.onchain_synced_secs = ldk.latest_onchain_wallet_sync_timestamp;
-        status.balances = Some(closed::balances(node, ledger));
+        status.balances = Some(closed::balances(node, ledger, self.sees_mempool()));
         let mut deposit = self.deposit.lock().unwrap_or_else(PoisonError::into_inner);
         if deposit.is_none() {
             *deposit = address::deposit(&self.config.folder, self.config.network, node);

@@ -191,7 +191,7 @@ impl Node {
             amount_msat: Some(amount_msat),
             fee_max_msat: Some(fee_max_msat),
         };
-        let payment = self.pay(self.payable(paying).await?).await?;
+        let payment = self.pay(self.payable(paying).await?, |_| {}).await?;
         if payment.status == Progress::Failed {
             return Err(WithdrawError::Failed);
         }

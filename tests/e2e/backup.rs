@@ -3,9 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use http::{Method, StatusCode};
+use regtest::client::Client;
 use regtest::folder;
 use regtest::merchant::{Merchant, MerchantOptions};
+use regtest::wait::eventually;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The shipped program with these arguments.
@@ -276,4 +281,94 @@ async fn a_backup_that_is_damaged_on_the_disk_is_noticed_and_another_one_is_made
         "{said}"
     );
     assert!(said.contains("Is that disk failing?"), "{said}");
+}
+
+#[tokio::test]
+async fn a_new_master_key_is_in_a_backup_before_it_mints_and_without_one_stays_away() {
+    let backed_up = BackedUp::new().await;
+    let merchant = &backed_up.merchant;
+    let key = merchant.data_dir().join("master.key");
+    let before = fs::read_to_string(&key).unwrap();
+    let folder = merchant.data_dir().join("backups");
+    let aside = merchant.data_dir().join("elsewhere");
+    // Something else is in the way of the folder.
+    fs::rename(&folder, &aside).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    let (status, said) = rotate(merchant, json!({ "retire_after_secs": 0 })).await;
+    assert_eq!(status, 409, "{said}");
+    assert!(said.contains("force"), "{said}");
+    let after = fs::read_to_string(&key).unwrap();
+    assert_eq!(after.lines().count(), 1, "nothing has retired");
+    assert!(after.contains(before.trim()));
+    let (status, said) = rotate(merchant, json!({ "force": true })).await;
+    assert_eq!(status, 200, "{said}");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert!(said["backup"].is_null(), "{said}");
+    assert_eq!(said["keys"].as_array().unwrap().len(), 2, "{said}");
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&aside, &folder).unwrap();
+    let (status, said) = rotate(merchant, json!({})).await;
+    assert_eq!(status, 200, "{said}");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let backup = PathBuf::from(said["backup"].as_str().unwrap());
+    let restored = backed_up.dir.path().join("restored");
+    let mut restore = tollhouse(&["backup", "restore"]);
+    restore.arg(&backup);
+    restore.args([
+        "--words-file",
+        merchant.data_dir().join("seed.words").to_str().unwrap(),
+    ]);
+    restore.args(["--data-dir", restored.to_str().unwrap()]);
+    let told = done(&mut restore);
+    assert!(told.contains("revoked since then open again"), "{told}");
+    let in_it = fs::read_to_string(restored.join("master.key")).unwrap();
+    assert_eq!(in_it, fs::read_to_string(&key).unwrap());
+    assert_eq!(in_it.lines().count(), 3);
+}
+
+#[tokio::test]
+async fn a_revocation_is_followed_by_a_backup_also_after_a_kill_and_a_hundred_by_no_hundred() {
+    let mut backed_up = BackedUp::new().await;
+    let merchant = &mut backed_up.merchant;
+    let count = || async {
+        let status = merchant.admin().status().await.unwrap();
+        status["backup"]["count"].as_u64().unwrap()
+    };
+    let before = count().await;
+    for number in 0..100 {
+        let path = format!("/tokens/{number:064x}/revoke");
+        let (status, said) = merchant.admin().call(Method::POST, &path).await.unwrap();
+        assert_eq!(status, 200, "{said}");
+    }
+    // One was made a moment ago: the next is due in minutes, and after a start at once.
+    assert!(count().await <= before + 1);
+    let before = count().await;
+    merchant.kill().unwrap();
+    merchant.restart().await.unwrap();
+    merchant.wait_up().await.unwrap();
+    let merchant = &*merchant;
+    eventually(
+        "a backup of the revocations",
+        Duration::from_secs(60),
+        || async {
+            let status = merchant.admin().status().await;
+            let backup = status.map_err(|error| format!("{error:#}"))?["backup"].clone();
+            let is_made = backup["count"].as_u64() > Some(before);
+            is_made.then_some(Some(())).ok_or(backup.to_string())
+        },
+    )
+    .await
+    .unwrap();
+}
+
+async fn rotate(merchant: &Merchant, body: Value) -> (StatusCode, String) {
+    let (admin, client) = (merchant.admin(), Client::new().unwrap());
+    let url = format!("{}/keys/rotate", admin.url());
+    let request = client
+        .request(Method::POST, &url)
+        .bearer_auth(admin.token().unwrap())
+        .header("content-type", "application/json")
+        .body(body.to_string());
+    let answer = client.send(request).await.unwrap();
+    (answer.status, answer.text())
 }

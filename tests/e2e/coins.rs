@@ -1,10 +1,11 @@
 //! The coins of the on-chain wallet: each is spent once, and what is said to be sent is on its way.
 
+use bitcoin::Amount;
 use regtest::esplora::Manner;
 use regtest::network::Network;
 use regtest::rpc::RpcError;
 use regtest::wait::eventually;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::operations::{DEADLINE, done, not_done, sat, tollhouse};
 use crate::shop::Shop;
@@ -92,4 +93,44 @@ async fn a_transaction_that_nobody_takes_is_not_said_to_be_sent() {
     let left = 10_000_000 - sat(&balance, "total_sat");
     assert!((90_000..92_000).contains(&left), "{left}");
     done(network, &arguments).await;
+}
+
+#[tokio::test]
+async fn a_deposit_that_was_replaced_does_not_wait_for_ever() {
+    let shop = Shop::open().await;
+    let network = &shop.network;
+    let address = done(network, &["address"]).await["address"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let to = regtest::bitcoind::parse_address(&address).unwrap();
+    let money = [(to, Amount::from_sat(70_000))];
+    let first = network.bitcoind.send(&money).await.unwrap();
+    let first = first.to_string();
+    let status_of = || async {
+        network.sync().await.map_err(|error| format!("{error:#}"))?;
+        let listed = done(network, &["payments"]).await;
+        let payments = listed["payments"].as_array().unwrap().clone();
+        let found = payments.into_iter().find(|it| it["hash"] == first.as_str());
+        Ok::<_, String>(found.map(|it| it["status"].clone()))
+    };
+    eventually("the deposit to be seen", DEADLINE, || async {
+        let status = status_of().await?;
+        Ok::<_, String>((status == Some("pending".into())).then_some(()))
+    })
+    .await
+    .unwrap();
+    let rpc = network.bitcoind.rpc();
+    let bumped: Value = rpc.call("bumpfee", json!([first])).await.unwrap();
+    network.mine(1).await.unwrap();
+    eventually("the first one to have ended", 4 * DEADLINE, || async {
+        match status_of().await? {
+            None => Ok(Some(())),
+            Some(status) => Err(format!("{status}, and {bumped} has replaced it")),
+        }
+    })
+    .await
+    .unwrap();
+    let balance = done(network, &["balance"]).await;
+    assert_eq!(sat(&balance, "total_sat"), 10_070_000, "{balance}");
 }

@@ -1,5 +1,8 @@
 //! The program stopped and started again at every step of a purchase.
 
+use regtest::wait::eventually;
+
+use crate::operations::DEADLINE;
 use crate::shop::{HEIGHT, Shop};
 
 #[tokio::test]
@@ -62,7 +65,66 @@ async fn a_token_that_was_paid_before_a_restart_is_good_after_it_for_what_is_lef
     assert_eq!(status["sales"]["amount_msat"], 10_000);
 }
 
+#[tokio::test]
+async fn an_invoice_that_is_paid_again_after_a_stop_and_after_a_kill_is_in_the_books_each_time_once()
+ {
+    let mut shop = Shop::open().await;
+    let dir = regtest::folder::temporary().unwrap();
+    let url = format!("{}{HEIGHT}", shop.network.gate_url());
+    let challenge = shop.network.client().challenge(&url).await.unwrap();
+    let payer = shop.network.payer.clone();
+    let mut others = Vec::new();
+    for name in ["one", "two", "three"] {
+        others.push(shop.another_peer(&dir.path().join(name)).await);
+    }
+    payer.pay(&challenge.bolt11).await.unwrap();
+    shop.has_surplus(0).await;
+    // Within the run of the first payment, after a stop, and after a kill.
+    for (before, other) in others.iter().enumerate() {
+        match before {
+            0 => {}
+            1 => shop.restart().await,
+            _ => {
+                shop.network.merchant.kill().unwrap();
+                shop.come_back().await;
+            }
+        }
+        shop.has_surplus(before as u64 * 10_000).await;
+        other.connect(shop.network.peer()).await.unwrap();
+        eventually("the other channel", DEADLINE, || async {
+            let channels = other.channels();
+            let is_usable = channels.iter().all(|channel| channel.is_usable);
+            Ok::<_, String>(is_usable.then_some(()))
+        })
+        .await
+        .unwrap();
+        other.pay(&challenge.bolt11).await.unwrap();
+        shop.has_surplus((before as u64 + 1) * 10_000).await;
+    }
+    // What LDK repeats after a start is no further payment.
+    shop.network.merchant.kill().unwrap();
+    shop.come_back().await;
+    shop.buy(HEIGHT).await;
+    let status = shop.network.merchant.admin().status().await.unwrap();
+    assert_eq!(status["sales"]["surplus_msat"], 30_000);
+    assert_eq!(status["sales"]["count"], 2);
+}
+
 impl Shop {
+    /// Waits until so much stands in the sums as surplus, and one sale.
+    async fn has_surplus(&self, surplus_msat: u64) {
+        eventually("the sums", DEADLINE, || async {
+            let status = self.network.merchant.admin().status().await;
+            let sales = status.map_err(|error| format!("{error:#}"))?["sales"].clone();
+            let is_so = sales["surplus_msat"] == surplus_msat
+                && sales["count"] == 1
+                && sales["amount_msat"] == 10_000;
+            is_so.then_some(Some(())).ok_or(sales.to_string())
+        })
+        .await
+        .unwrap();
+    }
+
     /// Stops the program in good order and starts it again.
     async fn restart(&mut self) {
         let status = self.network.merchant.terminate().await.unwrap();

@@ -157,7 +157,7 @@ fn away_id(peer: &Payer) -> String {
 
 impl Shop {
     /// Another peer, with a channel to the merchant.
-    async fn another_peer(&self, dir: &std::path::Path) -> Payer {
+    pub(crate) async fn another_peer(&self, dir: &std::path::Path) -> Payer {
         let network = &self.network;
         let options = PayerOptions {
             dir: dir.to_owned(),

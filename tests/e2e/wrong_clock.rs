@@ -123,6 +123,51 @@ async fn a_chain_that_is_not_seen_is_an_alarm_after_an_hour_and_the_end_of_sales
     assert!(shop.network.stop().await.unwrap().success());
 }
 
+const SHORT_ROUTE: &str = r#"
+[[route]]
+path = "/short/*"
+service = "short"
+price = "30 sat"
+grant = { valid = "20s" }
+files = "articles"
+"#;
+
+#[tokio::test]
+async fn an_invoice_that_is_paid_after_its_end_buys_all_that_was_sold() {
+    let watch = Watch::new();
+    let shop = Shop::open_in(SHORT_ROUTE, "", watch.env()).await;
+    let path = "/short/one.html";
+    let url = format!("{}{path}", shop.network.gate_url());
+    // By the merchant's clock, after twenty seconds that would all have passed before the payment, and after hours.
+    for (number, offset) in ["+650s", "+130m"].into_iter().enumerate() {
+        watch.set("+0");
+        shop.network.merchant.admin().sync().await.unwrap();
+        let challenge = shop.network.client().challenge(&url).await.unwrap();
+        watch.set(offset);
+        let paid = shop.network.payer.pay(&challenge.bolt11).await.unwrap();
+        let credential = challenge.credential(&paid);
+        assert_eq!(shop.get(path, Some(&credential)).await.status, 200);
+        let sales = shop.redeemed_sales(number + 1).await;
+        let sale = sales.iter().max_by_key(|sale| sale["settled_ms"].as_u64());
+        let sale = sale.unwrap();
+        assert_eq!(sale["route"], "/short/*", "{sale}");
+        assert_eq!(sale["price_msat"], 30_000, "{sale}");
+        let settled_ms = sale["settled_ms"].as_u64().unwrap();
+        assert!(
+            settled_ms > sale["expires_ms"].as_u64().unwrap() + 20_000,
+            "{sale}"
+        );
+        assert_eq!(shop.get(path, Some(&credential)).await.status, 200);
+        // And no longer than that.
+        eventually("its end", DEADLINE, || async {
+            let answer = shop.get(path, Some(&credential)).await;
+            Ok::<_, String>((answer.status == 402).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_clock_that_is_set_by_a_year_and_back_is_noticed_and_nothing_is_lost() {
     let watch = Watch::new();

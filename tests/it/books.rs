@@ -182,7 +182,19 @@ pub(crate) fn find_sale(ledger: &Ledger, number: u8) -> SaleRecord {
         .unwrap()
 }
 
+/// The sums with what arrived besides.
+pub(crate) fn with_surplus(totals: Totals, surplus_msat: u64) -> Totals {
+    Totals {
+        surplus_msat,
+        ..totals
+    }
+}
+
 /// Number and sum.
 pub(crate) fn totals(count: u64, amount_msat: u64) -> Totals {
-    Totals { count, amount_msat }
+    Totals {
+        count,
+        amount_msat,
+        surplus_msat: 0,
+    }
 }

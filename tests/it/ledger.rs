@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use tollhouse::ledger::{Overrun, Settlement};
+use tollhouse::ledger::{Overrun, Payment, Settlement};
 
 use crate::books::{
     Books, PRICE_MSAT, account, challenge, find_sale, payment, token, totals, use_once, uses_left,
+    with_surplus,
 };
+
+/// How long after an invoice's end its challenge is known.
+const LATE_MAX: Duration = Duration::from_millis(tollhouse::ledger::challenges::LATE_MAX_MS);
 
 #[test]
 fn a_settlement_that_is_told_again_changes_nothing() {
@@ -98,7 +102,7 @@ async fn a_settlement_whose_challenge_is_gone_is_a_sale_that_its_token_names() {
     let books = Books::new();
     let ledger = books.open();
     ledger.challenge(challenge(1, &books.clock));
-    books.clock.advance(Duration::from_secs(600));
+    books.clock.advance(Duration::from_secs(600) + LATE_MAX);
     ledger.write_behind().unwrap();
     assert_eq!(ledger.challenge_count(), 0);
     let settled = ledger.settle(payment(1)).unwrap();
@@ -161,12 +165,66 @@ fn a_second_payment_of_one_invoice_is_no_second_sale() {
     // Within one run the node tells an event again only if it could not be handled: this is other money.
     let again = ledger.settle(payment(1)).unwrap();
     assert!(matches!(again, Settlement::Surplus(sale) if sale.surplus_msat == PRICE_MSAT));
-    assert_eq!(ledger.totals(), totals(1, PRICE_MSAT));
+    let twice = with_surplus(totals(1, PRICE_MSAT), PRICE_MSAT);
+    assert_eq!(ledger.totals(), twice);
     assert_eq!(account(&ledger).0.len(), 1);
     drop(ledger);
     let ledger = books.open();
     assert_eq!(find_sale(&ledger, 1).surplus_msat, PRICE_MSAT);
-    assert_eq!(ledger.totals(), totals(1, PRICE_MSAT));
+    assert_eq!(ledger.totals(), twice);
+}
+
+#[test]
+fn a_second_payment_after_a_restart_is_in_the_books_and_one_that_is_told_again_is_not() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.challenge(challenge(1, &books.clock));
+    ledger.settle(payment(1)).unwrap();
+    ledger.close().unwrap();
+    drop(ledger);
+    let ledger = books.open();
+    assert_eq!(ledger.settle(payment(1)).unwrap(), Settlement::Known);
+    for times in 1..=2 {
+        let again = ledger.settle_told(payment(1), true).unwrap();
+        let surplus_msat = times * PRICE_MSAT;
+        assert!(matches!(again, Settlement::Surplus(sale) if sale.surplus_msat == surplus_msat));
+        assert_eq!(
+            ledger.totals(),
+            with_surplus(totals(1, PRICE_MSAT), surplus_msat)
+        );
+    }
+    assert_eq!(ledger.settle(payment(1)).unwrap(), Settlement::Known);
+    // A kill, and a store that is made again out of the journal.
+    let killed = books.copy();
+    std::fs::remove_dir_all(killed.file("store")).unwrap();
+    for books in [killed, books.copy()] {
+        assert_eq!(
+            books.open().totals(),
+            with_surplus(totals(1, PRICE_MSAT), 2 * PRICE_MSAT)
+        );
+    }
+}
+
+#[test]
+fn what_is_paid_above_the_price_is_surplus() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.challenge(challenge(1, &books.clock));
+    let more = Payment {
+        amount_msat: PRICE_MSAT + 7,
+        ..payment(1)
+    };
+    let Settlement::New(sale) = ledger.settle(more).unwrap() else {
+        panic!("no new sale");
+    };
+    assert_eq!((sale.amount_msat, sale.surplus_msat), (PRICE_MSAT, 7));
+    assert_eq!(ledger.totals(), with_surplus(totals(1, PRICE_MSAT), 7));
+    // Of the second payment all is.
+    ledger.settle(more).unwrap();
+    assert_eq!(
+        ledger.totals(),
+        with_surplus(totals(1, PRICE_MSAT), PRICE_MSAT + 14)
+    );
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod guards;
 mod headers;
 mod http2;
 mod kept;
+mod late;
 mod layer;
 mod ledger;
 mod lost;

@@ -99,9 +99,25 @@ async fn an_answer_that_runs_ends_when_its_token_is_revoked() {
     shop.ledger
         .revoke(Revoked::Token(token_id), "shared in public")
         .unwrap();
+    assert_cut_off(&upstream, running).await;
+    upstream.end();
+    its_neighbour.text().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_runs_ends_when_the_key_of_its_token_retires() {
+    let upstream = Upstream::start().await;
+    let shop = metered(&upstream, "grant = { requests = 9 }").await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
+    let running = begin_stream(&shop, &sold).await;
+    shop.keyring.rotate(shop.clock.unix_secs()).unwrap();
+    assert_cut_off(&upstream, running).await;
+}
+
+/// The answer is cut off with one of the next pieces: what nobody sends costs nobody anything.
+async fn assert_cut_off(upstream: &Upstream, running: reqwest::Response) {
     let ended = tokio::time::timeout(DEADLINE, running.bytes());
     let sending = async {
-        // What nobody sends costs nobody anything: it ends with the next piece.
         let mut every = tokio::time::interval(std::time::Duration::from_millis(100));
         loop {
             every.tick().await;
@@ -113,6 +129,4 @@ async fn an_answer_that_runs_ends_when_its_token_is_revoked() {
         () = sending => unreachable!("it sends for ever"),
     };
     assert!(ended.expect("it is cut in time").is_err());
-    upstream.end();
-    its_neighbour.text().await.unwrap();
 }

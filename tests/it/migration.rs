@@ -4,7 +4,7 @@ use tollhouse::l402::caveat::Allowance;
 use tollhouse::ledger::{Overrun, Settlement};
 
 use crate::activations::activation;
-use crate::books::{Books, account, payment, token, totals};
+use crate::books::{Books, account, challenge, payment, token, totals};
 
 /// Format 1's records, field by field in their order.
 type Challenge = (
@@ -155,4 +155,41 @@ fn a_store_of_format_3_keeps_its_activations_which_buy_nothing() {
     tree.insert([9; 32], [&[1], rest].concat()).unwrap();
     drop((tree, db));
     assert_eq!(books.open().activations(10).unwrap(), before);
+}
+
+#[test]
+fn a_store_of_format_4_has_the_sum_of_the_surplus_that_stands_in_its_sales() {
+    let books = Books::new();
+    let ledger = books.open();
+    for number in 1..=2 {
+        ledger.challenge(challenge(number, &books.clock));
+        ledger.settle(payment(number)).unwrap();
+        ledger.settle(payment(number)).unwrap();
+    }
+    let before = account(&ledger);
+    assert_eq!(before.1.surplus_msat, 20_000);
+    ledger.close().unwrap();
+    drop(ledger);
+    let db = books.database();
+    db.insert("format", &4_u32.to_be_bytes()).unwrap();
+    let rewrite = |tree: &str, version: u8, turn: &dyn Fn(&[u8]) -> Vec<u8>| {
+        let tree = db.open_tree(tree).unwrap();
+        for entry in &tree {
+            let (key, value) = entry.unwrap();
+            assert_eq!(value[0], version + 1);
+            tree.insert(key, [&[version], turn(&value[1..]).as_slice()].concat())
+                .unwrap();
+        }
+    };
+    // As they were: without the end, which is there and takes one byte and six, and without the last sum, of three bytes.
+    rewrite("sales", 2, &|sale| sale[..sale.len() - 7].to_vec());
+    rewrite("totals", 1, &|totals| totals[..totals.len() - 3].to_vec());
+    drop(db);
+    let ledger = books.open();
+    let after = account(&ledger);
+    assert_eq!(after.1, before.1);
+    assert_eq!(after.0.len(), 2);
+    for sale in after.0 {
+        assert_eq!((sale.surplus_msat, sale.expires_ms), (10_000, None));
+    }
 }

@@ -123,8 +123,10 @@ impl Money {
     pub(super) async fn balance(&self, network: &Network, status: &Value) -> Result<Balance> {
         Ok(Balance {
             deposit_sat: self.deposit_sat,
-            sales_msat: status["sales"]["amount_msat"]
-                .as_u64()
+            sales_msat: ["amount_msat", "surplus_msat"]
+                .iter()
+                .map(|part| status["sales"][part].as_u64())
+                .sum::<Option<u64>>()
                 .context("no sum of the sales")?,
             fees_sat: self.fees_sat(network).await?,
             onchain_sat: sat(status, "onchain_total_sat")?,

@@ -219,6 +219,7 @@ fn is_of_the_file(error: &BackupError, file: &Path) -> bool {
         | BackupError::NotEmpty(_)
         | BackupError::NotNewest(_)
         | BackupError::Older { .. }
+        | BackupError::NotSent(_)
         | BackupError::NotAsked { .. } => false,
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::node::deposits::Deposits;
 use crate::node::{Node, NodeUnavailable};
 
 use super::jump::Clocks;
@@ -73,6 +74,7 @@ pub(in crate::node) async fn keep(
     // ldk-node itself asks a bitcoind, which is nobody else's, every two seconds.
     let is_ours = !matches!(node.config.chain.source, ChainSource::Bitcoind(_));
     let mut pace = Pace::default();
+    let mut deposits = Deposits::default();
     let (mut looked, mut alarmed): (Option<Instant>, Option<Instant>) = (None, None);
     let mut asked_time: Option<Instant> = None;
     let mut clocks = Clocks::seen(node.clock.unix_secs(), Instant::now());
@@ -93,6 +95,10 @@ pub(in crate::node) async fn keep(
             pace.looked(node.spent() - before, ended.is_ok());
             if let Some(relay) = node.chain.relay() {
                 relay.keep().await;
+            }
+            tokio::select! {
+                () = deposits.look(node, ldk) => {}
+                () = stop.cancelled() => return,
             }
         }
         if asked_time.is_none_or(|at| now >= at + BLOCK_TIME_EVERY) {

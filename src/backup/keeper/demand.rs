@@ -1,0 +1,125 @@
+//! Backups for what must not be lost though no channel has changed: a revocation, and a new master key.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::{BackupError, Backups, Created};
+
+/// How long no backup follows a revocation after the last one: a hundred revocations are one backup. Whoever may revoke fills no
+/// disk by it, nor lets go of the older backups.
+const FOLLOWS_EVERY: Duration = Duration::from_secs(5 * 60);
+
+/// How long a new key waits until the store has its backup: some megabytes.
+const SENT_WITHIN: Duration = Duration::from_secs(120);
+
+/// Something that is not in the newest backup.
+#[derive(Debug, Default)]
+pub(super) struct Lacking {
+    is_some: AtomicBool,
+    noted: Notify,
+    /// Counts the attempts to send a backup to the store.
+    tries: watch::Sender<u64>,
+}
+
+impl Lacking {
+    pub(super) fn note(&self) {
+        self.is_some.store(true, Ordering::Release);
+        self.noted.notify_one();
+    }
+
+    pub(super) async fn noted(&self) {
+        self.noted.notified().await;
+    }
+
+    pub(super) fn is_some(&self) -> bool {
+        self.is_some.load(Ordering::Acquire)
+    }
+
+    /// Nothing is lacking from now on; whether something was.
+    pub(super) fn take(&self) -> bool {
+        self.is_some.swap(false, Ordering::AcqRel)
+    }
+
+    /// What was lacking is lacking still: the next look finds it.
+    pub(super) fn put_back(&self) {
+        self.is_some.store(true, Ordering::Release);
+    }
+
+    /// It was tried to send one to the store.
+    pub(super) fn tried(&self) {
+        self.tries.send_modify(|tries| *tries += 1);
+    }
+}
+
+impl Backups {
+    /// Has a backup follow a change that is none of the channels: within seconds, or some minutes after the last one.
+    pub fn follow(&self) {
+        self.lacking.note();
+    }
+
+    /// Whether enough time has passed since the last one.
+    pub(super) fn may_follow(&self) -> bool {
+        let made_at = *self
+            .made_at
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        made_at.is_none_or(|at| at.elapsed() >= FOLLOWS_EVERY)
+    }
+
+    /// After a start: whether something was revoked, or a key made, since the newest backup. Blocks on the disk.
+    pub(super) fn note_what_is_lacking(&self) {
+        let now_secs = self.clock.unix_secs();
+        let made_secs = self.newest().and_then(|own| own.kept.made_secs(now_secs));
+        // Books that cannot be read end the program in any case.
+        let revoked_secs = self.ledger.revoked_secs().ok().flatten();
+        let key_secs = changed_secs(&self.source.data_dir.join("master.key"));
+        let changed_secs = revoked_secs.max(key_secs);
+        if made_secs.is_some_and(|made| changed_secs.is_some_and(|changed| changed >= made)) {
+            self.lacking.note();
+        }
+    }
+
+    /// Makes a backup now, and waits until the store has it, if there is one.
+    pub async fn create_and_send(self: &Arc<Self>) -> Result<Created, BackupError> {
+        let mut tries = self.lacking.tries.subscribe();
+        let backups = Arc::clone(self);
+        let created = tokio::task::spawn_blocking(move || backups.create());
+        let created = created.await.expect("making a backup does not panic")?;
+        if self.remote.is_none() {
+            return Ok(created);
+        }
+        let deadline = Instant::now() + SENT_WITHIN;
+        loop {
+            if self.sent().newest.as_ref() == Some(&created.file) {
+                return Ok(created);
+            }
+            if !matches!(timeout_at(deadline, tries.changed()).await, Ok(Ok(()))) {
+                break;
+            }
+            if let Some(why) = self.failed_to_send(&created.file) {
+                return Err(BackupError::NotSent(why));
+            }
+        }
+        let why = format!("it was not there within {} s", SENT_WITHIN.as_secs());
+        Err(BackupError::NotSent(why))
+    }
+
+    /// Why this one is not in the store, if it was tried.
+    fn failed_to_send(&self, file: &Path) -> Option<String> {
+        let sent = self.sent();
+        let (.., of) = sent.pause.as_ref()?;
+        let is_it = of.as_deref() == Some(file);
+        sent.error.clone().filter(|_| is_it)
+    }
+}
+
+/// When a file was last written, Unix seconds.
+fn changed_secs(path: &Path) -> Option<u64> {
+    let changed = path.metadata().ok()?.modified().ok()?;
+    Some(changed.duration_since(UNIX_EPOCH).ok()?.as_secs())
+}

@@ -1,0 +1,165 @@
+//! Invoices that are paid after their end, which LDK takes for hours: what is sold is not shorter for it, and the books know it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use tollhouse::ledger::{Challenge, Claims, Payment, Settlement};
+
+use crate::gate::{assert_challenged, assert_served};
+use crate::support::{INVOICE_EXPIRY, NOW_SECS, Shop, Sold};
+
+const SETTINGS: &str = r#"
+    [[route]]
+    path = "/short/*"
+    service = "short"
+    price = "10 sat"
+    grant = { requests = 50, valid = "20s" }
+    files = "shop"
+
+    [[route]]
+    path = "/long/*"
+    service = "long"
+    price = "20 sat"
+    grant = { valid = "1d" }
+    grants = [{ name = "week", price = "100 sat", valid = "7d" }]
+    files = "shop"
+"#;
+
+const SHORT: &str = "/short/page.txt";
+
+fn late(secs: u64) -> Duration {
+    INVOICE_EXPIRY + Duration::from_secs(secs)
+}
+
+fn payment(sold: &Sold) -> Payment {
+    Payment {
+        payment_hash: sold.identifier().payment_hash,
+        amount_msat: 10_000,
+    }
+}
+
+/// The challenge as the books would have it, had its invoice been the one whose preimage is known.
+fn challenged(sold: &Sold) -> Challenge {
+    Challenge {
+        payment_hash: sold.identifier().payment_hash,
+        token_id: sold.identifier().token_id.0,
+        service: "short".into(),
+        route: "/short/*".into(),
+        price_msat: 10_000,
+        challenged_ms: NOW_SECS * 1_000,
+        expires_ms: (NOW_SECS + INVOICE_EXPIRY.as_secs()) * 1_000,
+        grant: None,
+        rate: None,
+    }
+}
+
+/// A shop, and a token that it has sold and that nobody has paid yet; whether the books have its challenge.
+async fn asked(is_remembered: bool) -> (Shop, Sold) {
+    let shop = Shop::selling(SETTINGS).await;
+    let challenge = assert_challenged(&shop.get(SHORT).await);
+    let sold = shop.pay(&challenge);
+    if is_remembered {
+        shop.ledger.challenge(challenged(&sold));
+    }
+    (shop, sold)
+}
+
+#[tokio::test]
+async fn a_token_that_is_paid_late_is_good_for_as_long_as_was_sold() {
+    // Also if the challenge was pushed out of the books by then.
+    for is_remembered in [true, false] {
+        let (shop, sold) = asked(is_remembered).await;
+        shop.clock.advance(late(25));
+        assert_challenged(&shop.get_with(SHORT, &sold).await);
+        shop.ledger.settle(payment(&sold)).unwrap();
+        assert_served(&shop.get_with(SHORT, &sold).await);
+        shop.clock.advance(Duration::from_secs(19));
+        let last = shop.get_with(SHORT, &sold).await;
+        assert_served(&last);
+        shop.clock.advance(Duration::from_secs(1));
+        assert_challenged(&shop.get_with(SHORT, &sold).await);
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_paid_late_and_shown_in_its_first_time_has_all_of_it_from_the_start() {
+    for is_shown_before in [false, true] {
+        let (shop, sold) = asked(true).await;
+        shop.clock.advance(late(15));
+        if is_shown_before {
+            // The preimage may be here before the node has told us of the payment.
+            assert_served(&shop.get_with(SHORT, &sold).await);
+        }
+        shop.ledger.settle(payment(&sold)).unwrap();
+        assert_served(&shop.get_with(SHORT, &sold).await);
+        shop.clock.advance(Duration::from_secs(19));
+        assert_served(&shop.get_with(SHORT, &sold).await);
+        shop.clock.advance(Duration::from_secs(1));
+        assert_challenged(&shop.get_with(SHORT, &sold).await);
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_paid_in_time_ends_as_ever_and_its_holders_limits_stay() {
+    let (shop, sold) = asked(true).await;
+    shop.clock.advance(INVOICE_EXPIRY);
+    shop.ledger.settle(payment(&sold)).unwrap();
+    shop.clock.advance(Duration::from_secs(19));
+    assert_served(&shop.get_with(SHORT, &sold).await);
+    shop.clock.advance(Duration::from_secs(1));
+    assert_challenged(&shop.get_with(SHORT, &sold).await);
+
+    let (shop, sold) = asked(true).await;
+    let until = NOW_SECS + INVOICE_EXPIRY.as_secs() + 10;
+    let narrowed = sold.with_caveat(&format!("short_valid_until={until}"));
+    shop.clock.advance(late(12));
+    shop.ledger.settle(payment(&sold)).unwrap();
+    assert_challenged(&shop.get_with(SHORT, &narrowed).await);
+    assert_served(&shop.get_with(SHORT, &sold).await);
+}
+
+#[tokio::test]
+async fn a_late_sale_has_its_route_its_price_and_its_grant() {
+    let shop = Shop::selling(SETTINGS).await;
+    let asked = shop.request(http::Method::GET, "/long/page.txt");
+    let asked = shop.send(asked.header("accept-grant", "week")).await;
+    let challenge = assert_challenged(&asked);
+    let digits = challenge.token().unwrap().payment_hash_hex().unwrap();
+    let mut payment_hash = [0; 32];
+    hex::decode_to_slice(digits, &mut payment_hash).unwrap();
+    // LDK takes it until a block says that its end was two hours ago.
+    shop.clock.advance(late(2 * 3_600 + 1_800));
+    shop.ledger.write_behind().unwrap();
+    let payment = Payment {
+        payment_hash,
+        amount_msat: 100_000,
+    };
+    let Settlement::New(sale) = shop.ledger.settle(payment).unwrap() else {
+        panic!("no new sale");
+    };
+    assert_eq!(sale.route.as_deref(), Some("/long/*"));
+    assert_eq!(sale.service.as_deref(), Some("long"));
+    assert_eq!(sale.grant.as_deref(), Some("week"));
+    assert_eq!(sale.price_msat, Some(100_000));
+    let end_ms = (NOW_SECS + INVOICE_EXPIRY.as_secs()) * 1_000;
+    assert_eq!(sale.expires_ms, Some(end_ms));
+}
+
+#[tokio::test]
+async fn a_token_whose_late_payment_is_being_claimed_waits_for_it() {
+    let (shop, sold) = asked(true).await;
+    let claims = Arc::new(Claims::default());
+    shop.ledger.follow(Arc::clone(&claims));
+    shop.clock.advance(late(25));
+    // Nothing is here: it is refused at once.
+    assert_challenged(&shop.get_with(SHORT, &sold).await);
+    let hash = payment(&sold).payment_hash;
+    claims.arrive(hash);
+    let (answer, ()) = tokio::join!(shop.get_with(SHORT, &sold), async {
+        tokio::task::yield_now().await;
+        shop.ledger.settle(payment(&sold)).unwrap();
+        claims.end(&hash);
+    });
+    assert_eq!(answer.status, StatusCode::OK);
+}
