@@ -31,6 +31,7 @@ mod ledger;
 mod lost;
 mod metered;
 mod migration;
+mod overrun;
 mod presets;
 mod pricing;
 mod proven;
