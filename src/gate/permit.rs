@@ -86,6 +86,14 @@ impl Permit {
         }
     }
 
+    /// The same, with its time counted from now on: what went before was not the holder's.
+    pub(super) fn admitted_now(mut self) -> Self {
+        if let Ground::Paid(reservation, _) = &mut self.ground {
+            reservation.count_from_now();
+        }
+        self
+    }
+
     fn on(ground: Ground) -> Self {
         Self {
             ground,

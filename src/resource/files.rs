@@ -110,12 +110,11 @@ pub(super) async fn serve(
 }
 
 /// A file that cannot be read, where it was there a moment ago.
-fn unreadable(unserved: Unserved) -> Unserved {
-    let why = match unserved.why {
-        Failure::UpstreamUnreachable(error) => Failure::Unreadable(io::Error::other(error)),
-        other => other,
-    };
-    Unserved { why, ..unserved }
+fn unreadable(mut unserved: Unserved) -> Unserved {
+    if let Failure::UpstreamUnreachable(error) = unserved.why {
+        unserved.why = Failure::Unreadable(io::Error::other(error));
+    }
+    unserved
 }
 
 /// A whole file, a part of it, or word that it has not changed. A range that does not exist delivers nothing.

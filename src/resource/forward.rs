@@ -411,12 +411,13 @@ impl<'a> Outgoing<'a> {
 }
 
 /// An upstream that paused for too long before the first byte took too long.
-fn in_time(unserved: Unserved) -> Unserved {
-    let why = match unserved.why {
-        Failure::UpstreamUnreachable(error) if error.is::<Stalled>() => Failure::UpstreamTimeout,
-        other => other,
-    };
-    Unserved { why, ..unserved }
+fn in_time(mut unserved: Unserved) -> Unserved {
+    if let Failure::UpstreamUnreachable(error) = &unserved.why
+        && error.is::<Stalled>()
+    {
+        unserved.why = Failure::UpstreamTimeout;
+    }
+    unserved
 }
 
 /// Headers that belong to the connection to the upstream.

@@ -249,6 +249,13 @@ impl Meters {
 
     /// Counts the time since it was last counted, and says how much that was.
     pub(super) fn pass_time(&mut self, claim: &mut Claim, now_ms: u64) -> u64 {
+        let passed_ms = self.count_from(claim, now_ms);
+        self.add_time(claim, passed_ms);
+        passed_ms
+    }
+
+    /// Leaves the time until now out, and says how much that was.
+    pub(super) fn count_from(&mut self, claim: &mut Claim, now_ms: u64) -> u64 {
         let Some(since_ms) = claim.counted_to_ms else {
             return 0;
         };
@@ -257,7 +264,6 @@ impl Meters {
             running.since_ms += passed_ms;
         }
         claim.counted_to_ms = Some(since_ms + passed_ms);
-        self.add_time(claim, passed_ms);
         passed_ms
     }
 

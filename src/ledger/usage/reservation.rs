@@ -104,6 +104,14 @@ impl Reservation {
         }
     }
 
+    /// Counts its time from now on.
+    pub fn count_from_now(&mut self) {
+        if let Some(usage) = &self.usage {
+            let now_ms = usage.ms(Instant::now());
+            usage.meters().count_from(&mut self.claim, now_ms);
+        }
+    }
+
     /// Whether what is left can be taken by answers that run at the same time.
     pub fn is_shared(&self) -> bool {
         self.allowance.bytes_max.is_some() || self.allowance.seconds_max.is_some()
