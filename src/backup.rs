@@ -47,7 +47,7 @@ pub struct Config {
     pub folder: PathBuf,
     /// How old the newest may get.
     pub every: Duration,
-    /// How many are kept.
+    /// How many are kept, besides one of each of the last days.
     pub keep: usize,
     /// Where they are sent to besides.
     pub s3: Option<S3>,

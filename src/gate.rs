@@ -1,6 +1,7 @@
 //! The decision about a request: a permit, or why there is none. The one place that reads a credential, and the only one
 //! that makes a [`Permit`].
 
+mod ahead;
 mod bundle;
 mod cost;
 mod dry_run;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Uri};
 use tracing::Level;
 
+use ahead::Ahead;
 use bundle::Bundles;
 pub use bundle::{Bundle, LaidReady};
 use cost::Cost;
@@ -136,6 +138,8 @@ pub struct Unpaid<'a> {
     name: &'a Arc<str>,
     /// Who asks, unless that was counted already.
     client: Option<Option<IpAddr>>,
+    /// Its network, as far as that has a share.
+    network: Option<IpAddr>,
     /// Why what was presented, if anything, did not do.
     why: Why,
 }
@@ -217,29 +221,41 @@ impl Gate {
             Access::Paid(offer) => &**offer,
         };
         let held = self.held(asked);
-        // A hook is asked for who has paid before, and for others only as often as they may ask for a challenge: a stranger
-        // must not keep it busy. A free request needs no price.
+        // A hook is asked for who holds something that this request could use up, and for others only as often as they may ask for a
+        // challenge: nobody must keep it busy beyond the limits.
         let is_asked_of_a_hook = matches!(offer.pricing, Pricing::Hook(_));
-        let is_holder = || held.proven.iter().any(|it| self.may_open(offer, asked, it));
-        let is_stranger = is_asked_of_a_hook && !offer.is_dry_run && !is_holder();
-        if is_stranger {
-            if let Some(permit) = self.free_permit(name, offer, asked) {
-                return Ok(Decision::Permit(permit));
-            }
-            if let Err(room) = self.limiter.take_challenge(asked.client) {
-                return Ok(Decision::Denied(Denial::TooMany(room)));
-            }
+        let mut ahead = Ahead::default();
+        if is_asked_of_a_hook {
+            ahead = match self.reserve_ahead(name, offer, asked, &held.proven).await? {
+                Ok(ahead) => ahead,
+                Err(_) if offer.is_dry_run => Ahead::default(),
+                Err(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
+            };
         }
-        let cost = match self.cost(name, offer, asked).await {
+        let is_stranger = is_asked_of_a_hook && !ahead.is_reserved();
+        if is_stranger && let Some(decision) = self.unasked(name, offer, asked) {
+            return Ok(decision);
+        }
+        let cost = match self.cost(name, offer, asked, is_stranger).await {
             Ok(cost) => cost,
             Err(_) if offer.is_dry_run => {
                 return Ok(Decision::Permit(self.dry_run_permit(name, None, asked)));
             }
             Err(denial) => return Ok(Decision::Denied(denial)),
         };
-        let mut why = held.why;
-        for proven in &held.proven {
-            match self.admit(name, offer, &cost, asked, proven).await? {
+        let mut why = ahead.why.unwrap_or(held.why);
+        let tried = ahead.tried;
+        if let Some((proven, permit)) = ahead.take(&held.proven) {
+            match self.verify(offer, Some(&cost), asked, proven).await? {
+                Ok(_) => return Ok(Decision::Permit(permit.admitted_now())),
+                Err(refused) => {
+                    permit.give_back();
+                    why = refused;
+                }
+            }
+        }
+        for proven in &held.proven[tried..] {
+            match self.admit(name, offer, Some(&cost), asked, proven).await? {
                 Admission::Admitted(permit) => return Ok(Decision::Permit(permit)),
                 Admission::TooFast(_) if offer.is_dry_run => {}
                 Admission::TooFast(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
@@ -263,6 +279,7 @@ impl Gate {
             cost,
             name,
             client: (!is_stranger).then_some(asked.client),
+            network: asked.client.and_then(bundle::network),
             why,
         }))
     }
@@ -299,26 +316,6 @@ impl Gate {
             self.proven.keep(asked.headers, proven);
         }
         held
-    }
-
-    /// Whether this could open the door at some price: of this service, in its time, and not taken back. How much of it was
-    /// used is not looked at.
-    fn may_open(&self, offer: &Offer, asked: &Asked<'_>, proven: &Proven) -> bool {
-        let subject = Subject {
-            service: &offer.service,
-            tier: 0,
-            price_msat: 0,
-            path: asked.path.as_str(),
-            method: asked.method.as_str(),
-            client: asked.client,
-            now_secs: self.clock.unix_secs(),
-        };
-        let late_secs = self.ledger.known_late_secs(&proven.identifier().token_id);
-        let verified = proven.verify_late(&self.keyring.in_force(), &subject, late_secs);
-        verified.is_ok_and(|verified| {
-            let token_id = &verified.identifier.token_id;
-            verified.allowance.is_priced && !self.ledger.is_revoked(token_id, &offer.service)
-        })
     }
 
     /// What lets a request through on a route that lets all of them through.
@@ -361,7 +358,7 @@ impl Gate {
 
     /// Verifies a credential. One whose invoice was paid after its end is good for as much longer: that end can be hours ago when
     /// LDK still takes the payment.
-    async fn verify(
+    async fn verified(
         &self,
         proven: &Proven,
         subject: &Subject<'_>,
@@ -385,42 +382,60 @@ impl Gate {
         })
     }
 
-    /// Holds one credential against the request and reserves its use.
-    async fn admit(
+    /// Holds one credential against the request and what it costs; while that is not known, against what holds at any price.
+    async fn verify(
         &self,
-        name: &Arc<str>,
         offer: &Offer,
-        cost: &Cost,
+        cost: Option<&Cost>,
         asked: &Asked<'_>,
         proven: &Proven,
-    ) -> Result<Admission, LedgerError> {
+    ) -> Result<Result<Verified, Why>, LedgerError> {
+        // Of a price that is not known in bitcoin now, no limit holds.
+        let price_msat = |cost: &Cost| {
+            let price = self.in_msat(cost.class.price);
+            price.map_or(u64::MAX, |(price, _)| price.msat())
+        };
         let subject = Subject {
             service: &offer.service,
-            tier: cost.class.tier,
-            // Of a price that is not known in bitcoin now, no limit holds.
-            price_msat: self
-                .in_msat(cost.class.price)
-                .map_or(u64::MAX, |(price, _)| price.msat()),
+            tier: cost.map_or(0, |cost| cost.class.tier),
+            price_msat: cost.map_or(0, price_msat),
             path: asked.path.as_str(),
             method: asked.method.as_str(),
             client: asked.client,
             now_secs: self.clock.unix_secs(),
         };
-        let verified = match self.verify(proven, &subject).await? {
+        let verified = match self.verified(proven, &subject).await? {
             Ok(verified) => verified,
-            Err(refusal) => return Ok(Admission::Not(refusal.into())),
+            Err(refusal) => return Ok(Err(refusal.into())),
         };
         // Where each request has a price of its own, a token that was not sold at one opens none, whatever its holder adds.
-        if cost.price_msat().is_some() && !verified.allowance.is_priced {
-            return Ok(Admission::Not(Refusal::OtherService.into()));
+        let is_priced_singly = cost.is_none_or(|cost| cost.price_msat().is_some());
+        if is_priced_singly && !verified.allowance.is_priced {
+            return Ok(Err(Refusal::OtherService.into()));
         }
-        if !cost.is_sold_as(&verified.allowance, offer) {
-            return Ok(Admission::Not(Refusal::OtherService.into()));
+        if cost.is_some_and(|cost| !cost.is_sold_as(&verified.allowance, offer)) {
+            return Ok(Err(Refusal::OtherService.into()));
         }
-        let token_id = verified.identifier.token_id;
-        if self.ledger.is_revoked(&token_id, &offer.service) {
-            return Ok(Admission::Not(Why::Revoked));
+        let token_id = &verified.identifier.token_id;
+        if self.ledger.is_revoked(token_id, &offer.service) {
+            return Ok(Err(Why::Revoked));
         }
+        Ok(Ok(verified))
+    }
+
+    /// Holds one credential against the request and reserves its use.
+    async fn admit(
+        &self,
+        name: &Arc<str>,
+        offer: &Offer,
+        cost: Option<&Cost>,
+        asked: &Asked<'_>,
+        proven: &Proven,
+    ) -> Result<Admission, LedgerError> {
+        let verified = match self.verify(offer, cost, asked, proven).await? {
+            Ok(verified) => verified,
+            Err(refused) => return Ok(Admission::Not(refused)),
+        };
         let overrun = if offer.cuts_overrun {
             Overrun::Cut
         } else {

@@ -19,7 +19,7 @@ mod streams;
 mod tls;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +45,9 @@ pub use server::{Entry, Limits, Server, Stop};
 pub use tls::{Tls, TlsError, TlsFiles, TlsSource};
 
 use crate::gate::{self, Asked, Decision, Gate};
+use crate::ledger::{LedgerError, Left};
 use crate::live::Live;
-use crate::resource::{Downstream, Resources};
+use crate::resource::{Downstream, Failure, Resources};
 use crate::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
 
 /// Names and values of a request's headers together: what other servers allow for one or two, and room for a token of the
@@ -192,53 +193,80 @@ impl Public {
         downstream: Downstream,
         request: Request,
     ) -> Response {
-        let asked = Asked {
-            method: request.method(),
-            path,
-            query: request.uri().query(),
-            headers: request.headers(),
-            client: Some(downstream.client),
-        };
-        let decided = self.gate.decide(&route.name, &route.access, &asked);
-        let unpaid = match decided.await {
-            Ok(Decision::Permit(permit)) => {
-                // In HTTP/1.1 the connection is the place.
-                let places = request.extensions().get::<Places>();
-                let place = match places.map(|places| places.take(downstream.client)) {
-                    Some(None) => {
-                        permit.give_back();
-                        return answer::refusal(&Refusal::Busy);
-                    }
-                    Some(Some(place)) => Some(Arc::new(place)),
-                    None => None,
-                };
-                let left = permit.left();
-                let request = without_choice(route, request);
-                let request =
-                    request.map(|body| crate::resource::Body::new(body.map_err(Into::into)));
-                let served = shop
-                    .resources
-                    .serve(permit, route, path, downstream, request)
+        let client = downstream.client;
+        let asked = asked_of(&request, path, client);
+        let decided = self.gate.decide(&route.name, &route.access, &asked).await;
+        let permit = match decided {
+            Ok(Decision::Permit(permit)) => permit,
+            other => {
+                return self
+                    .refuse(shop, route, path, request.method(), other)
                     .await;
-                return match served {
-                    Ok(mut response) => {
-                        answer::tell_left(response.headers_mut(), &left);
-                        if let Some(place) = place {
-                            response.extensions_mut().insert(place);
-                        }
-                        response.map(axum::body::Body::new)
-                    }
-                    Err(failure) => answer::failure(&failure, &route.name, self.gate.log()),
-                };
             }
+        };
+        // In HTTP/1.1 the connection is the place.
+        let places = request.extensions().get::<Places>();
+        let place = match places.map(|places| places.take(client)) {
+            Some(None) => {
+                permit.give_back();
+                return answer::refusal(&Refusal::Busy);
+            }
+            Some(Some(place)) => Some(Arc::new(place)),
+            None => None,
+        };
+        let head = permit.is_shared().then(|| head_of(&request));
+        let request = without_choice(route, request);
+        let request = request.map(|body| crate::resource::Body::new(body.map_err(Into::into)));
+        let served = shop
+            .resources
+            .serve(permit, route, path, downstream, request)
+            .await;
+        match (served, head) {
+            (Ok(mut response), _) => {
+                if let Some(left) = response.extensions_mut().remove::<Left>() {
+                    answer::tell_left(response.headers_mut(), &left);
+                }
+                if let Some(place) = place {
+                    response.extensions_mut().insert(place);
+                }
+                response.map(axum::body::Body::new)
+            }
+            // Nothing was left for it when its answer was there: like everybody who comes then, its client is told what it costs.
+            (Err(unserved), Some(head)) if matches!(unserved.why, Failure::UsedUp) => {
+                let asked = asked_of(&head, path, client);
+                let decided = self.gate.decide(&route.name, &route.access, &asked).await;
+                self.refuse(shop, route, path, head.method(), decided).await
+            }
+            (Err(unserved), _) => {
+                let mut response = answer::failure(&unserved.why, &route.name, self.gate.log());
+                answer::tell_left(response.headers_mut(), &unserved.left);
+                response
+            }
+        }
+    }
+
+    /// Answers a request that is not served.
+    async fn refuse(
+        &self,
+        shop: &Shop,
+        route: &Route,
+        path: &RequestPath,
+        method: &Method,
+        decided: Result<Decision<'_>, LedgerError>,
+    ) -> Response {
+        let unpaid = match decided {
             Ok(Decision::Unpaid(unpaid)) => unpaid,
             Ok(Decision::Denied(denial)) => return answer::denial(&denial),
+            // There is something left again, and the request is gone: the client asks once more.
+            Ok(Decision::Permit(permit)) => {
+                permit.give_back();
+                return answer::refusal(&Refusal::Busy);
+            }
             Err(fault) => return answer::fault(&fault, &route.name, self.gate.log()),
         };
         // What cannot be delivered is not sold.
-        if !takes_method(route, request.method()) {
-            let failure = crate::resource::Failure::MethodNotAllowed;
-            return answer::failure(&failure, &route.name, self.gate.log());
+        if !takes_method(route, method) {
+            return answer::failure(&Failure::MethodNotAllowed, &route.name, self.gate.log());
         }
         if let Err(failure) = shop.resources.look(route, path).await {
             return answer::failure(&failure, &route.name, self.gate.log());
@@ -248,6 +276,30 @@ impl Public {
             Err(denial) => answer::denial(&denial),
         }
     }
+}
+
+/// What the gate looks at.
+fn asked_of<'a, B>(
+    request: &'a http::Request<B>,
+    path: &'a RequestPath,
+    client: IpAddr,
+) -> Asked<'a> {
+    Asked {
+        method: request.method(),
+        path,
+        query: request.uri().query(),
+        headers: request.headers(),
+        client: Some(client),
+    }
+}
+
+/// The request without its body.
+fn head_of(request: &Request) -> http::Request<()> {
+    let mut head = http::Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
 }
 
 /// The request without what it said to the gate.

@@ -29,7 +29,7 @@ use crate::http::{
 use crate::l402::TokenId;
 use crate::ledger::Left;
 use crate::live::Live;
-use crate::resource::{BoxError, Downstream, handler};
+use crate::resource::{BoxError, Downstream, Failure, Unserved, handler};
 use crate::route::{Access, Offer, RequestPath};
 
 /// Who has paid for a request: a handler finds it in the request's extensions.
@@ -191,16 +191,46 @@ impl Guarding {
         };
         let mut response = match self.decide(&head, &path, client).await {
             Ok(permit) => {
-                let left = permit.left();
+                let asked = permit.is_shared().then(|| head.clone());
                 let request = Request::from_parts(self.admitted(head, &permit), body);
-                let mut response = handler::call(permit, request, service, in_flight).await?;
-                answer::tell_left(response.headers_mut(), &left);
-                response.map(Body::new)
+                match handler::call(permit, request, service, in_flight).await? {
+                    Ok(mut response) => {
+                        if let Some(left) = response.extensions_mut().remove::<Left>() {
+                            answer::tell_left(response.headers_mut(), &left);
+                        }
+                        response.map(Body::new)
+                    }
+                    Err(unserved) => self.unserved(unserved, asked, &path, client).await,
+                }
             }
             Err(response) => *response,
         };
         browsers::open(response.headers_mut());
         Ok(response)
+    }
+
+    /// The answer to a permitted request that was not served. Like everybody who comes when nothing is left, its client is told what
+    /// it costs.
+    async fn unserved(
+        &self,
+        unserved: Unserved,
+        asked: Option<Parts>,
+        path: &RequestPath,
+        client: Option<IpAddr>,
+    ) -> Response<Body> {
+        if let (Failure::UsedUp, Some(asked)) = (&unserved.why, &asked) {
+            return match self.decide(asked, path, client).await {
+                Ok(permit) => {
+                    permit.give_back();
+                    answer::refusal(&Refusal::Busy)
+                }
+                Err(response) => *response,
+            };
+        }
+        let log = self.common.gate.log();
+        let mut response = answer::failure(&unserved.why, &self.name, log);
+        answer::tell_left(response.headers_mut(), &unserved.left);
+        response
     }
 
     /// Where a request comes from, if that is known.

@@ -17,7 +17,8 @@ use crate::price::{Currency, Fiat};
 pub use address::{Address, AddressError};
 pub use ask::AskError;
 pub use hook::{
-    Hook, HookConfig, HookError, HookRequest, HookStatus, Hooks, OnFailure, Quoted, QuotedGrant,
+    Asking, Hook, HookConfig, HookError, HookRequest, HookStatus, Hooks, OnFailure, Quoted,
+    QuotedGrant,
 };
 pub use invoices::{InvoiceSource, InvoiceSourceError, NoInvoiceSource};
 pub use rates::{

@@ -4,6 +4,7 @@
 mod body;
 mod cache;
 mod client;
+mod delivered;
 mod files;
 mod forward;
 pub mod handler;
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use utoipa::ToSchema;
 
 use crate::gate::Permit;
+use crate::ledger::Left;
 use crate::route::{Access, RequestPath, Resource, Route, RouteTable, Upstream};
 use crate::secret_file::Secrets;
 
@@ -51,6 +53,29 @@ pub struct Config {
     pub upstream_timeout: Duration,
     /// How long it may pause within an answer, where its route says nothing else.
     pub idle_timeout: Duration,
+}
+
+/// A permitted request that was not served.
+#[derive(Debug)]
+pub struct Unserved {
+    /// Why not.
+    pub why: Failure,
+    /// What the client's next request finds.
+    pub left: Left,
+}
+
+impl Unserved {
+    /// The use goes back to the holder.
+    fn giving_back(permit: Permit, why: Failure) -> Self {
+        let left = permit.give_back();
+        Self { why, left }
+    }
+
+    /// The use counts: it was the client's doing.
+    fn counting(permit: Permit, why: Failure) -> Self {
+        let left = permit.left();
+        Self { why, left }
+    }
 }
 
 /// Why a permitted request was not served. The use goes back to the holder unless the request's own body was the reason.
@@ -80,6 +105,9 @@ pub enum Failure {
     /// A file that is there cannot be read.
     #[error("failed to read a file")]
     Unreadable(#[source] std::io::Error),
+    /// Other answers on the same token have taken all that was left before this one began.
+    #[error("what was left is taken")]
+    UsedUp,
 }
 
 /// Where a request comes from, as the upstream is told.
@@ -268,7 +296,7 @@ impl Resources {
         }
     }
 
-    /// Serves the request and uses up the permit.
+    /// Serves the request and uses up the permit. The response's extensions say what is [left](Left).
     pub async fn serve(
         &self,
         permit: Permit,
@@ -276,7 +304,7 @@ impl Resources {
         path: &RequestPath,
         downstream: Downstream,
         request: Request<Body>,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Response<Body>, Unserved> {
         // What is free for one client is not free for the next one, who would have it from a cache.
         let is_sold = permit.reason() != crate::gate::Reason::Free;
         let mut response = match &route.resource {

@@ -102,7 +102,33 @@ fn written_secs(entry: &DirEntry) -> Option<u64> {
     Some(written.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// Removes all but the newest of those that this data folder has made, and the one of the name `spared`.
+/// Days of which one backup stays, besides the newest of all: whatever makes many of them in a day leaves those of the days before.
+const DAYS_KEPT: usize = 7;
+
+/// Which of these, the newest first by the times in their names, may go: all but the newest `keep` and the newest of each of the last
+/// days that have any. So no more than `keep` and seven stay.
+pub(super) fn old<T>(
+    newest_first: impl IntoIterator<Item = T>,
+    keep: usize,
+    named_secs: impl Fn(&T) -> Option<u64>,
+) -> Vec<T> {
+    let (mut days, mut last_day) = (0, None);
+    let mut old = Vec::new();
+    for (index, one) in newest_first.into_iter().enumerate() {
+        let day = named_secs(&one).map(|secs| secs / SECS_PER_DAY);
+        let is_first_of_day = day.is_some() && day != last_day;
+        if is_first_of_day {
+            last_day = day;
+            days += 1;
+        }
+        if index >= keep && !(is_first_of_day && days <= DAYS_KEPT) {
+            old.push(one);
+        }
+    }
+    old
+}
+
+/// Removes the [old] ones of those that this data folder has made, but for the one of the name `spared`.
 pub(super) fn prune(
     folder: &Path,
     node_id: &str,
@@ -112,7 +138,7 @@ pub(super) fn prune(
 ) -> io::Result<()> {
     let all = of(folder, node_id)?.into_iter();
     let own = all.filter(|kept| made.has_file(&kept.path));
-    for old in own.skip(keep) {
+    for old in old(own, keep, |kept| Some(kept.named_secs)) {
         if spared.is_none_or(|spared| !old.path.ends_with(spared)) {
             std::fs::remove_file(old.path)?;
         }
@@ -208,6 +234,31 @@ mod tests {
         ] {
             assert_eq!(super::unix_secs(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn however_many_are_made_in_a_day_those_of_the_days_before_stay() {
+        let day = |day: u64, count: u64| (0..count).rev().map(move |nth| day * SECS_PER_DAY + nth);
+        let stay = |newest_first: Vec<u64>, keep| {
+            let old = old(newest_first.clone(), keep, |secs| Some(*secs));
+            let stays = |secs: &u64| !old.contains(secs);
+            newest_first.into_iter().filter(stays).collect::<Vec<_>>()
+        };
+        // A hundred today, and some on each of the nine days before.
+        let many: Vec<_> = day(20, 100)
+            .chain((11..20).rev().flat_map(|it| day(it, 3)))
+            .collect();
+        let today = 20 * SECS_PER_DAY;
+        let before = (14..20).rev().map(|day| day * SECS_PER_DAY + 2);
+        let expected: Vec<_> = [today + 99, today + 98].into_iter().chain(before).collect();
+        assert_eq!(stay(many, 2), expected);
+        // One a day, as the settings have it by default.
+        let daily: Vec<_> = (0..30).rev().flat_map(|it| day(it, 1)).collect();
+        assert_eq!(stay(daily.clone(), 7), daily[..7]);
+        // A machine that was off for a month.
+        let gap: Vec<_> = day(50, 5).chain(day(3, 2)).collect();
+        let newest = [50 * SECS_PER_DAY + 4, 3 * SECS_PER_DAY + 1];
+        assert_eq!(stay(gap, 1), newest);
     }
 
     const MARK: [u8; MARK_BYTES] = [0xab, 0, 1, 2];

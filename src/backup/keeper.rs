@@ -1,5 +1,6 @@
 //! Backups by themselves: on a schedule, and after every change of the channels; and looked through by themselves.
 
+mod changes;
 mod checking;
 mod checks;
 mod demand;
@@ -23,15 +24,13 @@ use super::made::Made;
 use super::remote::{Others, Remote, Wanted};
 use super::{BackupError, CHECKS, Config, Created, Source, io_at};
 
+use changes::{Changes, QUIET};
 use checks::Checks;
 pub use status::{BackupStatus, RemoteStatus, at_rest};
 use status::{Listing, Own};
 
 /// How often the age of the newest is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-
-/// How long the channels must have been quiet: opening one takes several steps within seconds.
-const QUIET: Duration = Duration::from_secs(5);
 
 /// How long the first look waits: the node makes its state in the first second of its first run.
 const FIRST_LOOK_AFTER: Duration = Duration::from_secs(5);
@@ -360,23 +359,21 @@ impl Backups {
         self.off(Self::look).await;
         self.off(Self::note_what_is_lacking).await;
         let mut look_at = Instant::now() + FIRST_LOOK_AFTER;
-        let mut is_due = false;
+        let mut pace = Changes::default();
         loop {
+            let wake_at = pace.due_at().map_or(look_at, |due_at| due_at.min(look_at));
             tokio::select! {
-                () = sleep_until(look_at) => {}
+                () = sleep_until(wake_at) => {}
                 changed = changes.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    is_due = true;
-                    look_at = Instant::now() + QUIET;
+                    pace.note(Instant::now());
                     continue;
                 }
                 () = self.made.notified() => {
-                    // It is looked through and sent now; a change of the channels still waits until they are quiet.
-                    if !is_due {
-                        look_at = Instant::now();
-                    }
+                    // It is looked through and sent now; a change of the channels still waits for its turn.
+                    look_at = Instant::now();
                     continue;
                 }
                 () = self.lacking.noted() => {
@@ -388,12 +385,15 @@ impl Backups {
                 () = stop.cancelled() => return,
             }
             self.off(Self::look).await;
+            let now = Instant::now();
             let lacks = self.lacking.is_some() && self.may_follow();
-            let made = self
-                .off(move |backups| backups.create_if(is_due || lacks))
-                .await;
-            // After a failure it is due again with the next look.
-            is_due = !made.unwrap_or(false);
+            let is_due = pace.is_due(now);
+            let making = self.off(move |backups| backups.create_if(is_due || lacks));
+            match making.await {
+                Some(true) if is_due => pace.made(now),
+                Some(true) => {}
+                Some(false) | None => pace.failed(Instant::now()),
+            }
             look_at = Instant::now() + LOOK_EVERY;
             self.off(Self::check).await;
             tokio::select! {

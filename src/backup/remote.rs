@@ -124,7 +124,7 @@ pub(super) enum RemoteError {
 pub(super) struct Wanted {
     /// Whose backups they are.
     pub(super) node_id: String,
-    /// How many it keeps.
+    /// How many it keeps, besides one of each of the last days.
     pub(super) keep: usize,
     /// Which of them may be let go.
     pub(super) made: Made,
@@ -145,7 +145,8 @@ impl Wanted {
         let is_kept = |object: &Object| {
             [newest, self.spared.as_deref()].contains(&Some(object.name.as_str()))
         };
-        let old = own.into_iter().skip(self.keep);
+        let named_secs = |object: &Object| folder::named_secs(&object.name, &self.node_id);
+        let old = folder::old(own, self.keep, named_secs).into_iter();
         let others = Others {
             count: others.len(),
             newest: others.into_iter().next().map(|newest| newest.name),

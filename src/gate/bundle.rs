@@ -4,7 +4,13 @@
 //! It is handed to one client, and never again. Whoever else had a token for the same payment could use up what was bought:
 //! the nodes that forward a payment learn its preimage. That it was handed out is remembered in memory only, since a challenge
 //! waits for no disk; so after a start nothing is laid ready until another invoice is made.
+//!
+//! Only a few can be made a day, so a network that was handed one and has not paid it gets no other for a day, nor has one made;
+//! and one that had one before lets those who wait for their first go first. Clients on this machine have no such share: that is a
+//! proxy that the settings do not name.
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -14,9 +20,19 @@ use crate::invoice::{Invoice, Unready};
 use crate::route::{Grant, Offer, Plan};
 
 use super::Gate;
+use super::limit::wide_network;
 
 /// What is left to whoever gets it, at least: as long as an invoice can usually be paid.
 const LEFT_SECS_MIN: u64 = 600;
+
+/// How long a network that did not pay gets no other.
+const BARRED_MS: u64 = 86_400_000;
+
+/// How long one is there for those only who never had one, while such wait. They are told to come again in half a minute.
+const FIRST_MS: u64 = 5 * 60 * 1_000;
+
+/// Networks that are remembered of each kind: a week of six a day, and no more memory for a flood of addresses.
+const NETWORKS_MAX: usize = 64;
 
 /// A bundle and the invoice that was made for it.
 #[derive(Clone, Debug)]
@@ -48,7 +64,67 @@ pub struct LaidReady {
 
 /// What may be laid ready. A `std` mutex: held for a look, never across an await.
 #[derive(Debug, Default)]
-pub(super) struct Bundles(Mutex<Option<LaidReady>>);
+pub(super) struct Bundles(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    laid: Option<LaidReady>,
+    /// When it was laid ready, Unix milliseconds.
+    laid_ms: u64,
+    /// The networks that were handed one last, each once, the latest at the end.
+    handed: VecDeque<Handed>,
+    /// Networks that never had one and wait, and since when, Unix milliseconds.
+    waiting: VecDeque<(IpAddr, u64)>,
+}
+
+/// One that a network was handed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Handed {
+    network: IpAddr,
+    payment_hash: [u8; 32],
+    /// Unix milliseconds.
+    at_ms: u64,
+}
+
+/// The network of this client, if it has a share.
+pub(super) fn network(client: IpAddr) -> Option<IpAddr> {
+    let is_here = client.to_canonical().is_loopback();
+    (!is_here).then(|| wide_network(client))
+}
+
+impl State {
+    fn last_of(&self, network: Option<IpAddr>) -> Option<Handed> {
+        let handed = self.handed.iter();
+        handed.rev().find(|it| Some(it.network) == network).copied()
+    }
+
+    /// Whether somebody else who never had one is waited for.
+    fn keeps_for_others(&self, now_ms: u64) -> bool {
+        let is_new = now_ms.saturating_sub(self.laid_ms) < FIRST_MS;
+        let waits = |(_, since_ms): &(IpAddr, u64)| now_ms.saturating_sub(*since_ms) < BARRED_MS;
+        is_new && self.waiting.iter().any(waits)
+    }
+
+    fn wait(&mut self, network: IpAddr, now_ms: u64) {
+        self.waiting.retain(|(waiting, _)| *waiting != network);
+        push(&mut self.waiting, (network, now_ms));
+    }
+
+    fn hand(&mut self, handed: Handed) {
+        self.waiting
+            .retain(|(waiting, _)| *waiting != handed.network);
+        self.handed.retain(|it| it.network != handed.network);
+        push(&mut self.handed, handed);
+    }
+}
+
+/// Adds one at the end, in the place of the first if there are many.
+fn push<T>(queue: &mut VecDeque<T>, one: T) {
+    if queue.len() >= NETWORKS_MAX {
+        queue.pop_front();
+    }
+    queue.push_back(one);
+}
 
 /// What a client wants to buy.
 pub(super) struct Wish<'a> {
@@ -58,6 +134,8 @@ pub(super) struct Wish<'a> {
     pub(super) offer: &'a Offer,
     /// What of it.
     pub(super) plan: &'a Plan,
+    /// The client's network, if it has a share.
+    pub(super) network: Option<IpAddr>,
     /// Unix milliseconds.
     pub(super) now_ms: u64,
 }
@@ -92,27 +170,46 @@ impl Bundle {
 }
 
 impl Bundles {
-    fn with<T>(&self, look: impl FnOnce(&mut Option<LaidReady>) -> T) -> T {
+    fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         // Whatever panicked in between, it is handed out or not.
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What there is for somebody to whom the node cannot give an invoice. From here on what is handed out is not there any more.
-    pub(super) fn instead(&self, why: Unready, wish: &Wish<'_>) -> Instead {
+    pub(super) fn instead(
+        &self,
+        why: Unready,
+        wish: &Wish<'_>,
+        is_paid: impl FnOnce(&[u8; 32]) -> bool,
+    ) -> Instead {
         // Only what a channel would mend.
         if !matches!(why, Unready::NoChannel | Unready::NoInboundCapacity) {
             return Instead::Nothing;
         }
-        self.with(|laid| {
-            let Some(laid) = laid.as_mut() else {
+        let last = self.with(|state| state.last_of(wish.network));
+        let is_recent = |it: &Handed| wish.now_ms.saturating_sub(it.at_ms) < BARRED_MS;
+        if last.is_some_and(|last| is_recent(&last) && !is_paid(&last.payment_hash)) {
+            return Instead::Nothing;
+        }
+        self.with(|state| {
+            // Another request of this network was faster.
+            if state.last_of(wish.network) != last {
+                return Instead::Nothing;
+            }
+            let keeps_for_others = last.is_some() && state.keeps_for_others(wish.now_ms);
+            let Some(laid) = state.laid.as_mut() else {
                 return Instead::Nothing;
             };
             if laid.is_gone(wish.now_ms / 1_000) {
                 laid.was_missed = true;
+                if let Some(network) = wish.network.filter(|_| last.is_none()) {
+                    state.wait(network, wish.now_ms);
+                }
                 return Instead::Nothing;
             }
             let bundle = &laid.bundle;
-            if bundle.name != *wish.name || !*bundle.is_provider_here.borrow() {
+            let is_here = bundle.name == *wish.name && *bundle.is_provider_here.borrow();
+            if !is_here || keeps_for_others {
                 return Instead::Nothing;
             }
             let plan = match wish.offer.bundle(Some(&bundle.plan)) {
@@ -124,7 +221,15 @@ impl Bundles {
                 return Instead::Other(plan.name.clone());
             }
             laid.handed_ms = Some(wish.now_ms);
-            Instead::Invoice(bundle.invoice.clone())
+            let invoice = bundle.invoice.clone();
+            if let Some(network) = wish.network {
+                state.hand(Handed {
+                    network,
+                    payment_hash: invoice.payment_hash,
+                    at_ms: wish.now_ms,
+                });
+            }
+            Instead::Invoice(invoice)
         })
     }
 }
@@ -138,11 +243,15 @@ impl Gate {
             handed_ms: None,
             was_missed: false,
         };
-        self.bundles.with(|old| *old = Some(laid));
+        let now_ms = self.clock.unix_ms();
+        self.bundles.with(|state| {
+            state.laid = Some(laid);
+            state.laid_ms = now_ms;
+        });
     }
 
     /// What was laid ready last.
     pub fn laid_ready(&self) -> Option<LaidReady> {
-        self.bundles.with(|laid| laid.clone())
+        self.bundles.with(|state| state.laid.clone())
     }
 }

@@ -1,5 +1,6 @@
 //! What a request costs: by the route's table, or by what the operator's hook says of it.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use crate::amount::Msat;
 use crate::l402::caveat::Allowance;
 use crate::l402::{SoldAs, credential, sold_as};
 use crate::price::{Price, Rate};
-use crate::quote::{HookRequest, Hooks, QuotedGrant, Rates, Unpriced};
+use crate::quote::{Asking, HookRequest, Hooks, QuotedGrant, Rates, Unpriced};
 use crate::route::{Class, Grant, Offer, Pricing, Selected, Selector, Unclassed, undisputed};
 
+use super::limit::wide_network;
 use super::{Asked, Denial, Gate};
 
 /// What pricing asks the world.
@@ -119,6 +121,7 @@ impl Gate {
         name: &str,
         offer: &Offer,
         asked: &Asked<'_>,
+        is_stranger: bool,
     ) -> Result<Cost, Denial> {
         let in_settings = |class| Cost {
             class,
@@ -149,7 +152,16 @@ impl Gate {
             service: &offer.service,
             route: name,
         };
-        let quoted = hook.quote(&request).await.map_err(Denial::Unpriced)?;
+        // Those whose address is not known are one network.
+        let network = asked.client.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let network = wide_network(network);
+        let asking = if is_stranger {
+            Asking::Stranger(network)
+        } else {
+            Asking::Holder(network)
+        };
+        let quoted = hook.quote_for(&request, Some(asking)).await;
+        let quoted = quoted.map_err(Denial::Unpriced)?;
         Ok(Cost {
             class: Class {
                 price: Price::Fixed(quoted.price),

@@ -166,9 +166,15 @@ impl Gate {
             name: unpaid.name,
             offer: unpaid.offer,
             plan: unpaid.plan,
+            network: unpaid.network,
             now_ms,
         };
-        let instead = match self.bundles.instead(why, &wish) {
+        // What cannot be read now is not known to be paid.
+        let is_paid = |payment_hash: &[u8; 32]| {
+            let known = self.ledger.activation(payment_hash).ok().flatten();
+            known.is_some_and(|activation| activation.settled_ms.is_some())
+        };
+        let instead = match self.bundles.instead(why, &wish, is_paid) {
             Instead::Invoice(invoice) => {
                 let kind = "Handed out the invoice that opens a channel";
                 if self.log.may(Level::INFO, kind, unpaid.name) {

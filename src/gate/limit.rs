@@ -120,6 +120,16 @@ fn network(client: IpAddr) -> IpAddr {
     }
 }
 
+/// The network that a free quota counts as one, a /24 or a /48: of what is scarce, no client gets more by having many addresses.
+pub(super) fn wide_network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8)).into(),
+        IpAddr::V6(address) => {
+            std::net::Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80)).into()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

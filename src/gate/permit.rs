@@ -120,6 +120,14 @@ impl Permit {
         }
     }
 
+    /// The same, with its time counted from now on: what went before was not the holder's.
+    pub(super) fn admitted_now(mut self) -> Self {
+        if let Ground::Paid(reservation, _) = &mut self.ground {
+            reservation.count_from_now();
+        }
+        self
+    }
+
     fn on(ground: Ground, cause: Cause) -> Self {
         Self {
             ground,
@@ -164,9 +172,26 @@ impl Permit {
         }
     }
 
+    /// Whether other answers that run at the same time may take what is left before this one begins.
+    pub fn is_shared(&self) -> bool {
+        match &self.ground {
+            Ground::Free | Ground::DryRun | Ground::Quota(_) => false,
+            Ground::Paid(reservation, _) => reservation.is_shared(),
+        }
+    }
+
+    /// Lets the answer begin, which has this length if it is known: what it will take is not there for others any more. `false` if
+    /// they have taken meanwhile what there was; then it is to be given back.
+    pub fn begin(&mut self, length: Option<u64>) -> bool {
+        match &mut self.ground {
+            Ground::Free | Ground::DryRun | Ground::Quota(_) => true,
+            Ground::Paid(reservation, _) => reservation.begin(length),
+        }
+    }
+
     /// Counts bytes of the answer and says how many of them may go out: fewer where an answer is cut at the grant's end.
-    pub fn deliver(&self, bytes: usize) -> usize {
-        let Ground::Paid(reservation, _) = &self.ground else {
+    pub fn deliver(&mut self, bytes: usize) -> usize {
+        let Ground::Paid(reservation, _) = &mut self.ground else {
             return bytes;
         };
         let allowed = reservation.deliver(bytes as u64);
@@ -247,12 +272,27 @@ impl Permit {
         }
     }
 
-    /// Returns the use to the holder: nothing was delivered, and it was not the holder's doing.
-    pub fn give_back(self) {
+    /// Returns the use to the holder: nothing was delivered, and it was not the holder's doing. Says what the next request finds.
+    pub fn give_back(self) -> Left {
         match self.ground {
-            Ground::Free | Ground::DryRun => {}
-            Ground::Quota(used) => used.give_back(),
+            Ground::Free | Ground::DryRun => Left::default(),
+            Ground::Quota(used) => {
+                let expires_secs = Some(used.until_secs());
+                Left {
+                    requests: Some(used.give_back()),
+                    expires_secs,
+                    ..Left::default()
+                }
+            }
             Ground::Paid(reservation, _) => reservation.give_back(),
+        }
+    }
+
+    /// The client has left before the first byte of an answer that it had waited for. Of a token the use goes back a few times; a free
+    /// one counts.
+    pub fn leave(self) {
+        if let Ground::Paid(reservation, _) = self.ground {
+            reservation.leave();
         }
     }
 }

@@ -29,7 +29,7 @@ const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("30");
 /// When to ask again while too much is going on: requests are over in seconds.
 const BUSY_RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
 
-/// Requests that are left on a token, this one taken off.
+/// Requests that are left on a token: what the next one finds.
 const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("l402-remaining-requests");
 /// Response bytes that were left on it when the answer began.
 const REMAINING_BYTES: HeaderName = HeaderName::from_static("l402-remaining-bytes");
@@ -344,7 +344,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
 }
 
 /// The answer when a permitted request could not be served; its use went back to the holder.
-pub(super) fn failure(failure: &Failure, route: &str, log: &Sparing) -> Response {
+pub(crate) fn failure(failure: &Failure, route: &str, log: &Sparing) -> Response {
     match failure {
         Failure::NotFound => problem(StatusCode::NOT_FOUND, "Not found", "There is nothing here."),
         Failure::MethodNotAllowed => {
@@ -393,6 +393,8 @@ pub(super) fn failure(failure: &Failure, route: &str, log: &Sparing) -> Response
                 "The server behind this one took too long. The request was not counted; ask again later.",
             )
         }
+        // Asked again what it costs, there was something left after all.
+        Failure::UsedUp => refusal(&Refusal::Busy),
         Failure::Unreadable(error) => {
             if log.may(Level::ERROR, "Failed to read a file", route) {
                 tracing::error!(

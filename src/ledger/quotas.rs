@@ -68,6 +68,8 @@ pub struct QuotaUse {
     key: Key,
     until_ms: u64,
     left: u64,
+    /// Requests of a window.
+    max: u64,
 }
 
 impl QuotaUse {
@@ -81,8 +83,8 @@ impl QuotaUse {
         self.until_ms / 1_000
     }
 
-    /// Returns the use: nothing was delivered.
-    pub fn give_back(self) {
+    /// Returns the use: nothing was delivered. Says what is left then.
+    pub fn give_back(self) -> u64 {
         let mut table = self.quotas.table();
         // Of another window it is not.
         if let Some(window) = table.windows.get_mut(&self.key)
@@ -90,7 +92,9 @@ impl QuotaUse {
         {
             window.had.requests = window.had.requests.saturating_sub(1);
             window.is_unwritten = true;
+            return self.max.saturating_sub(window.had.requests);
         }
+        self.left
     }
 }
 
@@ -155,6 +159,7 @@ impl Quotas {
             key,
             until_ms: window.had.until_ms,
             left: free.requests - window.had.requests,
+            max: free.requests,
         })
     }
 

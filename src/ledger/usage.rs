@@ -3,19 +3,25 @@
 //! A use is reserved before the resource is called and settled after; no request waits for the disk. A crash gives back to
 //! the customer what was reserved and what was settled in the last second; it never takes.
 
+mod meters;
 mod reservation;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use reservation::{Left, Overrun, Reservation, Unreserved};
+
+use tokio::time::Instant;
 
 use crate::l402::TokenId;
 use crate::l402::caveat::Allowance;
 use crate::pace::{Pace, Room};
 
 use super::record::TokenRecord;
+
+use meters::{Claim, Meters};
 
 /// Bits of the counter that hold the requests in flight: 65,535 at once on one token, further ones are refused.
 const IN_FLIGHT_BITS: u32 = 16;
@@ -26,10 +32,8 @@ const ONE_SERVED: u64 = 1 << IN_FLIGHT_BITS;
 /// The part of the counter that holds the requests in flight.
 const IN_FLIGHT_MASK: u64 = ONE_SERVED - 1;
 
-/// What each request in flight is taken to need of a grant of bytes or seconds before it is known is this part of it: without
-/// that, as many as can be sent at once would begin within the last byte. Where answers are cut at the last byte, there is
-/// no need for it.
-const AT_ONCE: u64 = 64;
+/// How often a token gets a use back whose client left before the first byte of an answer that it had waited for.
+const LEFT_EARLY_MAX: u64 = 3;
 
 /// Locks over the map; two cores rarely meet in one of sixteen.
 const SHARDS: usize = 16;
@@ -40,10 +44,12 @@ pub(super) struct Usage {
     /// Served requests in the upper 48 bits, requests in flight in the lower 16: one word, so that a reservation looks at
     /// both at once.
     counter: AtomicU64,
-    /// Response bytes served.
-    bytes: AtomicU64,
-    /// Metered time, in milliseconds.
-    metered_ms: AtomicU64,
+    /// Response bytes and metered time. A `std` mutex: held for a few additions.
+    meters: Mutex<Meters>,
+    /// From when on the meters count time.
+    begun: Instant,
+    /// How often a use went back because its client left before the first byte of an answer.
+    left_early: AtomicU64,
     /// Goes up with whatever changes the counts, behind them: whoever sees the change sees the counts.
     changes: AtomicU64,
     /// The change up to which the journal knows the counts.
@@ -67,8 +73,9 @@ impl Usage {
     pub(super) fn new(token: TokenRecord) -> Self {
         Self {
             counter: AtomicU64::new(token.requests << IN_FLIGHT_BITS),
-            bytes: AtomicU64::new(token.bytes),
-            metered_ms: AtomicU64::new(token.metered_ms),
+            meters: Mutex::new(Meters::new(token.bytes, token.metered_ms)),
+            begun: Instant::now(),
+            left_early: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             journaled: AtomicU64::new(0),
             stored: AtomicU64::new(0),
@@ -90,30 +97,56 @@ impl Usage {
         self.late_secs.fetch_max(secs, Ordering::Relaxed);
     }
 
-    /// Reserves one request and says what is left after it; `None` if something is used up.
-    fn reserve(&self, allowance: &Allowance, overrun: Overrun) -> Option<Left> {
-        let bytes = left(allowance.bytes_max, self.bytes.load(Ordering::Acquire))?;
-        let metered_secs = self.metered_ms.load(Ordering::Acquire) / 1_000;
-        let seconds = left(allowance.seconds_max, metered_secs)?;
+    fn meters(&self) -> MutexGuard<'_, Meters> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds on the clock of the meters.
+    fn ms(&self, now: Instant) -> u64 {
+        whole_ms(now.saturating_duration_since(self.begun))
+    }
+
+    /// What the next request finds, behind all that run.
+    fn left(&self, allowance: &Allowance) -> Left {
+        let rest = self.meters().rest(allowance, self.ms(Instant::now()));
+        Left {
+            requests: self.requests_left(allowance),
+            bytes: rest.bytes,
+            seconds: rest.seconds,
+            expires_secs: allowance.valid_until_secs,
+        }
+    }
+
+    fn requests_left(&self, allowance: &Allowance) -> Option<u64> {
+        let begun = begun(self.counter.load(Ordering::Acquire));
+        allowance.requests_max.map(|max| max.saturating_sub(begun))
+    }
+
+    /// Reserves one request and says what is left behind it; `None` if something is used up, or held for others.
+    fn reserve(&self, allowance: &Allowance, overrun: Overrun) -> Option<(Left, Claim)> {
+        let now_ms = self.ms(Instant::now());
+        // Held until the request is counted, so that two never go by the same rest.
+        let mut meters = self.meters();
+        if !meters.has_room(allowance, overrun, now_ms) {
+            return None;
+        }
         let max = allowance.requests_max;
         let before = self
             .counter
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |counter| {
-                let in_flight = counter & IN_FLIGHT_MASK;
-                let is_left = max.is_none_or(|max| begun(counter) < max)
-                    && bytes.is_none_or(|left| {
-                        overrun == Overrun::Cut || left > in_flight * each(allowance.bytes_max)
-                    })
-                    && seconds.is_none_or(|left| left > in_flight * each(allowance.seconds_max));
-                (is_left && in_flight < IN_FLIGHT_MASK).then_some(counter + ONE_IN_FLIGHT)
+                let is_left = max.is_none_or(|max| begun(counter) < max);
+                let has_place = counter & IN_FLIGHT_MASK < IN_FLIGHT_MASK;
+                (is_left && has_place).then_some(counter + ONE_IN_FLIGHT)
             })
             .ok()?;
-        Some(Left {
+        let rest = meters.rest(allowance, now_ms);
+        let left = Left {
             requests: max.map(|max| max - begun(before) - 1),
-            bytes,
-            seconds,
+            bytes: rest.bytes,
+            seconds: rest.seconds,
             expires_secs: allowance.valid_until_secs,
-        })
+        };
+        Some((left, meters.claim(now_ms)))
     }
 
     /// Takes one from the token's bucket, or says what to wait for.
@@ -146,31 +179,18 @@ impl Usage {
         self.counter.fetch_sub(ONE_IN_FLIGHT, Ordering::AcqRel);
     }
 
-    /// Counts response bytes, at most up to `max`, and says how many.
-    fn add_bytes(&self, bytes: u64, max: Option<u64>) -> u64 {
-        let added = match max {
-            None => {
-                self.bytes.fetch_add(bytes, Ordering::AcqRel);
-                bytes
-            }
-            Some(max) => {
-                let add = |before: u64| bytes.min(max.saturating_sub(before));
-                let update = |before| Some(before + add(before));
-                let before = self
-                    .bytes
-                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
-                before.map_or(0, add)
-            }
-        };
+    /// Notes that the counts have changed, behind the change.
+    fn has_changed(&self) {
         self.changes.fetch_add(1, Ordering::Release);
-        added
     }
 
-    /// Counts metered time and says how much there is now.
-    fn add_metered(&self, metered_ms: u64) -> u64 {
-        let before = self.metered_ms.fetch_add(metered_ms, Ordering::AcqRel);
-        self.changes.fetch_add(1, Ordering::Release);
-        before.saturating_add(metered_ms)
+    /// Whether a use may go back whose client left before the first byte: a few times only, so that nobody has the upstream work
+    /// for nothing over and over.
+    fn forgives_leaving(&self) -> bool {
+        let forgive = |times| (times < LEFT_EARLY_MAX).then_some(times + 1);
+        self.left_early
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, forgive)
+            .is_ok()
     }
 
     /// What journal and store should know, if they do not know it yet. Only the writer calls this.
@@ -183,12 +203,15 @@ impl Usage {
             self.stored.store(changes, Ordering::Relaxed);
             self.stored_ms.store(now_ms, Ordering::Relaxed);
         }
-        let token = || TokenRecord {
-            requests: self.counter.load(Ordering::Acquire) >> IN_FLIGHT_BITS,
-            bytes: self.bytes.load(Ordering::Acquire),
-            metered_ms: self.metered_ms.load(Ordering::Acquire),
-            last_used_ms: self.last_used_ms.load(Ordering::Relaxed),
-            ..self.token.clone()
+        let token = || {
+            let meters = self.meters();
+            TokenRecord {
+                requests: self.counter.load(Ordering::Acquire) >> IN_FLIGHT_BITS,
+                bytes: meters.bytes(),
+                metered_ms: meters.time_ms(),
+                last_used_ms: self.last_used_ms.load(Ordering::Relaxed),
+                ..self.token.clone()
+            }
         };
         (is_for_journal || is_for_store).then(|| Unwritten {
             token: token(),
@@ -203,22 +226,13 @@ impl Usage {
     }
 }
 
-/// See [`AT_ONCE`].
-fn each(max: Option<u64>) -> u64 {
-    (max.unwrap_or(0) / AT_ONCE).max(1)
-}
-
 /// Requests served or in flight.
 fn begun(counter: u64) -> u64 {
     (counter >> IN_FLIGHT_BITS) + (counter & IN_FLIGHT_MASK)
 }
 
-/// What is left of a limit, if there is one; `None` if that is nothing.
-fn left(max: Option<u64>, used: u64) -> Option<Option<u64>> {
-    match max.map(|max| max.saturating_sub(used)) {
-        Some(0) => None,
-        left => Some(left),
-    }
+fn whole_ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A count that has to be written.

@@ -6,13 +6,13 @@ mod answer;
 mod contact;
 mod health;
 mod kept;
+mod places;
 mod question;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::HeaderName;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::amount::Msat;
@@ -25,13 +25,12 @@ use super::{Address, Unpriced};
 use contact::Contact;
 use health::Health;
 use kept::{Kept, Outcome, Slots};
+use places::Places;
 
 pub use answer::{Quoted, QuotedGrant};
 pub use health::HookStatus;
+pub use places::Asking;
 pub use question::HookRequest;
-
-/// Questions on their way to one hook: at 10 ms each it answers 6,400 a second.
-const IN_FLIGHT_MAX: usize = 64;
 
 /// How long a failure is remembered: whoever asks for the same meanwhile hears of it at once.
 const FAILURE_KEPT: Duration = Duration::from_secs(1);
@@ -99,8 +98,8 @@ pub enum HookError {
     /// A class that cannot stand in a token.
     #[error("it gave a class that is not 1 to 32 of a-z, 0-9, - and _")]
     Class,
-    /// Too many others ask.
-    #[error("{IN_FLIGHT_MAX} questions are on their way to it already")]
+    /// Too many others ask, or too many of this client's network.
+    #[error("too many questions are on their way to it already")]
     Busy,
 }
 
@@ -110,8 +109,8 @@ pub struct Hook {
     config: HookConfig,
     asker: Asker,
     clock: Clock,
-    /// One permit a question on its way.
-    in_flight: Semaphore,
+    /// One place a question on its way.
+    places: Places,
     /// What it said to which question.
     slots: Slots,
     /// That it could not be reached, which speaks of every question. A `std` mutex: held for a few instructions.
@@ -130,7 +129,7 @@ impl Hook {
             asker: Asker::new(),
             health: Mutex::new(Health::new(&clock)),
             clock,
-            in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            places: Places::default(),
             slots: Slots::default(),
             unreachable: Mutex::default(),
             contact: Contact::default(),
@@ -144,7 +143,16 @@ impl Hook {
 
     /// What this request costs now. The same question within the settings' time has the same answer.
     pub async fn quote(&self, request: &HookRequest<'_>) -> Result<Quoted, Unpriced> {
-        match (self.answer(request).await, self.config.on_failure) {
+        self.quote_for(request, None).await
+    }
+
+    /// The same for this client, which has its share of the questions that may be on their way.
+    pub async fn quote_for(
+        &self,
+        request: &HookRequest<'_>,
+        asking: Option<Asking>,
+    ) -> Result<Quoted, Unpriced> {
+        match (self.answer(request, asking).await, self.config.on_failure) {
             (Ok(quoted), OnFailure::Refuse | OnFailure::Price(_)) => Ok(quoted),
             (Err(why), OnFailure::Price(price)) if self.is_away(&why) => {
                 Ok(Quoted::without_an_answer(price))
@@ -174,11 +182,11 @@ impl Hook {
         }
     }
 
-    async fn answer(&self, request: &HookRequest<'_>) -> Outcome {
+    async fn answer(&self, request: &HookRequest<'_>, asking: Option<Asking>) -> Outcome {
         let question = request.as_json(&self.config.headers);
         let within = self.config.timeout;
         if self.config.cache.is_zero() {
-            return self.ask(request, &question, within).await;
+            return self.ask(request, &question, (within, asking)).await;
         }
         let slot = self.slots.of(&question);
         let begun = Instant::now();
@@ -196,7 +204,7 @@ impl Hook {
         if let Some(outcome) = slot.as_ref().and_then(|kept| kept.at(now_ms)) {
             return outcome;
         }
-        let outcome = self.ask(request, &question, within).await;
+        let outcome = self.ask(request, &question, (within, asking)).await;
         let keep = match &outcome {
             Ok(_) => Some(self.config.cache),
             // Says nothing of this question.
@@ -214,12 +222,17 @@ impl Hook {
     }
 
     /// Asks, unless it could not be reached a moment ago, and tells the log of a failure.
-    async fn ask(&self, request: &HookRequest<'_>, question: &[u8], within: Duration) -> Outcome {
+    async fn ask(
+        &self,
+        request: &HookRequest<'_>,
+        question: &[u8],
+        (within, asking): (Duration, Option<Asking>),
+    ) -> Outcome {
         let now_ms = self.clock.unix_ms();
         if let Some(outcome) = self.unreachable().as_ref().and_then(|kept| kept.at(now_ms)) {
             return outcome;
         }
-        let outcome = self.ask_now(question, within).await;
+        let outcome = self.ask_now(question, within, asking).await;
         if let Err(HookError::Ask(AskError::Unreachable { .. })) = &outcome {
             let kept = Kept::new(outcome.clone(), now_ms, FAILURE_KEPT);
             *self.unreachable() = Some(kept);
@@ -229,8 +242,8 @@ impl Hook {
         outcome
     }
 
-    async fn ask_now(&self, question: &[u8], within: Duration) -> Outcome {
-        let _permit = self.in_flight.try_acquire().map_err(|_| HookError::Busy)?;
+    async fn ask_now(&self, question: &[u8], within: Duration, asking: Option<Asking>) -> Outcome {
+        let _place = self.places.take(asking).ok_or(HookError::Busy)?;
         let question = bytes::Bytes::copy_from_slice(question);
         let (request, connection) = ask::post(&self.config.address, question);
         let asking = self.contact.asking(&connection, &self.clock);

@@ -1,4 +1,4 @@
-//! Bodies: a response that holds its permit to the last byte, a request that must arrive in time.
+//! Bodies on their way: a request that must arrive in time, an upstream's answer that may pause for a time.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,13 +7,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::gate::Permit;
 use crate::route::Forward;
 
 use super::servers::InFlight;
@@ -22,197 +20,6 @@ use super::{Body, BoxError, headers};
 /// A body of nothing.
 pub(super) fn empty() -> Body {
     Body::new(Empty::new().map_err(|never| match never {}))
-}
-
-/// How often the time of a running answer is counted: a crash loses no more of it.
-pub(super) const TICK: Duration = Duration::from_secs(1);
-
-/// The grant ended in the middle of an answer, and the route cuts it there; or the token was revoked.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the token is used up or revoked in the middle of the answer")]
-pub(super) struct Over;
-
-/// A response body that holds the permit until it ends or the client hangs up; either way the use is delivered then.
-pub(super) struct Delivered<B> {
-    /// The body.
-    inner: B,
-    /// Dropped with the body.
-    permit: Option<Permit>,
-    /// Whether a call of gRPC that fails now has delivered nothing: no message has passed yet.
-    is_void: bool,
-    /// Runs out about once a second while the time that passes is counted.
-    tick: Option<Pin<Box<Sleep>>>,
-    /// Where it is not: when to look whether the token is still good, the next time that something is to be delivered. A timer
-    /// for each answer would cost more than all of the gate.
-    look_at: Instant,
-    /// Whether the grant ended in the middle.
-    is_over: bool,
-    /// Whether the connection was given a moment to send what was delivered until then.
-    is_sent: bool,
-}
-
-impl<B> Delivered<B>
-where
-    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    /// What is ours to serve, delivered from here on.
-    pub(super) fn boxed(inner: B, permit: Permit, headers: &HeaderMap) -> Body {
-        Body::new(Self::new(inner, permit, headers, false))
-    }
-
-    fn new(inner: B, mut permit: Permit, headers: &HeaderMap, is_void: bool) -> Self {
-        permit.read_meter(headers);
-        let tick = permit
-            .is_timed()
-            .then(|| Box::pin(tokio::time::sleep_until(Instant::now() + TICK)));
-        Self {
-            inner,
-            permit: Some(permit),
-            is_void,
-            tick,
-            look_at: Instant::now() + TICK,
-            is_over: false,
-            is_sent: false,
-        }
-    }
-}
-
-impl<B> Delivered<B>
-where
-    B: HttpBody<Data = Bytes, Error = BoxError> + Send + Unpin + 'static,
-{
-    /// The answer of whoever the request was passed on to: delivered from here on, unless this head says that it failed there. Then
-    /// the use goes back to the holder. A call of gRPC, where they can be, says only behind its messages how it went.
-    pub(super) fn of_answer(
-        inner: B,
-        permit: Permit,
-        head: &response::Parts,
-        can_be_call: bool,
-    ) -> Body {
-        let is_call = can_be_call && headers::is_call(&head.headers);
-        let has_failed =
-            head.status.is_server_error() || (is_call && headers::is_failed_call(&head.headers));
-        if has_failed {
-            permit.give_back();
-            return Body::new(inner);
-        }
-        Body::new(Self::new(inner, permit, &head.headers, is_call))
-    }
-}
-
-impl<B> Delivered<B> {
-    /// Counts the time that has passed, about once a second.
-    fn pass_time(&mut self, cx: &mut Context<'_>) {
-        while let (Some(tick), Some(permit)) = (&mut self.tick, &mut self.permit)
-            && tick.as_mut().poll(cx).is_ready()
-        {
-            self.is_over |= !permit.pass_time();
-            tick.as_mut().reset(Instant::now() + TICK);
-        }
-    }
-
-    /// Looks about once a second whether who was served may still be: the token may have been revoked meanwhile.
-    fn look(&mut self) {
-        let Some(permit) = self.permit.as_mut().filter(|permit| permit.is_watched()) else {
-            return;
-        };
-        if self.tick.is_some() || Instant::now() < self.look_at {
-            return;
-        }
-        self.look_at = Instant::now() + TICK;
-        self.is_over |= !permit.pass_time();
-    }
-
-    /// Ends an answer in the middle, after a moment for what was delivered until then.
-    fn end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.is_sent {
-            return Poll::Ready(Some(Err(Over.into())));
-        }
-        // hyper drops what it has not sent yet when a body fails, and sends it while a body pauses.
-        self.is_sent = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Counts what a frame delivers, and takes off what goes beyond the grant where that is cut.
-    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Over> {
-        if let Some(trailers) = frame.trailers_ref() {
-            if self.is_void
-                && headers::is_failed_call(trailers)
-                && let Some(permit) = self.permit.take()
-            {
-                permit.give_back();
-            }
-            if let Some(permit) = &mut self.permit {
-                permit.read_meter(trailers);
-            }
-        }
-        self.is_void = false;
-        let (mut data, permit) = match (frame.into_data(), &self.permit) {
-            (Ok(data), Some(permit)) => (data, permit),
-            (Ok(data), None) => return Ok(Frame::data(data)),
-            (Err(frame), _) => return Ok(frame),
-        };
-        let allowed = permit.deliver(data.len());
-        self.is_over = allowed < data.len();
-        if self.is_over && allowed == 0 {
-            return Err(Over);
-        }
-        data.truncate(allowed);
-        Ok(Frame::data(data))
-    }
-}
-
-impl<B> HttpBody for Delivered<B>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        this.pass_time(cx);
-        if this.is_over {
-            return this.end(cx);
-        }
-        let Some(frame) = ready!(Pin::new(&mut this.inner).poll_frame(cx)) else {
-            return Poll::Ready(None);
-        };
-        this.look();
-        if this.is_over {
-            return this.end(cx);
-        }
-        let frame = frame.map_err(|error| {
-            let error = error.into();
-            // The client sees only that its answer ends early.
-            if let Some(permit) = &this.permit {
-                let cause = permit.cause();
-                if cause.may_log(tracing::Level::WARN, "An answer broke off in the middle") {
-                    let route = &*cause.route;
-                    tracing::warn!(
-                        route.name = route,
-                        "An answer of {route} broke off in the middle: {error}"
-                    );
-                }
-            }
-            error
-        })?;
-        Poll::Ready(Some(this.count(frame).map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
 }
 
 /// The body did not arrive in time.
@@ -381,7 +188,7 @@ impl HttpBody for Uploaded {
 /// The upstream paused for too long within its answer.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the upstream sent nothing for {}", crate::route::Span(*.0))]
-struct Stalled(Duration);
+pub(super) struct Stalled(Duration);
 
 /// An answer's body on its way from an upstream, which may pause for a given time only.
 pub(super) struct Downloaded<B> {

@@ -12,8 +12,8 @@ use tower_http::services::ServeFile;
 use crate::gate::Permit;
 use crate::secret_file::Secrets;
 
-use super::body::Delivered;
-use super::{Body, Failure};
+use super::delivered::{Delivered, Shape};
+use super::{Body, Failure, Unserved};
 
 /// The file that stands for its folder.
 const INDEX: &str = "index.html";
@@ -87,36 +87,44 @@ pub(super) async fn serve(
     (folder, path): (&Path, &str),
     secrets: &Arc<Secrets>,
     request: Request<Body>,
-) -> Result<Response<Body>, Failure> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        permit.give_back();
-        return Err(Failure::MethodNotAllowed);
+) -> Result<Response<Body>, Unserved> {
+    let is_head = *request.method() == Method::HEAD;
+    if !is_head && *request.method() != Method::GET {
+        return Err(Unserved::giving_back(permit, Failure::MethodNotAllowed));
     }
     let file = match find(folder, path, secrets).await {
         Ok(file) => file,
-        Err(failure) => {
-            permit.give_back();
-            return Err(failure);
-        }
+        Err(failure) => return Err(Unserved::giving_back(permit, failure)),
     };
-    match ServeFile::new(file).try_call(request).await {
-        Ok(response) if is_delivery(response.status()) => {
-            let (parts, body) = response.into_parts();
-            let body = Delivered::boxed(body, permit, &parts.headers);
-            Ok(Response::from_parts(parts, body))
+    let response = match ServeFile::new(file).try_call(request).await {
+        Ok(response) if response.status() == StatusCode::NOT_FOUND => {
+            return Err(Unserved::giving_back(permit, Failure::NotFound));
         }
-        Ok(response) => {
-            permit.give_back();
-            if response.status() == StatusCode::NOT_FOUND {
-                return Err(Failure::NotFound);
-            }
-            Ok(response.map(|body| Body::new(body.map_err(Into::into))))
-        }
-        Err(error) => {
-            permit.give_back();
-            Err(Failure::Unreadable(error))
-        }
+        Ok(response) => response,
+        Err(error) => return Err(Unserved::giving_back(permit, Failure::Unreadable(error))),
+    };
+    let (mut parts, body) = response.into_parts();
+    let (body, left) = if is_delivery(parts.status) {
+        let shape = Shape {
+            is_head,
+            can_be_call: false,
+            is_open_ended: false,
+        };
+        let delivered = Delivered::of_answer(body, permit, &parts, shape).await;
+        delivered.map_err(unreadable)?
+    } else {
+        (Body::new(body.map_err(Into::into)), permit.give_back())
+    };
+    parts.extensions.insert(left);
+    Ok(Response::from_parts(parts, body))
+}
+
+/// A file that cannot be read, where it was there a moment ago.
+fn unreadable(mut unserved: Unserved) -> Unserved {
+    if let Failure::UpstreamUnreachable(error) = unserved.why {
+        unserved.why = Failure::Unreadable(io::Error::other(error));
     }
+    unserved
 }
 
 /// A whole file, a part of it, or word that it has not changed. A range that does not exist delivers nothing.

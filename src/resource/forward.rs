@@ -21,11 +21,12 @@ use crate::gate::{Permit, Reason};
 use crate::l402::credential;
 use crate::route::{Forward, Offer, Protocol};
 
-use super::body::{Delivered, Downloaded, Talk, Terms, TooSlow, Unread, Upload, Uploaded, empty};
+use super::body::{Downloaded, Stalled, Talk, Terms, TooSlow, Unread, Upload, Uploaded, empty};
+use super::delivered::{Delivered, Shape};
 use super::headers::{names, remove_claims, remove_hop_by_hop, set_forwarded, set_paid};
 use super::servers::{InFlight, Server, Servers, Tried};
 use super::tunnel::Switch;
-use super::{Body, Downstream, Failure, Resources};
+use super::{Body, Downstream, Failure, Resources, Unserved};
 
 /// The only word of `TE` that passes, and always as ours: the body's frames pass, and so do its trailers.
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
@@ -71,12 +72,13 @@ impl Resources {
         path: &str,
         downstream: Downstream,
         mut request: Request<Body>,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Response<Body>, Unserved> {
         let Some(servers) = self.servers(&forward.upstream) else {
-            permit.give_back();
             let what = "this route is not in the table that upstreams were built for";
-            return Err(Failure::UpstreamUnreachable(what.into()));
+            let why = Failure::UpstreamUnreachable(what.into());
+            return Err(Unserved::giving_back(permit, why));
         };
+        let is_head = *request.method() == Method::HEAD;
         let count = servers.list.len();
         let max = usize::try_from(self.config.body_bytes_max).unwrap_or(usize::MAX);
         // A free connection that is sold by what passes on it would have no end.
@@ -108,7 +110,8 @@ impl Resources {
                     if let Some(talk) = &outgoing.talk {
                         talk.has_begun.store(true, Ordering::Relaxed);
                     }
-                    return Ok(self.answer(permit, forward, response, in_flight));
+                    let head = (forward, is_head);
+                    return self.answer(permit, head, response, in_flight).await;
                 }
                 Err(Unanswered::Broken(error)) => {
                     if error.is_connect() {
@@ -129,16 +132,14 @@ impl Resources {
                     }
                 }
                 Err(Unanswered::Upload(error)) => {
-                    // The holder's doing, and the upstream may have worked on what it got: dropped, the use counts.
-                    drop(permit);
-                    return Err(self.body_failure(&error));
+                    // The holder's doing, and the upstream may have worked on what it got.
+                    return Err(Unserved::counting(permit, self.body_failure(&error)));
                 }
                 // It may be at work on it.
                 Err(Unanswered::TooSlow) => break Failure::UpstreamTimeout,
             }
         };
-        permit.give_back();
-        Err(failure)
+        Err(Unserved::giving_back(permit, failure))
     }
 
     /// Asks one server.
@@ -179,14 +180,22 @@ impl Resources {
     }
 
     /// What the client gets of the upstream's answer.
-    fn answer(
+    async fn answer(
         &self,
         mut permit: Permit,
-        forward: &Forward,
+        (forward, is_head): (&Arc<Forward>, bool),
         response: Response<Incoming>,
         in_flight: Option<InFlight>,
-    ) -> Response<Body> {
+    ) -> Result<Response<Body>, Unserved> {
         let (mut parts, body) = response.into_parts();
+        let shape = Shape {
+            is_head,
+            // gRPC is spoken in HTTP/2 only.
+            can_be_call: forward.upstream.protocol == Protocol::Http2,
+            is_open_ended: parts.version < Version::HTTP_2
+                && !parts.headers.contains_key(TRANSFER_ENCODING)
+                && !parts.headers.contains_key(CONTENT_LENGTH),
+        };
         // Of our answer, whatever the upstream speaks.
         parts.version = Version::HTTP_11;
         remove_hop_by_hop(&mut parts.headers);
@@ -194,10 +203,10 @@ impl Resources {
         permit.read_meter(&parts.headers);
         forward.response_headers.apply(&mut parts.headers);
         let body = Downloaded::new(body, self.idle_timeout(forward), in_flight);
-        // gRPC is spoken in HTTP/2 only.
-        let can_be_call = forward.upstream.protocol == Protocol::Http2;
-        let body = Delivered::of_answer(body, permit, &parts, can_be_call);
-        Response::from_parts(parts, body)
+        let delivered = Delivered::of_answer(body, permit, &parts, shape).await;
+        let (body, left) = delivered.map_err(in_time)?;
+        parts.extensions.insert(left);
+        Ok(Response::from_parts(parts, body))
     }
 
     fn idle_timeout(&self, forward: &Forward) -> Duration {
@@ -212,16 +221,19 @@ impl Resources {
         outgoing: Outgoing<'_>,
         mut response: Response<Incoming>,
         in_flight: Option<InFlight>,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Response<Body>, Unserved> {
         let forward = outgoing.forward;
         let granted = outgoing
             .switch
             .filter(|it| it.is_granted(response.headers()));
         let Some(switch) = granted else {
-            permit.give_back();
             let what = "it switched protocols without being asked";
-            return Err(Failure::UpstreamUnreachable(what.into()));
+            let why = Failure::UpstreamUnreachable(what.into());
+            return Err(Unserved::giving_back(permit, why));
         };
+        if !permit.begin(None) {
+            return Err(Unserved::giving_back(permit, Failure::UsedUp));
+        }
         let upstream = hyper::upgrade::on(&mut response);
         let (mut parts, _) = response.into_parts();
         permit.read_meter(&parts.headers);
@@ -231,6 +243,7 @@ impl Resources {
         forward.response_headers.apply(&mut parts.headers);
         switch.say(&mut parts.headers);
         parts.extensions = http::Extensions::new();
+        parts.extensions.insert(permit.left());
         let tunnel = switch.tunnel(upstream, permit, self.idle_timeout(forward), in_flight);
         self.tunnels.spawn(tunnel.run(self.cut.clone()));
         Ok(Response::from_parts(parts, empty()))
@@ -401,6 +414,16 @@ impl<'a> Outgoing<'a> {
             .is_none_or(|error| !error.is_parse() && !error.is_user());
         error.is_connect() || (is_idempotent && is_sense)
     }
+}
+
+/// An upstream that paused for too long before the first byte took too long.
+fn in_time(mut unserved: Unserved) -> Unserved {
+    if let Failure::UpstreamUnreachable(error) = &unserved.why
+        && error.is::<Stalled>()
+    {
+        unserved.why = Failure::UpstreamTimeout;
+    }
+    unserved
 }
 
 /// Headers that belong to the connection to the upstream.

@@ -5,27 +5,31 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tower::{Service, ServiceExt as _};
 
 use crate::gate::Permit;
 use crate::l402::credential;
+#[cfg(doc)]
+use crate::ledger::Left;
 
-use super::body::Delivered;
-use super::{Body, BoxError, cache, headers};
+use super::delivered::{Delivered, Shape};
+use super::{Body, BoxError, Unserved, cache, headers};
 
 /// Lets a service answer the request, which it sees without the credential, and uses up the permit. `held` is dropped when
 /// nothing of the answer is to come any more.
 ///
-/// As with an upstream, the use goes back to the holder if the service fails, panics, or says that it failed (5xx). A client
-/// that hangs up gets nothing back, whether the answer has begun or not.
+/// As with an upstream, the use goes back to the holder if the service fails, panics, says that it failed (5xx), or breaks off before
+/// the first byte of its answer. A client that hangs up before there is an answer gets nothing back.
+///
+/// The response's extensions say what is [left](Left). Not served at all is what others have used up while the service was at work.
 pub async fn call<S, B, R>(
     permit: Permit,
     mut request: Request<B>,
     service: S,
     held: impl Send + Unpin + 'static,
-) -> Result<Response<Body>, S::Error>
+) -> Result<Result<Response<Body>, Unserved>, S::Error>
 where
     S: Service<Request<B>, Response = Response<R>>,
     R: HttpBody<Data = Bytes> + Send + 'static,
@@ -33,12 +37,13 @@ where
 {
     credential::strip(request.headers_mut());
     headers::remove_ours(request.headers_mut());
+    let is_head = *request.method() == Method::HEAD;
     let at_work = AtWork(Some(permit));
     // Ready only now: what is not paid for takes no place from what is.
     let answered = service.oneshot(request).await;
     let permit = at_work.end();
     match answered {
-        Ok(response) => Ok(answer(response, permit, held)),
+        Ok(response) => Ok(answer(response, permit, held, is_head).await),
         Err(error) => {
             permit.give_back();
             Err(error)
@@ -47,11 +52,12 @@ where
 }
 
 /// What the client gets of the service's answer.
-fn answer<R>(
+async fn answer<R>(
     response: Response<R>,
     permit: Permit,
     held: impl Send + Unpin + 'static,
-) -> Response<Body>
+    is_head: bool,
+) -> Result<Response<Body>, Unserved>
 where
     R: HttpBody<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
@@ -61,9 +67,15 @@ where
         inner: Box::pin(body),
         _held: held,
     };
-    let body = Delivered::of_answer(body, permit, &parts, true);
+    let shape = Shape {
+        is_head,
+        can_be_call: true,
+        is_open_ended: false,
+    };
+    let (body, left) = Delivered::of_answer(body, permit, &parts, shape).await?;
     cache::keep_private(&mut parts.headers);
-    Response::from_parts(parts, body)
+    parts.extensions.insert(left);
+    Ok(Response::from_parts(parts, body))
 }
 
 /// A permit while the service is at work. A panic is its failure; dropped without one, the client has hung up.

@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gate::Permit;
 
-use super::body::{Over, TICK};
+use super::delivered::{OPEN_DELIVERS, Over, TICK};
 use super::headers::names;
 use super::servers::InFlight;
 
@@ -126,6 +126,12 @@ impl Tunnel {
             () = cut.cancelled() => "the program is ending".to_owned(),
         };
         tracing::debug!("A switched connection came to its end: {why}");
+        let was_short = activity.begun.elapsed() < OPEN_DELIVERS;
+        let permit = meter.into_permit();
+        // A connection that the upstream ended at once, without a word, was of no use to anybody.
+        if was_short && activity.is_void() {
+            permit.give_back();
+        }
     }
 }
 
@@ -141,6 +147,12 @@ impl Meter {
         Self {
             permit: Mutex::new(permit),
         }
+    }
+
+    fn into_permit(self) -> Permit {
+        self.permit
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn permit(&self) -> MutexGuard<'_, Permit> {
@@ -167,6 +179,17 @@ struct Activity {
     last_ms: AtomicU64,
     /// Told when one side has said its last.
     farewell: Notify,
+    /// What was seen first.
+    first: OnceLock<First>,
+}
+
+/// What decides whether a connection was of use to its client, whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// The upstream sent something, or the client ended it.
+    Use,
+    /// The upstream ended it.
+    UpstreamEnd,
 }
 
 impl Activity {
@@ -175,7 +198,24 @@ impl Activity {
             begun: Instant::now(),
             last_ms: AtomicU64::new(0),
             farewell: Notify::new(),
+            first: OnceLock::new(),
         }
+    }
+
+    /// Notes what came of reading one side.
+    fn see(&self, is_upstream: bool, has_ended: bool) {
+        let first = match (is_upstream, has_ended) {
+            (true, true) => First::UpstreamEnd,
+            (true, false) | (false, true) => First::Use,
+            (false, false) => return,
+        };
+        // Only the first counts.
+        let _ = self.first.set(first);
+    }
+
+    /// Whether the upstream has ended it without having sent anything.
+    fn is_void(&self) -> bool {
+        self.first.get() == Some(&First::UpstreamEnd)
     }
 
     fn note(&self) {
@@ -214,9 +254,11 @@ impl AsyncRead for Watched<'_> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
-        self.activity.note();
+        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer));
         let bytes = buffer.filled().len() - before;
+        self.activity.see(self.meter.is_some(), bytes == 0);
+        read?;
+        self.activity.note();
         if bytes == 0 {
             self.activity.farewell.notify_one();
             return Poll::Ready(Ok(()));

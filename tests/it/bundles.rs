@@ -1,5 +1,7 @@
 //! A bundle that was laid ready for a shop without a channel: one client gets its invoice, nobody else does, and never twice.
 
+mod networks;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

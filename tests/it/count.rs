@@ -147,6 +147,9 @@ async fn what_delivered_nothing_is_given_back() {
     assert_eq!(posted.status, StatusCode::METHOD_NOT_ALLOWED);
     let beyond = ask(Method::GET, "/counted/page.txt", "range", "bytes=900-").await;
     assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    for answer in [&missing, &posted, &beyond] {
+        assert_eq!(answer.header("l402-remaining-requests"), Some("1"));
+    }
     assert_served(&shop.get_with("/counted/page.txt", &sold).await);
     assert_challenged(&shop.get_with("/counted/page.txt", &sold).await);
 }

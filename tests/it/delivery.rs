@@ -1,21 +1,31 @@
 //! Delivery: streaming in both directions, when an upstream's failure gives the use back, and when it does not.
 
-use http::StatusCode;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use http::header::AUTHORIZATION;
+use http::{Method, StatusCode};
 use regtest::client::Answer;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use regtest::wait::eventually;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tollhouse::resource;
 
 use crate::forward::{assert_hello, shop_before};
 use crate::gate::assert_challenged;
 use crate::raw;
-use crate::support::{Setup, Shop, Sold};
+use crate::support::{DEADLINE, Setup, Shop, Sold};
 use crate::upstream::{HELLO, SOON, Upstream};
 
 /// The request that this token still buys is served, and no other.
 async fn assert_one_left(shop: &Shop, sold: &Sold) {
     assert_hello(&shop.get_with("/up/x", sold).await);
     assert_challenged(&shop.get_with("/up/x", sold).await);
+}
+
+fn assert_left(answer: &Answer, left: &str) {
+    assert_eq!(answer.header("l402-remaining-requests"), Some(left));
 }
 
 #[tokio::test]
@@ -27,6 +37,8 @@ async fn an_upstream_that_says_it_failed_gives_the_use_back() {
         let answer = shop.get_with("/up/fails", &sold).await;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.text(), HELLO);
+        // What the next request finds.
+        assert_left(&answer, "1");
     }
     assert_one_left(&shop, &sold).await;
     // Its other answers are what was asked for.
@@ -64,10 +76,9 @@ async fn an_upstream_that_is_not_there_gives_the_use_back() {
     .await;
     let sold = shop.sell("up", Some(1));
     for _ in 0..2 {
-        assert_problem(
-            &shop.get_with("/up/x", &sold).await,
-            StatusCode::BAD_GATEWAY,
-        );
+        let answer = shop.get_with("/up/x", &sold).await;
+        assert_problem(&answer, StatusCode::BAD_GATEWAY);
+        assert_left(&answer, "1");
     }
     shop.is_counted(&sold, 0).await;
 }
@@ -189,4 +200,162 @@ async fn expect_continue_is_answered_by_us() {
         (seen.header("expect"), seen.body.as_slice()),
         (None, &b"hello"[..])
     );
+}
+
+/// An upstream that answers everything with these bytes, and then closes, or waits.
+async fn saying(bytes: &'static str, waits: bool) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 16 * 1024];
+            // Clients come and go as they like.
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(bytes.as_bytes()).await;
+            if waits {
+                kept.push(stream);
+            }
+        }
+    });
+    (address, serving)
+}
+
+async fn shop_of(upstream: SocketAddr) -> Shop {
+    Shop::with(Setup {
+        upstream: Some(upstream),
+        ..Setup::default()
+    })
+    .await
+}
+
+const LONG: &str = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+const OPEN_ENDED: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+const EVENTS: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[tokio::test]
+async fn an_upstream_that_sends_a_head_and_no_byte_gives_the_use_back() {
+    for head in [LONG, CHUNKED, OPEN_ENDED, EVENTS] {
+        let (upstream, _serving) = saying(head, false).await;
+        let shop = shop_of(upstream).await;
+        let sold = shop.sell("up", Some(1));
+        for _ in 0..5 {
+            let request = format!(
+                "GET /up/x HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nAuthorization: {}\r\n\r\n",
+                sold.header()
+            );
+            // What breaks off before its head is sent is no answer.
+            let reply = raw::exchange(shop.address, request.as_bytes()).await;
+            if let Some(reply) = reply.filter(|reply| reply.status != 200) {
+                assert_eq!(reply.status, 502, "{head}");
+                assert_eq!(reply.values("l402-remaining-requests"), ["1"]);
+            } else {
+                assert_ne!(head, LONG, "it is known before the head is sent");
+            }
+        }
+        shop.is_counted(&sold, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn what_has_begun_counts_however_it_ends_and_an_empty_answer_is_one() {
+    for (answer, status) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", 200),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+            200,
+        ),
+        ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nx", 200),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            200,
+        ),
+        ("HTTP/1.1 204 No Content\r\n\r\n", 204),
+        (
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\n\r\n",
+            304,
+        ),
+    ] {
+        let (upstream, _serving) = saying(answer, false).await;
+        let shop = shop_of(upstream).await;
+        let sold = shop.sell("up", Some(1));
+        let request = shop.request(Method::GET, "/up/x");
+        let request = request.header(AUTHORIZATION, sold.header());
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{answer}");
+        assert_eq!(response.headers()["l402-remaining-requests"], "0");
+        drop(response.bytes().await);
+        shop.is_counted(&sold, 1).await;
+    }
+}
+
+/// Asks, and leaves while the upstream is silent behind its head. `None` if the use before is not back yet.
+async fn leave_early(shop: &Shop, sold: &Sold) -> Option<()> {
+    let request = format!(
+        "GET /up/x HTTP/1.1\r\nHost: shop\r\nAuthorization: {}\r\n\r\n",
+        sold.header()
+    );
+    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    match tokio::time::timeout(SOON, stream.read_exact(&mut start)).await {
+        Ok(read) => {
+            read.unwrap();
+            (&start == b"HTTP/1.1 200").then_some(())
+        }
+        // Where its length is known, the head waits for the first byte, too.
+        Err(_) => Some(()),
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_first_byte_in_vain_gets_the_use_back_a_few_times() {
+    for head in [LONG, CHUNKED] {
+        let (upstream, _serving) = saying(head, true).await;
+        let shop = shop_of(upstream).await;
+        let sold = shop.sell("up", Some(1));
+        // The fourth counts, whatever the upstream does.
+        for _ in 0..4 {
+            let left = eventually("the use", DEADLINE, || async {
+                Ok::<_, Infallible>(leave_early(&shop, &sold).await)
+            });
+            left.await.unwrap();
+        }
+        shop.is_counted(&sold, 1).await;
+        assert_challenged(&shop.get_with("/up/x", &sold).await);
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_that_the_upstream_ends_at_once_without_a_word_gives_the_use_back() {
+    let granted =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    for (behind, is_use) in [("", false), ("word", true)] {
+        let (upstream, _serving) = saying(format!("{granted}{behind}").leak(), false).await;
+        let shop = shop_of(upstream).await;
+        let sold = shop.sell("up", Some(1));
+        let request = format!(
+            "GET /up/x HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: websocket\r\nAuthorization: {}\r\n\r\n",
+            sold.header()
+        );
+        let ask = || raw::exchange(shop.address, request.as_bytes());
+        let reply = ask().await.unwrap();
+        assert_eq!((reply.status, reply.text().as_str()), (101, behind));
+        if is_use {
+            shop.is_counted(&sold, 1).await;
+            assert_eq!(ask().await.unwrap().status, 402);
+            continue;
+        }
+        eventually("the use", DEADLINE, || async {
+            let reply = ask().await;
+            Ok::<_, Infallible>(reply.filter(|reply| reply.status == 101))
+        })
+        .await
+        .unwrap();
+    }
 }

@@ -34,6 +34,7 @@ mod lost;
 mod metered;
 mod migration;
 mod overlap;
+mod overrun;
 mod presets;
 mod pricing;
 mod proven;

@@ -267,3 +267,105 @@ async fn a_hook_is_not_asked_about_a_header_that_servers_would_not_agree_on() {
     assert_challenged(&ask(&fair).await);
     assert_eq!(hook.asked()[0]["headers"]["x-model"], "small");
 }
+
+#[tokio::test]
+async fn limits_hold_before_the_hook_is_asked_also_for_who_holds_what_is_used_up() {
+    let hook = Teller::who_says("{\"price_msat\": 1000, \"grant\": {\"requests\": 1}}").await;
+    let limits = "[limits]\nchallenges = { requests = 2, per = \"10m\" }";
+    let shop = hooked(&hook, limits).await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
+    assert_served(&shop.get_with("/a/page.txt", &sold).await);
+    let used_up = assert_challenged(&shop.get_with("/a/page.txt", &sold).await);
+    let detail = used_up.problem["detail"].as_str().unwrap();
+    assert!(detail.contains("used up"), "{detail}");
+    assert_eq!(hook.count(), 3);
+    for _ in 0..5 {
+        let answer = shop.get_with("/a/page.txt", &sold).await;
+        assert_eq!((answer.status.as_u16(), hook.count()), (429, 3));
+    }
+}
+
+#[tokio::test]
+async fn the_pace_of_a_token_holds_before_the_hook_is_asked_and_is_taken_once() {
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    let limits = "[limits]\ntokens = { requests = 2, per = \"10m\" }";
+    let shop = hooked(&hook, limits).await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
+    for _ in 0..2 {
+        assert_served(&shop.get_with("/a/page.txt", &sold).await);
+    }
+    for _ in 0..5 {
+        let answer = shop.get_with("/a/page.txt", &sold).await;
+        assert_eq!((answer.status.as_u16(), hook.count()), (429, 3));
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_no_hook_beyond_the_limits_and_lets_everybody_through() {
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    let limits = "[limits]\nchallenges = { requests = 2, per = \"10m\" }";
+    let settings = format!(
+        "[[hook]]\nname = \"pricer\"\nurl = \"http://{}/\"\ntimeout = \"2s\"\nprice_max = \"100 sat\"\ncache = \"0s\"\n{limits}\n{}dry_run = true\n",
+        hook.address,
+        route("a", "{ by = \"hook:pricer\" }")
+    );
+    let shop = Shop::selling(&settings).await;
+    for _ in 0..5 {
+        assert_served(&shop.get("/a/page.txt").await);
+    }
+    assert_eq!(hook.count(), 2);
+}
+
+/// So many requests that wait for the hook.
+fn waiting(shop: &Shop, count: usize, sold: Option<&Sold>) -> tokio::task::JoinSet<u16> {
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..count {
+        let mut request = shop.request(Method::GET, &format!("/a/page.txt?n={number}"));
+        if let Some(sold) = sold {
+            request = request.header(AUTHORIZATION, sold.header());
+        }
+        asking.spawn(async move { request.send().await.unwrap().status().as_u16() });
+    }
+    asking
+}
+
+#[tokio::test]
+async fn strangers_of_one_network_leave_places_at_the_hook_to_others_and_to_holders() {
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    let shop = hooked(&hook, "").await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
+    hook.now(Manner::SaysWhenTold("{\"price_msat\": 1000}".to_owned()));
+    let strangers = waiting(&shop, 60, None);
+    hook.is_asked(13).await;
+    let holders = waiting(&shop, 20, Some(&sold));
+    hook.is_asked(33).await;
+    hook.tell(100);
+    let answers = strangers.join_all().await;
+    let with = |status| answers.iter().filter(|it| **it == status).count();
+    assert_eq!((with(402), with(503)), (12, 48));
+    assert_eq!(holders.join_all().await, [200; 20]);
+    assert_eq!(hook.count(), 33);
+}
+
+#[tokio::test]
+async fn a_use_that_waits_for_its_price_is_not_lost_with_the_client_nor_given_twice() {
+    let hook = Teller::who_says("{\"price_msat\": 1000, \"grant\": {\"requests\": 1}}").await;
+    let shop = hooked(&hook, "").await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
+    hook.now(Manner::SaysWhenTold("{\"price_msat\": 1000}".to_owned()));
+    let mut gone = waiting(&shop, 1, Some(&sold));
+    hook.is_asked(2).await;
+    gone.abort_all();
+    while gone.join_next().await.is_some() {}
+    hook.now_says("{\"price_msat\": 1001}");
+    let dear = eventually("its price", DEADLINE, || async {
+        let answer = shop.get_with("/a/page.txt", &sold).await;
+        let why = answer.text();
+        Ok::<_, String>((!why.contains("used up")).then_some(answer))
+    });
+    assert_challenged(&dear.await.unwrap());
+    // Too cheap for that one, and good for the next.
+    hook.now_says("{\"price_msat\": 1000}");
+    let answers = waiting(&shop, 30, Some(&sold)).join_all().await;
+    assert_eq!(answers.iter().filter(|it| **it == 200).count(), 1);
+}

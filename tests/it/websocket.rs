@@ -251,6 +251,24 @@ async fn its_bytes_are_counted_and_cut_where_the_grant_ends() {
 }
 
 #[tokio::test]
+async fn of_several_at_once_one_runs_beyond_the_grant() {
+    let echo = Echo::start().await;
+    // Seven bytes a word.
+    let (shop, sold) = sold_by(&echo, "grant = { bytes = 700 }").await;
+    let mut one = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+    let mut other = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+    for _ in 0..50 {
+        say(&mut one, "first").await;
+        say(&mut other, "other").await;
+    }
+    say(&mut one, "extra").await;
+    other.send(Message::text("extra")).await.unwrap();
+    is_over(&mut other).await;
+    say(&mut one, "still").await;
+    assert_challenged(&shop.get_with("/ws/x", &sold).await);
+}
+
+#[tokio::test]
 async fn its_time_is_counted_and_cut_where_the_grant_ends() {
     let echo = Echo::start().await;
     let keys = "grant = { seconds = 1 }\noverrun = \"cut\"";

@@ -9,15 +9,17 @@ use crate::clock::Clock;
 use crate::l402::caveat::Allowance;
 use crate::pace::{Pace, Room};
 
-use super::Usage;
+use super::{Claim, Usage, whole_ms};
 
-/// What an answer may take that has begun within the grant and runs beyond it.
+/// What happens where an answer that has begun within the grant runs beyond it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overrun {
-    /// Whatever it needs: the token is used up behind it.
+    /// It is served, and the token is used up behind it. One answer at a time may do so, however many run: no other begins once the
+    /// grant is held or used, and those of unknown length end with it. One of unknown length runs beyond by no more than the grant,
+    /// or a megabyte.
     #[default]
     Serve,
-    /// Nothing: the answer is cut off, with its connection.
+    /// It is cut off, with its connection.
     Cut,
 }
 
@@ -26,7 +28,7 @@ pub enum Overrun {
 pub struct Left {
     /// Requests, this one and those in flight taken off.
     pub requests: Option<u64>,
-    /// Response bytes, before this answer.
+    /// Response bytes, before this answer, those that are held for others taken off.
     pub bytes: Option<u64>,
     /// Metered seconds, before this answer.
     pub seconds: Option<u64>,
@@ -56,10 +58,12 @@ pub struct Reservation {
     allowance: Allowance,
     /// What happens beyond it.
     overrun: Overrun,
-    /// What was left when it was reserved.
+    /// What was left when it was reserved, or when its answer began.
     left: Left,
-    /// Up to when the time that passes is counted; `None` when somebody else meters it.
-    metered_to: Option<Instant>,
+    /// Its part of bytes and time.
+    claim: Claim,
+    /// Whether somebody else meters its time.
+    is_metered_elsewhere: bool,
 }
 
 impl Reservation {
@@ -76,7 +80,7 @@ impl Reservation {
                 .keep_pace(pace, clock.unix_ms())
                 .map_err(Unreserved::TooFast)?;
         }
-        let left = usage
+        let (left, claim) = usage
             .reserve(allowance, overrun)
             .ok_or(Unreserved::UsedUp)?;
         Ok(Self {
@@ -85,13 +89,49 @@ impl Reservation {
             allowance: *allowance,
             overrun,
             left,
-            metered_to: Some(Instant::now()),
+            claim,
+            is_metered_elsewhere: false,
         })
     }
 
-    /// What was left when it was reserved.
+    /// What is left: of requests now, of bytes and seconds when the answer began.
     pub fn left(&self) -> Left {
-        self.left
+        let usage = self.usage.as_ref();
+        let requests = usage.and_then(|usage| usage.requests_left(&self.allowance));
+        Left {
+            requests,
+            ..self.left
+        }
+    }
+
+    /// Counts its time from now on.
+    pub fn count_from_now(&mut self) {
+        if let Some(usage) = &self.usage {
+            let now_ms = usage.ms(Instant::now());
+            usage.meters().count_from(&mut self.claim, now_ms);
+        }
+    }
+
+    /// Whether what is left can be taken by answers that run at the same time.
+    pub fn is_shared(&self) -> bool {
+        self.allowance.bytes_max.is_some() || self.allowance.seconds_max.is_some()
+    }
+
+    /// Lets the answer begin, which has this length if it is known, and holds as much for it. `false` if others have taken meanwhile
+    /// what there was.
+    pub fn begin(&mut self, length: Option<u64>) -> bool {
+        let Some(usage) = &self.usage else {
+            return false;
+        };
+        let now_ms = usage.ms(Instant::now());
+        let mut meters = usage.meters();
+        let rest = meters.rest(&self.allowance, now_ms);
+        let known = (length, now_ms);
+        let has_begun = meters.begin(&mut self.claim, &self.allowance, self.overrun, known);
+        if has_begun {
+            self.left.bytes = rest.bytes;
+        }
+        has_begun
     }
 
     /// The token's id.
@@ -100,19 +140,21 @@ impl Reservation {
     }
 
     /// Counts response bytes and says how many of them may go out.
-    pub fn deliver(&self, bytes: u64) -> u64 {
-        let max = match self.overrun {
-            Overrun::Serve => None,
-            Overrun::Cut => self.allowance.bytes_max,
+    pub fn deliver(&mut self, bytes: u64) -> u64 {
+        let Some(usage) = &self.usage else {
+            return 0;
         };
-        let usage = self.usage.as_ref();
-        usage.map_or(0, |usage| usage.add_bytes(bytes, max))
+        let allowed = usage
+            .meters()
+            .deliver(&mut self.claim, &self.allowance, self.overrun, bytes);
+        usage.has_changed();
+        allowed
     }
 
     /// Whether passing time has to be looked at while the answer runs: because the token has a limit of it, or because the
     /// answer is cut when the token's time is over.
     pub fn is_timed(&self) -> bool {
-        let is_metered = self.allowance.seconds_max.is_some() && self.metered_to.is_some();
+        let is_metered = self.allowance.seconds_max.is_some() && !self.is_metered_elsewhere;
         is_metered || self.overrun == Overrun::Cut
     }
 
@@ -125,22 +167,19 @@ impl Reservation {
         if self.is_overdue() {
             return false;
         }
-        let (Some(usage), Some(metered_to)) = (&self.usage, &mut self.metered_to) else {
+        let Some(usage) = self.usage.as_ref().filter(|_| !self.is_metered_elsewhere) else {
             return true;
         };
-        let metered_ms = whole_ms(now.saturating_duration_since(*metered_to));
+        let now_ms = usage.ms(now);
+        let mut meters = usage.meters();
         // What is below a millisecond is counted the next time.
-        *metered_to += Duration::from_millis(metered_ms);
-        let total_ms = if metered_ms == 0 {
-            0
-        } else {
-            usage.add_metered(metered_ms)
-        };
-        let is_over = self
-            .allowance
-            .seconds_max
-            .is_some_and(|max| total_ms / 1_000 >= max);
-        !(is_over && self.overrun == Overrun::Cut)
+        let passed_ms = meters.pass_time(&mut self.claim, now_ms);
+        let has_time = meters.has_time(&self.claim, &self.allowance, self.overrun, now_ms);
+        drop(meters);
+        if passed_ms > 0 {
+            usage.has_changed();
+        }
+        has_time
     }
 
     /// Whether the token's time is over, and the answer is to be cut for it.
@@ -152,36 +191,50 @@ impl Reservation {
 
     /// Counts time that was metered by whoever did the work.
     pub fn report(&mut self, worked: Duration) {
-        self.metered_to = None;
+        self.is_metered_elsewhere = true;
         if let Some(usage) = &self.usage {
-            usage.add_metered(ms_begun(worked));
+            usage.meters().report(&mut self.claim, ms_begun(worked));
+            usage.has_changed();
         }
     }
 
-    /// Returns the use to the holder: nothing was delivered, and it was not the holder's doing.
-    pub fn give_back(mut self) {
-        if let Some(usage) = self.usage.take() {
-            usage.give_back();
+    /// Returns the use to the holder: nothing was delivered, and it was not the holder's doing. Says what the next request finds.
+    pub fn give_back(mut self) -> Left {
+        let Some(usage) = self.usage.take() else {
+            return self.left;
+        };
+        let returned_ms = usage.meters().give_back(&mut self.claim);
+        usage.give_back();
+        if returned_ms > 0 {
+            usage.has_changed();
+        }
+        usage.left(&self.allowance)
+    }
+
+    /// The client has left before the first byte of an answer that it had waited for: the use goes back, but only a few times.
+    pub fn leave(self) {
+        let usage = self.usage.as_ref();
+        if usage.is_some_and(|usage| usage.forgives_leaving()) {
+            self.give_back();
         }
     }
-}
-
-fn whole_ms(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Begun milliseconds: work below one is work.
 fn ms_begun(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    whole_ms(span + Duration::from_nanos(999_999))
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let (Some(usage), Some(metered_to)) = (&self.usage, self.metered_to) {
-            usage.add_metered(ms_begun(metered_to.elapsed()));
-        }
-        if let Some(usage) = self.usage.take() {
-            usage.settle(self.clock.unix_ms());
-        }
+        let Some(usage) = self.usage.take() else {
+            return;
+        };
+        let now_ms = ms_begun(usage.begun.elapsed());
+        let mut meters = usage.meters();
+        meters.pass_time(&mut self.claim, now_ms);
+        meters.end(&mut self.claim);
+        drop(meters);
+        usage.settle(self.clock.unix_ms());
     }
 }

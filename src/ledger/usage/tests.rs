@@ -1,9 +1,6 @@
 //! Unit tests of the counts.
 
 use super::*;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::clock::Clock;
 
@@ -115,7 +112,7 @@ fn bytes_and_seconds_are_limits_like_requests() {
     assert!(reserve(&usage, &allowance, &clock).is_none());
     first.report(Duration::from_micros(1_499_001));
     drop(first);
-    let second = reserve(&usage, &allowance, &clock).unwrap();
+    let mut second = reserve(&usage, &allowance, &clock).unwrap();
     assert_eq!(second.left().bytes, Some(1));
     assert_eq!(second.deliver(9), 9, "what has begun is served");
     drop(second);
@@ -170,10 +167,10 @@ fn where_it_is_cut_no_byte_goes_beyond_the_grant_however_many_at_once() {
         ..Allowance::default()
     };
     let reserve = || Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).unwrap();
-    let reservations: Vec<_> = (0..8).map(|_| reserve()).collect();
+    let mut reservations: Vec<_> = (0..8).map(|_| reserve()).collect();
     let delivered: u64 = std::thread::scope(|scope| {
         let threads: Vec<_> = reservations
-            .iter()
+            .iter_mut()
             .map(|reservation| scope.spawn(|| (0..50).map(|_| reservation.deliver(7)).sum::<u64>()))
             .collect();
         threads
@@ -199,8 +196,11 @@ fn time_is_counted_while_it_passes_and_cut_where_the_route_says() {
     let metered_ms = usage.take_unwritten(0, 1).unwrap().token.metered_ms;
     assert!((2_800..=2_900).contains(&metered_ms), "{metered_ms}");
     assert!(!running.pass_time_to(begin + Duration::from_millis(3_200)));
-    running.give_back();
     assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).is_err());
+    // Nothing of an answer that is given back counts.
+    let left = running.give_back();
+    assert_eq!(left.seconds, Some(3));
+    assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).is_ok());
 }
 
 #[test]
@@ -219,4 +219,42 @@ fn a_token_that_is_used_too_often_is_told_to_wait_and_loses_nothing() {
     assert_eq!(room.reset_secs, 120);
     clock.advance(Duration::from_secs(120));
     assert_eq!(reserve().unwrap().left().requests, Some(0));
+}
+
+#[test]
+fn what_is_left_is_told_as_the_next_request_finds_it() {
+    let clock = Clock::fixed(0);
+    let usage = usage(0);
+    let allowance = Allowance {
+        bytes_max: Some(1_000),
+        ..requests(5)
+    };
+    let first = reserve(&usage, &allowance, &clock).unwrap();
+    let mut second = reserve(&usage, &allowance, &clock).unwrap();
+    assert!(second.begin(Some(700)));
+    assert_eq!(
+        (first.left().requests, second.left().requests),
+        (Some(3), Some(3))
+    );
+    let left = first.give_back();
+    assert_eq!((left.requests, left.bytes), (Some(4), Some(300)));
+    // Five hundred of it were never delivered.
+    assert_eq!(second.deliver(200), 200);
+    drop(second);
+    let third = reserve(&usage, &allowance, &clock).unwrap();
+    assert_eq!(
+        (third.left().requests, third.left().bytes),
+        (Some(3), Some(800))
+    );
+}
+
+#[test]
+fn who_leaves_before_the_first_byte_gets_the_use_back_a_few_times() {
+    let clock = Clock::fixed(0);
+    let usage = usage(0);
+    for _ in 0..LEFT_EARLY_MAX {
+        reserve(&usage, &requests(1), &clock).unwrap().leave();
+    }
+    reserve(&usage, &requests(1), &clock).unwrap().leave();
+    assert!(reserve(&usage, &requests(1), &clock).is_none());
 }

@@ -1,0 +1,87 @@
+//! What is decided before the operator's hook is asked for a price: nobody keeps it busy beyond the limits, whatever they present.
+
+use std::sync::Arc;
+
+use crate::l402::Proven;
+use crate::ledger::LedgerError;
+use crate::pace::Room;
+use crate::route::Offer;
+
+use super::{Admission, Asked, Decision, Denial, Gate, Permit, Why};
+
+/// A use that is reserved while the price of a request is asked for. Dropped, it goes back.
+#[derive(Default)]
+pub(super) struct Ahead {
+    /// The use.
+    pub(super) permit: Option<Permit>,
+    /// How many credentials were tried; it is that of the last of them.
+    pub(super) tried: usize,
+    /// What is wrong with those before.
+    pub(super) why: Option<Why>,
+}
+
+impl Ahead {
+    pub(super) fn is_reserved(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    /// The use and its credential, which is one of these.
+    pub(super) fn take<'a>(&mut self, proven: &'a [Arc<Proven>]) -> Option<(&'a Proven, Permit)> {
+        let permit = self.permit.take()?;
+        Some((&proven[self.tried - 1], permit))
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            permit.give_back();
+        }
+    }
+}
+
+impl Gate {
+    /// What is decided about a stranger without asking the hook: a free request needs no price, and who asks too often gets none.
+    pub(super) fn unasked<'a>(
+        &self,
+        name: &Arc<str>,
+        offer: &Offer,
+        asked: &Asked<'_>,
+    ) -> Option<Decision<'a>> {
+        if !offer.is_dry_run
+            && let Some(permit) = self.free_permit(name, offer, asked)
+        {
+            return Some(Decision::Permit(permit));
+        }
+        let room = self.limiter.take_challenge(asked.client).err()?;
+        Some(if offer.is_dry_run {
+            Decision::Permit(self.dry_run_permit(name, None, asked))
+        } else {
+            Decision::Denied(Denial::TooMany(room))
+        })
+    }
+
+    /// Reserves a use for a request whose price is still to be asked for, of the first of these that could open it at any price. What
+    /// its limits refuse is refused before the hook is asked.
+    pub(super) async fn reserve_ahead(
+        &self,
+        name: &Arc<str>,
+        offer: &Offer,
+        asked: &Asked<'_>,
+        proven: &[Arc<Proven>],
+    ) -> Result<Result<Ahead, Room>, LedgerError> {
+        let mut ahead = Ahead::default();
+        for proven in proven {
+            ahead.tried += 1;
+            match self.admit(name, offer, None, asked, proven).await? {
+                Admission::Admitted(permit) => {
+                    ahead.permit = Some(permit);
+                    break;
+                }
+                Admission::TooFast(room) => return Ok(Err(room)),
+                Admission::Not(why) => ahead.why = Some(why),
+            }
+        }
+        Ok(Ok(ahead))
+    }
+}

@@ -1,0 +1,488 @@
+//! The bytes and the time of one token, with those that its running answers will still take.
+//!
+//! An answer of known length holds all of it from its beginning on, so that answers at once cannot share one rest: the others
+//! find the grant empty. An answer of unknown length, and time, count as they pass. Where an answer may run beyond the grant,
+//! one does, and the others end with the grant. What a hold does not use goes back when its answer ends.
+
+use crate::l402::caveat::Allowance;
+
+use super::Overrun;
+
+/// The part of a grant that a request is taken to need before its answer's length is known, and an answer of unknown length
+/// until it ends: without that, as many as can be sent at once would be passed on for the last byte. Where answers are cut at
+/// the last byte, there is no need for it.
+const AT_ONCE: u64 = 64;
+
+/// An answer of unknown length runs beyond its grant by as much as the grant has, or by this if that is more: it may be an endless
+/// one. The token so gets at most twice its grant, or a megabyte more than that.
+const BEYOND_BYTES_MIN: u64 = 1024 * 1024;
+
+/// The same for time.
+const BEYOND_SECS_MIN: u64 = 60;
+
+/// What a token's answers have used and hold.
+#[derive(Debug, Default)]
+pub(super) struct Meters {
+    bytes: Meter,
+    /// In milliseconds. Nothing of it is held in advance.
+    time: Meter,
+    /// Requests and answers whose length is not known.
+    unknown: u64,
+    /// Time of all requests in flight that is not in `time` yet.
+    asked: Running,
+    /// The same of those whose answer has begun.
+    begun: Running,
+    /// The number of the last claim.
+    last_id: u64,
+}
+
+#[derive(Debug, Default)]
+struct Meter {
+    used: u64,
+    /// Promised to running answers, and not used yet.
+    held: u64,
+    /// The claim that may run beyond the grant; one at a time.
+    beyond: Option<u64>,
+}
+
+/// Time that passes for several at once: how many they are, and the sum of the moments up to which theirs is counted.
+#[derive(Debug, Default)]
+struct Running {
+    count: u64,
+    since_ms: u64,
+}
+
+/// One request's part of it.
+#[derive(Debug)]
+pub(super) struct Claim {
+    id: u64,
+    /// Bytes that are held for it.
+    held: u64,
+    /// Whether its length is not known.
+    is_unknown: bool,
+    /// Whether its answer has begun.
+    has_begun: bool,
+    /// Up to when its time is counted, in milliseconds of the token's own clock; `None` once somebody else has metered it.
+    counted_to_ms: Option<u64>,
+    /// What of the token's time is its own.
+    time_ms: u64,
+}
+
+/// What is left of bytes and seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub(super) bytes: Option<u64>,
+    pub(super) seconds: Option<u64>,
+}
+
+impl Running {
+    fn add(&mut self, since_ms: u64) {
+        self.count += 1;
+        self.since_ms += since_ms;
+    }
+
+    fn remove(&mut self, since_ms: u64) {
+        self.count = self.count.saturating_sub(1);
+        self.since_ms = self.since_ms.saturating_sub(since_ms);
+    }
+
+    fn ms(&self, now_ms: u64) -> u64 {
+        (self.count * now_ms).saturating_sub(self.since_ms)
+    }
+}
+
+impl Meter {
+    fn left(&self, max: u64) -> u64 {
+        max.saturating_sub(self.used.saturating_add(self.held))
+    }
+
+    /// Whether this claim may be the one that runs beyond the grant. As long as something is left, nobody does.
+    fn lets_beyond(&mut self, id: u64, is_left: bool) -> bool {
+        if is_left || self.beyond.is_none() {
+            self.beyond = Some(id);
+        }
+        self.beyond == Some(id)
+    }
+}
+
+impl Meters {
+    /// With what the store has.
+    pub(super) fn new(bytes: u64, time_ms: u64) -> Self {
+        let meter = |used| Meter {
+            used,
+            ..Meter::default()
+        };
+        Self {
+            bytes: meter(bytes),
+            time: meter(time_ms),
+            ..Self::default()
+        }
+    }
+
+    /// Bytes that were delivered.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.used
+    }
+
+    /// Time that was counted.
+    pub(super) fn time_ms(&self) -> u64 {
+        self.time.used
+    }
+
+    /// What is left behind all that runs.
+    pub(super) fn rest(&self, allowance: &Allowance, now_ms: u64) -> Rest {
+        let running_ms = self.begun.ms(now_ms);
+        Rest {
+            bytes: allowance.bytes_max.map(|max| self.bytes.left(max)),
+            seconds: allowance
+                .seconds_max
+                .map(|max| secs_left(max, self.time.used + running_ms)),
+        }
+    }
+
+    /// Whether one more request may be passed on.
+    pub(super) fn has_room(&self, allowance: &Allowance, overrun: Overrun, now_ms: u64) -> bool {
+        let has_bytes = allowance.bytes_max.is_none_or(|max| {
+            let shares = match overrun {
+                Overrun::Serve => self.unknown * share(max),
+                Overrun::Cut => 0,
+            };
+            self.bytes.left(max) > shares
+        });
+        let has_time = allowance.seconds_max.is_none_or(|max| {
+            let used_ms = self.time.used + self.asked.ms(now_ms);
+            secs_left(max, used_ms) > self.asked.count * share(max)
+        });
+        has_bytes && has_time
+    }
+
+    /// Takes part for one more request.
+    pub(super) fn claim(&mut self, now_ms: u64) -> Claim {
+        self.last_id += 1;
+        self.unknown += 1;
+        self.asked.add(now_ms);
+        Claim {
+            id: self.last_id,
+            held: 0,
+            is_unknown: true,
+            has_begun: false,
+            counted_to_ms: Some(now_ms),
+            time_ms: 0,
+        }
+    }
+
+    /// Lets the answer begin, of this length if that is known. `false` if the others have taken all that there was when it was
+    /// asked for.
+    pub(super) fn begin(
+        &mut self,
+        claim: &mut Claim,
+        allowance: &Allowance,
+        overrun: Overrun,
+        (length, now_ms): (Option<u64>, u64),
+    ) -> bool {
+        if let Some(max) = allowance.seconds_max {
+            let others_ms = self.time.used - claim.time_ms + self.begun.ms(now_ms);
+            if secs_left(max, others_ms) == 0 {
+                return false;
+            }
+        }
+        if let Some(length) = length {
+            let left = allowance.bytes_max.map(|max| self.bytes.left(max));
+            if left == Some(0) && length > 0 {
+                return false;
+            }
+            if left.is_some_and(|left| left < length) && overrun == Overrun::Serve {
+                self.bytes.beyond = Some(claim.id);
+            }
+            claim.held = match (overrun, left) {
+                (Overrun::Cut, Some(left)) => length.min(left),
+                (Overrun::Cut | Overrun::Serve, _) => length,
+            };
+            self.bytes.held += claim.held;
+            self.unknown -= 1;
+            claim.is_unknown = false;
+        } else if allowance
+            .bytes_max
+            .is_some_and(|max| self.bytes.left(max) == 0)
+        {
+            return false;
+        }
+        claim.has_begun = true;
+        if let Some(since_ms) = claim.counted_to_ms {
+            self.begun.add(since_ms);
+        }
+        true
+    }
+
+    /// Counts bytes of an answer and says how many of them may go out.
+    pub(super) fn deliver(
+        &mut self,
+        claim: &mut Claim,
+        allowance: &Allowance,
+        overrun: Overrun,
+        bytes: u64,
+    ) -> u64 {
+        let promised = bytes.min(claim.held);
+        claim.held -= promised;
+        self.bytes.held -= promised;
+        self.bytes.used += promised;
+        let wanted = bytes - promised;
+        let allowed = match allowance.bytes_max {
+            None => wanted,
+            Some(_) if wanted == 0 => 0,
+            Some(max) => {
+                let left = self.bytes.left(max);
+                let may_run_on = wanted > left
+                    && overrun == Overrun::Serve
+                    && self.bytes.lets_beyond(claim.id, left > 0);
+                if may_run_on {
+                    let last = max.saturating_add(max.max(BEYOND_BYTES_MIN));
+                    wanted.min(self.bytes.left(last))
+                } else {
+                    wanted.min(left)
+                }
+            }
+        };
+        self.bytes.used += allowed;
+        promised + allowed
+    }
+
+    /// Counts the time since it was last counted, and says how much that was.
+    pub(super) fn pass_time(&mut self, claim: &mut Claim, now_ms: u64) -> u64 {
+        let passed_ms = self.count_from(claim, now_ms);
+        self.add_time(claim, passed_ms);
+        passed_ms
+    }
+
+    /// Leaves the time until now out, and says how much that was.
+    pub(super) fn count_from(&mut self, claim: &mut Claim, now_ms: u64) -> u64 {
+        let Some(since_ms) = claim.counted_to_ms else {
+            return 0;
+        };
+        let passed_ms = now_ms.saturating_sub(since_ms);
+        for running in self.running_of(claim) {
+            running.since_ms += passed_ms;
+        }
+        claim.counted_to_ms = Some(since_ms + passed_ms);
+        passed_ms
+    }
+
+    /// Whether an answer may go on, as far as time goes.
+    pub(super) fn has_time(
+        &mut self,
+        claim: &Claim,
+        allowance: &Allowance,
+        overrun: Overrun,
+        now_ms: u64,
+    ) -> bool {
+        let Some(max) = allowance.seconds_max else {
+            return true;
+        };
+        let used_ms = self.time.used + self.begun.ms(now_ms);
+        if secs_left(max, used_ms) > 0 {
+            return true;
+        }
+        let last = max.saturating_add(max.max(BEYOND_SECS_MIN));
+        overrun == Overrun::Serve
+            && self.time.lets_beyond(claim.id, false)
+            && secs_left(last, used_ms) > 0
+    }
+
+    /// Counts time that somebody else has metered, instead of what passes.
+    pub(super) fn report(&mut self, claim: &mut Claim, worked_ms: u64) {
+        self.stop_time(claim);
+        self.add_time(claim, worked_ms);
+    }
+
+    /// Ends the answer: what it holds and has not used goes back.
+    pub(super) fn end(&mut self, claim: &mut Claim) {
+        self.bytes.held -= std::mem::take(&mut claim.held);
+        if std::mem::take(&mut claim.is_unknown) {
+            self.unknown -= 1;
+        }
+        self.stop_time(claim);
+    }
+
+    /// The same where nothing of it is to count. Says how much of its time was counted and goes back, too.
+    pub(super) fn give_back(&mut self, claim: &mut Claim) -> u64 {
+        self.end(claim);
+        let time_ms = std::mem::take(&mut claim.time_ms);
+        self.time.used -= time_ms;
+        time_ms
+    }
+
+    fn add_time(&mut self, claim: &mut Claim, ms: u64) {
+        claim.time_ms += ms;
+        self.time.used += ms;
+    }
+
+    fn stop_time(&mut self, claim: &mut Claim) {
+        if let Some(since_ms) = claim.counted_to_ms {
+            for running in self.running_of(claim) {
+                running.remove(since_ms);
+            }
+            claim.counted_to_ms = None;
+        }
+    }
+
+    /// Where this claim's time runs.
+    fn running_of(&mut self, claim: &Claim) -> impl Iterator<Item = &mut Running> {
+        let begun = claim.has_begun.then_some(&mut self.begun);
+        std::iter::once(&mut self.asked).chain(begun)
+    }
+}
+
+/// See [`AT_ONCE`].
+fn share(max: u64) -> u64 {
+    (max / AT_ONCE).max(1)
+}
+
+/// Seconds that are left; one that was begun is left.
+fn secs_left(max: u64, used_ms: u64) -> u64 {
+    max.saturating_sub(used_ms / 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEGABYTE: u64 = 1_000_000;
+    fn bytes() -> Allowance {
+        Allowance {
+            bytes_max: Some(MEGABYTE),
+            ..Allowance::default()
+        }
+    }
+
+    /// Requests that were passed on at once.
+    fn at_once(meters: &mut Meters, count: usize) -> Vec<Claim> {
+        (0..count).map(|_| meters.claim(0)).collect()
+    }
+
+    #[test]
+    fn of_many_answers_of_known_length_one_runs_beyond_or_is_cut_and_the_rest_do_not_begin() {
+        for (overrun, delivered) in [(Overrun::Serve, 1_400_000), (Overrun::Cut, MEGABYTE)] {
+            let mut meters = Meters::default();
+            let mut claims = at_once(&mut meters, 50);
+            let mut begun = Vec::new();
+            for mut claim in claims.drain(..) {
+                if meters.begin(&mut claim, &bytes(), overrun, (Some(700_000), 0)) {
+                    begun.push(claim);
+                } else {
+                    meters.give_back(&mut claim);
+                }
+            }
+            assert_eq!(begun.len(), 2);
+            for claim in &mut begun {
+                while meters.deliver(claim, &bytes(), overrun, 70_000) == 70_000 && claim.held > 0 {
+                }
+                meters.end(claim);
+            }
+            assert_eq!((meters.bytes(), meters.bytes.held), (delivered, 0));
+            assert!(!meters.has_room(&bytes(), overrun, 0));
+        }
+    }
+
+    #[test]
+    fn of_many_answers_of_unknown_length_one_runs_beyond_and_the_others_end_with_the_grant() {
+        let mut meters = Meters::default();
+        let mut claims = at_once(&mut meters, 50);
+        let begin = |claim| meters.begin(claim, &bytes(), Overrun::Serve, (None, 0));
+        assert!(claims.iter_mut().all(begin));
+        let mut got = vec![0; 50];
+        for _ in 0..100 {
+            for (claim, got) in claims.iter_mut().zip(&mut got) {
+                *got += meters.deliver(claim, &bytes(), Overrun::Serve, 7_000);
+            }
+        }
+        let whole = got.iter().filter(|got| **got == 700_000).count();
+        assert_eq!(whole, 1);
+        let all: u64 = got.iter().sum();
+        assert!((MEGABYTE..MEGABYTE + 700_000).contains(&all), "{all}");
+        // Not endlessly either.
+        let one = claims.iter_mut().zip(&got).max_by_key(|(_, got)| **got);
+        let (one, _) = one.unwrap();
+        meters.deliver(one, &bytes(), Overrun::Serve, 100 * MEGABYTE);
+        assert_eq!(meters.bytes(), 2 * MEGABYTE + (BEYOND_BYTES_MIN - MEGABYTE));
+    }
+
+    #[test]
+    fn a_hold_that_is_not_used_goes_back_and_another_may_run_beyond_then() {
+        let mut meters = Meters::default();
+        let mut stream = meters.claim(0);
+        assert!(meters.begin(&mut stream, &bytes(), Overrun::Serve, (None, 0)));
+        let mut aborted = meters.claim(0);
+        assert!(meters.begin(&mut aborted, &bytes(), Overrun::Serve, (Some(MEGABYTE), 0)));
+        assert!(!meters.has_room(&bytes(), Overrun::Serve, 0));
+        assert_eq!(
+            meters.deliver(&mut stream, &bytes(), Overrun::Serve, 10),
+            10
+        );
+        meters.deliver(&mut aborted, &bytes(), Overrun::Serve, 1_000);
+        meters.end(&mut aborted);
+        assert_eq!(meters.rest(&bytes(), 0).bytes, Some(MEGABYTE - 1_010));
+        let mut next = meters.claim(0);
+        let length = Some(2 * MEGABYTE);
+        assert!(meters.begin(&mut next, &bytes(), Overrun::Serve, (length, 0)));
+        // The one that ran beyond while all was held ends with the grant now.
+        assert_eq!(meters.deliver(&mut stream, &bytes(), Overrun::Serve, 10), 0);
+    }
+
+    #[test]
+    fn an_answer_without_a_body_needs_nothing_of_the_bytes() {
+        let mut meters = Meters::default();
+        let mut first = meters.claim(0);
+        let mut head = meters.claim(0);
+        assert!(meters.begin(&mut first, &bytes(), Overrun::Serve, (Some(MEGABYTE), 0)));
+        assert!(meters.begin(&mut head, &bytes(), Overrun::Serve, (Some(0), 0)));
+    }
+
+    #[test]
+    fn time_of_all_that_runs_counts_at_once_and_one_runs_beyond() {
+        let minute = Allowance {
+            bytes_max: None,
+            seconds_max: Some(60),
+            ..bytes()
+        };
+        let mut meters = Meters::default();
+        let mut claims = at_once(&mut meters, 3);
+        assert!(meters.has_room(&minute, Overrun::Serve, 10_000));
+        // Sixty seconds of three.
+        assert!(!meters.has_room(&minute, Overrun::Serve, 20_000));
+        for claim in &mut claims {
+            assert!(meters.begin(claim, &minute, Overrun::Serve, (None, 1_000)));
+        }
+        let [first, second, third] = &mut claims[..] else {
+            unreachable!("there are three")
+        };
+        meters.pass_time(first, 19_000);
+        assert!(meters.has_time(first, &minute, Overrun::Serve, 19_000));
+        meters.pass_time(second, 20_000);
+        assert!(meters.has_time(second, &minute, Overrun::Serve, 20_000));
+        assert!(!meters.has_time(third, &minute, Overrun::Serve, 20_000));
+        assert!(!meters.has_time(second, &minute, Overrun::Cut, 20_000));
+        meters.end(third);
+        meters.end(first);
+        meters.pass_time(second, 1_000_000);
+        assert!(!meters.has_time(second, &minute, Overrun::Serve, 1_000_000));
+    }
+
+    #[test]
+    fn what_waited_for_its_answer_while_others_used_the_time_up_does_not_begin() {
+        let minute = Allowance {
+            bytes_max: None,
+            seconds_max: Some(60),
+            ..bytes()
+        };
+        let mut meters = Meters::default();
+        let mut claims = at_once(&mut meters, 50);
+        let begun = claims.iter_mut().filter_map(|claim| {
+            let has_begun = meters.begin(claim, &minute, Overrun::Serve, (None, 30_000));
+            if !has_begun {
+                meters.give_back(claim);
+            }
+            has_begun.then_some(())
+        });
+        assert_eq!(begun.count(), 2);
+    }
+}

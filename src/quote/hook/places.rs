@@ -1,0 +1,128 @@
+//! The places of a hook's questions: some are kept for holders of good credentials, and no network of clients takes all that there
+//! are for its kind.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Questions on their way to one hook: at 10 ms each it answers 6,400 a second.
+const PLACES: usize = 64;
+
+/// As many of them strangers take at most: the rest is kept for holders.
+const STRANGERS_MAX: usize = 48;
+
+/// As many one network of strangers takes at most, so that four of them at least have a place.
+const OF_STRANGERS_MAX: usize = 12;
+
+/// As many the holders of one network take at most.
+const OF_HOLDERS_MAX: usize = 32;
+
+/// The client for whom a hook is asked, by its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asking {
+    /// It holds a credential that could open the request.
+    Holder(IpAddr),
+    /// It does not.
+    Stranger(IpAddr),
+}
+
+/// The places. A `std` mutex: held for a look.
+#[derive(Debug, Default)]
+pub(super) struct Places(Arc<Mutex<Taken>>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    strangers: usize,
+    /// No more than there are places.
+    by_network: HashMap<Asking, usize>,
+}
+
+/// One place; free again when it is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, the place is free"]
+pub(super) struct Place {
+    taken: Arc<Mutex<Taken>>,
+    asking: Option<Asking>,
+}
+
+impl Places {
+    /// A place for this client; `None` if there is none for it now. Of a client that nobody has named there is no share.
+    pub(super) fn take(&self, asking: Option<Asking>) -> Option<Place> {
+        let mut taken = lock(&self.0);
+        let of_network = asking.and_then(|asking| taken.by_network.get(&asking).copied());
+        let max_of_network = match asking {
+            Some(Asking::Stranger(_)) if taken.strangers >= STRANGERS_MAX => return None,
+            Some(Asking::Stranger(_)) => OF_STRANGERS_MAX,
+            Some(Asking::Holder(_)) => OF_HOLDERS_MAX,
+            None => PLACES,
+        };
+        if taken.all >= PLACES || of_network.unwrap_or(0) >= max_of_network {
+            return None;
+        }
+        taken.all += 1;
+        if let Some(asking) = asking {
+            taken.strangers += usize::from(matches!(asking, Asking::Stranger(_)));
+            *taken.by_network.entry(asking).or_default() += 1;
+        }
+        Some(Place {
+            taken: Arc::clone(&self.0),
+            asking,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.taken);
+        taken.all -= 1;
+        let Some(asking) = self.asking else {
+            return;
+        };
+        taken.strangers -= usize::from(matches!(asking, Asking::Stranger(_)));
+        if let Some(count) = taken.by_network.get_mut(&asking) {
+            *count -= 1;
+            if *count == 0 {
+                taken.by_network.remove(&asking);
+            }
+        }
+    }
+}
+
+fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
+    taken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many places as this client gets.
+    fn all(places: &Places, asking: Asking) -> Vec<Place> {
+        std::iter::from_fn(|| places.take(Some(asking))).collect()
+    }
+
+    fn network(number: u8) -> IpAddr {
+        [192, 0, number, 0].into()
+    }
+
+    #[test]
+    fn strangers_leave_places_to_holders_and_one_network_leaves_some_to_others() {
+        let places = Places::default();
+        let taken: Vec<_> = (0..9)
+            .map(|number| all(&places, Asking::Stranger(network(number))))
+            .collect();
+        let counts: Vec<_> = taken.iter().map(Vec::len).collect();
+        assert_eq!(counts, [12, 12, 12, 12, 0, 0, 0, 0, 0]);
+        // Also to those of the same network.
+        let holders = all(&places, Asking::Holder(network(0)));
+        assert_eq!(holders.len(), 16);
+        drop(taken);
+        let more = all(&places, Asking::Holder(network(0)));
+        assert_eq!(holders.len() + more.len(), 32);
+        assert_eq!(all(&places, Asking::Stranger(network(0))).len(), 12);
+        drop((holders, more));
+        let left = lock(&places.0);
+        assert_eq!((left.all, left.strangers, left.by_network.len()), (0, 0, 0));
+    }
+}
