@@ -239,6 +239,11 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
+        // Those that write into the folder first. Nobody could be told of a failure here.
+        let _ = self.merchant.kill();
+        self.esplora.stop();
+        self.strangers_esplora.stop();
+        self.bitcoind.stop();
         folder::keep_if_failed(self.dir.take());
     }
 }
