@@ -296,9 +296,17 @@ impl Ledger {
     pub fn settle_told(&self, payment: Payment, is_new: bool) -> Result<Settlement, LedgerError> {
         self.change(|books| match self.trees.sales.get(&payment.payment_hash)? {
             None => self.settle_first(books, payment),
-            Some(sale) if is_new || sale.run == self.run => self.settle_again(books, payment, sale),
+            Some(sale) if is_new || self.is_of_one_run(&sale) => {
+                self.settle_again(books, payment, sale)
+            }
             Some(_) => Ok(Settlement::Known),
         })
+    }
+
+    /// Whether nothing can be told again of this sale: challenged and settled in one run of a node that does not tell what it
+    /// claims. One that does may be started again within the program, and repeats then what it claimed before.
+    fn is_of_one_run(&self, sale: &SaleRecord) -> bool {
+        self.claims.get().is_none() && sale.run == self.run
     }
 
     fn settle_first(&self, books: &mut Books, payment: Payment) -> Result<Settlement, LedgerError> {

@@ -96,8 +96,9 @@ pub struct SaleRecord {
     /// When the token was first used, Unix milliseconds.
     pub redeemed_ms: Option<u64>,
     /// The run of the program that both made the challenge and settled the payment; 0 if they were different ones. A second
-    /// event for the same hash is a second payment if it comes in that run, or if the node has claimed it for certain after
-    /// its start ([`Claims`](super::Claims)); otherwise it may be the same payment told again.
+    /// event for the same hash is a second payment if the node has claimed it for certain after its start
+    /// ([`Claims`](super::Claims)), or, of a node that does not tell that, if it comes in that run; otherwise it may be the
+    /// same payment told again.
     pub run: u64,
     /// Which of the route's grants was bought, where that is not the default one.
     #[serde(default)]

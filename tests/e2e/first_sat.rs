@@ -64,6 +64,7 @@ async fn adds_up(network: &Newcomer) -> Result<Option<()>, String> {
     let status = get(network, "/status").await;
     let books_msat = status["activations"]["net_msat"].as_u64().unwrap()
         + status["sales"]["amount_msat"].as_u64().unwrap()
+        + status["sales"]["surplus_msat"].as_u64().unwrap()
         - status["activations"]["sold_msat"].as_u64().unwrap();
     let node_sat = status["node"]["balances"]["lightning_sat"]
         .as_u64()
@@ -177,7 +178,7 @@ async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_chann
     let status = get(&network, "/status").await;
     assert_eq!(
         status["sales"],
-        json!({ "count": 1, "amount_msat": 10_000 })
+        json!({ "count": 1, "amount_msat": 10_000, "surplus_msat": 0 })
     );
 
     let log = std::fs::read_to_string(network.merchant.log()).unwrap();

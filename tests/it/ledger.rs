@@ -1,8 +1,9 @@
 //! The account: what is settled, what is redeemed, and that telling it twice changes nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tollhouse::ledger::{Overrun, Payment, Settlement};
+use tollhouse::ledger::{Claims, Overrun, Payment, Settlement};
 
 use crate::books::{
     Books, PRICE_MSAT, account, challenge, find_sale, payment, token, totals, use_once, uses_left,
@@ -203,6 +204,22 @@ fn a_second_payment_after_a_restart_is_in_the_books_and_one_that_is_told_again_i
             with_surplus(totals(1, PRICE_MSAT), 2 * PRICE_MSAT)
         );
     }
+}
+
+#[test]
+fn what_a_node_repeats_that_is_started_again_within_the_program_is_no_second_payment() {
+    let books = Books::new();
+    let ledger = books.open();
+    ledger.follow(Arc::new(Claims::default()));
+    ledger.challenge(challenge(1, &books.clock));
+    ledger.settle_told(payment(1), true).unwrap();
+    assert_eq!(ledger.settle(payment(1)).unwrap(), Settlement::Known);
+    assert_eq!(ledger.totals(), totals(1, PRICE_MSAT));
+    ledger.settle_told(payment(1), true).unwrap();
+    assert_eq!(
+        ledger.totals(),
+        with_surplus(totals(1, PRICE_MSAT), PRICE_MSAT)
+    );
 }
 
 #[test]
