@@ -26,7 +26,7 @@ mod withdraw;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
@@ -417,17 +417,6 @@ impl Meaning<'_> {
             routes,
             warnings: self.warnings,
         })
-    }
-
-    /// Whether the data folder can be one.
-    fn data_dir_is_one(&mut self, raw: &Raw, data_dir: &Path) {
-        let mut parts = data_dir.components();
-        if raw.data_dir.is_empty() || parts.any(|part| part == Component::ParentDir) {
-            self.complain(
-                "data_dir",
-                "give a folder of its own, without `..`, as in \"tollhouse-data\"",
-            );
-        }
     }
 
     /// Notes what is wrong with a key, and where it was written.

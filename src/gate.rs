@@ -3,6 +3,7 @@
 
 mod ahead;
 mod bundle;
+mod choice;
 mod cost;
 mod dry_run;
 mod issue;
@@ -14,12 +15,14 @@ mod proven;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method};
 use tracing::Level;
 
 use ahead::Ahead;
 use bundle::Bundles;
 pub use bundle::{Bundle, LaidReady};
+use choice::wanted;
+pub use choice::{ACCEPT_GRANT, GRANT_PARAMETER, without_choice};
 use cost::Cost;
 pub use cost::Quotes;
 pub use dry_run::DryRun;
@@ -42,12 +45,6 @@ use crate::live::Live;
 use crate::pace::Room;
 use crate::route::{Access, Offer, Plan, Pricing, RequestPath};
 use crate::sparing::Sparing;
-
-/// The header in which a client names what it wants to buy, where a route sells several things.
-pub const ACCEPT_GRANT: &str = "accept-grant";
-
-/// The query parameter that does the same.
-pub const GRANT_PARAMETER: &str = "l402-grant";
 
 /// How much of a path is logged.
 const PATH_LOGGED_MAX: usize = 200;
@@ -466,46 +463,4 @@ impl Gate {
             Err(Unreserved::TooFast(room)) => Admission::TooFast(room),
         })
     }
-}
-
-/// What a client wants to buy, where there is a choice.
-fn wanted<'a>(offer: &'a Offer, asked: &Asked<'_>) -> Result<&'a Plan, Denial> {
-    if !offer.has_choice() {
-        return Ok(offer.default_plan());
-    }
-    let of_header = asked.headers.get(ACCEPT_GRANT);
-    let of_header = of_header.map(|name| name.to_str().unwrap_or_default().trim());
-    let of_query = asked.query.and_then(|query| {
-        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.find_map(|(key, value)| (key == GRANT_PARAMETER).then_some(value))
-    });
-    let Some(name) = of_header.or(of_query) else {
-        return Ok(offer.default_plan());
-    };
-    offer.plan(name).ok_or_else(|| {
-        let names: Vec<_> = offer.plans.iter().map(|plan| &*plan.name).collect();
-        Denial::UnknownGrant(names.join(", "))
-    })
-}
-
-/// What is asked for without what it said to the gate: which of several grants it wants to buy. `None` if it said nothing.
-pub fn without_choice(offer: &Offer, uri: &Uri) -> Option<Uri> {
-    let query = uri.query().filter(|_| offer.has_choice())?;
-    let is_choice = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or_default();
-        name == GRANT_PARAMETER
-    };
-    if !query.split('&').any(|pair| is_choice(&pair)) {
-        return None;
-    }
-    let rest: Vec<_> = query.split('&').filter(|pair| !is_choice(pair)).collect();
-    let path = uri.path();
-    let path_and_query = if rest.is_empty() {
-        path.to_owned()
-    } else {
-        format!("{path}?{}", rest.join("&"))
-    };
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = path_and_query.parse().ok();
-    Uri::from_parts(parts).ok()
 }

@@ -1,15 +1,27 @@
 //! The files and folders that settings name as secret: none of them is for sale, wherever it is.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::route::{Resource, Route};
 
 use super::Meaning;
+use super::raw::Raw;
 
 /// Secrets in the data folder; it is named as a whole, too, and these are known again by another link to the same file.
 const IN_DATA_DIR: [&str; 3] = ["seed.words", "master.key", "admin.token"];
 
 impl Meaning<'_> {
+    /// Whether the data folder can be one.
+    pub(super) fn data_dir_is_one(&mut self, raw: &Raw, data_dir: &Path) {
+        let mut parts = data_dir.components();
+        if raw.data_dir.is_empty() || parts.any(|part| part == Component::ParentDir) {
+            self.complain(
+                "data_dir",
+                "give a folder of its own, without `..`, as in \"tollhouse-data\"",
+            );
+        }
+    }
+
     /// A file that this key names as secret; its path begins at the settings file's folder.
     pub(super) fn secret(&mut self, key: &str, file: &str) -> PathBuf {
         let path = self.folder.join(file);

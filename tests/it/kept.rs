@@ -8,7 +8,8 @@ use http::{Method, StatusCode};
 
 use crate::support::{PAGE, Shop, new_folder};
 
-const FREE: &str = "[[route]]\npath = \"/free/*\"\naccess = \"free\"\nfiles = \"shop\"\n";
+const FREE: &str = "[[route]]\npath = \"/free/*\"\naccess = \"free\"\nfiles = \"shop\"\n\
+                    overlap = \"allowed\"\n";
 const PAID: &str =
     "[[route]]\npath = \"/paid/*\"\nservice = \"a\"\nprice = \"10 sat\"\nfiles = \"shop\"\n";
 const KEYED: &str = "[[route]]\npath = \"/up/*\"\naccess = \"free\"\nupstream = \"http://127.0.0.1:1\"\n\

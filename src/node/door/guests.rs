@@ -11,6 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::PeersConfig;
 
+/// Connections of peers without a channel, whatever the settings allow: with 250 of them LDK takes no other peer (its
+/// `MAX_NO_CHANNEL_PEERS`), and some more are those that we have dialled.
+const WITHOUT_CHANNEL_MAX: usize = 220;
+
 /// Peers whose network is remembered, each 60 bytes. Beyond it all are forgotten, and learned again as they come.
 const PEERS_MAX: usize = 10_000;
 
@@ -85,7 +89,7 @@ impl Guests {
         let count = self.all.values().filter(|guest| of_home(guest)).count();
         let has_room = if count >= self.of_network_max {
             self.make_room(of_home)
-        } else if self.all.len() >= self.max {
+        } else if self.all.len() >= self.max || self.without_channel() >= WITHOUT_CHANNEL_MAX {
             let largest = self.largest_network();
             self.make_room(|guest| !guest.is_kept && Some(network(guest.from)) == largest)
         } else {
@@ -110,6 +114,10 @@ impl Guests {
             },
         );
         Some(Entered { number, cut })
+    }
+
+    fn without_channel(&self) -> usize {
+        self.all.values().filter(|guest| !guest.is_kept).count()
     }
 
     /// The network that most connections come from which may make room.
