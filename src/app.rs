@@ -259,6 +259,7 @@ async fn operators(config: &Config, admin: Admin) -> Result<Server, AppError> {
         router: admin::router(admin),
         limits: Limits {
             connections_max: ADMIN_CONNECTIONS_MAX,
+            connections_of_network: ADMIN_CONNECTIONS_MAX,
             grace: ADMIN_GRACE,
             ..config.http.limits()
         },

@@ -23,6 +23,7 @@ pub use dry_run::DryRun;
 use dry_run::DryRuns;
 pub use issue::{Challenge, Choice, Denial, describe};
 pub use keyring::{Epoch, Keyring, KeyringError};
+pub(crate) use limit::network;
 pub use limit::{Limiter, Limits};
 use permit::Opened;
 pub use permit::{Permit, Reason};

@@ -12,6 +12,7 @@ mod leash;
 mod networks;
 mod places;
 mod proxied;
+mod seats;
 mod server;
 mod sniff;
 mod stall;
@@ -37,6 +38,7 @@ pub use axum::body::Body;
 pub(crate) use check::{Refusal, is_preflight};
 pub(crate) use extensions::{path_asked_for, peer};
 pub(crate) use grpc::Call;
+pub(crate) use seats::Guest;
 
 pub use acme::AcmeSettings;
 pub use clients::{Clients, ForwardedHeader};
@@ -63,6 +65,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Connections at once.
     pub connections_max: usize,
+    /// How many of them one network may hold.
+    pub connections_of_network: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,
     /// How long no write to a client may go on.
@@ -80,6 +84,7 @@ impl Config {
     pub fn limits(&self) -> Limits {
         Limits {
             connections_max: self.connections_max,
+            connections_of_network: self.connections_of_network,
             header_timeout: self.header_timeout,
             write_timeout: self.write_timeout,
             grace: self.grace,
@@ -203,8 +208,11 @@ impl Public {
         let unpaid = match decided.await {
             Ok(Decision::Permit(permit)) => {
                 // In HTTP/1.1 the connection is the place.
+                let is_paid = permit.reason() == gate::Reason::Paid;
+                let guest = request.extensions().get::<Guest>().filter(|_| is_paid);
+                let paying = guest.map(|guest| Arc::new(guest.pay()));
                 let places = request.extensions().get::<Places>();
-                let place = match places.map(|places| places.take(downstream.client)) {
+                let place = match places.map(|places| places.take(downstream.client, is_paid)) {
                     Some(None) => {
                         permit.give_back();
                         return answer::refusal(&Refusal::Busy);
@@ -225,6 +233,9 @@ impl Public {
                         answer::tell_left(response.headers_mut(), &left);
                         if let Some(place) = place {
                             response.extensions_mut().insert(place);
+                        }
+                        if let Some(paying) = paying {
+                            response.extensions_mut().insert(paying);
                         }
                         response.map(axum::body::Body::new)
                     }

@@ -110,8 +110,9 @@ impl Shard {
     }
 }
 
-/// Whoever has one address of an IPv6 network of 56 bits, the least that providers give to a customer, has all of them.
-fn network(client: IpAddr) -> IpAddr {
+/// The network that a client is counted by: an IPv4 address, or an IPv6 network of 56 bits. That is the least that providers give
+/// to a customer, so whoever has one address of it has all of them.
+pub(crate) fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {

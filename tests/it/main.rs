@@ -15,6 +15,7 @@ mod calls;
 mod clients;
 mod count;
 mod crash;
+mod crowd;
 mod damage;
 mod delivery;
 mod embedded;

@@ -68,6 +68,7 @@ impl Default for Setup {
             forward: None,
             limits: public::Limits {
                 connections_max: 1_000,
+                connections_of_network: 1_000,
                 header_timeout: DEADLINE,
                 write_timeout: DEADLINE,
                 grace: DEADLINE,
