@@ -130,8 +130,10 @@ pub struct Unpaid<'a> {
     cost: Cost,
     /// What it is called in the books.
     name: &'a Arc<str>,
-    /// Who asks, unless that was counted already.
-    client: Option<Option<IpAddr>>,
+    /// Who asks.
+    client: Option<IpAddr>,
+    /// Whether that was counted already.
+    is_counted: bool,
     /// Why what was presented, if anything, did not do.
     why: Why,
 }
@@ -225,7 +227,12 @@ impl Gate {
             Err(_) if offer.is_dry_run => {
                 return Ok(Decision::Permit(self.dry_run_permit(name, None, asked)));
             }
-            Err(denial) => return Ok(Decision::Denied(denial)),
+            Err(denial) => {
+                if is_stranger && denial.took_nothing() {
+                    self.limiter.give_back_challenge(asked.client);
+                }
+                return Ok(Decision::Denied(denial));
+            }
         };
         let mut why = held.why;
         for proven in &held.proven {
@@ -252,7 +259,8 @@ impl Gate {
             plan,
             cost,
             name,
-            client: (!is_stranger).then_some(asked.client),
+            client: asked.client,
+            is_counted: is_stranger,
             why,
         }))
     }

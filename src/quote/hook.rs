@@ -175,7 +175,7 @@ impl Hook {
                 (slot, within.saturating_sub(begun.elapsed()))
             }
         };
-        let now_ms = self.clock.unix_ms();
+        let now_ms = self.clock.since_boot_ms();
         if let Some(outcome) = slot.as_ref().and_then(|kept| kept.at(now_ms)) {
             return outcome;
         }
@@ -194,7 +194,7 @@ impl Hook {
 
     /// Asks, unless it could not be reached a moment ago, and tells the log of a failure.
     async fn ask(&self, request: &HookRequest<'_>, question: &[u8], within: Duration) -> Outcome {
-        let now_ms = self.clock.unix_ms();
+        let now_ms = self.clock.since_boot_ms();
         if let Some(outcome) = self.unreachable().as_ref().and_then(|kept| kept.at(now_ms)) {
             return outcome;
         }
@@ -260,7 +260,10 @@ impl Hooks {
     pub fn status(&self) -> Vec<HookStatus> {
         let hooks = self.0.iter();
         hooks
-            .map(|hook| hook.health().status(&hook.config, hook.clock.unix_ms()))
+            .map(|hook| {
+                hook.health()
+                    .status(&hook.config, hook.clock.since_boot_ms())
+            })
             .collect()
     }
 

@@ -106,7 +106,8 @@ struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Taken {
     rate: Rate,
-    /// When its sources were asked: it may be as old as that.
+    /// When its sources were asked, in milliseconds since the machine was started: it may be as old as that. A clock that is set
+    /// makes no rate older or newer.
     asked_ms: u64,
 }
 
@@ -149,7 +150,7 @@ impl Rates {
         let entry = entries
             .find(|entry| entry.config.currency == currency)
             .ok_or(Unpriced::NoRate(currency))?;
-        entry.rate(self.clock.unix_ms())
+        entry.rate(self.clock.since_boot_ms())
     }
 
     /// What that is in bitcoin now.
@@ -198,7 +199,7 @@ impl Rates {
 
     /// What is known of each currency, for the operator.
     pub fn status(&self) -> Vec<RateStatus> {
-        let now_ms = self.clock.unix_ms();
+        let now_ms = self.clock.since_boot_ms();
         let entries = self.entries.iter();
         entries.map(|entry| status::of(entry, now_ms)).collect()
     }
@@ -262,7 +263,7 @@ impl Entry {
             return true;
         };
         let _one_at_a_time = self.asking.lock().await;
-        let asked_ms = clock.unix_ms();
+        let asked_ms = clock.since_boot_ms();
         let currency = self.config.currency;
         let mut asking = JoinSet::new();
         for (index, source) in watched.sources.iter().enumerate() {
@@ -279,7 +280,7 @@ impl Entry {
             given.extend(last.hear(currency, source, answer, asked_ms));
         }
         known.judge(&self.config, watched, &given, asked_ms);
-        known.tell_if_unusable(&self.config, watched, clock.unix_ms());
+        known.tell_if_unusable(&self.config, watched, clock.since_boot_ms());
         known.doubt.is_none()
     }
 }
@@ -328,7 +329,6 @@ impl Known {
     ) -> Result<Rate, Unpriced> {
         let currency = config.currency;
         let taken = self.taken.ok_or(Unpriced::RateUnknown(currency))?;
-        // A clock that has gone back says nothing of how old it is.
         let age = now_ms
             .checked_sub(taken.asked_ms)
             .map(Duration::from_millis);

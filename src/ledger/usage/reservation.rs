@@ -73,7 +73,7 @@ impl Reservation {
         // The pace first: what is refused for it must not have been taken from the grant, not even for a moment.
         if let Some(pace) = pace {
             usage
-                .keep_pace(pace, clock.unix_ms())
+                .keep_pace(pace, clock.since_boot_ms())
                 .map_err(Unreserved::TooFast)?;
         }
         let left = usage
@@ -181,7 +181,7 @@ impl Drop for Reservation {
             usage.add_metered(ms_begun(metered_to.elapsed()));
         }
         if let Some(usage) = self.usage.take() {
-            usage.settle(self.clock.unix_ms());
+            usage.settle(self.clock.moment());
         }
     }
 }

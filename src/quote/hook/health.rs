@@ -16,9 +16,9 @@ const TELL_EVERY_MS: u64 = 10_000;
 pub(super) struct Health {
     asked: u64,
     failed: u64,
-    /// The last failure and when it was, Unix milliseconds.
+    /// The last failure and when it was, in milliseconds since the machine was started.
     last_failure: Option<(String, u64)>,
-    /// When the log was told last, Unix milliseconds.
+    /// When the log was told last, in milliseconds since the machine was started.
     told_ms: Option<u64>,
     /// Failures since then.
     held_back: u64,
