@@ -22,6 +22,7 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -50,6 +51,7 @@ use crate::gate::{self, Asked, Decision, Gate};
 use crate::live::Live;
 use crate::resource::{Downstream, Resources};
 use crate::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
+use crate::via::Circle;
 
 /// Names and values of a request's headers together: what other servers allow for one or two, and room for a token of the
 /// largest size that is read.
@@ -129,12 +131,34 @@ pub struct Public {
 
 /// The public router.
 pub fn router(public: Public) -> Router {
-    Router::new().fallback(serve).with_state(Arc::new(public))
+    let answering = Answering {
+        public,
+        is_circle_told: AtomicBool::new(false),
+    };
+    Router::new()
+        .fallback(serve)
+        .with_state(Arc::new(answering))
+}
+
+/// What answers on the listener.
+#[derive(Debug)]
+struct Answering {
+    public: Public,
+    /// Whether the log has been told of requests that come back.
+    is_circle_told: AtomicBool,
+}
+
+impl std::ops::Deref for Answering {
+    type Target = Public;
+
+    fn deref(&self) -> &Public {
+        &self.public
+    }
 }
 
 /// Answers one request, in the words that its client understands.
 async fn serve(
-    State(public): State<Arc<Public>>,
+    State(public): State<Arc<Answering>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
@@ -150,12 +174,16 @@ async fn serve(
     }
 }
 
-impl Public {
+impl Answering {
     async fn answer(&self, peer: Downstream, mut request: Request) -> Response {
         let shop = self.shop.get();
         let downstream = shop.clients.downstream(peer, request.headers());
         if !shop.clients.admits(downstream.client) {
             return answer::refusal(&Refusal::Blocked);
+        }
+        if let Some(circle) = shop.resources.circle(request.headers()) {
+            self.tell_of_circle(circle, &request);
+            return answer::refusal(&Refusal::Circle(circle));
         }
         if let Err(refusal) = check(&mut request, shop.resources.body_bytes_max()) {
             return answer::refusal(&refusal);
@@ -186,6 +214,17 @@ impl Public {
             browsers::open(response.headers_mut());
         }
         response
+    }
+
+    /// Tells the log once that requests come back: anybody who knows our name can say that they do.
+    fn tell_of_circle(&self, circle: Circle, request: &Request) {
+        if circle == Circle::Seen && !self.is_circle_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "A request has come back to us: an upstream or a hook leads to this listener again ({}). More of the kind are \
+                 not logged",
+                request.uri().path()
+            );
+        }
     }
 
     /// Takes a request through the gate.

@@ -60,6 +60,7 @@ pub mod room;
 pub mod route;
 pub mod secret_file;
 pub mod store;
+pub mod via;
 
 pub use app::{AppError, Tollhouse};
 pub use layer::{Guard, GuardError, Paid};

@@ -45,6 +45,9 @@ pub(super) fn check(file: &Path) -> ExitCode {
         });
         println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
+    for warning in config.warnings() {
+        println!("\nWarning: {warning}");
+    }
     ExitCode::SUCCESS
 }
 

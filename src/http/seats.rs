@@ -302,7 +302,7 @@ impl Table {
                 } else {
                     count > own_count + 1
                 };
-                is_fair.then(|| (readiness, *holder, guest))
+                is_fair.then_some((readiness, *holder, guest))
             })
         });
         let (_, holder, guest) = ready.max_by_key(|(readiness, ..)| *readiness)?;

@@ -103,7 +103,10 @@ async fn connections_of_several_networks_keep_no_newcomer_out() {
 }
 
 /// A client of HTTP/2 with one connection from this address.
-struct Many(SendRequest<Full<bytes::Bytes>>, tokio::task::JoinSet<()>);
+struct Many {
+    sender: SendRequest<Full<bytes::Bytes>>,
+    _running: tokio::task::JoinSet<()>,
+}
 
 impl Many {
     async fn connect(address: &str, shop: &Shop) -> Self {
@@ -112,7 +115,10 @@ impl Many {
         let (sender, connection) = shaken.unwrap();
         let mut running = tokio::task::JoinSet::new();
         running.spawn(async move { drop(connection.await) });
-        Self(sender, running)
+        Self {
+            sender,
+            _running: running,
+        }
     }
 
     async fn get(&mut self, path: &str, sold: Option<&Sold>) -> Option<String> {
@@ -120,7 +126,9 @@ impl Many {
         if let Some(sold) = sold {
             request = request.header("authorization", sold.header());
         }
-        let asked = self.0.send_request(request.body(Full::default()).unwrap());
+        let asked = self
+            .sender
+            .send_request(request.body(Full::default()).unwrap());
         let answer = timeout(DEADLINE, asked).await.expect("in time").ok()?;
         let body = timeout(DEADLINE, answer.into_body().collect()).await;
         let body = body.expect("in time").ok()?.to_bytes();

@@ -12,6 +12,7 @@ mod bad_input;
 mod books;
 mod bundles;
 mod calls;
+mod circles;
 mod clients;
 mod count;
 mod crash;

@@ -239,6 +239,18 @@ impl Shop {
         }
     }
 
+    /// Has `/up/*`, `/stripped/*` and `/open/*` lead elsewhere from now on, as after other settings were read.
+    pub(crate) fn lead_to(&self, forward: Forward) {
+        let routes = RouteTable::new(upstream_routes(forward).into()).unwrap();
+        let before = self.sold_here.get();
+        let (resources, _background) = before.resources.after(Setup::default().resource, &routes);
+        self.sold_here.set(public::Shop {
+            routes,
+            resources,
+            clients: before.clients.clone(),
+        });
+    }
+
     /// Tells the server to stop; [`Shop::is_closed`] waits until it has.
     pub(crate) fn close(&self) {
         self.stop.begin.cancel();

@@ -33,6 +33,7 @@ const RANKS: &[(&str, u8)] = &[
     ("pace", 0),
     ("room", 0),
     ("secret_file", 0),
+    ("via", 0),
 ];
 
 /// What only some rooms may touch.
