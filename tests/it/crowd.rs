@@ -20,6 +20,8 @@ pub(crate) fn limits() -> Limits {
     Limits {
         connections_max: 16,
         connections_of_network: 8,
+        // Nobody gives way by himself while a test waits.
+        header_timeout: 10 * DEADLINE,
         ..Setup::default().limits
     }
 }
