@@ -52,6 +52,7 @@ pub async fn run(
     stop: Stop,
     reload: (Reload, Reloads),
 ) -> Result<(), AppError> {
+    let config = reload::warn(config).await;
     let built = Built::build(config, file, reload, None).await?;
     let config = &built.reloading.started_with;
     let public = public(config, &built.reloading.shop, &built.reloading.gate).await?;
@@ -128,7 +129,7 @@ impl Built {
             reload,
             data_dir: config.data_dir.clone(),
             low_sales: config.node.liquidity.low_sales,
-            started_secs: clock.unix_secs(),
+            started_secs: clock.since_boot().as_secs(),
             clock: clock.clone(),
         };
         Ok(Self {
@@ -263,6 +264,7 @@ async fn operators(config: &Config, admin: Admin) -> Result<Server, AppError> {
         router: admin::router(admin),
         limits: Limits {
             connections_max: ADMIN_CONNECTIONS_MAX,
+            connections_of_network: ADMIN_CONNECTIONS_MAX,
             grace: ADMIN_GRACE,
             ..config.http.limits()
         },

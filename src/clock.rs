@@ -1,7 +1,7 @@
 //! Time, passed in: the one place that asks the operating system what time it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -15,37 +15,70 @@ const SINCE_BOOT: ClockId = ClockId::Monotonic;
 /// Where the time comes from: the system, or a test's hand.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// Unix milliseconds of a clock that only a test moves; `None` reads the system's.
-    fixed_ms: Option<Arc<AtomicU64>>,
+    /// A clock that only a test moves; `None` reads the system's.
+    fixed: Option<Arc<Fixed>>,
+}
+
+/// A clock that stands still until it is moved.
+#[derive(Debug)]
+struct Fixed {
+    /// Milliseconds since the machine was started.
+    since_boot_ms: AtomicU64,
+    /// How much more the clock on the wall says.
+    ahead_ms: AtomicI64,
+}
+
+/// A point in time on both clocks. What is only kept in memory goes by the one that nobody can set; what is written down goes
+/// by the other, which a machine may have wrong until it has asked somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+    /// Milliseconds since the machine was started.
+    pub since_boot_ms: u64,
 }
 
 impl Clock {
     /// The system's clock.
     pub fn system() -> Self {
-        Self { fixed_ms: None }
+        Self { fixed: None }
     }
 
     /// A clock that stands still at `unix_secs` until [`Clock::advance`] moves it.
     pub fn fixed(unix_secs: u64) -> Self {
         Self {
-            fixed_ms: Some(Arc::new(AtomicU64::new(unix_secs * 1_000))),
+            fixed: Some(Arc::new(Fixed {
+                since_boot_ms: AtomicU64::new(unix_secs * 1_000),
+                ahead_ms: AtomicI64::new(0),
+            })),
         }
     }
 
     /// Moves a fixed clock forward; the system's clock does not move for us.
     pub fn advance(&self, by: Duration) {
-        if let Some(ms) = &self.fixed_ms {
-            ms.fetch_add(
+        if let Some(fixed) = &self.fixed {
+            fixed.since_boot_ms.fetch_add(
                 u64::try_from(by.as_millis()).unwrap_or(u64::MAX),
                 Ordering::Relaxed,
             );
         }
     }
 
+    /// Sets a fixed clock, forward or back, without any time passing.
+    pub fn set(&self, unix_secs: u64) {
+        if let Some(fixed) = &self.fixed {
+            let ahead_ms = (unix_secs * 1_000).wrapping_sub(self.since_boot_ms());
+            fixed
+                .ahead_ms
+                .store(ahead_ms.cast_signed(), Ordering::Relaxed);
+        }
+    }
+
     /// Milliseconds since the Unix epoch; 0 on a machine whose clock stands before 1970.
     pub fn unix_ms(&self) -> u64 {
-        if let Some(ms) = &self.fixed_ms {
-            return ms.load(Ordering::Relaxed);
+        if let Some(fixed) = &self.fixed {
+            let since_boot_ms = fixed.since_boot_ms.load(Ordering::Relaxed);
+            return since_boot_ms.saturating_add_signed(fixed.ahead_ms.load(Ordering::Relaxed));
         }
         #[expect(clippy::disallowed_methods, reason = "this is the clock")]
         let now = SystemTime::now();
@@ -60,11 +93,24 @@ impl Clock {
 
     /// How long ago the machine was started, time in suspension included. Whatever the clock is set to, this goes on.
     pub fn since_boot(&self) -> Duration {
-        if let Some(ms) = &self.fixed_ms {
-            return Duration::from_millis(ms.load(Ordering::Relaxed));
+        if let Some(fixed) = &self.fixed {
+            return Duration::from_millis(fixed.since_boot_ms.load(Ordering::Relaxed));
         }
         let now = Duration::try_from(clock_gettime(SINCE_BOOT));
         now.expect("no machine runs since before it was started")
+    }
+
+    /// The same in milliseconds.
+    pub fn since_boot_ms(&self) -> u64 {
+        u64::try_from(self.since_boot().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Now, on both clocks.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            unix_ms: self.unix_ms(),
+            since_boot_ms: self.since_boot_ms(),
+        }
     }
 }
 
@@ -80,5 +126,9 @@ mod tests {
         let clock = Clock::fixed(7);
         clock.advance(Duration::from_secs(2));
         assert_eq!(clock.since_boot(), Duration::from_secs(9));
+        clock.set(3);
+        assert_eq!((clock.unix_secs(), clock.since_boot_ms()), (3, 9_000));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!((clock.unix_secs(), clock.since_boot_ms()), (4, 10_000));
     }
 }

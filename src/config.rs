@@ -3,6 +3,7 @@
 
 mod backups;
 mod chain;
+mod circles;
 mod classes;
 mod front;
 mod liquidity;

@@ -29,6 +29,7 @@ pub use dry_run::DryRun;
 use dry_run::DryRuns;
 pub use issue::{Challenge, Choice, Denial, describe};
 pub use keyring::{Epoch, Keyring, KeyringError};
+pub(crate) use limit::network;
 pub use limit::{Limiter, Limits};
 pub(crate) use permit::Cause;
 use permit::Opened;
@@ -133,8 +134,10 @@ pub struct Unpaid<'a> {
     cost: Cost,
     /// What it is called in the books.
     name: &'a Arc<str>,
-    /// Who asks, unless that was counted already.
-    client: Option<Option<IpAddr>>,
+    /// Who asks.
+    client: Option<IpAddr>,
+    /// Whether that was counted already.
+    is_counted: bool,
     /// Its network, as far as that has a share.
     network: Option<IpAddr>,
     /// Why what was presented, if anything, did not do.
@@ -221,35 +224,33 @@ impl Gate {
         // A hook is asked for who holds something that this request could use up, and for others only as often as they may ask for a
         // challenge: nobody must keep it busy beyond the limits.
         let is_asked_of_a_hook = matches!(offer.pricing, Pricing::Hook(_));
-        let mut ahead = Ahead::default();
-        if is_asked_of_a_hook {
-            ahead = match self.reserve_ahead(name, offer, asked, &held.proven).await? {
-                Ok(ahead) => ahead,
-                Err(_) if offer.is_dry_run => Ahead::default(),
-                Err(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
-            };
-        }
+        let presented: &[_] = if is_asked_of_a_hook {
+            &held.proven
+        } else {
+            &[]
+        };
+        let mut ahead = match self.reserve_ahead(name, offer, asked, presented).await? {
+            Ok(ahead) => ahead,
+            Err(_) if offer.is_dry_run => Ahead::default(),
+            Err(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
+        };
         let is_stranger = is_asked_of_a_hook && !ahead.is_reserved();
         if is_stranger && let Some(decision) = self.unasked(name, offer, asked) {
             return Ok(decision);
         }
         let cost = match self.cost(name, offer, asked, is_stranger).await {
             Ok(cost) => cost,
-            Err(_) if offer.is_dry_run => {
-                return Ok(Decision::Permit(self.dry_run_permit(name, None, asked)));
-            }
-            Err(denial) => return Ok(Decision::Denied(denial)),
+            Err(denial) => return Ok(self.uncosted(name, offer, asked, is_stranger, denial)),
         };
-        let mut why = ahead.why.unwrap_or(held.why);
+        let mut why = held.why;
         let tried = ahead.tried;
-        if let Some((proven, permit)) = ahead.take(&held.proven) {
-            match self.verify(offer, Some(&cost), asked, proven).await? {
-                Ok(_) => return Ok(Decision::Permit(permit.admitted_now())),
-                Err(refused) => {
-                    permit.give_back();
-                    why = refused;
-                }
-            }
+        match self
+            .take_ahead(&mut ahead, offer, &cost, asked, &held.proven)
+            .await?
+        {
+            Ok(Some(permit)) => return Ok(Decision::Permit(permit)),
+            Ok(None) => {}
+            Err(refused) => why = refused,
         }
         for proven in &held.proven[tried..] {
             match self.admit(name, offer, Some(&cost), asked, proven).await? {
@@ -275,7 +276,8 @@ impl Gate {
             plan,
             cost,
             name,
-            client: (!is_stranger).then_some(asked.client),
+            client: asked.client,
+            is_counted: is_stranger,
             network: asked.client.and_then(bundle::network),
             why,
         }))

@@ -12,6 +12,7 @@ mod leash;
 mod networks;
 mod places;
 mod proxied;
+mod seats;
 mod server;
 mod sniff;
 mod stall;
@@ -21,6 +22,7 @@ mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -37,6 +39,7 @@ pub use axum::body::Body;
 pub(crate) use check::{Refusal, is_preflight};
 pub(crate) use extensions::{path_asked_for, peer};
 pub(crate) use grpc::Call;
+pub(crate) use seats::Guest;
 
 pub use acme::AcmeSettings;
 pub use clients::{Clients, ForwardedHeader};
@@ -49,6 +52,7 @@ use crate::ledger::{LedgerError, Left};
 use crate::live::Live;
 use crate::resource::{Downstream, Failure, Resources};
 use crate::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
+use crate::via::Circle;
 
 /// Names and values of a request's headers together: what other servers allow for one or two, and room for a token of the
 /// largest size that is read.
@@ -64,6 +68,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Connections at once.
     pub connections_max: usize,
+    /// How many of them one network may hold.
+    pub connections_of_network: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,
     /// How long no write to a client may go on.
@@ -81,6 +87,7 @@ impl Config {
     pub fn limits(&self) -> Limits {
         Limits {
             connections_max: self.connections_max,
+            connections_of_network: self.connections_of_network,
             header_timeout: self.header_timeout,
             write_timeout: self.write_timeout,
             grace: self.grace,
@@ -125,12 +132,34 @@ pub struct Public {
 
 /// The public router.
 pub fn router(public: Public) -> Router {
-    Router::new().fallback(serve).with_state(Arc::new(public))
+    let answering = Answering {
+        public,
+        is_circle_told: AtomicBool::new(false),
+    };
+    Router::new()
+        .fallback(serve)
+        .with_state(Arc::new(answering))
+}
+
+/// What answers on the listener.
+#[derive(Debug)]
+struct Answering {
+    public: Public,
+    /// Whether the log has been told of requests that come back.
+    is_circle_told: AtomicBool,
+}
+
+impl std::ops::Deref for Answering {
+    type Target = Public;
+
+    fn deref(&self) -> &Public {
+        &self.public
+    }
 }
 
 /// Answers one request, in the words that its client understands.
 async fn serve(
-    State(public): State<Arc<Public>>,
+    State(public): State<Arc<Answering>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
@@ -146,12 +175,16 @@ async fn serve(
     }
 }
 
-impl Public {
+impl Answering {
     async fn answer(&self, peer: Downstream, mut request: Request) -> Response {
         let shop = self.shop.get();
         let downstream = shop.clients.downstream(peer, request.headers());
         if !shop.clients.admits(downstream.client) {
             return answer::refusal(&Refusal::Blocked);
+        }
+        if let Some(circle) = shop.resources.circle(request.headers()) {
+            self.tell_of_circle(circle, &request);
+            return answer::refusal(&Refusal::Circle(circle));
         }
         if let Err(refusal) = check(&mut request, shop.resources.body_bytes_max()) {
             return answer::refusal(&refusal);
@@ -184,6 +217,17 @@ impl Public {
         response
     }
 
+    /// Tells the log once that requests come back: anybody who knows our name can say that they do.
+    fn tell_of_circle(&self, circle: Circle, request: &Request) {
+        if circle == Circle::Seen && !self.is_circle_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "A request has come back to us: an upstream or a hook leads to this listener again ({}). More of the kind are \
+                 not logged",
+                request.uri().path()
+            );
+        }
+    }
+
     /// Takes a request through the gate.
     async fn pass(
         &self,
@@ -204,9 +248,12 @@ impl Public {
                     .await;
             }
         };
+        let is_paid = permit.reason() == gate::Reason::Paid;
+        let guest = request.extensions().get::<Guest>().filter(|_| is_paid);
+        let paying = guest.map(|guest| Arc::new(guest.pay()));
         // In HTTP/1.1 the connection is the place.
         let places = request.extensions().get::<Places>();
-        let place = match places.map(|places| places.take(client)) {
+        let place = match places.map(|places| places.take(client, is_paid)) {
             Some(None) => {
                 permit.give_back();
                 return answer::refusal(&Refusal::Busy);
@@ -228,6 +275,9 @@ impl Public {
                 }
                 if let Some(place) = place {
                     response.extensions_mut().insert(place);
+                }
+                if let Some(paying) = paying {
+                    response.extensions_mut().insert(paying);
                 }
                 response.map(axum::body::Body::new)
             }

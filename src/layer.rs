@@ -31,6 +31,7 @@ use crate::ledger::Left;
 use crate::live::Live;
 use crate::resource::{BoxError, Downstream, Failure, Unserved, handler};
 use crate::route::{Access, Offer, RequestPath};
+use crate::via::{Circle, Via};
 
 /// Who has paid for a request: a handler finds it in the request's extensions.
 ///
@@ -178,6 +179,10 @@ impl Guarding {
             return Ok(answer::refusal(&Refusal::Stopping));
         }
         let (head, body) = request.into_parts();
+        // A hook that asks us what our own question costs would have us ask without end.
+        if let Some(circle @ Circle::Seen) = Via::of_process().circle(&head.headers) {
+            return Ok(answer::refusal(&Refusal::Circle(circle)));
+        }
         let client = match self.client(&head) {
             Ok(client) => client,
             Err(refusal) => return Ok(answer::refusal(&refusal)),

@@ -205,7 +205,7 @@ impl Ledger {
             revocations.enter(&entry?.1);
         }
         Ok(Self {
-            quotas: Arc::new(Quotas::new(config.quotas_max, had)),
+            quotas: Arc::new(Quotas::new(config.quotas_max, had, clock.moment())),
             revocations,
             claims: OnceLock::new(),
             settlements: watch::Sender::default(),
@@ -404,8 +404,8 @@ impl Ledger {
     /// Reserves one free request of this service for the client's network. `None` if it has had its quota, or if there is
     /// no room to count it. In memory.
     pub fn reserve_free(&self, service: &str, client: IpAddr, free: Free) -> Option<QuotaUse> {
-        let now_ms = self.clock.unix_ms();
-        self.quotas.reserve(service, client, free, now_ms)
+        let now = self.clock.moment();
+        self.quotas.reserve(service, client, free, now)
     }
 
     async fn load_usage(&self, verified: &Verified, service: &str) -> Result<Usage, LedgerError> {

@@ -64,6 +64,7 @@ pub mod span;
 pub mod sparing;
 pub mod store;
 pub mod text;
+pub mod via;
 
 pub use app::{AppError, Tollhouse};
 pub use layer::{Guard, GuardError, Paid};

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use serde::Serialize;
 use tokio::time::timeout;
@@ -30,6 +30,7 @@ use crate::gate::Permit;
 use crate::ledger::Left;
 use crate::route::{Access, RequestPath, Resource, Route, RouteTable, Upstream};
 use crate::secret_file::Secrets;
+use crate::via::{Circle, Via};
 
 pub use client::certificates;
 pub use headers::{is_framing, is_ours, remove_named};
@@ -126,6 +127,8 @@ pub struct Resources {
     config: Config,
     /// The upstreams at work, each under the place in memory of what the route table says of it: no request compares settings.
     upstreams: HashMap<usize, AtWork>,
+    /// What requests that are passed on say they came by.
+    via: Via,
     /// Connections that were switched to another protocol.
     tunnels: TaskTracker,
     /// Cancelled when those that are left are to end.
@@ -201,17 +204,22 @@ struct AtWork {
 impl Resources {
     /// With these limits, for what these routes name; and what is to be run beside.
     pub fn build(config: Config, routes: &RouteTable) -> (Self, Background) {
-        Self::build_with(config, routes, &[])
+        Self::build_with(config, routes, &[], Via::new())
     }
 
     /// The same in the place of these: an upstream of which the settings say what they said before keeps its connections, and
     /// what is known of its servers.
     pub fn after(&self, config: Config, routes: &RouteTable) -> (Self, Background) {
         let known: Vec<_> = self.upstreams.values().collect();
-        Self::build_with(config, routes, &known)
+        Self::build_with(config, routes, &known, self.via.clone())
     }
 
-    fn build_with(config: Config, routes: &RouteTable, known: &[&AtWork]) -> (Self, Background) {
+    fn build_with(
+        config: Config,
+        routes: &RouteTable,
+        known: &[&AtWork],
+        via: Via,
+    ) -> (Self, Background) {
         let known = known.iter().map(|at_work| &at_work.servers);
         let mut alike: HashMap<&Upstream, Arc<Servers>> = known
             .map(|servers| (&*servers.upstream, Arc::clone(servers)))
@@ -249,6 +257,7 @@ impl Resources {
         let resources = Self {
             config,
             upstreams,
+            via,
             tunnels,
             cut,
             secrets: Arc::clone(routes.secrets()),
@@ -281,6 +290,11 @@ impl Resources {
     /// The longest request body, in bytes.
     pub fn body_bytes_max(&self) -> u64 {
         self.config.body_bytes_max
+    }
+
+    /// Whether a request with these headers was passed on by us before, or by too many others.
+    pub fn circle(&self, headers: &HeaderMap) -> Option<Circle> {
+        self.via.circle(headers)
     }
 
     /// Looks whether there is something to sell at this path: a file that is not there, or cannot be read, is said to be so

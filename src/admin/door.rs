@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use crate::http::Guest;
+
 use super::access::{AdminToken, Caller, Scope};
 use super::fault::Fault;
 
@@ -56,7 +58,13 @@ impl Door {
 /// Lets a request through if it carries a token that allows it, and tells the handler who asks.
 pub(super) async fn require(State(door): State<Door>, request: Request, next: Next) -> Response {
     match door.let_in(request).await {
-        Ok(request) => next.run(request).await,
+        Ok(request) => {
+            // Nobody without a token takes the connection's place meanwhile.
+            let kept = request.extensions().get::<Guest>().map(Guest::pay);
+            let response = next.run(request).await;
+            drop(kept);
+            response
+        }
         Err(fault) => fault.into_response(),
     }
 }

@@ -36,7 +36,11 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<Health> {
     Json(Health {
         status: "ok",
         version: env!("CARGO_PKG_VERSION"),
-        uptime_secs: admin.clock.unix_secs().saturating_sub(admin.started_secs),
+        uptime_secs: admin
+            .clock
+            .since_boot()
+            .as_secs()
+            .saturating_sub(admin.started_secs),
     })
 }
 
@@ -210,7 +214,11 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
     );
     Ok(Json(StatusBody {
         version: env!("CARGO_PKG_VERSION"),
-        uptime_secs: admin.clock.unix_secs().saturating_sub(admin.started_secs),
+        uptime_secs: admin
+            .clock
+            .since_boot()
+            .as_secs()
+            .saturating_sub(admin.started_secs),
         data_dir: admin.data_dir.display().to_string(),
         node,
         sales,

@@ -79,6 +79,18 @@ pub(super) fn quotes(config: &Config, before: Option<&Quotes>, clock: &Clock) ->
     }
 }
 
+/// Tells the log what these settings do that nobody can want.
+pub(super) async fn warn(config: Config) -> Config {
+    tokio::task::spawn_blocking(move || {
+        for warning in config.circles() {
+            tracing::warn!("{warning}");
+        }
+        config
+    })
+    .await
+    .expect("looking at settings does not panic")
+}
+
 impl Reloading {
     /// Does what it is asked, until told to stop.
     pub(super) async fn run(mut self, beside: Beside, tracker: TaskTracker, stop: Stop) {
@@ -125,7 +137,12 @@ impl Reloading {
             .map_err(|complaints| complaints.to_string())?;
         self.fits(&config).map_err(|error| chain(&error))?;
         self.stays_where_it_is(&config)?;
-        Ok(config)
+        // A program that guards has a listener of its own.
+        Ok(if self.guarded.is_none() {
+            warn(config).await
+        } else {
+            config
+        })
     }
 
     /// The settings were held against the data folder that they name: seed and keys in another one would be for sale.

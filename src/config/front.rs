@@ -16,6 +16,9 @@ const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Its other authority, for trying: nobody believes in it, and it counts nothing.
 const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
+/// Connections that a network may hold in any case: a browser opens six to one server.
+const SHARE_MIN: usize = 8;
+
 impl Meaning<'_> {
     pub(super) fn front(&mut self, raw: &RawHttp, listen: SocketAddr, data_dir: &Path) -> Config {
         if raw.proxy_protocol && raw.trusted_proxies.is_empty() {
@@ -27,12 +30,28 @@ impl Meaning<'_> {
         Config {
             listen,
             connections_max: self.at_least_one("http.connections_max", raw.connections_max),
+            connections_of_network: self.share(raw),
             header_timeout: self.span("http.header_timeout", &raw.header_timeout),
             write_timeout: self.span("http.write_timeout", &raw.write_timeout),
             grace: self.span("http.shutdown_grace", &raw.shutdown_grace),
             proxy_protocol: raw.proxy_protocol,
             tls: self.tls(raw, data_dir),
         }
+    }
+
+    /// How many connections one network may hold.
+    fn share(&mut self, raw: &RawHttp) -> usize {
+        let percent = raw.network_share_percent;
+        if !(1..=100).contains(&percent) {
+            self.complain("http.network_share_percent", "from 1 to 100");
+        }
+        let max = raw.connections_max as usize;
+        if percent == 100 {
+            return max;
+        }
+        // One place is always for somebody else.
+        let share = max * percent as usize / 100;
+        share.max(SHARE_MIN).min(max.saturating_sub(1)).max(1)
     }
 
     /// Where the operator's listener is, and its certificate.

@@ -31,6 +31,7 @@ pub(super) struct Raw {
 pub(super) struct RawHttp {
     pub(super) listen: String,
     pub(super) connections_max: u32,
+    pub(super) network_share_percent: u32,
     pub(super) header_timeout: String,
     pub(super) write_timeout: String,
     pub(super) trusted_proxies: Vec<String>,

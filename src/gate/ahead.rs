@@ -7,6 +7,7 @@ use crate::ledger::LedgerError;
 use crate::pace::Room;
 use crate::route::Offer;
 
+use super::cost::Cost;
 use super::{Admission, Asked, Decision, Denial, Gate, Permit, Why};
 
 /// A use that is reserved while the price of a request is asked for. Dropped, it goes back.
@@ -41,6 +42,27 @@ impl Drop for Ahead {
 }
 
 impl Gate {
+    /// The use that was reserved, if its credential holds at this price, too; otherwise why it does not, or why none was reserved.
+    pub(super) async fn take_ahead(
+        &self,
+        ahead: &mut Ahead,
+        offer: &Offer,
+        cost: &Cost,
+        asked: &Asked<'_>,
+        proven: &[Arc<Proven>],
+    ) -> Result<Result<Option<Permit>, Why>, LedgerError> {
+        let Some((proven, permit)) = ahead.take(proven) else {
+            return Ok(ahead.why.map_or(Ok(None), Err));
+        };
+        Ok(match self.verify(offer, Some(cost), asked, proven).await? {
+            Ok(_) => Ok(Some(permit.admitted_now())),
+            Err(refused) => {
+                permit.give_back();
+                Err(refused)
+            }
+        })
+    }
+
     /// What is decided about a stranger without asking the hook: a free request needs no price, and who asks too often gets none.
     pub(super) fn unasked<'a>(
         &self,
@@ -59,6 +81,24 @@ impl Gate {
         } else {
             Decision::Denied(Denial::TooMany(room))
         })
+    }
+
+    /// What is decided about a request whose price is not known.
+    pub(super) fn uncosted<'a>(
+        &self,
+        name: &Arc<str>,
+        offer: &Offer,
+        asked: &Asked<'_>,
+        is_counted: bool,
+        denial: Denial,
+    ) -> Decision<'a> {
+        if offer.is_dry_run {
+            return Decision::Permit(self.dry_run_permit(name, None, asked));
+        }
+        if is_counted && denial.took_nothing() {
+            self.limiter.give_back_challenge(asked.client);
+        }
+        Decision::Denied(denial)
     }
 
     /// Reserves a use for a request whose price is still to be asked for, of the first of these that could open it at any price. What

@@ -10,7 +10,7 @@ use crate::l402::credential::encode_base64;
 use crate::l402::{Identifier, SoldAs, TokenId, macaroon};
 use crate::ledger;
 use crate::pace::Room;
-use crate::quote::Unpriced;
+use crate::quote::{AskError, HookError, Unpriced};
 use crate::route::{Grant, Plan, Unclassed};
 
 use super::bundle::{Instead, Wish};
@@ -81,16 +81,40 @@ pub enum Denial {
     Unpriced(Unpriced),
 }
 
+impl Denial {
+    /// Whether this is our doing, and nobody was asked for it: it is not counted against the client. A hook that was asked was
+    /// kept busy, whatever it said.
+    pub(super) fn took_nothing(&self) -> bool {
+        match self {
+            Self::Unpayable { .. } | Self::NoRandomness => true,
+            Self::Unpriced(Unpriced::Hook { why, .. }) => matches!(
+                why,
+                HookError::Busy | HookError::Ask(AskError::Unreachable { .. })
+            ),
+            Self::Unpriced(_) => true,
+            Self::Unclassed(_) | Self::UnknownGrant(_) | Self::TooMany(_) => false,
+        }
+    }
+}
+
 impl Gate {
     /// Makes an invoice and its token. Writes nothing that anybody waits for.
     pub fn challenge(&self, unpaid: &Unpaid<'_>) -> Result<Challenge, Denial> {
-        let (offer, plan) = (unpaid.offer, unpaid.plan);
         // Before anything is computed for somebody who asks too often.
-        if let Some(client) = unpaid.client {
+        if !unpaid.is_counted {
             self.limiter
-                .take_challenge(client)
+                .take_challenge(unpaid.client)
                 .map_err(Denial::TooMany)?;
         }
+        let made = self.issue(unpaid);
+        if made.as_ref().is_err_and(Denial::took_nothing) {
+            self.limiter.give_back_challenge(unpaid.client);
+        }
+        made
+    }
+
+    fn issue(&self, unpaid: &Unpaid<'_>) -> Result<Challenge, Denial> {
+        let (offer, plan) = (unpaid.offer, unpaid.plan);
         let now_ms = self.clock.unix_ms();
         let now_secs = now_ms / 1_000;
         let (price, rate) = self.in_msat(plan.price.unwrap_or(unpaid.cost.class.price))?;

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::clock::Clock;
-use crate::pace::{Pace, Room};
+use crate::pace::{Bucket, Pace, Room};
 
-/// Networks whose pace is remembered at most, over all shards: some 3 MB.
+/// Networks whose pace is remembered at most, over all shards: some 6 MB.
 const NETWORKS_MAX: usize = 65_536;
 
 /// Locks over the table; two cores rarely meet in one of sixteen.
@@ -28,7 +28,7 @@ pub struct Limits {
 pub struct Limiter {
     /// The limits, which may be changed while they are in force.
     limits: RwLock<Limits>,
-    /// When each network's bucket is full again, Unix microseconds. `std` mutexes: held for a look-up.
+    /// Each network's bucket. `std` mutexes: held for a look-up.
     shards: [Mutex<Shard>; SHARDS],
     /// Spreads the networks in a way that strangers cannot foresee.
     spread: RandomState,
@@ -38,10 +38,10 @@ pub struct Limiter {
 
 #[derive(Debug, Default)]
 struct Shard {
-    full_at_us: HashMap<IpAddr, u64>,
+    buckets: HashMap<IpAddr, Bucket>,
     /// What all those share that come when the table is full.
-    crowd_full_at_us: u64,
-    /// When the table was last looked through for networks that may go, Unix microseconds.
+    crowd: Bucket,
+    /// When the table was last looked through for networks that may go, microseconds since the machine was started.
     swept_us: u64,
 }
 
@@ -72,46 +72,66 @@ impl Limiter {
 
     /// Takes one challenge for this client, or says what it has to wait for. All whose address is not known are one.
     pub(super) fn take_challenge(&self, client: Option<IpAddr>) -> Result<(), Room> {
-        let client = client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let Some(pace) = self.limits().challenges else {
             return Ok(());
         };
-        let now_us = self.clock.unix_ms().saturating_mul(1_000);
-        let network = network(client);
-        let index = usize::try_from(self.spread.hash_one(network) % SHARDS as u64).unwrap_or(0);
-        let mut shard = self.shards[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let state = shard.state(network, now_us);
-        let (full_at_us, _) = pace.take(*state, now_us)?;
-        *state = full_at_us;
+        // Not by the clock on the wall: set back, it would refuse everybody for as long as it was ahead.
+        let now_us = self.clock.since_boot_ms().saturating_mul(1_000);
+        let network = of(client);
+        pace.take(self.shard(network).bucket(network, now_us), now_us)?;
         Ok(())
     }
+
+    /// Returns what this client has taken: it got no challenge, and that was not its doing.
+    pub(super) fn give_back_challenge(&self, client: Option<IpAddr>) {
+        if self.limits().challenges.is_none() {
+            return;
+        }
+        let network = of(client);
+        let mut shard = self.shard(network);
+        if let Some(bucket) = shard.buckets.get_mut(&network) {
+            bucket.give_back();
+        } else {
+            shard.crowd.give_back();
+        }
+    }
+
+    fn shard(&self, network: IpAddr) -> MutexGuard<'_, Shard> {
+        let index = usize::try_from(self.spread.hash_one(network) % SHARDS as u64).unwrap_or(0);
+        self.shards[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a client is counted by.
+fn of(client: Option<IpAddr>) -> IpAddr {
+    network(client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
 impl Shard {
-    /// This network's state. When the table is full, newcomers share one: a flood of addresses must not forget who asked
+    /// This network's bucket. When the table is full, newcomers share one: a flood of addresses must not forget who asked
     /// too often, nor fill the memory.
-    fn state(&mut self, network: IpAddr, now_us: u64) -> &mut u64 {
+    fn bucket(&mut self, network: IpAddr, now_us: u64) -> &mut Bucket {
         let max = NETWORKS_MAX / SHARDS;
-        let is_new = !self.full_at_us.contains_key(&network);
+        let is_new = !self.buckets.contains_key(&network);
         // Once a second at the most: a look at all of them for every newcomer would be the flood's work done for it.
-        if is_new
-            && self.full_at_us.len() >= max
-            && now_us.saturating_sub(self.swept_us) >= 1_000_000
+        if is_new && self.buckets.len() >= max && now_us.saturating_sub(self.swept_us) >= 1_000_000
         {
             self.swept_us = now_us;
-            self.full_at_us.retain(|_, full_at_us| *full_at_us > now_us);
+            self.buckets
+                .retain(|_, bucket| bucket.full_at_us() > now_us);
         }
-        if is_new && self.full_at_us.len() >= max {
-            return &mut self.crowd_full_at_us;
+        if is_new && self.buckets.len() >= max {
+            return &mut self.crowd;
         }
-        self.full_at_us.entry(network).or_insert(0)
+        self.buckets.entry(network).or_default()
     }
 }
 
-/// Whoever has one address of an IPv6 network of 56 bits, the least that providers give to a customer, has all of them.
-fn network(client: IpAddr) -> IpAddr {
+/// The network that a client is counted by: an IPv4 address, or an IPv6 network of 56 bits. That is the least that providers give
+/// to a customer, so whoever has one address of it has all of them.
+pub(crate) fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -164,6 +184,46 @@ mod tests {
         assert!(take("192.0.2.1").is_ok());
         limiter.set(Limits::default());
         assert!(take("192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_refuses_nobody_and_gives_nobody_more() {
+        let (limiter, clock) = limiter();
+        let take = || limiter.take_challenge("192.0.2.1".parse().ok());
+        assert!(take().is_ok() && take().is_ok());
+        for unix_secs in [1, 1_000_000, 500] {
+            clock.set(unix_secs);
+            assert_eq!(take().unwrap_err().reset_secs, 5);
+        }
+        clock.advance(Duration::from_secs(5));
+        assert!(take().is_ok() && take().is_err());
+        limiter.give_back_challenge("192.0.2.1".parse().ok());
+        assert!(take().is_ok() && take().is_err());
+    }
+
+    #[test]
+    fn other_limits_hold_at_once_and_give_nothing_twice() {
+        let (limiter, _) = limiter();
+        let count = || {
+            let client = "192.0.2.1".parse().ok();
+            let takes = (0..9).take_while(|_| limiter.take_challenge(client).is_ok());
+            takes.count()
+        };
+        let set = |requests: u64| {
+            let pace = (requests > 0).then_some(Pace {
+                requests,
+                per: Duration::from_secs(10),
+            });
+            limiter.set(Limits {
+                challenges: pace,
+                tokens: None,
+            });
+        };
+        assert_eq!(count(), 2);
+        for (requests, more) in [(1, 0), (2, 0), (5, 3), (2, 0), (5, 0), (0, 9), (5, 0)] {
+            set(requests);
+            assert_eq!(count(), more, "{requests}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::quote::Unpriced;
 use crate::resource::Failure;
 use crate::route::Grant;
 use crate::sparing::Sparing;
+use crate::via::Circle;
 
 use super::check::Refusal;
 use super::{HEADER_BYTES_MAX, HEADERS_MAX};
@@ -294,6 +295,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
             "Bad length",
             "The `Content-Length` is one number, that of the bytes in the body.",
         ),
+        Refusal::Twice(name) => twice(name),
         Refusal::NotForUs => problem(
             StatusCode::NOT_IMPLEMENTED,
             "Not implemented",
@@ -319,6 +321,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
             "Forbidden",
             "Your address is not served here.",
         ),
+        Refusal::Circle(circle) => self::circle(*circle),
         Refusal::NoRoute => problem(StatusCode::NOT_FOUND, "Not found", "There is nothing here."),
         Refusal::Stopping => {
             let mut response = problem(
@@ -425,6 +428,22 @@ pub(crate) fn fault(fault: &LedgerError, route: &str, log: &Sparing) -> Response
         "Internal error",
         "The request was not counted.",
     )
+}
+
+/// 508 (RFC 5842): a request that goes round and round.
+fn circle(circle: Circle) -> Response {
+    let detail = match circle {
+        Circle::Seen => {
+            "This request has come back to where it has been: the server behind leads here again. It was not counted."
+        }
+        Circle::TooMany => "This request has passed too many servers. It was not counted.",
+    };
+    problem(StatusCode::LOOP_DETECTED, "Loop detected", detail)
+}
+
+fn twice(name: &HeaderName) -> Response {
+    let detail = format!("`{name}` is given once, and in this spelling.");
+    problem(StatusCode::BAD_REQUEST, "Header given twice", &detail)
 }
 
 fn headers_too_large() -> Response {

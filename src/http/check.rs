@@ -1,12 +1,18 @@
 //! What is refused before anybody looks for a route: requests that two programs could read in two ways.
 
 use axum::extract::Request;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HOST, ORIGIN};
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN,
+    TRANSFER_ENCODING,
+};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use http_body::Body as _;
 
+use crate::gate::ACCEPT_GRANT;
 use crate::resource::remove_named;
+use crate::route::undisputed;
+use crate::via::Circle;
 
 use super::{HEADER_BYTES_MAX, HEADERS_MAX};
 
@@ -29,12 +35,16 @@ pub(crate) enum Refusal {
     Length,
     /// Longer than the limit.
     BodyTooLarge(u64),
+    /// Two lines of a header that may stand there once, or another that some server would take for it.
+    Twice(HeaderName),
     /// The path is known, the method is not.
     Method(Vec<Method>),
     /// No route.
     NoRoute,
     /// More requests at once than are answered.
     Busy,
+    /// It goes round and round.
+    Circle(Circle),
     /// Nothing new is begun.
     Stopping,
 }
@@ -56,6 +66,7 @@ pub(super) fn check(request: &mut Request, body_bytes_max: u64) -> Result<(), Re
         request.headers_mut().insert(HOST, host);
     }
     check_length(request, body_bytes_max)?;
+    check_single(request.headers())?;
     // No price may go by what the upstream does not get.
     remove_named(request.headers_mut());
     Ok(())
@@ -125,6 +136,28 @@ fn check_length(request: &Request, body_bytes_max: u64) -> Result<(), Refusal> {
         return Err(Refusal::BodyTooLarge(body_bytes_max));
     }
     Ok(())
+}
+
+/// Headers that decide how a request is read, and what it costs.
+const SINGLE: [HeaderName; 5] = [
+    CONTENT_TYPE,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    TRANSFER_ENCODING,
+    HeaderName::from_static(ACCEPT_GRANT),
+];
+
+/// Each of these once: of two, one server goes by the first and another by the last. Beside the kind of the body there is
+/// nothing that a server could take for it.
+fn check_single(headers: &HeaderMap) -> Result<(), Refusal> {
+    for single in SINGLE {
+        if headers.get_all(&single).iter().nth(1).is_some() {
+            return Err(Refusal::Twice(single));
+        }
+    }
+    undisputed(headers, &CONTENT_TYPE)
+        .map(drop)
+        .map_err(|_| Refusal::Twice(CONTENT_TYPE))
 }
 
 /// A browser asking whether it may ask (Fetch standard, CORS preflight): never paid for, never counted.

@@ -12,8 +12,8 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use bytes::Bytes;
-use http::Request;
 use http::header::CONTENT_LENGTH;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,7 +24,6 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
-use tower::util::Oneshot;
 use tracing::Level;
 
 use crate::clock::Clock;
@@ -34,9 +33,10 @@ use super::clients::forget_forwarded;
 use super::leash::{Leash, Leashed, leash};
 use super::places::{Place, Places};
 use super::proxied::{self, ProxyError};
+use super::seats::{Coming, Guest, Held, Seat};
 use super::sniff::{Protocol, Rewound, Start};
 use super::stall::Stallable;
-use super::streams::{Streams, StreamsOf, Watched};
+use super::streams::{Holding, Streams, StreamsOf, Watched};
 use super::tls::{Acceptor, Tls};
 use super::wire::Wire;
 use super::{Entry, HEADER_BYTES_MAX, HEADERS_MAX, Limits, Stop};
@@ -152,15 +152,44 @@ impl Speaking {
         }
     }
 
-    /// Answers on one connection until it ends: by itself, with the requests in flight after `stop`, or at once when `cut`.
-    pub(super) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let ended = tokio::select! {
-            ended = self.answer(stream, peer) => ended,
-            () = self.cut.cancelled() => return,
+    /// Answers on one connection until it ends: by itself, with the requests in flight after `stop`, or at once when `cut` or
+    /// when another one needs its place.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        coming: Coming,
+    ) {
+        // Whoever has the places is given up within the one time or the other, unless it is served.
+        let patience = self.limits.header_timeout.max(self.limits.write_timeout);
+        let seat = tokio::select! {
+            seat = coming.seat(patience) => seat,
+            () = self.stop.cancelled() => return,
         };
-        let Err(error) = ended else {
+        let Some(mut seat) = seat else {
             return;
         };
+        let guest = seat.guest().clone();
+        let ended = tokio::select! {
+            ended = self.answer(stream, peer, &mut seat) => ended,
+            () = guest.must_leave() => Err(Ended::Displaced),
+            () = self.cut.cancelled() => return,
+        };
+        if let Err(error) = ended {
+            self.tell(&error);
+        }
+    }
+
+    /// Whether this may not connect: with the PROXY protocol only trusted proxies may. Nobody has to make room for it.
+    pub(super) fn turns_away(&self, peer: SocketAddr) -> bool {
+        let is_turned_away = self.entry.proxy_protocol && !self.is_trusted(peer);
+        if is_turned_away {
+            self.tell(&Ended::Stranger(peer.ip()));
+        }
+        is_turned_away
+    }
+
+    fn tell(&self, error: &Ended) {
         // Most likely a setting here or at the proxy.
         let kind = "Refused a connection that did not come by way of the proxy";
         if error.is_of_the_proxy() && self.log.may(Level::WARN, kind, "http.proxy_protocol") {
@@ -171,15 +200,21 @@ impl Speaking {
         }
     }
 
-    async fn answer(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), Ended> {
+    async fn answer(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        seat: &mut Seat,
+    ) -> Result<(), Ended> {
         let begun = tokio::select! {
-            begun = self.begin(stream, peer) => begun?,
+            begun = self.begin(stream, peer, seat) => begun?,
             // Nobody has asked anything yet.
             () = self.stop.cancelled() => return Ok(()),
         };
         let is_secure = begun.stream.inner().is_secure();
-        let (stream, leash) = leash(begun.stream);
+        let (stream, leash) = leash(begun.stream, seat.guest().clone());
         let answering = Answering {
+            guest: seat.guest().clone(),
             router: self.router.clone(),
             peer: begun.peer,
             is_unnamed: begun.is_unnamed,
@@ -192,16 +227,22 @@ impl Speaking {
     }
 
     /// Comes to the first bytes of HTTP. What stands in front of them has no more time than headers have.
-    async fn begin(&self, stream: TcpStream, peer: SocketAddr) -> Result<Begun, Ended> {
+    async fn begin(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        seat: &mut Seat,
+    ) -> Result<Begun, Ended> {
         let deadline = Instant::now() + self.limits.header_timeout;
         let stream = prepared(stream, self.limits.write_timeout);
         let (stream, peer, is_unnamed) = if !self.entry.proxy_protocol {
             (Rewound::new(Bytes::new(), stream), peer, false)
-        } else if self.is_trusted(peer) {
-            let (stream, client) = timeout_at(deadline, proxied::read(stream)).await??;
-            (stream, client.unwrap_or(peer), client.is_none())
         } else {
-            return Err(Ended::Stranger(peer.ip()));
+            let (stream, client) = timeout_at(deadline, proxied::read(stream)).await??;
+            if client.is_some_and(|client| !seat.charge_to(client.ip())) {
+                return Err(Ended::Displaced);
+            }
+            (stream, client.unwrap_or(peer), client.is_none())
         };
         let mut stream = match &self.tls {
             None => Wire::Plain(stream),
@@ -225,7 +266,7 @@ impl Speaking {
     }
 
     /// Whether this is a proxy that may speak for others.
-    fn is_trusted(&self, peer: SocketAddr) -> bool {
+    pub(super) fn is_trusted(&self, peer: SocketAddr) -> bool {
         let shop = self.entry.shop.as_ref();
         shop.is_some_and(|shop| shop.get().clients.trusted_proxies.contains(peer.ip()))
     }
@@ -313,6 +354,8 @@ impl Speaking {
 enum Ended {
     #[error("the client asked nothing in time")]
     Silent,
+    #[error("its place was needed, or its network holds its share")]
+    Displaced,
     #[error("{0} is no trusted proxy, and only those may connect")]
     Stranger(IpAddr),
     #[error("failed to read the PROXY protocol: {0}")]
@@ -328,7 +371,7 @@ impl Ended {
     fn is_of_the_proxy(&self) -> bool {
         match self {
             Self::Stranger(_) | Self::Proxy(_) => true,
-            Self::Silent | Self::Io(_) | Self::Http(_) => false,
+            Self::Silent | Self::Displaced | Self::Io(_) | Self::Http(_) => false,
         }
     }
 }
@@ -346,19 +389,22 @@ struct Answering {
     peer: SocketAddr,
     is_unnamed: bool,
     is_secure: bool,
+    /// The connection, which stays as long as it is asked something that was paid for.
+    guest: Guest,
 }
 
 /// On every request that came by TLS.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Secured;
 
-impl hyper::service::Service<Request<Incoming>> for Answering {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Oneshot<Router, axum::extract::Request>;
+/// An answer on its way.
+type Answered = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+impl Answering {
+    fn ask(&self, mut request: Request<Incoming>) -> Answered {
+        let (guest, asking) = (self.guest.clone(), self.guest.ask());
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        request.extensions_mut().insert(guest.clone());
         if self.is_unnamed {
             // Not the proxy's words: it has passed on whatever the client wrote.
             forget_forwarded(request.headers_mut());
@@ -366,7 +412,26 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
         if self.is_secure {
             request.extensions_mut().insert(Secured);
         }
-        self.router.clone().oneshot(request.map(Body::new))
+        let answered = self.router.clone().oneshot(request.map(Body::new));
+        Box::pin(async move {
+            let mut response = answered.await?;
+            let paying = response.extensions_mut().remove::<Arc<Held>>();
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                guest.become_tunnel();
+                return Ok(response);
+            }
+            Ok(response.map(|body| Body::new(Holding::new(body, asking, paying))))
+        })
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Answering {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answered;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.ask(request)
     }
 }
 
@@ -380,14 +445,14 @@ struct AnsweringMany {
 impl hyper::service::Service<Request<Incoming>> for AnsweringMany {
     type Response = Response;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Future = Answered;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let progress = self.streams.begin();
         let places = self.streams.places().clone();
         let own_timeout = self.streams.own_timeout();
         request.extensions_mut().insert(places.clone());
-        let answered = self.answering.call(request);
+        let answered = self.answering.ask(request);
         Box::pin(async move {
             let mut response = answered.await?;
             let mut place = response.extensions_mut().remove::<Arc<Place>>();

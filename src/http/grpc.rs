@@ -89,7 +89,7 @@ impl Code {
             404 | 405 | 501 => Self::Unimplemented,
             408 | 504 => Self::DeadlineExceeded,
             413 | 429 | 431 => Self::ResourceExhausted,
-            500 => Self::Internal,
+            500 | 508 => Self::Internal,
             502 | 503 => Self::Unavailable,
             _ => Self::Unknown,
         }

@@ -10,10 +10,14 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
+use super::seats::Guest;
+
 /// A stream on a leash.
 #[derive(Debug)]
 pub(super) struct Leashed<T> {
     stream: T,
+    /// Is told while bytes wait for the client to take them.
+    guest: Guest,
     /// Closed when the stream is to end.
     cut: oneshot::Receiver<Infallible>,
     /// Dropped with the stream.
@@ -37,11 +41,12 @@ impl Leash {
 }
 
 /// Puts a stream on a leash.
-pub(super) fn leash<T>(stream: T) -> (Leashed<T>, Leash) {
+pub(super) fn leash<T>(stream: T, guest: Guest) -> (Leashed<T>, Leash) {
     let (cut_sender, cut) = oneshot::channel();
     let (gone_sender, gone) = oneshot::channel();
     let leashed = Leashed {
         stream,
+        guest,
         cut,
         _gone: gone_sender,
     };
@@ -56,6 +61,11 @@ impl<T> Leashed<T> {
     /// The stream, for good.
     pub(super) fn into_inner(self) -> T {
         self.stream
+    }
+
+    fn note<R>(&self, written: Poll<R>) -> Poll<R> {
+        self.guest.note_writing(written.is_pending());
+        written
     }
 }
 
@@ -82,7 +92,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Leashed<T> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -90,7 +101,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Leashed<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -98,7 +110,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Leashed<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let written = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(written)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,13 +2,19 @@
 //! let through gets a place; who only asks takes none from those who were let through.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::gate::network;
+
 /// Of all places one client may have one in so many: nobody alone can take them all.
 const SHARE: usize = 4;
+
+/// Without having paid, a client has no more places than are free, so that a newcomer finds one however many others hold theirs.
+/// So many it has in any case.
+const UNPAID_MIN: usize = 2;
 
 /// A listener's places; on every request that came by HTTP/2.
 #[derive(Clone, Debug)]
@@ -47,15 +53,16 @@ impl Places {
     }
 
     /// A place for this client, if there is one.
-    pub(super) fn take(&self, client: IpAddr) -> Option<Place> {
+    pub(super) fn take(&self, client: IpAddr, is_paid: bool) -> Option<Place> {
         let permit = Arc::clone(&self.0.served).try_acquire_owned().ok()?;
         let network = network(client);
         let mut held = self.held();
-        let count = held.entry(network).or_default();
-        if *count >= self.0.share {
+        let count = held.get(&network).copied().unwrap_or(0);
+        let left = self.0.served.available_permits();
+        if count >= self.0.share || (!is_paid && count > left && count >= UNPAID_MIN) {
             return None;
         }
-        *count += 1;
+        held.insert(network, count + 1);
         drop(held);
         Some(Place {
             holder: Some((self.clone(), network)),
@@ -92,21 +99,15 @@ impl Drop for Place {
     }
 }
 
-/// Whoever has one address of an IPv6 network of 64 bits has all of them.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn take(places: &Places, client: &str, count: usize) -> Vec<Place> {
         let client = client.parse().unwrap();
-        (0..count).map_while(|_| places.take(client)).collect()
+        (0..count)
+            .map_while(|_| places.take(client, true))
+            .collect()
     }
 
     #[test]
@@ -116,10 +117,26 @@ mod tests {
         assert_eq!(first.len(), 10);
         let network = take(&places, "2001:db8::1", 5);
         assert_eq!(take(&places, "2001:db8::2", 40).len(), 5);
-        assert_eq!(take(&places, "2001:db8:0:1::1", 40).len(), 10);
+        assert_eq!(take(&places, "2001:db8:0:100::1", 40).len(), 10);
         drop((first, network));
         assert_eq!(take(&places, "192.0.2.1", 40).len(), 10);
         assert!(places.held().is_empty());
+    }
+
+    #[test]
+    fn who_has_not_paid_leaves_places_to_newcomers() {
+        let places = Places::new(400, 100);
+        let mut held = Vec::new();
+        for number in 1..=8 {
+            let client = format!("192.0.2.{number}").parse().unwrap();
+            held.extend((0..400).map_while(|_| places.take(client, false)));
+        }
+        assert!(held.len() < 400);
+        assert!(
+            places
+                .take("198.51.100.1".parse().unwrap(), false)
+                .is_some()
+        );
     }
 
     #[test]

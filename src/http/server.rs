@@ -1,12 +1,12 @@
 //! The accept loop: hyper's own server, because `axum::serve` sets neither a header timeout nor a limit on sizes and
 //! connections.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Level;
@@ -17,6 +17,7 @@ use crate::sparing::Sparing;
 
 use super::Shop;
 use super::connection::Speaking;
+use super::seats::Seats;
 use super::tls::Tls;
 
 /// How long to wait before accepting again when the operating system is out of something.
@@ -25,10 +26,12 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more wait in the operating system's queue. Also the number of HTTP/2 requests that are
+    /// Connections at once. Above that the longest idle one that has not paid gives way to a new one. Also the number of HTTP/2 requests that are
     /// served at once over all of them; more are told to come again, and of one client no more than a quarter is served, or
     /// a hundred if that is more.
     pub connections_max: usize,
+    /// How many of them one network may hold; trusted proxies are not held to it.
+    pub connections_of_network: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,
     /// How long no write to a client may go on. The system's buffers let a slow reader look like none for minutes.
@@ -72,6 +75,21 @@ pub struct Server {
     pub entry: Entry,
 }
 
+/// A connection was refused. Most likely that of a proxy that the settings do not name.
+fn tell_of_share(log: &Sparing, name: &'static str, peer: SocketAddr) {
+    if log.may(
+        Level::WARN,
+        "Refused a connection beyond its network's share",
+        name,
+    ) {
+        tracing::warn!(
+            "Refused a connection of {} on the {name} listener: its network holds its share, or all places are taken. If it is a \
+             proxy, name it in http.trusted_proxies",
+            peer.ip()
+        );
+    }
+}
+
 impl Server {
     /// Accepts until told to stop, then lets every request in flight finish, within the grace.
     pub async fn run(self, tracker: TaskTracker, stop: Stop) {
@@ -82,7 +100,8 @@ impl Server {
             limits,
             entry,
         } = self;
-        let connections = Arc::new(Semaphore::new(limits.connections_max));
+        let seats = Seats::new(limits.connections_max, limits.connections_of_network);
+        let connections = TaskTracker::new();
         let cut = CancellationToken::new();
         if let Some(tls) = &entry.tls {
             tracker.spawn(tls.clone().keep(stop.begin.clone()));
@@ -99,10 +118,6 @@ impl Server {
         ));
         let log = Sparing::new(&Clock::system());
         loop {
-            let slot = tokio::select! {
-                slot = Arc::clone(&connections).acquire_owned() => slot.expect("the semaphore is never closed"),
-                () = stop.begin.cancelled() => break,
-            };
             let (stream, peer) = tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok(accepted) => accepted,
@@ -117,18 +132,22 @@ impl Server {
                 },
                 () = stop.begin.cancelled() => break,
             };
-            let served = Arc::clone(&speaking).serve(stream, peer);
-            tracker.spawn(async move {
-                served.await;
-                drop(slot);
-            });
+            if speaking.turns_away(peer) {
+                continue;
+            }
+            match seats.let_in(peer.ip(), speaking.is_trusted(peer)) {
+                Some(coming) => {
+                    let served = Arc::clone(&speaking).serve(stream, peer, coming);
+                    tracker.spawn(connections.track_future(served));
+                }
+                None => tell_of_share(&log, name, peer),
+            }
         }
         drop(listener);
-        let in_flight = limits.connections_max - connections.available_permits();
-        // All slots are free when the last connection has ended.
-        let all = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
+        let in_flight = connections.len();
+        connections.close();
         let is_finished = tokio::select! {
-            finished = tokio::time::timeout(limits.grace, connections.acquire_many(all)) => finished.is_ok(),
+            finished = tokio::time::timeout(limits.grace, connections.wait()) => finished.is_ok(),
             () = stop.hurry.cancelled() => false,
         };
         if !is_finished {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::places::{Place, Places};
+use super::seats::Held;
 
 /// A listener's HTTP/2 requests.
 #[derive(Clone, Debug)]
@@ -229,6 +230,45 @@ impl<B: Body + Unpin> Body for Watched<B> {
             self.progress.offer();
         }
         frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body that keeps its connection's place until it is on its way.
+#[derive(Debug)]
+pub(super) struct Holding<B> {
+    body: B,
+    _asking: Held,
+    /// If it was paid for.
+    _paying: Option<Arc<Held>>,
+}
+
+impl<B> Holding<B> {
+    pub(super) fn new(body: B, asking: Held, paying: Option<Arc<Held>>) -> Self {
+        Self {
+            body,
+            _asking: asking,
+            _paying: paying,
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for Holding<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

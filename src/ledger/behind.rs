@@ -27,12 +27,14 @@ impl Ledger {
         if self.is_damaged.load(Ordering::Acquire) {
             return Err(StoreError::Poisoned.into());
         }
-        let now_ms = self.clock.unix_ms();
-        self.write_challenges(now_ms.saturating_sub(WRITE_AFTER_MS), CHALLENGES_PER_WRITE)?;
-        self.write_tokens(now_ms.saturating_sub(STORE_EVERY_MS))?;
-        self.write_quotas(now_ms)?;
+        let now = self.clock.moment();
+        let made_before_ms = now.unix_ms.saturating_sub(WRITE_AFTER_MS);
+        self.write_challenges(made_before_ms, CHALLENGES_PER_WRITE)?;
+        self.write_tokens(now.since_boot_ms.saturating_sub(STORE_EVERY_MS))?;
+        self.write_quotas()?;
         // Only now: what was taken from the counts is in the store.
-        self.usages.forget_idle(now_ms.saturating_sub(IDLE_MS));
+        self.usages
+            .forget_idle(now.since_boot_ms.saturating_sub(IDLE_MS));
         self.fold_if_long()
     }
 
@@ -40,7 +42,7 @@ impl Ledger {
     pub fn close(&self) -> Result<(), LedgerError> {
         self.write_challenges(u64::MAX, usize::MAX)?;
         self.write_tokens(u64::MAX)?;
-        self.write_quotas(self.clock.unix_ms())?;
+        self.write_quotas()?;
         self.change(|books| {
             books.journal.sync()?;
             Ok(self.store.flush_blocking()?)
@@ -58,8 +60,8 @@ impl Ledger {
         })
     }
 
-    fn write_quotas(&self, now_ms: u64) -> Result<(), LedgerError> {
-        let behind = self.quotas.write_behind(now_ms);
+    fn write_quotas(&self) -> Result<(), LedgerError> {
+        let behind = self.quotas.write_behind(self.clock.moment());
         if behind.was_full {
             tracing::warn!(
                 "The table of free quotas is full: newcomers get none until a window ends (ledger.quotas_max)"
@@ -79,7 +81,7 @@ impl Ledger {
     pub(super) fn write_tokens(&self, stored_before_ms: u64) -> Result<(), LedgerError> {
         let unwritten = self
             .usages
-            .take_unwritten(stored_before_ms, self.clock.unix_ms());
+            .take_unwritten(stored_before_ms, self.clock.since_boot_ms());
         if unwritten.is_empty() {
             return Ok(());
         }

@@ -174,7 +174,10 @@ impl Challenges {
             .iter()
             .skip(table.written)
             .take(max_puts)
-            .take_while(|challenge| challenge.challenged_ms < made_before_ms)
+            // One of the future was made before the clock was set back.
+            .take_while(|challenge| {
+                challenge.challenged_ms < made_before_ms || challenge.challenged_ms > now_ms
+            })
             .map(Into::into)
             .collect();
         table.written += behind.len();

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::clock::Moment;
 use crate::store::Entry;
 
 use super::record::QuotaRecord;
@@ -22,6 +23,9 @@ pub struct Free {
     /// How long a window is, from the first request in it.
     pub per: Duration,
 }
+
+/// What the clock on the wall may move by itself between two looks, in milliseconds: it is corrected in small steps all the time.
+const CLOCK_MOVES_MS: u64 = 1_000;
 
 /// The beginning of SHA-256 over service and network: so the books hold no addresses.
 type Key = [u8; 16];
@@ -40,11 +44,17 @@ struct Table {
     windows: HashMap<Key, Window>,
     /// Whether somebody came and found no room since it was last told.
     was_full: bool,
+    /// By how much the clock on the wall was ahead of the machine's own time when that was last looked at, in milliseconds.
+    ahead_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Window {
     had: QuotaRecord,
+    /// When it ends, in milliseconds since the machine was started: what counts while the program runs.
+    ends_ms: u64,
+    /// Whether nobody has come since it was read from the store, so that only the clock on the wall says when it ends.
+    is_from_store: bool,
     /// Whether the store does not know yet.
     is_unwritten: bool,
 }
@@ -98,18 +108,92 @@ impl QuotaUse {
     }
 }
 
+impl Window {
+    /// An open window as the store has it.
+    fn stored(had: QuotaRecord, now: Moment) -> Self {
+        Self {
+            had,
+            ends_ms: ends_ms(had, now),
+            is_from_store: true,
+            is_unwritten: false,
+        }
+    }
+
+    /// One that begins now.
+    fn open(per_ms: u64, now: Moment) -> Self {
+        Self {
+            had: QuotaRecord {
+                requests: 0,
+                until_ms: now.unix_ms.saturating_add(per_ms),
+            },
+            ends_ms: now.since_boot_ms.saturating_add(per_ms),
+            is_from_store: false,
+            is_unwritten: true,
+        }
+    }
+
+    /// Goes by another clock on the wall: what was only read from the store ends by it, and what runs is written down by it.
+    fn follow(&mut self, now: Moment) {
+        if self.is_from_store {
+            self.ends_ms = ends_ms(self.had, now);
+        } else {
+            let left_ms = self.ends_ms.saturating_sub(now.since_boot_ms);
+            self.had.until_ms = now.unix_ms.saturating_add(left_ms);
+            self.is_unwritten = true;
+        }
+    }
+
+    /// Opens it again if it is over. One that would go on for longer than a period was made by a clock that was ahead.
+    fn keep(&mut self, per_ms: u64, now: Moment) {
+        if self.ends_ms <= now.since_boot_ms {
+            *self = Self::open(per_ms, now);
+            return;
+        }
+        self.is_from_store = false;
+        let latest_ms = now.since_boot_ms.saturating_add(per_ms);
+        if self.ends_ms > latest_ms {
+            self.ends_ms = latest_ms;
+            self.had.until_ms = now.unix_ms.saturating_add(per_ms);
+            self.is_unwritten = true;
+        }
+    }
+}
+
+/// When a window of the store ends, in milliseconds since the machine was started.
+fn ends_ms(had: QuotaRecord, now: Moment) -> u64 {
+    let left_ms = had.until_ms.saturating_sub(now.unix_ms);
+    now.since_boot_ms.saturating_add(left_ms)
+}
+
+impl Table {
+    /// Notices when the clock on the wall was set.
+    fn follow(&mut self, now: Moment) {
+        let ahead_ms = now.unix_ms.wrapping_sub(now.since_boot_ms);
+        let moved_ms = ahead_ms.wrapping_sub(self.ahead_ms).cast_signed();
+        if moved_ms.unsigned_abs() <= CLOCK_MOVES_MS {
+            return;
+        }
+        self.ahead_ms = ahead_ms;
+        for window in self.windows.values_mut() {
+            window.follow(now);
+        }
+    }
+}
+
 impl Quotas {
     /// A table of at most `max` windows, filled with what the store has.
-    pub(super) fn new(max: usize, stored: impl IntoIterator<Item = (Key, QuotaRecord)>) -> Self {
-        let window = |(key, had)| {
-            let is_unwritten = false;
-            (key, Window { had, is_unwritten })
-        };
+    pub(super) fn new(
+        max: usize,
+        stored: impl IntoIterator<Item = (Key, QuotaRecord)>,
+        now: Moment,
+    ) -> Self {
+        let window = |(key, had)| (key, Window::stored(had, now));
         Self {
             max,
             table: Mutex::new(Table {
                 windows: stored.into_iter().take(max).map(window).collect(),
                 was_full: false,
+                ahead_ms: now.unix_ms.wrapping_sub(now.since_boot_ms),
             }),
         }
     }
@@ -125,15 +209,12 @@ impl Quotas {
         service: &str,
         client: IpAddr,
         free: Free,
-        now_ms: u64,
+        now: Moment,
     ) -> Option<QuotaUse> {
         let key = key(service, client, free);
         let per_ms = u64::try_from(free.per.as_millis()).unwrap_or(u64::MAX);
-        let new = QuotaRecord {
-            requests: 0,
-            until_ms: now_ms.saturating_add(per_ms),
-        };
         let mut table = self.table();
+        table.follow(now);
         let is_full = table.windows.len() >= self.max;
         let window = match table.windows.get_mut(&key) {
             Some(window) => window,
@@ -141,14 +222,12 @@ impl Quotas {
                 table.was_full = true;
                 return None;
             }
-            None => table.windows.entry(key).or_insert(Window {
-                had: new,
-                is_unwritten: true,
-            }),
+            None => {
+                let new = Window::open(per_ms, now);
+                table.windows.entry(key).or_insert(new)
+            }
         };
-        if window.had.until_ms <= now_ms {
-            window.had = new;
-        }
+        window.keep(per_ms, now);
         if window.had.requests >= free.requests {
             return None;
         }
@@ -164,12 +243,13 @@ impl Quotas {
     }
 
     /// Drops the windows that are over, and says what the store has to do.
-    pub(super) fn write_behind(&self, now_ms: u64) -> WriteBehind {
+    pub(super) fn write_behind(&self, now: Moment) -> WriteBehind {
         let mut behind = WriteBehind::default();
         let mut table = self.table();
+        table.follow(now);
         behind.was_full = std::mem::take(&mut table.was_full);
         table.windows.retain(|key, window| {
-            let is_open = window.had.until_ms > now_ms;
+            let is_open = window.ends_ms > now.since_boot_ms;
             if !is_open {
                 behind.remove.push(key.to_vec());
             } else if std::mem::take(&mut window.is_unwritten) {
@@ -194,9 +274,9 @@ fn key(service: &str, client: IpAddr, free: Free) -> Key {
     } else {
         b"6"
     });
-    // Each quota of a service has windows of its own: a short one must not renew a long one.
+    // Each period of a service has windows of its own: a short one must not renew a long one. How many requests there are in it
+    // is not looked at: what was had stays had when the settings give more or fewer.
     hash.update(free.per.as_secs().to_be_bytes());
-    hash.update(free.requests.to_be_bytes());
     hash.update(service);
     let mut key = [0; 16];
     key.copy_from_slice(&hash.finalize()[..16]);
@@ -212,14 +292,22 @@ mod tests {
         per: Duration::from_secs(60),
     };
 
+    /// As many milliseconds on both clocks.
+    fn at(ms: u64) -> Moment {
+        Moment {
+            unix_ms: ms,
+            since_boot_ms: ms,
+        }
+    }
+
     fn had(quotas: &Arc<Quotas>, client: &str, now_ms: u64) -> Option<u64> {
-        let used = quotas.reserve("api", client.parse().unwrap(), FREE, now_ms);
+        let used = quotas.reserve("api", client.parse().unwrap(), FREE, at(now_ms));
         used.map(|used| used.left())
     }
 
     #[test]
     fn a_network_has_its_quota_once_a_window() {
-        let quotas = Arc::new(Quotas::new(10, []));
+        let quotas = Arc::new(Quotas::new(10, [], at(0)));
         assert_eq!(had(&quotas, "192.0.2.1", 0), Some(1));
         assert_eq!(had(&quotas, "::ffff:192.0.2.9", 0), Some(0));
         assert_eq!(had(&quotas, "192.0.2.200", 59_999), None);
@@ -230,12 +318,12 @@ mod tests {
         assert_eq!(had(&quotas, "2001:db8:1::2", 0), None);
         assert_eq!(had(&quotas, "2001:db8:2::1", 0), Some(1));
         let client = "192.0.2.1".parse().unwrap();
-        assert!(quotas.reserve("other", client, FREE, 0).is_some());
+        assert!(quotas.reserve("other", client, FREE, at(0)).is_some());
     }
 
     #[test]
     fn a_flood_of_addresses_renews_nobodys_quota() {
-        let quotas = Arc::new(Quotas::new(3, []));
+        let quotas = Arc::new(Quotas::new(3, [], at(0)));
         for client in ["192.0.2.1", "192.0.2.1", "192.0.3.1", "192.0.4.1"] {
             assert!(had(&quotas, client, 0).is_some());
         }
@@ -244,17 +332,17 @@ mod tests {
         }
         assert_eq!(had(&quotas, "192.0.2.1", 2), None);
         assert_eq!(had(&quotas, "192.0.3.1", 2), Some(0));
-        assert!(quotas.write_behind(3).was_full);
+        assert!(quotas.write_behind(at(3)).was_full);
         // The windows end, and there is room again.
-        assert_eq!(quotas.write_behind(60_001).remove.len(), 3);
+        assert_eq!(quotas.write_behind(at(60_001)).remove.len(), 3);
         assert_eq!(had(&quotas, "198.51.100.1", 60_001), Some(1));
     }
 
     #[test]
     fn what_was_not_delivered_is_given_back_to_its_own_window() {
-        let quotas = Arc::new(Quotas::new(3, []));
+        let quotas = Arc::new(Quotas::new(3, [], at(0)));
         let client = "192.0.2.1".parse().unwrap();
-        let reserve = |now_ms| quotas.reserve("api", client, FREE, now_ms);
+        let reserve = |now_ms| quotas.reserve("api", client, FREE, at(now_ms));
         let old = reserve(0).unwrap();
         reserve(0).unwrap().give_back();
         assert_eq!(reserve(0).unwrap().left(), 0);
@@ -265,24 +353,24 @@ mod tests {
 
     #[test]
     fn a_short_window_renews_no_long_one() {
-        let quotas = Arc::new(Quotas::new(9, []));
+        let quotas = Arc::new(Quotas::new(9, [], at(0)));
         let client = "192.0.2.1".parse().unwrap();
         let short = Free {
             requests: 100,
             per: Duration::from_secs(1),
         };
         for now_ms in [0, 5_000, 10_000] {
-            assert!(quotas.reserve("api", client, short, now_ms).is_some());
+            assert!(quotas.reserve("api", client, short, at(now_ms)).is_some());
         }
         assert_eq!(had(&quotas, "192.0.2.1", 0), Some(1));
         assert_eq!(had(&quotas, "192.0.2.1", 20_000), Some(0));
-        assert!(quotas.reserve("api", client, short, 30_000).is_some());
+        assert!(quotas.reserve("api", client, short, at(30_000)).is_some());
         assert_eq!(had(&quotas, "192.0.2.1", 30_000), None);
     }
 
     #[test]
     fn fifty_at_once_on_two_get_two() {
-        let quotas = Arc::new(Quotas::new(3, []));
+        let quotas = Arc::new(Quotas::new(3, [], at(0)));
         let got: usize = std::thread::scope(|scope| {
             let ask = || usize::from(had(&quotas, "192.0.2.1", 0).is_some());
             let threads: Vec<_> = (0..50).map(|_| scope.spawn(ask)).collect();
@@ -296,16 +384,65 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_read_back() {
-        let quotas = Arc::new(Quotas::new(3, []));
+        let quotas = Arc::new(Quotas::new(3, [], at(0)));
         assert_eq!(had(&quotas, "192.0.2.1", 0), Some(1));
-        let put = quotas.write_behind(1).put;
+        let put = quotas.write_behind(at(1)).put;
         assert_eq!(put.len(), 1);
-        assert!(quotas.write_behind(1).put.is_empty());
+        assert!(quotas.write_behind(at(1)).put.is_empty());
         let stored = put
             .into_iter()
             .map(|(key, had)| (key.try_into().unwrap(), had));
-        let quotas = Arc::new(Quotas::new(3, stored));
+        let quotas = Arc::new(Quotas::new(3, stored, at(0)));
         assert_eq!(had(&quotas, "192.0.2.1", 2), Some(0));
         assert_eq!(had(&quotas, "192.0.2.1", 2), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_refuses_nobody_for_longer_than_a_period_and_renews_nothing() {
+        let quotas = Arc::new(Quotas::new(9, [], at(0)));
+        let moment = |unix_ms, since_boot_ms| Moment {
+            unix_ms,
+            since_boot_ms,
+        };
+        let had = |quotas: &Arc<Quotas>, now: Moment| {
+            let client = "192.0.2.1".parse().unwrap();
+            let used = quotas.reserve("api", client, FREE, now);
+            used.map(|used| used.left())
+        };
+        let hour_ms = 3_600_000;
+        // In memory: an hour ahead, and back again.
+        assert_eq!(had(&quotas, moment(hour_ms, 10)), Some(1));
+        assert_eq!(had(&quotas, moment(0, 20)), Some(0));
+        assert_eq!(had(&quotas, moment(9 * hour_ms, 59_999)), None);
+        let stored: Vec<_> = {
+            let put = quotas.write_behind(moment(9 * hour_ms, 60_000)).put;
+            let record = |(key, had): Entry<QuotaRecord>| (key.try_into().unwrap(), had);
+            put.into_iter().map(record).collect()
+        };
+        assert_eq!(stored[0].1.until_ms, 9 * hour_ms + 11);
+        assert_eq!(had(&quotas, moment(0, 60_010)), Some(1));
+        // Over a restart without a clock: at most one period, whenever somebody comes.
+        let again = || Arc::new(Quotas::new(9, stored.clone(), moment(1_000, 500)));
+        let quotas = again();
+        assert_eq!(had(&quotas, moment(2_000, 1_500)), None);
+        assert_eq!(had(&quotas, moment(61_999, 61_499)), None);
+        assert_eq!(had(&quotas, moment(62_000, 61_500)), Some(1));
+        // When the clock is right again, so is what was read by the wrong one.
+        let quotas = again();
+        assert!(quotas.write_behind(moment(2_000, 1_500)).remove.is_empty());
+        let behind = quotas.write_behind(moment(10 * hour_ms, 2_000));
+        assert_eq!(behind.remove.len(), 1);
+    }
+
+    #[test]
+    fn other_settings_renew_no_window() {
+        let quotas = Arc::new(Quotas::new(9, [], at(0)));
+        let client = "192.0.2.1".parse().unwrap();
+        let count = |requests| {
+            let free = Free { requests, ..FREE };
+            let uses = (0..9).map_while(|_| quotas.reserve("api", client, free, at(1)));
+            uses.count()
+        };
+        assert_eq!([2, 1, 2, 5, 2, 5].map(count), [2, 0, 0, 3, 0, 0]);
     }
 }

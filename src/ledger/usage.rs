@@ -15,9 +15,10 @@ pub use reservation::{Left, Overrun, Reservation, Unreserved};
 
 use tokio::time::Instant;
 
+use crate::clock::Moment;
 use crate::l402::TokenId;
 use crate::l402::caveat::Allowance;
-use crate::pace::{Pace, Room};
+use crate::pace::{Bucket, Pace, Room};
 
 use super::record::TokenRecord;
 
@@ -56,14 +57,16 @@ pub(super) struct Usage {
     journaled: AtomicU64,
     /// The change up to which the store knows them.
     stored: AtomicU64,
-    /// When it was told, Unix milliseconds.
+    /// When it was told, milliseconds since the machine was started.
     stored_ms: AtomicU64,
     /// When it was last used, Unix milliseconds.
     last_used_ms: AtomicU64,
     /// How long after its invoice's end it was paid, in seconds, as far as that is known.
     late_secs: AtomicU64,
-    /// The state of its pace: when its bucket is full again, Unix microseconds.
-    full_at_us: AtomicU64,
+    /// The same in milliseconds since the machine was started; 0 before the first use in this run.
+    touched_ms: AtomicU64,
+    /// What was taken of its pace. A `std` mutex: held to count.
+    bucket: Mutex<Bucket>,
     /// What does not change.
     token: TokenRecord,
 }
@@ -82,7 +85,8 @@ impl Usage {
             stored_ms: AtomicU64::new(0),
             last_used_ms: AtomicU64::new(token.last_used_ms),
             late_secs: AtomicU64::new(0),
-            full_at_us: AtomicU64::new(0),
+            touched_ms: AtomicU64::new(0),
+            bucket: Mutex::default(),
             token,
         }
     }
@@ -150,28 +154,18 @@ impl Usage {
     }
 
     /// Takes one from the token's bucket, or says what to wait for.
-    fn keep_pace(&self, pace: Pace, now_ms: u64) -> Result<(), Room> {
-        let now_us = now_ms.saturating_mul(1_000);
-        let mut state = self.full_at_us.load(Ordering::Relaxed);
-        loop {
-            let (full_at_us, _) = pace.take(state, now_us)?;
-            let taken = self.full_at_us.compare_exchange_weak(
-                state,
-                full_at_us,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
-            match taken {
-                Ok(_) => return Ok(()),
-                Err(other) => state = other,
-            }
-        }
+    fn keep_pace(&self, pace: Pace, since_boot_ms: u64) -> Result<(), Room> {
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.take(&mut bucket, since_boot_ms.saturating_mul(1_000))?;
+        Ok(())
     }
 
-    fn settle(&self, now_ms: u64) {
+    fn settle(&self, now: Moment) {
         self.counter
             .fetch_add(ONE_SERVED - ONE_IN_FLIGHT, Ordering::AcqRel);
-        self.last_used_ms.fetch_max(now_ms, Ordering::Relaxed);
+        self.last_used_ms.fetch_max(now.unix_ms, Ordering::Relaxed);
+        self.touched_ms
+            .fetch_max(now.since_boot_ms, Ordering::Relaxed);
         self.changes.fetch_add(1, Ordering::Release);
     }
 
@@ -285,7 +279,7 @@ impl Usages {
     }
 
     /// Everything that the journal does not know yet; and what the store does not, if it was not told since
-    /// `stored_before_ms`.
+    /// `stored_before_ms`, in milliseconds since the machine was started.
     pub(super) fn take_unwritten(&self, stored_before_ms: u64, now_ms: u64) -> Vec<Unwritten> {
         let mut unwritten = Vec::new();
         for shard in &self.shards {
@@ -298,7 +292,7 @@ impl Usages {
         unwritten
     }
 
-    /// Forgets what the store knows and nobody has used since `idle_since_ms`. Only after what was taken is written.
+    /// Forgets what the store knows and nobody has used since `idle_since_ms`, in milliseconds since the machine was started. Only after what was taken is written.
     pub(super) fn forget_idle(&self, idle_since_ms: u64) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -307,10 +301,12 @@ impl Usages {
                 let Some(usage) = Arc::get_mut(usage) else {
                     return true;
                 };
+                let bucket = usage.bucket.get_mut();
+                let full_at_us = bucket.unwrap_or_else(PoisonError::into_inner).full_at_us();
                 usage.is_unstored()
-                    || *usage.last_used_ms.get_mut() >= idle_since_ms
+                    || *usage.touched_ms.get_mut() >= idle_since_ms
                     // A slow pace must not be forgotten before it is over.
-                    || *usage.full_at_us.get_mut() / 1_000 >= idle_since_ms
+                    || full_at_us / 1_000 >= idle_since_ms
             });
         }
     }

@@ -56,7 +56,7 @@ impl Address {
     }
 
     /// What the client takes.
-    pub(super) fn uri(&self) -> &Uri {
+    pub(crate) fn uri(&self) -> &Uri {
         &self.0
     }
 }

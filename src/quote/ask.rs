@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::causes::chain;
 use crate::text;
+use crate::via::Via;
 
 use super::Address;
 
@@ -175,6 +176,8 @@ fn question(address: &Address, method: Method, body: Bytes) -> (Request<Full<Byt
     headers.insert(USER_AGENT, OURSELVES);
     if method == Method::POST {
         headers.insert(CONTENT_TYPE, JSON);
+        // One that leads back to us would have us ask without end.
+        Via::of_process().say(headers);
     }
     *request.method_mut() = method;
     let connection = Connection(capture_connection(&mut request));

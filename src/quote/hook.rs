@@ -200,7 +200,7 @@ impl Hook {
                 (slot, within.saturating_sub(begun.elapsed()))
             }
         };
-        let now_ms = self.clock.unix_ms();
+        let now_ms = self.clock.since_boot_ms();
         if let Some(outcome) = slot.as_ref().and_then(|kept| kept.at(now_ms)) {
             return outcome;
         }
@@ -228,7 +228,7 @@ impl Hook {
         question: &[u8],
         (within, asking): (Duration, Option<Asking>),
     ) -> Outcome {
-        let now_ms = self.clock.unix_ms();
+        let now_ms = self.clock.since_boot_ms();
         if let Some(outcome) = self.unreachable().as_ref().and_then(|kept| kept.at(now_ms)) {
             return outcome;
         }
@@ -295,7 +295,10 @@ impl Hooks {
     pub fn status(&self) -> Vec<HookStatus> {
         let hooks = self.0.iter();
         hooks
-            .map(|hook| hook.health().status(&hook.config, hook.clock.unix_ms()))
+            .map(|hook| {
+                hook.health()
+                    .status(&hook.config, hook.clock.since_boot_ms())
+            })
             .collect()
     }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::amount::Msat;
 use crate::causes::chain;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::price::{Currency, Fiat, Price, Rate};
 
 use super::Unpriced;
@@ -122,8 +122,26 @@ struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Taken {
     rate: Rate,
-    /// When its sources were asked: it may be as old as that.
+    /// When its sources were asked, in milliseconds since the machine was started: it may be as old as that. A clock that is set
+    /// makes no rate older or newer.
     asked_ms: u64,
+}
+
+impl Taken {
+    /// From the clock on the wall, as it is on the disk, to the time since the machine was started. `None` for one that was taken
+    /// before that, or by a clock that was ahead: how old it is nobody knows for certain.
+    fn since_boot(self, now: Moment) -> Option<Self> {
+        let age_ms = now.unix_ms.checked_sub(self.asked_ms)?;
+        let asked_ms = now.since_boot_ms.checked_sub(age_ms)?;
+        Some(Self { asked_ms, ..self })
+    }
+
+    /// The other way round.
+    fn on_the_wall(self, now: Moment) -> Self {
+        let age_ms = now.since_boot_ms.saturating_sub(self.asked_ms);
+        let asked_ms = now.unix_ms.saturating_sub(age_ms);
+        Self { asked_ms, ..self }
+    }
 }
 
 /// What a source last said.
@@ -154,14 +172,14 @@ impl Rates {
     #[must_use]
     pub fn remembering(mut self, file: &Path) -> Self {
         let memory = Memory::open(file);
-        let (now_ms, now) = (self.world.clock.unix_ms(), self.world.clock.since_boot());
+        let (moment, now) = (self.world.clock.moment(), self.world.clock.since_boot());
         for entry in &self.entries {
             if let RateOrigin::Watched(watched) = &entry.config.origin
-                && let Some(taken) = memory.of(&entry.config, watched, now_ms)
+                && let Some(taken) = memory.of(&entry.config, watched, moment.unix_ms)
             {
                 let mut known = entry.known();
                 known.belief.begin(taken.rate, now);
-                known.taken = Some(taken);
+                known.taken = taken.since_boot(moment);
             }
         }
         self.world.memory = Some(Arc::new(memory));
@@ -187,7 +205,7 @@ impl Rates {
         let entry = entries
             .find(|entry| entry.config.currency == currency)
             .ok_or(Unpriced::NoRate(currency))?;
-        entry.rate(self.world.clock.unix_ms())
+        entry.rate(self.world.clock.since_boot_ms())
     }
 
     /// What that is in bitcoin now.
@@ -236,7 +254,7 @@ impl Rates {
 
     /// What is known of each currency, for the operator.
     pub fn status(&self) -> Vec<RateStatus> {
-        let now_ms = self.world.clock.unix_ms();
+        let now_ms = self.world.clock.since_boot_ms();
         let entries = self.entries.iter();
         entries.map(|entry| status::of(entry, now_ms)).collect()
     }
@@ -300,7 +318,7 @@ impl Entry {
             return true;
         };
         let _one_at_a_time = self.asking.lock().await;
-        let asked_ms = world.clock.unix_ms();
+        let asked_ms = world.clock.since_boot_ms();
         let currency = self.config.currency;
         let mut asking = JoinSet::new();
         for (index, source) in watched.sources.iter().enumerate() {
@@ -311,6 +329,7 @@ impl Entry {
         answers.sort_by_key(|(index, _)| *index);
         let taken = self.hear(watched, answers, asked_ms, &world.clock);
         if let (Some(taken), Some(memory)) = (taken, &world.memory) {
+            let taken = taken.on_the_wall(world.clock.moment());
             self.remember(watched, taken, memory).await;
         }
         taken.is_some()
@@ -335,7 +354,7 @@ impl Entry {
         }
         let judged = known.belief.judge(watched, &given, clock.since_boot());
         let taken = known.take(currency, judged, asked_ms);
-        known.tell_if_unusable(&self.config, watched, clock.unix_ms());
+        known.tell_if_unusable(&self.config, watched, clock.since_boot_ms());
         taken
     }
 
@@ -391,7 +410,6 @@ impl Known {
     ) -> Result<Rate, Unpriced> {
         let currency = config.currency;
         let taken = self.taken.ok_or(Unpriced::RateUnknown(currency))?;
-        // A clock that has gone back says nothing of how old it is.
         let age = now_ms
             .checked_sub(taken.asked_ms)
             .map(Duration::from_millis);

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{LengthLimitError, Limited};
@@ -20,6 +20,7 @@ use tracing::Level;
 use crate::gate::{Permit, Reason};
 use crate::l402::credential;
 use crate::route::{Forward, Offer, Protocol};
+use crate::via::{self, Via};
 
 use super::body::{Downloaded, Stalled, Talk, Terms, TooSlow, Unread, Upload, Uploaded, empty};
 use super::delivered::{Delivered, Shape};
@@ -30,6 +31,9 @@ use super::{Body, Downstream, Failure, Resources, Unserved};
 
 /// The only word of `TE` that passes, and always as ours: the body's frames pass, and so do its trailers.
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// What a body is that nobody says more of (RFC 9110, section 8.3).
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// A request as every server of an upstream would get it.
 struct Outgoing<'a> {
@@ -86,7 +90,7 @@ impl Resources {
             request.headers_mut().remove(UPGRADE);
         }
         let mut outgoing = Outgoing::new(forward, path, downstream, request, max);
-        outgoing.tell(&permit, offer);
+        outgoing.tell(&permit, offer, &self.via);
         outgoing.prepare(count, self.idle_timeout(forward));
         let mut tried = Tried::default();
         let failure = loop {
@@ -316,11 +320,16 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Adds what we and the settings say.
-    fn tell(&mut self, permit: &Permit, offer: Option<&Offer>) {
+    fn tell(&mut self, permit: &Permit, offer: Option<&Offer>, via: &Via) {
         self.with_trailers = !offer.is_some_and(|offer| offer.pricing.reads_headers());
         let Some(head) = &mut self.head else {
             return;
         };
+        // Some servers take a body of no kind for a form (Rack), and its fields for the query's.
+        let is_priced_by_query = offer.is_some_and(|offer| offer.pricing.reads_query());
+        if is_priced_by_query && !self.is_empty && !head.headers.contains_key(CONTENT_TYPE) {
+            head.headers.insert(CONTENT_TYPE, BYTES);
+        }
         set_paid(
             &mut head.headers,
             permit,
@@ -333,7 +342,18 @@ impl<'a> Outgoing<'a> {
                     .append(CONNECTION, HeaderValue::from_static("te"));
             }
         }
-        self.forward.request_headers.apply_alike(&mut head.headers);
+        let edits = &self.forward.request_headers;
+        // Settings may take out what others said of the way; what tells a circle stays.
+        let kept = if edits.names(&VIA) {
+            via::kept(&head.headers)
+        } else {
+            Vec::new()
+        };
+        edits.apply_alike(&mut head.headers);
+        for entry in kept {
+            head.headers.append(VIA, entry);
+        }
+        via.say(&mut head.headers);
     }
 
     /// Adds what a body needs.

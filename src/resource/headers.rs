@@ -99,9 +99,13 @@ fn is_claim(name: &HeaderName) -> bool {
         "true-client-ip",
         "cf-connecting-ip",
         "x-http-method",
-        "x-http-method-override",
-        "x-method-override",
+        "x-method",
     ];
+    // Whoever lets a header choose another method calls it something of this kind.
+    let overrides = ["method-override", "override-method", "verb-override"];
+    if overrides.iter().any(|part| name.contains(part)) {
+        return true;
+    }
     begins.iter().any(|begin| name.starts_with(begin)) || names.contains(&name)
 }
 
@@ -291,6 +295,10 @@ mod tests {
             "grpc-metadata-l402-token-id",
             "grpc_metadata_l402_token_id",
             "grpc-metadata-x-forwarded-for",
+            "x-http-method-override",
+            "x_method_override",
+            "http-method-override",
+            "x-http-method",
         ] {
             assert!(is_claim(&HeaderName::from_static(claim)), "{claim}");
         }

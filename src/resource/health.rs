@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout_at
 
 use crate::causes::chain;
 use crate::route::Health;
+use crate::via::Via;
 
 use super::body::empty;
 use super::servers::{Server, Servers};
@@ -105,6 +106,8 @@ async fn ask(servers: &Servers, server: &Server, health: &Health) -> Result<(), 
     let uri = server.uri("", &health.path, None);
     let mut request = Request::new(empty());
     *request.uri_mut() = uri.map_err(Unwell::NoAddress)?;
+    // An upstream that is ourselves is not well.
+    Via::of_process().say(request.headers_mut());
     let until = Instant::now() + ANSWER_TIMEOUT.min(health.every);
     let answered = timeout_at(until, servers.client.request(request)).await;
     let answered = answered.map_err(|_| Unwell::TooSlow)?;

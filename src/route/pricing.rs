@@ -7,12 +7,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::percent_decode_str;
 
 use crate::price::Price;
 
 use super::header::undisputed;
+
+/// What a form's content type has in it.
+const FORMS: [&str; 2] = ["x-www-form-urlencoded", "multipart/"];
+
+/// The field by which Rails, Symfony, Laravel and others let a form choose another method.
+const METHOD_PARAMETER: &str = "_method";
 
 /// A price class: what a request costs, and up to which class a token has to reach to open it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +114,15 @@ impl Pricing {
         }
     }
 
+    /// Whether it depends on the query.
+    pub fn reads_query(&self) -> bool {
+        match self {
+            Self::Flat(_) => false,
+            Self::Table(table) => matches!(table.by, Selector::Query(_)),
+            Self::Hook(_) => true,
+        }
+    }
+
     /// All price classes; none where a hook sets the prices.
     pub fn classes(&self) -> impl Iterator<Item = &Class> {
         let (flat, table) = match self {
@@ -156,17 +171,27 @@ impl PriceTable {
             let mut values = self.values.iter();
             values.find(|(known, _)| known == value)
         };
-        let is_head = self.by == Selector::Method && value == "HEAD";
+        let is_by_method = self.by == Selector::Method;
+        let is_head = is_by_method && value == "HEAD";
         let found = of(&value).or_else(|| is_head.then(|| of("GET")).flatten());
-        if let Some((_, class)) = found {
-            return Ok(*class);
-        }
         // Every request has a method: the others are those that the table does not have.
-        let other = self.missing.filter(|_| self.by == Selector::Method);
-        other.ok_or_else(|| Unclassed::Unknown {
-            by: self.by.to_string(),
-            values: self.values_known(),
-        })
+        let other = self.missing.filter(|_| is_by_method);
+        let Some(class) = found.map(|(_, class)| *class).or(other) else {
+            return Err(Unclassed::Unknown {
+                by: self.by.to_string(),
+                values: self.values_known(),
+            });
+        };
+        if is_by_method && self.has_other(class) && may_name_method(selected) {
+            return Err(Unclassed::Ambiguous(self.by.to_string()));
+        }
+        Ok(class)
+    }
+
+    /// Whether another request of this table costs something else.
+    fn has_other(&self, class: Class) -> bool {
+        let values = self.values.iter().map(|(_, class)| class);
+        values.chain(&self.missing).any(|other| *other != class)
     }
 
     fn values_known(&self) -> String {
@@ -214,16 +239,25 @@ impl PriceTable {
     }
 }
 
-/// Whether the body is a form, whose fields many servers mix with the query's.
+/// Whether some server could take the body for a form, whose fields many servers mix with the query's: also by a second line,
+/// by a header that is spelled alike, or by a word that stands further behind.
 fn is_form(headers: &HeaderMap) -> bool {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .map(|value| value.as_bytes().trim_ascii());
-    let is_of = |kind: &[u8]| {
-        let begins = content_type.and_then(|value| value.get(..kind.len()));
-        begins.is_some_and(|begins| begins.eq_ignore_ascii_case(kind))
+    let mut lines = headers.get_all(CONTENT_TYPE).iter();
+    let has_form = |value: &HeaderValue| {
+        let kind = value.as_bytes().to_ascii_lowercase();
+        let kind = String::from_utf8_lossy(&kind).into_owned();
+        FORMS.iter().any(|form| kind.contains(form))
     };
-    is_of(b"application/x-www-form-urlencoded") || is_of(b"multipart/")
+    undisputed(headers, &CONTENT_TYPE).is_err() || lines.any(has_form)
+}
+
+/// Whether some server could read another method in the query or in the body than the request has: `_method` in either.
+fn may_name_method(selected: &Selected<'_>) -> bool {
+    let pairs = selected.query.unwrap_or_default().split(['&', ';']);
+    let mut keys = pairs.map(|pair| pair.split('=').next().unwrap_or_default());
+    // What cannot be read could be anything.
+    keys.any(|key| decode(key).is_none_or(|key| is_alike(&key, METHOD_PARAMETER)))
+        || is_form(selected.headers)
 }
 
 /// As `application/x-www-form-urlencoded` is read (WHATWG URL, section 5.1); `None` for what is no UTF-8.
@@ -354,5 +388,55 @@ mod tests {
     #[test]
     fn head_costs_what_get_does() {
         assert_eq!(tier(&table(Selector::Method, None), "", &[]), Some(0));
+    }
+
+    #[test]
+    fn a_form_passes_no_price_by_query_however_it_is_named() {
+        let prices = table(Selector::Query("size".to_owned()), None);
+        let form = "application/x-www-form-urlencoded";
+        for headers in [
+            vec![("content-type", form)],
+            vec![(
+                "content-type",
+                "Application/X-WWW-Form-URLEncoded;charset=x",
+            )],
+            vec![("content-type", "multipart/form-data; boundary=a")],
+            vec![("content-type", "text/plain"), ("content-type", form)],
+            vec![("content-type", form), ("content-type", "text/plain")],
+            vec![(
+                "content-type",
+                "text/plain, application/x-www-form-urlencoded",
+            )],
+            vec![("content-type", "; application/x-www-form-urlencoded")],
+            vec![("content-type", "text/plain"), ("content_type", form)],
+            vec![("content_type", form)],
+        ] {
+            assert_eq!(tier(&prices, "size=small", &headers), None, "{headers:?}");
+        }
+        let headers = [("content-type", "application/json")];
+        assert_eq!(tier(&prices, "size=small", &headers), Some(1));
+    }
+
+    #[test]
+    fn a_method_in_query_or_form_passes_no_price_by_method() {
+        let prices = table(Selector::Method, Some(class(3)));
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        for query in [
+            "_method=DELETE",
+            "a=b&_METHOD=x",
+            "%5fmethod=PUT",
+            "a;_method=PUT",
+        ] {
+            assert_eq!(tier(&prices, query, &[]), None, "{query}");
+        }
+        assert_eq!(tier(&prices, "", &form), None);
+        assert_eq!(tier(&prices, "method=DELETE", &[]), Some(0));
+        // Where every method costs the same, it does not matter which one is meant.
+        let flat = PriceTable {
+            by: Selector::Method,
+            values: vec![("GET".to_owned(), class(3))],
+            missing: Some(class(3)),
+        };
+        assert_eq!(tier(&flat, "_method=DELETE", &form), Some(3));
     }
 }

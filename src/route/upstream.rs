@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 
-use super::header::remove_alike;
+use super::header::{folded, remove_alike};
 
 /// What a route does to requests and answers between a client and the servers behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +120,13 @@ impl HeaderEdits {
         for name in self.remove.iter().chain(set) {
             remove_alike(headers, name);
         }
+    }
+
+    /// Whether it takes out or replaces this header.
+    pub fn names(&self, wanted: &HeaderName) -> bool {
+        let set = self.set.iter().map(|(name, _)| name);
+        let mut all = self.remove.iter().chain(set);
+        all.any(|name| folded(name) == folded(wanted))
     }
 
     /// Does it.

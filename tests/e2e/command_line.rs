@@ -70,3 +70,16 @@ fn settings_that_do_not_hold_end_with_2_and_name_file_and_key() {
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("TOLLHOUSE_LISTEN"), "{said}");
 }
+
+#[test]
+fn check_warns_of_a_route_that_leads_back_to_the_program() {
+    let check = |listen: &str| {
+        let output = tollhouse("check", GOOD, &[("TOLLHOUSE__HTTP__LISTEN", listen)]);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = check("0.0.0.0:2");
+    assert!(shown.contains("Warning: route /open"), "{shown}");
+    let shown = check("127.0.0.1:9");
+    assert!(!shown.contains("Warning"), "{shown}");
+}

@@ -4,6 +4,8 @@
 use http::{Method, StatusCode, header::AUTHORIZATION};
 use regtest::client::{Answer, Challenge};
 
+use tollhouse::invoice::{Reach, Unready};
+
 use crate::gate::{assert_challenged, assert_served};
 use crate::raw;
 use crate::support::{NOW_SECS, PAGE, Shop, Sold, new_folder};
@@ -360,4 +362,92 @@ async fn a_price_by_a_header_is_for_what_the_upstream_reads() {
         (Some("small"), &b"hello"[..])
     );
     assert!(seen.trailers.is_empty(), "{:?}", seen.trailers);
+}
+
+#[tokio::test]
+async fn no_body_passes_a_price_by_query_or_by_method_as_a_form() {
+    let upstream = Upstream::start().await;
+    let route = |name: &str, price: &str| {
+        format!(
+            "[[route]]\npath = \"/{name}/*\"\nservice = \"{name}\"\nupstream = \"http://{}\"\nprice = {price}\n",
+            upstream.address
+        )
+    };
+    let by_query = r#"{ by = "query:size", values = { small = "1 sat", large = "10 sat" } }"#;
+    let by_method =
+        r#"{ by = "method", values = { GET = "1 sat", POST = "1 sat", DELETE = "9 sat" } }"#;
+    let settings = route("q", by_query) + &route("m", by_method);
+    let shop = Shop::selling(&settings).await;
+    let post = |path: &str, sold: &Sold| {
+        let request = shop
+            .request(Method::POST, path)
+            .body("size=large&_method=DELETE");
+        request.header(AUTHORIZATION, sold.header())
+    };
+    let small = "/q/x?size=small";
+    let sold = bought(&shop, small).await;
+    let form = "application/x-www-form-urlencoded";
+    for kinds in [
+        vec![form],
+        vec!["text/plain", form],
+        vec!["a/b, multipart/form-data"],
+    ] {
+        let asked = kinds.iter().fold(post(small, &sold), |request, kind| {
+            request.header("content-type", *kind)
+        });
+        assert_eq!(
+            shop.send(asked).await.status,
+            StatusCode::BAD_REQUEST,
+            "{kinds:?}"
+        );
+    }
+    assert_eq!(upstream.count(), 0);
+    // One that says nothing of itself is no form either.
+    assert_eq!(shop.send(post(small, &sold)).await.status, StatusCode::OK);
+    let seen = upstream.take_one();
+    assert_eq!(
+        seen.header("content-type"),
+        Some("application/octet-stream")
+    );
+    let sold = bought(&shop, "/m/x").await;
+    let named = shop.send(post("/m/x?_method=DELETE", &sold)).await;
+    assert_eq!(named.status, StatusCode::BAD_REQUEST);
+    let asked = post("/m/x", &sold).header("content-type", form);
+    assert_eq!(shop.send(asked).await.status, StatusCode::BAD_REQUEST);
+    let asked = post("/m/x", &sold).header("x-http-method-override", "DELETE");
+    assert_eq!(shop.send(asked).await.status, StatusCode::OK);
+    assert_eq!(upstream.take_one().header("x-http-method-override"), None);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_refuses_nobody_and_a_503_is_not_counted() {
+    let limits = "[limits]\nchallenges = { requests = 3, per = \"1h\" }\ntokens = { requests = 2, per = \"1h\" }\n";
+    let free = "price = \"1 sat\"\nfree_quota = { requests = 1, per = \"60s\" }";
+    let shop = Shop::selling(&format!("{limits}{}", route("a", free))).await;
+    assert_served(&shop.get("/a/page.txt").await);
+    let ready = shop.reach.borrow().clone();
+    shop.reach.send_replace(Reach::Unready(Unready::Starting));
+    for _ in 0..9 {
+        let answer = shop.get("/a/page.txt").await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    shop.reach.send_replace(ready);
+    let sold = shop.sell("a", None);
+    assert_served(&shop.get_with("/a/page.txt", &sold).await);
+    shop.clock.set(NOW_SECS - 365 * 86_400);
+    assert_served(&shop.get_with("/a/page.txt", &sold).await);
+    assert_eq!(
+        shop.get_with("/a/page.txt", &sold).await.status,
+        StatusCode::TOO_MANY_REQUESTS
+    );
+    for _ in 0..3 {
+        assert_challenged(&shop.get("/a/page.txt").await);
+    }
+    let refused = shop.get("/a/page.txt").await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    // A period later all is as it was, whatever the clock on the wall says.
+    shop.clock.advance(std::time::Duration::from_secs(3_600));
+    assert_served(&shop.get("/a/page.txt").await);
+    assert_challenged(&shop.get("/a/page.txt").await);
+    assert_served(&shop.get_with("/a/page.txt", &sold).await);
 }

@@ -79,7 +79,14 @@ async fn a_connection_above_the_limit_waits_for_its_turn() {
         ..limits()
     })
     .await;
-    let first = connect(&shop).await;
+    let large = std::fs::File::create(shop.folder.join("large.bin")).unwrap();
+    large.set_len(256 * 1024 * 1024).unwrap();
+    let mut first = connect(&shop).await;
+    first
+        .write_all(b"GET /free/large.bin HTTP/1.1\r\nHost: shop\r\n\r\n")
+        .await
+        .unwrap();
+    raw::expect(&mut first, "200 OK").await;
     let mut second = connect(&shop).await;
     second
         .write_all(b"GET /free/page.txt HTTP/1.1\r\nHost: shop\r\n\r\n")

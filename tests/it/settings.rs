@@ -107,6 +107,8 @@ fn refused() -> Vec<Row> {
         (with("[http]\nlisten = \"127.0.0.1\""), "http.listen", "127.0.0.1:8402"),
         (with("[http]\nlisten = \"127.0.0.1:99999\""), "http.listen", "127.0.0.1:8402"),
         (with("[http]\nconnections_max = 0"), "http.connections_max", "at least 1"),
+        (with("[http]\nnetwork_share_percent = 0"), "http.network_share_percent", "from 1 to 100"),
+        (with("[http]\nnetwork_share_percent = 101"), "http.network_share_percent", "from 1 to 100"),
         (with("[backup]\nkeep = 0"), "backup.keep", "at least 1"),
         (with("[backup]\nevery = \"30s\""), "backup.every", "at least 1m"),
         (with("[backup.s3]\nendpoint = \"https://a.b\"\nregion = \"r\"\nbucket = \"b\"\naccess_key = \"a\"\nsecret_key_file = \"none\""), "backup.s3.secret_key_file", "failed to read"),

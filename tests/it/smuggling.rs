@@ -385,3 +385,24 @@ async fn who_has_paid_is_not_for_a_client_to_say() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_decides_about_a_request_stands_there_once() {
+    let upstream = Upstream::start().await;
+    let shop = shop_before(&upstream).await;
+    let form = "application/x-www-form-urlencoded";
+    for lines in [
+        format!("Content-Type: text/plain\r\nContent-Type: {form}\r\n"),
+        format!("Content-Type: {form}\r\nContent-Type: {form}\r\n"),
+        format!("Content-Type: text/plain\r\nContent_Type: {form}\r\n"),
+        format!("Content.Type: {form}\r\n"),
+        "Content-Encoding: gzip\r\nContent-Encoding: identity\r\n".to_owned(),
+        "Accept-Grant: a\r\nAccept-Grant: b\r\n".to_owned(),
+    ] {
+        let request =
+            format!("POST /open/x HTTP/1.1\r\nHost: shop\r\n{lines}Content-Length: 4\r\n\r\na=b&");
+        let answers = answers(&shop, request.as_bytes()).await;
+        assert_eq!(statuses(&answers)[0], "400", "{lines}");
+    }
+    assert_eq!(upstream.count(), 0);
+}

@@ -68,6 +68,7 @@ impl Default for Setup {
             forward: None,
             limits: public::Limits {
                 connections_max: 1_000,
+                connections_of_network: 1_000,
                 header_timeout: DEADLINE,
                 write_timeout: DEADLINE,
                 grace: DEADLINE,
@@ -236,6 +237,18 @@ impl Shop {
             stop,
             dir,
         }
+    }
+
+    /// Has `/up/*`, `/stripped/*` and `/open/*` lead elsewhere from now on, as after other settings were read.
+    pub(crate) fn lead_to(&self, forward: Forward) {
+        let routes = RouteTable::new(upstream_routes(forward).into()).unwrap();
+        let before = self.sold_here.get();
+        let (resources, _background) = before.resources.after(Setup::default().resource, &routes);
+        self.sold_here.set(public::Shop {
+            routes,
+            resources,
+            clients: before.clients.clone(),
+        });
     }
 
     /// Tells the server to stop; [`Shop::is_closed`] waits until it has.

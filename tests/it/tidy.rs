@@ -37,6 +37,7 @@ const RANKS: &[(&str, u8)] = &[
     ("span", 0),
     ("sparing", 1),
     ("text", 0),
+    ("via", 0),
 ];
 
 /// What only some rooms may touch.

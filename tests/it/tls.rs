@@ -18,6 +18,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 use tollhouse::http::{Limits, Tls, TlsError, TlsFiles, TlsSource};
 
+use crate::crowd;
 use crate::http2::read;
 use crate::raw;
 use crate::support::{DEADLINE, PAGE, Setup, Shop};
@@ -175,6 +176,24 @@ async fn a_handshake_has_no_more_time_than_headers_and_a_place_like_a_connection
     let mut rest = Vec::new();
     let read = timeout(DEADLINE, silent.read_to_end(&mut rest)).await;
     drop(read.expect("closed in time"));
+}
+
+#[tokio::test]
+async fn handshakes_that_never_end_keep_nobody_out() {
+    let files = Files::new();
+    let shop = shop_over(&files, crowd::limits(), None).await;
+    let mut silent = Vec::new();
+    for address in ["127.0.1.1", "127.0.2.1"] {
+        for _ in 0..8 {
+            let mut stream = crowd::from(address, shop.address).await;
+            stream.write_all(b"\x16\x03\x01\x02\x00").await.unwrap();
+            silent.push(stream);
+        }
+    }
+    for _ in 0..12 {
+        let mut stream = shake(&shop, &files.cert, &[], BOTH).await.unwrap();
+        assert!(get(&mut stream, "/free/page.txt").await.ends_with(PAGE));
+    }
 }
 
 #[tokio::test]

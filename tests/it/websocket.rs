@@ -18,6 +18,7 @@ use tollhouse::http::Limits;
 use tollhouse::ledger::record::Revoked;
 use tollhouse::route::{self, Forward};
 
+use crate::crowd;
 use crate::delivery::assert_problem;
 use crate::gate::assert_challenged;
 use crate::raw;
@@ -118,12 +119,21 @@ type Socket = WebSocketStream<TcpStream>;
 
 /// A client's handshake with the shop.
 async fn connect(shop: &Shop, path: &str, sold: Option<&Sold>) -> Result<Socket, Error> {
+    connect_from("127.0.0.1", shop, path, sold).await
+}
+
+async fn connect_from(
+    address: &str,
+    shop: &Shop,
+    path: &str,
+    sold: Option<&Sold>,
+) -> Result<Socket, Error> {
     let mut request = format!("ws://{}{path}", shop.address).into_client_request()?;
     if let Some(sold) = sold {
         let value = sold.header().parse().unwrap();
         request.headers_mut().insert(AUTHORIZATION, value);
     }
-    let stream = TcpStream::connect(shop.address).await?;
+    let stream = crowd::from(address, shop.address).await;
     let handshake = client_async(request, stream);
     let (socket, _) = timeout(DEADLINE, handshake)
         .await
@@ -476,4 +486,26 @@ async fn an_upstream_that_is_away_gives_the_use_of_a_switch_back() {
         StatusCode::BAD_GATEWAY,
     );
     shop.is_counted(&sold, 0).await;
+}
+
+#[tokio::test]
+async fn sockets_that_nobody_paid_for_give_way_and_one_that_was_paid_for_stays() {
+    let echo = Echo::start().await;
+    let base = format!("http://{}", echo.address).parse().unwrap();
+    let shop = Shop::with(Setup {
+        forward: Some(Forward::to(base)),
+        limits: crowd::limits(),
+        ..Setup::default()
+    })
+    .await;
+    let sold = shop.sell("up", None);
+    let mut paid = connect(&shop, "/up/x", Some(&sold)).await.unwrap();
+    let mut free = Vec::new();
+    for address in ["127.0.1.1", "127.0.2.1"] {
+        for _ in 0..8 {
+            free.push(connect_from(address, &shop, "/open/x", None).await);
+        }
+    }
+    assert_eq!(crowd::answered("127.0.3.1", &shop).await, 12);
+    say(&mut paid, "still here").await;
 }

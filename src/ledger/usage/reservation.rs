@@ -77,7 +77,7 @@ impl Reservation {
         // The pace first: what is refused for it must not have been taken from the grant, not even for a moment.
         if let Some(pace) = pace {
             usage
-                .keep_pace(pace, clock.unix_ms())
+                .keep_pace(pace, clock.since_boot_ms())
                 .map_err(Unreserved::TooFast)?;
         }
         let (left, claim) = usage
@@ -235,6 +235,6 @@ impl Drop for Reservation {
         meters.pass_time(&mut self.claim, now_ms);
         meters.end(&mut self.claim);
         drop(meters);
-        usage.settle(self.clock.unix_ms());
+        usage.settle(self.clock.moment());
     }
 }

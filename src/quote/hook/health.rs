@@ -22,7 +22,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Health {
     asked: u64,
     failed: u64,
-    /// The last failure and when it was, Unix milliseconds.
+    /// The last failure and when it was, in milliseconds since the machine was started.
     last_failure: Option<(String, u64)>,
     /// How often it is asked is up to whoever sends requests.
     log: Arc<Sparing>,

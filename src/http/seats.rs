@@ -1,0 +1,580 @@
+//! The places of a listener's connections. No network holds more than its share, and when all places are taken, the network
+//! that holds the most without having paid gives one back: its connection that has asked nothing for the longest time.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::network;
+
+/// How long a connection counts as a payer's after its last request with a good credential, in milliseconds: five minutes.
+const PAYER_FOR_MS: u64 = 5 * 60 * 1_000;
+
+/// A connection that has asked nothing yet is not idle within this time, in milliseconds: a handshake over a slow line takes a
+/// second or two.
+const YOUNG_FOR_MS: u64 = 5 * 1_000;
+
+/// Connections that wait for a place; each is one socket that nobody reads.
+const WAITING_MAX: usize = 64;
+
+/// How often a waiting connection looks for a place that somebody else has to give up.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A listener's places.
+#[derive(Clone, Debug)]
+pub(super) struct Seats(Arc<All>);
+
+#[derive(Debug)]
+struct All {
+    /// How many there are.
+    max: usize,
+    /// How many of them one network may hold.
+    share: usize,
+    /// The connections that hold one. A `std` mutex: held to count, never across an await.
+    table: Mutex<Table>,
+    /// Told when a place becomes free.
+    freed: Notify,
+    /// Connections that may wait for a place.
+    line: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// All connections, by the network that they are charged to.
+    holders: HashMap<Holder, Vec<Guest>>,
+    /// How many there are.
+    count: usize,
+    /// The number of the next one.
+    next: u64,
+}
+
+/// The side that a connection is charged to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Holder {
+    /// A client's network.
+    Network(IpAddr),
+    /// One connection of a trusted proxy, which brings many clients.
+    Proxy(u64),
+}
+
+/// A connection that holds a place; on every request that came by it.
+#[derive(Clone, Debug)]
+pub(crate) struct Guest(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    number: u64,
+    /// When it was accepted; all other times are milliseconds after that.
+    accepted: Instant,
+    /// Requests that are being answered.
+    running: AtomicUsize,
+    /// How many of them were paid for.
+    paid: AtomicUsize,
+    /// When a request last began or ended; 0 before the first.
+    asked_ms: AtomicU64,
+    /// When a good credential was last shown; 0 for never.
+    paid_ms: AtomicU64,
+    /// Whether bytes wait until the client takes them.
+    is_writing: AtomicBool,
+    /// Whether it speaks another protocol now and stays as it is.
+    is_tunnel: AtomicBool,
+    /// Cancelled when it has to give up its place.
+    leave: CancellationToken,
+}
+
+/// A request that is being answered, or a payment for one, until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, the request is over"]
+pub(crate) struct Held {
+    guest: Guest,
+    is_paid: bool,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, the place is free"]
+pub(super) struct Seat {
+    seats: Seats,
+    holder: Holder,
+    guest: Guest,
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+#[must_use = "dropped, it is gone"]
+pub(super) enum Coming {
+    /// It has a place.
+    Seated(Seat),
+    /// It waits for one.
+    Waiting {
+        seats: Seats,
+        address: IpAddr,
+        is_proxy: bool,
+        _place_in_line: OwnedSemaphorePermit,
+    },
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoSeat {
+    /// The network holds its share, and is busy on all of it.
+    Share,
+    /// All are taken by answers that were paid for, or by others who hold no more than this network does.
+    Full,
+}
+
+/// How ready a connection is to give up its place: the greatest goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Readiness {
+    /// Whether it has shown no good credential lately.
+    is_unpaid: bool,
+    /// How many connections of that kind its network has.
+    of_network: usize,
+    /// Whether it asks nothing.
+    is_idle: bool,
+    /// For how long nothing new was asked.
+    quiet_ms: u64,
+    /// The older one of two.
+    number: Reverse<u64>,
+}
+
+impl Seats {
+    /// So many, of which one network may hold this share.
+    pub(super) fn new(max: usize, share: usize) -> Self {
+        Self(Arc::new(All {
+            max,
+            share: share.clamp(1, max.max(1)),
+            table: Mutex::default(),
+            freed: Notify::new(),
+            line: Arc::new(Semaphore::new(WAITING_MAX)),
+        }))
+    }
+
+    /// Lets a connection from this address in; another one may have to leave for it. `None` if its network holds its share, or
+    /// if too many wait already. `is_proxy` says that the address is a trusted proxy's, which is not held to a share.
+    pub(super) fn let_in(&self, address: IpAddr, is_proxy: bool) -> Option<Coming> {
+        match self.try_take(address, is_proxy) {
+            Ok(seat) => Some(Coming::Seated(seat)),
+            Err(NoSeat::Share) => None,
+            Err(NoSeat::Full) => {
+                let place_in_line = Arc::clone(&self.0.line).try_acquire_owned().ok()?;
+                Some(Coming::Waiting {
+                    seats: self.clone(),
+                    address,
+                    is_proxy,
+                    _place_in_line: place_in_line,
+                })
+            }
+        }
+    }
+
+    fn try_take(&self, address: IpAddr, is_proxy: bool) -> Result<Seat, NoSeat> {
+        let mut table = self.table();
+        let number = table.next;
+        table.next += 1;
+        let holder = if is_proxy {
+            Holder::Proxy(number)
+        } else {
+            Holder::Network(network(address))
+        };
+        self.make_room(&mut table, holder, true)?;
+        let guest = Guest::new(number);
+        table.put(holder, guest.clone());
+        drop(table);
+        Ok(Seat {
+            seats: self.clone(),
+            holder,
+            guest,
+        })
+    }
+
+    /// Sees to it that this network may have one more. `needs_place` unless it holds one already under another name.
+    fn make_room(
+        &self,
+        table: &mut Table,
+        holder: Holder,
+        needs_place: bool,
+    ) -> Result<(), NoSeat> {
+        let is_full = needs_place && table.count >= self.0.max;
+        let held = table.holders.get(&holder).map_or(0, Vec::len);
+        // Where the share is everything, it is no share.
+        let is_at_share = held >= self.0.share
+            && self.0.share < self.0.max
+            && matches!(holder, Holder::Network(_));
+        let leaving = match (is_at_share, is_full) {
+            (false, false) => return Ok(()),
+            (true, _) => table.readiest_of_its_own(holder).ok_or(NoSeat::Share)?,
+            (false, true) => table.readiest(holder).ok_or(NoSeat::Full)?,
+        };
+        leaving.1.0.leave.cancel();
+        table.remove(leaving.0, leaving.1.0.number);
+        Ok(())
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Coming {
+    /// Its place, if there is one within this time.
+    pub(super) async fn seat(self, patience: Duration) -> Option<Seat> {
+        let (seats, address, is_proxy) = match &self {
+            Self::Seated(_) => return self.seated(),
+            Self::Waiting {
+                seats,
+                address,
+                is_proxy,
+                ..
+            } => (seats, *address, *is_proxy),
+        };
+        let waited = timeout(patience, async {
+            loop {
+                // Also when nobody leaves: an answer that was paid for may have ended.
+                let _ = timeout(LOOK_EVERY, seats.0.freed.notified()).await;
+                match seats.try_take(address, is_proxy) {
+                    Ok(seat) => return Some(seat),
+                    Err(NoSeat::Share) => {
+                        // If we were told of a free place, the next one in line hears of it.
+                        seats.0.freed.notify_one();
+                        return None;
+                    }
+                    Err(NoSeat::Full) => {}
+                }
+            }
+        });
+        waited.await.ok().flatten()
+    }
+
+    fn seated(self) -> Option<Seat> {
+        match self {
+            Self::Seated(seat) => Some(seat),
+            Self::Waiting { .. } => None,
+        }
+    }
+}
+
+impl Table {
+    fn put(&mut self, holder: Holder, guest: Guest) {
+        self.holders.entry(holder).or_default().push(guest);
+        self.count += 1;
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, holder: Holder, number: u64) -> bool {
+        let Some(guests) = self.holders.get_mut(&holder) else {
+            return false;
+        };
+        let Some(index) = guests.iter().position(|guest| guest.0.number == number) else {
+            return false;
+        };
+        guests.swap_remove(index);
+        if guests.is_empty() {
+            self.holders.remove(&holder);
+        }
+        self.count -= 1;
+        true
+    }
+
+    /// The connection that gives its place to one more of this network. Nobody loses a place to a network that would then hold
+    /// more than its own does.
+    fn readiest(&self, newcomer: Holder) -> Option<(Holder, Guest)> {
+        let own = self.holders.get(&newcomer).map(Vec::as_slice);
+        let own_count = own.map_or(0, <[Guest]>::len);
+        let own_unpaid = own.map_or(0, unpaid);
+        let ready = self.holders.iter().flat_map(|(holder, guests)| {
+            let (count, unpaid) = (guests.len(), unpaid(guests));
+            let is_own = *holder == newcomer;
+            guests.iter().filter_map(move |guest| {
+                let readiness = guest.readiness(count, unpaid)?;
+                let may_be_cut = readiness.is_idle || matches!(holder, Holder::Network(_));
+                let is_fair = if is_own {
+                    !guest.is_busy()
+                } else if readiness.is_unpaid {
+                    unpaid > own_unpaid && may_be_cut
+                } else {
+                    count > own_count + 1
+                };
+                is_fair.then_some((readiness, *holder, guest))
+            })
+        });
+        let (_, holder, guest) = ready.max_by_key(|(readiness, ..)| *readiness)?;
+        Some((holder, guest.clone()))
+    }
+
+    /// The same within this network: nothing that it is being answered is cut for another connection of its own.
+    fn readiest_of_its_own(&self, holder: Holder) -> Option<(Holder, Guest)> {
+        let guests = self.holders.get(&holder)?;
+        let (count, unpaid) = (guests.len(), unpaid(guests));
+        let ready = guests.iter().filter(|guest| !guest.is_busy());
+        let ready = ready.filter_map(|guest| Some((guest.readiness(count, unpaid)?, guest)));
+        let (_, guest) = ready.max_by_key(|(readiness, _)| *readiness)?;
+        Some((holder, guest.clone()))
+    }
+}
+
+/// How many of these have shown no good credential lately.
+fn unpaid(guests: &[Guest]) -> usize {
+    guests.iter().filter(|guest| !guest.is_payer()).count()
+}
+
+impl Guest {
+    fn new(number: u64) -> Self {
+        Self(Arc::new(State {
+            number,
+            accepted: Instant::now(),
+            running: AtomicUsize::new(0),
+            paid: AtomicUsize::new(0),
+            asked_ms: AtomicU64::new(0),
+            paid_ms: AtomicU64::new(0),
+            is_writing: AtomicBool::new(false),
+            is_tunnel: AtomicBool::new(false),
+            leave: CancellationToken::new(),
+        }))
+    }
+
+    /// Notes a request that is being answered.
+    pub(super) fn ask(&self) -> Held {
+        self.0.running.fetch_add(1, Ordering::Relaxed);
+        self.0.asked_ms.store(self.now_ms(), Ordering::Relaxed);
+        Held {
+            guest: self.clone(),
+            is_paid: false,
+        }
+    }
+
+    /// Notes that a good credential was shown. While the value is held, the connection is not given up.
+    pub(crate) fn pay(&self) -> Held {
+        self.0.paid.fetch_add(1, Ordering::Relaxed);
+        self.0.paid_ms.store(self.now_ms(), Ordering::Relaxed);
+        Held {
+            guest: self.clone(),
+            is_paid: true,
+        }
+    }
+
+    /// Notes that it leaves HTTP: what was asked for last is what it is from now on.
+    pub(super) fn become_tunnel(&self) {
+        self.0.is_tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes whether bytes wait until the client takes them.
+    pub(super) fn note_writing(&self, is_writing: bool) {
+        self.0.is_writing.store(is_writing, Ordering::Relaxed);
+    }
+
+    /// Waits until the connection has to give up its place.
+    pub(super) async fn must_leave(&self) {
+        self.0.leave.cancelled().await;
+    }
+
+    /// Milliseconds since it was accepted, at least one.
+    fn now_ms(&self) -> u64 {
+        let passed = self.0.accepted.elapsed().as_millis();
+        u64::try_from(passed).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.0.running.load(Ordering::Relaxed) > 0 || self.0.is_writing.load(Ordering::Relaxed)
+    }
+
+    fn is_payer(&self) -> bool {
+        let paid_ms = self.0.paid_ms.load(Ordering::Relaxed);
+        let is_recent = || self.now_ms().saturating_sub(paid_ms) < PAYER_FOR_MS;
+        self.0.paid.load(Ordering::Relaxed) > 0 || (paid_ms > 0 && is_recent())
+    }
+
+    /// How ready it is, in a network of so many connections; `None` if it is not to be given up.
+    fn readiness(&self, count: usize, unpaid: usize) -> Option<Readiness> {
+        let is_payer = self.is_payer();
+        if self.0.paid.load(Ordering::Relaxed) > 0 || (is_payer && self.is_busy()) {
+            return None;
+        }
+        let (now_ms, asked_ms) = (self.now_ms(), self.0.asked_ms.load(Ordering::Relaxed));
+        let is_young = asked_ms == 0 && now_ms < YOUNG_FOR_MS;
+        Some(Readiness {
+            is_unpaid: !is_payer,
+            of_network: if is_payer { count } else { unpaid },
+            is_idle: !self.is_busy() && !is_young,
+            quiet_ms: now_ms.saturating_sub(asked_ms),
+            number: Reverse(self.0.number),
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let state = &self.guest.0;
+        if state.is_tunnel.load(Ordering::Relaxed) {
+            return;
+        }
+        let (count, ended_ms) = if self.is_paid {
+            (&state.paid, &state.paid_ms)
+        } else {
+            (&state.running, &state.asked_ms)
+        };
+        count.fetch_sub(1, Ordering::Relaxed);
+        ended_ms.store(self.guest.now_ms(), Ordering::Relaxed);
+    }
+}
+
+impl Seat {
+    /// The connection that holds it.
+    pub(super) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Charges it to the client whom a proxy has named. `false` if that client's network holds its share.
+    pub(super) fn charge_to(&mut self, client: IpAddr) -> bool {
+        let seats = self.seats.clone();
+        let mut table = seats.table();
+        let holder = Holder::Network(network(client));
+        // Somebody else has it by now.
+        if !table.remove(self.holder, self.guest.0.number) {
+            return false;
+        }
+        let is_allowed = seats.make_room(&mut table, holder, false).is_ok();
+        if is_allowed {
+            table.put(holder, self.guest.clone());
+            self.holder = holder;
+        } else {
+            seats.0.freed.notify_one();
+        }
+        is_allowed
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut table = self.seats.table();
+        if table.remove(self.holder, self.guest.0.number) {
+            drop(table);
+            self.seats.0.freed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// So many connections of one address, as many as get a place.
+    fn sit(seats: &Seats, from: &str, count: usize) -> Vec<Seat> {
+        let seat = |_| seats.try_take(address(from), false).ok();
+        (0..count).filter_map(seat).collect()
+    }
+
+    fn stay<'a>(of: impl IntoIterator<Item = &'a Seat>) -> usize {
+        let leave = |seat: &&Seat| !seat.guest.0.leave.is_cancelled();
+        of.into_iter().filter(leave).count()
+    }
+
+    #[test]
+    fn a_network_holds_its_share_and_its_longest_idle_connection_gives_way() {
+        let seats = Seats::new(16, 4);
+        let first = sit(&seats, "192.0.2.1", 9);
+        assert_eq!((first.len(), stay(&first)), (9, 4));
+        assert_eq!(stay(&first[..5]), 0);
+        // Whoever has one address of an IPv6 network has all of them.
+        let second = [sit(&seats, "2001:db8::1", 3), sit(&seats, "2001:db8::2", 3)];
+        assert_eq!(stay(second.iter().flatten()), 4);
+        // What is being answered is not cut for another connection of the same network.
+        let busy: Vec<_> = first[5..].iter().map(|seat| seat.guest.ask()).collect();
+        assert_eq!(
+            seats.try_take(address("192.0.2.1"), false).err(),
+            Some(NoSeat::Share)
+        );
+        drop(busy);
+        assert!(seats.try_take(address("192.0.2.1"), false).is_ok());
+    }
+
+    #[test]
+    fn a_newcomer_finds_a_place_when_several_networks_hold_all_of_them() {
+        let seats = Seats::new(16, 4);
+        let hoarders = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
+        let held: Vec<_> = hoarders
+            .iter()
+            .flat_map(|from| sit(&seats, from, 4))
+            .collect();
+        // Busy or not: an answer that nobody paid for is cut.
+        let busy: Vec<_> = held.iter().map(|seat| seat.guest.ask()).collect();
+        let newcomers: Vec<_> = (1..=8)
+            .flat_map(|number| sit(&seats, &format!("198.51.100.{number}"), 1))
+            .collect();
+        assert_eq!((newcomers.len(), stay(&newcomers)), (8, 8));
+        assert_eq!(stay(&held), 8);
+        for hoarder in held.chunks(4) {
+            assert_eq!(stay(hoarder), 2, "evenly");
+        }
+        // And none of them takes a place back from somebody who has less.
+        for from in hoarders {
+            drop(sit(&seats, from, 4));
+        }
+        assert_eq!(stay(&newcomers), 8);
+        drop(busy);
+    }
+
+    #[test]
+    fn a_payer_stays_and_an_answer_that_was_paid_for_is_never_cut() {
+        let seats = Seats::new(4, 4);
+        let paid = sit(&seats, "192.0.2.1", 2);
+        let answers: Vec<_> = paid.iter().map(|seat| seat.guest.pay()).collect();
+        let asking = paid[1].guest.ask();
+        let others = sit(&seats, "192.0.2.2", 2);
+        drop(answers);
+        let newcomers = sit(&seats, "192.0.2.3", 1);
+        assert_eq!((stay(&newcomers), stay(&others), stay(&paid)), (1, 1, 2));
+        // Of payers, whoever has more than the newcomer would have gives way, once nobody else is left, and not while answered.
+        let all = [sit(&seats, "192.0.2.4", 1), others, newcomers];
+        let also_paid: Vec<_> = all.iter().flatten().map(|seat| seat.guest.pay()).collect();
+        drop(also_paid);
+        let newcomer = sit(&seats, "192.0.2.5", 1);
+        assert_eq!(
+            (stay(&newcomer), stay(&paid[..1]), stay(&paid[1..])),
+            (1, 0, 1)
+        );
+        drop(asking);
+    }
+
+    #[test]
+    fn a_trusted_proxy_has_no_share_and_each_of_its_clients_has() {
+        let seats = Seats::new(16, 4);
+        let proxy = |_| seats.try_take(address("10.0.0.1"), true).ok();
+        let mut held: Vec<_> = (0..10).filter_map(proxy).collect();
+        assert_eq!(stay(&held), 10);
+        let named = held
+            .iter_mut()
+            .map(|seat| seat.charge_to(address("192.0.2.1")));
+        assert_eq!(named.filter(|named| *named).count(), 10);
+        assert_eq!(stay(&held), 4);
+        drop(held);
+        assert_eq!(seats.table().count, 0);
+        assert!(seats.table().holders.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_waits_for_one_and_not_for_ever() {
+        let seats = Seats::new(1, 1);
+        let first = sit(&seats, "192.0.2.1", 1);
+        let (answer, asking) = (first[0].guest.pay(), first[0].guest.ask());
+        let come = || seats.let_in(address("192.0.2.2"), false).unwrap();
+        assert!(come().seat(Duration::from_millis(20)).await.is_none());
+        let line: Vec<_> = (0..WAITING_MAX).map(|_| come()).collect();
+        assert!(seats.let_in(address("192.0.2.2"), false).is_none());
+        drop(line);
+        let waiting = come().seat(Duration::from_secs(20));
+        let (second, ()) = tokio::join!(waiting, async move { drop((answer, asking, first)) });
+        assert!(second.is_some());
+    }
+}
