@@ -1,11 +1,11 @@
-//! Format 5: sums with what arrived besides, and when a sale's invoice expired.
+//! Format 5: sums with what arrived besides and what was lost, and when a sale's invoice expired.
 //!
 //! As format 4, and:
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | `sales` | payment hash (32) | `SaleRecord` 3: with its invoice's end |
-//! | `totals` | `sales` | `Totals` 2: with the sum of the surplus |
+//! | `sales` | payment hash (32) | `SaleRecord` 3: with its invoice's end, and when its payment was lost |
+//! | `totals` | `sales` | `Totals` 2: with the sums of the surplus and of what was lost |
 
 use super::{Migration, rewrite_from};
 
@@ -15,8 +15,8 @@ pub(super) const MIGRATION: Migration = Migration {
     file: "m0005_surplus",
     run: |db| {
         let sales = db.open_tree("sales")?;
-        // It stands at the record's end, and a zero says that it is not known.
-        rewrite_from(2, &sales, |rest| Ok([rest, &[0]].concat()))?;
+        // Both stand at the record's end, and a zero says that there is none.
+        rewrite_from(2, &sales, |rest| Ok([rest, &[0, 0]].concat()))?;
         let mut surplus_msat = 0_u64;
         for entry in &sales {
             let (_, value) = entry?;
@@ -27,7 +27,7 @@ pub(super) const MIGRATION: Migration = Migration {
             surplus_msat = surplus_msat.saturating_add(beginning.2);
         }
         rewrite_from(1, &db.open_tree("totals")?, |rest| {
-            Ok([rest, &postcard::to_stdvec(&surplus_msat)?].concat())
+            Ok([rest, &postcard::to_stdvec(&(surplus_msat, 0_u64))?].concat())
         })
     },
 };

@@ -12,6 +12,7 @@ mod claims;
 mod copying;
 mod journal;
 mod late;
+mod losses;
 mod opening;
 pub mod quotas;
 pub mod record;

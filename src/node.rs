@@ -8,6 +8,7 @@ mod channels;
 pub mod closed;
 mod coins;
 mod config;
+mod contested;
 mod database;
 mod deposits;
 mod door;
@@ -108,6 +109,8 @@ pub struct Node {
     strangers: strangers::Strangers,
     /// Where peers connect to, if they do.
     door: Option<Arc<door::Door>>,
+    /// Payments that are claimed on chain. A `std` mutex: held for a look, on a thread that may block.
+    contested: Arc<Mutex<contested::Contested>>,
     /// Payments without an invoice that are remembered.
     keysends: keysends::Keysends,
     /// What was made out of the on-chain wallet last.
@@ -191,6 +194,7 @@ impl Node {
         Self {
             strangers: strangers::Strangers::of(&config, &keys),
             door: door::Door::of(&config).map(Arc::new),
+            contested: Arc::default(),
             keysends: keysends::Keysends::new(config.peers.keysends_max),
             config,
             keys,

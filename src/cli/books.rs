@@ -72,7 +72,7 @@ impl Sales {
                 .map(|sale| {
                     vec![
                         number(&sale["settled_ms"], |ms| ago(ms / 1_000)),
-                        number(&sale["amount_msat"], msat),
+                        amount(sale),
                         text(&sale["service"]),
                         text(&sale["route"]),
                         short(&sale["payment_hash"]),
@@ -98,10 +98,23 @@ impl Sales {
     }
 }
 
+/// What a sale has brought in.
+fn amount(sale: &Value) -> String {
+    let amount = number(&sale["amount_msat"], msat);
+    if sale["lost_ms"].is_u64() {
+        return format!("{amount} LOST");
+    }
+    amount
+}
+
 /// What all sales come to.
 pub(super) fn sums(totals: &Value) -> String {
     let sold = number(&totals["amount_msat"], msat);
     let sold = format!("{}, {sold} in all", number(&totals["count"], grouped));
+    let sold = match totals["lost_msat"].as_u64() {
+        None | Some(0) => sold,
+        Some(lost) => format!("{sold}; {} of it LOST on chain", msat(lost)),
+    };
     match totals["surplus_msat"].as_u64() {
         None | Some(0) => sold,
         Some(surplus) => format!(

@@ -257,6 +257,17 @@ fn running(status: &Value, config: &Config, findings: &mut Findings) {
         findings.note("recovery", Grade::Look, format!("{happening} {next}"));
     }
     backups::known(status, config, findings);
+    if let Some(lost) = status["sales"]["lost_msat"]
+        .as_u64()
+        .filter(|lost| *lost > 0)
+    {
+        let found = format!(
+            "{} sat of sales were taken back on chain by peers (see `tollhouse sales`): keep coins in the wallet, or name fewer \
+             peers in node.peers.trusted",
+            grouped(lost / 1_000)
+        );
+        findings.note("lost", Grade::Look, found);
+    }
     if let Some(count) = status["log_lines_dropped"]
         .as_u64()
         .filter(|count| *count > 0)

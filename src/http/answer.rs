@@ -433,10 +433,8 @@ pub(crate) fn fault(fault: &LedgerError, route: &str, log: &Sparing) -> Response
 /// 508 (RFC 5842): a request that goes round and round.
 fn circle(circle: Circle) -> Response {
     let detail = match circle {
-        Circle::Seen => {
-            "This request has come back to where it has been: the server behind leads here again. It was not counted."
-        }
-        Circle::TooMany => "This request has passed too many servers. It was not counted.",
+        Circle::Seen => "This request has been here before; the server behind leads here again.",
+        Circle::TooMany => "This request has passed too many servers.",
     };
     problem(StatusCode::LOOP_DETECTED, "Loop detected", detail)
 }

@@ -52,8 +52,7 @@ const STREAMS_MAX: u32 = 100;
 const HEADER_OVERHEAD: u32 = 32;
 
 /// Above our own limit, for the same reason as above.
-const HEADER_LIST_BYTES_MAX: u32 =
-    2 * HEADER_BYTES_MAX as u32 + HEADERS_MAX as u32 * HEADER_OVERHEAD;
+const LIST_BYTES_MAX: u32 = 2 * HEADER_BYTES_MAX as u32 + HEADERS_MAX as u32 * HEADER_OVERHEAD;
 
 /// What a client may send of one request's body before somebody reads it: 2.5 MB/s at 50 ms.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
@@ -325,7 +324,7 @@ impl Speaking {
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
-            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .max_header_list_size(LIST_BYTES_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(window)
             .max_send_buf_size(SEND_BUFFER_BYTES_MAX)

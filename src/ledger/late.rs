@@ -27,12 +27,6 @@ impl Ledger {
         claims.is_some_and(|claims| claims.is_arriving(payment_hash))
     }
 
-    /// How long after the end of its invoice this token was paid, in seconds, if it is in use.
-    pub fn known_late_secs(&self, token_id: &TokenId) -> u64 {
-        let usage = self.usages.find(token_id);
-        usage.map_or(0, |usage| usage.late_secs())
-    }
-
     /// How long after the end of its invoice this token was paid, in seconds. The end is the invoice's as far as the token
     /// tells it, for the case that the books do not. Of a token whose time is over, it waits for a payment that is arriving.
     pub async fn late_secs(

@@ -140,9 +140,12 @@ fn apply_sale(store: &Store, trees: &Trees, sale: &SaleRecord) -> Result<bool, S
         None => totals.add(&sale),
         Some(stored) => {
             let is_redeemed = stored.redeemed_ms.is_none() && sale.redeemed_ms.is_some();
-            if stored.surplus_msat >= sale.surplus_msat && !is_redeemed {
+            let is_lost = stored.lost_ms.is_none() && sale.lost_ms.is_some();
+            if stored.surplus_msat >= sale.surplus_msat && !is_redeemed && !is_lost {
                 return Ok(false);
             }
+            totals.lost_msat += if is_lost { stored.amount_msat } else { 0 };
+            sale.lost_ms = stored.lost_ms.or(sale.lost_ms);
             sale.surplus_msat = sale.surplus_msat.max(stored.surplus_msat);
             totals.surplus_msat += sale.surplus_msat - stored.surplus_msat;
             sale.redeemed_ms = stored.redeemed_ms.or(sale.redeemed_ms);

@@ -110,6 +110,9 @@ pub struct SaleRecord {
     /// later is good for as much longer.
     #[serde(default)]
     pub expires_ms: Option<u64>,
+    /// When its payment was lost, Unix milliseconds: the peer of a channel that was closed meanwhile has taken it back on chain.
+    #[serde(default)]
+    pub lost_ms: Option<u64>,
 }
 
 /// A token that was used.
@@ -260,6 +263,9 @@ pub struct Totals {
     /// What arrived besides, above the prices and with further payments of the same invoices, in msat.
     #[serde(default)]
     pub surplus_msat: u64,
+    /// What of the sum was lost: taken back on chain by the peers of channels that were closed meanwhile, in msat.
+    #[serde(default)]
+    pub lost_msat: u64,
 }
 
 impl Record for ChallengeBatch {
@@ -315,6 +321,7 @@ impl Totals {
         self.count += 1;
         self.amount_msat += sale.amount_msat;
         self.surplus_msat += sale.surplus_msat;
+        self.lost_msat += sale.lost_ms.map_or(0, |_| sale.amount_msat);
     }
 }
 

@@ -82,19 +82,21 @@ impl Contested {
                 });
             }
         }
-        let gone = self.claims.iter().filter(|(hash, _)| !still.contains_key(*hash));
-        for (hash, claim) in gone {
-            if balances.iter().any(|balance| claim.is_won(balance)) {
+        for (hash, claim) in std::mem::take(&mut self.claims) {
+            // Still claimed, or won.
+            let is_safe =
+                still.contains_key(&hash) || balances.iter().any(|balance| claim.is_won(balance));
+            if is_safe {
                 continue;
             }
             if height >= claim.timeout_height {
                 turns.push(Turn::Lost {
-                    payment_hash: *hash,
+                    payment_hash: hash,
                     sat: claim.sat,
                 });
             } else {
-                // Not decided: its transaction may have been taken out of the chain again.
-                still.insert(*hash, *claim);
+                // Its transaction may have been taken out of the chain again.
+                still.insert(hash, claim);
             }
         }
         self.claims = still;
@@ -156,7 +158,13 @@ mod tests {
         let begun = || {
             let mut contested = Contested::default();
             let turns = contested.look(&[claiming(1, 50_000)], 100);
-            assert!(matches!(turns[..], [Turn::Contested { timeout_height: 140, .. }]));
+            assert!(matches!(
+                turns[..],
+                [Turn::Contested {
+                    timeout_height: 140,
+                    ..
+                }]
+            ));
             assert_eq!(contested.look(&[claiming(1, 50_000)], 101), []);
             contested
         };

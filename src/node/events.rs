@@ -1,7 +1,7 @@
 //! The node's events: each is entered where it belongs, flushed, and only then acknowledged.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ldk_node::Event;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
@@ -14,6 +14,7 @@ use crate::invoice::Reach;
 use crate::ledger::{Arrived, Claims, Ledger, LedgerError, Payment, Settlement};
 
 use super::coins::Coins;
+use super::contested::{Contested, Turn};
 use super::door::Door;
 use super::keysends::Keysends;
 use super::relay::Relay;
@@ -95,6 +96,7 @@ struct Step {
     door: Option<Arc<Door>>,
     keysends: Keysends,
     claims: Arc<Claims>,
+    contested: Arc<Mutex<Contested>>,
     liquidity: liquidity::Config,
     is_recovering: bool,
     clock: Clock,
@@ -119,6 +121,7 @@ impl Step {
             door: node.door.clone(),
             keysends: node.keysends.clone(),
             claims: Arc::clone(&node.claims),
+            contested: Arc::clone(&node.contested),
             liquidity: node.config.liquidity.clone(),
             is_recovering: node.is_recovering(),
             clock: node.clock.clone(),
@@ -149,6 +152,7 @@ impl Step {
             }
             ldk.event_handled().map_err(NodeError::Acknowledge)?;
         }
+        self.follow_claims()?;
         let (channels, peers) = (ldk.list_channels(), ldk.list_peers());
         let strangers = &self.strangers;
         if let Some(door) = &self.door {
@@ -162,6 +166,51 @@ impl Step {
             reach: reach::now(ldk, &channels, strangers, &self.clock, &self.folder),
             is_provider_here: liquidity::is_provider_here(&peers, &self.liquidity),
         })
+    }
+}
+
+impl Step {
+    /// Looks with each block what became of payments that are claimed on chain, and enters those that were lost.
+    fn follow_claims(&self) -> Result<(), NodeError> {
+        let height = self.ldk.status().current_best_block.height;
+        let mut contested = self
+            .contested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !contested.is_due(height) {
+            return Ok(());
+        }
+        let balances = self.ldk.list_balances().lightning_balances;
+        for turn in contested.look(&balances, height) {
+            match turn {
+                Turn::Contested {
+                    payment_hash,
+                    sat,
+                    timeout_height,
+                } => {
+                    let hash = hex::encode(payment_hash);
+                    tracing::warn!(
+                        payment.hash = hash,
+                        "Payment {hash} of {sat} sat is claimed on chain: its channel was closed before the peer had signed it \
+                         away. From block {timeout_height} on the peer may take it back; coins in the wallet make the claim faster"
+                    );
+                }
+                Turn::Lost { payment_hash, sat } => {
+                    let hash = hex::encode(payment_hash);
+                    let is_sale = self.ledger.lose(&payment_hash)?.is_some();
+                    let sale = if is_sale {
+                        "; its sale is in the books as lost, and its token is revoked"
+                    } else {
+                        ""
+                    };
+                    tracing::error!(
+                        payment.hash = hash,
+                        "Lost payment {hash} of {sat} sat: the peer of its channel has taken it back on chain{sale}"
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -90,6 +90,7 @@ fn fill(config: &ledger::Config, clock: &Clock) {
         count: u64::from(SALES),
         amount_msat: u64::from(SALES) * PRICE_MSAT,
         surplus_msat: 0,
+        lost_msat: 0,
     };
     totals.put(b"sales", &sum).expect(room);
     store.flush_blocking().expect("the disk takes it");

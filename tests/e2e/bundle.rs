@@ -97,7 +97,7 @@ async fn is_sold_once(network: &Newcomer) -> Value {
         }
     });
     let status = sold.await.unwrap();
-    let paid = json!({ "count": 1, "amount_msat": 50_000_000, "surplus_msat": 0 });
+    let paid = json!({ "count": 1, "amount_msat": 50_000_000, "surplus_msat": 0, "lost_msat": 0 });
     assert_eq!(status["sales"], paid);
     let activations = json!({
         "count": 1, "gross_msat": 50_000_000, "fee_msat": 2_000_000, "net_msat": 48_000_000,

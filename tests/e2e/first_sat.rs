@@ -178,7 +178,7 @@ async fn who_has_nothing_is_activated_by_a_customer_and_sells_over_the_new_chann
     let status = get(&network, "/status").await;
     assert_eq!(
         status["sales"],
-        json!({ "count": 1, "amount_msat": 10_000, "surplus_msat": 0 })
+        json!({ "count": 1, "amount_msat": 10_000, "surplus_msat": 0, "lost_msat": 0 })
     );
 
     let log = std::fs::read_to_string(network.merchant.log()).unwrap();

@@ -117,20 +117,25 @@ impl Theft {
     /// The same, with something that happens between the channel and the purchase.
     async fn commit_after(ground: &Ground, meanwhile: impl AsyncFnOnce()) -> Self {
         let thief = ground.stranger("thief", THIEF_SAT).await.unwrap();
+        Self::commit_by(&thief, ground, meanwhile).await
+    }
+
+    /// The same, by this one.
+    async fn commit_by(thief: &Stranger, ground: &Ground, meanwhile: impl AsyncFnOnce()) -> Self {
         let wire = Wire::to(ground.merchant.p2p()).unwrap();
         let at = Peer {
             address: wire.address(),
             ..ground.peer
         };
         let (mut is_challenged, mut is_served) = (false, false);
-        let opened = ground.open_channel(&thief, at, CHANNEL_SAT).await;
+        let opened = ground.open_channel(thief, at, CHANNEL_SAT).await;
         meanwhile().await;
         if opened.is_ok()
             && let Some(answer) = asks(ground).await
         {
             is_challenged = true;
-            is_served = steals(ground, &thief, &wire, &answer.challenge().unwrap()).await;
-            takes_back(ground, &thief).await;
+            is_served = steals(ground, thief, &wire, &answer.challenge().unwrap()).await;
+            takes_back(ground, thief).await;
         }
         let status = status(ground).await;
         let merchant = |key: &str| status["node"]["balances"][key].as_u64().unwrap();
@@ -250,4 +255,31 @@ async fn nothing_is_sold_over_a_strangers_channel_for_which_the_coins_are_gone()
     })
     .await;
     assert!(theft.has_failed(), "{theft:#?}");
+}
+
+#[tokio::test]
+async fn a_sale_that_a_trusted_peer_has_taken_back_is_in_the_books_as_lost_and_opens_nothing() {
+    let mut ground = ground(ROUTES, "").await;
+    let thief = ground.stranger("thief", THIEF_SAT).await.unwrap();
+    let trusts = format!("[node.peers]\ntrusted = [\"{}\"]\n", thief.node.node_id());
+    ground.restart_merchant(&trusts).await.unwrap();
+    let theft = Theft::commit_by(&thief, &ground, async || ()).await;
+    assert!(theft.is_served && theft.merchant_sat == 0, "{theft:#?}");
+    let sales = &theft.status["sales"];
+    assert_eq!(sales["lost_msat"], PRICE_SAT * 1_000, "{sales}");
+    let listed = ground.merchant.admin().sales(10).await.unwrap();
+    assert!(listed[0]["lost_ms"].is_u64(), "{listed:?}");
+    let log = log(&ground);
+    assert!(
+        log.contains("claimed on chain") && log.contains("Lost payment"),
+        "{log}"
+    );
+    let revoked = ground
+        .merchant
+        .admin()
+        .call(Method::GET, "/revocations")
+        .await;
+    let (status, revoked) = revoked.unwrap();
+    assert_eq!(status, StatusCode::OK, "{revoked}");
+    assert!(revoked.contains("taken back"), "{revoked}");
 }

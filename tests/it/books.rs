@@ -196,5 +196,6 @@ pub(crate) fn totals(count: u64, amount_msat: u64) -> Totals {
         count,
         amount_msat,
         surplus_msat: 0,
+        lost_msat: 0,
     }
 }

@@ -300,3 +300,34 @@ async fn a_kill_gives_back_what_was_used_since_the_last_write_and_takes_nothing(
     let reopened = killed.open();
     assert_eq!(uses_left(&reopened, &token(1, Some(5))).await, 2);
 }
+
+#[test]
+fn a_sale_whose_payment_is_lost_says_so_and_its_token_opens_nothing_also_after_a_rebuild() {
+    let books = Books::new();
+    let ledger = books.open();
+    for number in [1, 2] {
+        ledger.challenge(challenge(number, &books.clock));
+        ledger.settle(payment(number)).unwrap();
+    }
+    assert_eq!(ledger.lose(&[9; 32]).unwrap(), None, "it is no sale");
+    let lost = ledger.lose(&[1; 32]).unwrap().unwrap();
+    assert_eq!(lost.lost_ms, Some(books.clock.unix_ms()));
+    assert_eq!(ledger.lose(&[1; 32]).unwrap(), None, "it is known");
+    let expected = tollhouse::ledger::record::Totals {
+        lost_msat: PRICE_MSAT,
+        ..totals(2, 2 * PRICE_MSAT)
+    };
+    let is_so = |ledger: &tollhouse::ledger::Ledger| {
+        assert_eq!(ledger.totals(), expected);
+        assert!(find_sale(ledger, 1).lost_ms.is_some());
+        assert!(find_sale(ledger, 2).lost_ms.is_none());
+        let is_revoked =
+            |number| ledger.is_revoked(&tollhouse::l402::TokenId([number; 32]), "chain");
+        assert!(is_revoked(1) && !is_revoked(2));
+    };
+    is_so(&ledger);
+    drop(ledger);
+    is_so(&books.open());
+    std::fs::remove_dir_all(books.file("store")).unwrap();
+    is_so(&books.open());
+}

@@ -181,9 +181,10 @@ fn a_store_of_format_4_has_the_sum_of_the_surplus_that_stands_in_its_sales() {
                 .unwrap();
         }
     };
-    // As they were: without the end, which is there and takes one byte and six, and without the last sum, of three bytes.
-    rewrite("sales", 2, &|sale| sale[..sale.len() - 7].to_vec());
-    rewrite("totals", 1, &|totals| totals[..totals.len() - 3].to_vec());
+    // As they were: without the end, which is there and takes one byte and six, and without a loss, which is one byte; and
+    // without the last two sums, of three bytes and one.
+    rewrite("sales", 2, &|sale| sale[..sale.len() - 8].to_vec());
+    rewrite("totals", 1, &|totals| totals[..totals.len() - 4].to_vec());
     drop(db);
     let ledger = books.open();
     let after = account(&ledger);
@@ -191,5 +192,6 @@ fn a_store_of_format_4_has_the_sum_of_the_surplus_that_stands_in_its_sales() {
     assert_eq!(after.0.len(), 2);
     for sale in after.0 {
         assert_eq!((sale.surplus_msat, sale.expires_ms), (10_000, None));
+        assert_eq!(sale.lost_ms, None);
     }
 }

@@ -1,4 +1,6 @@
 //! Connections that are switched to another protocol: for those who paid, both ways, and for as long as both sides want.
+//!
+//! It is long because every test speaks the same few frames, for which there is no library that lets them be broken.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
