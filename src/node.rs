@@ -310,12 +310,15 @@ impl Node {
             relay.look_afresh();
             self.strangers.look_for_fundings(relay).await;
         }
-        let strangers = self.strangers.clone();
+        let (strangers, is_recovering) = (self.strangers.clone(), self.is_recovering());
         let (node, clock) = (Arc::clone(node), self.clock.clone());
         let folder = self.config.folder.clone();
         let syncing = tokio::task::spawn_blocking(move || {
             node.sync_wallets()?;
             let channels = node.list_channels();
+            if !is_recovering {
+                strangers.withhold(&node, &channels);
+            }
             Ok::<_, NodeUnavailable>(reach::now(&node, &channels, &strangers, &clock, &folder))
         });
         let looked = match syncing.await {

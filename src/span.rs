@@ -29,7 +29,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)?;
     match secs {
         0 => Err(format!(
-            "`{text}` is over at once: write `30s`, `90s`, `10m`, `1h` or `7d`"
+            "`{text}` is zero: write `30s`, `90s`, `10m`, `1h` or `7d`"
         )),
         secs if secs > SECS_MAX => Err(format!("`{text}` is more than a hundred years")),
         secs => Ok(Duration::from_secs(secs)),

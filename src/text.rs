@@ -44,7 +44,7 @@ const PRESENTATION: [char; 2] = ['\u{fe0e}', '\u{fe0f}'];
 /// Why text cannot be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the character U+{code:04X} at position {position} is not seen, or changes how others are seen: leave it out",
+    "the character U+{code:04X} at position {position} is invisible, or changes how other characters are shown: leave it out",
     code = u32::from(*.character)
 )]
 pub struct Unseen {

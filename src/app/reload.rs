@@ -119,7 +119,7 @@ impl Reloading {
                     // A line of the log is one line.
                     let shown = complaints.replace('\n', "; ");
                     tracing::error!(
-                        "The settings are not changed, there are mistakes in them: {shown}"
+                        "Reload rejected, the previous settings stay in force: {shown}"
                     );
                     Err(complaints)
                 }

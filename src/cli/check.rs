@@ -46,7 +46,7 @@ pub(super) fn check(file: &Path) -> ExitCode {
         println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
     for warning in config.warnings.iter().chain(&config.circles()) {
-        println!("\nlook: {warning}");
+        println!("\nWarning: {warning}");
     }
     ExitCode::SUCCESS
 }

@@ -146,7 +146,7 @@ fn log(dropped: Option<u64>) -> String {
     match dropped {
         None | Some(0) => "complete".to_owned(),
         Some(count) => format!(
-            "{} lines LOST: its disk is full, or nobody reads it",
+            "{} lines LOST: the disk is full, or its reader hangs or is gone",
             grouped(count)
         ),
     }
@@ -198,7 +198,7 @@ pub(super) fn channels(channels: &[Value]) -> String {
         .iter()
         .map(|channel| {
             let state = match (&channel["usable"], &channel["ready"]) {
-                _ if channel["withheld"] == true => "not sold over",
+                _ if channel["withheld"] == true => "withheld",
                 (Value::Bool(true), _) => "usable",
                 (_, Value::Bool(true)) => "peer away",
                 _ => "pending",

@@ -21,7 +21,7 @@ pub(super) fn whole_sat(text: &str) -> Result<u64, String> {
     let amount = amount(text)?;
     amount
         .whole_sat()
-        .ok_or_else(|| format!("`{text}`: on the chain there are whole satoshi only"))
+        .ok_or_else(|| format!("`{text}`: on-chain amounts are whole satoshi"))
 }
 
 /// Reads `90s`, `10m`, `2h`, `30d` as seconds, as the settings do.

@@ -85,7 +85,7 @@ impl Meaning<'_> {
                     || has_provider(&liquidity.order_provider)
                     || !raw.peers.trusted.is_empty();
                 if !is_anybody_named {
-                    let what = "there is nobody to trust: name a node.liquidity.provider or node.peers.trusted, or write \"none\" or \"25000 sat\"";
+                    let what = "no peer is trusted: set node.liquidity.provider or node.peers.trusted, or write \"none\" or \"25000 sat\"";
                     self.complain("node.reserve", what);
                 }
                 Reserve::Trusted

@@ -440,7 +440,7 @@ fn circle(circle: Circle) -> Response {
 }
 
 fn twice(name: &HeaderName) -> Response {
-    let detail = format!("`{name}` is given once, and in this spelling.");
+    let detail = format!("Send `{name}` only once, and no header with a similar name.");
     problem(StatusCode::BAD_REQUEST, "Header given twice", &detail)
 }
 

@@ -83,7 +83,7 @@ fn tell_of_share(log: &Sparing, name: &'static str, peer: SocketAddr) {
         name,
     ) {
         tracing::warn!(
-            "Refused a connection of {} on the {name} listener: its network holds its share, or all places are taken. If it is a \
+            "Refused a connection of {} on the {name} listener: its network has reached its share, or all connections are taken. If it is a \
              proxy, name it in http.trusted_proxies",
             peer.ip()
         );

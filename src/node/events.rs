@@ -191,8 +191,8 @@ impl Step {
                     let hash = hex::encode(payment_hash);
                     tracing::warn!(
                         payment.hash = hash,
-                        "Payment {hash} of {sat} sat is claimed on chain: its channel was closed before the peer had signed it \
-                         away. From block {timeout_height} on the peer may take it back; coins in the wallet make the claim faster"
+                        "Payment {hash} of {sat} sat is claimed on chain: its channel was closed before the peer gave it up. \
+                         From block {timeout_height} on the peer may take it back; coins in the wallet make the claim faster"
                     );
                 }
                 Turn::Lost { payment_hash, sat } => {

@@ -188,7 +188,7 @@ pub enum OperationError {
     #[error("a description has at most {DESCRIPTION_BYTES_MAX} bytes (BOLT 11)")]
     DescriptionTooLong,
     /// A description that does not read as what it is.
-    #[error("of the description: {0}")]
+    #[error("the description is not valid: {0}")]
     Description(#[from] Unseen),
     /// An expiry out of bounds.
     #[error("an invoice can be paid for a minute at least and thirty days at most")]

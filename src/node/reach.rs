@@ -61,11 +61,18 @@ impl Tier {
     fn of(channel: &ChannelDetails, standing: Standing) -> Self {
         match standing {
             Standing::Trusted | Standing::Chosen => Self::Operators,
-            // All of it was the peer's when the channel was opened.
-            Standing::Stranger if channel.outbound_capacity_msat > 0 => Self::Proven,
+            Standing::Stranger if arrived_msat(channel) > 0 => Self::Proven,
             Standing::Stranger => Self::Stranger,
         }
     }
+}
+
+/// What is ours in a channel that a peer has opened: all of it was the peer's then. What we have to keep in it cannot be sent,
+/// and counts.
+pub(super) fn arrived_msat(channel: &ChannelDetails) -> u64 {
+    let reserve_sat = channel.counterparty_unspendable_punishment_reserve;
+    let peers_msat = channel.inbound_capacity_msat + reserve_sat * 1_000;
+    (channel.channel_value_sats * 1_000).saturating_sub(peers_msat)
 }
 
 /// A channel, and how much it is worth.
@@ -264,6 +271,23 @@ mod tests {
         let hints = hinted(&reached(&channels));
         assert_eq!(hints[..2], [peer(1), peer(6)]);
         assert_eq!(hints.len(), HINTS_MAX);
+    }
+
+    #[test]
+    fn a_first_small_payment_proves_a_channel() {
+        let unpaid = ChannelDetails {
+            counterparty_unspendable_punishment_reserve: 1_000,
+            inbound_capacity_msat: 99_000_000,
+            ..channel(1, 100_000)
+        };
+        assert_eq!(Tier::of(&unpaid, Standing::Stranger), Tier::Stranger);
+        let paid = ChannelDetails {
+            inbound_capacity_msat: 98_990_000,
+            ..unpaid
+        };
+        assert_eq!(arrived_msat(&paid), 10_000);
+        assert_eq!(Tier::of(&paid, Standing::Stranger), Tier::Proven);
+        assert_eq!(Tier::of(&paid, Standing::Trusted), Tier::Operators);
     }
 
     #[test]

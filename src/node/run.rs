@@ -55,7 +55,7 @@ impl Node {
         let mending = async {
             loop {
                 door.dead().await;
-                tracing::error!("The node's own listener has died: the node is started again");
+                tracing::error!("The node's listener has died, restarting the node");
                 self.another_wanted.notify_one();
             }
         };

@@ -30,10 +30,13 @@ use super::{Config, PeersConfig, Reserve};
 
 use abandoned::Abandoned;
 use bounds::{Beyond, Pending};
-use claims::Types;
+use claims::{Covered, Types};
 
 /// Within this time nobody is asked a second time whether a funding transaction is there: looks may follow each other at once.
 const ASK_EVERY: Duration = Duration::from_secs(10);
+
+/// Such questions at once.
+const ASKED_MAX: usize = 20;
 
 /// What a look at the chain waits for such questions, which are asked side by side.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
@@ -58,11 +61,11 @@ struct State {
     pending: HashMap<ChannelId, Pending>,
     /// Those whose payments could not be claimed on chain with the coins there are.
     withheld: HashSet<ChannelId>,
-    /// When that was last found out, and of how many channels.
-    covered: Option<(Instant, usize)>,
+    /// When that was last found out.
+    covered: Option<Covered>,
     /// Which of them have anchors.
     types: Types,
-    /// Those that were closed before their funding was seen. Their transactions are not asked for any more.
+    /// Those that ended before their funding was seen.
     abandoned: Abandoned,
     /// All channels that were ever pending or ready, whoever opened them: the end of any other is no change.
     known: HashSet<ChannelId>,
@@ -142,7 +145,22 @@ impl Strangers {
     /// often as it likes: only what was once pending or ready is a change.
     pub(super) fn changes_channels(&self, event: &Event) -> bool {
         match event {
-            Event::ChannelPending { channel_id, .. } | Event::ChannelReady { channel_id, .. } => {
+            Event::ChannelPending {
+                channel_id,
+                counterparty_node_id,
+                funding_txo,
+                ..
+            } => {
+                let mut state = self.state();
+                state.known.insert(*channel_id);
+                // Its peer may end it before anybody looks at the channels.
+                if self.standings.of_peer(counterparty_node_id) == Standing::Stranger {
+                    let pending = Pending::new(funding_txo.txid, Instant::now());
+                    state.pending.entry(*channel_id).or_insert(pending);
+                }
+                true
+            }
+            Event::ChannelReady { channel_id, .. } => {
                 self.state().known.insert(*channel_id);
                 true
             }
@@ -179,20 +197,27 @@ impl Strangers {
         let network = |peer: &_| door.and_then(|door| door.network_of(peer));
         let theirs: Vec<_> = self.theirs(channels).collect();
         let mut state = self.state();
-        let is_new = |it: &&ChannelDetails| !state.pending.contains_key(&it.channel_id);
-        let new: Vec<_> = theirs
-            .iter()
-            .filter(|it| !it.is_channel_ready)
-            .copied()
-            .filter(is_new)
+        let waiting = theirs.iter().filter(|it| !it.is_channel_ready);
+        let new: Vec<_> = waiting
+            .map(|it| it.channel_id)
+            .filter(|id| !state.types.knows(id))
             .collect();
         if !new.is_empty() {
             let has_coins = total_sat(ldk) >= self.reserve_sat;
             for channel in new {
-                state.types.opened(channel.channel_id, has_coins);
+                state.types.opened(channel, has_coins);
             }
         }
-        let is_changed = bounds::follow(&mut state.pending, &theirs, Instant::now());
+        let before = state.left_out();
+        let ended = bounds::follow(&mut state.pending, &theirs, Instant::now());
+        // Without somebody who can be asked for one transaction nothing is left out.
+        if relay.is_some() {
+            state.abandoned.add(ended);
+        }
+        let is_waiting = |it: &&ChannelDetails| state.pending.contains_key(&it.channel_id);
+        let real = channels.iter().filter(|it| !is_waiting(it));
+        let real = real.filter_map(|it| Some(it.funding_txo?.txid)).collect();
+        state.abandoned.purge(&real);
         let beyond = bounds::beyond(
             &self.config,
             &theirs,
@@ -210,8 +235,9 @@ impl Strangers {
                 door.strike(&channel.counterparty_node_id);
             }
         }
-        if let Some(relay) = relay.filter(|_| is_changed || !beyond.is_empty()) {
-            relay.leave_out(state.left_out());
+        let left_out = state.left_out();
+        if let Some(relay) = relay.filter(|_| left_out != before) {
+            relay.leave_out(left_out);
         }
     }
 
@@ -233,11 +259,14 @@ impl Strangers {
         let asked: Vec<_> = {
             let mut state = self.state();
             let now = Instant::now();
+            let mut asked = state.abandoned.ask(now);
             let due = state
                 .pending
                 .iter_mut()
                 .filter(|(_, it)| it.is_to_be_asked(now));
-            due.map(|(channel, it)| (*channel, it.ask(now))).collect()
+            asked.extend(due.map(|(channel, it)| (*channel, it.ask(now))));
+            asked.truncate(ASKED_MAX);
+            asked
         };
         relay.leave_out(self.state().left_out());
         if asked.is_empty() {
@@ -251,11 +280,12 @@ impl Strangers {
             return;
         };
         let mut state = self.state();
-        for (channel, seen) in answers {
-            if let (Some(pending), Some(_)) = (state.pending.get_mut(&channel), seen) {
-                pending.seen = seen;
+        for (channel, seen) in &answers {
+            if let (Some(pending), Some(_)) = (state.pending.get_mut(channel), seen) {
+                pending.seen = *seen;
             }
         }
+        state.abandoned.hear(&answers);
         relay.leave_out(state.left_out());
     }
 
@@ -304,7 +334,7 @@ impl State {
         let pending = self.pending.get_mut(&id).filter(|it| !it.is_closing);
         let Some(pending) = pending else { return false };
         pending.is_closing = true;
-        let (peer, funding) = (channel.counterparty_node_id, pending.funding);
+        let peer = channel.counterparty_node_id;
         let reason = Some(why.to_string());
         if let Err(error) = ldk.force_close_channel(&channel.user_channel_id, peer, reason) {
             tracing::warn!(channel.id = %id, "Failed to close channel {id} of a stranger: {error}");
@@ -313,16 +343,13 @@ impl State {
         // The peer reads why; here it is one line at most for each channel that it has opened.
         tracing::info!(channel.id = %id, "Closed channel {id} of peer {peer}: {why}");
         self.closed += 1;
-        if pending.is_worthless(channel) {
-            self.abandoned.add(funding, id);
-        }
         true
     }
 
     /// Transactions that the chain source need not be asked for when a look at the chain wants to know of them: those that
     /// are asked for apart from it, and those that nobody waits for any more.
     fn left_out(&self) -> HashSet<Txid> {
-        let waiting = self.pending.values().filter(|it| !it.is_in_a_block());
+        let waiting = self.pending.values().filter(|it| it.is_left_out());
         let waiting = waiting.map(|it| it.funding);
         waiting.chain(self.abandoned.fundings()).collect()
     }

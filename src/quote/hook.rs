@@ -93,7 +93,7 @@ pub enum HookError {
     #[error("it gave a grant whose `{0}` is zero, or too large")]
     Grant(&'static str),
     /// A description that cannot be signed.
-    #[error("of its description: {0}")]
+    #[error("it gave a bad description: {0}")]
     Description(#[source] Unseen),
     /// A class that cannot stand in a token.
     #[error("it gave a class that is not 1 to 32 of a-z, 0-9, - and _")]

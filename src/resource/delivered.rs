@@ -27,7 +27,7 @@ pub(super) const OPEN_DELIVERS: Duration = Duration::from_secs(10);
 
 /// The grant ended in the middle of an answer, and the route cuts it there; or the token was revoked.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the token is used up or revoked in the middle of the answer")]
+#[error("the token was used up or revoked during the answer")]
 pub(super) struct Over;
 
 /// What has to be known of an answer besides its head.

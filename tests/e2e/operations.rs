@@ -152,7 +152,7 @@ async fn invoices_by_hand_are_paid_both_ways_and_are_no_sales() {
             network,
             &arguments,
             4,
-            "of the description: the character U+",
+            "the description is not valid: the character U+",
         )
         .await;
     }

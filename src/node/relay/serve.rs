@@ -142,7 +142,10 @@ impl Relay {
                 }
                 tokio::select! {
                     answer = self.ask(&question) => match answer {
-                        Ok(Answer::Body(body)) => said(StatusCode::OK, body),
+                        Ok(Answer::Body(body)) => {
+                            self.hear_spender(&question, &body);
+                            said(StatusCode::OK, body)
+                        }
                         Ok(Answer::NotThere) => said(StatusCode::NOT_FOUND, "not found"),
                         // Not 503, after which ldk-node's client would ask again and again within its time.
                         Err(why) => said(StatusCode::BAD_GATEWAY, why.to_string()),

@@ -1,28 +1,35 @@
-//! Channels that were closed before anybody saw their funding. LDK would go on asking for it as long as it keeps the channel's
-//! monitor, which is for ever.
+//! Channels that ended before anybody saw their funding. LDK would go on asking for it as long as it keeps the channel's monitor,
+//! which is always.
 //!
-//! Nothing of ours is in such a channel, or its money does not exist. Should its funding be broadcast after all, it is the
-//! peer's own money that waits for the peer to close.
+//! The money of such a channel does not exist. Should its funding be sent after all, it is the peer's own that waits for the
+//! peer to close.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use bitcoin::Txid;
 use lightning::ln::types::ChannelId;
+use tokio::time::Instant;
 
+use super::super::relay::Where;
+use super::bounds::Pending;
 use crate::secret_file;
 
-/// One channel a line, in the node's folder: the transaction that was to fund it, and its id.
+/// One channel a line, in the node's folder: the transaction that was to fund it, its id, and `?` until the chain source was
+/// asked for it.
 const FILE: &str = "channels.abandoned";
 
 /// Beyond this the oldest are asked for again. Each is 130 bytes here, and its monitor some thousands on the disk.
-const MAX: usize = 10_000;
+const MAX: usize = 2_000;
 
-/// The abandoned channels.
+/// The channels that ended.
 #[derive(Debug)]
 pub(super) struct Abandoned {
     file: PathBuf,
-    /// In the order in which they were abandoned.
-    channels: Vec<(Txid, ChannelId)>,
+    /// Those whose funding was nowhere, in the order in which that was found.
+    nowhere: Vec<(Txid, ChannelId)>,
+    /// Those of which that is not known yet.
+    unknown: HashMap<ChannelId, Pending>,
 }
 
 impl Abandoned {
@@ -38,42 +45,101 @@ impl Abandoned {
                 String::new()
             }
         };
-        Self {
+        let mut read = Self {
             file,
-            channels: text.lines().filter_map(line).collect(),
+            nowhere: Vec::new(),
+            unknown: HashMap::new(),
+        };
+        for (funding, channel, is_known) in text.lines().filter_map(line) {
+            if is_known {
+                read.nowhere.push((funding, channel));
+            } else {
+                let pending = Pending::new(funding, Instant::now());
+                read.unknown.insert(channel, pending);
+            }
+        }
+        read
+    }
+
+    /// Adds channels that ended, on the disk too: after a restart LDK asks for their fundings again.
+    pub(super) fn add(&mut self, ended: Vec<(ChannelId, Pending)>) {
+        // What is in a block is followed like any other channel.
+        let mut ended = ended
+            .into_iter()
+            .filter(|(_, it)| !it.is_in_a_block())
+            .peekable();
+        if ended.peek().is_none() || self.unknown.len() >= MAX {
+            return;
+        }
+        self.unknown.extend(ended);
+        self.write();
+    }
+
+    /// Those whose fundings are to be asked for now.
+    pub(super) fn ask(&mut self, now: Instant) -> Vec<(ChannelId, Txid)> {
+        let due = self
+            .unknown
+            .iter_mut()
+            .filter(|(_, it)| it.is_to_be_asked(now));
+        due.map(|(channel, it)| (*channel, it.ask(now))).collect()
+    }
+
+    /// Hears where these fundings are. One that is somewhere is the node's business again.
+    pub(super) fn hear(&mut self, answers: &[(ChannelId, Option<Where>)]) {
+        let before = self.unknown.len();
+        for (channel, seen) in answers {
+            let Some(seen) = seen else { continue };
+            let Some(pending) = self.unknown.remove(channel) else {
+                continue;
+            };
+            if *seen == Where::Nowhere {
+                self.nowhere.push((pending.funding, *channel));
+            }
+        }
+        if self.unknown.len() != before {
+            let beyond = self.nowhere.len().saturating_sub(MAX);
+            self.nowhere.drain(..beyond);
+            self.write();
         }
     }
 
-    /// Adds one, on the disk too: after a restart LDK asks for it again.
-    pub(super) fn add(&mut self, funding: Txid, channel: ChannelId) {
-        if self.channels.iter().any(|(known, _)| *known == funding) {
-            return;
-        }
-        if self.channels.len() >= MAX {
-            self.channels.remove(0);
-        }
-        self.channels.push((funding, channel));
-        let text: String = self
-            .channels
-            .iter()
-            .map(|(funding, channel)| format!("{funding} {channel}\n"))
-            .collect();
-        if let Err(error) = secret_file::replace(&self.file, &text) {
-            tracing::warn!("Failed to write {}: {error}", self.file.display());
+    /// These transactions fund channels that there are: whoever named one of them for a channel that ended has not named
+    /// its own.
+    pub(super) fn purge(&mut self, real: &HashSet<Txid>) {
+        let before = self.nowhere.len();
+        self.nowhere.retain(|(funding, _)| !real.contains(funding));
+        if self.nowhere.len() != before {
+            self.write();
         }
     }
 
     /// The transactions that nobody waits for.
     pub(super) fn fundings(&self) -> impl Iterator<Item = Txid> {
-        self.channels.iter().map(|(funding, _)| *funding)
+        self.nowhere.iter().map(|(funding, _)| *funding)
+    }
+
+    fn write(&self) {
+        let nowhere = self.nowhere.iter();
+        let nowhere = nowhere.map(|(funding, channel)| format!("{funding} {channel}\n"));
+        let unknown = self.unknown.iter();
+        let unknown = unknown.map(|(channel, it)| format!("{} {channel} ?\n", it.funding));
+        let text: String = nowhere.chain(unknown).collect();
+        if let Err(error) = secret_file::replace(&self.file, &text) {
+            tracing::warn!("Failed to write {}: {error}", self.file.display());
+        }
     }
 }
 
 /// A line that cannot be read is passed over: its transaction is asked for again, which costs requests and nothing else.
-fn line(text: &str) -> Option<(Txid, ChannelId)> {
-    let (funding, channel) = text.split_once(' ')?;
+fn line(text: &str) -> Option<(Txid, ChannelId, bool)> {
+    let mut parts = text.split(' ');
+    let (funding, channel) = (parts.next()?, parts.next()?);
     let channel: [u8; 32] = hex::decode(channel).ok()?.try_into().ok()?;
-    Some((funding.parse().ok()?, ChannelId(channel)))
+    Some((
+        funding.parse().ok()?,
+        ChannelId(channel),
+        parts.next().is_none(),
+    ))
 }
 
 #[cfg(test)]
@@ -82,18 +148,64 @@ mod tests {
 
     use super::*;
 
+    fn funding(byte: u8) -> Txid {
+        Txid::from_byte_array([byte; 32])
+    }
+
+    /// A channel that has ended.
+    fn ended(byte: u8, seen: Option<Where>) -> (ChannelId, Pending) {
+        let pending = Pending {
+            seen,
+            ..Pending::new(funding(byte), Instant::now())
+        };
+        (ChannelId([byte; 32]), pending)
+    }
+
+    fn left(abandoned: &Abandoned) -> Vec<Txid> {
+        abandoned.fundings().collect()
+    }
+
     #[test]
-    fn what_was_abandoned_stays_so_over_a_restart() {
+    fn only_what_is_nowhere_is_asked_for_no_more_also_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let funding = |byte| Txid::from_byte_array([byte; 32]);
         let mut abandoned = Abandoned::read(folder.path());
-        for byte in [1, 2, 1] {
-            abandoned.add(funding(byte), ChannelId([byte; 32]));
-        }
-        let again = Abandoned::read(folder.path());
-        let found: Vec<_> = again.fundings().collect();
-        assert_eq!(found, [funding(1), funding(2)]);
+        abandoned.add(vec![
+            ended(1, None),
+            ended(2, None),
+            ended(3, Some(Where::Block)),
+        ]);
+        assert_eq!(left(&abandoned), []);
+        let mut again = Abandoned::read(folder.path());
+        let mut asked = again.ask(Instant::now());
+        asked.sort_unstable();
+        let id = |byte| ChannelId([byte; 32]);
+        assert_eq!(asked, [(id(1), funding(1)), (id(2), funding(2))]);
+        again.hear(&[(id(1), Some(Where::Nowhere)), (id(2), None)]);
+        assert_eq!(left(&again), [funding(1)]);
+        let mut again = Abandoned::read(folder.path());
+        assert_eq!(left(&again), [funding(1)]);
+        again.hear(&[(id(2), Some(Where::Mempool))]);
+        assert_eq!(left(&again), [funding(1)]);
+        assert_eq!(again.ask(Instant::now()), []);
+    }
+
+    #[test]
+    fn the_funding_of_a_channel_that_there_is_is_asked_for_whoever_named_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut abandoned = Abandoned::read(folder.path());
+        abandoned.add(vec![ended(1, None), ended(2, None)]);
+        let id = |byte| ChannelId([byte; 32]);
+        let nowhere = Some(Where::Nowhere);
+        abandoned.hear(&[(id(1), nowhere), (id(2), nowhere)]);
+        abandoned.purge(&HashSet::from([funding(1)]));
+        assert_eq!(left(&abandoned), [funding(2)]);
+        assert_eq!(left(&Abandoned::read(folder.path())), [funding(2)]);
+    }
+
+    #[test]
+    fn lines_that_cannot_be_read_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "nonsense\n\n").unwrap();
-        assert_eq!(Abandoned::read(folder.path()).fundings().count(), 0);
+        assert_eq!(left(&Abandoned::read(folder.path())), []);
     }
 }

@@ -28,13 +28,13 @@ pub(super) struct Pending {
     /// Where its funding was seen last; `None` where nobody was asked, or nobody has answered.
     pub(super) seen: Option<Where>,
     /// When that was last asked.
-    asked: Option<Instant>,
+    pub(super) asked: Option<Instant>,
     /// Whether it is being closed.
     pub(super) is_closing: bool,
 }
 
 impl Pending {
-    fn new(funding: Txid, since: Instant) -> Self {
+    pub(super) fn new(funding: Txid, since: Instant) -> Self {
         Self {
             funding,
             since,
@@ -47,7 +47,7 @@ impl Pending {
     /// Whether it is time to ask where its funding is.
     pub(super) fn is_to_be_asked(&self, now: Instant) -> bool {
         let is_due = self.asked.is_none_or(|asked| now >= asked + ASK_EVERY);
-        is_due && !self.is_in_a_block() && !self.is_closing
+        is_due && !self.is_in_a_block()
     }
 
     /// Notes that it is asked now, and says for what.
@@ -56,17 +56,14 @@ impl Pending {
         self.funding
     }
 
-    /// Whether a look at the chain has to follow it.
+    /// Whether its funding is in a block.
     pub(super) fn is_in_a_block(&self) -> bool {
         self.seen == Some(Where::Block)
     }
 
-    /// Whether nothing is lost if nobody looks after this channel any more: its money is not there, or none of it is ours.
-    pub(super) fn is_worthless(&self, channel: &ChannelDetails) -> bool {
-        match self.seen {
-            None | Some(Where::Nowhere) => true,
-            Some(Where::Mempool | Where::Block) => channel.outbound_capacity_msat == 0,
-        }
+    /// Whether the node need not hear of its funding: it is asked for apart from the looks, and is in no block.
+    pub(super) fn is_left_out(&self) -> bool {
+        matches!(self.seen, Some(Where::Nowhere | Where::Mempool))
     }
 
     fn is_late(&self, config: &PeersConfig, now: Instant) -> bool {
@@ -107,7 +104,9 @@ pub(super) enum Beyond {
 impl fmt::Display for Beyond {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAnyone => f.write_str("this node takes channels from its providers only"),
+            Self::NotAnyone => {
+                f.write_str("this node accepts channels only from peers that it trusts")
+            }
             Self::TooSmall(sat) => write!(f, "this node takes channels of {sat} sat or more"),
             Self::TooLarge(sat) => write!(f, "this node takes channels of {sat} sat at most"),
             Self::Pending(max) => write!(
@@ -135,32 +134,26 @@ impl fmt::Display for Beyond {
     }
 }
 
-/// Follows which channels wait; `true` if there is another, or one less.
+/// Follows which channels wait, and says which do so no longer without having become ready.
 pub(super) fn follow(
     pending: &mut HashMap<ChannelId, Pending>,
     theirs: &[&ChannelDetails],
     now: Instant,
-) -> bool {
-    let before = pending.len();
-    let waits = |id: &ChannelId| {
-        let mut waiting = theirs.iter().filter(|it| !it.is_channel_ready);
-        waiting.any(|it| it.channel_id == *id)
-    };
-    pending.retain(|id, _| waits(id));
-    let mut is_changed = pending.len() != before;
+) -> Vec<(ChannelId, Pending)> {
+    let of_id: HashMap<_, _> = theirs.iter().map(|it| (it.channel_id, *it)).collect();
+    let gone = pending.extract_if(|id, _| of_id.get(id).is_none_or(|it| it.is_channel_ready));
+    let gone: Vec<_> = gone.filter(|(id, _)| !of_id.contains_key(id)).collect();
     for channel in theirs.iter().filter(|it| !it.is_channel_ready) {
         let Some(funding) = channel.funding_txo else {
             continue;
         };
-        let entry = pending.entry(channel.channel_id).or_insert_with(|| {
-            is_changed = true;
-            Pending::new(funding.txid, now)
-        });
+        let begun = || Pending::new(funding.txid, now);
+        let entry = pending.entry(channel.channel_id).or_insert_with(begun);
         if channel.confirmations.is_some_and(|n| n > 0) {
             entry.seen = Some(Where::Block);
         }
     }
-    is_changed
+    gone
 }
 
 /// The channels that go beyond the bounds, and why. Those that are ready stay, and the oldest of those that wait.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::super::coins::total_sat;
 use super::super::keys::NodeKeys;
+use super::super::reach::arrived_msat;
 use super::super::standing::Standing;
 use super::super::{Config, state};
 use super::bounds::Beyond;
@@ -23,6 +24,16 @@ use crate::secret_file;
 
 /// The channels with anchors of a node whose channels a server keeps, one a line, in the node's folder.
 const ANCHORED: &str = "channels.anchored";
+
+/// When it was last found out what the coins cover.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Covered {
+    at: Instant,
+    /// Of so many channels.
+    channels: usize,
+    /// When the wallet had read the chain, Unix seconds: its coins change with that.
+    read_secs: Option<u64>,
+}
 
 /// How often the coins are held against the channels: finding out takes locks of all monitors.
 const COVERED_EVERY: Duration = Duration::from_secs(10);
@@ -65,6 +76,14 @@ impl Types {
         Self {
             source: Source::Monitors(folder.to_owned(), Box::new(keys.clone())),
             known: HashMap::new(),
+        }
+    }
+
+    /// Whether nothing has to be told of this channel.
+    pub(super) fn knows(&self, channel: &ChannelId) -> bool {
+        match &self.source {
+            Source::Monitors(..) => true,
+            Source::Coins(_) => self.known.contains_key(channel),
         }
     }
 
@@ -115,13 +134,16 @@ impl Strangers {
     pub(super) fn withhold(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails]) {
         let theirs: Vec<_> = self.theirs(channels).collect();
         let now = Instant::now();
-        let is_known = |covered: Option<(Instant, usize)>| {
-            covered.is_some_and(|(at, of)| of == theirs.len() && now < at + COVERED_EVERY)
+        let read_secs = ldk.status().latest_onchain_wallet_sync_timestamp;
+        let is_known = |covered: Covered| {
+            covered.channels == theirs.len()
+                && covered.read_secs == read_secs
+                && now < covered.at + COVERED_EVERY
         };
-        if is_known(self.state().covered) {
+        if self.state().covered.is_some_and(is_known) {
             return;
         }
-        let is_read = ldk.status().latest_onchain_wallet_sync_timestamp.is_some();
+        let is_read = read_secs.is_some();
         if theirs.is_empty() || self.reserve_sat == 0 || !is_read {
             self.state().withheld.clear();
             return;
@@ -132,7 +154,11 @@ impl Strangers {
         let chosen = channels.iter().filter(is_chosen).count() as u64;
         let covered = (total_sat(ldk) / self.reserve_sat).saturating_sub(chosen);
         let mut state = self.state();
-        state.covered = Some((now, theirs.len()));
+        state.covered = Some(Covered {
+            at: now,
+            channels: theirs.len(),
+            read_secs,
+        });
         let beyond = beyond(&theirs, covered, |channel| state.types.has_anchors(channel));
         for channel in &beyond {
             let id = channel.channel_id;
@@ -200,7 +226,7 @@ fn beyond<'a>(
     let anchored = theirs.iter().filter(|it| has_anchors(&it.channel_id));
     let mut anchored: Vec<_> = anchored.copied().collect();
     anchored.sort_by_key(|it| {
-        let arrived = std::cmp::Reverse(it.outbound_capacity_msat);
+        let arrived = std::cmp::Reverse(arrived_msat(it));
         (arrived, it.user_channel_id.0)
     });
     let covered = usize::try_from(covered).unwrap_or(usize::MAX);
@@ -215,7 +241,7 @@ mod tests {
     #[test]
     fn channels_with_anchors_beyond_what_the_coins_cover_are_withheld() {
         let proven = ChannelDetails {
-            outbound_capacity_msat: 5_000,
+            inbound_capacity_msat: 99_995_000,
             ..channel(3, 100_000)
         };
         let channels = [channel(1, 100_000), channel(2, 100_000), proven];
