@@ -131,7 +131,7 @@ impl Types {
 
 impl Strangers {
     /// Finds the channels whose payments could not be claimed, and closes them in agreement.
-    pub(super) fn withhold(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails]) {
+    pub(in crate::node) fn withhold(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails]) {
         let theirs: Vec<_> = self.theirs(channels).collect();
         let now = Instant::now();
         let read_secs = ldk.status().latest_onchain_wallet_sync_timestamp;
