@@ -11,7 +11,15 @@ impl Ledger {
     /// Enters that the payment of a sale was lost, and revokes its token. `None` if there is no such sale, or if that is known.
     /// On return it would survive a power cut. Blocks on the disk.
     pub fn lose(&self, payment_hash: &[u8; 32]) -> Result<Option<SaleRecord>, LedgerError> {
-        let lost = self.change(|books| {
+        let sale = self.using(|| Ok(self.trees.sales.get(payment_hash)?))?;
+        let Some(sale) = sale.filter(|sale| sale.lost_ms.is_none()) else {
+            return Ok(None);
+        };
+        // First what costs money: killed in between, the token opens nothing, and the sale is entered when that is told again.
+        if let Some(token_id) = sale.token_id {
+            let _: RevocationRecord = self.revoke(Revoked::Token(token_id), REASON)?;
+        }
+        self.change(|books| {
             let Some(mut sale) = self.trees.sales.get(payment_hash)? else {
                 return Ok(None);
             };
@@ -22,11 +30,6 @@ impl Ledger {
             books.totals.lost_msat += sale.amount_msat;
             self.write_sale(books, &sale)?;
             Ok(Some(sale))
-        })?;
-        let token_id = lost.as_ref().and_then(|sale| sale.token_id);
-        if let Some(token_id) = token_id {
-            let _: RevocationRecord = self.revoke(Revoked::Token(token_id), REASON)?;
-        }
-        Ok(lost)
+        })
     }
 }

@@ -14,7 +14,16 @@ struct Claim {
     sat: u64,
     /// From this block on the peer may take it.
     timeout_height: u32,
+    /// Whether its money was seen to wait for its confirmations.
+    is_won: bool,
 }
+
+/// Which: a payment in parts may be claimed over several channels.
+type Key = (ChannelId, [u8; 32]);
+
+/// The money of a claim is told for so many blocks, and not longer (LDK's `ANTI_REORG_DELAY`): a look that comes after more does
+/// not know what became of it.
+const TOLD_FOR_BLOCKS: u32 = 6;
 
 /// What a look found out of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,15 +50,19 @@ pub(super) enum Turn {
 /// the program did not run is not known.
 #[derive(Debug, Default)]
 pub(super) struct Contested {
-    claims: HashMap<[u8; 32], Claim>,
+    claims: HashMap<Key, Claim>,
     /// The block of the last look.
     height: u32,
+    /// Whether so many blocks have come since the look before that the money of a claim may not have been seen.
+    has_missed: bool,
 }
 
 impl Contested {
     /// Whether there is a block since the last look.
     pub(super) fn is_due(&mut self, height: u32) -> bool {
-        std::mem::replace(&mut self.height, height) != height
+        let before = std::mem::replace(&mut self.height, height);
+        self.has_missed = height >= before.saturating_add(TOLD_FOR_BLOCKS);
+        before != height
     }
 
     /// Looks at what the monitors of the closed channels say.
@@ -67,14 +80,14 @@ impl Contested {
             else {
                 continue;
             };
+            let key = (*channel_id, payment_hash.0);
             let claim = Claim {
                 channel: *channel_id,
                 sat: *amount_satoshis,
                 timeout_height: *timeout_height,
+                is_won: false,
             };
-            if still.insert(payment_hash.0, claim).is_none()
-                && !self.claims.contains_key(&payment_hash.0)
-            {
+            if still.insert(key, claim).is_none() && !self.claims.contains_key(&key) {
                 turns.push(Turn::Contested {
                     payment_hash: payment_hash.0,
                     sat: claim.sat,
@@ -82,21 +95,26 @@ impl Contested {
                 });
             }
         }
-        for (hash, claim) in std::mem::take(&mut self.claims) {
-            // Still claimed, or won.
-            let is_safe =
-                still.contains_key(&hash) || balances.iter().any(|balance| claim.is_won(balance));
-            if is_safe {
-                continue;
-            }
-            if height >= claim.timeout_height {
+        let claims = std::mem::take(&mut self.claims).into_iter();
+        let mut gone: Vec<_> = claims.filter(|(key, _)| !still.contains_key(key)).collect();
+        // Money of the same size goes to those first that had it before.
+        gone.sort_by_key(|(key, claim)| (!claim.is_won, *key));
+        let mut money: Vec<_> = balances.iter().collect();
+        for (key, claim) in gone {
+            if let Some(index) = money.iter().position(|balance| claim.is_for(balance)) {
+                money.swap_remove(index);
+                let is_won = true;
+                still.insert(key, Claim { is_won, ..claim });
+            } else if claim.is_won || self.has_missed {
+                // It is in the wallet, or nobody has seen what became of it.
+            } else if height >= claim.timeout_height {
                 turns.push(Turn::Lost {
-                    payment_hash: hash,
+                    payment_hash: key.1,
                     sat: claim.sat,
                 });
             } else {
                 // Its transaction may have been taken out of the chain again.
-                still.insert(hash, claim);
+                still.insert(key, claim);
             }
         }
         self.claims = still;
@@ -106,7 +124,7 @@ impl Contested {
 
 impl Claim {
     /// Whether this is the money of the claim, which waits for its confirmations.
-    fn is_won(&self, balance: &LightningBalance) -> bool {
+    fn is_for(&self, balance: &LightningBalance) -> bool {
         matches!(
             balance,
             LightningBalance::ClaimableAwaitingConfirmations {
@@ -177,6 +195,31 @@ mod tests {
         assert_eq!(undecided.look(&[claiming(1, 50_000)], 121), []);
         assert_eq!(undecided.look(&[], 141), [lost]);
         assert_eq!(undecided.look(&[], 142), [], "it is told once");
+    }
+
+    #[test]
+    fn one_balance_is_the_money_of_one_claim() {
+        let mut contested = Contested::default();
+        let both = [claiming(1, 50_000), claiming(2, 50_000)];
+        assert_eq!(contested.look(&both, 100).len(), 2);
+        assert_eq!(contested.look(&[won(50_000), claiming(2, 50_000)], 130), []);
+        let lost = Turn::Lost {
+            payment_hash: [2; 32],
+            sat: 50_000,
+        };
+        assert_eq!(contested.look(&[won(50_000)], 140), [lost]);
+        assert_eq!(contested.look(&[], 141), [], "the first is in the wallet");
+    }
+
+    #[test]
+    fn what_was_decided_while_nobody_looked_is_not_known() {
+        let mut contested = Contested::default();
+        assert!(contested.is_due(100));
+        assert_eq!(contested.look(&[claiming(1, 50_000)], 100).len(), 1);
+        assert!(contested.is_due(150));
+        assert_eq!(contested.look(&[], 150), []);
+        assert!(contested.is_due(151));
+        assert_eq!(contested.look(&[], 151), []);
     }
 
     #[test]

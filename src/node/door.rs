@@ -5,6 +5,7 @@
 
 mod guests;
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -130,7 +131,7 @@ impl Door {
             };
             match accepted {
                 Ok((stream, from)) => {
-                    let Some(guest) = self.guests().enter(from.ip()) else {
+                    let Some(guest) = self.guests().enter(from.ip(), Instant::now()) else {
                         continue;
                     };
                     let (door, is_running) = (Arc::clone(&self), is_running.clone());
@@ -141,7 +142,7 @@ impl Door {
                             () = guest.cut.cancelled() => {}
                             () = stop.cancelled() => {}
                         }
-                        door.guests().leave(guest.number);
+                        door.guests().leave(guest.number, Instant::now());
                     });
                 }
                 Err(error) => {
@@ -211,16 +212,22 @@ impl Door {
             );
             return None;
         }
-        match timeout(ONWARD_WITHIN, TcpStream::connect(self.onward)).await {
+        let mut dialled = timeout(ONWARD_WITHIN, TcpStream::connect(self.onward)).await;
+        if matches!(&dialled, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused) {
+            // Asked twice, before anybody is restarted for it.
+            sleep_until(Instant::now() + ACCEPT_PAUSE).await;
+            dialled = timeout(ONWARD_WITHIN, TcpStream::connect(self.onward)).await;
+        }
+        match dialled {
             Ok(Ok(stream)) => {
                 self.heal();
                 Some(stream)
             }
             Ok(Err(_)) | Err(_) if !*is_running.borrow() => None,
             Ok(Err(error)) => {
-                if self.tell(format!(
-                    "the node's own listener takes no connection ({error})"
-                )) {
+                let what = format!("the node's own listener takes no connection ({error})");
+                // Any other error is this system's, and another node would meet it, too.
+                if self.tell(what) && error.kind() == ErrorKind::ConnectionRefused {
                     self.is_dead.notify_one();
                 }
                 None

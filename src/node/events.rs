@@ -70,14 +70,16 @@ pub(super) async fn handle(
             is_event,
             reach,
             is_provider_here,
+            is_closing_withheld,
         } = ended.map_err(NodeError::Panicked)??;
         if is_event {
             node.handled.send_modify(|handled| *handled += 1);
         }
         refresh_at = Instant::now()
             + match reach {
-                Reach::Ready(_) => REFRESH_EVERY,
-                Reach::Unready(_) => REFRESH_UNREADY_EVERY,
+                Reach::Ready(_) if !is_closing_withheld => REFRESH_EVERY,
+                // A peer that comes back is to carry no payment over a channel that is to be closed.
+                Reach::Ready(_) | Reach::Unready(_) => REFRESH_UNREADY_EVERY,
             };
         // Before the reach, which may have somebody look for what was laid ready.
         node.provider_is_here(is_provider_here);
@@ -110,6 +112,8 @@ struct Taken {
     is_event: bool,
     reach: Reach,
     is_provider_here: bool,
+    /// Whether channels over which nothing may be sold are still open.
+    is_closing_withheld: bool,
 }
 
 impl Step {
@@ -165,6 +169,7 @@ impl Step {
             is_event: event.is_some(),
             reach: reach::now(ldk, &channels, strangers, &self.clock, &self.folder),
             is_provider_here: liquidity::is_provider_here(&peers, &self.liquidity),
+            is_closing_withheld: strangers.has_open_withheld(),
         })
     }
 }

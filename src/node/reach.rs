@@ -92,7 +92,7 @@ fn of(ways: &[Way<'_>]) -> Reach {
     if usable.is_empty() {
         // A stranger who is away is nobody that the operator waits for.
         let is_waited_for =
-            |way: &Way<'_>| way.channel.is_channel_ready && way.tier != Tier::Stranger;
+            |way: &Way<'_>| way.channel.is_channel_ready && way.tier == Tier::Operators;
         return Reach::Unready(if ways.iter().any(is_waited_for) {
             Unready::PeersOffline
         } else {
@@ -350,9 +350,12 @@ mod tests {
             reached(std::slice::from_ref(&stranger)),
             Reach::Unready(Unready::NoChannel)
         );
-        for tier in [Tier::Operators, Tier::Proven] {
-            let reach = reached(&[stranger.clone(), (tier, away(2))]);
-            assert_eq!(reach, Reach::Unready(Unready::PeersOffline));
-        }
+        let proven = (Tier::Proven, away(2));
+        assert_eq!(
+            reached(&[stranger.clone(), proven]),
+            Reach::Unready(Unready::NoChannel)
+        );
+        let reach = reached(&[stranger, (Tier::Operators, away(2))]);
+        assert_eq!(reach, Reach::Unready(Unready::PeersOffline));
     }
 }

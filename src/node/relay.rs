@@ -39,7 +39,7 @@ use fault::Fault;
 use fees::Fees;
 use kept::Kept;
 use left_out::LeftOut;
-pub(in crate::node) use left_out::Where;
+pub(in crate::node) use left_out::{Fundings, Where};
 use ours::Ours;
 use question::{Answer, Learned, Question, Worth};
 use tip::TipSeen;

@@ -8,8 +8,10 @@
 mod abandoned;
 mod bounds;
 mod claims;
+mod fundings;
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +23,6 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::coins::total_sat;
 use super::door::Door;
 use super::keys::NodeKeys;
 use super::relay::Relay;
@@ -32,14 +33,8 @@ use abandoned::Abandoned;
 use bounds::{Beyond, Pending};
 use claims::{Covered, Types};
 
-/// Within this time nobody is asked a second time whether a funding transaction is there: looks may follow each other at once.
-const ASK_EVERY: Duration = Duration::from_secs(10);
-
-/// Such questions at once.
-const ASKED_MAX: usize = 20;
-
-/// What a look at the chain waits for such questions, which are asked side by side.
-const ASK_WITHIN: Duration = Duration::from_secs(2);
+/// How long a stranger may take from asking for a channel to naming what funds it.
+const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 
 /// The strangers' channels, and what is done about them. Clones share it.
 #[derive(Clone, Debug)]
@@ -50,21 +45,27 @@ pub(super) struct Strangers {
     /// Whether a channel that the operator buys wants them, too, and who would open it.
     bought: Option<Arc<Vec<PublicKey>>>,
     standings: Standings,
-    /// A `std` mutex: held to compare a few hundred channels, never across an await.
+    /// A `std` mutex: held to compare a few hundred channels, never across an await or a call of ldk-node's.
     state: Arc<Mutex<State>>,
+    /// Which of their channels have anchors. A `std` mutex: held while monitors are read, on a thread that may block.
+    types: Arc<Mutex<Types>>,
 }
 
 /// What is known of the strangers' channels.
 #[derive(Debug)]
 struct State {
+    /// Those that were asked for, and since when.
+    unbegun: HashMap<ChannelId, Instant>,
     /// Those that wait for their confirmations.
     pending: HashMap<ChannelId, Pending>,
     /// Those whose payments could not be claimed on chain with the coins there are.
     withheld: HashSet<ChannelId>,
     /// When that was last found out.
     covered: Option<Covered>,
-    /// Which of them have anchors.
-    types: Types,
+    /// Channels that are being closed.
+    closing: HashSet<ChannelId>,
+    /// What funds the channels that there are.
+    real: HashSet<Txid>,
     /// Those that ended before their funding was seen.
     abandoned: Abandoned,
     /// All channels that were ever pending or ready, whoever opened them: the end of any other is no change.
@@ -113,15 +114,8 @@ impl Strangers {
             bought: (is_wanted && !providers.is_empty()).then(|| Arc::new(providers)),
             reserve_sat,
             standings: Standings::of(config),
-            state: Arc::new(Mutex::new(State {
-                pending: HashMap::new(),
-                withheld: HashSet::new(),
-                covered: None,
-                types: Types::of(config, keys),
-                abandoned: Abandoned::read(&config.folder),
-                known: HashSet::new(),
-                closed: 0,
-            })),
+            types: Arc::new(Mutex::new(Types::of(config, keys))),
+            state: Arc::new(Mutex::new(State::new(&config.folder))),
         }
     }
 
@@ -196,49 +190,74 @@ impl Strangers {
     ) {
         let network = |peer: &_| door.and_then(|door| door.network_of(peer));
         let theirs: Vec<_> = self.theirs(channels).collect();
-        let mut state = self.state();
-        let waiting = theirs.iter().filter(|it| !it.is_channel_ready);
-        let new: Vec<_> = waiting
-            .map(|it| it.channel_id)
-            .filter(|id| !state.types.knows(id))
-            .collect();
-        if !new.is_empty() {
-            let has_coins = total_sat(ldk) >= self.reserve_sat;
-            for channel in new {
-                state.types.opened(channel, has_coins);
+        let waiting = theirs.iter().filter(|it| !it.is_channel_ready).copied();
+        self.note_types(ldk, waiting);
+        let now = Instant::now();
+        let (before, mut beyond) = {
+            let mut state = self.state();
+            let before = state.left_out(now);
+            let ended = bounds::follow(&mut state.pending, &theirs, now);
+            // Without somebody who can be asked for one transaction nothing is left out.
+            if relay.is_some() {
+                state.abandoned.add(ended);
             }
-        }
-        let before = state.left_out();
-        let ended = bounds::follow(&mut state.pending, &theirs, Instant::now());
-        // Without somebody who can be asked for one transaction nothing is left out.
-        if relay.is_some() {
-            state.abandoned.add(ended);
-        }
-        let is_waiting = |it: &&ChannelDetails| state.pending.contains_key(&it.channel_id);
-        let real = channels.iter().filter(|it| !is_waiting(it));
-        let real = real.filter_map(|it| Some(it.funding_txo?.txid)).collect();
-        state.abandoned.purge(&real);
-        let beyond = bounds::beyond(
-            &self.config,
-            &theirs,
-            &state.pending,
-            network,
-            Instant::now(),
-        );
-        for (channel, why) in beyond
-            .iter()
-            .chain(&self.beyond_coins(ldk, channels, &mut state))
-        {
-            if state.close(ldk, channel, why)
+            state.know(channels);
+            let beyond = bounds::beyond(&self.config, &theirs, &state.pending, network, now);
+            (before, beyond)
+        };
+        beyond.extend(self.beyond_coins(ldk, channels));
+        beyond.extend(self.unbegun(channels, now));
+        for (channel, why) in &beyond {
+            if self.close(ldk, channel, why)
                 && let Some(door) = door
             {
                 door.strike(&channel.counterparty_node_id);
             }
         }
-        let left_out = state.left_out();
+        let left_out = self.state().left_out(now);
         if let Some(relay) = relay.filter(|_| left_out != before) {
             relay.leave_out(left_out);
         }
+    }
+
+    /// Channels that strangers have asked for and do not go on with. LDK waits for fifty peers at once, and then takes no more.
+    fn unbegun<'a>(
+        &self,
+        channels: &'a [ChannelDetails],
+        now: Instant,
+    ) -> Vec<(&'a ChannelDetails, Beyond)> {
+        let theirs = channels.iter().filter(|it| {
+            it.funding_txo.is_none() && self.standings.of_channel(it) == Standing::Stranger
+        });
+        let theirs: Vec<_> = theirs.collect();
+        let mut state = self.state();
+        let unbegun = theirs.iter().map(|it| {
+            let since = state.unbegun.get(&it.channel_id).copied();
+            (it.channel_id, since.unwrap_or(now))
+        });
+        state.unbegun = unbegun.collect();
+        let is_late = |it: &&ChannelDetails| now >= state.unbegun[&it.channel_id] + BEGUN_WITHIN;
+        let late = theirs.into_iter().filter(is_late);
+        late.map(|it| (it, Beyond::NotBegun)).collect()
+    }
+
+    /// Closes a channel that carries no payments yet; `true` if that was done. Nothing in it is ours.
+    fn close(&self, ldk: &ldk_node::Node, channel: &ChannelDetails, why: &Beyond) -> bool {
+        let id = channel.channel_id;
+        if !self.state().closing.insert(id) {
+            return false;
+        }
+        let peer = channel.counterparty_node_id;
+        let reason = Some(why.to_string());
+        if let Err(error) = ldk.force_close_channel(&channel.user_channel_id, peer, reason) {
+            tracing::warn!(channel.id = %id, "Failed to close channel {id} of a stranger: {error}");
+            self.state().closing.remove(&id);
+            return false;
+        }
+        // The peer reads why; here it is one line at most for each channel that it has opened.
+        tracing::info!(channel.id = %id, "Closed channel {id} of peer {peer}: {why}");
+        self.state().closed += 1;
+        true
     }
 
     /// The strangers' channels among these.
@@ -251,42 +270,6 @@ impl Strangers {
                 && self.standings.of_channel(channel) == Standing::Stranger
         };
         channels.iter().filter(is_theirs)
-    }
-
-    /// Asks whether the fundings that strangers' channels wait for are there. ldk-node itself would ask for each of them, twice
-    /// and one after the other, in every look: what guards the other channels would wait for it.
-    pub(super) async fn look_for_fundings(&self, relay: &Arc<Relay>) {
-        let asked: Vec<_> = {
-            let mut state = self.state();
-            let now = Instant::now();
-            let mut asked = state.abandoned.ask(now);
-            let due = state
-                .pending
-                .iter_mut()
-                .filter(|(_, it)| it.is_to_be_asked(now));
-            asked.extend(due.map(|(channel, it)| (*channel, it.ask(now))));
-            asked.truncate(ASKED_MAX);
-            asked
-        };
-        relay.leave_out(self.state().left_out());
-        if asked.is_empty() {
-            return;
-        }
-        let asking = asked
-            .into_iter()
-            .map(|(channel, funding)| async move { (channel, relay.where_is(funding).await) });
-        let asking = futures_util::future::join_all(asking);
-        let Ok(answers) = tokio::time::timeout(ASK_WITHIN, asking).await else {
-            return;
-        };
-        let mut state = self.state();
-        for (channel, seen) in &answers {
-            if let (Some(pending), Some(_)) = (state.pending.get_mut(channel), seen) {
-                pending.seen = *seen;
-            }
-        }
-        state.abandoned.hear(&answers);
-        relay.leave_out(state.left_out());
     }
 
     /// Whether a connection of this peer makes room for nobody.
@@ -325,33 +308,26 @@ impl Strangers {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn types(&self) -> MutexGuard<'_, Types> {
+        self.types.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl State {
-    /// Closes a channel that waits for its confirmations; `true` if that was done. Nothing in it is ours.
-    fn close(&mut self, ldk: &ldk_node::Node, channel: &ChannelDetails, why: &Beyond) -> bool {
-        let id = channel.channel_id;
-        let pending = self.pending.get_mut(&id).filter(|it| !it.is_closing);
-        let Some(pending) = pending else { return false };
-        pending.is_closing = true;
-        let peer = channel.counterparty_node_id;
-        let reason = Some(why.to_string());
-        if let Err(error) = ldk.force_close_channel(&channel.user_channel_id, peer, reason) {
-            tracing::warn!(channel.id = %id, "Failed to close channel {id} of a stranger: {error}");
-            return false;
+    /// With what earlier runs left in this folder.
+    fn new(folder: &Path) -> Self {
+        Self {
+            unbegun: HashMap::new(),
+            pending: HashMap::new(),
+            withheld: HashSet::new(),
+            covered: None,
+            closing: HashSet::new(),
+            real: HashSet::new(),
+            abandoned: Abandoned::read(folder),
+            known: HashSet::new(),
+            closed: 0,
         }
-        // The peer reads why; here it is one line at most for each channel that it has opened.
-        tracing::info!(channel.id = %id, "Closed channel {id} of peer {peer}: {why}");
-        self.closed += 1;
-        true
-    }
-
-    /// Transactions that the chain source need not be asked for when a look at the chain wants to know of them: those that
-    /// are asked for apart from it, and those that nobody waits for any more.
-    fn left_out(&self) -> HashSet<Txid> {
-        let waiting = self.pending.values().filter(|it| it.is_left_out());
-        let waiting = waiting.map(|it| it.funding);
-        waiting.chain(self.abandoned.fundings()).collect()
     }
 }
 
@@ -372,15 +348,8 @@ mod tests {
             reserve_sat: 25_000,
             bought: None,
             standings: Standings::in_folder(folder.path(), Vec::new()),
-            state: Arc::new(Mutex::new(State {
-                pending: HashMap::new(),
-                withheld: HashSet::new(),
-                covered: None,
-                types: Types::in_folder(folder.path(), &keys),
-                abandoned: Abandoned::read(folder.path()),
-                known: HashSet::new(),
-                closed: 0,
-            })),
+            types: Arc::new(Mutex::new(Types::in_folder(folder.path(), &keys))),
+            state: Arc::new(Mutex::new(State::new(folder.path()))),
         };
         (folder, strangers)
     }

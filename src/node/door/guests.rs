@@ -1,6 +1,6 @@
 //! The connections at the Lightning listener, and who makes room for whom. Pure but for the tokens that cut a connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -27,6 +27,12 @@ const STRIKES: u32 = 3;
 /// The same of this machine, where all peers come from behind a proxy such as Tor's.
 const STRIKES_OF_LOOPBACK: u32 = 60;
 
+/// A peer whose connection has ended before anybody asked whose it was is looked for among those that ended within this time.
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Such connections that are remembered, each 40 bytes.
+const ENDED_MAX: usize = 1_000;
+
 /// For so long peers without a channel are cut when they come from a network that went beyond the bounds too often. Each try
 /// leaves some kilobytes in the node's database.
 const STRUCK_FOR: Duration = Duration::from_secs(3_600);
@@ -39,8 +45,10 @@ pub(super) struct Guests {
     next: u64,
     /// In the order in which they came, by their numbers.
     all: std::collections::BTreeMap<u64, Guest>,
-    /// Where peers came from last.
-    networks: HashMap<PublicKey, IpAddr>,
+    /// Where peers came from last, and whether they make room for nobody.
+    networks: HashMap<PublicKey, (IpAddr, bool)>,
+    /// The networks of connections that have ended and nobody knows whose they were, and when, the newest last.
+    ended: VecDeque<(IpAddr, Instant)>,
     /// How often peers of a network went beyond the bounds, and when they did first.
     struck: HashMap<IpAddr, (u32, Instant)>,
     refused: u64,
@@ -77,14 +85,21 @@ impl Guests {
             next: 0,
             all: std::collections::BTreeMap::new(),
             networks: HashMap::new(),
+            ended: VecDeque::new(),
             struck: HashMap::new(),
             refused: 0,
         }
     }
 
-    /// Lets a connection in. Where there are too many of its network, or in all, one of them makes room; `None` if none does.
-    pub(super) fn enter(&mut self, from: IpAddr) -> Option<Entered> {
+    /// Lets a connection in. Where there are too many of its network, or in all, one of them makes room; `None` if none does,
+    /// or if its network is shut out and nobody who is kept comes from there.
+    pub(super) fn enter(&mut self, from: IpAddr, now: Instant) -> Option<Entered> {
         let home = network(from);
+        let is_kept_there = || self.networks.values().any(|known| *known == (home, true));
+        if is_shut_out(&self.struck, &home, now) && !is_kept_there() {
+            self.refused += 1;
+            return None;
+        }
         let of_home = |guest: &Guest| network(guest.from) == home && !guest.is_kept;
         let count = self.all.values().filter(|guest| of_home(guest)).count();
         let has_room = if count >= self.of_network_max {
@@ -153,8 +168,16 @@ impl Guests {
     }
 
     /// A connection has ended.
-    pub(super) fn leave(&mut self, number: u64) {
-        self.all.remove(&number);
+    pub(super) fn leave(&mut self, number: u64, now: Instant) {
+        let Some(guest) = self.all.remove(&number) else {
+            return;
+        };
+        if guest.is_shown && guest.peer.is_none() {
+            self.ended.push_back((network(guest.from), now));
+            if self.ended.len() > ENDED_MAX {
+                self.ended.pop_front();
+            }
+        }
     }
 
     /// It was not let in for another reason.
@@ -197,7 +220,7 @@ impl Guests {
             guest.peer = Some(*peer);
             guest.is_kept = keeps(peer);
             let home = network(guest.from);
-            self.networks.insert(*peer, home);
+            self.networks.insert(*peer, (home, guest.is_kept));
             if !guest.is_kept && is_shut_out(&self.struck, &home, now) {
                 guest.cut.cancel();
             }
@@ -206,7 +229,7 @@ impl Guests {
 
     /// The network that this peer came from last.
     pub(super) fn network_of(&self, peer: &PublicKey) -> Option<IpAddr> {
-        self.networks.get(peer).copied()
+        self.networks.get(peer).map(|(home, _)| *home)
     }
 
     /// The address that this peer is connected from.
@@ -219,9 +242,20 @@ impl Guests {
 
     /// A peer went beyond the bounds of strangers.
     pub(super) fn strike(&mut self, peer: &PublicKey, now: Instant) {
-        let Some(home) = self.networks.get(peer).copied() else {
+        if let Some(home) = self.network_of(peer) {
+            self.strike_network(home, now);
             return;
-        };
+        }
+        // It has hung up before anybody asked who it was.
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) <= ENDED_WITHIN;
+        let ended = self.ended.iter().filter(|(_, at)| is_recent(at));
+        let homes: HashSet<_> = ended.map(|(home, _)| *home).collect();
+        for home in homes {
+            self.strike_network(home, now);
+        }
+    }
+
+    fn strike_network(&mut self, home: IpAddr, now: Instant) {
         if self.struck.len() >= STRUCK_MAX {
             self.struck.clear();
         }
@@ -288,7 +322,7 @@ mod tests {
     }
 
     fn enter(guests: &mut Guests, from: &str) -> Option<Entered> {
-        guests.enter(from.parse().unwrap())
+        guests.enter(from.parse().unwrap(), Instant::now())
     }
 
     /// ldk-node sees this connection as peer `number`.
@@ -347,18 +381,37 @@ mod tests {
     fn who_went_beyond_the_bounds_too_often_is_cut_and_who_has_a_channel_is_not() {
         let mut guests = guests(10, 10);
         let bad = enter(&mut guests, "192.0.2.1").unwrap();
+        let neighbour = enter(&mut guests, "192.0.2.2").unwrap();
         known(&mut guests, &bad, 1, false);
         for _ in 0..=STRIKES {
             guests.strike(&peer(1), Instant::now());
         }
         known(&mut guests, &bad, 1, false);
         assert!(bad.cut.is_cancelled());
-        let neighbour = enter(&mut guests, "192.0.2.2").unwrap();
         known(&mut guests, &neighbour, 2, true);
         assert!(!neighbour.cut.is_cancelled());
         let far = enter(&mut guests, "192.0.3.2").unwrap();
         known(&mut guests, &far, 3, false);
         assert!(!far.cut.is_cancelled());
+    }
+
+    #[test]
+    fn who_hangs_up_at_once_is_shut_out_and_its_neighbours_who_are_kept_are_not() {
+        let mut guests = guests(10, 10);
+        for number in 0..=u8::try_from(STRIKES).unwrap() {
+            let bad = enter(&mut guests, "192.0.2.1").unwrap();
+            guests.passed_on(bad.number, 7);
+            guests.shown(bad.number);
+            guests.leave(bad.number, Instant::now());
+            guests.strike(&peer(100 + number), Instant::now());
+        }
+        assert!(enter(&mut guests, "192.0.2.1").is_none());
+        let far = enter(&mut guests, "192.0.3.2").unwrap();
+        known(&mut guests, &far, 3, true);
+        for _ in 0..=STRIKES {
+            guests.strike(&peer(3), Instant::now());
+        }
+        assert!(enter(&mut guests, "192.0.3.9").is_some());
     }
 
     #[test]

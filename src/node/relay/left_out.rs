@@ -4,8 +4,8 @@
 //! A stranger may name any transaction as its funding, also one that a peer has prepared to cheat with and not sent yet. So
 //! whatever an answer of the chain source mentions is never left out again.
 
-use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::collections::{HashMap, HashSet};
+use std::sync::{MutexGuard, PoisonError};
 
 use bitcoin::{Transaction, Txid};
 use esplora_client::OutputStatus;
@@ -33,19 +33,49 @@ pub(in crate::node) enum Where {
 }
 
 /// What is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::node) struct Fundings {
+    /// Those that are in no block, as somebody has just said.
+    pub(in crate::node) unconfirmed: HashSet<Txid>,
+    /// Those that were nowhere. What spends them goes to nobody.
+    pub(in crate::node) nowhere: HashSet<Txid>,
+    /// Those of which nobody has said anything yet. They are asked for, and what spends them goes to nobody: LDK sends it again.
+    pub(in crate::node) unknown: HashSet<Txid>,
+}
+
+/// What is left out, and what was heard of it.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
-    fundings: HashSet<Txid>,
-    /// Transactions that spend their outputs, which cannot be on the chain either.
-    spending: HashSet<Txid>,
-    /// Transactions that the chain source has spoken of.
+    fundings: Fundings,
+    /// Transactions that spend one of those that are nowhere, and which.
+    spending: HashMap<Txid, Txid>,
+    /// Transactions that the chain source has spoken of, or that were sent to it.
     mentioned: HashSet<Txid>,
 }
 
 impl LeftOut {
+    /// Whether it cannot be in a block.
     fn has(&self, txid: &Txid) -> bool {
-        let is_named = self.fundings.contains(txid) || self.spending.contains(txid);
-        is_named && !self.mentioned.contains(txid)
+        let named = &self.fundings;
+        let is_named = named.unconfirmed.contains(txid) || named.nowhere.contains(txid);
+        let is_spending = || {
+            let funding = self.spending.get(txid);
+            funding.is_some_and(|funding| named.nowhere.contains(funding))
+        };
+        !self.mentioned.contains(txid) && (is_named || is_spending())
+    }
+
+    /// The funding that a transaction which spends this output goes back to, if nobody would take it.
+    fn origin(&self, txid: &Txid) -> Option<Txid> {
+        if self.mentioned.contains(txid) {
+            return None;
+        }
+        let named = &self.fundings;
+        if named.nowhere.contains(txid) || named.unknown.contains(txid) {
+            return Some(*txid);
+        }
+        let funding = self.spending.get(txid).copied();
+        funding.filter(|funding| named.nowhere.contains(funding) || named.unknown.contains(funding))
     }
 
     fn mention(&mut self, txid: Txid) {
@@ -53,28 +83,33 @@ impl LeftOut {
             self.mentioned.clear();
         }
         self.mentioned.insert(txid);
+        self.spending.remove(&txid);
     }
 }
 
 impl Relay {
-    /// From now on the node hears that these transactions are not there, without anybody being asked; of no others.
-    pub(in crate::node) fn leave_out(&self, fundings: HashSet<Txid>) {
-        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+    fn left_out(&self) -> MutexGuard<'_, LeftOut> {
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the node hears that these transactions are in no block, without anybody being asked; of no others.
+    pub(in crate::node) fn leave_out(&self, fundings: Fundings) {
+        let mut left_out = self.left_out();
+        let is_left = |funding: &Txid| {
+            fundings.nowhere.contains(funding) || fundings.unknown.contains(funding)
+        };
+        left_out.spending.retain(|_, funding| is_left(funding));
         left_out.fundings = fundings;
     }
 
-    /// Whether nobody is to be asked this.
+    /// Whether nobody is to be asked this. Only what LDK asks for its channels: the wallet hears all of its transactions.
     pub(super) fn leaves_out(&self, question: &Question) -> bool {
-        let (Question::Proof(txid)
-        | Question::RawTx(txid)
-        | Question::Tx(txid)
-        | Question::TxStatus(txid)
-        | Question::Outspend(txid, _)) = question
+        let (Question::Proof(txid) | Question::RawTx(txid) | Question::Outspend(txid, _)) =
+            question
         else {
             return false;
         };
-        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-        left_out.has(txid)
+        self.left_out().has(txid)
     }
 
     /// Hears what an answer mentions: who spends an output that the node watches is on the chain, or about to be.
@@ -84,40 +119,42 @@ impl Relay {
         }
         let spent: Result<OutputStatus, _> = serde_json::from_slice(body);
         if let Some(spender) = spent.ok().and_then(|spent| spent.txid) {
-            let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-            left_out.mention(spender);
+            self.left_out().mention(spender);
         }
     }
 
-    /// Whether this transaction spends one that is left out: no server would take it, and LDK sends it again and again.
+    /// Whether this transaction goes back to a funding that nobody has: no server would take it, and LDK sends it again and again.
     pub(super) fn leaves_out_spending(&self, tx: &Transaction) -> bool {
-        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-        let spends = tx
-            .input
-            .iter()
-            .any(|input| left_out.has(&input.previous_output.txid));
-        if spends {
-            if left_out.spending.len() >= SPENDING_MAX {
-                left_out.spending.clear();
-            }
-            left_out.spending.insert(tx.compute_txid());
+        let mut left_out = self.left_out();
+        let txid = tx.compute_txid();
+        let mut inputs = tx.input.iter();
+        let origin = inputs.find_map(|input| left_out.origin(&input.previous_output.txid));
+        let Some(origin) = origin else {
+            left_out.mention(txid);
+            return false;
+        };
+        if left_out.spending.len() >= SPENDING_MAX {
+            left_out.spending.clear();
         }
-        spends
+        left_out.spending.insert(txid, origin);
+        true
     }
 
     /// Where this transaction is, whether it is left out or not; `None` if nobody answers.
     pub(in crate::node) async fn where_is(&self, txid: Txid) -> Option<Where> {
-        match self.ask(&Question::Tx(txid)).await.ok()? {
-            Answer::NotThere => Some(Where::Nowhere),
-            Answer::Body(body) => {
-                let tx: esplora_client::Tx = serde_json::from_slice(&body).ok()?;
-                Some(if tx.status.confirmed {
-                    Where::Block
-                } else {
-                    Where::Mempool
-                })
-            }
+        // Most are nowhere, and this question may use all of the budget.
+        if self.ask(&Question::RawTx(txid)).await.ok()? == Answer::NotThere {
+            return Some(Where::Nowhere);
         }
+        let Answer::Body(body) = self.ask(&Question::Tx(txid)).await.ok()? else {
+            return None;
+        };
+        let tx: esplora_client::Tx = serde_json::from_slice(&body).ok()?;
+        Some(if tx.status.confirmed {
+            Where::Block
+        } else {
+            Where::Mempool
+        })
     }
 }
 
@@ -127,20 +164,44 @@ mod tests {
 
     use super::*;
 
+    fn txid(byte: u8) -> Txid {
+        Txid::from_byte_array([byte; 32])
+    }
+
+    fn left_out(nowhere: &[u8], unconfirmed: &[u8], unknown: &[u8]) -> LeftOut {
+        let set = |bytes: &[u8]| bytes.iter().map(|byte| txid(*byte)).collect();
+        LeftOut {
+            fundings: Fundings {
+                nowhere: set(nowhere),
+                unconfirmed: set(unconfirmed),
+                unknown: set(unknown),
+            },
+            ..LeftOut::default()
+        }
+    }
+
     #[test]
     fn what_the_chain_source_speaks_of_is_never_left_out_again() {
-        let txid = |byte| Txid::from_byte_array([byte; 32]);
-        let mut left_out = LeftOut {
-            fundings: HashSet::from([txid(1), txid(2)]),
-            ..LeftOut::default()
-        };
-        left_out.spending.insert(txid(3));
-        assert!(left_out.has(&txid(1)) && left_out.has(&txid(3)) && !left_out.has(&txid(4)));
-        left_out.mention(txid(1));
-        left_out.mention(txid(3));
-        assert!(!left_out.has(&txid(1)) && !left_out.has(&txid(3)));
+        let mut left = left_out(&[1, 2], &[], &[]);
+        left.spending.insert(txid(3), txid(1));
+        assert!(left.has(&txid(1)) && left.has(&txid(3)) && !left.has(&txid(4)));
+        left.mention(txid(1));
+        left.mention(txid(3));
+        assert!(!left.has(&txid(1)) && !left.has(&txid(3)));
         // Also when it is named once more.
-        left_out.fundings = HashSet::from([txid(1), txid(2)]);
-        assert!(!left_out.has(&txid(1)) && left_out.has(&txid(2)));
+        left.fundings = left_out(&[1, 2], &[], &[]).fundings;
+        assert!(!left.has(&txid(1)) && left.has(&txid(2)));
+    }
+
+    #[test]
+    fn only_what_spends_a_funding_that_nobody_has_goes_to_nobody() {
+        let left = left_out(&[1], &[2], &[3]);
+        assert_eq!(left.origin(&txid(1)), Some(txid(1)));
+        assert_eq!(left.origin(&txid(2)), None, "it waits for a block");
+        assert_eq!(left.origin(&txid(3)), Some(txid(3)));
+        assert!(
+            left.has(&txid(2)) && !left.has(&txid(3)),
+            "nobody was asked yet"
+        );
     }
 }

@@ -22,6 +22,9 @@ const FILE: &str = "channels.abandoned";
 /// Beyond this the oldest are asked for again. Each is 130 bytes here, and its monitor some thousands on the disk.
 const MAX: usize = 2_000;
 
+/// What was heard of the funding of a channel.
+pub(super) type Heard = (ChannelId, Txid, Option<Where>);
+
 /// The channels that ended.
 #[derive(Debug)]
 pub(super) struct Abandoned {
@@ -75,20 +78,24 @@ impl Abandoned {
         self.write();
     }
 
-    /// Those whose fundings are to be asked for now.
-    pub(super) fn ask(&mut self, now: Instant) -> Vec<(ChannelId, Txid)> {
-        let due = self
-            .unknown
-            .iter_mut()
-            .filter(|(_, it)| it.is_to_be_asked(now));
+    /// Those whose fundings are to be asked for now, so many at most: whoever has waited longest.
+    pub(super) fn ask(&mut self, now: Instant, max: usize) -> Vec<(ChannelId, Txid)> {
+        let due = self.unknown.iter_mut();
+        let mut due: Vec<_> = due.filter(|(_, it)| it.is_to_be_asked(now)).collect();
+        due.sort_by_key(|(_, it)| it.asked);
+        let due = due.into_iter().take(max);
         due.map(|(channel, it)| (*channel, it.ask(now))).collect()
     }
 
     /// Hears where these fundings are. One that is somewhere is the node's business again.
-    pub(super) fn hear(&mut self, answers: &[(ChannelId, Option<Where>)]) {
-        let before = self.unknown.len();
-        for (channel, seen) in answers {
+    pub(super) fn hear(&mut self, answers: &[Heard]) {
+        let before = (self.unknown.len(), self.nowhere.len());
+        for (channel, funding, seen) in answers {
             let Some(seen) = seen else { continue };
+            if *seen != Where::Nowhere {
+                // Another channel may have named it before it was sent.
+                self.nowhere.retain(|(named, _)| named != funding);
+            }
             let Some(pending) = self.unknown.remove(channel) else {
                 continue;
             };
@@ -96,7 +103,7 @@ impl Abandoned {
                 self.nowhere.push((pending.funding, *channel));
             }
         }
-        if self.unknown.len() != before {
+        if (self.unknown.len(), self.nowhere.len()) != before {
             let beyond = self.nowhere.len().saturating_sub(MAX);
             self.nowhere.drain(..beyond);
             self.write();
@@ -116,6 +123,11 @@ impl Abandoned {
     /// The transactions that nobody waits for.
     pub(super) fn fundings(&self) -> impl Iterator<Item = Txid> {
         self.nowhere.iter().map(|(funding, _)| *funding)
+    }
+
+    /// Those of which nobody has said anything.
+    pub(super) fn unknown(&self) -> impl Iterator<Item = Txid> {
+        self.unknown.values().map(|it| it.funding)
     }
 
     fn write(&self) {
@@ -176,17 +188,23 @@ mod tests {
         ]);
         assert_eq!(left(&abandoned), []);
         let mut again = Abandoned::read(folder.path());
-        let mut asked = again.ask(Instant::now());
+        let mut asked = again.ask(Instant::now(), 10);
         asked.sort_unstable();
         let id = |byte| ChannelId([byte; 32]);
         assert_eq!(asked, [(id(1), funding(1)), (id(2), funding(2))]);
-        again.hear(&[(id(1), Some(Where::Nowhere)), (id(2), None)]);
+        again.hear(&[
+            (id(1), funding(1), Some(Where::Nowhere)),
+            (id(2), funding(2), None),
+        ]);
         assert_eq!(left(&again), [funding(1)]);
         let mut again = Abandoned::read(folder.path());
         assert_eq!(left(&again), [funding(1)]);
-        again.hear(&[(id(2), Some(Where::Mempool))]);
+        again.hear(&[(id(2), funding(2), Some(Where::Mempool))]);
         assert_eq!(left(&again), [funding(1)]);
-        assert_eq!(again.ask(Instant::now()), []);
+        // Another channel names the first one, and it comes.
+        again.hear(&[(id(7), funding(1), Some(Where::Mempool))]);
+        assert_eq!(left(&again), []);
+        assert_eq!(again.ask(Instant::now(), 10), []);
     }
 
     #[test]
@@ -196,7 +214,7 @@ mod tests {
         abandoned.add(vec![ended(1, None), ended(2, None)]);
         let id = |byte| ChannelId([byte; 32]);
         let nowhere = Some(Where::Nowhere);
-        abandoned.hear(&[(id(1), nowhere), (id(2), nowhere)]);
+        abandoned.hear(&[(id(1), funding(1), nowhere), (id(2), funding(2), nowhere)]);
         abandoned.purge(&HashSet::from([funding(1)]));
         assert_eq!(left(&abandoned), [funding(2)]);
         assert_eq!(left(&Abandoned::read(folder.path())), [funding(2)]);

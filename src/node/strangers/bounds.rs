@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::super::PeersConfig;
 use super::super::relay::Where;
-use super::ASK_EVERY;
+use super::fundings::ASK_EVERY;
 
 /// How long a funding transaction that was seen may take to confirm, and how long one may that nobody can see before it does.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(86_400);
@@ -29,8 +29,8 @@ pub(super) struct Pending {
     pub(super) seen: Option<Where>,
     /// When that was last asked.
     pub(super) asked: Option<Instant>,
-    /// Whether it is being closed.
-    pub(super) is_closing: bool,
+    /// When that was last answered.
+    pub(super) heard: Option<Instant>,
 }
 
 impl Pending {
@@ -40,7 +40,7 @@ impl Pending {
             since,
             seen: None,
             asked: None,
-            is_closing: false,
+            heard: None,
         }
     }
 
@@ -59,11 +59,6 @@ impl Pending {
     /// Whether its funding is in a block.
     pub(super) fn is_in_a_block(&self) -> bool {
         self.seen == Some(Where::Block)
-    }
-
-    /// Whether the node need not hear of its funding: it is asked for apart from the looks, and is in no block.
-    pub(super) fn is_left_out(&self) -> bool {
-        matches!(self.seen, Some(Where::Nowhere | Where::Mempool))
     }
 
     fn is_late(&self, config: &PeersConfig, now: Instant) -> bool {
@@ -99,6 +94,8 @@ pub(super) enum Beyond {
     Unfunded,
     /// The coins are kept for a channel that the operator buys.
     CoinsForBought,
+    /// Its peer has not named what funds it.
+    NotBegun,
 }
 
 impl fmt::Display for Beyond {
@@ -127,6 +124,7 @@ impl fmt::Display for Beyond {
             Self::CoinsForBought => {
                 f.write_str("this node has too few coins on chain for another channel with anchors")
             }
+            Self::NotBegun => f.write_str("what funds this channel was not named in time"),
             Self::Unfunded => {
                 f.write_str("the transaction that funds this channel was not seen in time")
             }

@@ -18,8 +18,8 @@ use super::super::keys::NodeKeys;
 use super::super::reach::arrived_msat;
 use super::super::standing::Standing;
 use super::super::{Config, state};
+use super::Strangers;
 use super::bounds::Beyond;
-use super::{State, Strangers};
 use crate::secret_file;
 
 /// The channels with anchors of a node whose channels a server keeps, one a line, in the node's folder.
@@ -130,9 +130,61 @@ impl Types {
 }
 
 impl Strangers {
+    /// Notes of which kind these channels are, which wait for their confirmations.
+    pub(super) fn note_types<'a>(
+        &self,
+        ldk: &ldk_node::Node,
+        waiting: impl Iterator<Item = &'a ChannelDetails>,
+    ) {
+        let mut types = self.types();
+        let new: Vec<_> = waiting
+            .map(|it| it.channel_id)
+            .filter(|id| !types.knows(id))
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        let has_coins = total_sat(ldk) >= self.reserve_sat;
+        for channel in new {
+            types.opened(channel, has_coins);
+        }
+    }
+
     /// Finds the channels whose payments could not be claimed, and closes them in agreement.
     pub(in crate::node) fn withhold(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails]) {
         let theirs: Vec<_> = self.theirs(channels).collect();
+        self.cover(ldk, channels, &theirs);
+        let open: Vec<_> = {
+            let mut state = self.state();
+            let is_there = |id: &ChannelId| channels.iter().any(|it| it.channel_id == *id);
+            state.closing.retain(is_there);
+            let is_open = |id: &_| state.withheld.contains(id) && !state.closing.contains(id);
+            let open = theirs.iter().filter(|it| is_open(&it.channel_id));
+            open.copied().collect()
+        };
+        for channel in open {
+            let (id, peer) = (channel.channel_id, channel.counterparty_node_id);
+            match ldk.close_channel(&channel.user_channel_id, peer) {
+                Ok(()) => {
+                    self.state().closing.insert(id);
+                    tracing::info!(channel.id = %id, "Closing channel {id} in agreement with peer {peer}");
+                }
+                // Its peer is away, or not ready: it is tried until it is done.
+                Err(error) => {
+                    tracing::debug!(channel.id = %id, "Failed to close channel {id}: {error}");
+                }
+            }
+        }
+    }
+
+    /// Whether channels over which nothing may be sold are still open.
+    pub(in crate::node) fn has_open_withheld(&self) -> bool {
+        let state = self.state();
+        state.withheld.iter().any(|id| !state.closing.contains(id))
+    }
+
+    /// Holds the coins against the channels, unless that was done just now.
+    fn cover(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails], theirs: &[&ChannelDetails]) {
         let now = Instant::now();
         let read_secs = ldk.status().latest_onchain_wallet_sync_timestamp;
         let is_known = |covered: Covered| {
@@ -153,13 +205,16 @@ impl Strangers {
         // Those that the operator chose have the first claim on the coins.
         let chosen = channels.iter().filter(is_chosen).count() as u64;
         let covered = (total_sat(ldk) / self.reserve_sat).saturating_sub(chosen);
+        let beyond = {
+            let mut types = self.types();
+            beyond(theirs, covered, |channel| types.has_anchors(channel))
+        };
         let mut state = self.state();
         state.covered = Some(Covered {
             at: now,
             channels: theirs.len(),
             read_secs,
         });
-        let beyond = beyond(&theirs, covered, |channel| state.types.has_anchors(channel));
         for channel in &beyond {
             let id = channel.channel_id;
             if !state.withheld.insert(id) {
@@ -168,49 +223,47 @@ impl Strangers {
             let peer = channel.counterparty_node_id;
             tracing::warn!(
                 channel.id = %id,
-                "Closing channel {id} of peer {peer}: payments over it could not be claimed on chain, for which {} sat are \
-                 wanted in the wallet. To keep such channels, send coins to the deposit address, or name the peer in \
-                 node.peers.trusted",
+                "Nothing is sold over channel {id} of peer {peer}, and it will be closed: payments over it could not be \
+                 claimed on chain, for which {} sat are wanted in the wallet. To keep such channels, send coins to the \
+                 deposit address, or name the peer in node.peers.trusted",
                 self.reserve_sat
             );
-            if let Err(error) = ldk.close_channel(&channel.user_channel_id, peer) {
-                tracing::warn!(channel.id = %id, "Failed to close channel {id}: {error}");
-            }
         }
         let beyond: Vec<_> = beyond.iter().map(|channel| channel.channel_id).collect();
         state.withheld.retain(|id| beyond.contains(id));
     }
-}
 
-impl Strangers {
     /// Channels with anchors that wait for confirmations and take the coins that a bought one would want.
     pub(super) fn beyond_coins<'a>(
         &self,
         ldk: &ldk_node::Node,
         channels: &'a [ChannelDetails],
-        state: &mut State,
     ) -> Vec<(&'a ChannelDetails, Beyond)> {
         let Some(providers) = &self.bought else {
             return Vec::new();
         };
         let is_theirs =
             |channel: &ChannelDetails| providers.contains(&channel.counterparty_node_id);
-        if state.pending.is_empty() || channels.iter().any(is_theirs) {
+        if channels.iter().any(is_theirs) {
+            return Vec::new();
+        }
+        let waiting: Vec<_> = {
+            let state = self.state();
+            let is_waiting = |it: &&ChannelDetails| state.pending.contains_key(&it.channel_id);
+            channels.iter().filter(is_waiting).collect()
+        };
+        if waiting.is_empty() {
             return Vec::new();
         }
         let spendable_sat = ldk.list_balances().spendable_onchain_balance_sats;
         if spendable_sat >= self.reserve_sat {
             return Vec::new();
         }
-        let waiting = channels
-            .iter()
-            .filter(|it| state.pending.contains_key(&it.channel_id));
-        let waiting: Vec<_> = waiting.collect();
-        waiting
+        let mut types = self.types();
+        let anchored = waiting
             .into_iter()
-            .filter(|it| state.types.has_anchors(&it.channel_id))
-            .map(|it| (it, Beyond::CoinsForBought))
-            .collect()
+            .filter(|it| types.has_anchors(&it.channel_id));
+        anchored.map(|it| (it, Beyond::CoinsForBought)).collect()
     }
 }
 

@@ -1,0 +1,177 @@
+//! What funds strangers' channels: asked for apart from the looks at the chain. ldk-node itself would ask for each of these
+//! transactions, twice and one after the other, in every look, and what guards the other channels would wait for it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ldk_node::ChannelDetails;
+use tokio::time::Instant;
+
+use super::super::relay::{Fundings, Relay, Where};
+use super::abandoned::Heard;
+use super::{State, Strangers};
+
+/// Within this time nobody is asked a second time for the same transaction: looks may follow each other at once.
+pub(super) const ASK_EVERY: Duration = Duration::from_secs(10);
+
+/// For so long an answer says what the node hears of a transaction.
+const FRESH_FOR: Duration = Duration::from_secs(15);
+
+/// Such questions at once for channels that wait, and as many for those that have ended.
+const ASKED_MAX: usize = 10;
+
+/// What a look at the chain waits for one of them; they are asked side by side.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+
+impl Strangers {
+    /// Asks where the fundings are that strangers' channels wait for.
+    pub(in crate::node) async fn look_for_fundings(&self, relay: &Arc<Relay>) {
+        let asked = {
+            let mut state = self.state();
+            let now = Instant::now();
+            relay.leave_out(state.left_out(now));
+            state.ask(now)
+        };
+        if asked.is_empty() {
+            return;
+        }
+        let asking = asked.into_iter().map(|(channel, funding)| async move {
+            let asking = tokio::time::timeout(ASK_WITHIN, relay.where_is(funding));
+            (channel, funding, asking.await.ok().flatten())
+        });
+        let answers = futures_util::future::join_all(asking).await;
+        let (strangers, relay) = (self.clone(), Arc::clone(relay));
+        // What was heard is written down.
+        let hearing = tokio::task::spawn_blocking(move || {
+            let mut state = strangers.state();
+            state.hear(&answers, Instant::now());
+            relay.leave_out(state.left_out(Instant::now()));
+        });
+        if let Err(panicked) = hearing.await {
+            tracing::error!("Failed to note where the fundings of channels are: {panicked}");
+        }
+    }
+}
+
+impl State {
+    /// What is to be asked for now: whoever has waited longest.
+    fn ask(&mut self, now: Instant) -> Vec<(lightning::ln::types::ChannelId, bitcoin::Txid)> {
+        let due = self.pending.iter_mut();
+        let mut due: Vec<_> = due.filter(|(_, it)| it.is_to_be_asked(now)).collect();
+        due.sort_by_key(|(_, it)| it.asked);
+        let due = due.into_iter().take(ASKED_MAX);
+        let mut asked: Vec<_> = due.map(|(id, it)| (*id, it.ask(now))).collect();
+        asked.extend(self.abandoned.ask(now, ASKED_MAX));
+        asked
+    }
+
+    fn hear(&mut self, answers: &[Heard], now: Instant) {
+        for (channel, _, seen) in answers {
+            if let (Some(pending), Some(_)) = (self.pending.get_mut(channel), seen) {
+                pending.seen = *seen;
+                pending.heard = Some(now);
+            }
+        }
+        self.abandoned.hear(answers);
+    }
+
+    /// Notes what funds the channels that there are. A stranger may name any transaction as its funding: one of these is
+    /// asked for whoever names it.
+    pub(super) fn know(&mut self, channels: &[ChannelDetails]) {
+        let is_real = |channel: &&ChannelDetails| {
+            let pending = self.pending.get(&channel.channel_id);
+            pending.is_none_or(|it| matches!(it.seen, Some(Where::Mempool | Where::Block)))
+        };
+        let real = channels.iter().filter(is_real);
+        self.real = real.filter_map(|it| Some(it.funding_txo?.txid)).collect();
+        self.abandoned.purge(&self.real);
+    }
+
+    /// Transactions that the chain source need not be asked for when a look at the chain wants to know of them: those that
+    /// were asked for apart from it just now, and those that nobody waits for any more.
+    pub(super) fn left_out(&self, now: Instant) -> Fundings {
+        let is_real = |txid: &bitcoin::Txid| self.real.contains(txid);
+        let waiting = |seen: fn(Option<Where>) -> bool| {
+            let waiting = self.pending.values().filter(move |it| seen(it.seen));
+            waiting.map(|it| it.funding)
+        };
+        let is_fresh = |heard: Option<Instant>| heard.is_some_and(|heard| now < heard + FRESH_FOR);
+        let fresh = self.pending.values().filter(|it| is_fresh(it.heard));
+        let unconfirmed = fresh.filter(|it| it.seen != Some(Where::Block));
+        let of_ended = self.abandoned.fundings();
+        let nowhere = of_ended.chain(waiting(|seen| seen == Some(Where::Nowhere)));
+        let unknown = self
+            .abandoned
+            .unknown()
+            .chain(waiting(|seen| seen.is_none()));
+        Fundings {
+            unconfirmed: unconfirmed.map(|it| it.funding).collect(),
+            nowhere: nowhere.filter(|it| !is_real(it)).collect::<HashSet<_>>(),
+            unknown: unknown.filter(|it| !is_real(it)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash as _;
+    use bitcoin::{OutPoint, Txid};
+    use lightning::ln::types::ChannelId;
+
+    use super::super::super::reach::testing::channel;
+    use super::super::bounds::Pending;
+    use super::*;
+
+    fn txid(byte: u8) -> Txid {
+        Txid::from_byte_array([byte; 32])
+    }
+
+    fn state(folder: &std::path::Path, waiting: &[(u8, u8)], now: Instant) -> State {
+        let mut state = State::new(folder);
+        for (number, funding) in waiting {
+            let pending = Pending::new(txid(*funding), now);
+            state.pending.insert(ChannelId([*number; 32]), pending);
+        }
+        state
+    }
+
+    #[test]
+    fn only_what_was_asked_for_just_now_is_left_out_while_it_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Instant::now();
+        let mut state = state(folder.path(), &[(1, 1), (2, 2), (3, 3)], now);
+        assert_eq!(state.ask(now).len(), 3);
+        assert_eq!(state.ask(now), [], "looks may follow each other");
+        let heard = |number: u8, seen| (ChannelId([number; 32]), txid(number), seen);
+        let nowhere = Some(Where::Nowhere);
+        state.hear(
+            &[
+                heard(1, nowhere),
+                heard(2, Some(Where::Mempool)),
+                heard(3, None),
+            ],
+            now,
+        );
+        let left = state.left_out(now);
+        assert_eq!(left.unconfirmed, HashSet::from([txid(1), txid(2)]));
+        assert_eq!(left.nowhere, HashSet::from([txid(1)]));
+        assert_eq!(left.unknown, HashSet::from([txid(3)]));
+        // The source has said nothing since, and it may have come.
+        let later = state.left_out(now + FRESH_FOR);
+        assert_eq!(later.unconfirmed, HashSet::new());
+    }
+
+    #[test]
+    fn the_funding_of_another_channel_is_nobodys_to_leave_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Instant::now();
+        let mut state = state(folder.path(), &[(1, 9)], now);
+        let real = ChannelDetails {
+            funding_txo: Some(OutPoint::new(txid(9), 0)),
+            ..channel(2, 100_000)
+        };
+        state.know(&[real]);
+        assert_eq!(state.left_out(now), Fundings::default());
+    }
+}
