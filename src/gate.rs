@@ -243,7 +243,6 @@ impl Gate {
             Err(denial) => return Ok(self.uncosted(name, offer, asked, is_stranger, denial)),
         };
         let mut why = held.why;
-        let tried = ahead.tried;
         match self
             .take_ahead(&mut ahead, offer, &cost, asked, &held.proven)
             .await?
@@ -252,7 +251,7 @@ impl Gate {
             Ok(None) => {}
             Err(refused) => why = refused,
         }
-        for proven in &held.proven[tried..] {
+        for proven in &held.proven[ahead.tried..] {
             match self.admit(name, offer, Some(&cost), asked, proven).await? {
                 Admission::Admitted(permit) => return Ok(Decision::Permit(permit)),
                 Admission::TooFast(_) if offer.is_dry_run => {}
@@ -403,7 +402,7 @@ impl Gate {
             client: asked.client,
             now_secs: self.clock.unix_secs(),
         };
-        let verified = match self.verified(proven, &subject).await? {
+        let mut verified = match self.verified(proven, &subject).await? {
             Ok(verified) => verified,
             Err(refusal) => return Ok(Err(refusal.into())),
         };
@@ -414,6 +413,11 @@ impl Gate {
         }
         if cost.is_some_and(|cost| !cost.is_sold_as(&verified.allowance, offer)) {
             return Ok(Err(Refusal::OtherService.into()));
+        }
+        if let Some(cost) = cost
+            && let Err(refusal) = cost.limit(&mut verified.allowance, subject.now_secs)
+        {
+            return Ok(Err(refusal.into()));
         }
         let token_id = &verified.identifier.token_id;
         if self.ledger.is_revoked(token_id, &offer.service) {

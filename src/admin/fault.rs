@@ -67,7 +67,7 @@ pub(super) enum Fault {
     #[error(transparent)]
     Backup(#[from] BackupError),
     #[error(
-        "the master key is the one that it was, because no backup of a new one could be made: mend that, or ask with `\"force\": true`"
+        "failed to rotate the master key: no backup of the new key could be made, and the old key stays in force. Fix the backup, or send `\"force\": true`"
     )]
     NotBackedUp(#[source] BackupError),
     #[error(transparent)]

@@ -61,7 +61,7 @@ impl Meaning<'_> {
                 let (folder, place) = (folder.display(), place.display());
                 let what = match key.as_str() {
                     "data_dir" => format!(
-                        "{folder} and the data folder {place} hold one another: seed and keys would be for sale"
+                        "{folder} contains the data folder {place}, or lies in it: seed and keys would be for sale"
                     ),
                     "" => format!(
                         "this settings file, {place}, would be for sale: it is in {folder}, keep them apart"

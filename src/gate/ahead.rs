@@ -43,6 +43,7 @@ impl Drop for Ahead {
 
 impl Gate {
     /// The use that was reserved, if its credential holds at this price, too; otherwise why it does not, or why none was reserved.
+    /// `None` if the credentials that are not tried have to be, now that the price is known.
     pub(super) async fn take_ahead(
         &self,
         ahead: &mut Ahead,
@@ -55,6 +56,12 @@ impl Gate {
             return Ok(ahead.why.map_or(Ok(None), Err));
         };
         Ok(match self.verify(offer, Some(cost), asked, proven).await? {
+            // The use was reserved within limits that are wider than those that hold at this price.
+            Ok(verified) if cost.back_after(&verified.allowance).is_some() => {
+                permit.give_back();
+                ahead.tried -= 1;
+                Ok(None)
+            }
             Ok(_) => Ok(Some(permit.admitted_now())),
             Err(refused) => {
                 permit.give_back();

@@ -8,7 +8,7 @@ use http::header::{COOKIE, HeaderMap, HeaderName};
 
 use crate::amount::Msat;
 use crate::l402::caveat::Allowance;
-use crate::l402::{SoldAs, credential, sold_as};
+use crate::l402::{Refusal, SoldAs, credential, sold_as};
 use crate::price::{Price, Rate};
 use crate::quote::{Asking, HookRequest, Hooks, QuotedGrant, Rates, Unpriced};
 use crate::route::{Class, Grant, Offer, Pricing, Selected, Selector, Unclassed, undisputed};
@@ -75,6 +75,35 @@ impl Cost {
             seconds: grant.seconds,
         };
         said.is_fallback || held.opens(&said.sold_as, &usual)
+    }
+
+    /// The grant that the hook gives now, and how many seconds the route's own was sold for while the hook was away. `None` if the
+    /// token was not sold so, or the hook is still away.
+    pub(super) fn back_after(&self, allowance: &Allowance) -> Option<(QuotedGrant, u64)> {
+        let said = self.quoted.as_ref().filter(|said| !said.is_fallback)?;
+        match allowance.sold_as? {
+            SoldAs::Fallback(sold_secs) => Some((said.grant, sold_secs)),
+            SoldAs::Class(_) | SoldAs::Grant(_) | SoldAs::Nothing => None,
+        }
+    }
+
+    /// Limits a token that was sold while the hook was away to the grant that the hook gives for this request, so that nobody gets
+    /// more by taking the hook down than by paying its price.
+    pub(super) fn limit(&self, allowance: &mut Allowance, now_secs: u64) -> Result<(), Refusal> {
+        let Some((grant, sold_secs)) = self.back_after(allowance) else {
+            return Ok(());
+        };
+        let least = |held: Option<u64>, given: Option<u64>| held.into_iter().chain(given).min();
+        allowance.requests_max = least(allowance.requests_max, grant.requests);
+        allowance.bytes_max = least(allowance.bytes_max, grant.bytes);
+        allowance.seconds_max = least(allowance.seconds_max, grant.seconds);
+        // The token's own end stays in the allowance: the ledger keeps the counts until then.
+        let sooner_secs = sold_secs.saturating_sub(grant.valid_secs.unwrap_or(sold_secs));
+        let until_secs = allowance.valid_until_secs;
+        if until_secs.is_some_and(|until| now_secs >= until.saturating_sub(sooner_secs)) {
+            return Err(Refusal::Expired);
+        }
+        Ok(())
     }
 
     /// What a token must have been worth, where each request has a price of its own.
@@ -171,6 +200,9 @@ impl Gate {
                 description: quoted.description,
                 grant: quoted.grant,
                 sold_as: match quoted.class {
+                    _ if quoted.is_fallback => {
+                        SoldAs::Fallback(offer.default_plan().grant.valid.as_secs())
+                    }
                     Some(class) => SoldAs::Class(class),
                     None => SoldAs::Grant(quoted.grant.into()),
                 },

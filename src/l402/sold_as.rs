@@ -1,9 +1,13 @@
 //! The class of a token where a hook prices each request: the one that the hook named, or else the grant that it gave. A price
 //! alone does not tell a thousand requests from one.
 //!
-//! In the token it is the caveat `<service>_class`: a word, or `.requests:2,valid_secs:60` for a grant, which no word can be.
+//! In the token it is the caveat `<service>_class`: a word, `.requests:2,valid_secs:60` for a grant, which no word can be, or
+//! `.fallback:86400` for a sale while the hook was away, when the class was not known.
 
 use std::fmt;
+
+/// The beginning of the caveat's value for a sale while the hook was away.
+const FALLBACK: &str = ".fallback:";
 
 /// The longest word: it stands in the token.
 const WORD_BYTES_MAX: usize = 32;
@@ -15,6 +19,8 @@ pub enum SoldAs {
     Class(Word),
     /// Without one: what the hook said of the grant.
     Grant(Said),
+    /// Sold while the hook was away, with the route's own grant, which lasts this many seconds.
+    Fallback(u64),
     /// Two things at once: opens nothing.
     Nothing,
 }
@@ -47,6 +53,9 @@ pub struct NotSoldAs;
 impl SoldAs {
     /// Reads the value of the caveat.
     pub fn parse(value: &str) -> Result<Self, NotSoldAs> {
+        if let Some(secs) = value.strip_prefix(FALLBACK) {
+            return number(secs).map(Self::Fallback);
+        }
         match value.strip_prefix('.') {
             Some(said) => Said::parse(said).map(Self::Grant),
             None => Word::new(value).map(Self::Class),
@@ -54,11 +63,13 @@ impl SoldAs {
     }
 
     /// Whether a token that was sold as this opens what is sold as `wanted` on a route with this grant of its own: the same
-    /// class, or a grant of which no more was bought than the request would buy.
+    /// class, or a grant of which no more was bought than the request would buy. A token that was sold while the hook was away
+    /// opens every class: the caller limits it to what the request would buy.
     pub fn opens(&self, wanted: &Self, usual: &Said) -> bool {
         match (self, wanted) {
             (Self::Class(held), Self::Class(wanted)) => held == wanted,
             (Self::Grant(held), Self::Grant(wanted)) => held.is_within(wanted, usual),
+            (Self::Fallback(_), wanted) => *wanted != Self::Nothing,
             (Self::Class(_) | Self::Grant(_) | Self::Nothing, _) => false,
         }
     }
@@ -81,6 +92,7 @@ impl fmt::Display for SoldAs {
                     .collect();
                 write!(f, ".{}", parts.join(","))
             }
+            Self::Fallback(secs) => write!(f, "{FALLBACK}{secs}"),
             Self::Nothing => Ok(()),
         }
     }
@@ -129,7 +141,7 @@ impl Said {
     fn parse(text: &str) -> Result<Self, NotSoldAs> {
         let mut said = Self::default();
         for part in text.split(',').filter(|_| !text.is_empty()) {
-            let (name, number) = part.split_once(':').ok_or(NotSoldAs)?;
+            let (name, digits) = part.split_once(':').ok_or(NotSoldAs)?;
             let limit = match name {
                 "requests" => &mut said.requests,
                 "valid_secs" => &mut said.valid_secs,
@@ -137,9 +149,7 @@ impl Said {
                 "seconds" => &mut said.seconds,
                 _ => return Err(NotSoldAs),
             };
-            let is_digits = number.bytes().all(|byte| byte.is_ascii_digit());
-            let number = number.parse().map_err(|_| NotSoldAs)?;
-            if !is_digits || limit.replace(number).is_some() {
+            if limit.replace(number(digits)?).is_some() {
                 return Err(NotSoldAs);
             }
         }
@@ -163,6 +173,14 @@ impl Said {
     }
 }
 
+/// Digits only: `u64::from_str` would take a plus sign too.
+fn number(digits: &str) -> Result<u64, NotSoldAs> {
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(NotSoldAs);
+    }
+    digits.parse().map_err(|_| NotSoldAs)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +198,7 @@ mod tests {
             ".",
             ".requests:2",
             ".requests:2,valid_secs:60,bytes:18446744073709551615,seconds:1",
+            ".fallback:86400",
         ] {
             assert_eq!(parsed(value).to_string(), value);
         }
@@ -199,6 +218,11 @@ mod tests {
             ".requests:1,requests:2",
             ".valid:1",
             ".requests:18446744073709551616",
+            ".fallback",
+            ".fallback:",
+            ".fallback:+1",
+            ".fallback:1,requests:1",
+            ".requests:1,fallback:1",
         ] {
             assert_eq!(SoldAs::parse(bad), Err(NotSoldAs), "{bad}");
         }
@@ -230,13 +254,17 @@ mod tests {
             (".requests:1,bytes:5", ".requests:1", true),
             (".requests:1", ".requests:1,bytes:5", false),
             (".seconds:5", ".seconds:6", true),
+            (".fallback:86400", "bulk", true),
+            (".fallback:86400", ".requests:1", true),
+            ("bulk", ".fallback:86400", false),
         ] {
             let is_open = parsed(held).opens(&parsed(wanted), &usual);
             assert_eq!(is_open, opens, "{held} {wanted}");
         }
         let both = parsed("bulk").and(parsed("single"));
         assert_eq!(both, SoldAs::Nothing);
-        for wanted in [both, parsed("bulk"), parsed(".")] {
+        assert_eq!(parsed(".fallback:1").and(parsed("bulk")), both);
+        for wanted in [both, parsed("bulk"), parsed("."), parsed(".fallback:1")] {
             assert!(!both.opens(&wanted, &usual));
         }
         assert_eq!(parsed("bulk").and(parsed("bulk")), parsed("bulk"));

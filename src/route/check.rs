@@ -48,7 +48,7 @@ pub enum OfferError {
         most: usize,
     },
     /// A price of nothing.
-    #[error("service `{0}` has a price of zero: leave the guard away from what is free")]
+    #[error("service `{0}` has a price of zero: do not guard what is free")]
     PriceOfNothing(Arc<str>),
     /// A table of prices in which nothing can be found, or not one thing.
     #[error("service `{0}` has a table of prices without values, or with one of them twice")]
@@ -64,7 +64,7 @@ pub enum OfferError {
     Hook(Arc<str>),
     /// A grant at a fixed price where each request has its own.
     #[error(
-        "each request of service `{0}` has a price of its own, which a grant at a fixed price would undercut: the hook can answer \
+        "a hook sets the price of each request of service `{0}`, and a grant at a fixed price could undercut it: let the hook answer \
          with a `grant`"
     )]
     GrantsBesideHook(Arc<str>),

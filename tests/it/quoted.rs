@@ -85,9 +85,12 @@ async fn without_a_rate_there_is_no_challenge_and_what_was_bought_is_served_all_
 }
 
 pub(crate) async fn hooked(hook: &Teller, more: &str) -> Shop {
+    hooked_at(hook.address, more).await
+}
+
+pub(crate) async fn hooked_at(address: std::net::SocketAddr, more: &str) -> Shop {
     let settings = format!(
-        "[[hook]]\nname = \"pricer\"\nurl = \"http://{}/\"\ntimeout = \"2s\"\nprice_max = \"100 sat\"\ncache = \"0s\"\n{more}\n",
-        hook.address
+        "[[hook]]\nname = \"pricer\"\nurl = \"http://{address}/\"\ntimeout = \"2s\"\nprice_max = \"100 sat\"\ncache = \"0s\"\n{more}\n"
     );
     Shop::selling(&format!(
         "{settings}{}",

@@ -2,8 +2,12 @@
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::quote::{Manner, Teller};
-use crate::quoted::{assert_unpriced, hooked, price};
+use crate::quoted::{assert_unpriced, hooked, hooked_at, price};
 use crate::support::{NOW_SECS, Shop, Sold};
+
+use std::time::Duration;
+
+use tokio::net::TcpSocket;
 
 const PATH: &str = "/a/page.txt";
 
@@ -206,4 +210,77 @@ async fn a_hook_that_lingers_makes_no_class_cheaper() {
     let bulk = shop.pay(&assert_challenged(&shop.get(PATH).await));
     hook.now(Manner::Lingers);
     assert_unpriced(&shop.get_with("/a/page.txt?slow", &bulk).await);
+}
+
+/// A hook that refused connections while these tokens were sold, for 7 sat each, and is back now.
+async fn sold_while_away<const COUNT: usize>() -> (Shop, Teller, [Sold; COUNT]) {
+    // Bound and not listening: nobody else gets the port, and connections are refused.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let shop = hooked_at(socket.local_addr().unwrap(), "on_failure = \"7 sat\"").await;
+    let mut sold = Vec::new();
+    for _ in 0..COUNT {
+        let challenge = assert_challenged(&shop.get(PATH).await);
+        assert_eq!(price(&challenge), 7_000);
+        sold.push(shop.pay(&challenge));
+    }
+    let hook = Teller::on(socket.listen(16).unwrap(), Manner::Lingers);
+    // That it could not be reached is remembered for a second.
+    shop.clock.advance(Duration::from_secs(1));
+    let Ok(sold) = sold.try_into() else {
+        unreachable!("as many as were asked for");
+    };
+    (shop, hook, sold)
+}
+
+#[tokio::test]
+async fn what_was_sold_while_the_hook_was_away_is_good_once_it_is_back() {
+    let (shop, hook, sold) = sold_while_away::<6>().await;
+    for (token, more) in sold.iter().zip([
+        "",
+        ", \"class\": \"bulk\"",
+        ", \"grant\": {\"requests\": 1000}",
+        ", \"grant\": {\"valid_secs\": 864000}",
+        ", \"grant\": {\"bytes\": 100000, \"seconds\": 60}",
+        ", \"class\": \"bulk\", \"grant\": {\"requests\": 1}",
+    ]) {
+        let at = |price: u64| format!("{{\"price_msat\": {price}{more}}}");
+        assert!(!opens(&shop, &hook, token, &at(7_001)).await, "{more}");
+        assert!(opens(&shop, &hook, token, &at(7_000)).await, "{more}");
+    }
+    // Whatever its holder writes into it.
+    let [_, token, ..] = &sold;
+    let bulk = "{\"price_msat\": 7000, \"class\": \"bulk\"}";
+    for caveat in [
+        "a_class=bulk",
+        "a_class=.",
+        "a_class=.fallback:1",
+        "a_class=",
+    ] {
+        let said = token.with_caveat(caveat);
+        assert!(!opens(&shop, &hook, &said, bulk).await, "{caveat}");
+    }
+    let raised = token.with_caveat("a_price_msat=100000");
+    let dear = "{\"price_msat\": 7001, \"class\": \"bulk\"}";
+    assert!(!opens(&shop, &hook, &raised, dear).await);
+}
+
+#[tokio::test]
+async fn what_was_sold_while_the_hook_was_away_buys_no_more_than_the_hook_would_give() {
+    let (shop, hook, [token, late]) = sold_while_away::<2>().await;
+    let of = |grant: &str| format!("{{\"price_msat\": 7000, \"grant\": {grant}}}");
+    let single = of("{\"requests\": 1}");
+    assert!(opens(&shop, &hook, &token, &single).await);
+    assert!(!opens(&shop, &hook, &token, &single).await);
+    let class = "{\"price_msat\": 7000, \"class\": \"single\", \"grant\": {\"requests\": 1}}";
+    assert!(!opens(&shop, &hook, &token, class).await);
+    assert!(opens(&shop, &hook, &token, &of("{\"requests\": 2}")).await);
+    assert!(!opens(&shop, &hook, &token, &of("{\"requests\": 2}")).await);
+    assert!(!opens(&shop, &hook, &token, &of("{\"bytes\": 1}")).await);
+    assert!(opens(&shop, &hook, &token, &of("{}")).await);
+    // Long after the invoice's end and a minute, and before the end of the route's day.
+    shop.clock.advance(Duration::from_secs(7_200));
+    assert!(!opens(&shop, &hook, &late, &of("{\"valid_secs\": 60}")).await);
+    assert!(opens(&shop, &hook, &late, &of("{\"valid_secs\": 80000}")).await);
+    assert!(opens(&shop, &hook, &late, &of("{}")).await);
 }

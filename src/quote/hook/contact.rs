@@ -10,9 +10,12 @@ use crate::clock::Clock;
 
 use super::super::ask::{AskError, Connection};
 
-/// How long a hook that was there is not taken for away: longer than whatever restarts it takes, and than the longest that
-/// questions keep it busy.
+/// How long a hook that took a connection is not taken for away: longer than questions keep it busy.
 const DOUBT: Duration = Duration::from_secs(30);
+
+/// How long a hook that left a question unanswered is not taken for away: it may have died of the question, and its restart may
+/// take minutes. An answer ends this, if it comes `DOUBT` later or more: by then the hook has survived the question.
+const DOUBT_UNANSWERED: Duration = Duration::from_secs(600);
 
 /// The times of its connections. A `std` mutex: held for a few instructions.
 #[derive(Debug, Default)]
@@ -23,7 +26,7 @@ pub(super) struct Contact(Mutex<Times>);
 struct Times {
     /// When it last had a connection.
     reached: Option<Duration>,
-    /// When it last took a question and left it without an answer.
+    /// When it last took a question and left it without an answer. `None` again once it has survived that.
     unanswered: Option<Duration>,
 }
 
@@ -49,13 +52,17 @@ impl Contact {
     /// Whether a failure says that it is away.
     pub(super) fn is_away(&self, why: &AskError, now: Duration) -> bool {
         let times = self.times();
-        let is_recent =
-            |time: Option<Duration>| time.is_some_and(|time| now.saturating_sub(time) < DOUBT);
+        let is_within = |time: Option<Duration>, doubt| {
+            time.is_some_and(|time| now.saturating_sub(time) < doubt)
+        };
+        // It may have died of a question, or hang in it.
+        if is_within(times.unanswered, DOUBT_UNANSWERED) {
+            return false;
+        }
         match why {
-            // It may have died of a question.
-            AskError::Unreachable { is_absent, .. } => *is_absent && !is_recent(times.unanswered),
+            AskError::Unreachable { is_absent, .. } => *is_absent,
             // It may have too much to do.
-            AskError::NoConnection(_) => !is_recent(times.reached),
+            AskError::NoConnection(_) => !is_within(times.reached, DOUBT),
             AskError::Late(_)
             | AskError::BrokeOff { .. }
             | AskError::Status { .. }
@@ -93,6 +100,11 @@ impl Drop for Asking<'_> {
         times.reached = Some(now);
         if !self.is_answered {
             times.unanswered = Some(now);
+        } else if times
+            .unanswered
+            .is_some_and(|time| now.saturating_sub(time) >= DOUBT)
+        {
+            times.unanswered = None;
         }
     }
 }

@@ -13,8 +13,8 @@ use tollhouse::quote::{AskError, Hook, HookConfig, HookError, OnFailure, QuotedG
 use super::hooks::{IMPATIENCE, PRICE, config, hook, impatient, quote, why, wrong};
 use super::teller::{Log, Manner, Teller, nobody};
 
-/// Longer than a hook that was there is not taken for away.
-const OUT_OF_DOUBT: Duration = Duration::from_secs(31);
+/// Longer than a hook that left a question unanswered is not taken for away.
+const OUT_OF_DOUBT: Duration = Duration::from_secs(601);
 
 fn ten_sat() -> Msat {
     Msat::from_sat(10).unwrap()
@@ -129,18 +129,7 @@ async fn a_hook_that_is_away_has_the_price_of_the_settings() {
 async fn a_hook_that_was_there_and_stops_in_peace_is_away_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (hook, _) = hook(with_fallback(config(listener.local_addr().unwrap())));
-    let answering = async {
-        let mut stream = takes_a_question(&listener).await;
-        let length = PRICE.len();
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{PRICE}"
-        );
-        tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
-            .await
-            .unwrap();
-    };
-    let (quoted, ()) = tokio::join!(quote(&hook, "/a"), answering);
-    assert_eq!(quoted.unwrap().price.msat(), 2_500);
+    is_answered(&hook, &listener, "/a").await;
     drop(listener);
     assert!(is_fallback(&hook, "/b").await);
     let known = quote(&hook, "/a").await.unwrap();
@@ -149,6 +138,22 @@ async fn a_hook_that_was_there_and_stops_in_peace_is_away_at_once() {
         2_500,
         "what it said is good for its time"
     );
+}
+
+/// Lets the hook answer one question, with a price and on a connection that is not used again.
+async fn is_answered(hook: &Hook, listener: &TcpListener, path: &str) {
+    let answering = async {
+        let mut stream = takes_a_question(listener).await;
+        let length = PRICE.len();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{PRICE}"
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
+            .await
+            .unwrap();
+    };
+    let (quoted, ()) = tokio::join!(quote(hook, path), answering);
+    assert_eq!(quoted.unwrap().price.msat(), 2_500);
 }
 
 async fn takes_a_question(listener: &TcpListener) -> TcpStream {
@@ -170,11 +175,31 @@ async fn a_question_that_the_hook_dies_of_makes_the_next_one_no_cheaper() {
         "{why}"
     );
     drop(listener);
-    for second in 0..30 {
-        assert!(!is_fallback(&hook, &format!("/{second}")).await, "{second}");
-        clock.advance(Duration::from_secs(1));
+    for step in 0..60 {
+        assert!(!is_fallback(&hook, &format!("/{step}")).await, "{step}");
+        clock.advance(Duration::from_secs(10));
     }
     assert!(is_fallback(&hook, "/later").await, "it stays away");
+}
+
+#[tokio::test]
+async fn a_hook_that_answers_long_after_a_question_that_it_did_not_answer_is_away_when_it_stops() {
+    // An answer soon after may come before the hook dies of the other question.
+    for (secs, is_away) in [(0, false), (29, false), (30, true)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (hook, clock) = hook(with_fallback(config(listener.local_addr().unwrap())));
+        let dying = async { drop(takes_a_question(&listener).await) };
+        let (quoted, ()) = tokio::join!(quote(&hook, "/poison"), dying);
+        assert!(quoted.is_err());
+        clock.advance(Duration::from_secs(secs));
+        is_answered(&hook, &listener, "/a").await;
+        drop(listener);
+        assert_eq!(is_fallback(&hook, "/b").await, is_away, "{secs}");
+        clock.advance(Duration::from_secs(31));
+        assert_eq!(is_fallback(&hook, "/c").await, is_away, "{secs}");
+        clock.advance(OUT_OF_DOUBT);
+        assert!(is_fallback(&hook, "/d").await, "{secs}");
+    }
 }
 
 #[tokio::test]
@@ -191,6 +216,8 @@ async fn a_client_that_hangs_up_before_the_hook_dies_of_its_question_gains_nothi
     assert!(ended.unwrap_err().is_cancelled());
     drop((stream, listener));
     assert!(!is_fallback(&hook, "/a").await);
+    clock.advance(Duration::from_secs(599));
+    assert!(!is_fallback(&hook, "/c").await);
     clock.advance(OUT_OF_DOUBT);
     assert!(is_fallback(&hook, "/b").await);
 }

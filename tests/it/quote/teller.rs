@@ -66,6 +66,11 @@ struct Shared {
 impl Teller {
     pub(crate) async fn who(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, manner)
+    }
+
+    /// The same on this listener.
+    pub(crate) fn on(listener: TcpListener, manner: Manner) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             manner: Mutex::new(manner),
