@@ -419,7 +419,7 @@ impl Ledger {
             .await
             .expect("reading a record is calm");
         let stored = self.using(|| Ok(loaded?))?;
-        let now_ms = self.clock.unix_ms();
+        let now = self.clock.moment();
         let token = stored.unwrap_or_else(|| TokenRecord {
             payment_hash,
             token_id: token_id.0,
@@ -428,14 +428,14 @@ impl Ledger {
                 .challenges
                 .find(&payment_hash)
                 .map(|(challenge, _)| challenge.challenged_ms),
-            first_used_ms: now_ms,
-            last_used_ms: now_ms,
+            first_used_ms: now.unix_ms,
+            last_used_ms: now.unix_ms,
             requests: 0,
             valid_until_secs: verified.allowance.valid_until_secs,
             bytes: 0,
             metered_ms: 0,
         });
-        Ok(Usage::new(token))
+        Ok(Usage::new(token, now))
     }
 }
 

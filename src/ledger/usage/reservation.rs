@@ -80,6 +80,7 @@ impl Reservation {
                 .keep_pace(pace, clock.since_boot_ms())
                 .map_err(Unreserved::TooFast)?;
         }
+        usage.touch(clock.since_boot_ms());
         let (left, claim) = usage
             .reserve(allowance, overrun)
             .ok_or(Unreserved::UsedUp)?;
@@ -214,7 +215,7 @@ impl Reservation {
     /// The client has left before the first byte of an answer that it had waited for: the use goes back, but only a few times.
     pub fn leave(self) {
         let usage = self.usage.as_ref();
-        if usage.is_some_and(|usage| usage.forgives_leaving()) {
+        if usage.is_some_and(|usage| usage.forgives_leaving(&self.allowance)) {
             self.give_back();
         }
     }
