@@ -38,7 +38,7 @@ pub use sales::{SALES_PAGE_MAX, SalesPage, TOKENS_PAGE_MAX, TokenSearch, TokensP
 pub use usage::{Left, Overrun, Reservation, Unreserved};
 
 use crate::clock::Clock;
-use crate::l402::Verified;
+use crate::l402::{TokenId, Verified};
 use crate::pace::Pace;
 use crate::store::{Store, StoreError, Together, Tree, calm};
 
@@ -400,6 +400,12 @@ impl Ledger {
             pace,
             &self.clock,
         ))
+    }
+
+    /// Whether a use of this token was withdrawn a short while ago ([`Reservation::withdraw`]).
+    pub fn was_withdrawn(&self, token_id: &TokenId) -> bool {
+        let usage = self.usages.find(token_id);
+        usage.is_some_and(|usage| usage.was_withdrawn(self.clock.since_boot_ms()))
     }
 
     /// Reserves one free request of this service for the client's network. `None` if it has had its quota, or if there is

@@ -45,6 +45,9 @@ const LEFT_EARLY_KEPT_MS: u64 = 86_400_000;
 /// Tokens at most that are remembered only for that.
 const LEFT_EARLY_TOKENS_MAX: usize = 65_536;
 
+/// For how long no use is reserved before the price is known, once one was withdrawn: a minute.
+const WITHDRAWN_MS: u64 = 60_000;
+
 /// Locks over the map; two cores rarely meet in one of sixteen.
 const SHARDS: usize = 16;
 
@@ -62,6 +65,8 @@ pub(super) struct Usage {
     left_early: AtomicU64,
     /// The latest end that the token had then, Unix seconds.
     left_early_until_secs: AtomicU64,
+    /// Until when no use is reserved before the price is known, milliseconds since the machine was started.
+    withdrawn_until_ms: AtomicU64,
     /// Goes up with whatever changes the counts, behind them: whoever sees the change sees the counts.
     changes: AtomicU64,
     /// The change up to which the journal knows the counts.
@@ -91,6 +96,7 @@ impl Usage {
             begun: Instant::now(),
             left_early: AtomicU64::new(0),
             left_early_until_secs: AtomicU64::new(0),
+            withdrawn_until_ms: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             journaled: AtomicU64::new(0),
             stored: AtomicU64::new(0),
@@ -204,6 +210,18 @@ impl Usage {
         self.left_early
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, forgive)
             .is_ok()
+    }
+
+    /// A price was asked for on the strength of this token, and nothing was used.
+    fn be_withdrawn(&self, since_boot_ms: u64) {
+        self.touch(since_boot_ms);
+        self.withdrawn_until_ms
+            .fetch_max(since_boot_ms + WITHDRAWN_MS, Ordering::Relaxed);
+    }
+
+    /// Whether that was a short while ago.
+    pub(super) fn was_withdrawn(&self, since_boot_ms: u64) -> bool {
+        since_boot_ms < self.withdrawn_until_ms.load(Ordering::Relaxed)
     }
 
     /// What journal and store should know, if they do not know it yet. Only the writer calls this.

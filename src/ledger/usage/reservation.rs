@@ -212,6 +212,15 @@ impl Reservation {
         usage.left(&self.allowance)
     }
 
+    /// Returns a use that was reserved while a price was asked for, and that came to nothing: for a while none of this token is
+    /// reserved for that.
+    pub fn withdraw(self) {
+        if let Some(usage) = &self.usage {
+            usage.be_withdrawn(self.clock.since_boot_ms());
+        }
+        self.give_back();
+    }
+
     /// The client has left before the first byte of an answer that it had waited for: the use goes back, but only a few times.
     pub fn leave(self) {
         let usage = self.usage.as_ref();
