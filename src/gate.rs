@@ -40,7 +40,7 @@ use crate::clock::Clock;
 use crate::invoice::Minter;
 use crate::l402::caveat::Subject;
 use crate::l402::credential::{Presented, presented};
-use crate::l402::{Proven, Refusal, Verified, prove};
+use crate::l402::{Proven, Refusal, SoldAs, Verified, prove};
 use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
 use crate::live::Live;
 use crate::pace::Room;
@@ -240,7 +240,10 @@ impl Gate {
         }
         let cost = match self.cost(name, offer, asked, is_stranger).await {
             Ok(cost) => cost,
-            Err(denial) => return Ok(self.uncosted(name, offer, asked, is_stranger, denial)),
+            Err(denial) => {
+                let ahead = (&mut ahead, is_stranger);
+                return Ok(self.uncosted(name, offer, asked, ahead, denial));
+            }
         };
         let mut why = held.why;
         match self
@@ -253,7 +256,9 @@ impl Gate {
         }
         for proven in &held.proven[ahead.tried..] {
             match self.admit(name, offer, Some(&cost), asked, proven).await? {
-                Admission::Admitted(permit) => return Ok(Decision::Permit(permit)),
+                Admission::Admitted(permit) => {
+                    return Ok(self.admitted(permit, asked, is_stranger));
+                }
                 Admission::TooFast(_) if offer.is_dry_run => {}
                 Admission::TooFast(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
                 Admission::Not(refused) => why = refused,
@@ -411,7 +416,15 @@ impl Gate {
         if is_priced_singly && !verified.allowance.is_priced {
             return Ok(Err(Refusal::OtherService.into()));
         }
-        if cost.is_some_and(|cost| !cost.is_sold_as(&verified.allowance, offer)) {
+        // What holds at no price does not hold before it is known either.
+        if cost.is_none() && verified.allowance.price_max_msat == Some(0) {
+            return Ok(Err(Refusal::OutsideScope.into()));
+        }
+        let is_sold_as = match cost {
+            Some(cost) => cost.is_sold_as(&verified.allowance, offer),
+            None => verified.allowance.sold_as != Some(SoldAs::Nothing),
+        };
+        if !is_sold_as {
             return Ok(Err(Refusal::OtherService.into()));
         }
         if let Some(cost) = cost

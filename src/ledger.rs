@@ -38,7 +38,7 @@ pub use sales::{SALES_PAGE_MAX, SalesPage, TOKENS_PAGE_MAX, TokenSearch, TokensP
 pub use usage::{Left, Overrun, Reservation, Unreserved};
 
 use crate::clock::Clock;
-use crate::l402::Verified;
+use crate::l402::{TokenId, Verified};
 use crate::pace::Pace;
 use crate::store::{Store, StoreError, Together, Tree, calm};
 
@@ -402,6 +402,12 @@ impl Ledger {
         ))
     }
 
+    /// Whether a use of this token was withdrawn a short while ago ([`Reservation::withdraw`]).
+    pub fn was_withdrawn(&self, token_id: &TokenId) -> bool {
+        let usage = self.usages.find(token_id);
+        usage.is_some_and(|usage| usage.was_withdrawn(self.clock.since_boot_ms()))
+    }
+
     /// Reserves one free request of this service for the client's network. `None` if it has had its quota, or if there is
     /// no room to count it. In memory.
     pub fn reserve_free(&self, service: &str, client: IpAddr, free: Free) -> Option<QuotaUse> {
@@ -419,7 +425,7 @@ impl Ledger {
             .await
             .expect("reading a record is calm");
         let stored = self.using(|| Ok(loaded?))?;
-        let now_ms = self.clock.unix_ms();
+        let now = self.clock.moment();
         let token = stored.unwrap_or_else(|| TokenRecord {
             payment_hash,
             token_id: token_id.0,
@@ -428,14 +434,14 @@ impl Ledger {
                 .challenges
                 .find(&payment_hash)
                 .map(|(challenge, _)| challenge.challenged_ms),
-            first_used_ms: now_ms,
-            last_used_ms: now_ms,
+            first_used_ms: now.unix_ms,
+            last_used_ms: now.unix_ms,
             requests: 0,
             valid_until_secs: verified.allowance.valid_until_secs,
             bytes: 0,
             metered_ms: 0,
         });
-        Ok(Usage::new(token))
+        Ok(Usage::new(token, now))
     }
 }
 

@@ -317,6 +317,8 @@ impl Node {
             node.sync_wallets()?;
             let channels = node.list_channels();
             if !is_recovering {
+                // Also after another read in the same second.
+                strangers.coins_changed();
                 strangers.withhold(&node, &channels);
             }
             Ok::<_, NodeUnavailable>(reach::now(&node, &channels, &strangers, &clock, &folder))

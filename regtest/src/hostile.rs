@@ -263,14 +263,15 @@ impl Stranger {
         })
     }
 
-    /// Begins to open a channel and disconnects at once.
+    /// Begins to open a channel and disconnects after this time.
     ///
     /// # Errors
     /// When the node refuses to begin.
-    pub async fn opens_and_hangs_up(&self, at: Peer, sat: u64) -> Result<()> {
+    pub async fn opens_and_hangs_up(&self, at: Peer, sat: u64, after: Duration) -> Result<()> {
         let Peer { node_id, address } = at;
         let open = move |node: &ldk_node::Node| {
             node.open_channel(node_id, address.into(), sat, None, None)?;
+            std::thread::sleep(after);
             node.disconnect(node_id)
         };
         self.node

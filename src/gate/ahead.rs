@@ -10,34 +10,37 @@ use crate::route::Offer;
 use super::cost::Cost;
 use super::{Admission, Asked, Decision, Denial, Gate, Permit, Why};
 
-/// A use that is reserved while the price of a request is asked for. Dropped, it goes back.
+/// A use that is reserved while the price of a request is asked for. Dropped, it is withdrawn: whoever kept the hook busy for
+/// nothing asks it as a stranger for a while.
 #[derive(Default)]
 pub(super) struct Ahead {
-    /// The use.
-    pub(super) permit: Option<Permit>,
-    /// How many credentials were tried; it is that of the last of them.
+    /// The use, and which of the credentials it is of.
+    reserved: Option<(usize, Permit)>,
+    /// How many credentials need not be tried at the price.
     pub(super) tried: usize,
     /// What is wrong with those before.
-    pub(super) why: Option<Why>,
+    why: Option<Why>,
 }
 
 impl Ahead {
     pub(super) fn is_reserved(&self) -> bool {
-        self.permit.is_some()
+        self.reserved.is_some()
     }
 
-    /// The use and its credential, which is one of these.
-    pub(super) fn take<'a>(&mut self, proven: &'a [Arc<Proven>]) -> Option<(&'a Proven, Permit)> {
-        let permit = self.permit.take()?;
-        Some((&proven[self.tried - 1], permit))
+    fn take(&mut self) -> Option<Permit> {
+        self.reserved.take().map(|(_, permit)| permit)
+    }
+
+    fn withdraw(&mut self) {
+        if let Some(permit) = self.take() {
+            permit.withdraw();
+        }
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            permit.give_back();
-        }
+        self.withdraw();
     }
 }
 
@@ -52,19 +55,25 @@ impl Gate {
         asked: &Asked<'_>,
         proven: &[Arc<Proven>],
     ) -> Result<Result<Option<Permit>, Why>, LedgerError> {
-        let Some((proven, permit)) = ahead.take(proven) else {
+        let Some(index) = ahead.reserved.as_ref().map(|(index, _)| *index) else {
             return Ok(ahead.why.map_or(Ok(None), Err));
         };
-        Ok(match self.verify(offer, Some(cost), asked, proven).await? {
+        // It stays reserved meanwhile: if this does not come to its end, it was not used.
+        let verified = self
+            .verify(offer, Some(cost), asked, &proven[index])
+            .await?;
+        Ok(match verified {
             // The use was reserved within limits that are wider than those that hold at this price.
             Ok(verified) if cost.back_after(&verified.allowance).is_some() => {
-                permit.give_back();
-                ahead.tried -= 1;
+                if let Some(permit) = ahead.take() {
+                    permit.give_back();
+                    ahead.tried = ahead.tried.min(index);
+                }
                 Ok(None)
             }
-            Ok(_) => Ok(Some(permit.admitted_now())),
+            Ok(_) => Ok(ahead.take().map(Permit::admitted_now)),
             Err(refused) => {
-                permit.give_back();
+                ahead.withdraw();
                 Err(refused)
             }
         })
@@ -90,15 +99,34 @@ impl Gate {
         })
     }
 
+    /// Lets a request through that is paid for; a challenge that was counted for it is not.
+    pub(super) fn admitted<'a>(
+        &self,
+        permit: Permit,
+        asked: &Asked<'_>,
+        is_counted: bool,
+    ) -> Decision<'a> {
+        if is_counted {
+            self.limiter.give_back_challenge(asked.client);
+        }
+        Decision::Permit(permit)
+    }
+
     /// What is decided about a request whose price is not known.
     pub(super) fn uncosted<'a>(
         &self,
         name: &Arc<str>,
         offer: &Offer,
         asked: &Asked<'_>,
-        is_counted: bool,
+        (ahead, is_counted): (&mut Ahead, bool),
         denial: Denial,
     ) -> Decision<'a> {
+        // Whoever kept nobody busy is no stranger for it.
+        if denial.took_nothing()
+            && let Some(permit) = ahead.take()
+        {
+            permit.give_back();
+        }
         if offer.is_dry_run {
             return Decision::Permit(self.dry_run_permit(name, None, asked));
         }
@@ -109,7 +137,8 @@ impl Gate {
     }
 
     /// Reserves a use for a request whose price is still to be asked for, of the first of these that could open it at any price. What
-    /// its limits refuse is refused before the hook is asked.
+    /// its limits refuse is refused before the hook is asked. One whose use was withdrawn a short while ago is tried at the price
+    /// only.
     pub(super) async fn reserve_ahead(
         &self,
         name: &Arc<str>,
@@ -118,11 +147,15 @@ impl Gate {
         proven: &[Arc<Proven>],
     ) -> Result<Result<Ahead, Room>, LedgerError> {
         let mut ahead = Ahead::default();
-        for proven in proven {
-            ahead.tried += 1;
+        for (index, proven) in proven.iter().enumerate() {
+            if self.ledger.was_withdrawn(&proven.identifier().token_id) {
+                continue;
+            }
+            // Up to the first that was passed over.
+            ahead.tried += usize::from(ahead.tried == index);
             match self.admit(name, offer, None, asked, proven).await? {
                 Admission::Admitted(permit) => {
-                    ahead.permit = Some(permit);
+                    ahead.reserved = Some((index, permit));
                     break;
                 }
                 Admission::TooFast(room) => return Ok(Err(room)),

@@ -107,7 +107,8 @@ impl Gate {
                 .map_err(Denial::TooMany)?;
         }
         let made = self.issue(unpaid);
-        if made.as_ref().is_err_and(Denial::took_nothing) {
+        // What was counted before the hook was asked stays counted.
+        if !unpaid.is_counted && made.as_ref().is_err_and(Denial::took_nothing) {
             self.limiter.give_back_challenge(unpaid.client);
         }
         made

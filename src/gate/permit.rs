@@ -288,6 +288,16 @@ impl Permit {
         }
     }
 
+    /// Returns a use that was reserved while the price was asked for, and that came to nothing.
+    pub(super) fn withdraw(self) {
+        match self.ground {
+            Ground::Paid(reservation, _) => reservation.withdraw(),
+            Ground::Free | Ground::DryRun | Ground::Quota(_) => {
+                self.give_back();
+            }
+        }
+    }
+
     /// The client has left before the first byte of an answer that it had waited for. Of a token the use goes back a few times; a free
     /// one counts.
     pub fn leave(self) {

@@ -18,9 +18,6 @@ const CHALLENGES_PER_WRITE: usize = 500;
 /// How often the store is told of a token that is used again and again.
 const STORE_EVERY_MS: u64 = 10_000;
 
-/// A count that nobody has used for this long is read from the store again when it is.
-const IDLE_MS: u64 = 60_000;
-
 impl Ledger {
     /// Writes behind what nobody waits for; called about once a second. Blocks on the disk.
     pub fn write_behind(&self) -> Result<(), LedgerError> {
@@ -33,8 +30,7 @@ impl Ledger {
         self.write_tokens(now.since_boot_ms.saturating_sub(STORE_EVERY_MS))?;
         self.write_quotas()?;
         // Only now: what was taken from the counts is in the store.
-        self.usages
-            .forget_idle(now.since_boot_ms.saturating_sub(IDLE_MS));
+        self.usages.forget_idle(now);
         self.fold_if_long()
     }
 

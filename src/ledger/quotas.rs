@@ -46,11 +46,15 @@ struct Table {
     was_full: bool,
     /// By how much the clock on the wall was ahead of the machine's own time when that was last looked at, in milliseconds.
     ahead_ms: u64,
+    /// The last number that was there for a window.
+    last_serial: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Window {
     had: QuotaRecord,
+    /// Tells it from those of the same client before and after it, also when a clock is set; 0 if it was read from the store.
+    serial: u64,
     /// When it ends, in milliseconds since the machine was started: what counts while the program runs.
     ends_ms: u64,
     /// Whether nobody has come since it was read from the store, so that only the clock on the wall says when it ends.
@@ -76,6 +80,8 @@ pub(super) struct WriteBehind {
 pub struct QuotaUse {
     quotas: Arc<Quotas>,
     key: Key,
+    /// The window's.
+    serial: u64,
     until_ms: u64,
     left: u64,
     /// Requests of a window.
@@ -98,7 +104,7 @@ impl QuotaUse {
         let mut table = self.quotas.table();
         // Of another window it is not.
         if let Some(window) = table.windows.get_mut(&self.key)
-            && window.had.until_ms == self.until_ms
+            && window.serial == self.serial
         {
             window.had.requests = window.had.requests.saturating_sub(1);
             window.is_unwritten = true;
@@ -113,6 +119,7 @@ impl Window {
     fn stored(had: QuotaRecord, now: Moment) -> Self {
         Self {
             had,
+            serial: 0,
             ends_ms: ends_ms(had, now),
             is_from_store: true,
             is_unwritten: false,
@@ -120,12 +127,13 @@ impl Window {
     }
 
     /// One that begins now.
-    fn open(per_ms: u64, now: Moment) -> Self {
+    fn open(serial: u64, per_ms: u64, now: Moment) -> Self {
         Self {
             had: QuotaRecord {
                 requests: 0,
                 until_ms: now.unix_ms.saturating_add(per_ms),
             },
+            serial,
             ends_ms: now.since_boot_ms.saturating_add(per_ms),
             is_from_store: false,
             is_unwritten: true,
@@ -143,10 +151,10 @@ impl Window {
         }
     }
 
-    /// Opens it again if it is over. One that would go on for longer than a period was made by a clock that was ahead.
-    fn keep(&mut self, per_ms: u64, now: Moment) {
+    /// Opens another, with this number, if it is over. One that would go on for longer than a period was made by a clock that was ahead.
+    fn keep(&mut self, next_serial: u64, per_ms: u64, now: Moment) {
         if self.ends_ms <= now.since_boot_ms {
-            *self = Self::open(per_ms, now);
+            *self = Self::open(next_serial, per_ms, now);
             return;
         }
         self.is_from_store = false;
@@ -194,6 +202,7 @@ impl Quotas {
                 windows: stored.into_iter().take(max).map(window).collect(),
                 was_full: false,
                 ahead_ms: now.unix_ms.wrapping_sub(now.since_boot_ms),
+                last_serial: 0,
             }),
         }
     }
@@ -215,6 +224,8 @@ impl Quotas {
         let per_ms = u64::try_from(free.per.as_millis()).unwrap_or(u64::MAX);
         let mut table = self.table();
         table.follow(now);
+        table.last_serial += 1;
+        let next_serial = table.last_serial;
         let is_full = table.windows.len() >= self.max;
         let window = match table.windows.get_mut(&key) {
             Some(window) => window,
@@ -223,11 +234,11 @@ impl Quotas {
                 return None;
             }
             None => {
-                let new = Window::open(per_ms, now);
+                let new = Window::open(next_serial, per_ms, now);
                 table.windows.entry(key).or_insert(new)
             }
         };
-        window.keep(per_ms, now);
+        window.keep(next_serial, per_ms, now);
         if window.had.requests >= free.requests {
             return None;
         }
@@ -236,6 +247,7 @@ impl Quotas {
         Some(QuotaUse {
             quotas: Arc::clone(self),
             key,
+            serial: window.serial,
             until_ms: window.had.until_ms,
             left: free.requests - window.had.requests,
             max: free.requests,
@@ -349,6 +361,27 @@ mod tests {
         assert_eq!(reserve(60_000).unwrap().left(), 1);
         old.give_back();
         assert_eq!(reserve(60_000).unwrap().left(), 0);
+    }
+
+    #[test]
+    fn what_was_not_delivered_finds_its_window_whatever_the_clock_was_set_to() {
+        let quotas = Arc::new(Quotas::new(3, [], at(0)));
+        let client = "192.0.2.1".parse().unwrap();
+        let moment = |unix_ms, since_boot_ms| Moment {
+            unix_ms,
+            since_boot_ms,
+        };
+        let reserve = |now| quotas.reserve("api", client, FREE, now);
+        // It was set while the request ran: the window is the same, and ends by another time.
+        let running = reserve(at(0)).unwrap();
+        assert_eq!(reserve(moment(9_000_000, 10)).unwrap().left(), 0);
+        assert_eq!(running.give_back(), 1);
+        // The window is another one, and ends by the same time.
+        let old = reserve(moment(9_000_000, 20)).unwrap();
+        let next = reserve(moment(8_999_990, 60_001)).unwrap();
+        assert_eq!((old.until_ms, next.left()), (next.until_ms, 1));
+        old.give_back();
+        assert_eq!(reserve(moment(8_999_990, 60_002)).unwrap().left(), 0);
     }
 
     #[test]

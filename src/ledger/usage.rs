@@ -36,6 +36,18 @@ const IN_FLIGHT_MASK: u64 = ONE_SERVED - 1;
 /// How often a token gets a use back whose client left before the first byte of an answer that it had waited for.
 const LEFT_EARLY_MAX: u64 = 3;
 
+/// A count that nobody has used for this long is read from the store again when it is.
+const IDLE_MS: u64 = 60_000;
+
+/// How long it is remembered at least how often a use went back that way: 24 hours. It is not in the store.
+const LEFT_EARLY_KEPT_MS: u64 = 86_400_000;
+
+/// Tokens at most that are remembered only for that.
+const LEFT_EARLY_TOKENS_MAX: usize = 65_536;
+
+/// For how long no use is reserved before the price is known, once one was withdrawn: a minute.
+const WITHDRAWN_MS: u64 = 60_000;
+
 /// Locks over the map; two cores rarely meet in one of sixteen.
 const SHARDS: usize = 16;
 
@@ -51,6 +63,10 @@ pub(super) struct Usage {
     begun: Instant,
     /// How often a use went back because its client left before the first byte of an answer.
     left_early: AtomicU64,
+    /// The latest end that the token had then, Unix seconds.
+    left_early_until_secs: AtomicU64,
+    /// Until when no use is reserved before the price is known, milliseconds since the machine was started.
+    withdrawn_until_ms: AtomicU64,
     /// Goes up with whatever changes the counts, behind them: whoever sees the change sees the counts.
     changes: AtomicU64,
     /// The change up to which the journal knows the counts.
@@ -61,10 +77,10 @@ pub(super) struct Usage {
     stored_ms: AtomicU64,
     /// When it was last used, Unix milliseconds.
     last_used_ms: AtomicU64,
+    /// When it was last reserved or settled, milliseconds since the machine was started.
+    touched_ms: AtomicU64,
     /// How long after its invoice's end it was paid, in seconds, as far as that is known.
     late_secs: AtomicU64,
-    /// The same in milliseconds since the machine was started; 0 before the first use in this run.
-    touched_ms: AtomicU64,
     /// What was taken of its pace. A `std` mutex: held to count.
     bucket: Mutex<Bucket>,
     /// What does not change.
@@ -73,19 +89,21 @@ pub(super) struct Usage {
 
 impl Usage {
     /// The counts of a token, as the store has them.
-    pub(super) fn new(token: TokenRecord) -> Self {
+    pub(super) fn new(token: TokenRecord, now: Moment) -> Self {
         Self {
             counter: AtomicU64::new(token.requests << IN_FLIGHT_BITS),
             meters: Mutex::new(Meters::new(token.bytes, token.metered_ms)),
             begun: Instant::now(),
             left_early: AtomicU64::new(0),
+            left_early_until_secs: AtomicU64::new(0),
+            withdrawn_until_ms: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             journaled: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             stored_ms: AtomicU64::new(0),
             last_used_ms: AtomicU64::new(token.last_used_ms),
+            touched_ms: AtomicU64::new(now.since_boot_ms),
             late_secs: AtomicU64::new(0),
-            touched_ms: AtomicU64::new(0),
             bucket: Mutex::default(),
             token,
         }
@@ -99,6 +117,11 @@ impl Usage {
     /// Its invoice was paid so long after its end.
     pub(super) fn be_late(&self, secs: u64) {
         self.late_secs.fetch_max(secs, Ordering::Relaxed);
+    }
+
+    /// Notes that it is used.
+    fn touch(&self, since_boot_ms: u64) {
+        self.touched_ms.fetch_max(since_boot_ms, Ordering::Relaxed);
     }
 
     fn meters(&self) -> MutexGuard<'_, Meters> {
@@ -164,8 +187,7 @@ impl Usage {
         self.counter
             .fetch_add(ONE_SERVED - ONE_IN_FLIGHT, Ordering::AcqRel);
         self.last_used_ms.fetch_max(now.unix_ms, Ordering::Relaxed);
-        self.touched_ms
-            .fetch_max(now.since_boot_ms, Ordering::Relaxed);
+        self.touch(now.since_boot_ms);
         self.changes.fetch_add(1, Ordering::Release);
     }
 
@@ -180,11 +202,26 @@ impl Usage {
 
     /// Whether a use may go back whose client left before the first byte: a few times only, so that nobody has the upstream work
     /// for nothing over and over.
-    fn forgives_leaving(&self) -> bool {
+    fn forgives_leaving(&self, allowance: &Allowance) -> bool {
+        let until_secs = allowance.valid_until_secs.unwrap_or(0);
+        self.left_early_until_secs
+            .fetch_max(until_secs, Ordering::Relaxed);
         let forgive = |times| (times < LEFT_EARLY_MAX).then_some(times + 1);
         self.left_early
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, forgive)
             .is_ok()
+    }
+
+    /// A price was asked for on the strength of this token, and nothing was used.
+    fn be_withdrawn(&self, since_boot_ms: u64) {
+        self.touch(since_boot_ms);
+        self.withdrawn_until_ms
+            .fetch_max(since_boot_ms + WITHDRAWN_MS, Ordering::Relaxed);
+    }
+
+    /// Whether that was a short while ago.
+    pub(super) fn was_withdrawn(&self, since_boot_ms: u64) -> bool {
+        since_boot_ms < self.withdrawn_until_ms.load(Ordering::Relaxed)
     }
 
     /// What journal and store should know, if they do not know it yet. Only the writer calls this.
@@ -217,6 +254,25 @@ impl Usage {
     /// Whether the store knows of less use than there was.
     fn is_unstored(&self) -> bool {
         self.changes.load(Ordering::Acquire) != self.stored.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing would be missed that was counted, nor of its pace.
+    fn is_idle(&mut self, now: Moment) -> bool {
+        let idle_since_ms = now.since_boot_ms.saturating_sub(IDLE_MS);
+        let bucket = self.bucket.get_mut();
+        let full_at_us = bucket.unwrap_or_else(PoisonError::into_inner).full_at_us();
+        !self.is_unstored()
+            && *self.touched_ms.get_mut() < idle_since_ms
+            // A slow pace must not be forgotten before it is over.
+            && full_at_us / 1_000 < idle_since_ms
+    }
+
+    /// Whether uses went back whose client left: while the token is good, and for a day, as its holder can make its end an earlier one.
+    fn was_left_early(&mut self, now: Moment) -> bool {
+        let is_of_today =
+            self.touched_ms.get_mut().saturating_add(LEFT_EARLY_KEPT_MS) > now.since_boot_ms;
+        let is_good = *self.left_early_until_secs.get_mut() > now.unix_ms / 1_000;
+        *self.left_early.get_mut() > 0 && (is_of_today || is_good)
     }
 }
 
@@ -292,21 +348,22 @@ impl Usages {
         unwritten
     }
 
-    /// Forgets what the store knows and nobody has used since `idle_since_ms`, in milliseconds since the machine was started. Only after what was taken is written.
-    pub(super) fn forget_idle(&self, idle_since_ms: u64) {
+    /// Forgets what the store knows and nobody has used for a while. Only after what was taken is written.
+    pub(super) fn forget_idle(&self, now: Moment) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut room = LEFT_EARLY_TOKENS_MAX / SHARDS;
             shard.retain(|_, usage| {
                 // Alone with it, in an order that sees what the last holder did.
                 let Some(usage) = Arc::get_mut(usage) else {
                     return true;
                 };
-                let bucket = usage.bucket.get_mut();
-                let full_at_us = bucket.unwrap_or_else(PoisonError::into_inner).full_at_us();
-                usage.is_unstored()
-                    || *usage.touched_ms.get_mut() >= idle_since_ms
-                    // A slow pace must not be forgotten before it is over.
-                    || full_at_us / 1_000 >= idle_since_ms
+                if !usage.is_idle(now) {
+                    return true;
+                }
+                let is_kept = room > 0 && usage.was_left_early(now);
+                room -= usize::from(is_kept);
+                is_kept
             });
         }
     }

@@ -327,10 +327,12 @@ impl Node {
     ) -> Result<T, OperationError> {
         let turn = Arc::clone(&self.coins.turn).lock_owned().await;
         self.coins_free().await?;
-        let coins = self.coins.clone();
+        let (coins, strangers) = (self.coins.clone(), self.strangers.clone());
         self.operate(what, move |node| {
             let _turn = turn;
-            work(node, &coins)
+            let done = work(node, &coins);
+            strangers.coins_changed();
+            done
         })
         .await
     }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -128,9 +128,14 @@ impl Tunnel {
         tracing::debug!("A switched connection came to its end: {why}");
         let was_short = activity.begun.elapsed() < OPEN_DELIVERS;
         let permit = meter.into_permit();
-        // A connection that the upstream ended at once, without a word, was of no use to anybody.
+        // A connection that the upstream ended at once, without a word, was of no use to anybody. What the client said may have
+        // been done all the same.
         if was_short && activity.is_void() {
-            permit.give_back();
+            if activity.has_asked.load(Ordering::Relaxed) {
+                permit.leave();
+            } else {
+                permit.give_back();
+            }
         }
     }
 }
@@ -181,6 +186,8 @@ struct Activity {
     farewell: Notify,
     /// What was seen first.
     first: OnceLock<First>,
+    /// Whether the client has sent anything.
+    has_asked: AtomicBool,
 }
 
 /// What decides whether a connection was of use to its client, whichever comes first.
@@ -199,6 +206,7 @@ impl Activity {
             last_ms: AtomicU64::new(0),
             farewell: Notify::new(),
             first: OnceLock::new(),
+            has_asked: AtomicBool::new(false),
         }
     }
 
@@ -207,7 +215,7 @@ impl Activity {
         let first = match (is_upstream, has_ended) {
             (true, true) => First::UpstreamEnd,
             (true, false) | (false, true) => First::Use,
-            (false, false) => return,
+            (false, false) => return self.has_asked.store(true, Ordering::Relaxed),
         };
         // Only the first counts.
         let _ = self.first.set(first);

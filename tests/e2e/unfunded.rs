@@ -1,6 +1,7 @@
 //! Channels that strangers open and never fund: they are few, they end within the time that the settings say, and they take
 //! nothing from the looks at the chain that guard real channels.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bitcoin::Txid;
@@ -24,6 +25,8 @@ const CHANNEL_SAT: u64 = 100_000;
 const FUNDS_SAT: u64 = 1_000_000;
 /// From a change of the channels to the backup that follows it: some seconds without another change, and the making of it.
 const BACKUP_DEADLINE: Duration = Duration::from_secs(20);
+/// A stranger who hangs up too early or too late does so later the next time.
+const HANG_UP_STEP: Duration = Duration::from_millis(3);
 /// Between a request of the merchant and its answer at a slow chain source.
 const SLOW: Duration = Duration::from_millis(1_200);
 
@@ -176,11 +179,15 @@ async fn a_channel_that_is_opened_and_given_up_at_once_makes_no_backup() {
     let ground = ground(CHEAP, "").await;
     until_more_backups(&ground, 0).await.unwrap();
     let stranger = ground.stranger("stranger", FUNDS_SAT).await.unwrap();
+    let customer = ground.stranger("customer", FUNDS_SAT).await.unwrap();
     ground.swallow_broadcasts();
     let before = backups(&ground);
+    // After the merchant has taken it, and before what funds it is named.
+    let tries = AtomicU32::new(0);
     eventually("a channel to be given up", GIVEN_UP_DEADLINE, || async {
-        let opened = stranger.opens_and_hangs_up(ground.peer, CHANNEL_SAT).await;
-        opened.map_err(|error| format!("{error:#}"))?;
+        let after = HANG_UP_STEP * tries.fetch_add(1, Ordering::Relaxed);
+        let opened = stranger.opens_and_hangs_up(ground.peer, CHANNEL_SAT, after);
+        opened.await.map_err(|error| format!("{error:#}"))?;
         let is_given_up = log(&ground).contains("disconnected prior to the channel being funded");
         Ok::<_, String>(is_given_up.then_some(()))
     })
@@ -192,7 +199,7 @@ async fn a_channel_that_is_opened_and_given_up_at_once_makes_no_backup() {
     // One that is funded is worth a backup.
     ground.strangers_esplora.answers(Manner::Well);
     let opened = ground
-        .open_channel(&stranger, ground.peer, CHANNEL_SAT)
+        .open_channel(&customer, ground.peer, CHANNEL_SAT)
         .await;
     opened.unwrap();
     until_more_backups(&ground, before).await.unwrap();

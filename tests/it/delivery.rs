@@ -359,3 +359,25 @@ async fn a_websocket_that_the_upstream_ends_at_once_without_a_word_gives_the_use
         .unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_websocket_that_ends_without_a_word_behind_the_clients_gives_the_use_back_a_few_times() {
+    let granted =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let (upstream, _serving) = saying(granted, false).await;
+    let shop = shop_of(upstream).await;
+    let sold = shop.sell("up", Some(1));
+    let request = format!(
+        "GET /up/x HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: websocket\r\nAuthorization: {}\r\n\r\ncommand",
+        sold.header()
+    );
+    for _ in 0..4 {
+        eventually("the use", DEADLINE, || async {
+            let reply = raw::exchange(shop.address, request.as_bytes()).await;
+            Ok::<_, Infallible>(reply.filter(|reply| reply.status == 101))
+        })
+        .await
+        .unwrap();
+    }
+    shop.is_counted(&sold, 1).await;
+}

@@ -301,6 +301,35 @@ async fn a_kill_gives_back_what_was_used_since_the_last_write_and_takes_nothing(
     assert_eq!(uses_left(&reopened, &token(1, Some(5))).await, 2);
 }
 
+#[tokio::test]
+async fn who_leaves_early_is_remembered_while_the_token_is_good_or_for_a_day() {
+    let (minute, days) = (Duration::from_secs(61), Duration::from_secs(200_000));
+    for (end_secs, used, pause) in [
+        (None, 0, minute),
+        (None, 1, minute),
+        (Some(u64::MAX), 0, days),
+        (Some(0), 0, minute),
+    ] {
+        let books = Books::new();
+        let ledger = books.open();
+        let mut sold = token(1, Some(used + 1));
+        sold.allowance.valid_until_secs = end_secs;
+        for _ in 0..used {
+            assert!(use_once(&ledger, &sold).await);
+        }
+        for _ in 0..4 {
+            let reserved = ledger.reserve(&sold, "chain", Overrun::Serve, None).await;
+            reserved.unwrap().unwrap().leave();
+            for _ in 0..2 {
+                ledger.write_behind().unwrap();
+                books.clock.advance(pause);
+            }
+            ledger.write_behind().unwrap();
+        }
+        assert_eq!(uses_left(&ledger, &sold).await, 0, "{end_secs:?} {used}");
+    }
+}
+
 #[test]
 fn a_sale_whose_payment_is_lost_says_so_and_its_token_opens_nothing_also_after_a_rebuild() {
     let books = Books::new();

@@ -1,8 +1,11 @@
 //! Prices that somebody else has a say in, over the real router: a currency's rate, the operator's hook.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode, header::AUTHORIZATION};
 use regtest::client::{Answer, Challenge};
 use regtest::wait::eventually;
+use tollhouse::invoice::{Reach, Unready};
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::quote::{Manner, Teller};
@@ -80,7 +83,7 @@ async fn without_a_rate_there_is_no_challenge_and_what_was_bought_is_served_all_
     assert_eq!(priced.await.unwrap(), 20_000);
     // The rate ages, and its source says nothing new.
     source.now(Manner::Refuses(500, String::new()));
-    shop.clock.advance(std::time::Duration::from_secs(61));
+    shop.clock.advance(Duration::from_secs(61));
     assert_unpriced(&shop.get("/a/page.txt").await);
 }
 
@@ -317,6 +320,101 @@ async fn a_dry_run_asks_no_hook_beyond_the_limits_and_lets_everybody_through() {
         assert_served(&shop.get("/a/page.txt").await);
     }
     assert_eq!(hook.count(), 2);
+}
+
+/// A shop whose challenges are limited to so many, and a token that it sold.
+async fn limited(hook: &Teller, challenges: usize) -> (Shop, Sold) {
+    let limits = format!("[limits]\nchallenges = {{ requests = {challenges}, per = \"10000s\" }}");
+    let shop = hooked(hook, &limits).await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
+    (shop, sold)
+}
+
+/// Asks a few times, and says how often the hook was asked for it.
+async fn asks_for(shop: &Shop, hook: &Teller, sold: &Sold) -> usize {
+    let before = hook.count();
+    for _ in 0..6 {
+        let status = shop.get_with("/a/page.txt", sold).await.status.as_u16();
+        assert!(matches!(status, 402 | 429 | 503), "{status}");
+    }
+    hook.count() - before
+}
+
+#[tokio::test]
+async fn who_holds_what_opens_nothing_at_a_price_asks_the_hook_as_a_stranger() {
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    // What opens nothing at any price.
+    for caveat in ["a_price_msat=0", "a_class=x"] {
+        let (shop, sold) = limited(&hook, 3).await;
+        let sold = sold.with_caveat(caveat);
+        assert_eq!(asks_for(&shop, &hook, &sold).await, 2, "{caveat}");
+    }
+    // What might have opened it is asked for once.
+    let (shop, sold) = limited(&hook, 1).await;
+    let cheap = sold.with_caveat("a_price_msat=1");
+    assert_eq!(asks_for(&shop, &hook, &cheap).await, 1);
+    shop.clock.advance(Duration::from_secs(61));
+    assert_eq!(asks_for(&shop, &hook, &cheap).await, 1);
+    let (shop, sold) = limited(&hook, 1).await;
+    hook.now_says("{\"price_msat\": 1000, \"class\": \"other\"}");
+    assert_eq!(asks_for(&shop, &hook, &sold).await, 1);
+    // An answer that is no price is an answer, and one that did not come is none.
+    let (shop, sold) = limited(&hook, 1).await;
+    hook.now(Manner::Refuses(500, String::new()));
+    assert_eq!(asks_for(&shop, &hook, &sold).await, 1);
+}
+
+#[tokio::test]
+async fn what_did_not_open_a_dear_request_opens_others_and_takes_no_challenge_for_it() {
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    let (shop, sold) = limited(&hook, 3).await;
+    hook.now_says("{\"price_msat\": 1001}");
+    assert_challenged(&shop.get_with("/a/page.txt", &sold).await);
+    hook.now_says("{\"price_msat\": 1000}");
+    for _ in 0..5 {
+        assert_served(&shop.get_with("/a/page.txt", &sold).await);
+    }
+    assert_challenged(&shop.get("/a/page.txt").await);
+    assert_eq!(shop.get("/a/page.txt").await.status.as_u16(), 429);
+    assert_eq!(
+        shop.get_with("/a/page.txt", &sold).await.status.as_u16(),
+        429
+    );
+    shop.clock.advance(Duration::from_secs(61));
+    for _ in 0..5 {
+        assert_served(&shop.get_with("/a/page.txt", &sold).await);
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_while_the_hook_is_asked_asks_it_as_a_stranger_then() {
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    let (shop, sold) = limited(&hook, 1).await;
+    hook.now(Manner::SaysWhenTold("{\"price_msat\": 1000}".to_owned()));
+    let mut gone = waiting(&shop, 1, Some(&sold));
+    hook.is_asked(2).await;
+    gone.abort_all();
+    while gone.join_next().await.is_some() {}
+    hook.now_says("{\"price_msat\": 1000}");
+    let refused = eventually("a refusal", DEADLINE, || async {
+        let answer = shop.get_with("/a/page.txt", &sold).await;
+        Ok::<_, String>((answer.status.as_u16() == 429).then_some(()))
+    });
+    refused.await.unwrap();
+    shop.clock.advance(Duration::from_secs(61));
+    assert_served(&shop.get_with("/a/page.txt", &sold).await);
+}
+
+#[tokio::test]
+async fn a_stranger_asks_the_hook_no_more_often_while_the_node_cannot_be_paid() {
+    let hook = Teller::who_says("{\"price_msat\": 1000}").await;
+    let (shop, _) = limited(&hook, 3).await;
+    shop.reach.send_replace(Reach::Unready(Unready::NoChannel));
+    for expected in [503, 503, 429, 429] {
+        let answer = shop.get("/a/page.txt").await;
+        assert_eq!(answer.status.as_u16(), expected);
+    }
+    assert_eq!(hook.count(), 3);
 }
 
 /// So many requests that wait for the hook.

@@ -196,7 +196,9 @@ impl Pest {
         let opened = node.blocking(open).await;
         self.note(matches!(opened, Ok(Ok(_))));
         // Another one, and it hangs up before it is made.
-        let opened = self.stranger.opens_and_hangs_up(self.merchant, CHANNEL_SAT);
+        let opened = self
+            .stranger
+            .opens_and_hangs_up(self.merchant, CHANNEL_SAT, Duration::ZERO);
         self.note(opened.await.is_ok());
         let connect = move |node: &ldk_node::Node| node.connect(node_id, address.into(), true);
         let _ = node.blocking(connect).await;

@@ -144,14 +144,14 @@ impl Meters {
     pub(super) fn has_room(&self, allowance: &Allowance, overrun: Overrun, now_ms: u64) -> bool {
         let has_bytes = allowance.bytes_max.is_none_or(|max| {
             let shares = match overrun {
-                Overrun::Serve => self.unknown * share(max),
+                Overrun::Serve => self.unknown.saturating_mul(share(max)),
                 Overrun::Cut => 0,
             };
             self.bytes.left(max) > shares
         });
         let has_time = allowance.seconds_max.is_none_or(|max| {
             let used_ms = self.time.used + self.asked.ms(now_ms);
-            secs_left(max, used_ms) > self.asked.count * share(max)
+            secs_left(max, used_ms) > self.asked.count.saturating_mul(share(max))
         });
         has_bytes && has_time
     }
@@ -426,6 +426,18 @@ mod tests {
         assert!(meters.begin(&mut next, &bytes(), Overrun::Serve, (length, 0)));
         // The one that ran beyond while all was held ends with the grant now.
         assert_eq!(meters.deliver(&mut stream, &bytes(), Overrun::Serve, 10), 0);
+    }
+
+    #[test]
+    fn shares_of_the_largest_grant_are_no_more_than_it_has() {
+        let mut meters = Meters::default();
+        let endless = Allowance {
+            bytes_max: Some(u64::MAX),
+            seconds_max: Some(u64::MAX),
+            ..Allowance::default()
+        };
+        at_once(&mut meters, 200);
+        assert!(!meters.has_room(&endless, Overrun::Serve, 0));
     }
 
     #[test]

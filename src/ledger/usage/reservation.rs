@@ -80,6 +80,7 @@ impl Reservation {
                 .keep_pace(pace, clock.since_boot_ms())
                 .map_err(Unreserved::TooFast)?;
         }
+        usage.touch(clock.since_boot_ms());
         let (left, claim) = usage
             .reserve(allowance, overrun)
             .ok_or(Unreserved::UsedUp)?;
@@ -211,10 +212,19 @@ impl Reservation {
         usage.left(&self.allowance)
     }
 
+    /// Returns a use that was reserved while a price was asked for, and that came to nothing: for a while none of this token is
+    /// reserved for that.
+    pub fn withdraw(self) {
+        if let Some(usage) = &self.usage {
+            usage.be_withdrawn(self.clock.since_boot_ms());
+        }
+        self.give_back();
+    }
+
     /// The client has left before the first byte of an answer that it had waited for: the use goes back, but only a few times.
     pub fn leave(self) {
         let usage = self.usage.as_ref();
-        if usage.is_some_and(|usage| usage.forgives_leaving()) {
+        if usage.is_some_and(|usage| usage.forgives_leaving(&self.allowance)) {
             self.give_back();
         }
     }

@@ -17,7 +17,7 @@ fn usage(requests: u64) -> Arc<Usage> {
         bytes: 0,
         metered_ms: 0,
     };
-    Arc::new(Usage::new(token))
+    Arc::new(Usage::new(token, Clock::fixed(0).moment()))
 }
 
 fn requests(max: u64) -> Allowance {
@@ -257,4 +257,28 @@ fn who_leaves_before_the_first_byte_gets_the_use_back_a_few_times() {
     }
     reserve(&usage, &requests(1), &clock).unwrap().leave();
     assert!(reserve(&usage, &requests(1), &clock).is_none());
+}
+
+#[test]
+fn leavers_are_remembered_and_fill_no_memory() {
+    let clock = Clock::fixed(0);
+    let usages = Usages::default();
+    let left_early = |number: u32| {
+        let mut token_id = [0; 32];
+        token_id[28..].copy_from_slice(&number.to_be_bytes());
+        let usage = usages.find_or_keep(TokenId(token_id), Arc::into_inner(usage(0)).unwrap());
+        reserve(&usage, &requests(1), &clock).unwrap().leave();
+    };
+    let known = || usages.shards.iter().map(|it| it.lock().unwrap().len());
+    (0..100).for_each(left_early);
+    clock.advance(Duration::from_secs(3_600));
+    usages.forget_idle(clock.moment());
+    assert_eq!(known().sum::<usize>(), 100);
+    (0..70_000).for_each(left_early);
+    clock.advance(Duration::from_secs(3_600));
+    usages.forget_idle(clock.moment());
+    assert_eq!(known().sum::<usize>(), LEFT_EARLY_TOKENS_MAX);
+    clock.advance(Duration::from_secs(86_400));
+    usages.forget_idle(clock.moment());
+    assert_eq!(known().sum::<usize>(), 0);
 }

@@ -177,6 +177,11 @@ impl Strangers {
         }
     }
 
+    /// The coins are held against the channels anew, however lately that was done.
+    pub(in crate::node) fn coins_changed(&self) {
+        self.state().covered = None;
+    }
+
     /// Whether channels over which nothing may be sold are still open.
     pub(in crate::node) fn has_open_withheld(&self) -> bool {
         let state = self.state();
