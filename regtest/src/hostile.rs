@@ -270,14 +270,14 @@ impl Stranger {
     pub async fn opens_and_hangs_up(&self, at: Peer, sat: u64, after: Duration) -> Result<()> {
         let Peer { node_id, address } = at;
         let open = move |node: &ldk_node::Node| {
-            node.open_channel(node_id, address.into(), sat, None, None)?;
-            std::thread::sleep(after);
-            node.disconnect(node_id)
+            node.open_channel(node_id, address.into(), sat, None, None)
         };
-        self.node
-            .blocking(open)
-            .await?
-            .context("failed to open a channel and to hang up")
+        let opened = self.node.blocking(open).await?;
+        opened.context("failed to open a channel")?;
+        tokio::time::sleep(after).await;
+        let hang_up = move |node: &ldk_node::Node| node.disconnect(node_id);
+        let hung_up = self.node.blocking(hang_up).await?;
+        hung_up.context("failed to hang up")
     }
 
     /// The block at which the first payment that it sent and that is still under way may be taken back.
