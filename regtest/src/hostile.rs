@@ -274,7 +274,8 @@ impl Stranger {
         };
         let opened = self.node.blocking(open).await?;
         opened.context("failed to open a channel")?;
-        tokio::time::sleep(after).await;
+        // What goes over the wire in between is not seen from here.
+        tokio::time::sleep_until(tokio::time::Instant::now() + after).await;
         let hang_up = move |node: &ldk_node::Node| node.disconnect(node_id);
         let hung_up = self.node.blocking(hang_up).await?;
         hung_up.context("failed to hang up")
