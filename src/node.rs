@@ -195,7 +195,7 @@ impl Node {
             strangers: strangers::Strangers::of(&config, &keys),
             door: door::Door::of(&config).map(Arc::new),
             contested: Arc::default(),
-            keysends: keysends::Keysends::new(config.peers.keysends_max),
+            keysends: keysends::Keysends::new(config.peers.keysends_max, &config.folder),
             config,
             keys,
             clock,

@@ -143,7 +143,11 @@ impl Step {
             if let (Some(relay), Some(sent)) = (&self.relay, self.coins.sent()) {
                 relay.keep_sending(Some(sent));
             }
-            enter(ldk, &self.ledger, &self.liquidity, &self.claims, event)?;
+            if self.is_forgotten(event) {
+                tracing::debug!("A payment without an invoice that was told before: not a sale");
+            } else {
+                enter(ldk, &self.ledger, &self.liquidity, &self.claims, event)?;
+            }
             if self.is_recovering {
                 refuse(ldk, event);
             }
@@ -175,6 +179,15 @@ impl Step {
 }
 
 impl Step {
+    /// Whether LDK tells again of a payment without an invoice, of which the node keeps no record any more.
+    fn is_forgotten(&self, event: &Event) -> bool {
+        let Event::PaymentReceived { payment_hash, .. } = event else {
+            return false;
+        };
+        // Whoever has a preimage may have paid with it in both ways.
+        self.keysends.has_forgotten(&payment_hash.0) && !self.ledger.is_challenged(&payment_hash.0)
+    }
+
     /// Looks with each block what became of payments that are claimed on chain, and enters those that were lost.
     fn follow_claims(&self) -> Result<(), NodeError> {
         let height = self.ldk.status().current_best_block.height;

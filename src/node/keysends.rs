@@ -1,29 +1,59 @@
 //! Payments without an invoice (keysend). ldk-node takes them from anybody and keeps a record of each for ever; nobody can refuse
 //! them. So only the newest are remembered.
+//!
+//! LDK tells of a payment again after a start, as long as its channel is closed and its claim not through. What the node keeps no
+//! record of is taken for a sale, so the hashes of those that were forgotten are kept.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::payment::{PaymentDirection, PaymentKind};
 
+use crate::secret_file;
+
 /// Records that are removed at once: each waits for the disk, and the next event waits for it.
 const REMOVED_MAX: usize = 20;
+
+/// The hashes of those that were forgotten, one a line, in the node's folder.
+const FILE: &str = "keysends.forgotten";
+
+/// So many of them are kept at least, and twice as many at most, each 100 bytes here and 65 in the file: a channel has 483 payments
+/// under way at most.
+const FORGOTTEN_KEPT: usize = 10_000;
 
 /// The records that there are, the oldest first. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Keysends {
     max: usize,
+    /// A `std` mutex: held to look a hash up, or while a line is written on a thread that may block.
+    forgotten: Arc<Mutex<Forgotten>>,
     /// Nothing until they were counted. A `std` mutex: held on a thread that may block, while records are removed.
     known: Arc<Mutex<Option<VecDeque<PaymentId>>>>,
 }
 
 impl Keysends {
-    pub(super) fn new(max: usize) -> Self {
+    /// With what earlier runs have forgotten.
+    pub(super) fn new(max: usize, folder: &Path) -> Self {
         Self {
             max,
+            forgotten: Arc::new(Mutex::new(Forgotten::read(folder))),
             known: Arc::default(),
         }
+    }
+
+    /// Whether this payment was one without an invoice, of which there is no record any more.
+    pub(super) fn has_forgotten(&self, payment_hash: &[u8; 32]) -> bool {
+        self.forgotten().all.contains(payment_hash)
+    }
+
+    fn forgotten(&self) -> MutexGuard<'_, Forgotten> {
+        self.forgotten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A payment has arrived: if it is one without an invoice, the oldest of them make room. Blocks on the disk.
@@ -37,16 +67,83 @@ impl Keysends {
         if !known.contains(id) {
             known.push_back(*id);
         }
-        for _ in 0..REMOVED_MAX {
-            if known.len() <= self.max {
-                return;
-            }
-            if let Some(oldest) = known.pop_front()
-                && let Err(error) = ldk.remove_payment(&oldest)
-            {
+        let beyond = known.len().saturating_sub(self.max).min(REMOVED_MAX);
+        // What is paid to us has its hash for an id.
+        let hashes: Vec<_> = known.iter().take(beyond).map(|id| id.0).collect();
+        if let Err(error) = self.forgotten().add(&hashes) {
+            tracing::warn!(
+                "Failed to note which payments without an invoice are forgotten: {error}"
+            );
+            return;
+        }
+        for oldest in known.drain(..beyond) {
+            if let Err(error) = ldk.remove_payment(&oldest) {
                 tracing::warn!("Failed to forget a payment without an invoice: {error}");
             }
         }
+    }
+}
+
+/// Those of which there is no record any more.
+#[derive(Debug)]
+struct Forgotten {
+    file: PathBuf,
+    /// The oldest first.
+    order: VecDeque<[u8; 32]>,
+    all: HashSet<[u8; 32]>,
+}
+
+impl Forgotten {
+    fn read(folder: &Path) -> Self {
+        let file = folder.join(FILE);
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!("Failed to read {}: {error}", file.display());
+                }
+                String::new()
+            }
+        };
+        // The last line may have been cut off; its payment is still recorded.
+        let hashes = text
+            .lines()
+            .filter_map(|line| hex::decode(line).ok()?.try_into().ok());
+        let order: VecDeque<[u8; 32]> = hashes.collect();
+        Self {
+            file,
+            all: order.iter().copied().collect(),
+            order,
+        }
+    }
+
+    /// Adds these; on return they are on the disk.
+    fn add(&mut self, hashes: &[[u8; 32]]) -> io::Result<()> {
+        let lines = |hashes: &mut dyn Iterator<Item = &[u8; 32]>| -> String {
+            hashes.map(|hash| hex::encode(hash) + "\n").collect()
+        };
+        let added = || hashes.iter();
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        if self.order.len() + hashes.len() > 2 * FORGOTTEN_KEPT {
+            let beyond = self.order.len().saturating_sub(FORGOTTEN_KEPT);
+            for hash in self.order.drain(..beyond) {
+                self.all.remove(&hash);
+            }
+            let text = lines(&mut self.order.iter().chain(added()));
+            secret_file::replace(&self.file, &text)?;
+        } else {
+            let mut options = OpenOptions::new();
+            let mut file = options.create(true).append(true).open(&self.file)?;
+            // A line that was cut off before ends here.
+            let text = String::from("\n") + &lines(&mut added());
+            file.write_all(text.as_bytes())?;
+            file.sync_data()?;
+        }
+        self.order.extend(hashes);
+        self.all.extend(hashes);
+        Ok(())
     }
 }
 
@@ -58,4 +155,43 @@ fn in_order(ldk: &ldk_node::Node) -> VecDeque<PaymentId> {
     });
     all.sort_by_key(|payment| payment.latest_update_timestamp);
     all.into_iter().map(|payment| payment.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_forgotten_is_known_also_after_a_restart_and_a_torn_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut forgotten = Forgotten::read(folder.path());
+        forgotten.add(&[[1; 32], [2; 32]]).unwrap();
+        let file = folder.path().join(FILE);
+        let whole = fs::read_to_string(&file).unwrap();
+        fs::write(&file, &whole[..whole.len() - 9]).unwrap();
+        let mut again = Forgotten::read(folder.path());
+        assert!(again.all.contains(&[1; 32]) && !again.all.contains(&[2; 32]));
+        again.add(&[[3; 32]]).unwrap();
+        let keysends = Keysends::new(10, folder.path());
+        assert!(keysends.has_forgotten(&[1; 32]) && keysends.has_forgotten(&[3; 32]));
+        assert!(!keysends.has_forgotten(&[4; 32]));
+    }
+
+    #[test]
+    fn the_newest_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut forgotten = Forgotten::read(folder.path());
+        let hash = |number: usize| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&number.to_be_bytes());
+            hash
+        };
+        let all: Vec<_> = (0..2 * FORGOTTEN_KEPT).map(hash).collect();
+        forgotten.add(&all).unwrap();
+        forgotten.add(&[hash(all.len())]).unwrap();
+        let again = Forgotten::read(folder.path());
+        assert_eq!(again.order.len(), FORGOTTEN_KEPT + 1);
+        assert!(again.all.contains(&hash(all.len())) && again.all.contains(&hash(FORGOTTEN_KEPT)));
+        assert!(!again.all.contains(&hash(0)));
+    }
 }

@@ -64,6 +64,8 @@ struct State {
     covered: Option<Covered>,
     /// Channels that are being closed.
     closing: HashSet<ChannelId>,
+    /// Those that could not be closed, and when that was tried.
+    not_closed: HashMap<ChannelId, Instant>,
     /// What funds the channels that there are.
     real: HashSet<Txid>,
     /// Those that ended before their funding was seen.
@@ -323,6 +325,7 @@ impl State {
             withheld: HashSet::new(),
             covered: None,
             closing: HashSet::new(),
+            not_closed: HashMap::new(),
             real: HashSet::new(),
             abandoned: Abandoned::read(folder),
             known: HashSet::new(),

@@ -87,6 +87,17 @@ async fn asks(ground: &Ground) -> Option<Answer> {
     asked.await.ok()
 }
 
+/// What the operator's listener answers when it is told to do something.
+async fn tells(ground: &Ground, path: &str, what: &Value) -> Answer {
+    let admin = ground.merchant.admin();
+    let request = ground
+        .client
+        .request(Method::POST, &format!("{}{path}", admin.url()))
+        .bearer_auth(admin.token().unwrap())
+        .json(what);
+    ground.client.send(request).await.unwrap()
+}
+
 /// What became of a theft.
 #[derive(Debug)]
 #[expect(
@@ -240,16 +251,10 @@ async fn nothing_is_sold_over_a_strangers_channel_for_which_the_coins_are_gone()
     let theft = Theft::commit_after(&ground, async || {
         let to = ground.bitcoind.mining_address();
         let asked = json!({ "address": to, "all": true, "reserve_too": true });
-        let admin = ground.merchant.admin();
-        let request = ground
-            .client
-            .request(Method::POST, &format!("{}/onchain/send", admin.url()))
-            .bearer_auth(admin.token().unwrap())
-            .json(&asked);
-        let sent = ground.client.send(request).await.unwrap();
+        let sent = tells(&ground, "/onchain/send", &asked).await;
         assert_eq!(sent.status, StatusCode::OK, "{}", sent.text());
         ground.bitcoind.mine(1).await.unwrap();
-        admin.sync().await.unwrap();
+        ground.merchant.admin().sync().await.unwrap();
         let status = status(&ground).await;
         assert_eq!(status["node"]["balances"]["onchain_total_sat"], 0);
     })
@@ -282,4 +287,46 @@ async fn a_sale_that_a_trusted_peer_has_taken_back_is_in_the_books_as_lost_and_o
     let (status, revoked) = revoked.unwrap();
     assert_eq!(status, StatusCode::OK, "{revoked}");
     assert!(revoked.contains("taken back"), "{revoked}");
+}
+
+#[tokio::test]
+async fn a_payment_without_an_invoice_that_is_told_again_once_it_is_forgotten_is_no_sale() {
+    let settings = "[node.peers]\nkeysends_max = 1\n";
+    let mut ground = ground(ROUTES, settings).await;
+    ground.fund_merchant(200_000).await.unwrap();
+    let friend = ground.stranger("friend", THIEF_SAT).await.unwrap();
+    let opened = ground.open_channel(&friend, ground.peer, CHANNEL_SAT).await;
+    opened.unwrap();
+    let thief = ground.stranger("thief", THIEF_SAT).await.unwrap();
+    let wire = Wire::to(ground.merchant.p2p()).unwrap();
+    let at = Peer {
+        address: wire.address(),
+        ..ground.peer
+    };
+    ground.open_channel(&thief, at, CHANNEL_SAT).await.unwrap();
+    // The merchant's monitor keeps the claim of this one, as of those of a theft.
+    wire.to_dialler(Flow::Drips(DRIP));
+    thief.node.keysend(at, 1_000_000).await.unwrap();
+    wire.both(Flow::Held);
+    assert!(thief.takes_back_at().is_some(), "the signature is through");
+    friend.node.keysend(ground.peer, 1).await.unwrap();
+    let channels = status(&ground).await["node"]["channels"].clone();
+    let thiefs = channels.as_array().unwrap().iter();
+    let mut thiefs = thiefs.filter(|it| it["counterparty"] == thief.node.node_id().to_string());
+    let id = thiefs.next().map(|it| it["channel_id"].as_str().unwrap());
+    let id = id.unwrap();
+    let path = format!("/channels/{id}/force-close");
+    let closed = tells(&ground, &path, &json!({ "confirm": id })).await;
+    assert_eq!(closed.status, StatusCode::ACCEPTED, "{}", closed.text());
+    let told = |ground: &Ground| log(ground).matches("Claimed payment with ID").count();
+    let before = told(&ground);
+    ground.restart_merchant(settings).await.unwrap();
+    eventually("a payment to be told again", CHALLENGE_DEADLINE, || async {
+        Ok::<_, String>((told(&ground) > before).then_some(()))
+    })
+    .await
+    .unwrap();
+    ground.merchant.admin().sync().await.unwrap();
+    let sales = status(&ground).await["sales"].clone();
+    assert_eq!(sales["count"], 0, "{sales}");
 }

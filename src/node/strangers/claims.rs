@@ -38,6 +38,9 @@ pub(super) struct Covered {
 /// How often the coins are held against the channels: finding out takes locks of all monitors.
 const COVERED_EVERY: Duration = Duration::from_secs(10);
 
+/// How often it is tried to close a channel that could not be closed.
+const CLOSE_EVERY: Duration = Duration::from_secs(1);
+
 /// Which channels have anchors; that never changes.
 #[derive(Debug)]
 pub(in crate::node) struct Types {
@@ -153,13 +156,21 @@ impl Strangers {
     /// Finds the channels whose payments could not be claimed, and closes them in agreement.
     pub(in crate::node) fn withhold(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails]) {
         let theirs: Vec<_> = self.theirs(channels).collect();
+        let now = Instant::now();
         self.cover(ldk, channels, &theirs);
         let open: Vec<_> = {
             let mut state = self.state();
             let is_there = |id: &ChannelId| channels.iter().any(|it| it.channel_id == *id);
             state.closing.retain(is_there);
-            let is_open = |id: &_| state.withheld.contains(id) && !state.closing.contains(id);
-            let open = theirs.iter().filter(|it| is_open(&it.channel_id));
+            state.not_closed.retain(|_, at| now < *at + CLOSE_EVERY);
+            let is_open = |id: &_| {
+                let is_begun = state.closing.contains(id) || state.not_closed.contains_key(id);
+                state.withheld.contains(id) && !is_begun
+            };
+            // While its peer is away none can be closed in agreement, and none carries a payment.
+            let open = theirs
+                .iter()
+                .filter(|it| it.is_usable && is_open(&it.channel_id));
             open.copied().collect()
         };
         for channel in open {
@@ -169,8 +180,9 @@ impl Strangers {
                     self.state().closing.insert(id);
                     tracing::info!(channel.id = %id, "Closing channel {id} in agreement with peer {peer}");
                 }
-                // Its peer is away, or not ready: it is tried until it is done.
+                // It is tried until it is done.
                 Err(error) => {
+                    self.state().not_closed.insert(id, now);
                     tracing::debug!(channel.id = %id, "Failed to close channel {id}: {error}");
                 }
             }
