@@ -76,10 +76,10 @@ pub enum Unready {
     /// It has not seen the chain for longer than is safe, or never.
     #[error("the node has not seen the chain for too long: is its chain source reachable?")]
     Behind,
-    /// There is no channel.
+    /// There is no channel, or none that is usable and none with a peer that the operator trusts or chose.
     #[error("the node has no channel yet")]
     NoChannel,
-    /// There are channels, and none of them is usable.
+    /// There are channels with peers that the operator trusts or chose, and no channel is usable.
     #[error("the peers of the node's channels are not connected")]
     PeersOffline,
     /// The channels cannot take this amount.

@@ -144,7 +144,9 @@ impl Step {
                 relay.keep_sending(Some(sent));
             }
             if self.is_forgotten(event) {
-                tracing::debug!("A payment without an invoice that was told before: not a sale");
+                tracing::debug!(
+                    "Ignored a repeated event for a payment without an invoice (keysend)"
+                );
             } else {
                 enter(ldk, &self.ledger, &self.liquidity, &self.claims, event)?;
             }

@@ -72,7 +72,7 @@ impl Keysends {
         let hashes: Vec<_> = known.iter().take(beyond).map(|id| id.0).collect();
         if let Err(error) = self.forgotten().add(&hashes) {
             tracing::warn!(
-                "Failed to note which payments without an invoice are forgotten: {error}"
+                "Failed to store the hashes of old payments without an invoice (keysend), whose records are kept for now: {error}"
             );
             return;
         }

@@ -208,7 +208,14 @@ async fn an_announced_channel_of_a_stranger_hides_nothing() {
 #[tokio::test]
 async fn a_strangers_channel_that_is_offline_is_no_channel_whose_peer_is_away() {
     let ground = ground(CHEAP, "").await;
-    let none = ground.merchant.admin().ready().await.unwrap().reason;
+    let none = eventually("no channel", REACH_DEADLINE, || async {
+        let readiness = ground.merchant.admin().ready().await;
+        match readiness.map_err(|error| format!("{error:#}"))?.reason {
+            Some(why) if why.contains("no channel") => Ok(Some(Some(why))),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let none = none.await.unwrap();
     let stranger = ground.stranger("stranger", FUNDS_SAT).await.unwrap();
     let opened = ground.open_channel(&stranger, ground.peer, OWN_SAT).await;
     opened.unwrap();

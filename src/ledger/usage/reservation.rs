@@ -212,8 +212,8 @@ impl Reservation {
         usage.left(&self.allowance)
     }
 
-    /// Returns a use that was reserved while a price was asked for, and that came to nothing: for a while none of this token is
-    /// reserved for that.
+    /// Returns a use that was reserved while a hook was asked for a price, and that was not needed. For a minute, no use of this token
+    /// is reserved before the price is known.
     pub fn withdraw(self) {
         if let Some(usage) = &self.usage {
             usage.be_withdrawn(self.clock.since_boot_ms());

@@ -124,7 +124,9 @@ impl fmt::Display for Beyond {
             Self::CoinsForBought => {
                 f.write_str("this node has too few coins on chain for another channel with anchors")
             }
-            Self::NotBegun => f.write_str("what funds this channel was not named in time"),
+            Self::NotBegun => {
+                f.write_str("the funding transaction of this channel was not named in time")
+            }
             Self::Unfunded => {
                 f.write_str("the transaction that funds this channel was not seen in time")
             }

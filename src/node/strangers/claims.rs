@@ -241,8 +241,8 @@ impl Strangers {
             tracing::warn!(
                 channel.id = %id,
                 "Nothing is sold over channel {id} of peer {peer}, and it will be closed: payments over it could not be \
-                 claimed on chain, for which {} sat are wanted in the wallet. To keep such channels, send coins to the \
-                 deposit address, or name the peer in node.peers.trusted",
+                 claimed on chain, which needs {} sat in the wallet for each such channel. To keep such channels, send \
+                 coins to the deposit address, or name the peer in node.peers.trusted",
                 self.reserve_sat
             );
         }

@@ -49,7 +49,9 @@ impl Strangers {
             relay.leave_out(state.left_out(Instant::now()));
         });
         if let Err(panicked) = hearing.await {
-            tracing::error!("Failed to note where the fundings of channels are: {panicked}");
+            tracing::error!(
+                "Failed to record the state of channel funding transactions: {panicked}"
+            );
         }
     }
 }
