@@ -15,7 +15,7 @@ impl Ledger {
         let Some(sale) = sale.filter(|sale| sale.lost_ms.is_none()) else {
             return Ok(None);
         };
-        // First what costs money: killed in between, the token opens nothing, and the sale is entered when that is told again.
+        // First what costs money: killed in between, the token opens nothing, and the books show a sale too many.
         if let Some(token_id) = sale.token_id {
             let _: RevocationRecord = self.revoke(Revoked::Token(token_id), REASON)?;
         }

@@ -37,6 +37,13 @@ pub(super) enum Turn {
         /// The block from which on the peer may take it.
         timeout_height: u32,
     },
+    /// Nobody looked when it was decided.
+    Missed {
+        /// Which.
+        payment_hash: [u8; 32],
+        /// In sat.
+        sat: u64,
+    },
     /// Its peer has taken it back.
     Lost {
         /// Which.
@@ -105,8 +112,13 @@ impl Contested {
                 money.swap_remove(index);
                 let is_won = true;
                 still.insert(key, Claim { is_won, ..claim });
-            } else if claim.is_won || self.has_missed {
-                // It is in the wallet, or nobody has seen what became of it.
+            } else if claim.is_won {
+                // It is in the wallet.
+            } else if self.has_missed {
+                turns.push(Turn::Missed {
+                    payment_hash: key.1,
+                    sat: claim.sat,
+                });
             } else if height >= claim.timeout_height {
                 turns.push(Turn::Lost {
                     payment_hash: key.1,
@@ -217,7 +229,11 @@ mod tests {
         assert!(contested.is_due(100));
         assert_eq!(contested.look(&[claiming(1, 50_000)], 100).len(), 1);
         assert!(contested.is_due(150));
-        assert_eq!(contested.look(&[], 150), []);
+        let missed = Turn::Missed {
+            payment_hash: [1; 32],
+            sat: 50_000,
+        };
+        assert_eq!(contested.look(&[], 150), [missed]);
         assert!(contested.is_due(151));
         assert_eq!(contested.look(&[], 151), []);
     }

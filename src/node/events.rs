@@ -215,6 +215,14 @@ impl Step {
                          From block {timeout_height} on the peer may take it back; coins in the wallet make the claim faster"
                     );
                 }
+                Turn::Missed { payment_hash, sat } => {
+                    let hash = hex::encode(payment_hash);
+                    tracing::warn!(
+                        payment.hash = hash,
+                        "The claim of payment {hash} of {sat} sat on chain is decided, and how is not known: the chain was not \
+                         read meanwhile. `tollhouse balance` shows what arrived"
+                    );
+                }
                 Turn::Lost { payment_hash, sat } => {
                     let hash = hex::encode(payment_hash);
                     let is_sale = self.ledger.lose(&payment_hash)?.is_some();

@@ -128,11 +128,11 @@ impl Forgotten {
         }
         if self.order.len() + hashes.len() > 2 * FORGOTTEN_KEPT {
             let beyond = self.order.len().saturating_sub(FORGOTTEN_KEPT);
+            let text = lines(&mut self.order.iter().skip(beyond).chain(added()));
+            secret_file::replace(&self.file, &text)?;
             for hash in self.order.drain(..beyond) {
                 self.all.remove(&hash);
             }
-            let text = lines(&mut self.order.iter().chain(added()));
-            secret_file::replace(&self.file, &text)?;
         } else {
             let mut options = OpenOptions::new();
             let mut file = options.create(true).append(true).open(&self.file)?;

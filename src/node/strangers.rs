@@ -151,7 +151,8 @@ impl Strangers {
                 state.known.insert(*channel_id);
                 // Its peer may end it before anybody looks at the channels.
                 if self.standings.of_peer(counterparty_node_id) == Standing::Stranger {
-                    let pending = Pending::new(funding_txo.txid, Instant::now());
+                    let (peer, now) = (*counterparty_node_id, Instant::now());
+                    let pending = Pending::of(peer, funding_txo.txid, now);
                     state.pending.entry(*channel_id).or_insert(pending);
                 }
                 true
@@ -192,13 +193,20 @@ impl Strangers {
     ) {
         let network = |peer: &_| door.and_then(|door| door.network_of(peer));
         let theirs: Vec<_> = self.theirs(channels).collect();
-        let waiting = theirs.iter().filter(|it| !it.is_channel_ready).copied();
-        self.note_types(ldk, waiting);
+        self.note_types(ldk, channels, &theirs);
         let now = Instant::now();
         let (before, mut beyond) = {
             let mut state = self.state();
             let before = state.left_out(now);
             let ended = bounds::follow(&mut state.pending, &theirs, now);
+            // Who ends a channel as soon as it waits leaves as much behind as one that is closed.
+            let unfunded = ended.iter().filter(|(_, it)| !it.is_in_a_block());
+            let unstruck = unfunded.filter(|(id, _)| !state.closing.contains(id));
+            if let Some(door) = door {
+                unstruck
+                    .filter_map(|(_, it)| it.peer)
+                    .for_each(|peer| door.strike(&peer));
+            }
             // Without somebody who can be asked for one transaction nothing is left out.
             if relay.is_some() {
                 state.abandoned.add(ended);

@@ -1,5 +1,6 @@
 //! The connections at the Lightning listener, and who makes room for whom. Pure but for the tokens that cut a connection.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -15,7 +16,8 @@ use super::super::PeersConfig;
 /// `MAX_NO_CHANNEL_PEERS`), and some more are those that we have dialled.
 const WITHOUT_CHANNEL_MAX: usize = 220;
 
-/// Peers whose network is remembered, each 60 bytes. Beyond it all are forgotten, and learned again as they come.
+/// Peers whose network is remembered, each 60 bytes. Beyond it those that make room are forgotten, and learned again as they
+/// come.
 const PEERS_MAX: usize = 10_000;
 
 /// Networks that went beyond the bounds, each 40 bytes. Beyond it all are forgotten.
@@ -105,7 +107,9 @@ impl Guests {
         let has_room = if count >= self.of_network_max {
             self.make_room(of_home)
         } else if self.all.len() >= self.max || self.without_channel() >= WITHOUT_CHANNEL_MAX {
-            let largest = self.largest_network();
+            // Who has not shown who it is makes room first, wherever it comes from.
+            let silent = self.largest_network(|guest| !guest.is_shown);
+            let largest = silent.or_else(|| self.largest_network(|_| true));
             self.make_room(|guest| !guest.is_kept && Some(network(guest.from)) == largest)
         } else {
             true
@@ -135,15 +139,15 @@ impl Guests {
         self.all.values().filter(|guest| !guest.is_kept).count()
     }
 
-    /// The network that most connections come from which may make room.
-    fn largest_network(&self) -> Option<IpAddr> {
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        for guest in self.all.values().filter(|guest| !guest.is_kept) {
-            *counts.entry(network(guest.from)).or_default() += 1;
+    /// The network that most of these connections come from which may make room; of several the one that came first.
+    fn largest_network(&self, those: impl Fn(&Guest) -> bool) -> Option<IpAddr> {
+        let mut counts: HashMap<IpAddr, (usize, Reverse<u64>)> = HashMap::new();
+        let may = |guest: &&Guest| !guest.is_kept && those(guest);
+        for (number, guest) in self.all.iter().filter(|(_, guest)| may(guest)) {
+            let first = (0, Reverse(*number));
+            counts.entry(network(guest.from)).or_insert(first).0 += 1;
         }
-        let largest = counts
-            .into_iter()
-            .max_by_key(|(network, count)| (*count, *network));
+        let largest = counts.into_iter().max_by_key(|(_, weight)| *weight);
         largest.map(|(network, _)| network)
     }
 
@@ -212,7 +216,7 @@ impl Guests {
             .collect();
         let now = Instant::now();
         if self.networks.len() > PEERS_MAX {
-            self.networks.clear();
+            self.networks.retain(|_, (_, is_kept)| *is_kept);
         }
         for guest in self.all.values_mut() {
             let peer = guest.port.and_then(|port| by_port.get(&port));
@@ -247,9 +251,10 @@ impl Guests {
             return;
         }
         // It has hung up before anybody asked who it was.
-        let is_recent = |at: &Instant| now.saturating_duration_since(*at) <= ENDED_WITHIN;
-        let ended = self.ended.iter().filter(|(_, at)| is_recent(at));
-        let homes: HashSet<_> = ended.map(|(home, _)| *home).collect();
+        // Each connection is struck for once.
+        let ended = std::mem::take(&mut self.ended).into_iter();
+        let recent = ended.filter(|(_, at)| now.saturating_duration_since(*at) <= ENDED_WITHIN);
+        let homes: HashSet<_> = recent.map(|(home, _)| home).collect();
         for home in homes {
             self.strike_network(home, now);
         }

@@ -39,8 +39,6 @@ pub(in crate::node) struct Fundings {
     pub(in crate::node) unconfirmed: HashSet<Txid>,
     /// Those that were nowhere. What spends them goes to nobody.
     pub(in crate::node) nowhere: HashSet<Txid>,
-    /// Those of which nobody has said anything yet. They are asked for, and what spends them goes to nobody: LDK sends it again.
-    pub(in crate::node) unknown: HashSet<Txid>,
 }
 
 /// What is left out, and what was heard of it.
@@ -70,12 +68,12 @@ impl LeftOut {
         if self.mentioned.contains(txid) {
             return None;
         }
-        let named = &self.fundings;
-        if named.nowhere.contains(txid) || named.unknown.contains(txid) {
+        let nowhere = &self.fundings.nowhere;
+        if nowhere.contains(txid) {
             return Some(*txid);
         }
         let funding = self.spending.get(txid).copied();
-        funding.filter(|funding| named.nowhere.contains(funding) || named.unknown.contains(funding))
+        funding.filter(|funding| nowhere.contains(funding))
     }
 
     fn mention(&mut self, txid: Txid) {
@@ -95,10 +93,10 @@ impl Relay {
     /// From now on the node hears that these transactions are in no block, without anybody being asked; of no others.
     pub(in crate::node) fn leave_out(&self, fundings: Fundings) {
         let mut left_out = self.left_out();
-        let is_left = |funding: &Txid| {
-            fundings.nowhere.contains(funding) || fundings.unknown.contains(funding)
-        };
-        left_out.spending.retain(|_, funding| is_left(funding));
+        let nowhere = &fundings.nowhere;
+        left_out
+            .spending
+            .retain(|_, funding| nowhere.contains(funding));
         left_out.fundings = fundings;
     }
 
@@ -168,13 +166,12 @@ mod tests {
         Txid::from_byte_array([byte; 32])
     }
 
-    fn left_out(nowhere: &[u8], unconfirmed: &[u8], unknown: &[u8]) -> LeftOut {
+    fn left_out(nowhere: &[u8], unconfirmed: &[u8]) -> LeftOut {
         let set = |bytes: &[u8]| bytes.iter().map(|byte| txid(*byte)).collect();
         LeftOut {
             fundings: Fundings {
                 nowhere: set(nowhere),
                 unconfirmed: set(unconfirmed),
-                unknown: set(unknown),
             },
             ..LeftOut::default()
         }
@@ -182,26 +179,23 @@ mod tests {
 
     #[test]
     fn what_the_chain_source_speaks_of_is_never_left_out_again() {
-        let mut left = left_out(&[1, 2], &[], &[]);
+        let mut left = left_out(&[1, 2], &[]);
         left.spending.insert(txid(3), txid(1));
         assert!(left.has(&txid(1)) && left.has(&txid(3)) && !left.has(&txid(4)));
         left.mention(txid(1));
         left.mention(txid(3));
         assert!(!left.has(&txid(1)) && !left.has(&txid(3)));
         // Also when it is named once more.
-        left.fundings = left_out(&[1, 2], &[], &[]).fundings;
+        left.fundings = left_out(&[1, 2], &[]).fundings;
         assert!(!left.has(&txid(1)) && left.has(&txid(2)));
     }
 
     #[test]
     fn only_what_spends_a_funding_that_nobody_has_goes_to_nobody() {
-        let left = left_out(&[1], &[2], &[3]);
+        let left = left_out(&[1], &[2]);
         assert_eq!(left.origin(&txid(1)), Some(txid(1)));
         assert_eq!(left.origin(&txid(2)), None, "it waits for a block");
-        assert_eq!(left.origin(&txid(3)), Some(txid(3)));
-        assert!(
-            left.has(&txid(2)) && !left.has(&txid(3)),
-            "nobody was asked yet"
-        );
+        assert_eq!(left.origin(&txid(3)), None, "nobody was asked yet");
+        assert!(left.has(&txid(2)) && !left.has(&txid(3)));
     }
 }

@@ -125,11 +125,6 @@ impl Abandoned {
         self.nowhere.iter().map(|(funding, _)| *funding)
     }
 
-    /// Those of which nobody has said anything.
-    pub(super) fn unknown(&self) -> impl Iterator<Item = Txid> {
-        self.unknown.values().map(|it| it.funding)
-    }
-
     fn write(&self) {
         let nowhere = self.nowhere.iter();
         let nowhere = nowhere.map(|(funding, channel)| format!("{funding} {channel}\n"));

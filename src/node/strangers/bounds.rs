@@ -23,6 +23,8 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(86_400);
 pub(super) struct Pending {
     /// The transaction that funds it.
     pub(super) funding: Txid,
+    /// Whose it is; `None` of one that ended in an earlier run.
+    pub(super) peer: Option<PublicKey>,
     /// Since when it is known.
     pub(super) since: Instant,
     /// Where its funding was seen last; `None` where nobody was asked, or nobody has answered.
@@ -37,10 +39,19 @@ impl Pending {
     pub(super) fn new(funding: Txid, since: Instant) -> Self {
         Self {
             funding,
+            peer: None,
             since,
             seen: None,
             asked: None,
             heard: None,
+        }
+    }
+
+    /// That of a channel that there is.
+    pub(super) fn of(peer: PublicKey, funding: Txid, since: Instant) -> Self {
+        Self {
+            peer: Some(peer),
+            ..Self::new(funding, since)
         }
     }
 
@@ -147,7 +158,7 @@ pub(super) fn follow(
         let Some(funding) = channel.funding_txo else {
             continue;
         };
-        let begun = || Pending::new(funding.txid, now);
+        let begun = || Pending::of(channel.counterparty_node_id, funding.txid, now);
         let entry = pending.entry(channel.channel_id).or_insert_with(begun);
         if channel.confirmations.is_some_and(|n| n > 0) {
             entry.seen = Some(Where::Block);

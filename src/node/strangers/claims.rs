@@ -5,7 +5,7 @@
 //! missing; but coins go, and channels were opened before this program looked. Over those nothing is sold, and they are closed
 //! in agreement: from then on LDK takes no payment over them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -133,12 +133,14 @@ impl Types {
 }
 
 impl Strangers {
-    /// Notes of which kind these channels are, which wait for their confirmations.
-    pub(super) fn note_types<'a>(
+    /// Notes of which kind those of these channels are that wait for their confirmations.
+    pub(super) fn note_types(
         &self,
         ldk: &ldk_node::Node,
-        waiting: impl Iterator<Item = &'a ChannelDetails>,
+        channels: &[ChannelDetails],
+        theirs: &[&ChannelDetails],
     ) {
+        let waiting = theirs.iter().filter(|it| !it.is_channel_ready);
         let mut types = self.types();
         let new: Vec<_> = waiting
             .map(|it| it.channel_id)
@@ -148,6 +150,8 @@ impl Strangers {
             return;
         }
         let has_coins = total_sat(ldk) >= self.reserve_sat;
+        let listed: HashSet<_> = channels.iter().map(|it| it.channel_id).collect();
+        types.known.retain(|id, _| listed.contains(id));
         for channel in new {
             types.opened(channel, has_coins);
         }

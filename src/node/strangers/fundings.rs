@@ -1,7 +1,6 @@
 //! What funds strangers' channels: asked for apart from the looks at the chain. ldk-node itself would ask for each of these
 //! transactions, twice and one after the other, in every look, and what guards the other channels would wait for it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,29 +93,25 @@ impl State {
     /// were asked for apart from it just now, and those that nobody waits for any more.
     pub(super) fn left_out(&self, now: Instant) -> Fundings {
         let is_real = |txid: &bitcoin::Txid| self.real.contains(txid);
-        let waiting = |seen: fn(Option<Where>) -> bool| {
-            let waiting = self.pending.values().filter(move |it| seen(it.seen));
-            waiting.map(|it| it.funding)
-        };
         let is_fresh = |heard: Option<Instant>| heard.is_some_and(|heard| now < heard + FRESH_FOR);
-        let fresh = self.pending.values().filter(|it| is_fresh(it.heard));
-        let unconfirmed = fresh.filter(|it| it.seen != Some(Where::Block));
-        let of_ended = self.abandoned.fundings();
-        let nowhere = of_ended.chain(waiting(|seen| seen == Some(Where::Nowhere)));
-        let unknown = self
+        let fresh = || self.pending.values().filter(|it| is_fresh(it.heard));
+        let unconfirmed = fresh().filter(|it| it.seen != Some(Where::Block));
+        let waiting = fresh().filter(|it| it.seen == Some(Where::Nowhere));
+        let nowhere = self
             .abandoned
-            .unknown()
-            .chain(waiting(|seen| seen.is_none()));
+            .fundings()
+            .chain(waiting.map(|it| it.funding));
         Fundings {
             unconfirmed: unconfirmed.map(|it| it.funding).collect(),
-            nowhere: nowhere.filter(|it| !is_real(it)).collect::<HashSet<_>>(),
-            unknown: unknown.filter(|it| !is_real(it)).collect(),
+            nowhere: nowhere.filter(|it| !is_real(it)).collect(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use bitcoin::hashes::Hash as _;
     use bitcoin::{OutPoint, Txid};
     use lightning::ln::types::ChannelId;
@@ -158,10 +153,9 @@ mod tests {
         let left = state.left_out(now);
         assert_eq!(left.unconfirmed, HashSet::from([txid(1), txid(2)]));
         assert_eq!(left.nowhere, HashSet::from([txid(1)]));
-        assert_eq!(left.unknown, HashSet::from([txid(3)]));
         // The source has said nothing since, and it may have come.
         let later = state.left_out(now + FRESH_FOR);
-        assert_eq!(later.unconfirmed, HashSet::new());
+        assert_eq!(later, Fundings::default());
     }
 
     #[test]
