@@ -149,7 +149,7 @@ async fn a_slip_of_the_pen_closes_no_channel_and_makes_no_folder() {
         network,
         &["access", "read", "--valid", "0s"],
         2,
-        "over at once",
+        "`0s` is zero",
     )
     .await;
     assert_eq!(shop.channels().await.len(), 1);
