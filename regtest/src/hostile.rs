@@ -263,20 +263,34 @@ impl Stranger {
         })
     }
 
-    /// Begins to open a channel and disconnects after this time.
+    /// Begins to open a channel and disconnects at once.
     ///
     /// # Errors
     /// When the node refuses to begin.
-    pub async fn opens_and_hangs_up(&self, at: Peer, sat: u64, after: Duration) -> Result<()> {
+    pub async fn opens_and_hangs_up(&self, at: Peer, sat: u64) -> Result<()> {
+        self.begins_channel(at, sat).await?;
+        self.hangs_up(at).await
+    }
+
+    /// Asks for a channel, and does not wait for what becomes of it.
+    ///
+    /// # Errors
+    /// When the node refuses to begin.
+    pub async fn begins_channel(&self, at: Peer, sat: u64) -> Result<()> {
         let Peer { node_id, address } = at;
         let open = move |node: &ldk_node::Node| {
             node.open_channel(node_id, address.into(), sat, None, None)
         };
         let opened = self.node.blocking(open).await?;
-        opened.context("failed to open a channel")?;
-        // What goes over the wire in between is not seen from here.
-        tokio::time::sleep_until(tokio::time::Instant::now() + after).await;
-        let hang_up = move |node: &ldk_node::Node| node.disconnect(node_id);
+        opened.map(drop).context("failed to open a channel")
+    }
+
+    /// Disconnects from this peer.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn hangs_up(&self, at: Peer) -> Result<()> {
+        let hang_up = move |node: &ldk_node::Node| node.disconnect(at.node_id);
         let hung_up = self.node.blocking(hang_up).await?;
         hung_up.context("failed to hang up")
     }

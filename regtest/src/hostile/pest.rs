@@ -1,6 +1,7 @@
 //! A stranger who does everything at once that costs nothing: for a soak.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Idle, Stranger};
+use super::{Idle, Stranger, Wire};
 use crate::esplora::{Esplora, Manner};
 use crate::folder;
 use crate::network::Network;
@@ -27,6 +28,8 @@ const CHANNEL_SAT: u64 = 200_000;
 const CHANNEL_BLOCKS: u32 = 6;
 /// How long it tries for a channel that works. Without one it does the rest of what it does.
 const USABLE_DEADLINE: Duration = Duration::from_secs(5);
+/// Its address. The merchant shuts out the whole network (/24) of a peer that goes beyond its limits, and this one is not the buyers'.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 /// What it sends without an invoice.
 const KEYSEND_MSAT: u64 = 1;
 /// Of these in all: less than a satoshi together, so that the merchant's money, which is counted in sat, stays what it was.
@@ -44,7 +47,9 @@ pub struct Pest {
     stranger: Stranger,
     /// Its own chain source.
     esplora: Esplora,
+    /// The merchant, at the near end of the wire.
     merchant: Peer,
+    _wire: Wire,
     /// What funds its channels, closed ones included. A std mutex: held to extend or to copy it.
     fundings: Mutex<BTreeSet<OutPoint>>,
     keysends: AtomicU64,
@@ -77,10 +82,16 @@ impl Pest {
         network.bitcoind.send(&[money]).await?;
         network.mine(1).await?;
         stranger.node.sync().await?;
+        let peer = network.peer();
+        let wire = Wire::from(ADDRESS, peer.address)?;
         Ok(Arc::new(Self {
             stranger,
             esplora,
-            merchant: network.peer(),
+            merchant: Peer {
+                address: wire.address(),
+                ..peer
+            },
+            _wire: wire,
             fundings: Mutex::default(),
             keysends: AtomicU64::new(0),
             done: AtomicU64::new(0),
@@ -196,9 +207,7 @@ impl Pest {
         let opened = node.blocking(open).await;
         self.note(matches!(opened, Ok(Ok(_))));
         // Another one, and it hangs up before it is made.
-        let opened = self
-            .stranger
-            .opens_and_hangs_up(self.merchant, CHANNEL_SAT, Duration::ZERO);
+        let opened = self.stranger.opens_and_hangs_up(self.merchant, CHANNEL_SAT);
         self.note(opened.await.is_ok());
         let connect = move |node: &ldk_node::Node| node.connect(node_id, address.into(), true);
         let _ = node.blocking(connect).await;

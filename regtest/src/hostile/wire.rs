@@ -3,14 +3,14 @@
 //! BOLT 8 encrypts even the lengths of messages, so the wire cannot read. It needs not: while it drips, a byte at a time,
 //! the dialling node does what a message makes it do before the next message is through, and the wire is held then.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -51,6 +51,14 @@ impl Wire {
     /// # Errors
     /// When no port is free.
     pub fn to(merchant: SocketAddr) -> Result<Self> {
+        Self::from(Ipv4Addr::LOCALHOST, merchant)
+    }
+
+    /// The same; the merchant sees all connections come from this address of the machine, and so from its /24.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn from(source: Ipv4Addr, merchant: SocketAddr) -> Result<Self> {
         let address = port::free()?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -74,7 +82,7 @@ impl Wire {
                 let flows = Arc::clone(&flows);
                 connections.spawn(async move {
                     let (to_merchant, to_dialler) = (flows.0.subscribe(), flows.1.subscribe());
-                    let Ok(merchant) = TcpStream::connect(merchant).await else {
+                    let Ok(merchant) = connect(source, merchant).await else {
                         return;
                     };
                     let (dialler_reads, dialler_writes) = dialler.into_split();
@@ -124,6 +132,12 @@ impl Drop for Wire {
             parent::off_runtime(|| runtime.shutdown_timeout(RUNTIME_STOP));
         }
     }
+}
+
+async fn connect(source: Ipv4Addr, merchant: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    socket.connect(merchant).await
 }
 
 /// Carries bytes until one side closes, or the direction is cut.

@@ -190,6 +190,9 @@ impl Money {
         if tx["confirmations"].as_u64().unwrap_or_default() == 0 {
             return Ok(None);
         }
+        if is_commitment(&tx) {
+            return Ok(Some(0));
+        }
         let mut cost = satoshi(&tx["fee"]).with_context(|| format!("no fee of {txid}"))?;
         for input in tx["vin"].as_array().into_iter().flatten() {
             let spent = OutPoint {
@@ -210,6 +213,16 @@ impl Money {
         }
         Ok(Some(cost))
     }
+}
+
+/// Whether this is a commitment, as BOLT 3 writes the number of one into lock time and sequence. Whoever funded the channel pays
+/// its fee, and in a soak that is never the merchant.
+fn is_commitment(tx: &Value) -> bool {
+    let first_byte = |number: &Value| number.as_u64().map(|number| number >> 24);
+    let inputs = tx["vin"].as_array().map_or(0, Vec::len);
+    inputs == 1
+        && first_byte(&tx["locktime"]) == Some(0x20)
+        && first_byte(&tx["vin"][0]["sequence"]) == Some(0x80)
 }
 
 /// One of the merchant's balances.
@@ -245,6 +258,22 @@ mod tests {
             ..balance
         };
         assert!(less.must_hold().unwrap_err().contains("-1000 msat"));
+    }
+
+    #[test]
+    fn only_a_commitment_is_taken_for_one() {
+        let tx = |locktime: u32, sequences: &[u32]| {
+            let inputs = sequences.iter().map(|it| json!({ "sequence": it }));
+            json!({ "locktime": locktime, "vin": inputs.collect::<Vec<_>>() })
+        };
+        assert!(is_commitment(&tx(0x20ab_cdef, &[0x8012_3456])));
+        // A closing in agreement, a claim of a payment, a sweep of two outputs.
+        assert!(!is_commitment(&tx(0, &[0xffff_ffff])));
+        assert!(!is_commitment(&tx(600, &[1])));
+        assert!(!is_commitment(&tx(
+            0x20ab_cdef,
+            &[0x8012_3456, 0x8012_3456]
+        )));
     }
 
     #[test]
