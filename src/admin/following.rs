@@ -38,15 +38,6 @@ pub struct Following {
     clock: Clock,
 }
 
-/// What the node says of a payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// Not known yet.
-    Open,
-    /// So much was spent, in msat.
-    Spent(u64),
-}
-
 impl Following {
     /// Of what these operators have reserved.
     pub fn of(admin: &Admin) -> Self {
@@ -63,7 +54,7 @@ impl Following {
         loop {
             handled.mark_unchanged();
             for pending in self.spending.left() {
-                if let Outcome::Spent(spent_msat) = self.outcome(&pending).await {
+                if let Some(spent_msat) = self.spent_msat(&pending).await {
                     self.settle(pending.number, spent_msat).await;
                 }
             }
@@ -93,26 +84,27 @@ impl Following {
         }
     }
 
-    async fn outcome(&self, pending: &Pending) -> Outcome {
+    /// What a payment has cost; `None` while that is not known.
+    async fn spent_msat(&self, pending: &Pending) -> Option<u64> {
         if !pending.is_begun {
-            return Outcome::Spent(0);
+            return Some(0);
         }
         let payment = match &pending.payment_id {
             Some(payment_id) => match self.node.payment(payment_id).await {
                 Ok(payment) => Some(payment),
                 Err(OperationError::NoPayment(_)) => None,
-                Err(_) => return Outcome::Open,
+                Err(_) => return None,
             },
             None => match self.of_an_offer(pending).await {
                 Ok(found) => found,
-                Err(_) => return Outcome::Open,
+                Err(_) => return None,
             },
         };
         let age_secs = self.clock.unix_secs().saturating_sub(pending.made_secs);
         match payment {
-            Some(payment) => ended(&payment, pending.most_msat),
-            None if age_secs < unknown_secs(pending.is_unsure) => Outcome::Open,
-            None => Outcome::Spent(0),
+            Some(payment) => spent(&payment, pending.most_msat),
+            None if age_secs < unknown_secs(pending.is_unsure) => None,
+            None => Some(0),
         }
     }
 
@@ -139,20 +131,15 @@ fn unknown_secs(is_unsure: bool) -> u64 {
     if is_unsure { UNSURE_SECS } else { UNKNOWN_SECS }
 }
 
-/// What a payment has cost that could cost so much at most.
-fn ended(payment: &Payment, most_msat: u64) -> Outcome {
-    match payment.status {
-        Progress::Pending => Outcome::Open,
-        Progress::Failed => Outcome::Spent(0),
-        Progress::Succeeded => Outcome::Spent(spent(payment, most_msat)),
-    }
-}
-
-/// What a payment that arrived has cost. What the node does not know counts in full.
-pub(super) fn spent(payment: &Payment, most_msat: u64) -> u64 {
-    match (payment.amount_msat, payment.fee_msat) {
-        (Some(amount_msat), Some(fee_msat)) => amount_msat.saturating_add(fee_msat),
-        (_, _) => most_msat,
+/// What a payment has cost that could cost so much at most; `None` while it is under way. What the node does not know counts in full.
+pub(super) fn spent(payment: &Payment, most_msat: u64) -> Option<u64> {
+    match (payment.status, payment.amount_msat, payment.fee_msat) {
+        (Progress::Pending, _, _) => None,
+        (Progress::Failed, _, _) => Some(0),
+        (Progress::Succeeded, Some(amount_msat), Some(fee_msat)) => {
+            Some(amount_msat.saturating_add(fee_msat))
+        }
+        (Progress::Succeeded, _, _) => Some(most_msat),
     }
 }
 
@@ -173,13 +160,13 @@ mod tests {
             preimage: None,
             updated_secs: 0,
         };
-        for (status, fee_msat, outcome) in [
-            (Progress::Succeeded, Some(7), Outcome::Spent(1_007)),
-            (Progress::Succeeded, None, Outcome::Spent(1_100)),
-            (Progress::Pending, None, Outcome::Open),
-            (Progress::Failed, None, Outcome::Spent(0)),
+        for (status, fee_msat, spent_msat) in [
+            (Progress::Succeeded, Some(7), Some(1_007)),
+            (Progress::Succeeded, None, Some(1_100)),
+            (Progress::Pending, None, None),
+            (Progress::Failed, None, Some(0)),
         ] {
-            assert_eq!(ended(&payment(status, fee_msat), 1_100), outcome);
+            assert_eq!(spent(&payment(status, fee_msat), 1_100), spent_msat);
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::causes::chain;
-use crate::node::{HandInvoice, OperationError, Payable, Paying, Payment, Progress, Sending};
+use crate::node::{HandInvoice, OperationError, Payable, Paying, Payment, Sending};
 
 use super::following::spent;
 use super::spending::{Reserved, Wanted};
@@ -127,11 +127,7 @@ pub(super) async fn pay(
 /// What was spent for certain; nothing while that is open.
 fn spent_by(paid: &Result<Payment, OperationError>, most_msat: u64) -> Option<u64> {
     match paid {
-        Ok(payment) => match payment.status {
-            Progress::Pending => None,
-            Progress::Failed => Some(0),
-            Progress::Succeeded => Some(spent(payment, most_msat)),
-        },
+        Ok(payment) => spent(payment, most_msat),
         // It may still happen.
         Err(OperationError::Late { .. } | OperationError::Unsure { .. }) => None,
         Err(_) => Some(0),
@@ -206,22 +202,7 @@ mod tests {
 
     #[test]
     fn what_may_still_be_spent_is_not_given_back() {
-        let payment = |status, fee_msat| Payment {
-            payment_id: String::new(),
-            kind: "bolt11",
-            is_outbound: true,
-            status,
-            amount_msat: Some(1_000),
-            fee_msat,
-            hash: None,
-            preimage: None,
-            updated_secs: 0,
-        };
         for (paid, spent_msat) in [
-            (Ok(payment(Progress::Succeeded, Some(7))), Some(1_007)),
-            (Ok(payment(Progress::Succeeded, None)), Some(1_100)),
-            (Ok(payment(Progress::Pending, None)), None),
-            (Ok(payment(Progress::Failed, None)), Some(0)),
             (Err(OperationError::Unsure { what: "pay" }), None),
             (Err(OperationError::PaidBefore), Some(0)),
             (Err(NodeUnavailable::NotRunning.into()), Some(0)),

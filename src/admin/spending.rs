@@ -5,16 +5,20 @@
 //! cost is spent then, and the rest is free again. Whoever asked for the payment may not be there any more by then, so the
 //! reservations are followed by what the node says of the payments ([`following`](super::following)), over restarts too.
 
+mod account;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::l402::TokenId;
 use crate::secret_file::{self, SecretFileError};
+
+use account::Accounts;
+pub(super) use account::Pending;
 
 /// Tokens whose spending is kept; each takes 80 bytes, and only who may do everything makes them. Those that were revoked or have
 /// ended are among them: were the list of access tokens put back from a copy in which one is good, it must not begin anew.
@@ -41,83 +45,6 @@ struct Kept {
     live: BTreeSet<u64>,
     /// The number of the next reservation.
     next: u64,
-}
-
-type Accounts = BTreeMap<String, Account>;
-
-/// What one token has spent, and may spend.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
-struct Account {
-    /// In msat.
-    spent_msat: u64,
-    /// Payments whose end is not known.
-    pending: Vec<Pending>,
-}
-
-/// An account in the file: a number where nothing is pending, as programs before this one wrote it.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Spent(u64),
-    Account {
-        spent_msat: u64,
-        pending: Vec<Pending>,
-    },
-}
-
-impl From<Written> for Account {
-    fn from(written: Written) -> Self {
-        let (spent_msat, pending) = match written {
-            Written::Spent(spent_msat) => (spent_msat, Vec::new()),
-            Written::Account {
-                spent_msat,
-                pending,
-            } => (spent_msat, pending),
-        };
-        Self {
-            spent_msat,
-            pending,
-        }
-    }
-}
-
-impl From<Account> for Written {
-    fn from(account: Account) -> Self {
-        match account.pending.is_empty() {
-            true => Self::Spent(account.spent_msat),
-            false => Self::Account {
-                spent_msat: account.spent_msat,
-                pending: account.pending,
-            },
-        }
-    }
-}
-
-impl Account {
-    fn taken_msat(&self) -> u64 {
-        let pending = self.pending.iter().map(|it| it.most_msat);
-        pending.fold(self.spent_msat, u64::saturating_add)
-    }
-}
-
-/// A payment whose end is not known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Pending {
-    /// The reservation's number.
-    pub(super) number: u64,
-    /// The payment's id, hex; of an offer it is known once it was sent.
-    pub(super) payment_id: Option<String>,
-    /// What it pays, in msat.
-    pub(super) amount_msat: u64,
-    /// What it may cost at most, in msat.
-    pub(super) most_msat: u64,
-    /// When it was made, Unix seconds.
-    pub(super) made_secs: u64,
-    /// Whether it was about to be sent. If not, it never was.
-    pub(super) is_begun: bool,
-    /// Whether it may have been sent without the node's having a record of it.
-    pub(super) is_unsure: bool,
 }
 
 /// What is reserved for.
