@@ -1,7 +1,9 @@
-//! The Lightning listener, in front of ldk-node's own, which is on loopback: that one ends for good when the system is out of file
-//! descriptors once (ldk-node 0.7.1 unwraps `accept`), and takes connections without bound. Remove when ldk-node does better.
+//! The Lightning listener, in front of ldk-node's own listener on loopback. ldk-node's listener ends for good the first time that
+//! the system is out of file descriptors (ldk-node 0.7.1 unwraps the result of `accept`), and accepts connections without a
+//! limit. Remove this file when ldk-node has fixed both.
 //!
-//! What passes through is encrypted; whose connection it is, ldk-node tells by the port that it comes from.
+//! The bytes that pass through are encrypted, so the door learns the peer of a connection from ldk-node, by the port from which
+//! the connection reaches ldk-node.
 
 mod guests;
 
@@ -22,53 +24,54 @@ use super::{Config, NodeError};
 
 use guests::Guests;
 
-/// How long a peer may take until it has shown who it is (BOLT 8: three messages, of which it sends two).
+/// How long a peer may take to finish the handshake (BOLT 8: three messages, of which it sends two).
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
 
-/// The first message of BOLT 8, and the answer to it, in bytes.
+/// The size of the first message of BOLT 8, and of the answer to it, in bytes.
 const ACT_BYTES: usize = 50;
 
 /// The version that the first message begins with.
 const ACT_VERSION: u8 = 0;
 
-/// How long to wait before accepting again when the operating system is out of something.
+/// How long to wait before accepting again when the operating system is out of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// File descriptors that must be free before another connection is passed on to ldk-node, which does not survive to find none.
+/// File descriptors that must be free before another connection is passed on to ldk-node, which does not survive running out of
+/// them.
 const DESCRIPTORS_SPARE: usize = 16;
 
 /// How long ldk-node may take to accept on loopback.
 const ONWARD_WITHIN: Duration = Duration::from_secs(5);
 
-/// The least time between two lines in the log about what goes wrong here, and between two restarts of the node for it.
+/// The least time between two log lines about a fault of the listener, and between two restarts of the node because of one.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The listener.
 #[derive(Debug)]
 pub(super) struct Door {
-    /// Where ldk-node listens.
+    /// The address at which ldk-node listens.
     onward: SocketAddr,
     /// A `std` mutex: held to compare a few hundred connections, never across an await.
     guests: Mutex<Guests>,
-    /// What is wrong, since when it was last told. A `std` mutex: held to copy a line.
+    /// The current fault, and when it was last logged. A `std` mutex: held to copy a line.
     fault: Mutex<Option<(String, Instant)>>,
-    /// ldk-node's listener is gone: another node is wanted.
+    /// Notified when ldk-node's listener is dead, so that the node has to be restarted.
     is_dead: Notify,
 }
 
-/// How it does.
+/// The state of the listener.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DoorStatus {
-    /// Connections now.
+    /// The number of connections now.
     pub(super) connections: usize,
     /// Connections that were turned away or cut.
     pub(super) refused: u64,
-    /// What is wrong with it.
+    /// The current fault.
     pub(super) fault: Option<String>,
 }
 
 impl Door {
-    /// A door that is not opened yet; `None` if the node listens nowhere.
+    /// A door that does not listen yet; `None` if the settings name no address to listen at.
     pub(super) fn of(config: &Config) -> Option<Self> {
         if config.listen.is_empty() {
             return None;
@@ -82,12 +85,12 @@ impl Door {
         })
     }
 
-    /// Where ldk-node has to listen.
+    /// The address at which ldk-node has to listen.
     pub(super) fn onward(&self) -> SocketAddr {
         self.onward
     }
 
-    /// Takes the ports.
+    /// Binds the addresses.
     pub(super) async fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, NodeError> {
         let mut listeners = Vec::new();
         for address in addresses {
@@ -100,7 +103,7 @@ impl Door {
         Ok(listeners)
     }
 
-    /// Lets peers in until told to stop. `is_running` says whether ldk-node listens.
+    /// Accepts peers until told to stop. `is_running` says whether ldk-node listens.
     pub(super) async fn run(
         self: &Arc<Self>,
         listeners: Vec<TcpListener>,
@@ -146,7 +149,8 @@ impl Door {
                     });
                 }
                 Err(error) => {
-                    // Out of descriptors, as a rule: who has not shown who it is makes room.
+                    // Usually the file descriptors have run out. Cutting a connection frees some; those that have not finished
+                    // the handshake go first.
                     self.guests().cut_oldest();
                     self.tell(format!("failed to accept a Lightning peer: {error}"));
                     sleep_until(Instant::now() + ACCEPT_PAUSE).await;
@@ -160,7 +164,7 @@ impl Door {
         let deadline = Instant::now() + HANDSHAKE_WITHIN;
         let until = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         let (mut from_peer, mut to_peer) = stream.into_split();
-        // Who does not begin to speak costs ldk-node nothing.
+        // A peer that does not send its first message costs ldk-node nothing.
         let mut act = [0; ACT_BYTES];
         let begun = timeout(until(deadline), from_peer.read_exact(&mut act)).await;
         if !matches!(begun, Ok(Ok(_))) || act[0] != ACT_VERSION || !*is_running.borrow() {
@@ -180,7 +184,7 @@ impl Door {
             copy(&mut from_peer, &mut to_ldk).await
         };
         let down = async {
-            // What ldk-node says after its answer it says to a peer that it knows.
+            // After its answer, ldk-node sends nothing more until the peer has finished the handshake.
             let mut buffer = vec![0; ACT_BYTES];
             from_ldk.read_exact(&mut buffer).await?;
             to_peer.write_all(&buffer).await?;
@@ -195,7 +199,7 @@ impl Door {
             drop(first);
             copy(&mut from_ldk, &mut to_peer).await
         };
-        // When one side has ended, so has the other: Lightning knows no half-closed connection.
+        // The end of one direction ends the other, too: Lightning has no half-closed connections.
         let _ended: std::io::Result<u64> = tokio::select! {
             ended = up => ended,
             ended = down => ended,
@@ -214,7 +218,7 @@ impl Door {
         }
         let mut dialled = timeout(ONWARD_WITHIN, TcpStream::connect(self.onward)).await;
         if matches!(&dialled, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused) {
-            // Asked twice, before anybody is restarted for it.
+            // Tries a second time, before the node is restarted because of it.
             sleep_until(Instant::now() + ACCEPT_PAUSE).await;
             dialled = timeout(ONWARD_WITHIN, TcpStream::connect(self.onward)).await;
         }
@@ -226,7 +230,7 @@ impl Door {
             Ok(Err(_)) | Err(_) if !*is_running.borrow() => None,
             Ok(Err(error)) => {
                 let what = format!("the node's own listener takes no connection ({error})");
-                // Any other error is this system's, and another node would meet it, too.
+                // Any other error comes from this system, and a restarted node would meet it, too.
                 if self.tell(what) && error.kind() == ErrorKind::ConnectionRefused {
                     self.is_dead.notify_one();
                 }
@@ -239,27 +243,28 @@ impl Door {
         }
     }
 
-    /// Waits until ldk-node's listener is found dead, which only another node mends.
+    /// Waits until ldk-node's listener is found dead, which only a restart of the node repairs.
     pub(super) async fn dead(&self) {
         self.is_dead.notified().await;
     }
 
-    /// Notes which connection is whose, by the ports that ldk-node sees them come from. `keeps` says who is not to make room.
+    /// Notes the peer of each connection, by the port from which it reaches ldk-node. `keeps` says which peers' connections are
+    /// never cut to make room.
     pub(super) fn know(&self, peers: &[ldk_node::PeerDetails], keeps: impl Fn(&PublicKey) -> bool) {
         self.guests().know(peers, keeps);
     }
 
-    /// The network that a peer came from last.
+    /// The network that a peer last connected from.
     pub(super) fn network_of(&self, peer: &PublicKey) -> Option<IpAddr> {
         self.guests().network_of(peer)
     }
 
-    /// Where a peer is that ldk-node sees on loopback.
+    /// The address of a peer that ldk-node sees on loopback.
     pub(super) fn address_of(&self, peer: &PublicKey) -> Option<IpAddr> {
         self.guests().address_of(peer)
     }
 
-    /// A peer went beyond the bounds of strangers.
+    /// Counts a peer that exceeded the limits on strangers.
     pub(super) fn strike(&self, peer: &PublicKey) {
         self.guests().strike(peer, Instant::now());
     }
@@ -273,7 +278,7 @@ impl Door {
         }
     }
 
-    /// Tells what is wrong, not too often; `true` if it was told.
+    /// Logs a fault, unless one was logged within [`TELL_EVERY`] and still holds; `true` if it was logged.
     fn tell(&self, what: String) -> bool {
         let mut fault = self.fault();
         let now = Instant::now();
@@ -288,7 +293,7 @@ impl Door {
         true
     }
 
-    /// It works.
+    /// Ends the fault: a connection to ldk-node has succeeded.
     fn heal(&self) {
         let mut fault = self.fault();
         if fault
@@ -309,19 +314,19 @@ impl Door {
     }
 }
 
-/// With a capital.
+/// The text with a capital first letter.
 fn sentence(what: &str) -> String {
     let mut chars = what.chars();
     let first = chars.next().map(|first| first.to_ascii_uppercase());
     first.into_iter().chain(chars).collect()
 }
 
-/// A port of loopback that nobody uses. ldk-node takes it a moment later.
+/// An unused port on loopback. ldk-node binds it a moment later.
 fn free_port() -> std::io::Result<SocketAddr> {
     std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
-/// Whether so many files could be opened now.
+/// Whether [`DESCRIPTORS_SPARE`] files can be opened now.
 fn are_descriptors_left() -> bool {
     let opened: std::io::Result<Vec<_>> = (0..DESCRIPTORS_SPARE)
         .map(|_| std::fs::File::open("/dev/null"))

@@ -1,4 +1,7 @@
-//! The connections at the Lightning listener, and who makes room for whom. Pure but for the tokens that cut a connection.
+//! The connections at the Lightning listener, and the rules by which one is cut to make room for another. Pure except for the
+//! tokens that cut a connection.
+
+mod strikes;
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -12,32 +15,30 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::PeersConfig;
 
-/// Connections of peers without a channel, whatever the settings allow: with 250 of them LDK takes no other peer (its
-/// `MAX_NO_CHANNEL_PEERS`), and some more are those that we have dialled.
+use strikes::Strikes;
+
+/// The most connections of peers without a channel, whatever the settings allow: with 250 such peers LDK accepts no others (its
+/// `MAX_NO_CHANNEL_PEERS`), and the peers that this node has dialled come on top.
 const WITHOUT_CHANNEL_MAX: usize = 220;
 
-/// Peers whose network is remembered, each 60 bytes. Beyond it those that make room are forgotten, and learned again as they
-/// come.
+/// The most peers whose network is remembered, each 60 bytes. Beyond it, peers whose connections may be cut are forgotten, and
+/// learned again when they connect.
 const PEERS_MAX: usize = 10_000;
 
-/// Networks that went beyond the bounds, each 40 bytes. Beyond it all are forgotten.
-const STRUCK_MAX: usize = 10_000;
-
-/// So often a network may go beyond the bounds within [`STRUCK_FOR`]: people make mistakes.
+/// How often the peers of a network may exceed the limits within [`STRUCK_FOR`]: people make mistakes.
 const STRIKES: u32 = 3;
 
-/// The same of this machine, where all peers come from behind a proxy such as Tor's.
+/// The same for this machine, from which all peers connect behind a proxy such as Tor's.
 const STRIKES_OF_LOOPBACK: u32 = 60;
 
-/// A peer whose connection has ended before anybody asked whose it was is looked for among those that ended within this time.
+/// If a peer's connection ended before its peer was known, it is taken to be one of the connections that ended within this time.
 const ENDED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Such connections that are remembered, each 40 bytes.
+/// The most such connections that are remembered, each 40 bytes.
 const ENDED_MAX: usize = 1_000;
 
-/// For so long peers without a channel are cut when they come from a network that went beyond the bounds too often. Each try
-/// leaves some kilobytes in the node's database.
-const STRUCK_FOR: Duration = Duration::from_secs(3_600);
+/// How often a connection from a network that is shut out is let in, to find a kept peer.
+const TRY_EVERY: Duration = Duration::from_secs(10);
 
 /// The connections.
 #[derive(Debug)]
@@ -45,14 +46,18 @@ pub(super) struct Guests {
     max: usize,
     of_network_max: usize,
     next: u64,
-    /// In the order in which they came, by their numbers.
+    /// The connections by their numbers, which follow the order of arrival.
     all: std::collections::BTreeMap<u64, Guest>,
-    /// Where peers came from last, and whether they make room for nobody.
+    /// The network that each peer last connected from, and whether its connection is never cut to make room.
     networks: HashMap<PublicKey, (IpAddr, bool)>,
-    /// The networks of connections that have ended and nobody knows whose they were, and when, the newest last.
+    /// The networks of connections that ended before their peer was known, and when they ended, the newest last.
     ended: VecDeque<(IpAddr, Instant)>,
-    /// How often peers of a network went beyond the bounds, and when they did first.
-    struck: HashMap<IpAddr, (u32, Instant)>,
+    /// How often the peers of a network exceeded the limits, and when they first did.
+    struck: Strikes<IpAddr>,
+    /// The same for each peer.
+    struck_peers: Strikes<PublicKey>,
+    /// The networks that are shut out and from which a connection was let in just now, and when.
+    tried: HashMap<IpAddr, Instant>,
     refused: u64,
 }
 
@@ -61,11 +66,11 @@ struct Guest {
     from: IpAddr,
     /// The port that ldk-node sees it come from, once it is passed on.
     port: Option<u16>,
-    /// Whether it has shown who it is.
+    /// Whether its peer has finished the handshake.
     is_shown: bool,
-    /// Whose connection it is.
+    /// Its peer, once that is known.
     peer: Option<PublicKey>,
-    /// Whether it makes room for nobody: it has a channel, or the operator chose it.
+    /// Whether it is never cut to make room: its peer has a channel, or the operator chose its peer.
     is_kept: bool,
     cut: CancellationToken,
 }
@@ -75,7 +80,7 @@ struct Guest {
 pub(super) struct Entered {
     /// Its number.
     pub(super) number: u64,
-    /// Cancelled when it is to end.
+    /// Cancelled when the connection is to end.
     pub(super) cut: CancellationToken,
 }
 
@@ -88,17 +93,18 @@ impl Guests {
             all: std::collections::BTreeMap::new(),
             networks: HashMap::new(),
             ended: VecDeque::new(),
-            struck: HashMap::new(),
+            struck: Strikes::default(),
+            struck_peers: Strikes::default(),
+            tried: HashMap::new(),
             refused: 0,
         }
     }
 
-    /// Lets a connection in. Where there are too many of its network, or in all, one of them makes room; `None` if none does,
-    /// or if its network is shut out and nobody who is kept comes from there.
+    /// Lets a connection in. If there are too many from its network, or in all, one of them is cut; `None` if none may be cut, or
+    /// if its network is shut out, except for one try at a time while a kept peer from there is not connected.
     pub(super) fn enter(&mut self, from: IpAddr, now: Instant) -> Option<Entered> {
         let home = network(from);
-        let is_kept_there = || self.networks.values().any(|known| *known == (home, true));
-        if is_shut_out(&self.struck, &home, now) && !is_kept_there() {
+        if self.is_shut_out(&home, now) && !self.may_try(home, now) {
             self.refused += 1;
             return None;
         }
@@ -107,7 +113,7 @@ impl Guests {
         let has_room = if count >= self.of_network_max {
             self.make_room(of_home)
         } else if self.all.len() >= self.max || self.without_channel() >= WITHOUT_CHANNEL_MAX {
-            // Who has not shown who it is makes room first, wherever it comes from.
+            // Connections that have not finished the handshake make room first, whatever their network.
             let silent = self.largest_network(|guest| !guest.is_shown);
             let largest = silent.or_else(|| self.largest_network(|_| true));
             self.make_room(|guest| !guest.is_kept && Some(network(guest.from)) == largest)
@@ -135,11 +141,32 @@ impl Guests {
         Some(Entered { number, cut })
     }
 
+    /// Whether this connection, from a network that is shut out, may be that of a kept peer. One such try in some seconds: whoever
+    /// shares the network of a kept peer is let in by it as well, until its peer is known.
+    fn may_try(&mut self, home: IpAddr, now: Instant) -> bool {
+        let is_here = |peer: &PublicKey| self.all.values().any(|it| it.peer == Some(*peer));
+        let mut known = self.networks.iter();
+        let is_missing = known.any(|(peer, at)| *at == (home, true) && !is_here(peer));
+        self.tried
+            .retain(|_, at| now.saturating_duration_since(*at) < TRY_EVERY);
+        is_missing && self.tried.insert(home, now).is_none()
+    }
+
+    fn is_shut_out(&self, home: &IpAddr, now: Instant) -> bool {
+        let max = if home.is_loopback() {
+            STRIKES_OF_LOOPBACK
+        } else {
+            STRIKES
+        };
+        self.struck.is_beyond(home, max, now)
+    }
+
     fn without_channel(&self) -> usize {
         self.all.values().filter(|guest| !guest.is_kept).count()
     }
 
-    /// The network that most of these connections come from which may make room; of several the one that came first.
+    /// The network with the most of these connections that may be cut; of several such networks, the one whose connection came
+    /// first.
     fn largest_network(&self, those: impl Fn(&Guest) -> bool) -> Option<IpAddr> {
         let mut counts: HashMap<IpAddr, (usize, Reverse<u64>)> = HashMap::new();
         let may = |guest: &&Guest| !guest.is_kept && those(guest);
@@ -151,7 +178,8 @@ impl Guests {
         largest.map(|(network, _)| network)
     }
 
-    /// Cuts the oldest of these, one that has not shown who it is before one that has; `false` if there is none.
+    /// Cuts the oldest of these connections that has not finished the handshake, otherwise the oldest of all of these; `false` if
+    /// there are none.
     fn make_room(&mut self, may: impl Fn(&Guest) -> bool) -> bool {
         let those = || self.all.iter().filter(|(_, guest)| may(guest));
         let number = those()
@@ -166,12 +194,12 @@ impl Guests {
         true
     }
 
-    /// Cuts the oldest connection that may make room.
+    /// Cuts the oldest connection that may be cut, those that have not finished the handshake first.
     pub(super) fn cut_oldest(&mut self) {
         self.make_room(|guest| !guest.is_kept);
     }
 
-    /// A connection has ended.
+    /// Removes a connection that has ended.
     pub(super) fn leave(&mut self, number: u64, now: Instant) {
         let Some(guest) = self.all.remove(&number) else {
             return;
@@ -184,26 +212,27 @@ impl Guests {
         }
     }
 
-    /// It was not let in for another reason.
+    /// Counts a connection that was turned away for another reason.
     pub(super) fn turned_away(&mut self) {
         self.refused += 1;
     }
 
-    /// It reaches ldk-node from this port.
+    /// Notes the port from which a connection reaches ldk-node.
     pub(super) fn passed_on(&mut self, number: u64, port: u16) {
         if let Some(guest) = self.all.get_mut(&number) {
             guest.port = Some(port);
         }
     }
 
-    /// It has shown who it is.
+    /// Notes that the peer of a connection has finished the handshake.
     pub(super) fn shown(&mut self, number: u64) {
         if let Some(guest) = self.all.get_mut(&number) {
             guest.is_shown = true;
         }
     }
 
-    /// Notes whose connections they are. Who comes from a network that is shut out, and is not kept, is cut.
+    /// Notes the peer of each connection. A connection from a network that is shut out is cut, unless its peer is kept. A peer
+    /// that exceeded the limits too often itself is cut, and is not kept for its channel.
     pub(super) fn know(
         &mut self,
         peers: &[ldk_node::PeerDetails],
@@ -218,20 +247,27 @@ impl Guests {
         if self.networks.len() > PEERS_MAX {
             self.networks.retain(|_, (_, is_kept)| *is_kept);
         }
+        let mut cut = Vec::new();
         for guest in self.all.values_mut() {
             let peer = guest.port.and_then(|port| by_port.get(&port));
             let Some(peer) = peer else { continue };
-            guest.peer = Some(*peer);
-            guest.is_kept = keeps(peer);
+            let is_out = self.struck_peers.is_beyond(peer, STRIKES, now);
             let home = network(guest.from);
+            guest.peer = Some(*peer);
+            guest.is_kept = keeps(peer) && !is_out;
             self.networks.insert(*peer, (home, guest.is_kept));
-            if !guest.is_kept && is_shut_out(&self.struck, &home, now) {
-                guest.cut.cancel();
+            if !guest.is_kept {
+                cut.push((is_out, home, guest.cut.clone()));
+            }
+        }
+        for (is_out, home, cut) in cut {
+            if is_out || self.is_shut_out(&home, now) {
+                cut.cancel();
             }
         }
     }
 
-    /// The network that this peer came from last.
+    /// The network that this peer last connected from.
     pub(super) fn network_of(&self, peer: &PublicKey) -> Option<IpAddr> {
         self.networks.get(peer).map(|(home, _)| *home)
     }
@@ -244,31 +280,20 @@ impl Guests {
             .map(|guest| guest.from)
     }
 
-    /// A peer went beyond the bounds of strangers.
+    /// Counts a peer that exceeded the limits on strangers, against itself and its network.
     pub(super) fn strike(&mut self, peer: &PublicKey, now: Instant) {
+        self.struck_peers.add(*peer, now);
         if let Some(home) = self.network_of(peer) {
-            self.strike_network(home, now);
+            self.struck.add(home, now);
             return;
         }
-        // It has hung up before anybody asked who it was.
-        // Each connection is struck for once.
+        // It hung up before its connection was known to be its own. Each ended connection counts for one strike only.
         let ended = std::mem::take(&mut self.ended).into_iter();
         let recent = ended.filter(|(_, at)| now.saturating_duration_since(*at) <= ENDED_WITHIN);
         let homes: HashSet<_> = recent.map(|(home, _)| home).collect();
         for home in homes {
-            self.strike_network(home, now);
+            self.struck.add(home, now);
         }
-    }
-
-    fn strike_network(&mut self, home: IpAddr, now: Instant) {
-        if self.struck.len() >= STRUCK_MAX {
-            self.struck.clear();
-        }
-        let (count, since) = self.struck.entry(home).or_insert((0, now));
-        if now.saturating_duration_since(*since) > STRUCK_FOR {
-            (*count, *since) = (0, now);
-        }
-        *count = count.saturating_add(1);
     }
 
     pub(super) fn count(&self) -> usize {
@@ -279,17 +304,6 @@ impl Guests {
     pub(super) fn refused(&self) -> u64 {
         self.refused
     }
-}
-
-fn is_shut_out(struck: &HashMap<IpAddr, (u32, Instant)>, home: &IpAddr, now: Instant) -> bool {
-    let strikes = if home.is_loopback() {
-        STRIKES_OF_LOOPBACK
-    } else {
-        STRIKES
-    };
-    struck.get(home).is_some_and(|(count, since)| {
-        *count > strikes && now.saturating_duration_since(*since) <= STRUCK_FOR
-    })
 }
 
 /// The port of an address on loopback.
@@ -304,7 +318,7 @@ fn loopback_port(address: &SocketAddress) -> Option<u16> {
     }
 }
 
-/// Whoever has one address of a /24 (IPv4) or a /48 (IPv6) is taken to have all of them.
+/// The network of an address, a /24 (IPv4) or a /48 (IPv6): a client that has one address of it is taken to have all of them.
 pub(in crate::node) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8)).into(),
@@ -330,7 +344,7 @@ mod tests {
         guests.enter(from.parse().unwrap(), Instant::now())
     }
 
-    /// ldk-node sees this connection as peer `number`.
+    /// Makes ldk-node report this connection as that of peer `number`.
     fn known(guests: &mut Guests, entered: &Entered, number: u8, is_kept: bool) {
         let port = 1_000 + u16::from(number);
         guests.passed_on(entered.number, port);
@@ -401,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn who_hangs_up_at_once_is_shut_out_and_its_neighbours_who_are_kept_are_not() {
+    fn who_hangs_up_at_once_is_shut_out() {
         let mut guests = guests(10, 10);
         for number in 0..=u8::try_from(STRIKES).unwrap() {
             let bad = enter(&mut guests, "192.0.2.1").unwrap();
@@ -411,12 +425,42 @@ mod tests {
             guests.strike(&peer(100 + number), Instant::now());
         }
         assert!(enter(&mut guests, "192.0.2.1").is_none());
-        let far = enter(&mut guests, "192.0.3.2").unwrap();
-        known(&mut guests, &far, 3, true);
+    }
+
+    #[test]
+    fn a_network_that_is_shut_out_is_tried_now_and_then_while_a_kept_peer_is_missing() {
+        let mut guests = guests(10, 10);
+        let (kept, bad) = ("192.0.2.1", "192.0.2.2");
+        let here = enter(&mut guests, kept).unwrap();
+        known(&mut guests, &here, 1, true);
+        let stranger = enter(&mut guests, bad).unwrap();
+        known(&mut guests, &stranger, 2, false);
         for _ in 0..=STRIKES {
-            guests.strike(&peer(3), Instant::now());
+            guests.strike(&peer(2), Instant::now());
         }
-        assert!(enter(&mut guests, "192.0.3.9").is_some());
+        assert!(enter(&mut guests, bad).is_none(), "the kept peer is here");
+        guests.leave(here.number, Instant::now());
+        assert!(enter(&mut guests, bad).is_some(), "it may be the kept peer");
+        assert!(enter(&mut guests, bad).is_none());
+        let later = Instant::now() + TRY_EVERY;
+        assert!(guests.enter(kept.parse().unwrap(), later).is_some());
+    }
+
+    #[test]
+    fn a_channel_does_not_keep_a_peer_that_goes_beyond_the_bounds_itself() {
+        let mut guests = guests(10, 10);
+        let bad = enter(&mut guests, "192.0.2.1").unwrap();
+        known(&mut guests, &bad, 1, true);
+        let other = enter(&mut guests, "192.0.2.9").unwrap();
+        known(&mut guests, &other, 2, true);
+        for _ in 0..=STRIKES {
+            guests.strike(&peer(1), Instant::now());
+        }
+        known(&mut guests, &bad, 1, true);
+        known(&mut guests, &other, 2, true);
+        assert!(bad.cut.is_cancelled() && !other.cut.is_cancelled());
+        guests.leave(bad.number, Instant::now());
+        assert!(enter(&mut guests, "192.0.2.1").is_none());
     }
 
     #[test]
