@@ -1,7 +1,8 @@
-//! Lightning peers that mean harm, and the ground that they share with a merchant.
+//! Hostile Lightning peers, and the regtest setup that they share with a merchant ([`Ground`]).
 //!
-//! The peers are real LDK nodes; what makes them hostile is the wire between them and the merchant ([`Wire`]), a chain source
-//! that swallows what they broadcast ([`Manner::Swallows`]), and sockets that say nothing ([`Idle`]).
+//! The peers are real LDK nodes. They become hostile by the connection between them and the merchant, which can delay, hold and
+//! cut their messages ([`Wire`]), by a chain source that drops the transactions that they broadcast ([`Manner::Swallows`]), and
+//! by idle connections ([`Idle`]).
 
 mod crowd;
 mod pest;
@@ -32,19 +33,19 @@ pub use wire::{Flow, Wire};
 
 /// Confirmations until both sides use a channel.
 const CHANNEL_BLOCKS: u32 = 6;
-/// From the last block to a channel that both sides use: a few messages.
+/// How long both sides may take from the last block until they use a channel: a few messages.
 const USABLE_DEADLINE: Duration = Duration::from_secs(30);
-/// How often both sides look at the chain again while they wait for a channel.
+/// How often both sides sync with the chain again while they wait for a channel.
 const SYNC_AGAIN: Duration = Duration::from_millis(500);
 
-/// A chain, a merchant with an empty wallet and no channel, and nobody else yet.
+/// A regtest chain, and a merchant with an empty wallet and no channel. It starts without strangers.
 #[derive(Debug)]
 pub struct Ground {
-    /// The merchant, whose node runs.
+    /// The merchant; its node is running.
     pub merchant: Merchant,
-    /// The merchant's node, which stays the same over its restarts.
+    /// The id and address of the merchant's node, which stay the same over its restarts.
     pub peer: Peer,
-    /// The chain source of the merchant, and of nobody else.
+    /// The chain source of the merchant only.
     pub esplora: Esplora,
     /// The chain source of the strangers.
     pub strangers_esplora: Esplora,
@@ -52,9 +53,9 @@ pub struct Ground {
     pub bitcoind: Bitcoind,
     /// An HTTP client that can read challenges.
     pub client: Client,
-    /// Where the merchant's money for closing channels may be sent.
+    /// An address of the merchant's wallet, for the money to close channels with.
     deposit: bitcoin::Address,
-    /// Removed last.
+    /// The folder of the run, removed last.
     dir: Option<TempDir>,
 }
 
@@ -63,12 +64,12 @@ pub struct Ground {
 pub struct Stranger {
     /// The node.
     pub node: Payer,
-    /// Where it listens.
+    /// Its id, and the address at which it listens.
     pub peer: Peer,
 }
 
 impl Ground {
-    /// Starts a merchant by these options; its folder and its chain source are the ground's.
+    /// Starts a merchant with these options, except that its folder and its chain source are those of the setup.
     ///
     /// # Errors
     /// When a part does not come up.
@@ -97,7 +98,7 @@ impl Ground {
         })
     }
 
-    /// A node with this much money in its wallet.
+    /// Starts a stranger with this much money in its wallet.
     ///
     /// # Errors
     /// When it does not come up.
@@ -106,7 +107,7 @@ impl Ground {
         self.funded(node.await?, funds_sat).await
     }
 
-    /// A node with this much money that may announce its channels.
+    /// Starts a stranger with this much money that may announce its channels.
     ///
     /// # Errors
     /// When it does not come up.
@@ -142,7 +143,7 @@ impl Ground {
         let money = (self.deposit.clone(), Amount::from_sat(sat));
         self.bitcoind.send(&[money]).await?;
         self.bitcoind.mine(1).await?;
-        // A look that was under way when the block was mined knows nothing of it.
+        // A sync that was under way when the block was mined does not see the block.
         eventually("the merchant's money", USABLE_DEADLINE, || async {
             let admin = self.merchant.admin();
             admin.sync().await.map_err(|error| format!("{error:#}"))?;
@@ -157,7 +158,7 @@ impl Ground {
         .await
     }
 
-    /// Mines blocks and lets the merchant and these strangers learn of them.
+    /// Mines blocks, and syncs the merchant and these strangers with the chain.
     ///
     /// # Errors
     /// When one of them fails.
@@ -166,7 +167,7 @@ impl Ground {
         self.sync(strangers).await
     }
 
-    /// Lets the merchant and these strangers learn of what is new on the chain.
+    /// Syncs the merchant and these strangers with the chain.
     ///
     /// # Errors
     /// When one of them fails.
@@ -177,7 +178,8 @@ impl Ground {
         self.merchant.admin().sync().await
     }
 
-    /// Opens a channel to the merchant at that address, all of it on the stranger's side, and waits until both use it.
+    /// Opens a channel to the merchant at this address, with the whole balance on the stranger's side, and waits until both sides
+    /// use it.
     ///
     /// # Errors
     /// When the merchant refuses it.
@@ -220,7 +222,7 @@ impl Ground {
         .await
     }
 
-    /// Starts the merchant again with these settings besides the harness's own.
+    /// Restarts the merchant with these settings in addition to the harness's own.
     ///
     /// # Errors
     /// When it does not come up.
@@ -231,7 +233,7 @@ impl Ground {
         Ok(())
     }
 
-    /// What the strangers broadcast from now on reaches nobody, and they are told that it did.
+    /// From now on the strangers' chain source drops the transactions that they broadcast, and answers that it accepted them.
     pub fn swallow_broadcasts(&self) {
         self.strangers_esplora.answers(Manner::Swallows);
     }
@@ -239,7 +241,7 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        // Those that write into the folder first. Nobody could be told of a failure here.
+        // Stops the processes that write into the folder first. A failure cannot be reported from here.
         let _ = self.merchant.kill();
         self.esplora.stop();
         self.strangers_esplora.stop();
@@ -249,7 +251,7 @@ impl Drop for Ground {
 }
 
 impl Stranger {
-    /// The stranger that this node is; it must listen.
+    /// Makes a stranger of a node; the node must listen.
     fn of(node: Payer) -> Result<Self> {
         let addresses = node.node().listening_addresses().unwrap_or_default();
         let address = match addresses.first() {
@@ -272,7 +274,7 @@ impl Stranger {
         self.hangs_up(at).await
     }
 
-    /// Asks for a channel, and does not wait for what becomes of it.
+    /// Begins to open a channel, and does not wait for the outcome.
     ///
     /// # Errors
     /// When the node refuses to begin.
@@ -295,13 +297,13 @@ impl Stranger {
         hung_up.context("failed to hang up")
     }
 
-    /// The block at which the first payment that it sent and that is still under way may be taken back.
+    /// The height of the block at which it may first take back a payment that it sent and that is still in flight.
     #[must_use]
     pub fn takes_back_at(&self) -> Option<u32> {
         self.node.takes_back_at()
     }
 
-    /// The ids of its channels with a funding transaction, whether it was broadcast or not.
+    /// The ids of the transactions that fund its channels, whether they were broadcast or not.
     #[must_use]
     pub fn fundings(&self) -> Vec<Txid> {
         let channels = self.node.channels();
@@ -309,7 +311,7 @@ impl Stranger {
         fundings.map(|funding| funding.txid).collect()
     }
 
-    /// What is in its wallet, the blocks that it knows considered.
+    /// The on-chain balance of its wallet, as of the blocks that it knows.
     #[must_use]
     pub fn wallet_sat(&self) -> u64 {
         self.node.node().list_balances().total_onchain_balance_sats

@@ -1,4 +1,4 @@
-//! `[node.peers]`: what peers may do that the operator did not choose.
+//! `[node.peers]`: the limits on peers that the operator did not choose.
 
 use bitcoin::secp256k1::PublicKey;
 
@@ -11,15 +11,15 @@ use super::raw::{RawPeers, TextOrList};
 /// The smallest channel that LDK opens, in sat.
 const CHANNEL_MIN_SAT: u64 = 1_000;
 
-/// Channels and connections of strangers that a setting may allow: LDK itself takes 250 peers without a channel, and each
-/// channel is one request in each look at the chain.
+/// The most channels or connections of strangers that a setting may allow: LDK itself accepts 250 peers without a channel, and
+/// each channel costs one request in every sync with the chain.
 const MANY: u32 = 1_000;
 
-/// Keysends that a setting may have remembered: each is 400 bytes on disk and 500 in memory.
+/// The most keysends that a setting may have recorded: each takes 400 bytes on disk and 500 in memory.
 const KEYSENDS_MAX: u32 = 100_000;
 
 impl Meaning<'_> {
-    /// What strangers may do.
+    /// The limits on strangers.
     pub(super) fn peers(&mut self, raw: &RawPeers) -> PeersConfig {
         let mut trusted = self.node_ids("node.peers.trusted", &raw.trusted);
         let anyone_opens = match raw.open.0.as_slice() {
@@ -65,7 +65,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// The peers of a list in `open`.
+    /// The peers that a list in `open` names.
     fn opening(&mut self, named: &[String], raw: &TextOrList) -> Vec<PublicKey> {
         if named.is_empty() || named.iter().any(|id| id == "anyone" || id == "providers") {
             let what = format!(

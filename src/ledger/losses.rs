@@ -1,21 +1,22 @@
-//! Sales whose payment was lost on chain: a channel was closed before its peer had signed the payment away, and the peer has
-//! taken it back.
+//! Sales whose payment was lost on chain: the channel was closed before its peer had signed a commitment that pays the amount to
+//! this node, and the peer has taken the payment back.
 
 use super::record::{RevocationRecord, Revoked, SaleRecord};
 use super::{Ledger, LedgerError};
 
-/// What the token of such a sale is revoked for.
+/// The reason for revoking the token of such a sale.
 const REASON: &str = "its payment was taken back on chain";
 
 impl Ledger {
-    /// Enters that the payment of a sale was lost, and revokes its token. `None` if there is no such sale, or if that is known.
-    /// On return it would survive a power cut. Blocks on the disk.
+    /// Records that the payment of a sale was lost, and revokes its token. `None` if there is no such sale, or if its loss is
+    /// already recorded. On return, the record survives a power cut. Blocks on the disk.
     pub fn lose(&self, payment_hash: &[u8; 32]) -> Result<Option<SaleRecord>, LedgerError> {
         let sale = self.using(|| Ok(self.trees.sales.get(payment_hash)?))?;
         let Some(sale) = sale.filter(|sale| sale.lost_ms.is_none()) else {
             return Ok(None);
         };
-        // First what costs money: killed in between, the token opens nothing, and the books show a sale too many.
+        // The revocation comes first, because a good token costs money: if the program is killed in between, the token opens
+        // nothing, and the books show one sale too many.
         if let Some(token_id) = sale.token_id {
             let _: RevocationRecord = self.revoke(Revoked::Token(token_id), REASON)?;
         }

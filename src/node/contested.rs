@@ -1,5 +1,5 @@
-//! Payments that arrived and are not safe: their channel was closed before its peer had signed them away. The node claims them
-//! on chain, and whoever is not in a block before their time is over has lost them to the peer.
+//! Payments that arrived and are not safe: their channel was closed before its peer had signed a commitment that pays them to
+//! this node. The node claims them on chain; a payment whose claim is not in a block before its timeout is lost to the peer.
 
 use std::collections::HashMap;
 
@@ -12,67 +12,67 @@ use lightning::ln::types::ChannelId;
 struct Claim {
     channel: ChannelId,
     sat: u64,
-    /// From this block on the peer may take it.
+    /// The block from which on the peer may take it.
     timeout_height: u32,
-    /// Whether its money was seen to wait for its confirmations.
+    /// Whether its money was seen awaiting confirmations.
     is_won: bool,
 }
 
-/// Which: a payment in parts may be claimed over several channels.
+/// The key of a claim: its channel and payment hash, because a payment in parts may be claimed over several channels.
 type Key = (ChannelId, [u8; 32]);
 
-/// The money of a claim is told for so many blocks, and not longer (LDK's `ANTI_REORG_DELAY`): a look that comes after more does
-/// not know what became of it.
+/// The number of blocks for which LDK reports the money of a claim (its `ANTI_REORG_DELAY`): a check that comes later cannot know
+/// the outcome of the claim.
 const TOLD_FOR_BLOCKS: u32 = 6;
 
-/// What a look found out of a payment.
+/// A change in the state of a payment, found by a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// It is claimed on chain now.
+    /// The node claims it on chain now.
     Contested {
-        /// Which.
+        /// The payment hash.
         payment_hash: [u8; 32],
-        /// In sat.
+        /// The amount in sat.
         sat: u64,
         /// The block from which on the peer may take it.
         timeout_height: u32,
     },
-    /// Nobody looked when it was decided.
+    /// Its outcome is unknown, because no check ran in time.
     Missed {
-        /// Which.
+        /// The payment hash.
         payment_hash: [u8; 32],
-        /// In sat.
+        /// The amount in sat.
         sat: u64,
     },
     /// Its peer has taken it back.
     Lost {
-        /// Which.
+        /// The payment hash.
         payment_hash: [u8; 32],
-        /// In sat.
+        /// The amount in sat.
         sat: u64,
     },
 }
 
-/// The payments that are claimed on chain. After a restart those that still are show themselves again; what was decided while
-/// the program did not run is not known.
+/// The payments that are claimed on chain. After a restart, LDK reports those that are still claimed; the outcome of a claim that
+/// ended while the program did not run is unknown.
 #[derive(Debug, Default)]
 pub(super) struct Contested {
     claims: HashMap<Key, Claim>,
-    /// The block of the last look.
+    /// The height at the last check.
     height: u32,
-    /// Whether so many blocks have come since the look before that the money of a claim may not have been seen.
+    /// Whether so many blocks came between the last two checks that the money of a claim may have gone unseen.
     has_missed: bool,
 }
 
 impl Contested {
-    /// Whether there is a block since the last look.
+    /// Notes the height, and returns whether it differs from that of the last check.
     pub(super) fn is_due(&mut self, height: u32) -> bool {
         let before = std::mem::replace(&mut self.height, height);
         self.has_missed = height >= before.saturating_add(TOLD_FOR_BLOCKS);
         before != height
     }
 
-    /// Looks at what the monitors of the closed channels say.
+    /// Compares the claims with the balances that the monitors of closed channels report, and returns the changes.
     pub(super) fn look(&mut self, balances: &[LightningBalance], height: u32) -> Vec<Turn> {
         let mut turns = Vec::new();
         let mut still = HashMap::new();
@@ -104,7 +104,7 @@ impl Contested {
         }
         let claims = std::mem::take(&mut self.claims).into_iter();
         let mut gone: Vec<_> = claims.filter(|(key, _)| !still.contains_key(key)).collect();
-        // Money of the same size goes to those first that had it before.
+        // Of claims of the same amount, those whose money was seen before are matched first.
         gone.sort_by_key(|(key, claim)| (!claim.is_won, *key));
         let mut money: Vec<_> = balances.iter().collect();
         for (key, claim) in gone {
@@ -113,7 +113,7 @@ impl Contested {
                 let is_won = true;
                 still.insert(key, Claim { is_won, ..claim });
             } else if claim.is_won {
-                // It is in the wallet.
+                // Its money is in the wallet.
             } else if self.has_missed {
                 turns.push(Turn::Missed {
                     payment_hash: key.1,
@@ -125,7 +125,7 @@ impl Contested {
                     sat: claim.sat,
                 });
             } else {
-                // Its transaction may have been taken out of the chain again.
+                // A reorganisation may have removed its transaction from the chain.
                 still.insert(key, claim);
             }
         }
@@ -135,7 +135,7 @@ impl Contested {
 }
 
 impl Claim {
-    /// Whether this is the money of the claim, which waits for its confirmations.
+    /// Whether this balance is the money of the claim, awaiting its confirmations.
     fn is_for(&self, balance: &LightningBalance) -> bool {
         matches!(
             balance,

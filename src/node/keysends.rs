@@ -1,8 +1,8 @@
-//! Payments without an invoice (keysend). ldk-node takes them from anybody and keeps a record of each for ever; nobody can refuse
-//! them. So only the newest are remembered.
+//! Payments without an invoice (keysend). ldk-node accepts them from any payer, cannot be told to refuse them, and never deletes
+//! its record of one. So Tollhouse keeps only the newest records.
 //!
-//! LDK tells of a payment again after a start, as long as its channel is closed and its claim not through. What the node keeps no
-//! record of is taken for a sale, so the hashes of those that were forgotten are kept.
+//! While a payment's channel is closed and its claim is not final, LDK reports the payment again after each start. A payment
+//! without a record is taken for a sale, so the payment hashes of deleted records are kept.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, OpenOptions};
@@ -15,28 +15,30 @@ use ldk_node::payment::{PaymentDirection, PaymentKind};
 
 use crate::secret_file;
 
-/// Records that are removed at once: each waits for the disk, and the next event waits for it.
+/// The most records that are deleted at once: each deletion waits for the disk, and the next event waits for all of them.
 const REMOVED_MAX: usize = 20;
 
-/// The hashes of those that were forgotten, one a line, in the node's folder.
+/// The file with the payment hashes of deleted records, one a line, in the node's folder.
 const FILE: &str = "keysends.forgotten";
 
-/// So many of them are kept at least, and twice as many at most, each 100 bytes here and 65 in the file: a channel has 483 payments
-/// under way at most.
+/// At least this many of these hashes are kept, and at most twice as many, each 100 bytes in memory and 65 in the file: a channel
+/// has at most 483 payments in flight.
 const FORGOTTEN_KEPT: usize = 10_000;
 
-/// The records that there are, the oldest first. Clones share it.
+/// The node's records of keysends. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Keysends {
     max: usize,
-    /// A `std` mutex: held to look a hash up, or while a line is written on a thread that may block.
+    /// The payments whose records were deleted. A `std` mutex: held to look up a hash, or while a line is written on a thread
+    /// that may block.
     forgotten: Arc<Mutex<Forgotten>>,
-    /// Nothing until they were counted. A `std` mutex: held on a thread that may block, while records are removed.
+    /// The keysends that have a record, the oldest first; `None` until they were listed. A `std` mutex: held on a thread that may
+    /// block, while records are deleted.
     known: Arc<Mutex<Option<VecDeque<PaymentId>>>>,
 }
 
 impl Keysends {
-    /// With what earlier runs have forgotten.
+    /// Reads the payment hashes of the records that earlier runs deleted.
     pub(super) fn new(max: usize, folder: &Path) -> Self {
         Self {
             max,
@@ -45,7 +47,7 @@ impl Keysends {
         }
     }
 
-    /// Whether this payment was one without an invoice, of which there is no record any more.
+    /// Whether this payment was a keysend whose record was deleted.
     pub(super) fn has_forgotten(&self, payment_hash: &[u8; 32]) -> bool {
         self.forgotten().all.contains(payment_hash)
     }
@@ -56,7 +58,8 @@ impl Keysends {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A payment has arrived: if it is one without an invoice, the oldest of them make room. Blocks on the disk.
+    /// Handles a payment that has arrived: if it is a keysend, the oldest records beyond the limit are deleted. Blocks on the
+    /// disk.
     pub(super) fn arrived(&self, ldk: &ldk_node::Node, id: &PaymentId) {
         let record = ldk.payment(id);
         if !record.is_some_and(|it| matches!(it.kind, PaymentKind::Spontaneous { .. })) {
@@ -68,7 +71,7 @@ impl Keysends {
             known.push_back(*id);
         }
         let beyond = known.len().saturating_sub(self.max).min(REMOVED_MAX);
-        // What is paid to us has its hash for an id.
+        // The id of an inbound payment is its payment hash.
         let hashes: Vec<_> = known.iter().take(beyond).map(|id| id.0).collect();
         if let Err(error) = self.forgotten().add(&hashes) {
             tracing::warn!(
@@ -84,11 +87,11 @@ impl Keysends {
     }
 }
 
-/// Those of which there is no record any more.
+/// The payments whose records were deleted.
 #[derive(Debug)]
 struct Forgotten {
     file: PathBuf,
-    /// The oldest first.
+    /// Their payment hashes, the oldest first.
     order: VecDeque<[u8; 32]>,
     all: HashSet<[u8; 32]>,
 }
@@ -105,7 +108,7 @@ impl Forgotten {
                 String::new()
             }
         };
-        // The last line may have been cut off; its payment is still recorded.
+        // The last line may be incomplete; the record of its payment still exists.
         let hashes = text
             .lines()
             .filter_map(|line| hex::decode(line).ok()?.try_into().ok());
@@ -117,7 +120,7 @@ impl Forgotten {
         }
     }
 
-    /// Adds these; on return they are on the disk.
+    /// Adds these hashes; on return they are on the disk.
     fn add(&mut self, hashes: &[[u8; 32]]) -> io::Result<()> {
         let lines = |hashes: &mut dyn Iterator<Item = &[u8; 32]>| -> String {
             hashes.map(|hash| hex::encode(hash) + "\n").collect()
@@ -136,7 +139,7 @@ impl Forgotten {
         } else {
             let mut options = OpenOptions::new();
             let mut file = options.create(true).append(true).open(&self.file)?;
-            // A line that was cut off before ends here.
+            // The line break ends a line that an earlier write left incomplete.
             let text = String::from("\n") + &lines(&mut added());
             file.write_all(text.as_bytes())?;
             file.sync_data()?;
@@ -147,7 +150,7 @@ impl Forgotten {
     }
 }
 
-/// Those that the node remembers, the oldest first.
+/// The keysends that the node has a record of, the oldest first.
 fn in_order(ldk: &ldk_node::Node) -> VecDeque<PaymentId> {
     let mut all = ldk.list_payments_with_filter(|payment| {
         payment.direction == PaymentDirection::Inbound

@@ -1,5 +1,5 @@
-//! Panics on the node's threads. A task of ldk-node that panics is gone, and nobody looks after it: the program would go on
-//! without it, and sell.
+//! Panics on the node's threads. When a task of ldk-node panics, nothing restarts it: the program would keep running, and
+//! selling, without it.
 
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
@@ -8,16 +8,17 @@ use tokio::sync::watch;
 
 use super::threads::NAME;
 
-/// How a panic of the listener's begins, and where it is: ldk-node unwraps `accept()`. The door finds it dead by itself.
+/// The first words of the panic of ldk-node's listener, and a part of its location: ldk-node unwraps the result of `accept()`. It
+/// is not reported here, because the door finds out by itself that the listener is dead.
 const LISTENER: (&str, &str) = (
     "called `Result::unwrap()` on an `Err` value: Os {",
     "ldk-node",
 );
 
-/// What the node's threads panicked with last.
+/// The last panic of the node's threads.
 static SEEN: OnceLock<watch::Sender<Option<String>>> = OnceLock::new();
 
-/// Hears of panics on the node's threads from now on. They are printed as before.
+/// Subscribes to panics on the node's threads from now on. They are printed as before.
 pub(super) fn listen() -> watch::Receiver<Option<String>> {
     let seen = SEEN.get_or_init(|| {
         let before = std::panic::take_hook();
@@ -36,7 +37,7 @@ pub(super) fn listen() -> watch::Receiver<Option<String>> {
     seen
 }
 
-/// What is told of a panic; `None` for one that is mended otherwise.
+/// The message and the location of a panic; `None` for the panic of the listener, which the door handles.
 fn fatal(info: &PanicHookInfo<'_>) -> Option<String> {
     let said = info.payload_as_str().unwrap_or("without a word");
     let at = info
@@ -65,7 +66,7 @@ mod tests {
         panic_on(NAME, "a task is gone");
         let said = seen.borrow_and_update().clone().unwrap();
         assert!(said.contains("a task is gone"), "{said}");
-        // Who listens later hears of what comes then.
+        // A later subscriber receives only later panics.
         assert!(!listen().has_changed().unwrap());
     }
 }

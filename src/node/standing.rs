@@ -1,5 +1,6 @@
-//! Who a peer is to the operator. What the node relies on, how it is reached and what is kept on chain goes by it: anybody who
-//! finds the port can connect and open a channel, and none of that is the operator's choice.
+//! The standing of a peer: trusted, chosen by the operator, or a stranger. It decides which channels the node relies on, how the
+//! node is reached and which coins it keeps on chain, because anyone who finds the port can connect and open a channel without
+//! the operator's choice.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,10 +18,10 @@ use crate::secret_file;
 /// The peers that the operator dialled or opened a channel with, one node id a line, in the node's folder.
 const FILE: &str = "peers.chosen";
 
-/// Chosen peers that are remembered. Each has 67 bytes in the file; nobody dials so many by hand.
+/// The most chosen peers that are remembered. Each takes 67 bytes in the file; an operator does not dial that many by hand.
 const CHOSEN_MAX: usize = 1_000;
 
-/// Who a peer is, the least trusted last.
+/// The standing of a peer, from the most to the least trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
@@ -28,11 +29,11 @@ pub enum Standing {
     Trusted,
     /// A peer that the operator dialled or opened a channel with.
     Chosen,
-    /// Anybody else.
+    /// Any other peer.
     Stranger,
 }
 
-/// Who the peers are. Clones share it.
+/// The standings of the peers. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Standings {
     trusted: Arc<BTreeSet<PublicKey>>,
@@ -47,12 +48,12 @@ struct Chosen {
 }
 
 impl Standings {
-    /// By these settings, and by what the operator did in earlier runs.
+    /// Builds the standings from these settings, and from the peers that the operator chose in earlier runs.
     pub(super) fn of(config: &Config) -> Self {
         Self::in_folder(&config.folder, trusted(config))
     }
 
-    /// With these trusted peers.
+    /// Builds the standings from these trusted peers, and from the chosen peers in this folder.
     pub(super) fn in_folder(folder: &Path, trusted: impl IntoIterator<Item = PublicKey>) -> Self {
         let file = folder.join(FILE);
         let peers = read(&file).unwrap_or_else(|error| {
@@ -65,7 +66,7 @@ impl Standings {
         }
     }
 
-    /// Who this peer is.
+    /// The standing of this peer.
     pub(super) fn of_peer(&self, peer: &PublicKey) -> Standing {
         if self.trusted.contains(peer) {
             Standing::Trusted
@@ -76,7 +77,8 @@ impl Standings {
         }
     }
 
-    /// Who the peer of this channel is. Only the operator opens channels from here.
+    /// The standing of this channel's peer. Only the operator opens channels from this node, so the peer of an outbound channel
+    /// is not a stranger.
     pub(super) fn of_channel(&self, channel: &ChannelDetails) -> Standing {
         match self.of_peer(&channel.counterparty_node_id) {
             Standing::Stranger if channel.is_outbound => Standing::Chosen,
@@ -84,7 +86,7 @@ impl Standings {
         }
     }
 
-    /// How many peers the settings trust.
+    /// The number of peers that the settings trust.
     pub(super) fn trusted_count(&self) -> usize {
         self.trusted.len()
     }
@@ -106,13 +108,13 @@ impl Standings {
     }
 }
 
-/// The peers that the settings name: whose channels need no coins on chain.
+/// The peers that the settings trust: their channels need no coins on chain.
 pub(super) fn trusted(config: &Config) -> impl Iterator<Item = PublicKey> {
     let providers = config.liquidity.providers().map(|it| it.node_id);
     providers.chain(config.peers.trusted.iter().copied())
 }
 
-/// A line that is no node id is passed over.
+/// Reads the node ids, one a line. A line that is not a node id is skipped.
 fn read(file: &Path) -> io::Result<BTreeSet<PublicKey>> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),

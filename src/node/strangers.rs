@@ -1,8 +1,8 @@
-//! Channels of strangers: peers that the operator neither trusts nor chose. LDK takes a channel from anybody who asks, so what
-//! one may cost is bounded here: how many wait, how many there are, how large they are, and that claiming a payment over one is
-//! possible with what the wallet has.
+//! Channels of strangers: peers that the operator neither trusts nor chose. LDK accepts a channel from any peer that asks, so
+//! this module limits the cost of them: how many are pending, how many exist and how large they are. It also makes sure that the
+//! wallet's coins suffice to claim a payment over each of them.
 //!
-//! ldk-node gives no say before it accepts a channel, so one that goes beyond the bounds is closed when it is pending, long
+//! ldk-node does not ask before it accepts a channel, so a channel that exceeds the limits is closed while it is pending, long
 //! before it can carry a payment: a stranger's channel becomes usable with its sixth confirmation.
 
 mod abandoned;
@@ -33,80 +33,80 @@ use abandoned::Abandoned;
 use bounds::{Beyond, Pending};
 use claims::{Covered, Types};
 
-/// How long a stranger may take from asking for a channel to naming what funds it.
+/// How long a stranger may take from asking for a channel to naming its funding transaction.
 const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 
-/// The strangers' channels, and what is done about them. Clones share it.
+/// The strangers' channels, and the limits on them. Clones share the state.
 #[derive(Clone, Debug)]
 pub(super) struct Strangers {
     config: Arc<PeersConfig>,
-    /// Coins wanted for each anchor channel, in sat.
+    /// Coins needed for each anchor channel, in sat.
     reserve_sat: u64,
-    /// Whether a channel that the operator buys wants them, too, and who would open it.
+    /// The providers that would open a channel that the operator buys, if such a channel needs these coins, too.
     bought: Option<Arc<Vec<PublicKey>>>,
     standings: Standings,
-    /// A `std` mutex: held to compare a few hundred channels, never across an await or a call of ldk-node's.
+    /// A `std` mutex: held to compare a few hundred channels, never across an await or a call into ldk-node.
     state: Arc<Mutex<State>>,
     /// Which of their channels have anchors. A `std` mutex: held while monitors are read, on a thread that may block.
     types: Arc<Mutex<Types>>,
 }
 
-/// What is known of the strangers' channels.
+/// The state of the strangers' channels.
 #[derive(Debug)]
 struct State {
-    /// Those that were asked for, and since when.
+    /// Channels that were asked for and have no funding transaction yet, and since when.
     unbegun: HashMap<ChannelId, Instant>,
-    /// Those that wait for their confirmations.
+    /// Channels that wait for their confirmations.
     pending: HashMap<ChannelId, Pending>,
-    /// Those whose payments could not be claimed on chain with the coins there are.
+    /// Channels whose payments could not be claimed on chain with the wallet's coins.
     withheld: HashSet<ChannelId>,
-    /// When that was last found out.
+    /// The last comparison of the channels with the coins.
     covered: Option<Covered>,
     /// Channels that are being closed.
     closing: HashSet<ChannelId>,
-    /// Those that could not be closed, and when that was tried.
+    /// Channels that could not be closed, and when closing them was tried.
     not_closed: HashMap<ChannelId, Instant>,
-    /// What funds the channels that there are.
+    /// The funding transactions of the existing channels.
     real: HashSet<Txid>,
-    /// Those that ended before their funding was seen.
+    /// Channels that ended before their funding transaction was seen.
     abandoned: Abandoned,
-    /// All channels that were ever pending or ready, whoever opened them: the end of any other is no change.
+    /// All channels that were ever pending or ready, whichever side opened them: the end of any other channel is not a change.
     known: HashSet<ChannelId>,
-    /// Channels that were closed for being beyond the bounds, since the start.
+    /// The number of channels that were closed for exceeding the limits, since the start.
     closed: u64,
 }
 
-/// What strangers may do here, and what they do.
+/// The limits on strangers, and the current numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct StrangersStatus {
-    /// Whether anybody may open a channel, or only trusted peers.
+    /// Whether any peer may open a channel, or only trusted peers.
     pub anyone_opens: bool,
     /// Peers that the settings trust, the liquidity providers included.
     pub trusted: usize,
-    /// Their channels that wait for confirmations.
+    /// Strangers' channels that wait for confirmations.
     pub pending: usize,
-    /// The most that may wait at once.
+    /// The most channels of strangers that may wait at once.
     pub pending_max: usize,
-    /// Their channels in all.
+    /// Strangers' channels in all.
     pub channels: usize,
-    /// The most that there may be.
+    /// The most channels that strangers may have.
     pub channels_max: usize,
-    /// Channels that were closed for being beyond these limits, since the start.
+    /// Channels that were closed for exceeding these limits, since the start.
     pub closed: u64,
     /// Channels over which nothing is sold: payments over them could not be claimed on chain with the coins of the wallet.
     pub withheld: usize,
     /// Connections to the Lightning listener.
     pub connections: usize,
-    /// The most that there may be.
+    /// The most connections that it may have at once.
     pub connections_max: usize,
-    /// Connections that were turned away or cut for being beyond the limits, since the start.
+    /// Connections that were turned away or cut because of the limits, since the start.
     pub connections_refused: u64,
-    /// What is wrong with the Lightning listener, if anything is.
+    /// The current fault of the Lightning listener, if it has one.
     pub listener_fault: Option<String>,
 }
 
 impl Strangers {
-    /// By these settings, and by what earlier runs left.
+    /// Builds it from these settings, and from the files of earlier runs.
     pub(super) fn of(config: &Config, keys: &NodeKeys) -> Self {
         let reserve_sat = super::liquidity::anchors(config).per_channel_reserve_sats;
         let providers: Vec<_> = config.liquidity.providers().map(|it| it.node_id).collect();
@@ -121,12 +121,12 @@ impl Strangers {
         }
     }
 
-    /// Who the peers are.
+    /// The standings of the peers.
     pub(super) fn standings(&self) -> &Standings {
         &self.standings
     }
 
-    /// Whether nothing is to be sold over this channel.
+    /// Whether sales over this channel are withheld.
     pub(super) fn is_withheld(&self, channel: &ChannelId) -> bool {
         self.state().withheld.contains(channel)
     }
@@ -137,8 +137,8 @@ impl Strangers {
         self.state().known.extend(known.map(|it| it.channel_id));
     }
 
-    /// Whether this event changes the channels so that a backup is out of date. A peer may begin a channel and hang up as
-    /// often as it likes: only what was once pending or ready is a change.
+    /// Whether this event changes the channels so that a backup is out of date. A peer may begin to open a channel and hang up as
+    /// often as it likes: only a channel that was once pending or ready counts.
     pub(super) fn changes_channels(&self, event: &Event) -> bool {
         match event {
             Event::ChannelPending {
@@ -149,7 +149,7 @@ impl Strangers {
             } => {
                 let mut state = self.state();
                 state.known.insert(*channel_id);
-                // Its peer may end it before anybody looks at the channels.
+                // Its peer may close it before the channels are checked next.
                 if self.standings.of_peer(counterparty_node_id) == Standing::Stranger {
                     let (peer, now) = (*counterparty_node_id, Instant::now());
                     let pending = Pending::of(peer, funding_txo.txid, now);
@@ -172,7 +172,7 @@ impl Strangers {
         }
     }
 
-    /// Holds the channels against the bounds, and closes what goes beyond them. Takes locks of the node's.
+    /// Checks the channels against the limits, and closes those that exceed them. Takes locks of the node.
     pub(super) fn enforce(
         &self,
         ldk: &ldk_node::Node,
@@ -199,7 +199,8 @@ impl Strangers {
             let mut state = self.state();
             let before = state.left_out(now);
             let ended = bounds::follow(&mut state.pending, &theirs, now);
-            // Who ends a channel as soon as it waits leaves as much behind as one that is closed.
+            // A peer that closes its own pending channel leaves as much data behind as one whose channel is closed here, so it is
+            // counted alike.
             let unfunded = ended.iter().filter(|(_, it)| !it.is_in_a_block());
             let unstruck = unfunded.filter(|(id, _)| !state.closing.contains(id));
             if let Some(door) = door {
@@ -207,7 +208,7 @@ impl Strangers {
                     .filter_map(|(_, it)| it.peer)
                     .for_each(|peer| door.strike(&peer));
             }
-            // Without somebody who can be asked for one transaction nothing is left out.
+            // Without a chain source that can be asked for a single transaction, none is left out.
             if relay.is_some() {
                 state.abandoned.add(ended);
             }
@@ -230,7 +231,8 @@ impl Strangers {
         }
     }
 
-    /// Channels that strangers have asked for and do not go on with. LDK waits for fifty peers at once, and then takes no more.
+    /// Channels that strangers asked for without naming the funding transaction in time. LDK waits for fifty peers at once, and
+    /// then accepts no more.
     fn unbegun<'a>(
         &self,
         channels: &'a [ChannelDetails],
@@ -251,7 +253,7 @@ impl Strangers {
         late.map(|it| (it, Beyond::NotBegun)).collect()
     }
 
-    /// Closes a channel that carries no payments yet; `true` if that was done. Nothing in it is ours.
+    /// Closes a channel that carries no payments yet and holds no money of this node; `true` if that was done.
     fn close(&self, ldk: &ldk_node::Node, channel: &ChannelDetails, why: &Beyond) -> bool {
         let id = channel.channel_id;
         if !self.state().closing.insert(id) {
@@ -264,7 +266,7 @@ impl Strangers {
             self.state().closing.remove(&id);
             return false;
         }
-        // The peer reads why; here it is one line at most for each channel that it has opened.
+        // The peer is sent the reason; the log gets one line at most for each channel that the peer has opened.
         tracing::info!(channel.id = %id, "Closed channel {id} of peer {peer}: {why}");
         self.state().closed += 1;
         true
@@ -282,7 +284,7 @@ impl Strangers {
         channels.iter().filter(is_theirs)
     }
 
-    /// Whether a connection of this peer makes room for nobody.
+    /// Whether a connection of this peer is never cut to make room for another.
     pub(super) fn keeps(&self, peer: &PublicKey, channels: &[ChannelDetails]) -> bool {
         let mut theirs = channels
             .iter()
@@ -290,7 +292,7 @@ impl Strangers {
         self.standings.of_peer(peer) != Standing::Stranger || theirs.any(|it| it.is_channel_ready)
     }
 
-    /// What is known, for the operator.
+    /// The state of the strangers' channels and of the listener, for the operator.
     pub(super) fn status(
         &self,
         channels: &[ChannelDetails],
@@ -325,7 +327,7 @@ impl Strangers {
 }
 
 impl State {
-    /// With what earlier runs left in this folder.
+    /// The state at the start, with the channels of earlier runs from this folder.
     fn new(folder: &Path) -> Self {
         Self {
             unbegun: HashMap::new(),
@@ -402,7 +404,7 @@ mod tests {
             new_funding_txo: funding(2),
         };
         assert!(strangers.changes_channels(&spliced));
-        // Of a channel of before the start the end is a change, too.
+        // The end of a channel from before the start is a change, too.
         strangers.started(&[ChannelDetails {
             funding_txo: Some(funding(3)),
             ..channel(3, 100_000)

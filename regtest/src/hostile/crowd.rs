@@ -1,5 +1,5 @@
-//! Peers that complete the handshake and then want nothing: LDK bounds how many of those without a channel it keeps, and
-//! refuses everybody else beyond that.
+//! Peers that complete the handshake and then stay idle: LDK limits how many peers without a channel it keeps, and refuses all
+//! others beyond that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,17 +22,17 @@ use crate::payer::Peer;
 const RUNTIME_STOP: Duration = Duration::from_secs(1);
 /// How long a handshake may take on a busy machine.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-/// Between two looks whether it is done.
+/// The time between two checks whether the handshake is done.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// A peer's log is nobody's business in a test.
+/// A logger that drops the log lines of a peer, which a test does not need.
 struct Silent;
 
 impl Logger for Silent {
     fn log(&self, _: Record<'_>) {}
 }
 
-/// One peer, which knows no channels, no gossip and no onions.
+/// One peer, which handles no channels, no gossip and no onion messages.
 type Peers = PeerManager<
     SocketDescriptor,
     Arc<ErroringMessageHandler>,
@@ -44,7 +44,7 @@ type Peers = PeerManager<
     Arc<IgnoringMessageHandler>,
 >;
 
-/// Connected peers, each with an id of its own; dropping the value ends them.
+/// Connected peers, each with an id of its own; dropping the value disconnects them.
 pub struct Crowd {
     peers: Vec<Arc<Peers>>,
     runtime: Option<Runtime>,
@@ -59,7 +59,8 @@ impl std::fmt::Debug for Crowd {
 }
 
 impl Crowd {
-    /// Connects so many peers, one after the other, all from one other address. Those that are refused are left out.
+    /// Connects this many peers, one after the other, all from an address that no other peer in a test uses. Refused connections
+    /// are left out.
     ///
     /// # Errors
     /// When this process has no more sockets.
@@ -90,7 +91,7 @@ impl Crowd {
         })
     }
 
-    /// How many of them the merchant keeps.
+    /// The number of peers that the merchant keeps connected.
     #[must_use]
     pub fn left(&self) -> usize {
         let is_connected = |peer: &&Arc<Peers>| !peer.list_peers().is_empty();

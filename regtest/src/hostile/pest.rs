@@ -1,4 +1,4 @@
-//! A stranger who does everything at once that costs nothing: for a soak.
+//! A stranger that makes all attacks at once that cost it nothing, for a soak test.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -20,37 +20,39 @@ use crate::payer::{Payer, PayerOptions, Peer};
 use crate::port;
 use crate::wait::eventually;
 
-/// Enough for a channel after each kill of a long soak.
+/// Its money, enough for a channel after each kill of a long soak test.
 const FUNDS: Amount = Amount::from_sat(500_000_000);
 /// The size of its channels.
 const CHANNEL_SAT: u64 = 200_000;
 /// Confirmations until both sides use a channel.
 const CHANNEL_BLOCKS: u32 = 6;
-/// How long it tries for a channel that works. Without one it does the rest of what it does.
+/// How long it tries to get a usable channel. Without one it makes the other attacks only.
 const USABLE_DEADLINE: Duration = Duration::from_secs(5);
-/// Its address. The merchant shuts out the whole network (/24) of a peer that goes beyond its limits, and this one is not the buyers'.
+/// Its address, in a network (/24) other than the buyers': the merchant shuts out the whole network of a peer that exceeds its
+/// limits.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
-/// What it sends without an invoice.
+/// The amount of each payment that it sends without an invoice (keysend).
 const KEYSEND_MSAT: u64 = 1;
-/// Of these in all: less than a satoshi together, so that the merchant's money, which is counted in sat, stays what it was.
+/// The most keysends in all: together less than a satoshi, so that the merchant's balance, which is counted in sat, does not
+/// change.
 const KEYSENDS_MAX: u64 = 900;
-/// Of these in one round.
+/// The keysends in one round.
 const KEYSENDS: u64 = 2;
-/// Sockets that it leaves open.
+/// Idle connections that it leaves open.
 const SOCKETS: usize = 40;
-/// Between two rounds.
+/// The pause between two rounds.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A stranger who bothers a merchant.
+/// A stranger that attacks a merchant.
 #[derive(Debug)]
 pub struct Pest {
     stranger: Stranger,
     /// Its own chain source.
     esplora: Esplora,
-    /// The merchant, at the near end of the wire.
+    /// The merchant, at the address where the wire to it listens.
     merchant: Peer,
     _wire: Wire,
-    /// What funds its channels, closed ones included. A std mutex: held to extend or to copy it.
+    /// The funding outputs of its channels, closed ones included. A std mutex: held to extend or to copy it.
     fundings: Mutex<BTreeSet<OutPoint>>,
     keysends: AtomicU64,
     done: AtomicU64,
@@ -65,7 +67,7 @@ pub struct Bother {
 }
 
 impl Pest {
-    /// A pest with money.
+    /// Starts a pest with money in its wallet.
     ///
     /// # Errors
     /// When its node does not come up, or gets no money.
@@ -105,13 +107,13 @@ impl Pest {
         self.stranger.peer.node_id.to_string()
     }
 
-    /// How many things it has done that a merchant could do without.
+    /// The number of attacks that have succeeded so far.
     #[must_use]
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Acquire)
     }
 
-    /// What funds its channels, closed ones included. Most of it was never broadcast.
+    /// The funding outputs of its channels, closed ones included. Most of their transactions were never broadcast.
     #[must_use]
     pub fn fundings(&self) -> Vec<OutPoint> {
         let channels = self.stranger.node.channels();
@@ -121,14 +123,14 @@ impl Pest {
         fundings.iter().copied().collect()
     }
 
-    /// Opens a channel that works if it has none, and gives up those that it never funded. What fails is left: the merchant
-    /// may refuse its channels, and something that it began before may have spent the same coin.
+    /// Opens a usable channel if it has none, and closes those that it never funded. Failures are ignored: the merchant may
+    /// refuse its channels, and a channel that it began before may have spent the same coin.
     pub async fn get_ready(&self, network: &Network) {
         self.esplora.answers(Manner::Well);
         let node = &self.stranger.node;
         let _ = node.connect(self.merchant).await;
         let _ = node.sync().await;
-        // What was broadcast at the last moment is funded, and closed here all the same.
+        // A channel whose funding transaction was broadcast at the last moment is funded, and is closed here all the same.
         let _known = self.fundings();
         let mut has_funded = false;
         for channel in node.channels() {
@@ -174,7 +176,7 @@ impl Pest {
         channels.iter().any(|channel| channel.is_usable)
     }
 
-    /// Bothers the merchant, whether it is there or not.
+    /// Attacks the merchant, whether it is running or not.
     #[must_use]
     pub fn bother(self: &Arc<Self>) -> Bother {
         let mut task = JoinSet::new();
@@ -190,7 +192,7 @@ impl Pest {
         Bother { task }
     }
 
-    /// Everything once. The merchant may be gone at any moment, so nothing of it need work.
+    /// One round of all attacks. The merchant may stop at any moment, so each of them may fail.
     async fn round(&self) {
         let node = &self.stranger.node;
         for _ in 0..KEYSENDS {
@@ -199,14 +201,14 @@ impl Pest {
                 self.note(sent.is_ok());
             }
         }
-        // Never funded: what it broadcasts is swallowed.
+        // This channel is never funded: the chain source drops the transactions that the pest broadcasts.
         let Peer { node_id, address } = self.merchant;
         let open = move |node: &ldk_node::Node| {
             node.open_channel(node_id, address.into(), CHANNEL_SAT, None, None)
         };
         let opened = node.blocking(open).await;
         self.note(matches!(opened, Ok(Ok(_))));
-        // Another one, and it hangs up before it is made.
+        // Begins to open another channel, and hangs up before it is open.
         let opened = self.stranger.opens_and_hangs_up(self.merchant, CHANNEL_SAT);
         self.note(opened.await.is_ok());
         let connect = move |node: &ldk_node::Node| node.connect(node_id, address.into(), true);
@@ -219,7 +221,7 @@ impl Pest {
 }
 
 impl Bother {
-    /// Ends it; what is under way is given up.
+    /// Ends the work; attacks that are under way are abandoned.
     pub async fn end(mut self) {
         self.task.shutdown().await;
     }

@@ -1,4 +1,4 @@
-//! Connections that say nothing.
+//! Idle connections, which never send a byte.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,12 +8,12 @@ use anyhow::{Context, Result};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// The address of this machine that they come from: another one than everybody else's in a test.
+/// The address of this machine that they come from; no other peer in a test uses it.
 const FROM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// How long a port may take to answer: it is on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection from that address; `None` if it is refused.
+/// Connects from [`FROM`]; `None` if the connection is refused.
 pub(super) async fn connect(to: SocketAddr) -> Result<Option<TcpStream>> {
     let socket = TcpSocket::new_v4().context("failed to make a socket")?;
     socket
@@ -30,7 +30,8 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// Opens so many connections to that address, all from one other address. Those that are refused are left out.
+    /// Opens this many connections to this address, all from an address that no other peer in a test uses. Refused connections
+    /// are left out.
     ///
     /// # Errors
     /// When this process has no more sockets.
@@ -42,7 +43,7 @@ impl Idle {
         Ok(Self { sockets })
     }
 
-    /// How many of them the other side has not closed.
+    /// The number of connections that the other side has not closed.
     #[must_use]
     pub fn left(&self) -> usize {
         let is_open = |socket: &&TcpStream| match socket.try_read(&mut [0; 64]) {

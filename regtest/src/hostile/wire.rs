@@ -1,7 +1,7 @@
-//! A wire between a node that dials and the merchant, which can drip, hold and cut.
+//! A proxy between a node that dials and the merchant, which can pass bytes slowly, hold them, and cut the connection.
 //!
-//! BOLT 8 encrypts even the lengths of messages, so the wire cannot read. It needs not: while it drips, a byte at a time,
-//! the dialling node does what a message makes it do before the next message is through, and the wire is held then.
+//! BOLT 8 encrypts even the lengths of messages, so the wire cannot read them. It does not need to: while it passes one byte at a
+//! time, the dialling node acts on a message before the next message is through, and the wire is held at that moment.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::port;
 
 /// How long the runtime's tasks may take to end.
 const RUNTIME_STOP: Duration = Duration::from_secs(1);
-/// Bytes that are read at once; while the wire is held it keeps no more than these.
+/// The most bytes that are read at once; a wire that is held keeps no more than these.
 const CHUNK_BYTES: usize = 4_096;
 
-/// What happens to the bytes of one direction.
+/// How the bytes of one direction are passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// They pass.
@@ -54,7 +54,8 @@ impl Wire {
         Self::from(Ipv4Addr::LOCALHOST, merchant)
     }
 
-    /// The same; the merchant sees all connections come from this address of the machine, and so from its /24.
+    /// Like [`Wire::to`], except that the merchant sees all connections come from this address of the machine, and so from its
+    /// /24.
     ///
     /// # Errors
     /// When no port is free.
@@ -87,7 +88,7 @@ impl Wire {
                     };
                     let (dialler_reads, dialler_writes) = dialler.into_split();
                     let (merchant_reads, merchant_writes) = merchant.into_split();
-                    // The end of either direction is the end of both: the halves of the other are dropped.
+                    // The end of either direction ends both, because the halves of the other direction are dropped.
                     tokio::select! {
                         () = carry(dialler_reads, merchant_writes, to_merchant) => {}
                         () = carry(merchant_reads, dialler_writes, to_dialler) => {}
@@ -103,23 +104,23 @@ impl Wire {
         })
     }
 
-    /// Where to dial.
+    /// The address to dial.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the dialling node sends flows like this from now on.
+    /// Sets how the bytes that the dialling node sends are passed on from now on.
     pub fn to_merchant(&self, flow: Flow) {
         self.to_merchant.send_replace(flow);
     }
 
-    /// What the merchant sends flows like this from now on.
+    /// Sets how the bytes that the merchant sends are passed on from now on.
     pub fn to_dialler(&self, flow: Flow) {
         self.to_dialler.send_replace(flow);
     }
 
-    /// Both directions flow like this from now on.
+    /// Sets how the bytes of both directions are passed on from now on.
     pub fn both(&self, flow: Flow) {
         self.to_dialler(flow);
         self.to_merchant(flow);

@@ -1,8 +1,9 @@
-//! Transactions that nobody is asked for on the node's behalf: fundings of strangers' channels that are not in a block. ldk-node
-//! asks for each of them in every look, one after the other, and what guards the other channels waits for it.
+//! Transactions that the chain source is not asked for on the node's behalf: funding transactions of strangers' channels that are
+//! not in a block. ldk-node asks for each of them in every sync, one after the other, and the requests that guard the other
+//! channels wait for it.
 //!
-//! A stranger may name any transaction as its funding, also one that a peer has prepared to cheat with and not sent yet. So
-//! whatever an answer of the chain source mentions is never left out again.
+//! A stranger may name any transaction as its funding transaction, also one that a peer has prepared for cheating and not
+//! broadcast yet. So a transaction that an answer of the chain source mentions is never left out again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
@@ -13,46 +14,46 @@ use esplora_client::OutputStatus;
 use super::Relay;
 use super::question::{Answer, Question};
 
-/// Transactions that were mentioned and are remembered, each 32 bytes. Beyond it all are forgotten: the next look mentions again
-/// what spends an output that the node watches.
+/// The most mentioned transactions that are remembered, each 32 bytes. Beyond it, all are forgotten: the next sync mentions again
+/// each transaction that spends an output that the node watches.
 const MENTIONED_MAX: usize = 10_000;
 
-/// The transactions that spend one of them are remembered up to this number: what LDK makes of a channel that was never funded,
-/// and what bumps that.
+/// The most transactions that are remembered because they spend a left-out one: those that LDK makes to close a channel that was
+/// never funded, and those that bump their fees.
 const SPENDING_MAX: usize = 10_000;
 
 /// Where a transaction was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::node) enum Where {
-    /// Nowhere.
+    /// The chain source does not have it.
     Nowhere,
-    /// Waiting for a block.
+    /// In the mempool, waiting for a block.
     Mempool,
     /// In a block.
     Block,
 }
 
-/// What is left out.
+/// The transactions that are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::node) struct Fundings {
-    /// Those that are in no block, as somebody has just said.
+    /// Those that are not in a block, as the chain source has just answered.
     pub(in crate::node) unconfirmed: HashSet<Txid>,
-    /// Those that were nowhere. What spends them goes to nobody.
+    /// Those that the chain source did not have. Transactions that spend them are not broadcast.
     pub(in crate::node) nowhere: HashSet<Txid>,
 }
 
-/// What is left out, and what was heard of it.
+/// The transactions that are left out, and those that the chain source has mentioned.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     fundings: Fundings,
-    /// Transactions that spend one of those that are nowhere, and which.
+    /// Transactions that descend from one that the chain source does not have, each with the id of that one.
     spending: HashMap<Txid, Txid>,
-    /// Transactions that the chain source has spoken of, or that were sent to it.
+    /// Transactions that the chain source has mentioned, or that were sent to it.
     mentioned: HashSet<Txid>,
 }
 
 impl LeftOut {
-    /// Whether it cannot be in a block.
+    /// Whether this transaction is left out, because it cannot be in a block.
     fn has(&self, txid: &Txid) -> bool {
         let named = &self.fundings;
         let is_named = named.unconfirmed.contains(txid) || named.nowhere.contains(txid);
@@ -63,7 +64,8 @@ impl LeftOut {
         !self.mentioned.contains(txid) && (is_named || is_spending())
     }
 
-    /// The funding that a transaction which spends this output goes back to, if nobody would take it.
+    /// The funding transaction from which a spender of this transaction descends, if the chain source does not have that funding
+    /// transaction and so would not accept the spender.
     fn origin(&self, txid: &Txid) -> Option<Txid> {
         if self.mentioned.contains(txid) {
             return None;
@@ -90,7 +92,8 @@ impl Relay {
         self.left_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the node hears that these transactions are in no block, without anybody being asked; of no others.
+    /// Leaves out these transactions from now on, and no others: the node is told that they are not in a block, and the chain
+    /// source is not asked.
     pub(in crate::node) fn leave_out(&self, fundings: Fundings) {
         let mut left_out = self.left_out();
         let nowhere = &fundings.nowhere;
@@ -100,7 +103,8 @@ impl Relay {
         left_out.fundings = fundings;
     }
 
-    /// Whether nobody is to be asked this. Only what LDK asks for its channels: the wallet hears all of its transactions.
+    /// Whether the chain source is not asked this question. Only questions that LDK asks for its channels are left out: the
+    /// wallet learns of all of its transactions.
     pub(super) fn leaves_out(&self, question: &Question) -> bool {
         let (Question::Proof(txid) | Question::RawTx(txid) | Question::Outspend(txid, _)) =
             question
@@ -110,7 +114,8 @@ impl Relay {
         self.left_out().has(txid)
     }
 
-    /// Hears what an answer mentions: who spends an output that the node watches is on the chain, or about to be.
+    /// Notes the transaction that an answer mentions as the spender of an output that the node watches: it is on the chain, or
+    /// about to be.
     pub(super) fn hear_spender(&self, question: &Question, body: &[u8]) {
         if !matches!(question, Question::Outspend(..)) {
             return;
@@ -121,7 +126,8 @@ impl Relay {
         }
     }
 
-    /// Whether this transaction goes back to a funding that nobody has: no server would take it, and LDK sends it again and again.
+    /// Whether this transaction descends from a funding transaction that the chain source does not have: no server would accept
+    /// it, and LDK broadcasts it again and again.
     pub(super) fn leaves_out_spending(&self, tx: &Transaction) -> bool {
         let mut left_out = self.left_out();
         let txid = tx.compute_txid();
@@ -138,9 +144,10 @@ impl Relay {
         true
     }
 
-    /// Where this transaction is, whether it is left out or not; `None` if nobody answers.
+    /// Where this transaction is, whether it is left out or not; `None` if the chain source does not answer.
     pub(in crate::node) async fn where_is(&self, txid: Txid) -> Option<Where> {
-        // Most are nowhere, and this question may use all of the budget.
+        // This question comes first, because the chain source has few of these transactions, and because it may use all of the
+        // budget.
         if self.ask(&Question::RawTx(txid)).await.ok()? == Answer::NotThere {
             return Some(Where::Nowhere);
         }
@@ -185,7 +192,7 @@ mod tests {
         left.mention(txid(1));
         left.mention(txid(3));
         assert!(!left.has(&txid(1)) && !left.has(&txid(3)));
-        // Also when it is named once more.
+        // It is still asked for when it is named once more.
         left.fundings = left_out(&[1, 2], &[]).fundings;
         assert!(!left.has(&txid(1)) && left.has(&txid(2)));
     }

@@ -1,8 +1,8 @@
-//! Channels that ended before anybody saw their funding. LDK would go on asking for it as long as it keeps the channel's monitor,
-//! which is always.
+//! Channels that ended before their funding transaction was seen. LDK would keep asking for it as long as it keeps the channel's
+//! monitor, and it never deletes one.
 //!
-//! The money of such a channel does not exist. Should its funding be sent after all, it is the peer's own that waits for the
-//! peer to close.
+//! The money of such a channel does not exist. If its funding transaction is broadcast after all, the money is the peer's own,
+//! and waits until the peer closes the channel.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -15,28 +15,29 @@ use super::super::relay::Where;
 use super::bounds::Pending;
 use crate::secret_file;
 
-/// One channel a line, in the node's folder: the transaction that was to fund it, its id, and `?` until the chain source was
-/// asked for it.
+/// The file in the node's folder that lists these channels, one a line: the id of the funding transaction, the id of the channel,
+/// and `?` until the chain source was asked for the transaction.
 const FILE: &str = "channels.abandoned";
 
-/// Beyond this the oldest are asked for again. Each is 130 bytes here, and its monitor some thousands on the disk.
+/// The most channels that are listed; the funding transactions of the oldest beyond that are asked for again. Each takes 130
+/// bytes here, and its monitor takes some thousands on the disk.
 const MAX: usize = 2_000;
 
-/// What was heard of the funding of a channel.
+/// The answer of the chain source about the funding transaction of a channel, or `None` without an answer.
 pub(super) type Heard = (ChannelId, Txid, Option<Where>);
 
-/// The channels that ended.
+/// The channels that ended before their funding transaction was seen.
 #[derive(Debug)]
 pub(super) struct Abandoned {
     file: PathBuf,
-    /// Those whose funding was nowhere, in the order in which that was found.
+    /// Those whose funding transaction the chain source did not have, in the order in which that was found.
     nowhere: Vec<(Txid, ChannelId)>,
-    /// Those of which that is not known yet.
+    /// Those for which this is not known yet.
     unknown: HashMap<ChannelId, Pending>,
 }
 
 impl Abandoned {
-    /// Those of earlier runs.
+    /// Reads the channels of earlier runs from this folder.
     pub(super) fn read(folder: &Path) -> Self {
         let file = folder.join(FILE);
         let text = match std::fs::read_to_string(&file) {
@@ -64,9 +65,9 @@ impl Abandoned {
         read
     }
 
-    /// Adds channels that ended, on the disk too: after a restart LDK asks for their fundings again.
+    /// Adds channels that ended, on the disk too: after a restart LDK asks for their funding transactions again.
     pub(super) fn add(&mut self, ended: Vec<(ChannelId, Pending)>) {
-        // What is in a block is followed like any other channel.
+        // A channel whose funding transaction is in a block is watched like any other channel.
         let mut ended = ended
             .into_iter()
             .filter(|(_, it)| !it.is_in_a_block())
@@ -78,7 +79,8 @@ impl Abandoned {
         self.write();
     }
 
-    /// Those whose fundings are to be asked for now, so many at most: whoever has waited longest.
+    /// The channels whose funding transactions are to be asked for now, at most `max` of them, those that have waited longest
+    /// first.
     pub(super) fn ask(&mut self, now: Instant, max: usize) -> Vec<(ChannelId, Txid)> {
         let due = self.unknown.iter_mut();
         let mut due: Vec<_> = due.filter(|(_, it)| it.is_to_be_asked(now)).collect();
@@ -87,13 +89,13 @@ impl Abandoned {
         due.map(|(channel, it)| (*channel, it.ask(now))).collect()
     }
 
-    /// Hears where these fundings are. One that is somewhere is the node's business again.
+    /// Notes where these funding transactions are. The node itself asks again for one that the chain source has.
     pub(super) fn hear(&mut self, answers: &[Heard]) {
         let before = (self.unknown.len(), self.nowhere.len());
         for (channel, funding, seen) in answers {
             let Some(seen) = seen else { continue };
             if *seen != Where::Nowhere {
-                // Another channel may have named it before it was sent.
+                // Another channel may have named it before it was broadcast.
                 self.nowhere.retain(|(named, _)| named != funding);
             }
             let Some(pending) = self.unknown.remove(channel) else {
@@ -110,8 +112,8 @@ impl Abandoned {
         }
     }
 
-    /// These transactions fund channels that there are: whoever named one of them for a channel that ended has not named
-    /// its own.
+    /// Removes the funding transactions of existing channels: a peer that named one of them for a channel that ended did not name
+    /// a transaction of its own.
     pub(super) fn purge(&mut self, real: &HashSet<Txid>) {
         let before = self.nowhere.len();
         self.nowhere.retain(|(funding, _)| !real.contains(funding));
@@ -120,7 +122,7 @@ impl Abandoned {
         }
     }
 
-    /// The transactions that nobody waits for.
+    /// The funding transactions that the node no longer waits for.
     pub(super) fn fundings(&self) -> impl Iterator<Item = Txid> {
         self.nowhere.iter().map(|(funding, _)| *funding)
     }
@@ -137,7 +139,7 @@ impl Abandoned {
     }
 }
 
-/// A line that cannot be read is passed over: its transaction is asked for again, which costs requests and nothing else.
+/// Reads a line. A line that cannot be read is skipped: its transaction is asked for again, which only costs requests.
 fn line(text: &str) -> Option<(Txid, ChannelId, bool)> {
     let mut parts = text.split(' ');
     let (funding, channel) = (parts.next()?, parts.next()?);
@@ -196,7 +198,7 @@ mod tests {
         assert_eq!(left(&again), [funding(1)]);
         again.hear(&[(id(2), funding(2), Some(Where::Mempool))]);
         assert_eq!(left(&again), [funding(1)]);
-        // Another channel names the first one, and it comes.
+        // Another channel names the first transaction, and it appears in the mempool.
         again.hear(&[(id(7), funding(1), Some(Where::Mempool))]);
         assert_eq!(left(&again), []);
         assert_eq!(again.ask(Instant::now(), 10), []);

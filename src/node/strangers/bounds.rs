@@ -1,4 +1,4 @@
-//! The bounds that the settings set for strangers' channels. Pure.
+//! The limits that the settings set for strangers' channels. Pure.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,23 +15,23 @@ use super::super::PeersConfig;
 use super::super::relay::Where;
 use super::fundings::ASK_EVERY;
 
-/// How long a funding transaction that was seen may take to confirm, and how long one may that nobody can see before it does.
+/// How long a funding transaction may take to confirm, if it was seen, or if the chain source cannot see it before it confirms.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(86_400);
 
 /// A stranger's channel that waits for its confirmations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pending {
-    /// The transaction that funds it.
+    /// The funding transaction.
     pub(super) funding: Txid,
-    /// Whose it is; `None` of one that ended in an earlier run.
+    /// The peer; `None` for a channel that ended in an earlier run.
     pub(super) peer: Option<PublicKey>,
-    /// Since when it is known.
+    /// The time since when the channel is known.
     pub(super) since: Instant,
-    /// Where its funding was seen last; `None` where nobody was asked, or nobody has answered.
+    /// Where the funding transaction was last seen; `None` if the chain source was not asked, or did not answer.
     pub(super) seen: Option<Where>,
-    /// When that was last asked.
+    /// When the chain source was last asked for it.
     pub(super) asked: Option<Instant>,
-    /// When that was last answered.
+    /// When the chain source last answered.
     pub(super) heard: Option<Instant>,
 }
 
@@ -47,7 +47,7 @@ impl Pending {
         }
     }
 
-    /// That of a channel that there is.
+    /// A pending channel of this peer.
     pub(super) fn of(peer: PublicKey, funding: Txid, since: Instant) -> Self {
         Self {
             peer: Some(peer),
@@ -55,19 +55,19 @@ impl Pending {
         }
     }
 
-    /// Whether it is time to ask where its funding is.
+    /// Whether it is time to ask where the funding transaction is.
     pub(super) fn is_to_be_asked(&self, now: Instant) -> bool {
         let is_due = self.asked.is_none_or(|asked| now >= asked + ASK_EVERY);
         is_due && !self.is_in_a_block()
     }
 
-    /// Notes that it is asked now, and says for what.
+    /// Notes that the funding transaction is asked for now, and returns its id.
     pub(super) fn ask(&mut self, now: Instant) -> Txid {
         self.asked = Some(now);
         self.funding
     }
 
-    /// Whether its funding is in a block.
+    /// Whether the funding transaction is in a block.
     pub(super) fn is_in_a_block(&self) -> bool {
         self.seen == Some(Where::Block)
     }
@@ -82,30 +82,30 @@ impl Pending {
     }
 }
 
-/// Why a stranger's channel is closed; its peer reads this.
+/// The reason for closing a stranger's channel; it is sent to the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Beyond {
-    /// Strangers may open none.
+    /// Strangers may not open channels.
     NotAnyone,
     /// It is too small.
     TooSmall(u64),
     /// It is too large.
     TooLarge(u64),
-    /// Too many wait.
+    /// Too many channels of strangers are pending.
     Pending(usize),
-    /// Too many of this peer's wait.
+    /// Too many channels of this peer are pending.
     PendingOfPeer(usize),
-    /// There are too many.
+    /// Strangers have too many channels.
     Channels(usize),
     /// This peer has too many.
     ChannelsOfPeer(usize),
     /// The peers of this network have too many.
     ChannelsOfNetwork(usize),
-    /// Its funding does not come.
+    /// Its funding transaction was not seen, or did not confirm, in time.
     Unfunded,
     /// The coins are kept for a channel that the operator buys.
     CoinsForBought,
-    /// Its peer has not named what funds it.
+    /// Its peer has not named the funding transaction in time.
     NotBegun,
 }
 
@@ -145,7 +145,7 @@ impl fmt::Display for Beyond {
     }
 }
 
-/// Follows which channels wait, and says which do so no longer without having become ready.
+/// Updates the pending channels, and returns those that are gone without having become ready.
 pub(super) fn follow(
     pending: &mut HashMap<ChannelId, Pending>,
     theirs: &[&ChannelDetails],
@@ -167,7 +167,7 @@ pub(super) fn follow(
     gone
 }
 
-/// The channels that go beyond the bounds, and why. Those that are ready stay, and the oldest of those that wait.
+/// The channels that exceed the limits, and why. Ready channels stay, and so do the oldest of the pending ones.
 pub(super) fn beyond<'a>(
     config: &PeersConfig,
     theirs: &[&'a ChannelDetails],
@@ -183,7 +183,7 @@ pub(super) fn beyond<'a>(
         .iter()
         .filter_map(|channel| Some((*channel, pending.get(&channel.channel_id)?)))
         .collect();
-    // Two of one moment in an order that stays.
+    // Channels that came at the same moment keep a fixed order.
     waiting.sort_by_key(|(channel, it)| (it.since, channel.user_channel_id.0));
     let mut beyond = Vec::new();
     for (channel, it) in waiting {
@@ -199,7 +199,7 @@ pub(super) fn beyond<'a>(
     beyond
 }
 
-/// What is wrong with a channel whatever others there are.
+/// The limit that a channel exceeds by itself, whatever other channels exist.
 fn one(
     config: &PeersConfig,
     channel: &ChannelDetails,
@@ -220,7 +220,7 @@ fn one(
     }
 }
 
-/// The channels that stay.
+/// The numbers of channels that stay.
 #[derive(Default)]
 struct Counts {
     all: usize,
@@ -248,7 +248,7 @@ impl Counts {
             .or_default() += 1;
     }
 
-    /// Why there may not be this one besides.
+    /// The limit that this channel would exceed, if it stayed as well.
     fn why(
         &self,
         config: &PeersConfig,
@@ -296,7 +296,7 @@ mod tests {
         }
     }
 
-    /// What is closed of these, by their numbers, so long after they began to wait.
+    /// The numbers of those of these channels that are closed this long after they began to wait, and why.
     fn closed(
         config: &PeersConfig,
         channels: &[ChannelDetails],

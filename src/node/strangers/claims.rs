@@ -1,9 +1,9 @@
 //! Whether payments over strangers' channels could be claimed on chain.
 //!
-//! The transaction that claims a payment over a channel with anchors carries no fee of its own: without coins in the wallet a
-//! peer that goes silent once it has the preimage takes the payment back. ldk-node takes no such channel while coins are
-//! missing; but coins go, and channels were opened before this program looked. Over those nothing is sold, and they are closed
-//! in agreement: from then on LDK takes no payment over them.
+//! The transaction that claims a payment over a channel with anchors carries no fee of its own: without coins in the wallet, a
+//! peer that goes silent once it has the preimage takes the payment back. ldk-node accepts no such channel while coins are
+//! missing, but coins may be spent later, and a channel may have been opened before this program checked the coins. Nothing is
+//! sold over such channels, and they are closed cooperatively: from then on LDK accepts no payment over them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -22,39 +22,40 @@ use super::Strangers;
 use super::bounds::Beyond;
 use crate::secret_file;
 
-/// The channels with anchors of a node whose channels a server keeps, one a line, in the node's folder.
+/// The file in the node's folder that lists the anchor channels, one a line, of a node whose channels are stored on a server.
 const ANCHORED: &str = "channels.anchored";
 
-/// When it was last found out what the coins cover.
+/// The last comparison of the channels with the coins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Covered {
     at: Instant,
-    /// Of so many channels.
+    /// The number of strangers' channels then.
     channels: usize,
-    /// When the wallet had read the chain, Unix seconds: its coins change with that.
+    /// When the wallet had last synced with the chain, in Unix seconds: its coins change with a sync.
     read_secs: Option<u64>,
 }
 
-/// How often the coins are held against the channels: finding out takes locks of all monitors.
+/// How often the channels are compared with the coins: a comparison takes locks of all monitors.
 const COVERED_EVERY: Duration = Duration::from_secs(10);
 
-/// How often it is tried to close a channel that could not be closed.
+/// How often to retry closing a channel that could not be closed.
 const CLOSE_EVERY: Duration = Duration::from_secs(1);
 
-/// Which channels have anchors; that never changes.
+/// The types of the channels, with anchors or without; the type of a channel never changes.
 #[derive(Debug)]
 pub(in crate::node) struct Types {
     source: Source,
     known: HashMap<ChannelId, bool>,
 }
 
-/// Where that is known from.
+/// Where the types are known from.
 #[derive(Debug)]
 enum Source {
-    /// From the monitors, which are in this folder.
+    /// The monitors, which are in this folder.
     Monitors(PathBuf, Box<NodeKeys>),
-    /// A server keeps those. ldk-node takes no channel with anchors while coins are missing, so what was opened without coins
-    /// has none; this file remembers it. A channel that is not in there is taken for one without.
+    /// The coins at the opening, because a server stores the monitors. ldk-node accepts no anchor channel while coins are
+    /// missing, so a channel that was opened without coins has no anchors. This file lists the anchor channels; a channel that is
+    /// not listed is taken for one without anchors.
     Coins(PathBuf),
 }
 
@@ -82,7 +83,7 @@ impl Types {
         }
     }
 
-    /// Whether nothing has to be told of this channel.
+    /// Whether `opened` need not be called for this channel.
     pub(super) fn knows(&self, channel: &ChannelId) -> bool {
         match &self.source {
             Source::Monitors(..) => true,
@@ -90,7 +91,7 @@ impl Types {
         }
     }
 
-    /// A channel is new, and there were coins for anchors when it was taken, or there were none. Blocks on the disk.
+    /// Notes a new channel, and whether there were coins for anchors when it was accepted. Blocks on the disk.
     pub(super) fn opened(&mut self, channel: ChannelId, has_coins: bool) {
         let Source::Coins(file) = &self.source else {
             return;
@@ -109,7 +110,7 @@ impl Types {
         }
     }
 
-    /// Whether this channel has anchors. Blocks on the disk for one that is new.
+    /// Whether this channel has anchors. Blocks on the disk for a new channel.
     fn has_anchors(&mut self, channel: &ChannelId) -> bool {
         let (folder, keys) = match &self.source {
             Source::Monitors(folder, keys) => (folder, keys),
@@ -125,7 +126,7 @@ impl Types {
                     );
                 }
             }
-            // Asked for once, also if it is not there.
+            // Each channel is looked up once, even if it is not found.
             self.known.entry(*channel).or_insert(true);
         }
         self.known.get(channel).copied().unwrap_or(true)
@@ -133,7 +134,7 @@ impl Types {
 }
 
 impl Strangers {
-    /// Notes of which kind those of these channels are that wait for their confirmations.
+    /// Notes the types of the strangers' channels that wait for their confirmations.
     pub(super) fn note_types(
         &self,
         ldk: &ldk_node::Node,
@@ -157,7 +158,7 @@ impl Strangers {
         }
     }
 
-    /// Finds the channels whose payments could not be claimed, and closes them in agreement.
+    /// Finds the channels whose payments could not be claimed, and closes them cooperatively.
     pub(in crate::node) fn withhold(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails]) {
         let theirs: Vec<_> = self.theirs(channels).collect();
         let now = Instant::now();
@@ -171,7 +172,7 @@ impl Strangers {
                 let is_begun = state.closing.contains(id) || state.not_closed.contains_key(id);
                 state.withheld.contains(id) && !is_begun
             };
-            // While its peer is away none can be closed in agreement, and none carries a payment.
+            // While its peer is offline, a channel cannot be closed cooperatively, and carries no payment.
             let open = theirs
                 .iter()
                 .filter(|it| it.is_usable && is_open(&it.channel_id));
@@ -184,7 +185,7 @@ impl Strangers {
                     self.state().closing.insert(id);
                     tracing::info!(channel.id = %id, "Closing channel {id} in agreement with peer {peer}");
                 }
-                // It is tried until it is done.
+                // It is retried until it succeeds.
                 Err(error) => {
                     self.state().not_closed.insert(id, now);
                     tracing::debug!(channel.id = %id, "Failed to close channel {id}: {error}");
@@ -193,18 +194,18 @@ impl Strangers {
         }
     }
 
-    /// The coins are held against the channels anew, however lately that was done.
+    /// Makes the next check compare the channels with the coins, however recent the last comparison is.
     pub(in crate::node) fn coins_changed(&self) {
         self.state().covered = None;
     }
 
-    /// Whether channels over which nothing may be sold are still open.
+    /// Whether channels over which nothing may be sold still have to be closed.
     pub(in crate::node) fn has_open_withheld(&self) -> bool {
         let state = self.state();
         state.withheld.iter().any(|id| !state.closing.contains(id))
     }
 
-    /// Holds the coins against the channels, unless that was done just now.
+    /// Compares the channels with the coins, unless that was done just now.
     fn cover(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails], theirs: &[&ChannelDetails]) {
         let now = Instant::now();
         let read_secs = ldk.status().latest_onchain_wallet_sync_timestamp;
@@ -223,7 +224,7 @@ impl Strangers {
         }
         let is_chosen =
             |channel: &&ChannelDetails| self.standings.of_channel(channel) == Standing::Chosen;
-        // Those that the operator chose have the first claim on the coins.
+        // Channels that the operator chose have the first claim on the coins.
         let chosen = channels.iter().filter(is_chosen).count() as u64;
         let covered = (total_sat(ldk) / self.reserve_sat).saturating_sub(chosen);
         let beyond = {
@@ -254,7 +255,7 @@ impl Strangers {
         state.withheld.retain(|id| beyond.contains(id));
     }
 
-    /// Channels with anchors that wait for confirmations and take the coins that a bought one would want.
+    /// Anchor channels that wait for confirmations and take the coins that a bought channel would need.
     pub(super) fn beyond_coins<'a>(
         &self,
         ldk: &ldk_node::Node,
@@ -288,7 +289,7 @@ impl Strangers {
     }
 }
 
-/// The channels with anchors beyond so many, those first over which least has arrived.
+/// The anchor channels beyond the number that the coins cover. Channels over which more has arrived are covered first.
 fn beyond<'a>(
     theirs: &[&'a ChannelDetails],
     covered: u64,

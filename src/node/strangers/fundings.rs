@@ -1,5 +1,5 @@
-//! What funds strangers' channels: asked for apart from the looks at the chain. ldk-node itself would ask for each of these
-//! transactions, twice and one after the other, in every look, and what guards the other channels would wait for it.
+//! The funding transactions of strangers' channels, asked for apart from the syncs with the chain. ldk-node itself would ask for
+//! each of them twice, one after the other, in every sync, and the requests that guard the other channels would wait for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use super::super::relay::{Fundings, Relay, Where};
 use super::abandoned::Heard;
 use super::{State, Strangers};
 
-/// Within this time nobody is asked a second time for the same transaction: looks may follow each other at once.
+/// The least time between two questions for the same transaction: one sync may follow another at once.
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(10);
 
-/// For so long an answer says what the node hears of a transaction.
+/// How long an answer decides what the node is told about a transaction.
 const FRESH_FOR: Duration = Duration::from_secs(15);
 
-/// Such questions at once for channels that wait, and as many for those that have ended.
+/// The most such questions at once for pending channels, and as many for channels that have ended.
 const ASKED_MAX: usize = 10;
 
-/// What a look at the chain waits for one of them; they are asked side by side.
+/// How long a sync with the chain waits for an answer; the questions are asked concurrently.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 
 impl Strangers {
-    /// Asks where the fundings are that strangers' channels wait for.
+    /// Asks the chain source for the funding transactions that strangers' channels wait for.
     pub(in crate::node) async fn look_for_fundings(&self, relay: &Arc<Relay>) {
         let asked = {
             let mut state = self.state();
@@ -41,7 +41,7 @@ impl Strangers {
         });
         let answers = futures_util::future::join_all(asking).await;
         let (strangers, relay) = (self.clone(), Arc::clone(relay));
-        // What was heard is written down.
+        // The answers are written to the disk.
         let hearing = tokio::task::spawn_blocking(move || {
             let mut state = strangers.state();
             state.hear(&answers, Instant::now());
@@ -56,7 +56,7 @@ impl Strangers {
 }
 
 impl State {
-    /// What is to be asked for now: whoever has waited longest.
+    /// The transactions to ask for now, those that have waited longest first.
     fn ask(&mut self, now: Instant) -> Vec<(lightning::ln::types::ChannelId, bitcoin::Txid)> {
         let due = self.pending.iter_mut();
         let mut due: Vec<_> = due.filter(|(_, it)| it.is_to_be_asked(now)).collect();
@@ -77,8 +77,8 @@ impl State {
         self.abandoned.hear(answers);
     }
 
-    /// Notes what funds the channels that there are. A stranger may name any transaction as its funding: one of these is
-    /// asked for whoever names it.
+    /// Notes the funding transactions of the existing channels. A stranger may name any transaction as its funding transaction:
+    /// one of these is asked for, whichever peer names it.
     pub(super) fn know(&mut self, channels: &[ChannelDetails]) {
         let is_real = |channel: &&ChannelDetails| {
             let pending = self.pending.get(&channel.channel_id);
@@ -89,8 +89,8 @@ impl State {
         self.abandoned.purge(&self.real);
     }
 
-    /// Transactions that the chain source need not be asked for when a look at the chain wants to know of them: those that
-    /// were asked for apart from it just now, and those that nobody waits for any more.
+    /// Transactions that the chain source need not be asked for during a sync: those that were asked for apart from it just now,
+    /// and those that the node no longer waits for.
     pub(super) fn left_out(&self, now: Instant) -> Fundings {
         let is_real = |txid: &bitcoin::Txid| self.real.contains(txid);
         let is_fresh = |heard: Option<Instant>| heard.is_some_and(|heard| now < heard + FRESH_FOR);
@@ -153,7 +153,7 @@ mod tests {
         let left = state.left_out(now);
         assert_eq!(left.unconfirmed, HashSet::from([txid(1), txid(2)]));
         assert_eq!(left.nowhere, HashSet::from([txid(1)]));
-        // The source has said nothing since, and it may have come.
+        // The chain source has not answered since, and the transaction may have been broadcast.
         let later = state.left_out(now + FRESH_FOR);
         assert_eq!(later, Fundings::default());
     }
