@@ -335,6 +335,22 @@ impl Merchant {
         Ok(status)
     }
 
+    /// How it ended, if it was running and has ended by itself. Told once.
+    ///
+    /// # Errors
+    /// When the process cannot be looked at.
+    pub fn take_ended(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(running) = &mut self.child else {
+            return Ok(None);
+        };
+        let ended = running.child.try_wait();
+        let ended = ended.context("failed to look at the merchant's process")?;
+        if ended.is_some() {
+            self.child = None;
+        }
+        Ok(ended)
+    }
+
     /// Kills it (SIGKILL): no code of its own runs any more. Does nothing if it has ended.
     ///
     /// # Errors

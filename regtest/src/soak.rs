@@ -13,6 +13,7 @@ mod books;
 mod buyers;
 mod dice;
 mod money;
+mod supervisor;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -117,6 +118,8 @@ pub struct Outcome {
     pub seed: u64,
     /// Whether it was killed.
     pub kills: bool,
+    /// How often the merchant ended by itself, with a reason in its log, and was started again as an init system does.
+    pub ended_by_itself: u64,
     /// What a hostile peer did meanwhile: channels that it never funded or gave up at once, payments without an invoice, and
     /// rounds of idle sockets. 0 without one.
     pub nuisances: u64,
@@ -257,10 +260,7 @@ impl Soak {
         }
         buyers.enough();
         merchant.restart().await?;
-        merchant.wait_up().await?;
-        let reopened = self.network.ensure_channel().await? as u64;
-        self.reopened += reopened;
-        self.know_channels();
+        let reopened = self.come_up().await?;
         self.books.expect(buyers.challenges());
         let seen = self.settle(reopened > 0).await;
         buyers.end().await;
@@ -319,28 +319,35 @@ impl Soak {
     }
 
     /// Waits until everything is in order. Money of a channel that was closed comes back with blocks.
-    async fn settle(&self, was_closed: bool) -> Result<(), String> {
-        let look = |deadline| {
-            let what = "payments, books and money to be in order";
-            eventually(what, deadline, move || async move {
-                self.look(was_closed).await.map(Some)
-            })
-        };
-        let mut seen = if was_closed {
-            look(BLOCKS_DEADLINE).await
-        } else {
-            look(ORDER_DEADLINE).await
-        };
-        for blocks in BLOCKS.iter().filter(|_| was_closed) {
-            if seen.is_ok() {
-                break;
-            }
-            seen = match self.network.mine(*blocks).await {
-                Ok(()) => look(BLOCKS_DEADLINE).await,
-                Err(error) => Err(error),
+    async fn settle(&mut self, mut was_closed: bool) -> Result<(), String> {
+        let mut blocks = BLOCKS.iter();
+        loop {
+            let seen = self.look_until_in_order(was_closed).await;
+            let Err(seen) = seen.map_err(|error| format!("{error:#}")) else {
+                return Ok(());
             };
+            if let Some(reopened) = self.revive().await.map_err(|error| format!("{error:#}"))? {
+                was_closed |= reopened > 0;
+            } else {
+                let blocks = blocks.next().filter(|_| was_closed).ok_or(seen)?;
+                let mined = self.network.mine(*blocks).await;
+                mined.map_err(|error| format!("{error:#}"))?;
+            }
         }
-        seen.map_err(|error| format!("{error:#}"))
+    }
+
+    /// Looks until all holds, as long as it may take; what did not hold at last is the error.
+    async fn look_until_in_order(&self, was_closed: bool) -> Result<()> {
+        let deadline = if was_closed {
+            BLOCKS_DEADLINE
+        } else {
+            ORDER_DEADLINE
+        };
+        let what = "payments, books and money to be in order";
+        eventually(what, deadline, move || async move {
+            self.look(was_closed).await.map(Some)
+        })
+        .await
     }
 
     /// One look at what must hold; what does not is the error.

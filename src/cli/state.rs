@@ -128,7 +128,7 @@ fn strangers(strangers: &Value) -> String {
     let who = if strangers["anyone_opens"] == true {
         "anyone may open channels"
     } else {
-        "only trusted peers may open channels"
+        "only peers that you chose may open channels"
     };
     let fault = match strangers["listener_fault"].as_str() {
         Some(fault) => format!("; PEERS CANNOT CONNECT: {fault}"),

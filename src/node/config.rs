@@ -74,7 +74,7 @@ pub const RESERVE_SAT: u64 = 25_000;
 /// What peers that the operator did not choose may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeersConfig {
-    /// Whether anybody may open a channel, or only trusted peers.
+    /// Whether any peer may open a channel, or only those that the operator trusts or has dialled.
     pub anyone_opens: bool,
     /// Peers that are trusted as the liquidity providers are.
     pub trusted: Vec<PublicKey>,

@@ -79,7 +79,7 @@ struct State {
 /// The limits on strangers, and the current numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct StrangersStatus {
-    /// Whether any peer may open a channel, or only trusted peers.
+    /// Whether any peer may open a channel, or only those that the operator trusts or has dialled.
     pub anyone_opens: bool,
     /// Peers that the settings trust, the liquidity providers included.
     pub trusted: usize,

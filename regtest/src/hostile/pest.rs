@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bitcoin::{Amount, OutPoint};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Idle, Stranger, Wire};
 use crate::esplora::{Esplora, Manner};
@@ -153,7 +153,11 @@ impl Pest {
     /// Opens a channel and waits until it can be used.
     async fn open_channel(&self, network: &Network) -> Result<()> {
         let node = &self.stranger.node;
-        let funding = node.open_channel(self.merchant, CHANNEL_SAT).await?;
+        let opened = timeout(
+            USABLE_DEADLINE,
+            node.open_channel(self.merchant, CHANNEL_SAT),
+        );
+        let funding = opened.await.context("the merchant has shut it out")??;
         network.bitcoind.wait_for_mempool(funding).await?;
         network.mine(CHANNEL_BLOCKS).await?;
         self.until_usable().await

@@ -23,7 +23,7 @@ pub(super) fn known(node: &Value, findings: &mut Findings) {
     let who = if strangers["anyone_opens"] == true {
         "anyone may open channels"
     } else {
-        "only trusted peers may open channels"
+        "only peers that you chose may open channels"
     };
     let found = format!(
         "{who}; strangers have {} of {} channels, {} of {} waiting, and {} of {} connections are in use ({} closed, {} turned away)",

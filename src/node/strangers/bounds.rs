@@ -113,7 +113,7 @@ impl fmt::Display for Beyond {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAnyone => {
-                f.write_str("this node accepts channels only from peers that it trusts")
+                f.write_str("this node accepts channels only from peers that its operator chose")
             }
             Self::TooSmall(sat) => write!(f, "this node takes channels of {sat} sat or more"),
             Self::TooLarge(sat) => write!(f, "this node takes channels of {sat} sat at most"),
