@@ -28,6 +28,8 @@ const MERCHANT_FUNDS: Amount = Amount::from_sat(10_000_000);
 const CHANNEL_BLOCKS: u32 = 6;
 /// From the last block to a channel that both sides use: a few messages.
 const USABLE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long looks at the chain may fail, one after the other.
+const LOOK_DEADLINE: Duration = Duration::from_secs(60);
 /// How often both sides look at the chain again while they wait for a channel: a look that was under way already when the
 /// block was mined knows nothing of it.
 const SYNC_AGAIN: Duration = Duration::from_millis(500);
@@ -217,12 +219,21 @@ impl Network {
         self.sync().await
     }
 
-    /// Lets both nodes learn of what is new on the chain.
+    /// Lets both nodes learn of what is new on the chain. A merchant with many channels may need more than one look after a start:
+    /// ldk-node gives up after 10 s, and the next look finds answers that are kept.
     ///
     /// # Errors
-    /// When one of them fails.
+    /// When one of them fails, or the merchant's looks fail for a minute.
     pub async fn sync(&self) -> Result<()> {
-        tokio::try_join!(self.payer.sync(), self.merchant.admin().sync())?;
+        let merchant = eventually(
+            "the merchant's look at the chain",
+            LOOK_DEADLINE,
+            || async {
+                let looked = self.merchant.admin().sync().await;
+                looked.map(Some).map_err(|error| format!("{error:#}"))
+            },
+        );
+        tokio::try_join!(self.payer.sync(), merchant)?;
         Ok(())
     }
 
