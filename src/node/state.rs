@@ -4,7 +4,7 @@
 mod aside;
 mod rows;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -210,6 +210,14 @@ fn channels(
 ) -> Result<Vec<MonitoredChannel>, StateError> {
     let monitors = rows::monitors(connection, table, keys).map_err(StateError::Monitors)?;
     Ok(monitors.iter().map(MonitoredChannel::of).collect())
+}
+
+/// The funding outputs of all channels that have a monitor, whether it is loaded or set aside.
+pub(super) fn fundings(folder: &Path, keys: &NodeKeys) -> Result<HashSet<OutPoint>, StateError> {
+    let path = folder.join(FILE);
+    let mut known = channels(open(&path)?, LIVE, keys)?;
+    known.extend(channels(open(&path)?, ASIDE, keys)?);
+    Ok(known.into_iter().map(|channel| channel.funding).collect())
 }
 
 impl MonitoredChannel {

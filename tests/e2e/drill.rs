@@ -250,6 +250,12 @@ async fn a_peer_that_does_not_come_back_need_not_keep_the_shop_closed() {
     let status = shop.status().await;
     let left = &status["node"]["unclosed_old_channels"];
     assert_eq!(left.as_array().unwrap().len(), 0, "{left}");
+    // The node has this channel's monitor, so the search for channels without one must not sweep it as well.
+    let log = fs::read_to_string(shop.network.merchant.log()).unwrap();
+    assert!(
+        !log.contains("channels that the backup does not know are swept"),
+        "{log}"
+    );
 }
 
 #[tokio::test]

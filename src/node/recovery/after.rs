@@ -1,8 +1,10 @@
 //! After a recovery: channels that it went on without, and closings that nobody had made when it searched for them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::OutPoint;
 use tokio_util::sync::CancellationToken;
 
 use crate::causes;
@@ -95,7 +97,16 @@ pub(in crate::node) async fn watch(
             }
             if is_searching {
                 let search = search.get_or_insert_with(|| node.search_of_this_hour());
-                go_on(node, ldk, search).await;
+                match fundings(node).await {
+                    Ok(monitored) => {
+                        search.pass_over(monitored);
+                        go_on(node, ldk, search).await;
+                    }
+                    Err(error) => {
+                        let why = causes::chain(&error);
+                        tracing::warn!("The search for closings goes on within an hour: {why}");
+                    }
+                }
             }
             false
         };
@@ -126,6 +137,16 @@ async fn is_another_wanted(node: &Node) -> bool {
             false
         }
     }
+}
+
+/// The fundings of the channels whose closings are no business of the search: the node sweeps them, now or once their monitors are
+/// loaded. Both would spend the same outputs.
+async fn fundings(node: &Node) -> Result<HashSet<OutPoint>, NodeError> {
+    let keys = node.keys.clone();
+    on(node.config.folder.clone(), move |folder| {
+        state::fundings(&folder, &keys)
+    })
+    .await
 }
 
 /// Looks up some more scripts, and before them those at which something was seen.

@@ -15,7 +15,7 @@ use bitcoin::{
     Amount, CompressedPublicKey, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
     WPubkeyHash, Witness,
 };
-use esplora_client::AsyncClient;
+use esplora_client::{AsyncClient, Tx};
 use lightning::ln::chan_utils::get_to_countersigner_keyed_anchor_redeemscript;
 use tokio_util::sync::CancellationToken;
 
@@ -130,6 +130,8 @@ pub(super) struct Search {
     pub(super) found: Vec<Found>,
     /// Outputs that are ours and not buried yet, or whose sweep is not.
     young: usize,
+    /// Fundings of channels that have a monitor: the node sweeps what their closings pay us.
+    monitored: HashSet<OutPoint>,
 }
 
 impl Search {
@@ -147,7 +149,13 @@ impl Search {
             seen: VecDeque::new(),
             found: Vec::new(),
             young: 0,
+            monitored: HashSet::new(),
         }
+    }
+
+    /// Leaves closings of channels with these fundings to the node, which has their monitors.
+    pub(super) fn pass_over(&mut self, monitored: HashSet<OutPoint>) {
+        self.monitored = monitored;
     }
 
     /// Puts what is not settled first in line.
@@ -205,6 +213,9 @@ impl Search {
     ) -> Result<(), esplora_client::Error> {
         let (mut found, mut young) = (Vec::new(), 0);
         for tx in client.scripthash_txs(script, None).await? {
+            if spends(&tx, &self.monitored) {
+                continue;
+            }
             for (vout, output) in (0_u32..).zip(&tx.vout) {
                 if output.scriptpubkey != *script {
                     continue;
@@ -239,6 +250,12 @@ impl Search {
         self.young += young;
         Ok(())
     }
+}
+
+/// Whether a transaction spends one of these outputs.
+fn spends(tx: &Tx, outputs: &HashSet<OutPoint>) -> bool {
+    let mut inputs = tx.vin.iter();
+    inputs.any(|input| outputs.contains(&OutPoint::new(input.txid, input.vout)))
 }
 
 /// All scripts, by their numbers.
