@@ -1,8 +1,9 @@
-//! The log's way out: lines wait in a queue for a thread of their own that writes them. A log that cannot be written (its disk
-//! is full, its reader is gone or reads nothing) loses lines and never stops the program.
+//! The output of the log: lines wait in a queue, and a thread of their own writes them. If the log cannot be
+//! written, because its disk is full or its reader has closed or stopped, it loses lines and never stops the
+//! program.
 //!
-//! Not `tracing-appender`: it forgets a line that failed to be written without counting it, says nothing once it can be
-//! written again, bounds its queue in lines and not in bytes, and prints to standard output when it cannot end.
+//! `tracing-appender` is not used. It does not count a line that failed to be written, and reports nothing once it
+//! can write again. It limits its queue in lines, not in bytes, and prints to standard output when it cannot end.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -14,20 +15,20 @@ use std::time::Duration;
 
 use crate::text;
 
-/// What the queue may hold: some twenty thousand lines, for a disk or a reader that is slow for a moment.
+/// The most bytes in the queue: some twenty thousand lines, for a disk or reader that is slow for a moment.
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a line takes in the queue besides its text.
+/// The bytes that a line takes in the queue besides its text.
 const LINE_BYTES: usize = 64;
 
-/// How long the end of the program waits for the lines that say why it ended.
+/// How long the end of the program waits until the queued lines are written.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Lines that were lost since the program began: a program has one log.
+/// Lines lost since the program began. A static, because a program has one log.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// How many lost lines the next line of this thread tells of; only the thread that writes the log sets it.
+    /// How many lost lines the next line of this thread reports; set only on the thread that writes the log.
     static TELLS_OF: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -36,25 +37,25 @@ pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Where lines are put. Never fails and never waits for whoever reads them.
+/// A writer that queues lines. It never fails and never waits for the reader of the log.
 #[derive(Clone, Debug)]
 pub struct Log {
     shared: Arc<Shared>,
     lines: Lines,
 }
 
-/// What the lines are made of.
+/// The format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lines {
     /// Text.
     Text,
-    /// Text with the escape codes of a terminal's colours.
+    /// Text with escape codes for colours.
     Coloured,
     /// JSON.
     Json,
 }
 
-/// A `std` mutex: held to put a line in or to take one out, never while one is written.
+/// The queue. A `std` mutex: held to add or take a line, never while one is written.
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
@@ -64,22 +65,22 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     lines: VecDeque<Line>,
-    /// What they take.
+    /// The bytes that the lines take.
     bytes: usize,
-    /// Lines that were lost and that no line has told of yet.
+    /// Lines that were lost and that no line has reported yet.
     untold: u64,
-    /// Whether a line that tells of some is on its way.
+    /// Whether a line that reports lost ones is queued.
     is_telling: bool,
-    /// Whether nothing more is taken.
+    /// Whether the queue accepts no more lines.
     is_closed: bool,
-    /// Whether all that was taken has been written or lost.
+    /// Whether all queued lines were written or lost.
     is_over: bool,
 }
 
 #[derive(Debug)]
 struct Line {
     text: Box<[u8]>,
-    /// How many lost lines it tells of; 0 for all but a few.
+    /// How many lost lines this line reports; usually 0.
     tells_of: u64,
 }
 
@@ -89,15 +90,15 @@ impl Queue {
             self.untold += 1;
             DROPPED.fetch_add(1, Ordering::Relaxed);
         } else {
-            // Those were counted when they were lost.
+            // They were counted when they were lost.
             self.untold += tells_of;
         }
     }
 }
 
-/// Ends the log when it is dropped: waits for a moment until what is queued has been written.
+/// Ends the log when it is dropped: waits for a moment until the queued lines are written.
 #[derive(Debug)]
-#[must_use = "dropped, it ends the log"]
+#[must_use = "dropping it ends the log"]
 pub struct Ending(Arc<Shared>);
 
 impl Drop for Ending {
@@ -110,7 +111,7 @@ impl Drop for Ending {
             .0
             .changed
             .wait_timeout_while(queue, FLUSH_TIMEOUT, is_open);
-        // Whoever reads the log has hung up or hangs: nobody can be told.
+        // If the wait timed out, the reader has stopped, and nobody can be told.
         drop(waited);
     }
 }
@@ -124,8 +125,8 @@ impl Log {
         }
     }
 
-    /// Starts the thread that writes to `out`. Once a line could be written again after others were lost, it calls `tell`
-    /// with their number, which is to write one line about them.
+    /// Starts the thread that writes to `out`. When a line can be written again after others were lost, the thread
+    /// calls `tell` with their number; `tell` logs one line about them.
     pub fn start(
         &self,
         out: impl Write + Send + 'static,
@@ -138,14 +139,14 @@ impl Log {
         Ok(Ending(Arc::clone(&self.shared)))
     }
 
-    /// Queues a line, or loses it.
+    /// Queues a line, or loses it if there is no room.
     fn push(&self, line: &[u8]) {
         let tells_of = TELLS_OF.take();
         let text = self.clean(line);
         let bytes = text.len() + LINE_BYTES;
         let mut queue = lock(&self.shared);
         let has_room = !queue.is_closed && queue.bytes + bytes <= QUEUE_BYTES_MAX;
-        // For the one line that tells of lost ones there is always room.
+        // A line that reports lost ones is queued even if there is no room.
         if !has_room && tells_of == 0 {
             queue.lose(tells_of);
             return;
@@ -156,8 +157,8 @@ impl Log {
         self.shared.changed.notify_all();
     }
 
-    /// The line without anything that a stranger could put there to deceive whoever reads the log. Colours are kept: where
-    /// there are some, `tracing-subscriber` has taken the escape codes out of everything else.
+    /// Escapes characters in the line with which a stranger could deceive its reader. Colours are kept: where they
+    /// are on, `tracing-subscriber` has escaped every other escape code.
     fn clean(&self, line: &[u8]) -> Box<[u8]> {
         let line = String::from_utf8_lossy(line);
         let (line, end) = match line.strip_suffix('\n') {
@@ -175,7 +176,7 @@ impl Log {
         (shown + end).into_bytes().into()
     }
 
-    /// The next line; `None` when the log was ended and everything was taken out.
+    /// The next line; `None` once the log has ended and the queue is empty.
     fn next(&self) -> Option<Line> {
         let is_waiting = |queue: &mut Queue| queue.lines.is_empty() && !queue.is_closed;
         let queue = lock(&self.shared);
@@ -198,7 +199,8 @@ impl Log {
                 queue.lose(line.tells_of);
                 continue;
             }
-            // One at a time: of a reader who is always too slow there is not a line between any two.
+            // One report at a time, so that a reader who is always too slow does not get a report between any two
+            // lines.
             if queue.untold > 0 && !queue.is_telling {
                 queue.is_telling = true;
                 let count = std::mem::take(&mut queue.untold);
@@ -213,7 +215,7 @@ impl Log {
     }
 }
 
-/// Each call is one line, as `tracing-subscriber` writes them.
+/// Each call writes one line, as `tracing-subscriber` does.
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -229,7 +231,7 @@ fn lock(shared: &Shared) -> MutexGuard<'_, Queue> {
     shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes a line. One that broke off is ended before the next one begins.
+/// Writes a line. If the line before it was written in part, ends that one first.
 fn write(out: &mut impl Write, line: &[u8], is_torn: &mut bool) -> io::Result<()> {
     let torn;
     let mut left = line;
@@ -259,7 +261,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk of little room that can be made larger: takes part of what no longer fits, as the system does.
+    /// A disk with little room, which can be extended. Like the system, it writes part of what no longer fits.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
@@ -297,7 +299,7 @@ mod tests {
         Write::write_all(&mut log.clone(), line.as_bytes()).unwrap();
     }
 
-    /// Starts a log that tells of lost lines in a line of its own.
+    /// Starts a log that reports lost lines in a line of its own.
     fn start(out: impl Write + Send + 'static) -> (Log, Ending) {
         let log = Log::new(Lines::Text);
         let telling = log.clone();
@@ -305,7 +307,7 @@ mod tests {
         (log, ending.unwrap())
     }
 
-    /// Waits until all that was said was taken out and written or lost; the thread tells nothing while it holds the lock.
+    /// Waits until the queue is empty. The last line may still be in writing.
     fn settle(log: &Log) {
         let (heard, hears) = mpsc::channel();
         let shared = Arc::clone(&log.shared);
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_loses_lines_and_the_first_line_after_it_tells_how_many() {
+    fn a_full_disk_loses_lines_and_the_first_line_after_it_reports_how_many() {
         let disk = Disk::with_room(10);
         let (log, ending) = start(disk.clone());
         say(&log, "one\n");
@@ -336,7 +338,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "one");
         assert!("two, which does not fit".starts_with(lines[1]), "{text}");
-        // The disk was made larger while the last of them may not have been tried yet.
+        // When the disk was extended, the last lines may not have been tried yet.
         let lost: u64 = lines.last().unwrap()["lost ".len()..].parse().unwrap();
         assert!((100..=101).contains(&lost), "{text}");
         assert!(dropped() >= lost);
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_loses_everything_and_nothing_fails() {
+    fn a_closed_reader_loses_all_lines_and_nothing_fails() {
         struct Gone;
         impl Write for Gone {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -365,8 +367,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_hangs_fills_the_queue_and_holds_nobody_up() {
-        /// Takes nothing until it is told to go on.
+    fn a_stopped_reader_fills_the_queue_and_delays_nobody() {
+        /// Writes nothing until it is released.
         struct Hanging(Arc<AtomicBool>, Disk);
         impl Write for Hanging {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -402,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_waits_for_a_hanging_reader_only_for_a_moment() {
+    fn the_end_waits_for_a_stopped_reader_only_for_a_moment() {
         struct Never;
         impl Write for Never {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -426,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_line_and_says_nothing_that_is_not_seen() {
+    fn a_line_is_one_line_without_invisible_characters() {
         let disk = Disk::with_room(usize::MAX);
         let (log, ending) = start(disk.clone());
         say(

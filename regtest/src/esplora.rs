@@ -36,7 +36,8 @@ use crate::server::Server;
 use follow::Follower;
 use index::Index;
 
-/// The largest broadcast that is read only to be swallowed; a standard transaction has 400,000 bytes, in hex.
+/// The largest broadcast body that is read before it is discarded. A standard transaction has up to 400,000 bytes,
+/// which are 800,000 hex digits.
 const BROADCAST_BYTES_MAX: usize = 1_000_000;
 
 /// Blocks in the answer to `/blocks`.
@@ -52,7 +53,7 @@ pub struct Esplora {
     cookie: PathBuf,
     /// Requests since the first start.
     requests: Arc<AtomicU64>,
-    /// The paths that were asked for while they are recorded. A std mutex: held for a push.
+    /// The paths requested while recording is on. A `std` mutex: held for a push.
     recorded: Arc<Mutex<Option<Vec<String>>>>,
     /// How it answers. A std mutex: held to copy it, never across an await.
     manner: Arc<Mutex<Manner>>,
@@ -74,7 +75,7 @@ pub enum Manner {
     Slowly(Duration),
     /// As it should, by a clock that is ahead by this long.
     Ahead(Duration),
-    /// As it should, but what is broadcast goes nowhere: the answer says that it was taken.
+    /// As it should, except that it answers a broadcast with success and discards the transaction.
     Swallows,
     /// Not at all.
     Never,
@@ -156,7 +157,7 @@ impl Esplora {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Begins to record the paths that are asked for, and gives those that were recorded up to now.
+    /// Starts recording the requested paths, and returns those recorded so far.
     #[must_use]
     pub fn record_paths(&self) -> Vec<String> {
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -275,7 +276,7 @@ impl Manner {
     }
 }
 
-/// The answer to a broadcast that was taken.
+/// Answers a broadcast with the transaction's id and discards the transaction.
 async fn swallow(request: Request) -> Response {
     let body = axum::body::to_bytes(request.into_body(), BROADCAST_BYTES_MAX).await;
     let text = body

@@ -59,7 +59,7 @@ impl Door {
 pub(super) async fn require(State(door): State<Door>, request: Request, next: Next) -> Response {
     match door.let_in(request).await {
         Ok(request) => {
-            // Nobody without a token takes the connection's place meanwhile.
+            // While the handler runs, a connection without a token cannot displace this one.
             let kept = request.extensions().get::<Guest>().map(Guest::pay);
             let response = next.run(request).await;
             drop(kept);

@@ -1,4 +1,4 @@
-//! Following payments that access tokens have paid for, until the node says how they ended.
+//! Following payments that access tokens have sent, until the node reports how they ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,33 +13,34 @@ use crate::node::{Node, OperationError, Payment, Progress};
 use super::spending::Pending;
 use super::{Admin, Spending};
 
-/// How often the node is asked if it tells nothing by itself.
+/// How often the node is polled when it reports no event.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
-/// How old a payment is that was about to be sent and of which the node has no record, before it is taken for one that was not
-/// sent: a kill has come in between. LDK could have sent it all the same if the kill came within the same millisecond.
+/// The age at which a payment that was about to be sent, and of which the node has no record, counts as not sent:
+/// the program was killed in between. If the kill came within the same millisecond, LDK may have sent the payment
+/// all the same.
 const UNKNOWN_SECS: u64 = 600;
 
-/// The same for one that was sent and could not be noted: by then no payment is on its way any more (LDK gives one 1,008 blocks at
-/// the most).
+/// The same age for a payment that may have been sent although its record was not written. By then the payment has
+/// ended: LDK lets a payment run for 1,008 blocks at most.
 const UNSURE_SECS: u64 = 14 * 86_400;
 
-/// How many of the node's payments are looked through for one whose id is not known.
+/// How many of the node's payments are searched for a payment whose id is not known.
 const LOOKED_THROUGH: usize = 1_000;
 
-/// Follows payments.
+/// Follows reserved payments and settles their reservations.
 #[derive(Debug)]
 pub struct Following {
-    /// What was reserved.
+    /// The reservations.
     spending: Arc<Spending>,
-    /// Says how payments ended.
+    /// The node that made the payments.
     node: Arc<Node>,
     /// Where the time comes from.
     clock: Clock,
 }
 
 impl Following {
-    /// Of what these operators have reserved.
+    /// Follows the reservations of this operator API.
     pub fn of(admin: &Admin) -> Self {
         Self {
             spending: Arc::clone(&admin.spending),
@@ -48,7 +49,7 @@ impl Following {
         }
     }
 
-    /// Follows them until told to stop.
+    /// Follows the reservations until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         let mut handled = self.node.handled();
         loop {
@@ -60,7 +61,7 @@ impl Following {
             }
             let ask_at = Instant::now() + ASK_EVERY;
             tokio::select! {
-                // The node outlives this; if not, time goes on.
+                // The node outlives this task; if it does not, the timer still runs.
                 changed = handled.changed() => if changed.is_err() { sleep_until(ask_at).await },
                 () = self.spending.is_left() => {}
                 () = sleep_until(ask_at) => {}
@@ -76,15 +77,15 @@ impl Following {
             Ok(()) => {
                 tracing::info!("A payment of an access token has ended: {spent_msat} msat spent")
             }
-            // It is asked about again.
+            // The next round asks again.
             Err(error) => tracing::error!(
-                "Failed to note that an access token's payment has ended: {}",
+                "Failed to record the end of an access token's payment: {}",
                 chain(&error)
             ),
         }
     }
 
-    /// What a payment has cost; `None` while that is not known.
+    /// The cost of a payment; `None` while it is not known.
     async fn spent_msat(&self, pending: &Pending) -> Option<u64> {
         if !pending.is_begun {
             return Some(0);
@@ -108,8 +109,8 @@ impl Following {
         }
     }
 
-    /// The payment of an offer, whose id was to be noted when a kill came: the one that fits, and of several one that cost
-    /// something.
+    /// Finds the payment of an offer whose id was not written before the program was killed. Of several matching
+    /// payments, prefers one that did not fail.
     async fn of_an_offer(&self, pending: &Pending) -> Result<Option<Payment>, OperationError> {
         let payments = self.node.payments(LOOKED_THROUGH).await?;
         let mut fitting: Vec<_> = payments
@@ -126,12 +127,13 @@ impl Following {
     }
 }
 
-/// How long a payment of which the node has no record may still have been sent.
+/// The age until which a payment without a record at the node may still have been sent.
 fn unknown_secs(is_unsure: bool) -> u64 {
     if is_unsure { UNSURE_SECS } else { UNKNOWN_SECS }
 }
 
-/// What a payment has cost that could cost so much at most; `None` while it is under way. What the node does not know counts in full.
+/// The cost of a payment whose maximum cost is `most_msat`; `None` while it is under way. If the node does not know
+/// the cost, the maximum counts.
 pub(super) fn spent(payment: &Payment, most_msat: u64) -> Option<u64> {
     match (payment.status, payment.amount_msat, payment.fee_msat) {
         (Progress::Pending, _, _) => None,
@@ -148,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_has_ended_is_given_back() {
+    fn a_reservation_ends_only_with_its_payment() {
         let payment = |status, fee_msat| Payment {
             payment_id: String::new(),
             kind: "bolt11",

@@ -88,7 +88,8 @@ struct TokenBody {
     made: Made,
     /// What was spent with it, where it has a limit, in msat.
     spent_msat: Option<u64>,
-    /// What payments may cost that are under way, fees included, in msat: it is taken off the limit until they have ended.
+    /// The most that payments under way can cost, fees included, in msat. It counts against the limit until they
+    /// end.
     pending_msat: Option<u64>,
 }
 

@@ -109,7 +109,8 @@ pub(super) async fn pay(
     let Some(reserved) = reserve(&admin, caller, &payable, most_msat).await? else {
         return Ok(Json(admin.node.pay(payable, |_| {}).await?));
     };
-    // A caller that hangs up in between leaves the reservation to be followed, once the payment is sent or not.
+    // If the caller hangs up, the reservation stays and `Following` settles it, whether or not the payment was
+    // sent.
     let reserved = Arc::new(reserved);
     let hearing = Arc::clone(&reserved);
     let paid = admin
@@ -124,7 +125,7 @@ pub(super) async fn pay(
     Ok(Json(paid?))
 }
 
-/// What was spent for certain; nothing while that is open.
+/// The amount certainly spent; `None` while the payment can still go through.
 fn spent_by(paid: &Result<Payment, OperationError>, most_msat: u64) -> Option<u64> {
     match paid {
         Ok(payment) => spent(payment, most_msat),
@@ -134,7 +135,7 @@ fn spent_by(paid: &Result<Payment, OperationError>, most_msat: u64) -> Option<u6
     }
 }
 
-/// Takes what a payment may cost off what the caller may spend, where that has a limit.
+/// Reserves the maximum cost of a payment from the caller's limit; `None` if the caller has no limit.
 async fn reserve(
     admin: &Arc<Admin>,
     caller: Caller,
@@ -156,7 +157,7 @@ async fn reserve(
     Ok(Some(reserved.expect("writing a file does not panic")?))
 }
 
-/// Notes how far the sending of a payment is. Blocks.
+/// Records how far the sending of a payment has come. Blocks.
 fn hear(reserved: &Reserved, step: Sending<'_>) {
     complain(match step {
         Sending::Begins => reserved.begin(),
@@ -166,11 +167,11 @@ fn hear(reserved: &Reserved, step: Sending<'_>) {
     });
 }
 
-/// Says that a file was not written. It then counts more than was spent.
+/// Logs that the file could not be written. Until it is, more counts as spent than was spent.
 fn complain(noted: Result<(), SpendingError>) {
     if let Err(error) = noted {
         tracing::error!(
-            "Failed to note what became of an access token's payment: {}",
+            "Failed to record the outcome of an access token's payment: {}",
             chain(&error)
         );
     }
@@ -201,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_still_be_spent_is_not_given_back() {
+    fn a_payment_that_may_still_go_through_stays_reserved() {
         for (paid, spent_msat) in [
             (Err(OperationError::Unsure { what: "pay" }), None),
             (Err(OperationError::PaidBefore), Some(0)),

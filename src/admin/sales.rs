@@ -27,7 +27,7 @@ pub(super) struct SalesQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SalesBody {
     sales: Vec<SaleRecord>,
-    /// What all sales come to, and what arrived besides.
+    /// The sums over all sales, with the surplus.
     totals: Totals,
     /// For `before`, if there are more.
     next: Option<String>,

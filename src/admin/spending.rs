@@ -1,9 +1,9 @@
-//! What access tokens with a limit have spent. A few lines in a file, on the disk before anything is spent: a crash in
-//! between counts too much for a while, never too little.
+//! The amounts that access tokens with a limit have spent. They are in a small file, which is on the disk before a
+//! payment is sent. A crash in between counts too much for a while, never too little.
 //!
-//! A payment takes what it may cost at most, which is a reservation. It ends once, in one write: what the payment really
-//! cost is spent then, and the rest is free again. Whoever asked for the payment may not be there any more by then, so the
-//! reservations are followed by what the node says of the payments ([`following`](super::following)), over restarts too.
+//! A payment first reserves its maximum cost. The reservation ends once, in one write: the real cost counts as
+//! spent, and the rest is available again. The caller may be gone by then, so [`following`](super::following)
+//! watches the node's payments and settles the reservations, also after a restart.
 
 mod account;
 
@@ -24,7 +24,7 @@ pub(super) use account::Pending;
 /// ended are among them: were the list of access tokens put back from a copy in which one is good, it must not begin anew.
 const TOKENS_MAX: usize = 10_000;
 
-/// Payments of one token that may be under way at once. A channel carries 483.
+/// The most payments of one token that can be under way at once. A channel carries 483.
 const PENDING_MAX: usize = 1_000;
 
 /// Spent so far, by token.
@@ -33,35 +33,35 @@ pub struct Spending {
     path: PathBuf,
     /// A `std` mutex: held while the file is written, off the threads that serve requests.
     kept: Mutex<Kept>,
-    /// A reservation was left to be followed.
+    /// Notified when a reservation loses its owner and has to be followed.
     left: Notify,
 }
 
 #[derive(Debug)]
 struct Kept {
-    /// By token id in hex; what the file says.
+    /// The accounts by token id in hex, equal to the content of the file.
     accounts: Accounts,
-    /// Reservations of requests that are still looked after by who made them.
+    /// Reservations whose owner still holds a [`Reserved`].
     live: BTreeSet<u64>,
     /// The number of the next reservation.
     next: u64,
 }
 
-/// What is reserved for.
+/// The payment to reserve for.
 pub(super) struct Wanted {
-    /// The payment's id, hex, if that is known before it is sent.
+    /// The payment's id in hex, if it is known before the payment is sent.
     pub(super) payment_id: Option<String>,
-    /// What it pays, in msat.
+    /// The amount to pay, in msat.
     pub(super) amount_msat: u64,
-    /// What it may cost at most, in msat.
+    /// The maximum cost, in msat.
     pub(super) most_msat: u64,
     /// Unix seconds.
     pub(super) now_secs: u64,
 }
 
-/// A reservation that is looked after by who made it. Dropped, it is followed instead.
+/// A reservation with an owner. When it is dropped, [`following`](super::following) settles the reservation.
 #[derive(Debug)]
-#[must_use = "dropped, it is left to be followed"]
+#[must_use = "dropping it leaves the reservation to `following`"]
 pub(super) struct Reserved {
     spending: Arc<Spending>,
     number: u64,
@@ -122,11 +122,12 @@ impl Spending {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        // Memory follows the file, whatever panicked in between.
+        // A panic cannot leave the memory different from the file.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what a payment may cost off what is left to this token. On return it is on the disk. Blocks.
+    /// Reserves the maximum cost of a payment from the rest of this token's limit. The reservation is on the disk
+    /// when this returns. Blocks.
     pub(super) fn reserve(
         self: &Arc<Self>,
         token_id: &TokenId,
@@ -170,7 +171,7 @@ impl Spending {
         })
     }
 
-    /// What was spent with the token of this id, hex, and what may be spent by payments that are under way, in msat.
+    /// The amount spent with the token of this id in hex, and the amount reserved for payments under way, in msat.
     pub(super) fn of(&self, token_id: &str) -> (u64, u64) {
         let kept = self.kept();
         kept.accounts.get(token_id).map_or((0, 0), |account| {
@@ -179,7 +180,7 @@ impl Spending {
         })
     }
 
-    /// The reservations that nobody looks after.
+    /// The reservations without an owner.
     pub(super) fn left(&self) -> Vec<Pending> {
         let kept = self.kept();
         let pending = kept.accounts.values().flat_map(|account| &account.pending);
@@ -187,12 +188,12 @@ impl Spending {
         left.cloned().collect()
     }
 
-    /// Waits until a reservation is left to be followed.
+    /// Waits until a reservation loses its owner.
     pub(super) async fn is_left(&self) {
         self.left.notified().await;
     }
 
-    /// Ends a reservation: so much was spent. One that has ended stays as it ended. Blocks.
+    /// Ends a reservation with the amount that was spent. A reservation that has ended does not change. Blocks.
     pub(super) fn settle(&self, number: u64, spent_msat: u64) -> Result<(), SpendingError> {
         self.change(&mut self.kept(), |accounts| {
             let mut accounts = accounts.values_mut();
@@ -208,7 +209,7 @@ impl Spending {
         })
     }
 
-    /// Notes something about a reservation, and about the others.
+    /// Changes one reservation, unless it has ended.
     pub(super) fn note(
         &self,
         number: u64,
@@ -223,7 +224,7 @@ impl Spending {
         })
     }
 
-    /// Changes what is kept together with its file: neither without the other.
+    /// Changes the accounts and their file together; if the write fails, neither changes.
     fn change(
         &self,
         kept: &mut Kept,
@@ -242,8 +243,8 @@ impl Spending {
 }
 
 impl Reserved {
-    /// The payment is sent next. An earlier try of the same payment has failed, then, and cost nothing: the node refuses what is
-    /// under way. Only those are ended that nobody looks after. Blocks.
+    /// Records that the payment is sent next, and ends earlier reservations without an owner for the same payment.
+    /// Those attempts failed and cost nothing, because the node refuses a payment that is under way. Blocks.
     pub(super) fn begin(&self) -> Result<(), SpendingError> {
         let mut kept = self.spending.kept();
         let live = kept.live.clone();
@@ -267,24 +268,24 @@ impl Reserved {
         })
     }
 
-    /// The payment was sent, under this id. Blocks.
+    /// Records that the payment was sent, under this id. Blocks.
     pub(super) fn sent(&self, payment_id: &str) -> Result<(), SpendingError> {
         self.spending.note(self.number, |it| {
             it.payment_id = Some(payment_id.to_owned());
         })
     }
 
-    /// It was not sent. Blocks.
+    /// Records that the payment was not sent. Blocks.
     pub(super) fn not_sent(&self) -> Result<(), SpendingError> {
         self.spending.note(self.number, |it| it.is_begun = false)
     }
 
-    /// It may have been sent, and the node has no record of it. Blocks.
+    /// Records that the payment may have been sent although the node has no record of it. Blocks.
     pub(super) fn unsure(&self) -> Result<(), SpendingError> {
         self.spending.note(self.number, |it| it.is_unsure = true)
     }
 
-    /// The payment has ended: so much was spent. Blocks.
+    /// Ends the reservation with the amount that was spent. Blocks.
     pub(super) fn settle(&self, spent_msat: u64) -> Result<(), SpendingError> {
         self.spending.settle(self.number, spent_msat)
     }
@@ -316,7 +317,7 @@ mod tests {
         }
     }
 
-    /// What is spent, and what may be.
+    /// The spent and the reserved amount.
     fn figures(spending: &Spending) -> (u64, u64) {
         spending.of(&ONE.to_string())
     }
@@ -343,18 +344,18 @@ mod tests {
         let all = spending.reserve(&ONE, 1_000, wanted(500, "d")).unwrap();
         assert!(spending.reserve(&ONE, 1_000, wanted(1, "e")).is_err());
         drop(all);
-        // Nobody knows yet what became of it.
+        // The outcome is not known yet.
         let spending = open(folder.path());
         assert_eq!(figures(&spending), (500, 500));
         assert!(spending.reserve(&ONE, 1_000, wanted(1, "e")).is_err());
     }
 
     #[test]
-    fn a_payment_ends_once_whoever_tells_it() {
+    fn a_payment_ends_only_once() {
         let folder = tempfile::tempdir().unwrap();
         let spending = open(folder.path());
         let reserved = spending.reserve(&ONE, 1_000, wanted(600, "a")).unwrap();
-        assert_eq!(spending.left(), [], "who asked for it looks after it");
+        assert_eq!(spending.left(), [], "the reservation has an owner");
         let number = reserved.number;
         drop(reserved);
         assert_eq!(spending.left().len(), 1);
@@ -369,19 +370,23 @@ mod tests {
     }
 
     #[test]
-    fn a_second_try_ends_the_first_one_that_failed_and_no_other() {
+    fn a_second_attempt_ends_the_failed_first_one_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let spending = open(folder.path());
         let reserve = |id| spending.reserve(&ONE, 10_000, wanted(600, id)).unwrap();
         let (first, other) = (reserve("a"), reserve("b"));
         first.begin().unwrap();
         drop((first, other));
-        // Asked for at the same time, and not sent for what the node knows.
+        // Made at the same time, has an owner, and was not sent.
         let live = reserve("a");
         assert_eq!(figures(&spending), (0, 1_800));
         let second = reserve("a");
         second.begin().unwrap();
-        assert_eq!(figures(&spending), (0, 1_800), "the first of four is over");
+        assert_eq!(
+            figures(&spending),
+            (0, 1_800),
+            "the first of four has ended"
+        );
         live.settle(0).unwrap();
         second.settle(600).unwrap();
         assert_eq!(figures(&spending), (600, 600));
@@ -391,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_program_wrote_is_read_and_it_reads_what_has_ended() {
+    fn files_of_an_older_program_are_read_and_it_reads_files_without_pending_payments() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.spent");
         secret_file::replace(&path, &format!("{{\"{ONE}\":700}}")).unwrap();

@@ -160,7 +160,7 @@ pub(super) struct StatusBody {
     activations: ActivationTotals,
     /// For how many more sales what can arrive suffices.
     outlook: Outlook,
-    /// Challenges that are remembered, paid ones included, until their invoices can be paid no more.
+    /// Challenges in memory, paid ones included. Each stays until its invoice can no longer be paid.
     challenges_open: usize,
     dry_run: DryRunBody,
     /// What prices in a currency go by.
@@ -169,7 +169,7 @@ pub(super) struct StatusBody {
     hooks: Vec<HookStatus>,
     /// Servers behind what is sold.
     upstreams: Vec<ServerStatus>,
-    /// Lines of the log that were lost since the start, because it could not be written.
+    /// Log lines lost since the start because the log could not be written.
     log_lines_dropped: u64,
 }
 

@@ -167,7 +167,7 @@ async fn enter(
     let reason = body.unwrap_or_default().0.reason;
     let backups = Arc::clone(&admin.backups);
     let revoked = blocking(move || admin.ledger.revoke(what, &reason)).await?;
-    // In a backup that was made before, it is not revoked.
+    // The revocation is missing from earlier backups.
     backups.follow();
     match &revoked.what {
         Revoked::Token(token_id) => tracing::info!("Revoked token {}", TokenId(*token_id)),
@@ -227,9 +227,11 @@ pub(super) async fn keys(State(admin): State<Arc<Admin>>) -> Json<KeysBody> {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RotateBody {
-    /// How long tokens of the keys before stay good; 30 days if left out. 0 ends them now, and the answers that they run.
+    /// How long tokens of the earlier keys stay valid; 30 days by default. 0 ends these tokens and their running
+    /// answers now.
     retire_after_secs: Option<u64>,
-    /// Rotates also if no backup of the new key can be made. Tokens that it mints are lost with the disk until there is one.
+    /// Rotates even if no backup of the new key can be made. Until there is one, losing the disk loses the new
+    /// key's tokens.
     #[serde(default)]
     force: bool,
 }
@@ -238,18 +240,19 @@ pub(super) struct RotateBody {
 pub(super) struct RotatedBody {
     #[serde(flatten)]
     keys: KeysBody,
-    /// The backup that the new key is in; nothing if there is none, which only `force` allows.
+    /// The backup that contains the new key; null if there is none, which only `force` allows.
     #[schema(value_type = Option<String>)]
     backup: Option<PathBuf>,
 }
 
-/// Mints with a new master key from now on. Before it mints anything it is in a backup, and in the store that backups are sent to, if
-/// there is one: tokens of a key that is lost open nothing. If that fails, the key is not changed.
+/// Mints with a new master key from now on. Before the first token is minted, the key is in a backup and, if
+/// backups are sent to a store, in the store. Tokens of a lost key open nothing. If the backup fails, the key does
+/// not change.
 #[utoipa::path(
     post, path = "/keys/rotate", tag = "tokens", request_body = Option<RotateBody>,
     responses(
         (status = 200, body = RotatedBody),
-        (status = 409, description = "no backup of the new key could be made; `force` rotates without")
+        (status = 409, description = "no backup of the new key could be made; `force` rotates without one")
     )
 )]
 pub(super) async fn rotate(
@@ -271,14 +274,17 @@ pub(super) async fn rotate(
             match runtime.block_on(admin.backups.create_and_send()) {
                 Ok(created) => backup = Some(created.file),
                 Err(error) if force => {
-                    tracing::error!("The new master key is in no backup: {}", chain(&error));
+                    tracing::error!(
+                        "Failed to make a backup of the new master key: {}",
+                        chain(&error)
+                    );
                     admin.backups.follow();
                 }
                 Err(error) => return Err(Fault::NotBackedUp(error)),
             }
             Ok(())
         });
-        // The one that could not be sent says that the keys have retired: it must not stay the newest.
+        // The backup that could not be sent lists the old keys as retired, so it must not stay the newest.
         if matches!(rotated, Err(Fault::NotBackedUp(BackupError::NotSent(_))))
             && let Err(error) = admin.backups.create()
         {

@@ -59,7 +59,7 @@ impl Beside {
     }
 }
 
-/// Where the last good rates are kept, in the data folder.
+/// The file in the data folder that keeps the last good rates.
 pub(crate) const RATES_FILE: &str = "rates.json";
 
 /// What pricing asks the world, by these settings; what the one before knows of the same is not asked again.
@@ -79,7 +79,7 @@ pub(super) fn quotes(config: &Config, before: Option<&Quotes>, clock: &Clock) ->
     }
 }
 
-/// Tells the log what these settings do that nobody can want.
+/// Logs warnings about settings that lead back to this program.
 pub(super) async fn warn(config: Config) -> Config {
     tokio::task::spawn_blocking(move || {
         for warning in config.circles() {
@@ -116,7 +116,7 @@ impl Reloading {
                     Ok(restart_needed_for)
                 }
                 Err(complaints) => {
-                    // A line of the log is one line.
+                    // Keeps the complaints on one log line.
                     let shown = complaints.replace('\n', "; ");
                     tracing::error!(
                         "Reload rejected, the previous settings stay in force: {shown}"
@@ -137,7 +137,7 @@ impl Reloading {
             .map_err(|complaints| complaints.to_string())?;
         self.fits(&config).map_err(|error| chain(&error))?;
         self.stays_where_it_is(&config)?;
-        // A program that guards has a listener of its own.
+        // With `guarded`, another program listens, so these warnings do not apply.
         Ok(if self.guarded.is_none() {
             warn(config).await
         } else {
@@ -192,7 +192,8 @@ impl Reloading {
     }
 }
 
-/// The routes without what is secret by either settings: keys that the new ones no longer name are in use until a restart.
+/// The routes without the secrets of either settings: keys that the new settings no longer name stay in use until a
+/// restart.
 fn with_secrets_of(routes: RouteTable, started_with: &RouteTable) -> RouteTable {
     let mut secrets = Secrets::clone(routes.secrets());
     for secret in started_with.secrets().iter() {

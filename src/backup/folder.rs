@@ -102,11 +102,12 @@ fn written_secs(entry: &DirEntry) -> Option<u64> {
     Some(written.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// Days of which one backup stays, besides the newest of all: whatever makes many of them in a day leaves those of the days before.
+/// The number of days of which one backup is kept besides the newest ones. Many backups in one day so never remove
+/// those of the days before.
 const DAYS_KEPT: usize = 7;
 
-/// Which of these, the newest first by the times in their names, may go: all but the newest `keep` and the newest of each of the last
-/// days that have any. So no more than `keep` and seven stay.
+/// The backups that may be deleted, by the times in their names: all but the newest `keep`, and the newest of each
+/// of the last seven days that have any.
 pub(super) fn old<T>(
     newest_first: impl IntoIterator<Item = T>,
     keep: usize,
@@ -128,7 +129,7 @@ pub(super) fn old<T>(
     old
 }
 
-/// Removes the [old] ones of those that this data folder has made, but for the one of the name `spared`.
+/// Deletes the [old] backups that this data folder made, except the one named `spared`.
 pub(super) fn prune(
     folder: &Path,
     node_id: &str,
@@ -237,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn however_many_are_made_in_a_day_those_of_the_days_before_stay() {
+    fn many_backups_in_a_day_do_not_remove_those_of_the_days_before() {
         let day = |day: u64, count: u64| (0..count).rev().map(move |nth| day * SECS_PER_DAY + nth);
         let stay = |newest_first: Vec<u64>, keep| {
             let old = old(newest_first.clone(), keep, |secs| Some(*secs));
             let stays = |secs: &u64| !old.contains(secs);
             newest_first.into_iter().filter(stays).collect::<Vec<_>>()
         };
-        // A hundred today, and some on each of the nine days before.
+        // A hundred backups on the newest day, and some on each of the nine days before.
         let many: Vec<_> = day(20, 100)
             .chain((11..20).rev().flat_map(|it| day(it, 3)))
             .collect();
@@ -252,10 +253,10 @@ mod tests {
         let before = (14..20).rev().map(|day| day * SECS_PER_DAY + 2);
         let expected: Vec<_> = [today + 99, today + 98].into_iter().chain(before).collect();
         assert_eq!(stay(many, 2), expected);
-        // One a day, as the settings have it by default.
+        // One backup a day, the default of the settings.
         let daily: Vec<_> = (0..30).rev().flat_map(|it| day(it, 1)).collect();
         assert_eq!(stay(daily.clone(), 7), daily[..7]);
-        // A machine that was off for a month.
+        // The machine was off for a month.
         let gap: Vec<_> = day(50, 5).chain(day(3, 2)).collect();
         let newest = [50 * SECS_PER_DAY + 4, 3 * SECS_PER_DAY + 1];
         assert_eq!(stay(gap, 1), newest);

@@ -70,7 +70,7 @@ pub struct Backups {
     checks: Mutex<Checks>,
     /// One was made on demand.
     made: Notify,
-    /// What the newest lacks besides channels.
+    /// Changes that the newest backup lacks, channels aside.
     lacking: demand::Lacking,
 }
 
@@ -191,7 +191,7 @@ impl Backups {
     /// Makes a backup now, and lets go of the oldest. Blocks on the disk.
     pub fn create(&self) -> Result<Created, BackupError> {
         let _turn = self.turn();
-        // Before anything is copied: what is revoked meanwhile is lacking again.
+        // Taken before the copy: a revocation during the copy is lacking again.
         let was_lacking = self.lacking.take();
         let created = self.create_one();
         if created.is_err() && was_lacking {
@@ -372,7 +372,7 @@ impl Backups {
                     continue;
                 }
                 () = self.made.notified() => {
-                    // It is looked through and sent now; a change of the channels still waits for its turn.
+                    // The new backup is checked and sent now; a change of the channels still waits for its turn.
                     look_at = Instant::now();
                     continue;
                 }

@@ -368,11 +368,11 @@ fn restore(file: &Path, given: Given, data_dir: Option<PathBuf>, how: How) -> an
     Ok(())
 }
 
-/// What the operator has to do again.
+/// Tells the operator which actions the restore has undone.
 fn what_is_undone(created_secs: u64) -> String {
     format!(
-        "The books are as they were when the backup was made ({}): tokens that were revoked since then open again, and what was used \
-         of tokens since then is there again. Revoke again what must not open anything (`tollhouse revoke`).",
+        "The books are as they were when the backup was made ({}): tokens revoked since then open again \
+         until you revoke them again (`tollhouse revoke`), and use of tokens since then is not counted.",
         ago(created_secs)
     )
 }

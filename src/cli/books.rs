@@ -98,7 +98,7 @@ impl Sales {
     }
 }
 
-/// What a sale has brought in.
+/// The amount of one sale.
 fn amount(sale: &Value) -> String {
     let amount = number(&sale["amount_msat"], msat);
     if sale["lost_ms"].is_u64() {
@@ -107,7 +107,7 @@ fn amount(sale: &Value) -> String {
     amount
 }
 
-/// What all sales come to.
+/// The sums over all sales.
 pub(super) fn sums(totals: &Value) -> String {
     let sold = number(&totals["amount_msat"], msat);
     let sold = format!("{}, {sold} in all", number(&totals["count"], grouped));

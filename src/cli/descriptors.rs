@@ -2,10 +2,10 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// What the node, the ledger and the log take: databases, the chain source, peers that are dialled, and what is kept free.
+/// Descriptors of the node, the ledger and the log: databases, the chain source, dialled peers, and a reserve.
 const OTHERS: u64 = 256;
 
-/// What a Lightning peer takes that has connected: its connection, and both ends of the one that passes it on to ldk-node.
+/// Descriptors of one inbound Lightning peer: its connection, and both ends of the one that relays it to ldk-node.
 const OF_PEER: u64 = 3;
 
 /// Raises the limit as far as the system lets us, and says if that is too little for so many connections.

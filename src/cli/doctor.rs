@@ -262,7 +262,7 @@ fn running(status: &Value, config: &Config, findings: &mut Findings) {
         .filter(|lost| *lost > 0)
     {
         let found = format!(
-            "{} sat of sales were taken back on chain by peers (see `tollhouse sales`): keep coins in the wallet, or name fewer \
+            "peers claimed {} sat of sales back on chain (see `tollhouse sales`): keep coins in the wallet, or name fewer \
              peers in node.peers.trusted",
             grouped(lost / 1_000)
         );
@@ -273,7 +273,7 @@ fn running(status: &Value, config: &Config, findings: &mut Findings) {
         .filter(|count| *count > 0)
     {
         let found = format!(
-            "{} lines were lost since the start: make room on its disk, or look after whoever reads it",
+            "{} lines were lost since the start: free space on its disk, or check the program that reads it",
             grouped(count)
         );
         findings.note("log", Grade::Look, found);

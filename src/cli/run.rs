@@ -20,11 +20,11 @@ pub(super) fn run(file: &Path) -> ExitCode {
             return ExitCode::from(BAD_SETTINGS);
         }
     };
-    // Dropped last: the last lines say why the program ended.
+    // Dropped last, so that the last lines, which say why the program ended, are written.
     let _log = match start(&config.log) {
         Ok(log) => log,
         Err(error) => {
-            complain(&format!("failed to start the thread of the log: {error}"));
+            complain(&format!("failed to start the log thread: {error}"));
             return ExitCode::FAILURE;
         }
     };

@@ -43,13 +43,13 @@ pub(super) fn list<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
     answer[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A text of several lines that may be anybody's, as a terminal can be given it.
+/// Text of several lines with control and invisible characters escaped, safe to print on a terminal.
 pub(super) fn lines(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(shown).collect();
     lines.join("\n")
 }
 
-/// JSON for people and programs, without anything that is an order to a terminal.
+/// Indented JSON with control and invisible characters escaped, safe to print on a terminal.
 pub(super) fn json(value: &Value) -> String {
     let pretty = format!("{value:#}");
     let lines: Vec<_> = pretty.split('\n').map(shown_json).collect();

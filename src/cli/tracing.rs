@@ -1,5 +1,5 @@
-//! The log: to standard error, filtered, in colours only where a person looks at them. It may lose lines and never stops the
-//! program (see [`crate::log`]).
+//! The log: on standard error, filtered, coloured only on a terminal. It can lose lines but never stops the program
+//! (see [`crate::log`]).
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _};
@@ -27,14 +27,14 @@ pub(super) fn start(config: &LogConfig) -> io::Result<Ending> {
     let log = tracing_subscriber::fmt()
         .with_writer(move || out.clone())
         .with_ansi(has_colours)
-        // It would print to standard error and panic where that fails.
+        // Its own messages go to standard error, and it panics if that fails.
         .log_internal_errors(false)
         .with_env_filter(filter);
     match config.format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
-    // The hook of the standard library waits for whoever reads standard error.
+    // The default hook blocks on a reader of standard error that has stopped reading.
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {
@@ -46,7 +46,7 @@ pub(super) fn start(config: &LogConfig) -> io::Result<Ending> {
     Ok(ending)
 }
 
-/// An error, which no `log.level` leaves out.
+/// Logs lost lines as an error, so that no `log.level` hides them.
 fn tell_dropped(count: u64) {
-    tracing::error!("The log could not be written for a while: {count} lines were dropped");
+    tracing::error!("{count} log lines were dropped: the log could not be written for a while");
 }

@@ -4,7 +4,7 @@ use crate::amount::{Msat, whole_number};
 use crate::clock::Clock;
 use crate::span;
 
-/// Reads `1000 sat`, `1,000 sat` or `2500 msat` as the settings do, and `1000` as satoshi.
+/// Reads `1000 sat`, `1,000 sat` or `2500 msat` as the settings do, and a bare `1000` as satoshi.
 pub(super) fn amount(text: &str) -> Result<Msat, String> {
     let text = text.trim();
     let has_unit = text.contains(|c: char| c.is_alphabetic() || c.is_whitespace());
@@ -86,12 +86,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_command_line_and_the_settings_read_the_same(
+        fn the_command_line_and_the_settings_read_amounts_alike(
             text in prop_oneof![any::<String>(), "[ 0-9.,_+-]{0,9} ?(m?sat|sats|USD|)"],
         ) {
             let settings = text.parse::<Price>().ok().and_then(Price::fixed);
             let command_line = amount(&text).ok();
-            // Without a unit there are satoshi on the command line only, and nothing costs nothing in the settings only.
+            // Only the command line reads a number without a unit, as satoshi; only the command line accepts zero.
             let has_unit = text.contains(char::is_alphabetic);
             match (settings, command_line) {
                 (Some(settings), command_line) => prop_assert_eq!(Some(settings), command_line),
@@ -101,7 +101,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_shown_is_read_back(number in 0..=crate::amount::MSAT_MAX) {
+        fn shown_amounts_are_read_back(number in 0..=crate::amount::MSAT_MAX) {
             prop_assert_eq!(amount(&msat(number)).map(Msat::msat), Ok(number));
         }
     }

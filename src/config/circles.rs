@@ -1,5 +1,5 @@
-//! Settings that lead from this program to itself: a route whose upstream is one of its own listeners, a hook or a source of
-//! rates behind the public one.
+//! Settings that lead from this program to itself: a route with one of its own listeners as upstream, or a price
+//! hook or rate source behind its public listener.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::mpsc;
@@ -13,15 +13,15 @@ use crate::route::Resource;
 
 use super::Config;
 
-/// How long all names together may take to be resolved. One that takes longer is not looked at.
+/// The time limit for resolving all names together. A name that takes longer is not checked.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where HTTPS is, whatever port it is passed on to.
+/// The usual port of HTTPS, whatever port it is forwarded to.
 const HTTPS_PORT: u16 = 443;
 
 impl Config {
-    /// What these settings do that nobody can want, though the program can run with it. Names are looked up for it: it may take
-    /// two seconds.
+    /// Warnings about settings that lead back to this program. The program can run with them, but nobody wants
+    /// them. Resolves names, for two seconds at most.
     pub fn circles(&self) -> Vec<String> {
         let ours = Ours::of(self);
         let mut warnings = Vec::new();
@@ -32,7 +32,7 @@ impl Config {
             for server in &forward.upstream.servers {
                 if let Some(which) = ours.listener_at(server) {
                     warnings.push(format!(
-                        "route {}: its upstream {server} is {which}: every request would come back here, and is answered 508",
+                        "route {}: its upstream {server} is {which}: every request would return here and be answered with 508",
                         route.name
                     ));
                 }
@@ -42,7 +42,7 @@ impl Config {
             if let Some(which) = ours.listener_at(hook.address.uri()) {
                 let name = &hook.name;
                 warnings.push(format!(
-                    "hook {name}: its url {} is {which}, which does not answer its own questions",
+                    "hook {name}: its url {} is {which}, which refuses this program's own requests",
                     hook.address
                 ));
             }
@@ -54,7 +54,7 @@ impl Config {
             for source in &watched.sources {
                 if let Some(which) = ours.listener_at(source.address.uri()) {
                     warnings.push(format!(
-                        "rate {}: its source {} is {which}: ask the server behind it",
+                        "rate {}: its source {} is {which}: name the upstream server instead",
                         rate.currency, source.address
                     ));
                 }
@@ -64,13 +64,13 @@ impl Config {
     }
 }
 
-/// Where this program listens.
+/// The addresses of this program's listeners.
 struct Ours<'a> {
     public: SocketAddr,
     admin: SocketAddr,
-    /// The names in its certificate, if an authority gives one.
+    /// The domains of its certificate, if it comes from an ACME authority.
     names: &'a [String],
-    /// Until when names are looked up.
+    /// The deadline for resolving names.
     until: Instant,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Ours<'a> {
         }
     }
 
-    /// Which of our listeners this leads to, if any.
+    /// The own listener that this URI leads to, if any.
     fn listener_at(&self, uri: &Uri) -> Option<&'static str> {
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
         let is_secure = uri.scheme_str() == Some("https");
@@ -119,15 +119,15 @@ impl<'a> Ours<'a> {
             .map(|(_, which)| which)
     }
 
-    /// The addresses of a name, if the system knows them soon.
+    /// The addresses of a name; none if the system does not resolve it in time.
     fn addresses_of(&self, host: &str) -> Vec<IpAddr> {
         let (tell, told) = mpsc::channel();
         let name = (host.to_owned(), 0_u16);
-        // It cannot be told to stop; one that hangs ends with the resolver's own patience.
+        // The lookup cannot be cancelled; one that hangs ends with the resolver's own timeout.
         std::thread::spawn(move || {
             let found = name.to_socket_addrs();
             let found = found.map(|found| found.map(|address| address.ip()).collect());
-            // Nobody may be waiting any more.
+            // The receiver is gone if the deadline has passed.
             let _ = tell.send(found.unwrap_or_default());
         });
         let left = self.until.saturating_duration_since(Instant::now());
@@ -135,7 +135,7 @@ impl<'a> Ours<'a> {
     }
 }
 
-/// Whether a connection to this address, at the same port, comes to this listener.
+/// Whether a connection to this address, at the listener's port, reaches this listener.
 fn leads_to(address: IpAddr, listen: SocketAddr) -> bool {
     let loopback = |ip: IpAddr| match ip {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -144,13 +144,13 @@ fn leads_to(address: IpAddr, listen: SocketAddr) -> bool {
     };
     let address = loopback(address);
     match listen.ip() {
-        // The one of IPv6 takes connections of IPv4 too.
+        // An IPv6 socket on all addresses accepts IPv4 connections too.
         all if all.is_unspecified() => (all.is_ipv6() || address.is_ipv4()) && is_local(address),
         one => loopback(one) == address,
     }
 }
 
-/// Whether this machine has the address: only then it gives a socket there.
+/// Whether this machine has the address: only then can a socket be bound to it.
 fn is_local(address: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }
@@ -185,7 +185,7 @@ mod tests {
             ("[::]:8402", "http://127.0.0.1:8402", true),
             ("[::]:8402", "http://[::1]:8402", true),
             ("[::1]:8402", "http://[::]:8402", true),
-            // The operator's.
+            // The operator's listener.
             ("127.0.0.1:8402", "https://127.0.0.1:8403", true),
         ] {
             let found = ours(public).listener_at(&uri.parse().unwrap());

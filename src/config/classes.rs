@@ -87,7 +87,8 @@ impl Meaning<'_> {
         }
     }
 
-    /// Holds an offer to the rules that code is held to. Classes that undercut each other were complained about before.
+    /// Holds an offer of the settings to the same rules as an offer made in code. Classes that undercut each other
+    /// have been reported before.
     fn must_be_sellable(&mut self, number: usize, offer: &Offer) {
         match offer.check() {
             Ok(()) | Err(OfferError::Undercut { .. }) => {}
@@ -190,7 +191,7 @@ impl Meaning<'_> {
             for plan in &mut offer.plans {
                 for (service, tier) in &mut plan.also {
                     let what = match tops.get(service) {
-                        // Complained about already.
+                        // Reported before.
                         _ if *service == own => None,
                         None if services.contains_key(service) => Some(format!(
                             "a hook sets the prices of `{service}`: a token for any of them cannot be part of a bundle"

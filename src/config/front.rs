@@ -16,7 +16,7 @@ const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Its other authority, for trying: nobody believes in it, and it counts nothing.
 const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
-/// Connections that a network may hold in any case: a browser opens six to one server.
+/// The smallest share of a network: a browser opens six connections to one server.
 const SHARE_MIN: usize = 8;
 
 impl Meaning<'_> {
@@ -49,7 +49,7 @@ impl Meaning<'_> {
         if percent == 100 {
             return max;
         }
-        // One place is always for somebody else.
+        // Leaves at least one connection to other networks.
         let share = max * percent as usize / 100;
         share.max(SHARE_MIN).min(max.saturating_sub(1)).max(1)
     }

@@ -1,8 +1,8 @@
-//! Whether one route gives away what another sells. Two routes are held against each other by what they reach behind the
-//! gate: paths of a server, after `strip_prefix` and `add_prefix`, or files of a folder.
+//! Whether one route gives away what another sells. Two routes are compared by what they reach behind the gate:
+//! paths of a server, after `strip_prefix` and `add_prefix`, or files of a folder.
 //!
-//! Server names are compared, not looked up: two names of one machine are only known to be the same if both are loopback, or
-//! an address of this machine.
+//! Server names are compared without resolving them. Two different names count as the same server only if both are
+//! loopback names or addresses of this machine.
 
 mod places;
 mod regions;
@@ -19,15 +19,15 @@ use super::{Config, Meaning};
 use places::Place;
 use regions::{Reach, Region};
 
-/// Warnings about routes that sell the same in different ways; more are only counted.
+/// The most warnings about routes that sell the same under different terms; further ones are only counted.
 const WARNINGS_MAX: usize = 20;
 
-/// The places behind one route.
+/// The places that one route reaches.
 struct Reached<'a> {
     route: &'a Route,
-    /// One for each server, or for the folder.
+    /// One place for each server, or one for the folder.
     places: Vec<(Place, Reach)>,
-    /// The `Host` that its requests have, where the settings say so: one server may be several by it.
+    /// The `Host` that the settings give its requests: one server can host several sites.
     host: Option<&'a HeaderValue>,
 }
 
@@ -41,7 +41,7 @@ impl Config {
 }
 
 impl Meaning<'_> {
-    /// Refuses routes by which something that is sold can be had for nothing, unless one of both says that this is meant.
+    /// Refuses a route that gives away what another route sells, unless one of the two allows it.
     pub(super) fn nothing_given_away(&mut self, raw: &[RawRoute], routes: &[Route]) {
         let allowed = self.overlaps_allowed(raw);
         let reached: Vec<Reached<'_>> = (0..routes.len())
@@ -70,8 +70,8 @@ impl Meaning<'_> {
                     self.complain(
                         &format!("route[{}].path", index + 1),
                         format!(
-                            "{what}. Let it reach something else (by `upstream`, `add_prefix`, `files` or `methods`), sell it too, \
-                             or write overlap = \"allowed\" beside it if that is meant"
+                            "{what}. Make it reach other paths (with `upstream`, `add_prefix`, `files` or `methods`), sell it \
+                             too, or write overlap = \"allowed\" in it if this is intended"
                         ),
                     );
                 } else {
@@ -83,7 +83,7 @@ impl Meaning<'_> {
         warnings.truncate(WARNINGS_MAX);
         if more > 0 {
             warnings.push(format!(
-                "{more} more pairs of routes reach the same and differ in what they ask for it"
+                "{more} more pairs of routes reach the same paths and differ in what they ask for them"
             ));
         }
         self.warnings.extend(warnings);
@@ -96,7 +96,7 @@ impl Meaning<'_> {
             if text.is_some_and(|text| !["allowed", "refused"].contains(&text)) {
                 self.complain(
                     &format!("route[{number}].overlap"),
-                    "write \"allowed\" if what another route sells may be had here for nothing; otherwise leave this key out",
+                    "write \"allowed\" if this route may give away what another route sells; otherwise remove this key",
                 );
             }
             allowed.push(text == Some("allowed"));
@@ -105,7 +105,7 @@ impl Meaning<'_> {
     }
 }
 
-/// The offer of a route that has to be paid for.
+/// The offer of a route that requires payment.
 fn guarded(route: &Route) -> Option<&Offer> {
     match &route.access {
         Access::Paid(offer) if !offer.is_dry_run => Some(offer),
@@ -113,15 +113,15 @@ fn guarded(route: &Route) -> Option<&Offer> {
     }
 }
 
-const FOR_NOTHING: &str = "gives away for nothing";
+const FOR_NOTHING: &str = "serves for free";
 
-/// How a route parts with what this offer sells, unless it asks for as much.
+/// How a route undercuts this offer; `None` if it asks for as much.
 fn given(route: &Route, sold: &Offer) -> Option<&'static str> {
     let Some(other) = guarded(route) else {
         return Some(FOR_NOTHING);
     };
     if other.free != sold.free && other.free.is_some() {
-        return Some("has free requests for");
+        return Some("has a free quota for");
     }
     if other.pricing == sold.pricing && other.plans == sold.plans {
         return None;
@@ -129,7 +129,7 @@ fn given(route: &Route, sold: &Offer) -> Option<&'static str> {
     (!asks_as_much(other, sold)).then_some("asks less, or in another way, for")
 }
 
-/// Whether every price of one offer is known to be at least each price of the other, for the same grant.
+/// Whether every price of `one` is known to be at least every price of `other`, for the same grant.
 fn asks_as_much(one: &Offer, other: &Offer) -> bool {
     let alone = |offer: &Offer| match &offer.plans[..] {
         [Plan { grant, also, .. }] if also.is_empty() => Some(*grant),
@@ -150,7 +150,7 @@ fn asks_as_much(one: &Offer, other: &Offer) -> bool {
 impl<'a> Reached<'a> {
     fn of(index: usize, routes: &'a [Route]) -> Self {
         let route = &routes[index];
-        // A request goes to the most specific path, whatever its method: from here these are not reached.
+        // The router chooses the most specific path whatever the method, so this route does not reach these paths.
         let others = routes.iter().map(|other| &other.pattern);
         let hidden: Vec<_> = others
             .filter(|pattern| **pattern != route.pattern)
@@ -181,7 +181,7 @@ impl<'a> Reached<'a> {
         }
     }
 
-    /// Something that both reach, by a method that both take.
+    /// A path that both reach by a method that both accept.
     fn meets(&self, other: &Self) -> Option<String> {
         let is_elsewhere = self
             .host

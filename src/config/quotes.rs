@@ -143,8 +143,8 @@ impl Meaning<'_> {
             self.complain(
                 &format!("{key}.at_least"),
                 format!(
-                    "what a bitcoin usually costs in {currency} is not known here, and one server alone could say anything: give \
-                     `at_least` and `at_most`, or sources of several servers, of which two must agree (quorum = 2)"
+                    "there are no usual bounds for the price of a bitcoin in {currency}, so one server alone could set any \
+                     rate: give `at_least` and `at_most`, or sources of several servers, of which two must agree (quorum = 2)"
                 ),
             );
         }
@@ -237,7 +237,7 @@ impl Meaning<'_> {
     }
 }
 
-/// Whether no server can make up a rate without another one: none has as many sources as must agree.
+/// Whether no single server can set the rate: no server has as many sources as must agree.
 fn is_confirmed(sources: &[Source], quorum: usize) -> bool {
     let of_server = |one: &Source| {
         let same = sources.iter();

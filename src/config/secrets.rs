@@ -1,4 +1,4 @@
-//! The files and folders that settings name as secret: none of them is for sale, wherever it is.
+//! The files and folders that settings name as secret, none of which is ever sold.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -7,11 +7,12 @@ use crate::route::{Resource, Route};
 use super::Meaning;
 use super::raw::Raw;
 
-/// Secrets in the data folder; it is named as a whole, too, and these are known again by another link to the same file.
+/// Secret files in the data folder. They are listed besides the folder, so that a hard link to one of them is
+/// recognized too.
 const IN_DATA_DIR: [&str; 3] = ["seed.words", "master.key", "admin.token"];
 
 impl Meaning<'_> {
-    /// Whether the data folder can be one.
+    /// Refuses a data folder that is empty or contains `..`.
     pub(super) fn data_dir_is_one(&mut self, raw: &Raw, data_dir: &Path) {
         let mut parts = data_dir.components();
         if raw.data_dir.is_empty() || parts.any(|part| part == Component::ParentDir) {
@@ -22,14 +23,14 @@ impl Meaning<'_> {
         }
     }
 
-    /// A file that this key names as secret; its path begins at the settings file's folder.
+    /// Adds a file that this key names as secret. A relative path starts at the settings file's folder.
     pub(super) fn secret(&mut self, key: &str, file: &str) -> PathBuf {
         let path = self.folder.join(file);
         self.secrets.add(key, path.clone());
         path
     }
 
-    /// What is secret in any settings: they themselves, which may hold passwords, and the data folder.
+    /// Adds the secrets of all settings: the settings file itself, which may hold passwords, and the data folder.
     pub(super) fn own_secrets(&mut self, file: &Path, data_dir: &Path) {
         self.secrets.add("data_dir", data_dir.to_owned());
         for name in IN_DATA_DIR {
@@ -39,7 +40,7 @@ impl Meaning<'_> {
         self.secrets.add("", file);
     }
 
-    /// Complains about folders that are sold and hold a secret, or lie in one.
+    /// Refuses routes whose folder contains a secret, or lies in a secret folder.
     pub(super) fn no_secrets_for_sale(&mut self, routes: &[Route]) {
         let secrets: Vec<_> = self
             .secrets
@@ -53,7 +54,7 @@ impl Meaning<'_> {
             let mut told: Vec<&Path> = Vec::new();
             for (key, place) in &secrets {
                 let is_apart = !place.starts_with(folder) && !folder.starts_with(place);
-                // The data folder stands for all that is in it.
+                // A complaint about the data folder covers everything in it.
                 if is_apart || told.iter().any(|told| place.starts_with(told)) {
                     continue;
                 }
@@ -61,13 +62,13 @@ impl Meaning<'_> {
                 let (folder, place) = (folder.display(), place.display());
                 let what = match key.as_str() {
                     "data_dir" => format!(
-                        "{folder} contains the data folder {place}, or lies in it: seed and keys would be for sale"
+                        "{folder} contains the data folder {place}, or lies in it: the seed and keys would be for sale"
                     ),
                     "" => format!(
-                        "this settings file, {place}, would be for sale: it is in {folder}, keep them apart"
+                        "this settings file, {place}, would be for sale: move it out of {folder}"
                     ),
                     _ => format!(
-                        "{place}, which {key} names as secret, would be for sale: keep it apart from {folder}"
+                        "{place}, which {key} names as secret, would be for sale: move it out of {folder}"
                     ),
                 };
                 self.complain(&format!("route[{number}].files"), what);

@@ -1,9 +1,10 @@
-//! Bounds of what a bitcoin costs in the major currencies, for settings without `at_least` and `at_most`: a twentieth and twenty
-//! times of 100,000 USD, at the exchange rates of late 2025. They catch cents for dollars and another coin, and hold for years.
+//! Bounds for the price of a bitcoin in the major currencies, used without `at_least` and `at_most`: from a
+//! twentieth to twenty times 100,000 USD, at the exchange rates of late 2025. They catch cents taken for dollars
+//! and another coin, and hold for years.
 
 use crate::price::{Currency, Rate};
 
-/// A currency, and the least and the most that a bitcoin costs in it.
+/// Currencies, each with the lowest and the highest price of a bitcoin.
 const USUAL: &[(&str, &str, &str)] = &[
     ("AED", "18000", "7400000"),
     ("ARS", "7000000", "3000000000"),
@@ -47,7 +48,7 @@ const USUAL: &[(&str, &str, &str)] = &[
     ("ZAR", "85000", "36000000"),
 ];
 
-/// The least and the most that a bitcoin usually costs in this currency, if that is known here.
+/// The usual bounds for the price of a bitcoin in this currency, if there are any.
 pub(super) fn bounds(currency: Currency) -> Option<(Rate, Rate)> {
     let code = currency.to_string();
     let (_, least, most) = USUAL.iter().find(|(known, _, _)| *known == code)?;
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_has_bounds_that_leave_room() {
+    fn every_currency_has_wide_bounds() {
         for (code, _, _) in USUAL {
             let (least, most) = bounds(code.parse().unwrap()).unwrap();
             let times = most.micros_per_btc / least.micros_per_btc;

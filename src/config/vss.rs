@@ -52,7 +52,7 @@ impl Meaning<'_> {
     }
 }
 
-/// Whether nobody on the way reads what goes there. The URL is shown and noted: secrets belong into the headers.
+/// Whether the connection is protected on the way. The URL is shown and logged, so secrets belong in the headers.
 fn is_private(url: &str) -> bool {
     is_web_address(url) && url.parse::<Address>().is_ok_and(|url| url.is_private())
 }

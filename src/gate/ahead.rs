@@ -1,4 +1,5 @@
-//! What is decided before the operator's hook is asked for a price: nobody keeps it busy beyond the limits, whatever they present.
+//! Decisions made before the operator's price hook is asked, so that no client keeps the hook busy beyond the
+//! limits, whatever credentials it presents.
 
 use std::sync::Arc;
 
@@ -10,15 +11,15 @@ use crate::route::Offer;
 use super::cost::Cost;
 use super::{Admission, Asked, Decision, Denial, Gate, Permit, Why};
 
-/// A use that is reserved while the price of a request is asked for. Dropped, it is withdrawn: whoever kept the hook busy for
-/// nothing asks it as a stranger for a while.
+/// A use that is reserved while the hook is asked for the price. When this is dropped, the use is withdrawn: a
+/// client that kept the hook busy for nothing is treated as a stranger for a while.
 #[derive(Default)]
 pub(super) struct Ahead {
-    /// The use, and which of the credentials it is of.
+    /// The use, and the index of its credential.
     reserved: Option<(usize, Permit)>,
-    /// How many credentials need not be tried at the price.
+    /// The number of credentials that need not be tried again once the price is known.
     pub(super) tried: usize,
-    /// What is wrong with those before.
+    /// Why the earlier credentials were refused.
     why: Option<Why>,
 }
 
@@ -45,8 +46,9 @@ impl Drop for Ahead {
 }
 
 impl Gate {
-    /// The use that was reserved, if its credential holds at this price, too; otherwise why it does not, or why none was reserved.
-    /// `None` if the credentials that are not tried have to be, now that the price is known.
+    /// Returns the reserved use if its credential also holds at this price. Otherwise says why it does not, or why
+    /// no use was reserved. `Ok(None)` means that the remaining credentials have to be tried now that the price is
+    /// known.
     pub(super) async fn take_ahead(
         &self,
         ahead: &mut Ahead,
@@ -58,12 +60,12 @@ impl Gate {
         let Some(index) = ahead.reserved.as_ref().map(|(index, _)| *index) else {
             return Ok(ahead.why.map_or(Ok(None), Err));
         };
-        // It stays reserved meanwhile: if this does not come to its end, it was not used.
+        // The use stays reserved during this check: if the check is cancelled, the use is withdrawn.
         let verified = self
             .verify(offer, Some(cost), asked, &proven[index])
             .await?;
         Ok(match verified {
-            // The use was reserved within limits that are wider than those that hold at this price.
+            // The use was reserved under wider limits than those that apply at this price.
             Ok(verified) if cost.back_after(&verified.allowance).is_some() => {
                 if let Some(permit) = ahead.take() {
                     permit.give_back();
@@ -79,7 +81,8 @@ impl Gate {
         })
     }
 
-    /// What is decided about a stranger without asking the hook: a free request needs no price, and who asks too often gets none.
+    /// Decides about a stranger without asking the hook: a free request needs no price, and a client over its limit
+    /// gets none.
     pub(super) fn unasked<'a>(
         &self,
         name: &Arc<str>,
@@ -99,7 +102,7 @@ impl Gate {
         })
     }
 
-    /// Lets a request through that is paid for; a challenge that was counted for it is not.
+    /// Admits a paid request, and returns the challenge that was counted for it.
     pub(super) fn admitted<'a>(
         &self,
         permit: Permit,
@@ -112,7 +115,7 @@ impl Gate {
         Decision::Permit(permit)
     }
 
-    /// What is decided about a request whose price is not known.
+    /// Decides about a request whose price is not known.
     pub(super) fn uncosted<'a>(
         &self,
         name: &Arc<str>,
@@ -121,7 +124,7 @@ impl Gate {
         (ahead, is_counted): (&mut Ahead, bool),
         denial: Denial,
     ) -> Decision<'a> {
-        // Whoever kept nobody busy is no stranger for it.
+        // A client that did not keep the hook busy is not treated as a stranger.
         if denial.took_nothing()
             && let Some(permit) = ahead.take()
         {
@@ -136,9 +139,9 @@ impl Gate {
         Decision::Denied(denial)
     }
 
-    /// Reserves a use for a request whose price is still to be asked for, of the first of these that could open it at any price. What
-    /// its limits refuse is refused before the hook is asked. One whose use was withdrawn a short while ago is tried at the price
-    /// only.
+    /// Reserves a use before the hook is asked, for the first credential that could open the request at any price.
+    /// A credential over its pace is refused here, before the hook is asked. A credential whose use was withdrawn a
+    /// short while ago is only tried once the price is known.
     pub(super) async fn reserve_ahead(
         &self,
         name: &Arc<str>,
@@ -151,7 +154,7 @@ impl Gate {
             if self.ledger.was_withdrawn(&proven.identifier().token_id) {
                 continue;
             }
-            // Up to the first that was passed over.
+            // Counts the credentials up to the first one that was skipped.
             ahead.tried += usize::from(ahead.tried == index);
             match self.admit(name, offer, None, asked, proven).await? {
                 Admission::Admitted(permit) => {

@@ -5,9 +5,9 @@
 //! the nodes that forward a payment learn its preimage. That it was handed out is remembered in memory only, since a challenge
 //! waits for no disk; so after a start nothing is laid ready until another invoice is made.
 //!
-//! Only a few can be made a day, so a network that was handed one and has not paid it gets no other for a day, nor has one made;
-//! and one that had one before lets those who wait for their first go first. Clients on this machine have no such share: that is a
-//! proxy that the settings do not name.
+//! Only a few bundles can be made a day. A network that was handed one and has not paid for it gets no other for a
+//! day, nor is one made for it. A network that had one before waits while others wait for their first. Loopback
+//! clients come through a proxy that the settings do not name, so no such share applies to them.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -25,13 +25,15 @@ use super::limit::wide_network;
 /// What is left to whoever gets it, at least: as long as an invoice can usually be paid.
 const LEFT_SECS_MIN: u64 = 600;
 
-/// How long a network that did not pay gets no other.
+/// How long a network that did not pay gets no other bundle.
 const BARRED_MS: u64 = 86_400_000;
 
-/// How long one is there for those only who never had one, while such wait. They are told to come again in half a minute.
+/// How long a new bundle is reserved for networks that never had one, if any are waiting. Clients are told to retry
+/// in half a minute.
 const FIRST_MS: u64 = 5 * 60 * 1_000;
 
-/// Networks that are remembered of each kind: a week of six a day, and no more memory for a flood of addresses.
+/// The most networks remembered in each list: more than a week of six bundles a day, and bounded under a flood of
+/// addresses.
 const NETWORKS_MAX: usize = 64;
 
 /// A bundle and the invoice that was made for it.
@@ -69,24 +71,24 @@ pub(super) struct Bundles(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     laid: Option<LaidReady>,
-    /// When it was laid ready, Unix milliseconds.
+    /// When the bundle was laid ready, Unix milliseconds.
     laid_ms: u64,
-    /// The networks that were handed one last, each once, the latest at the end.
+    /// The networks that were handed a bundle, each once, the latest last.
     handed: VecDeque<Handed>,
-    /// Networks that never had one and wait, and since when, Unix milliseconds.
+    /// Networks that wait for their first bundle, and since when, Unix milliseconds.
     waiting: VecDeque<(IpAddr, u64)>,
 }
 
-/// One that a network was handed.
+/// The last bundle that a network was handed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Handed {
     network: IpAddr,
     payment_hash: [u8; 32],
-    /// Unix milliseconds.
+    /// When, Unix milliseconds.
     at_ms: u64,
 }
 
-/// The network of this client, if it has a share.
+/// The network that this client is counted by; `None` if no share applies.
 pub(super) fn network(client: IpAddr) -> Option<IpAddr> {
     let is_here = client.to_canonical().is_loopback();
     (!is_here).then(|| wide_network(client))
@@ -98,7 +100,7 @@ impl State {
         handed.rev().find(|it| Some(it.network) == network).copied()
     }
 
-    /// Whether somebody else who never had one is waited for.
+    /// Whether the bundle is still reserved for networks that wait for their first.
     fn keeps_for_others(&self, now_ms: u64) -> bool {
         let is_new = now_ms.saturating_sub(self.laid_ms) < FIRST_MS;
         let waits = |(_, since_ms): &(IpAddr, u64)| now_ms.saturating_sub(*since_ms) < BARRED_MS;
@@ -118,7 +120,7 @@ impl State {
     }
 }
 
-/// Adds one at the end, in the place of the first if there are many.
+/// Appends an entry, and drops the first one if the list is full.
 fn push<T>(queue: &mut VecDeque<T>, one: T) {
     if queue.len() >= NETWORKS_MAX {
         queue.pop_front();
@@ -134,7 +136,7 @@ pub(super) struct Wish<'a> {
     pub(super) offer: &'a Offer,
     /// What of it.
     pub(super) plan: &'a Plan,
-    /// The client's network, if it has a share.
+    /// The client's network; `None` if no share applies.
     pub(super) network: Option<IpAddr>,
     /// Unix milliseconds.
     pub(super) now_ms: u64,
@@ -192,7 +194,7 @@ impl Bundles {
             return Instead::Nothing;
         }
         self.with(|state| {
-            // Another request of this network was faster.
+            // Another request of this network was handed a bundle in between.
             if state.last_of(wish.network) != last {
                 return Instead::Nothing;
             }

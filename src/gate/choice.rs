@@ -1,4 +1,4 @@
-//! Which of several grants a client wants to buy.
+//! The choice of a client between several grants.
 
 use http::Uri;
 
@@ -6,13 +6,13 @@ use crate::route::{Offer, Plan};
 
 use super::{Asked, Denial};
 
-/// The header in which a client names what it wants to buy, where a route sells several things.
+/// The header that names the wanted grant, where a route sells several.
 pub const ACCEPT_GRANT: &str = "accept-grant";
 
 /// The query parameter that does the same.
 pub const GRANT_PARAMETER: &str = "l402-grant";
 
-/// What a client wants to buy, where there is a choice.
+/// The plan that the client chose, or the default one.
 pub(super) fn wanted<'a>(offer: &'a Offer, asked: &Asked<'_>) -> Result<&'a Plan, Denial> {
     if !offer.has_choice() {
         return Ok(offer.default_plan());
@@ -32,7 +32,7 @@ pub(super) fn wanted<'a>(offer: &'a Offer, asked: &Asked<'_>) -> Result<&'a Plan
     })
 }
 
-/// What is asked for without what it said to the gate: which of several grants it wants to buy. `None` if it said nothing.
+/// The URI without the client's choice of a grant; `None` if it contains none.
 pub fn without_choice(offer: &Offer, uri: &Uri) -> Option<Uri> {
     let query = uri.query().filter(|_| offer.has_choice())?;
     let is_choice = |pair: &&str| {

@@ -41,9 +41,9 @@ pub(super) struct Said {
     pub(super) description: Option<Arc<str>>,
     /// What the payment buys.
     grant: QuotedGrant,
-    /// The class of a token for it.
+    /// What a token bought at this price is sold as.
     pub(super) sold_as: SoldAs,
-    /// Whether the hook is away, so that the class of the request is not known.
+    /// Whether the hook is away, so that the request's class is not known.
     is_fallback: bool,
 }
 
@@ -62,7 +62,8 @@ impl Cost {
         }
     }
 
-    /// Whether a token was sold as what is asked for. One that was sold before tokens said so opens what it did.
+    /// Whether a token was sold as what this request needs. Tokens sold before this was recorded open what they did
+    /// before.
     pub(super) fn is_sold_as(&self, allowance: &Allowance, offer: &Offer) -> bool {
         let (Some(said), Some(held)) = (&self.quoted, &allowance.sold_as) else {
             return true;
@@ -77,8 +78,8 @@ impl Cost {
         said.is_fallback || held.opens(&said.sold_as, &usual)
     }
 
-    /// The grant that the hook gives now, and how many seconds the route's own was sold for while the hook was away. `None` if the
-    /// token was not sold so, or the hook is still away.
+    /// The hook's grant for this request, and the seconds for which the route's own grant was sold while the hook
+    /// was away. `None` if the token was not sold that way, or if the hook is still away.
     pub(super) fn back_after(&self, allowance: &Allowance) -> Option<(QuotedGrant, u64)> {
         let said = self.quoted.as_ref().filter(|said| !said.is_fallback)?;
         match allowance.sold_as? {
@@ -87,8 +88,8 @@ impl Cost {
         }
     }
 
-    /// Limits a token that was sold while the hook was away to the grant that the hook gives for this request, so that nobody gets
-    /// more by taking the hook down than by paying its price.
+    /// Limits a token that was sold while the hook was away to the grant that the hook gives for this request. So
+    /// nobody gains by taking the hook down.
     pub(super) fn limit(&self, allowance: &mut Allowance, now_secs: u64) -> Result<(), Refusal> {
         let Some((grant, sold_secs)) = self.back_after(allowance) else {
             return Ok(());
@@ -97,7 +98,7 @@ impl Cost {
         allowance.requests_max = least(allowance.requests_max, grant.requests);
         allowance.bytes_max = least(allowance.bytes_max, grant.bytes);
         allowance.seconds_max = least(allowance.seconds_max, grant.seconds);
-        // The token's own end stays in the allowance: the ledger keeps the counts until then.
+        // The allowance keeps the token's own end, because the ledger keeps the counts until then.
         let sooner_secs = sold_secs.saturating_sub(grant.valid_secs.unwrap_or(sold_secs));
         let until_secs = allowance.valid_until_secs;
         if until_secs.is_some_and(|until| now_secs >= until.saturating_sub(sooner_secs)) {
@@ -181,7 +182,7 @@ impl Gate {
             service: &offer.service,
             route: name,
         };
-        // Those whose address is not known are one network.
+        // Clients without a known address count as one network.
         let network = asked.client.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         let network = wide_network(network);
         let asking = if is_stranger {

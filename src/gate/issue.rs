@@ -82,8 +82,8 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// Whether this is our doing, and nobody was asked for it: it is not counted against the client. A hook that was asked was
-    /// kept busy, whatever it said.
+    /// Whether the denial is our doing and kept no hook busy, so that it does not count against the client. A hook
+    /// that answered was kept busy, whatever its answer.
     pub(super) fn took_nothing(&self) -> bool {
         match self {
             Self::Unpayable { .. } | Self::NoRandomness => true,
@@ -107,7 +107,7 @@ impl Gate {
                 .map_err(Denial::TooMany)?;
         }
         let made = self.issue(unpaid);
-        // What was counted before the hook was asked stays counted.
+        // A challenge counted before the hook was asked stays counted.
         if !unpaid.is_counted && made.as_ref().is_err_and(Denial::took_nothing) {
             self.limiter.give_back_challenge(unpaid.client);
         }
@@ -150,8 +150,8 @@ impl Gate {
             payment_hash: invoice.payment_hash,
             token_id: TokenId::new(keys.epoch(), minted_secs, random[1]),
         };
-        // A payer may pay in the invoice's last second and still gets what was sold. Who pays later gets it, too: the gate counts
-        // from the payment then.
+        // An invoice paid in its last second still buys the full time. If it is paid later, the gate counts the
+        // time from the payment.
         let valid_until_secs = invoice.expires_at_secs + grant.valid.as_secs();
         let caveats = services.caveats(valid_until_secs);
         let token =
@@ -194,7 +194,7 @@ impl Gate {
             network: unpaid.network,
             now_ms,
         };
-        // What cannot be read now is not known to be paid.
+        // A payment whose record cannot be read does not count as paid.
         let is_paid = |payment_hash: &[u8; 32]| {
             let known = self.ledger.activation(payment_hash).ok().flatten();
             known.is_some_and(|activation| activation.settled_ms.is_some())
@@ -255,7 +255,7 @@ struct Services<'a> {
     grant: Grant,
     /// What a request may cost, where each has a price of its own.
     price_msat: Option<u64>,
-    /// The class that stands in the token then.
+    /// What the token is sold as, for its caveat.
     sold_as: Option<SoldAs>,
 }
 

@@ -19,9 +19,10 @@ pub struct Keyring {
     path: PathBuf,
     /// What tokens are minted and verified with. A `std` lock: held for a look-up, never across an await.
     in_force: RwLock<Arc<RootKeys>>,
-    /// All of them, the newest first. A `std` mutex: held to copy them.
+    /// All keys, the newest first. A `std` mutex: held to copy them.
     all: Mutex<Vec<MasterKey>>,
-    /// One rotation at a time. A `std` mutex: held while the file is written and backed up, on a thread that may block.
+    /// Allows one rotation at a time. A `std` mutex: held on a blocking thread while the file is written and backed
+    /// up.
     rotating: Mutex<()>,
 }
 
@@ -89,8 +90,8 @@ impl Keyring {
         self.rotate_behind(until_secs, || Ok(()))
     }
 
-    /// The same, and between the new key's being on the disk and the first token that is minted with it something else is done: a
-    /// backup of it. If that fails, the keys stay as they were.
+    /// Rotates, and calls `before_it_mints` once the new key is on the disk and before it mints a token: to make a
+    /// backup. If that fails, the keys stay as they were.
     pub fn rotate_behind<E: From<KeyringError>>(
         &self,
         until_secs: u64,
@@ -122,7 +123,7 @@ impl Keyring {
     }
 }
 
-/// These keys and a new one, which mints.
+/// The given keys and a new one, which mints.
 fn rotated(all: &[MasterKey], until_secs: u64) -> Result<Vec<MasterKey>, KeyringError> {
     let newest = all.iter().map(|key| key.epoch).max().unwrap_or(0);
     let new = MasterKey {
@@ -198,12 +199,12 @@ mod tests {
             assert_eq!(
                 Keyring::open(&path).unwrap().epochs().len(),
                 2,
-                "in the backup"
+                "the new key is on the disk"
             );
             assert_eq!(
                 keyring.in_force().epoch(),
                 0,
-                "nothing is minted with it yet"
+                "the new key does not mint yet"
             );
             Err(KeyringError::NoMore)
         });

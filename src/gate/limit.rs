@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use crate::clock::Clock;
 use crate::pace::{Bucket, Pace, Room};
 
-/// Networks whose pace is remembered at most, over all shards: some 6 MB.
+/// The most networks whose pace is remembered, over all shards: some 6 MB.
 const NETWORKS_MAX: usize = 65_536;
 
 /// Locks over the table; two cores rarely meet in one of sixteen.
@@ -28,7 +28,7 @@ pub struct Limits {
 pub struct Limiter {
     /// The limits, which may be changed while they are in force.
     limits: RwLock<Limits>,
-    /// Each network's bucket. `std` mutexes: held for a look-up.
+    /// The buckets by network. `std` mutexes: held for a look-up.
     shards: [Mutex<Shard>; SHARDS],
     /// Spreads the networks in a way that strangers cannot foresee.
     spread: RandomState,
@@ -41,7 +41,7 @@ struct Shard {
     buckets: HashMap<IpAddr, Bucket>,
     /// What all those share that come when the table is full.
     crowd: Bucket,
-    /// When the table was last looked through for networks that may go, microseconds since the machine was started.
+    /// When full buckets were last removed, in microseconds since the machine started.
     swept_us: u64,
 }
 
@@ -75,14 +75,15 @@ impl Limiter {
         let Some(pace) = self.limits().challenges else {
             return Ok(());
         };
-        // Not by the clock on the wall: set back, it would refuse everybody for as long as it was ahead.
+        // Not the wall clock: set back, it would refuse every client until it caught up.
         let now_us = self.clock.since_boot_ms().saturating_mul(1_000);
         let network = of(client);
         pace.take(self.shard(network).bucket(network, now_us), now_us)?;
         Ok(())
     }
 
-    /// Returns what this client has taken: it got no challenge, and that was not its doing.
+    /// Returns the client's last challenge to its limit, because no challenge was made and that was not the
+    /// client's doing.
     pub(super) fn give_back_challenge(&self, client: Option<IpAddr>) {
         if self.limits().challenges.is_none() {
             return;
@@ -104,14 +105,14 @@ impl Limiter {
     }
 }
 
-/// What a client is counted by.
+/// The network that a client is counted by; clients without a known address count as one.
 fn of(client: Option<IpAddr>) -> IpAddr {
     network(client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
 impl Shard {
-    /// This network's bucket. When the table is full, newcomers share one: a flood of addresses must not forget who asked
-    /// too often, nor fill the memory.
+    /// This network's bucket. When the table is full, new networks share one, so that a flood of addresses neither
+    /// pushes out those that ask too often nor fills the memory.
     fn bucket(&mut self, network: IpAddr, now_us: u64) -> &mut Bucket {
         let max = NETWORKS_MAX / SHARDS;
         let is_new = !self.buckets.contains_key(&network);
@@ -129,8 +130,8 @@ impl Shard {
     }
 }
 
-/// The network that a client is counted by: an IPv4 address, or an IPv6 network of 56 bits. That is the least that providers give
-/// to a customer, so whoever has one address of it has all of them.
+/// The network that a client is counted by: an IPv4 address, or an IPv6 network of 56 bits. Providers give each
+/// customer at least that much, so one customer has all addresses of such a network.
 pub(crate) fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -140,7 +141,8 @@ pub(crate) fn network(client: IpAddr) -> IpAddr {
     }
 }
 
-/// The network that a free quota counts as one, a /24 or a /48: of what is scarce, no client gets more by having many addresses.
+/// The wider network that counts as one client, a /24 or a /48, for free quotas and bundles. So nobody gets more of
+/// them with many addresses.
 pub(super) fn wide_network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8)).into(),
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_refuses_nobody_and_gives_nobody_more() {
+    fn setting_the_clock_neither_refuses_a_client_nor_gives_it_more() {
         let (limiter, clock) = limiter();
         let take = || limiter.take_challenge("192.0.2.1".parse().ok());
         assert!(take().is_ok() && take().is_ok());
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn other_limits_hold_at_once_and_give_nothing_twice() {
+    fn changed_limits_apply_at_once_and_return_nothing_twice() {
         let (limiter, _) = limiter();
         let count = || {
             let client = "192.0.2.1".parse().ok();

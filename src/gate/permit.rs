@@ -24,16 +24,16 @@ pub struct Permit {
     ground: Ground,
     /// Where the upstream says how long it worked.
     metered_by: Option<HeaderName>,
-    /// On whose behalf lines of the log are written.
+    /// The source of log lines written while this permit is served.
     cause: Cause,
 }
 
-/// On whose behalf lines of the log are written.
+/// The route on whose behalf log lines are written.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause {
-    /// What of all that requests cause stands in the log.
+    /// Limits the log lines that requests can cause.
     pub(crate) log: Arc<Sparing>,
-    /// What is asked for: the name of the route, or the service of a guard.
+    /// The name of the route, or the service of a guard.
     pub(crate) route: Arc<str>,
 }
 
@@ -63,9 +63,9 @@ pub(super) struct Opened {
     pub(super) ledger: Arc<Ledger>,
     /// The service.
     pub(super) service: Arc<str>,
-    /// Knows which keys have retired.
+    /// The keys, to see which have retired.
     pub(super) keyring: Arc<Keyring>,
-    /// Where the time comes from.
+    /// The time source.
     pub(super) clock: Clock,
 }
 
@@ -83,7 +83,7 @@ pub enum Reason {
 }
 
 impl Opened {
-    /// Whether the token opens nothing any more: because it was revoked, or its key has retired.
+    /// Whether the token opens nothing any more, because it was revoked or its key has retired.
     fn is_revoked(&self, reservation: &Reservation) -> bool {
         let token_id = reservation.token_id().map(TokenId);
         token_id.is_some_and(|token_id| {
@@ -120,7 +120,7 @@ impl Permit {
         }
     }
 
-    /// The same, with its time counted from now on: what went before was not the holder's.
+    /// The same permit, counting time from now on: the wait for the hook is not charged to the holder.
     pub(super) fn admitted_now(mut self) -> Self {
         if let Ground::Paid(reservation, _) = &mut self.ground {
             reservation.count_from_now();
@@ -136,7 +136,7 @@ impl Permit {
         }
     }
 
-    /// On whose behalf lines of the log are written.
+    /// The source of log lines written while this permit is served.
     pub(crate) fn cause(&self) -> &Cause {
         &self.cause
     }
@@ -172,7 +172,7 @@ impl Permit {
         }
     }
 
-    /// Whether other answers that run at the same time may take what is left before this one begins.
+    /// Whether other running answers may use up what is left before this one begins.
     pub fn is_shared(&self) -> bool {
         match &self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => false,
@@ -180,8 +180,8 @@ impl Permit {
         }
     }
 
-    /// Lets the answer begin, which has this length if it is known: what it will take is not there for others any more. `false` if
-    /// they have taken meanwhile what there was; then it is to be given back.
+    /// Begins the answer, and holds `length` bytes for it if its length is known. `false` if other answers have
+    /// used up the rest in the meantime; the caller then returns the permit.
     pub fn begin(&mut self, length: Option<u64>) -> bool {
         match &mut self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => true,
@@ -212,8 +212,8 @@ impl Permit {
         }
     }
 
-    /// Counts the time that has passed. `false` if the answer has to be cut off, for it or because the token was revoked or its key
-    /// has retired.
+    /// Counts the time that has passed. `false` if the answer has to be cut off, because the time is used up, the
+    /// token was revoked or its key has retired.
     pub fn pass_time(&mut self) -> bool {
         let Ground::Paid(reservation, opened) = &mut self.ground else {
             return true;
@@ -264,7 +264,8 @@ impl Permit {
             {
                 tracing::warn!(
                     route.name = &*self.cause.route,
-                    "The upstream of {} said {value:?} in {name}, which is not a number of seconds: the time until the last byte counts",
+                    "The upstream of {} said {value:?} in {name}, which is not a number of seconds: \
+                     counting the time until the last byte",
                     self.cause.route
                 );
             }
@@ -272,7 +273,8 @@ impl Permit {
         }
     }
 
-    /// Returns the use to the holder: nothing was delivered, and it was not the holder's doing. Says what the next request finds.
+    /// Returns the use to the holder, because nothing was delivered and that was not the holder's doing. Returns
+    /// what is left for the next request.
     pub fn give_back(self) -> Left {
         match self.ground {
             Ground::Free | Ground::DryRun => Left::default(),
@@ -288,7 +290,7 @@ impl Permit {
         }
     }
 
-    /// Returns a use that was reserved while the price was asked for, and that came to nothing.
+    /// Returns a use that was reserved while the hook was asked and was not needed.
     pub(super) fn withdraw(self) {
         match self.ground {
             Ground::Paid(reservation, _) => reservation.withdraw(),
@@ -298,8 +300,8 @@ impl Permit {
         }
     }
 
-    /// The client has left before the first byte of an answer that it had waited for. Of a token the use goes back a few times; a free
-    /// one counts.
+    /// Ends the use of a client that left before the first byte of an answer. A token gets its use back a few
+    /// times; a free request counts.
     pub fn leave(self) {
         if let Ground::Paid(reservation, _) = self.ground {
             reservation.leave();

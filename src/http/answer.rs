@@ -30,7 +30,7 @@ const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("30");
 /// When to ask again while too much is going on: requests are over in seconds.
 const BUSY_RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
 
-/// Requests that are left on a token: what the next one finds.
+/// The requests left on a token after this one.
 const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("l402-remaining-requests");
 /// Response bytes that were left on it when the answer began.
 const REMAINING_BYTES: HeaderName = HeaderName::from_static("l402-remaining-bytes");
@@ -396,7 +396,7 @@ pub(crate) fn failure(failure: &Failure, route: &str, log: &Sparing) -> Response
                 "The server behind this one took too long. The request was not counted; ask again later.",
             )
         }
-        // Asked again what it costs, there was something left after all.
+        // Another running answer used up the rest; a retry finds out what is left.
         Failure::UsedUp => refusal(&Refusal::Busy),
         Failure::Unreadable(error) => {
             if log.may(Level::ERROR, "Failed to read a file", route) {
@@ -430,11 +430,11 @@ pub(crate) fn fault(fault: &LedgerError, route: &str, log: &Sparing) -> Response
     )
 }
 
-/// 508 (RFC 5842): a request that goes round and round.
+/// 508 (RFC 5842): a request that goes in a circle.
 fn circle(circle: Circle) -> Response {
     let detail = match circle {
-        Circle::Seen => "This request has been here before; the server behind leads here again.",
-        Circle::TooMany => "This request has passed too many servers.",
+        Circle::Seen => "This request has passed this server before: the upstream leads back here.",
+        Circle::TooMany => "This request has passed through too many servers.",
     };
     problem(StatusCode::LOOP_DETECTED, "Loop detected", detail)
 }

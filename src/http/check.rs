@@ -35,7 +35,7 @@ pub(crate) enum Refusal {
     Length,
     /// Longer than the limit.
     BodyTooLarge(u64),
-    /// Two lines of a header that may stand there once, or another that some server would take for it.
+    /// A header that may occur only once is repeated, or comes with another that some servers take for it.
     Twice(HeaderName),
     /// The path is known, the method is not.
     Method(Vec<Method>),
@@ -43,7 +43,7 @@ pub(crate) enum Refusal {
     NoRoute,
     /// More requests at once than are answered.
     Busy,
-    /// It goes round and round.
+    /// The request goes in a circle.
     Circle(Circle),
     /// Nothing new is begun.
     Stopping,
@@ -138,7 +138,7 @@ fn check_length(request: &Request, body_bytes_max: u64) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Headers that decide how a request is read, and what it costs.
+/// Headers that decide how a request is read, or what it costs.
 const SINGLE: [HeaderName; 5] = [
     CONTENT_TYPE,
     CONTENT_ENCODING,
@@ -147,8 +147,8 @@ const SINGLE: [HeaderName; 5] = [
     HeaderName::from_static(ACCEPT_GRANT),
 ];
 
-/// Each of these once: of two, one server goes by the first and another by the last. Beside the kind of the body there is
-/// nothing that a server could take for it.
+/// Refuses a request that repeats one of these headers: some servers would use the first value and others the last.
+/// Also refuses headers that some servers take for `Content-Type`.
 fn check_single(headers: &HeaderMap) -> Result<(), Refusal> {
     for single in SINGLE {
         if headers.get_all(&single).iter().nth(1).is_some() {

@@ -109,7 +109,7 @@ pub(super) struct Speaking {
     limits: Limits,
     entry: Entry,
     tls: Option<Acceptor>,
-    /// What of all that clients cause stands in the log.
+    /// Limits the log lines that clients can cause.
     log: Arc<Sparing>,
     /// The requests of HTTP/2 connections.
     streams: Streams,
@@ -151,15 +151,15 @@ impl Speaking {
         }
     }
 
-    /// Answers on one connection until it ends: by itself, with the requests in flight after `stop`, or at once when `cut` or
-    /// when another one needs its place.
+    /// Answers on one connection until it ends. It ends by itself, after the requests in flight once `stop` is
+    /// cancelled, or at once when `cut` is cancelled or another connection needs its place.
     pub(super) async fn serve(
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
         coming: Coming,
     ) {
-        // Whoever has the places is given up within the one time or the other, unless it is served.
+        // Within this time every connection in a place has ended, unless it is being answered.
         let patience = self.limits.header_timeout.max(self.limits.write_timeout);
         let seat = tokio::select! {
             seat = coming.seat(patience) => seat,
@@ -179,7 +179,7 @@ impl Speaking {
         }
     }
 
-    /// Whether this may not connect: with the PROXY protocol only trusted proxies may. Nobody has to make room for it.
+    /// Whether to refuse the connection: with the PROXY protocol, only trusted proxies may connect or displace others.
     pub(super) fn turns_away(&self, peer: SocketAddr) -> bool {
         let is_turned_away = self.entry.proxy_protocol && !self.is_trusted(peer);
         if is_turned_away {
@@ -189,8 +189,8 @@ impl Speaking {
     }
 
     fn tell(&self, error: &Ended) {
-        // Most likely a setting here or at the proxy.
-        let kind = "Refused a connection that did not come by way of the proxy";
+        // Most likely a wrong setting here or at the proxy.
+        let kind = "Refused a connection that did not come through the proxy";
         if error.is_of_the_proxy() && self.log.may(Level::WARN, kind, "http.proxy_protocol") {
             tracing::warn!("Refused a connection: {error}");
         } else {
@@ -353,7 +353,7 @@ impl Speaking {
 enum Ended {
     #[error("the client asked nothing in time")]
     Silent,
-    #[error("its place was needed, or its network holds its share")]
+    #[error("another connection needed its place, or its network has reached its share")]
     Displaced,
     #[error("{0} is no trusted proxy, and only those may connect")]
     Stranger(IpAddr),
@@ -388,7 +388,7 @@ struct Answering {
     peer: SocketAddr,
     is_unnamed: bool,
     is_secure: bool,
-    /// The connection, which stays as long as it is asked something that was paid for.
+    /// The connection. It keeps its place while a paid request is answered.
     guest: Guest,
 }
 
@@ -396,7 +396,7 @@ struct Answering {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Secured;
 
-/// An answer on its way.
+/// The future of an answer.
 type Answered = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 impl Answering {

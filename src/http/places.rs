@@ -12,8 +12,8 @@ use crate::gate::network;
 /// Of all places one client may have one in so many: nobody alone can take them all.
 const SHARE: usize = 4;
 
-/// Without having paid, a client has no more places than are free, so that a newcomer finds one however many others hold theirs.
-/// So many it has in any case.
+/// A client that has not paid holds no more places than are free, so that a new client always finds one. It may
+/// hold this many in any case.
 const UNPAID_MIN: usize = 2;
 
 /// A listener's places; on every request that came by HTTP/2.
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_paid_leaves_places_to_newcomers() {
+    fn clients_that_have_not_paid_leave_places_to_new_ones() {
         let places = Places::new(400, 100);
         let mut held = Vec::new();
         for number in 1..=8 {

@@ -1,5 +1,5 @@
-//! The places of a listener's connections. No network holds more than its share, and when all places are taken, the network
-//! that holds the most without having paid gives one back: its connection that has asked nothing for the longest time.
+//! The places of a listener's connections. No network holds more than its share. When all places are taken, a new
+//! connection displaces one of the network with the most unpaid connections, the longest idle one first.
 
 mod guest;
 
@@ -16,10 +16,10 @@ use crate::gate::network;
 use guest::unpaid;
 pub(crate) use guest::{Guest, Held};
 
-/// Connections that wait for a place; each is one socket that nobody reads.
+/// The most connections that wait for a place; each is a socket that is not read.
 const WAITING_MAX: usize = 64;
 
-/// How often a waiting connection looks for a place that somebody else has to give up.
+/// How often a waiting connection checks whether another can be displaced.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A listener's places.
@@ -28,25 +28,25 @@ pub(super) struct Seats(Arc<All>);
 
 #[derive(Debug)]
 struct All {
-    /// How many there are.
+    /// The number of places.
     max: usize,
-    /// How many of them one network may hold.
+    /// The number of places that one network may hold.
     share: usize,
-    /// The connections that hold one. A `std` mutex: held to count, never across an await.
+    /// The connections that hold a place. A `std` mutex: held to count, never across an await.
     table: Mutex<Table>,
-    /// Told when a place becomes free.
+    /// Notified when a place becomes free.
     freed: Notify,
-    /// Connections that may wait for a place.
+    /// Limits the connections that wait for a place.
     line: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    /// All connections, by the network that they are charged to.
+    /// All connections, by the side that they are charged to.
     holders: HashMap<Holder, Vec<Guest>>,
-    /// How many there are.
+    /// The number of connections.
     count: usize,
-    /// The number of the next one.
+    /// The number of the next connection.
     next: u64,
 }
 
@@ -55,13 +55,13 @@ struct Table {
 enum Holder {
     /// A client's network.
     Network(IpAddr),
-    /// One connection of a trusted proxy, which brings many clients.
+    /// One connection of a trusted proxy, which carries many clients.
     Proxy(u64),
 }
 
-/// A place, until it is dropped.
+/// A place; dropping it frees the place.
 #[derive(Debug)]
-#[must_use = "dropped, the place is free"]
+#[must_use = "dropping it frees the place"]
 pub(super) struct Seat {
     seats: Seats,
     holder: Holder,
@@ -70,11 +70,11 @@ pub(super) struct Seat {
 
 /// A connection that was let in.
 #[derive(Debug)]
-#[must_use = "dropped, it is gone"]
+#[must_use = "dropping it gives up the place"]
 pub(super) enum Coming {
     /// It has a place.
     Seated(Seat),
-    /// It waits for one.
+    /// It waits for a place.
     Waiting {
         seats: Seats,
         address: IpAddr,
@@ -83,17 +83,18 @@ pub(super) enum Coming {
     },
 }
 
-/// Why there is no place.
+/// Why a connection gets no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NoSeat {
-    /// The network holds its share, and is busy on all of it.
+    /// The network holds its share, and all of its connections are busy.
     Share,
-    /// All are taken by answers that were paid for, or by others who hold no more than this network does.
+    /// No connection may be displaced: all carry paid answers, or belong to networks that hold no more than this
+    /// one.
     Full,
 }
 
 impl Seats {
-    /// So many, of which one network may hold this share.
+    /// `max` places, of which one network may hold `share`.
     pub(super) fn new(max: usize, share: usize) -> Self {
         Self(Arc::new(All {
             max,
@@ -104,8 +105,9 @@ impl Seats {
         }))
     }
 
-    /// Lets a connection from this address in; another one may have to leave for it. `None` if its network holds its share, or
-    /// if too many wait already. `is_proxy` says that the address is a trusted proxy's, which is not held to a share.
+    /// Lets a connection from this address in, which may displace another one. `None` if its network holds its
+    /// share and is busy, or if too many connections wait already. `is_proxy` marks a trusted proxy, which has no
+    /// share.
     pub(super) fn let_in(&self, address: IpAddr, is_proxy: bool) -> Option<Coming> {
         match self.try_take(address, is_proxy) {
             Ok(seat) => Some(Coming::Seated(seat)),
@@ -142,7 +144,8 @@ impl Seats {
         })
     }
 
-    /// Sees to it that this network may have one more. `needs_place` unless it holds one already under another name.
+    /// Makes room for one more connection of this holder. `needs_place` is false if the connection already holds a
+    /// place under another holder.
     fn make_room(
         &self,
         table: &mut Table,
@@ -151,7 +154,7 @@ impl Seats {
     ) -> Result<(), NoSeat> {
         let is_full = needs_place && table.count >= self.0.max;
         let held = table.holders.get(&holder).map_or(0, Vec::len);
-        // Where the share is everything, it is no share.
+        // A share of all places is no limit.
         let is_at_share = held >= self.0.share
             && self.0.share < self.0.max
             && matches!(holder, Holder::Network(_));
@@ -171,7 +174,7 @@ impl Seats {
 }
 
 impl Coming {
-    /// Its place, if there is one within this time.
+    /// Waits this long for the connection's place; `None` if it gets none.
     pub(super) async fn seat(self, patience: Duration) -> Option<Seat> {
         let (seats, address, is_proxy) = match &self {
             Self::Seated(_) => return self.seated(),
@@ -184,12 +187,12 @@ impl Coming {
         };
         let waited = timeout(patience, async {
             loop {
-                // Also when nobody leaves: an answer that was paid for may have ended.
+                // Also tries again when no place was freed: a paid answer may have ended.
                 let _ = timeout(LOOK_EVERY, seats.0.freed.notified()).await;
                 match seats.try_take(address, is_proxy) {
                     Ok(seat) => return Some(seat),
                     Err(NoSeat::Share) => {
-                        // If we were told of a free place, the next one in line hears of it.
+                        // This task may have consumed the notice of a free place, so it passes the notice on.
                         seats.0.freed.notify_one();
                         return None;
                     }
@@ -214,7 +217,7 @@ impl Table {
         self.count += 1;
     }
 
-    /// Whether it was there.
+    /// Removes a connection, and returns whether it was there.
     fn remove(&mut self, holder: Holder, number: u64) -> bool {
         let Some(guests) = self.holders.get_mut(&holder) else {
             return false;
@@ -230,8 +233,8 @@ impl Table {
         true
     }
 
-    /// The connection that gives its place to one more of this network. Nobody loses a place to a network that would then hold
-    /// more than its own does.
+    /// The connection that a new one of this holder displaces. A network never displaces another that then would
+    /// hold fewer connections than itself.
     fn readiest(&self, newcomer: Holder) -> Option<(Holder, Guest)> {
         let own = self.holders.get(&newcomer).map(Vec::as_slice);
         let own_count = own.map_or(0, <[Guest]>::len);
@@ -256,7 +259,7 @@ impl Table {
         Some((holder, guest.clone()))
     }
 
-    /// The same within this network: nothing that it is being answered is cut for another connection of its own.
+    /// The connection of this holder that a new one of its own displaces. Never one that is being answered.
     fn readiest_of_its_own(&self, holder: Holder) -> Option<(Holder, Guest)> {
         let guests = self.holders.get(&holder)?;
         let (count, unpaid) = (guests.len(), unpaid(guests));
@@ -268,17 +271,18 @@ impl Table {
 }
 
 impl Seat {
-    /// The connection that holds it.
+    /// The connection that holds the place.
     pub(super) fn guest(&self) -> &Guest {
         &self.guest
     }
 
-    /// Charges it to the client whom a proxy has named. `false` if that client's network holds its share.
+    /// Charges the connection to the client that a proxy has named. `false` if that client's network holds its
+    /// share, or if the connection was displaced.
     pub(super) fn charge_to(&mut self, client: IpAddr) -> bool {
         let seats = self.seats.clone();
         let mut table = seats.table();
         let holder = Holder::Network(network(client));
-        // Somebody else has it by now.
+        // The connection was displaced, so it no longer holds a place.
         if !table.remove(self.holder, self.guest.number()) {
             return false;
         }
@@ -311,7 +315,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// So many connections of one address, as many as get a place.
+    /// Opens `count` connections from one address, and returns those that get a place.
     fn sit(seats: &Seats, from: &str, count: usize) -> Vec<Seat> {
         let seat = |_| seats.try_take(address(from), false).ok();
         (0..count).filter_map(seat).collect()
@@ -323,15 +327,15 @@ mod tests {
     }
 
     #[test]
-    fn a_network_holds_its_share_and_its_longest_idle_connection_gives_way() {
+    fn a_network_at_its_share_displaces_its_own_longest_idle_connection() {
         let seats = Seats::new(16, 4);
         let first = sit(&seats, "192.0.2.1", 9);
         assert_eq!((first.len(), stay(&first)), (9, 4));
         assert_eq!(stay(&first[..5]), 0);
-        // Whoever has one address of an IPv6 network has all of them.
+        // All addresses of one IPv6 network share its places.
         let second = [sit(&seats, "2001:db8::1", 3), sit(&seats, "2001:db8::2", 3)];
         assert_eq!(stay(second.iter().flatten()), 4);
-        // What is being answered is not cut for another connection of the same network.
+        // A connection that is being answered is not displaced by its own network.
         let busy: Vec<_> = first[5..].iter().map(|seat| seat.guest.ask()).collect();
         assert_eq!(
             seats.try_take(address("192.0.2.1"), false).err(),
@@ -349,7 +353,7 @@ mod tests {
             .iter()
             .flat_map(|from| sit(&seats, from, 4))
             .collect();
-        // Busy or not: an answer that nobody paid for is cut.
+        // Unpaid answers are cut although they are running.
         let busy: Vec<_> = held.iter().map(|seat| seat.guest.ask()).collect();
         let newcomers: Vec<_> = (1..=8)
             .flat_map(|number| sit(&seats, &format!("198.51.100.{number}"), 1))
@@ -359,7 +363,7 @@ mod tests {
         for hoarder in held.chunks(4) {
             assert_eq!(stay(hoarder), 2, "evenly");
         }
-        // And none of them takes a place back from somebody who has less.
+        // None of them takes a place back from a network that holds fewer.
         for from in hoarders {
             drop(sit(&seats, from, 4));
         }
@@ -377,7 +381,8 @@ mod tests {
         drop(answers);
         let newcomers = sit(&seats, "192.0.2.3", 1);
         assert_eq!((stay(&newcomers), stay(&others), stay(&paid)), (1, 1, 2));
-        // Of payers, whoever has more than the newcomer would have gives way, once nobody else is left, and not while answered.
+        // Among payers, the one that holds more than the new one would gives way, if no unpaid connection is left
+        // and it is idle.
         let all = [sit(&seats, "192.0.2.4", 1), others, newcomers];
         let also_paid: Vec<_> = all.iter().flatten().map(|seat| seat.guest.pay()).collect();
         drop(also_paid);
@@ -406,7 +411,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_finds_no_place_waits_for_one_and_not_for_ever() {
+    async fn a_connection_without_a_place_waits_for_a_limited_time() {
         let seats = Seats::new(1, 1);
         let first = sit(&seats, "192.0.2.1", 1);
         let (answer, asking) = (first[0].guest.pay(), first[0].guest.ask());

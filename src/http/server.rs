@@ -26,11 +26,11 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once. Above that the longest idle one that has not paid gives way to a new one. Also the number of HTTP/2 requests that are
-    /// served at once over all of them; more are told to come again, and of one client no more than a quarter is served, or
-    /// a hundred if that is more.
+    /// The most connections at once. Beyond that, a new connection displaces the longest idle one that has not
+    /// paid. Also the most HTTP/2 requests served at once over all connections; further ones are told to retry. One
+    /// client may have a quarter of them, or a hundred if that is more.
     pub connections_max: usize,
-    /// How many of them one network may hold; trusted proxies are not held to it.
+    /// The most connections of one network; trusted proxies are exempt.
     pub connections_of_network: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,
@@ -75,7 +75,8 @@ pub struct Server {
     pub entry: Entry,
 }
 
-/// A connection was refused. Most likely that of a proxy that the settings do not name.
+/// Logs a connection that was refused for its network's share. Most likely it came from a proxy that the settings
+/// do not name.
 fn tell_of_share(log: &Sparing, name: &'static str, peer: SocketAddr) {
     if log.may(
         Level::WARN,
@@ -83,8 +84,8 @@ fn tell_of_share(log: &Sparing, name: &'static str, peer: SocketAddr) {
         name,
     ) {
         tracing::warn!(
-            "Refused a connection of {} on the {name} listener: its network has reached its share, or all connections are taken. If it is a \
-             proxy, name it in http.trusted_proxies",
+            "Refused a connection of {} on the {name} listener: its network has reached its share, or all \
+             connections are taken. If it is a proxy, name it in http.trusted_proxies",
             peer.ip()
         );
     }

@@ -241,12 +241,12 @@ impl<B: Body + Unpin> Body for Watched<B> {
     }
 }
 
-/// An answer's body that keeps its connection's place until it is on its way.
+/// An answer's body that keeps its connection's place until the body is sent.
 #[derive(Debug)]
 pub(super) struct Holding<B> {
     body: B,
     _asking: Held,
-    /// If it was paid for.
+    /// Set for a paid request.
     _paying: Option<Arc<Held>>,
 }
 

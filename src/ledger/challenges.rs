@@ -12,8 +12,8 @@ use crate::store::Entry;
 
 use super::record::{ChallengeBatch, ChallengeRecord};
 
-/// How long a challenge is remembered after its invoice's end. LDK takes a payment until a block says that the end was two hours
-/// ago, and the newest block may be an hour old; what comes so late is a sale like any other.
+/// How long a challenge is kept after its invoice expires. LDK accepts a payment until the time of the newest block
+/// is two hours after the expiry, and that block may be an hour old. Such a late payment is a sale like any other.
 pub const LATE_MAX_MS: u64 = 3 * 3_600_000;
 
 /// Challenges in one record of the store, at most: some 13 KB. One record each would have sled copy its pages five hundred
@@ -151,8 +151,8 @@ impl Challenges {
         self.table().ring.len()
     }
 
-    /// Drops what can be paid no more, and says what the store has to do: at most `max_puts` records that were made before
-    /// `made_before_ms`.
+    /// Drops challenges that can no longer be paid, and returns the writes for the store: at most `max_puts`
+    /// records of challenges made before `made_before_ms`.
     pub(super) fn write_behind(
         &self,
         now_ms: u64,
@@ -174,7 +174,7 @@ impl Challenges {
             .iter()
             .skip(table.written)
             .take(max_puts)
-            // One of the future was made before the clock was set back.
+            // A challenge from the future was made before the clock was set back.
             .take_while(|challenge| {
                 challenge.challenged_ms < made_before_ms || challenge.challenged_ms > now_ms
             })
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_expired_is_known_for_as_long_as_it_can_be_paid() {
+    fn an_expired_challenge_is_kept_for_as_long_as_it_can_be_paid() {
         let challenges = Challenges::new(100, []);
         challenges.keep(challenge(1, 0));
         challenges.write_behind(LATE_MAX_MS + 999, 0, 100);

@@ -1,34 +1,36 @@
-//! Payments that the node is claiming, as far as it has spoken of them: before a payer can learn the preimage, and before the
-//! node tells the payment as received. In memory, and anew with each start of the node.
+//! Payments that the node is claiming. The node reports each one before its payer can learn the preimage, and
+//! before it reports the payment as received. The table is in memory and starts empty with each start of the node.
 //!
-//! It answers two questions. Whether a payment is about to be entered: its token may be shown before that. And whether a
-//! payment that is told is a new one. After a start LDK repeats what it claimed before, as often as it likes, and the same hash
-//! may also stand for other money: somebody paid the invoice again. What LDK repeats, it repeats before it first writes its
-//! state, and before it takes anything new from a peer; what is both taken in and claimed behind that is other money.
+//! It tells whether a payment is about to be recorded, because its token may be presented before that. It also
+//! tells whether a reported payment is new. After a start, LDK repeats payments that it claimed before, any number
+//! of times. The same hash may also stand for a second payment of the invoice.
+//!
+//! LDK repeats everything before it first writes its state and before it accepts anything new from a peer. A
+//! payment that both arrives and is claimed after that is a new one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Payments that are kept at most: channels carry 483 at once each, and each is gone in a moment.
+/// The most payments kept: a channel carries 483 at once, and each is kept only for a moment.
 const CLAIMS_MAX: usize = 20_000;
 
-/// The claims of this start of the node. A `std` mutex: held for a look-up.
+/// The claims since the node started. A `std` mutex: held for a look-up.
 #[derive(Debug, Default)]
 pub struct Claims(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Whether everything that LDK repeats after a start has been repeated.
+    /// Whether LDK has repeated everything after its start.
     is_past_replays: bool,
-    /// By payment hash.
+    /// The claims by payment hash.
     claims: HashMap<[u8; 32], Claim>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Claim {
-    /// Whether a new payment is here and not claimed yet.
+    /// Whether a new payment has arrived and is not claimed yet.
     is_new: bool,
-    /// How many new ones were claimed and not told yet.
+    /// How many new payments were claimed and not recorded yet.
     claimed: u32,
 }
 
@@ -37,7 +39,7 @@ impl Claims {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node starts, and repeats what it likes.
+    /// Forgets all claims, because the node starts and repeats earlier payments.
     pub fn restart(&self) {
         *self.table() = Table::default();
     }
@@ -47,12 +49,12 @@ impl Claims {
         self.table().is_past_replays
     }
 
-    /// The node has repeated everything.
+    /// Records that the node has repeated everything.
     pub fn end_replays(&self) {
         self.table().is_past_replays = true;
     }
 
-    /// A payment is here and can be claimed; its payer does not have the preimage yet.
+    /// Records that a payment has arrived and can be claimed. Its payer does not have the preimage yet.
     pub fn arrive(&self, payment_hash: [u8; 32]) {
         let mut table = self.table();
         if table.claims.len() >= CLAIMS_MAX {
@@ -62,21 +64,21 @@ impl Claims {
         table.claims.entry(payment_hash).or_default().is_new |= is_new;
     }
 
-    /// A payment is claimed.
+    /// Records that a payment is claimed.
     pub fn claim(&self, payment_hash: &[u8; 32]) {
         if let Some(claim) = self.table().claims.get_mut(payment_hash) {
             claim.claimed += u32::from(std::mem::take(&mut claim.is_new));
         }
     }
 
-    /// Whether a payment that is told now was never told before.
+    /// Whether a payment that is reported now was never reported before.
     pub fn is_new(&self, payment_hash: &[u8; 32]) -> bool {
         let table = self.table();
         let claim = table.claims.get(payment_hash);
         claim.is_some_and(|claim| claim.claimed > 0)
     }
 
-    /// The payment is entered where it belongs.
+    /// Records that the payment was recorded in the ledger.
     pub fn end(&self, payment_hash: &[u8; 32]) {
         let mut table = self.table();
         let Some(claim) = table.claims.get_mut(payment_hash) else {
@@ -88,7 +90,7 @@ impl Claims {
         }
     }
 
-    /// Whether a payment of this hash is here and not told yet.
+    /// Whether a payment of this hash has arrived and is not recorded yet.
     pub fn is_arriving(&self, payment_hash: &[u8; 32]) -> bool {
         self.table().claims.contains_key(payment_hash)
     }
@@ -100,7 +102,7 @@ mod tests {
 
     const HASH: [u8; 32] = [1; 32];
 
-    /// Tells the payment; whether it is a new one.
+    /// Reports a payment; returns whether it is new.
     fn tell(claims: &Claims) -> bool {
         let is_new = claims.is_new(&HASH);
         claims.end(&HASH);
@@ -108,32 +110,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_repeated_after_a_start_is_not_new_and_what_arrives_behind_it_is() {
+    fn payments_repeated_after_a_start_are_not_new_and_later_arrivals_are() {
         let claims = Claims::default();
-        // Told from the queue of events, and claimed again from a monitor.
+        // Repeated from the queue of events, and then claimed from a monitor.
         assert!(!tell(&claims));
         claims.claim(&HASH);
         assert!(!tell(&claims));
-        // Here when the program was killed.
+        // In flight when the program was killed.
         claims.arrive(HASH);
         claims.claim(&HASH);
         assert!(claims.is_arriving(&HASH));
         assert!(!tell(&claims));
         assert!(!claims.is_arriving(&HASH));
         claims.end_replays();
-        // Repeated late, without being taken in again.
+        // Claimed again later, without arriving again.
         claims.claim(&HASH);
         assert!(!tell(&claims));
         claims.arrive(HASH);
         claims.claim(&HASH);
         assert!(tell(&claims));
-        assert!(!tell(&claims), "told once");
+        assert!(!tell(&claims), "reported once");
         claims.restart();
         assert!(!claims.is_past_replays());
     }
 
     #[test]
-    fn two_at_once_are_two() {
+    fn two_payments_at_once_are_both_new() {
         let claims = Claims::default();
         claims.end_replays();
         claims.arrive(HASH);

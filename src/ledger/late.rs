@@ -1,5 +1,5 @@
-//! Payments that come after the end of their invoice: LDK takes them for two hours and more. What is sold by time is counted
-//! from the payment then, not from the invoice's end.
+//! Payments that arrive after their invoice has expired: LDK accepts them for two hours and more. A grant of time
+//! then counts from the payment, not from the expiry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,14 @@ use crate::store::calm;
 use super::record::SaleRecord;
 use super::{Claims, Ledger, LedgerError};
 
-/// How long a payment is waited for that the node is claiming: its payer may show the token before the node has told us.
+/// How long to wait for a payment that the node is claiming: its payer may present the token before the payment is
+/// recorded.
 const ENTERED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Ledger {
-    /// Knows from now on which payments the node is claiming. The first ones stay.
+    /// Sets the claims of the node. Only the first call has an effect.
     pub fn follow(&self, claims: Arc<Claims>) {
-        // The node that is started again in this process has the same.
+        // A node that is restarted in this process uses the same claims.
         let _ = self.claims.set(claims);
     }
 
@@ -27,8 +28,8 @@ impl Ledger {
         claims.is_some_and(|claims| claims.is_arriving(payment_hash))
     }
 
-    /// How long after the end of its invoice this token was paid, in seconds. The end is the invoice's as far as the token
-    /// tells it, for the case that the books do not. Of a token whose time is over, it waits for a payment that is arriving.
+    /// How many seconds after its invoice expired the token was paid. `end_secs` is the expiry according to the
+    /// token, used if the ledger does not have it. For an expired token, waits for a payment that is arriving.
     pub async fn late_secs(
         &self,
         identifier: &Identifier,
@@ -45,7 +46,7 @@ impl Ledger {
         let mut settlements = self.settlements.subscribe();
         let deadline = Instant::now() + ENTERED_WITHIN;
         loop {
-            // Asked before the books are, which have it when it has arrived.
+            // Read before the ledger, which has the payment once it no longer counts as arriving.
             let is_awaited = is_expired && self.is_arriving(&payment_hash);
             if let Some(sale) = self.find_sale(payment_hash).await? {
                 return Ok(sale.late_secs(end_secs));
@@ -68,7 +69,7 @@ impl Ledger {
         self.using(|| Ok(found.expect("reading a record is calm")?))
     }
 
-    /// Tells a sale that is on the disk to who waits for it, and puts off the end of its token if that is in use.
+    /// Notifies the waiting requests of a sale that is on the disk, and extends its token if the token is in use.
     pub(super) fn tell_settled(&self, sale: &SaleRecord) {
         let token_id = sale.token_id.map(TokenId);
         if let Some(usage) = token_id.and_then(|token_id| self.usages.find(&token_id)) {

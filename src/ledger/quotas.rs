@@ -24,7 +24,8 @@ pub struct Free {
     pub per: Duration,
 }
 
-/// What the clock on the wall may move by itself between two looks, in milliseconds: it is corrected in small steps all the time.
+/// How far the wall clock may move between two looks without counting as set, in milliseconds: it is corrected in
+/// small steps all the time.
 const CLOCK_MOVES_MS: u64 = 1_000;
 
 /// The beginning of SHA-256 over service and network: so the books hold no addresses.
@@ -44,20 +45,21 @@ struct Table {
     windows: HashMap<Key, Window>,
     /// Whether somebody came and found no room since it was last told.
     was_full: bool,
-    /// By how much the clock on the wall was ahead of the machine's own time when that was last looked at, in milliseconds.
+    /// How far the wall clock was ahead of the time since the machine started, at the last look, in milliseconds.
     ahead_ms: u64,
-    /// The last number that was there for a window.
+    /// The serial number of the last window.
     last_serial: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Window {
     had: QuotaRecord,
-    /// Tells it from those of the same client before and after it, also when a clock is set; 0 if it was read from the store.
+    /// Tells the window from earlier and later ones of the same client, also when the clock is set; 0 if it was
+    /// read from the store.
     serial: u64,
-    /// When it ends, in milliseconds since the machine was started: what counts while the program runs.
+    /// When the window ends, in milliseconds since the machine started. This counts while the program runs.
     ends_ms: u64,
-    /// Whether nobody has come since it was read from the store, so that only the clock on the wall says when it ends.
+    /// Whether the window was read from the store and not used since. Then only the wall clock says when it ends.
     is_from_store: bool,
     /// Whether the store does not know yet.
     is_unwritten: bool,
@@ -80,11 +82,11 @@ pub(super) struct WriteBehind {
 pub struct QuotaUse {
     quotas: Arc<Quotas>,
     key: Key,
-    /// The window's.
+    /// The window's serial number.
     serial: u64,
     until_ms: u64,
     left: u64,
-    /// Requests of a window.
+    /// The number of requests in a window.
     max: u64,
 }
 
@@ -99,7 +101,7 @@ impl QuotaUse {
         self.until_ms / 1_000
     }
 
-    /// Returns the use: nothing was delivered. Says what is left then.
+    /// Returns the use, because nothing was delivered, and says what is left then.
     pub fn give_back(self) -> u64 {
         let mut table = self.quotas.table();
         // Of another window it is not.
@@ -115,7 +117,7 @@ impl QuotaUse {
 }
 
 impl Window {
-    /// An open window as the store has it.
+    /// An open window, as the store has it.
     fn stored(had: QuotaRecord, now: Moment) -> Self {
         Self {
             had,
@@ -126,7 +128,7 @@ impl Window {
         }
     }
 
-    /// One that begins now.
+    /// A window that begins now.
     fn open(serial: u64, per_ms: u64, now: Moment) -> Self {
         Self {
             had: QuotaRecord {
@@ -140,7 +142,8 @@ impl Window {
         }
     }
 
-    /// Goes by another clock on the wall: what was only read from the store ends by it, and what runs is written down by it.
+    /// Adapts to a new wall clock time: an unused window from the store takes its end from it, and a running one
+    /// gets a new end for the store.
     fn follow(&mut self, now: Moment) {
         if self.is_from_store {
             self.ends_ms = ends_ms(self.had, now);
@@ -151,7 +154,8 @@ impl Window {
         }
     }
 
-    /// Opens another, with this number, if it is over. One that would go on for longer than a period was made by a clock that was ahead.
+    /// Opens a new window with this number if this one is over. A window longer than the period was made by a clock
+    /// that was ahead, so it is shortened.
     fn keep(&mut self, next_serial: u64, per_ms: u64, now: Moment) {
         if self.ends_ms <= now.since_boot_ms {
             *self = Self::open(next_serial, per_ms, now);
@@ -167,14 +171,14 @@ impl Window {
     }
 }
 
-/// When a window of the store ends, in milliseconds since the machine was started.
+/// When a window from the store ends, in milliseconds since the machine started.
 fn ends_ms(had: QuotaRecord, now: Moment) -> u64 {
     let left_ms = had.until_ms.saturating_sub(now.unix_ms);
     now.since_boot_ms.saturating_add(left_ms)
 }
 
 impl Table {
-    /// Notices when the clock on the wall was set.
+    /// Adapts all windows if the wall clock was set.
     fn follow(&mut self, now: Moment) {
         let ahead_ms = now.unix_ms.wrapping_sub(now.since_boot_ms);
         let moved_ms = ahead_ms.wrapping_sub(self.ahead_ms).cast_signed();
@@ -286,8 +290,8 @@ fn key(service: &str, client: IpAddr, free: Free) -> Key {
     } else {
         b"6"
     });
-    // Each period of a service has windows of its own: a short one must not renew a long one. How many requests there are in it
-    // is not looked at: what was had stays had when the settings give more or fewer.
+    // Each period of a service has windows of its own, so a short one does not renew a long one. The number of
+    // requests is left out of the key, so that used requests stay used when the settings give more or fewer.
     hash.update(free.per.as_secs().to_be_bytes());
     hash.update(service);
     let mut key = [0; 16];
@@ -304,7 +308,7 @@ mod tests {
         per: Duration::from_secs(60),
     };
 
-    /// As many milliseconds on both clocks.
+    /// The same time on both clocks.
     fn at(ms: u64) -> Moment {
         Moment {
             unix_ms: ms,
@@ -364,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_delivered_finds_its_window_whatever_the_clock_was_set_to() {
+    fn a_returned_use_finds_its_window_after_the_clock_is_set() {
         let quotas = Arc::new(Quotas::new(3, [], at(0)));
         let client = "192.0.2.1".parse().unwrap();
         let moment = |unix_ms, since_boot_ms| Moment {
@@ -372,11 +376,11 @@ mod tests {
             since_boot_ms,
         };
         let reserve = |now| quotas.reserve("api", client, FREE, now);
-        // It was set while the request ran: the window is the same, and ends by another time.
+        // The clock is set while the request runs: the window stays the same, with another end.
         let running = reserve(at(0)).unwrap();
         assert_eq!(reserve(moment(9_000_000, 10)).unwrap().left(), 0);
         assert_eq!(running.give_back(), 1);
-        // The window is another one, and ends by the same time.
+        // This is another window, with the same end.
         let old = reserve(moment(9_000_000, 20)).unwrap();
         let next = reserve(moment(8_999_990, 60_001)).unwrap();
         assert_eq!((old.until_ms, next.left()), (next.until_ms, 1));
@@ -431,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_refuses_nobody_for_longer_than_a_period_and_renews_nothing() {
+    fn setting_the_clock_refuses_nobody_for_longer_than_a_period_and_renews_nothing() {
         let quotas = Arc::new(Quotas::new(9, [], at(0)));
         let moment = |unix_ms, since_boot_ms| Moment {
             unix_ms,
@@ -454,13 +458,13 @@ mod tests {
         };
         assert_eq!(stored[0].1.until_ms, 9 * hour_ms + 11);
         assert_eq!(had(&quotas, moment(0, 60_010)), Some(1));
-        // Over a restart without a clock: at most one period, whenever somebody comes.
+        // After a restart with a wrong clock: at most one period, whenever the client comes.
         let again = || Arc::new(Quotas::new(9, stored.clone(), moment(1_000, 500)));
         let quotas = again();
         assert_eq!(had(&quotas, moment(2_000, 1_500)), None);
         assert_eq!(had(&quotas, moment(61_999, 61_499)), None);
         assert_eq!(had(&quotas, moment(62_000, 61_500)), Some(1));
-        // When the clock is right again, so is what was read by the wrong one.
+        // Once the clock is right again, the windows read with the wrong clock are right too.
         let quotas = again();
         assert!(quotas.write_behind(moment(2_000, 1_500)).remove.is_empty());
         let behind = quotas.write_behind(moment(10 * hour_ms, 2_000));
@@ -468,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn other_settings_renew_no_window() {
+    fn changed_settings_renew_no_window() {
         let quotas = Arc::new(Quotas::new(9, [], at(0)));
         let client = "192.0.2.1".parse().unwrap();
         let count = |requests| {

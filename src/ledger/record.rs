@@ -74,10 +74,10 @@ pub struct SaleRecord {
     #[serde(with = "hex_bytes")]
     #[schema(value_type = String)]
     pub payment_hash: [u8; 32],
-    /// What was paid with the first payment, up to the price where that is known, in msat. It is what arrived, unless a channel
-    /// was opened out of it: of that the provider kept a part, which stands among the activations.
+    /// The amount of the first payment in msat, up to the price if that is known. It is what arrived, unless the
+    /// payment opened a channel: the provider kept a part of it, which is recorded with the activations.
     pub amount_msat: u64,
-    /// What arrived besides: above the price, and with further payments of the same invoice, in msat.
+    /// The surplus in msat: what arrived above the price, and with further payments of the same invoice.
     pub surplus_msat: u64,
     /// What was asked, in msat, where the challenge's record was still there.
     pub price_msat: Option<u64>,
@@ -95,10 +95,10 @@ pub struct SaleRecord {
     pub settled_ms: u64,
     /// When the token was first used, Unix milliseconds.
     pub redeemed_ms: Option<u64>,
-    /// The run of the program that both made the challenge and settled the payment; 0 if they were different ones. A second
-    /// event for the same hash is a second payment if the node has claimed it for certain after its start
-    /// ([`Claims`](super::Claims)), or, of a node that does not tell that, if it comes in that run; otherwise it may be the
-    /// same payment told again.
+    /// The run of the program that both made the challenge and settled the payment; 0 if they were different runs.
+    /// A second event for the same hash is a second payment if the node certainly claimed it after its start
+    /// ([`Claims`](super::Claims)). If the node does not report claims, it is a second payment if it comes in that
+    /// run. Otherwise it may be the same payment reported again.
     pub run: u64,
     /// Which of the route's grants was bought, where that is not the default one.
     #[serde(default)]
@@ -106,11 +106,12 @@ pub struct SaleRecord {
     /// The rate at which a price in a currency was asked in bitcoin.
     #[serde(default)]
     pub rate: Option<RateRecord>,
-    /// When the invoice expired, Unix milliseconds, where the challenge's record was still there. A token whose invoice was paid
-    /// later is good for as much longer.
+    /// When the invoice expired, Unix milliseconds, if the challenge was still known. A token whose invoice was
+    /// paid later is valid for that much longer.
     #[serde(default)]
     pub expires_ms: Option<u64>,
-    /// When its payment was lost, Unix milliseconds: the peer of a channel that was closed meanwhile has taken it back on chain.
+    /// When its payment was lost, Unix milliseconds: the peer of a channel that was closed claimed it back on
+    /// chain.
     #[serde(default)]
     pub lost_ms: Option<u64>,
 }
@@ -260,10 +261,10 @@ pub struct Totals {
     pub count: u64,
     /// The sum of what was paid for them, surplus not included, in msat.
     pub amount_msat: u64,
-    /// What arrived besides, above the prices and with further payments of the same invoices, in msat.
+    /// The surplus in msat: what arrived above the prices, and with further payments of the same invoices.
     #[serde(default)]
     pub surplus_msat: u64,
-    /// What of the sum was lost: taken back on chain by the peers of channels that were closed meanwhile, in msat.
+    /// The part of the sum that was lost, in msat: the peers of closed channels claimed it back on chain.
     #[serde(default)]
     pub lost_msat: u64,
 }
@@ -316,7 +317,7 @@ impl RevocationRecord {
 }
 
 impl Totals {
-    /// Counts a sale that was not counted.
+    /// Adds a sale that was not counted before.
     pub(super) fn add(&mut self, sale: &SaleRecord) {
         self.count += 1;
         self.amount_msat += sale.amount_msat;
@@ -326,13 +327,13 @@ impl Totals {
 }
 
 impl SaleRecord {
-    /// Takes what is above the price for surplus.
+    /// Moves the part above the price to the surplus.
     pub(super) fn split_at(&mut self, price_msat: u64) {
         self.surplus_msat += self.amount_msat.saturating_sub(price_msat);
         self.amount_msat = self.amount_msat.min(price_msat);
     }
 
-    /// How long after the invoice's end it was paid, in seconds that have begun.
+    /// How long after its invoice expired the sale was paid, in seconds, rounded up.
     pub(super) fn late_secs(&self, end_secs: u64) -> u64 {
         let end_ms = self.expires_ms.unwrap_or(end_secs.saturating_mul(1_000));
         self.settled_ms.saturating_sub(end_ms).div_ceil(1_000)

@@ -87,7 +87,7 @@ impl Ledger {
         Ok(record)
     }
 
-    /// When something was last revoked, Unix seconds.
+    /// The time of the last revocation, Unix seconds.
     pub fn revoked_secs(&self) -> Result<Option<u64>, LedgerError> {
         let revocations = self.revocations()?.into_iter();
         Ok(revocations.map(|it| it.revoked_ms / 1_000).max())

@@ -33,19 +33,20 @@ const ONE_SERVED: u64 = 1 << IN_FLIGHT_BITS;
 /// The part of the counter that holds the requests in flight.
 const IN_FLIGHT_MASK: u64 = ONE_SERVED - 1;
 
-/// How often a token gets a use back whose client left before the first byte of an answer that it had waited for.
+/// How often a token gets a use back after its client left before the first byte of an answer.
 const LEFT_EARLY_MAX: u64 = 3;
 
-/// A count that nobody has used for this long is read from the store again when it is.
+/// How long a count must be idle before it is dropped from memory; the next use reads it from the store again.
 const IDLE_MS: u64 = 60_000;
 
-/// How long it is remembered at least how often a use went back that way: 24 hours. It is not in the store.
+/// How long at least the program remembers how often a use went back that way: 24 hours. This number is not in the
+/// store.
 const LEFT_EARLY_KEPT_MS: u64 = 86_400_000;
 
-/// Tokens at most that are remembered only for that.
+/// The most tokens that are kept in memory only for that number.
 const LEFT_EARLY_TOKENS_MAX: usize = 65_536;
 
-/// For how long no use is reserved before the price is known, once one was withdrawn: a minute.
+/// How long no use is reserved before the price is known, after one was withdrawn: a minute.
 const WITHDRAWN_MS: u64 = 60_000;
 
 /// Locks over the map; two cores rarely meet in one of sixteen.
@@ -59,13 +60,13 @@ pub(super) struct Usage {
     counter: AtomicU64,
     /// Response bytes and metered time. A `std` mutex: held for a few additions.
     meters: Mutex<Meters>,
-    /// From when on the meters count time.
+    /// The start of the meters' clock.
     begun: Instant,
     /// How often a use went back because its client left before the first byte of an answer.
     left_early: AtomicU64,
-    /// The latest end that the token had then, Unix seconds.
+    /// The latest end of the token at those times, Unix seconds.
     left_early_until_secs: AtomicU64,
-    /// Until when no use is reserved before the price is known, milliseconds since the machine was started.
+    /// Until when no use is reserved before the price is known, in milliseconds since the machine started.
     withdrawn_until_ms: AtomicU64,
     /// Goes up with whatever changes the counts, behind them: whoever sees the change sees the counts.
     changes: AtomicU64,
@@ -73,15 +74,15 @@ pub(super) struct Usage {
     journaled: AtomicU64,
     /// The change up to which the store knows them.
     stored: AtomicU64,
-    /// When it was told, milliseconds since the machine was started.
+    /// When the store was last told, in milliseconds since the machine started.
     stored_ms: AtomicU64,
     /// When it was last used, Unix milliseconds.
     last_used_ms: AtomicU64,
-    /// When it was last reserved or settled, milliseconds since the machine was started.
+    /// When a use was last reserved or settled, in milliseconds since the machine started.
     touched_ms: AtomicU64,
-    /// How long after its invoice's end it was paid, in seconds, as far as that is known.
+    /// How many seconds after its invoice expired the token was paid, if that is known.
     late_secs: AtomicU64,
-    /// What was taken of its pace. A `std` mutex: held to count.
+    /// The uses taken from its pace. A `std` mutex: held to count.
     bucket: Mutex<Bucket>,
     /// What does not change.
     token: TokenRecord,
@@ -109,17 +110,18 @@ impl Usage {
         }
     }
 
-    /// How long after its invoice's end it was paid, in seconds; 0 if that is not known, or in time.
+    /// How many seconds after its invoice expired the token was paid; 0 if it was paid in time or that is not
+    /// known.
     pub(super) fn late_secs(&self) -> u64 {
         self.late_secs.load(Ordering::Relaxed)
     }
 
-    /// Its invoice was paid so long after its end.
+    /// Records how many seconds after its invoice expired the token was paid.
     pub(super) fn be_late(&self, secs: u64) {
         self.late_secs.fetch_max(secs, Ordering::Relaxed);
     }
 
-    /// Notes that it is used.
+    /// Records that the token was used.
     fn touch(&self, since_boot_ms: u64) {
         self.touched_ms.fetch_max(since_boot_ms, Ordering::Relaxed);
     }
@@ -128,12 +130,12 @@ impl Usage {
         self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Milliseconds on the clock of the meters.
+    /// Milliseconds on the meters' clock.
     fn ms(&self, now: Instant) -> u64 {
         whole_ms(now.saturating_duration_since(self.begun))
     }
 
-    /// What the next request finds, behind all that run.
+    /// What is left for the next request, after all that are running.
     fn left(&self, allowance: &Allowance) -> Left {
         let rest = self.meters().rest(allowance, self.ms(Instant::now()));
         Left {
@@ -149,10 +151,11 @@ impl Usage {
         allowance.requests_max.map(|max| max.saturating_sub(begun))
     }
 
-    /// Reserves one request and says what is left behind it; `None` if something is used up, or held for others.
+    /// Reserves one request and returns what is left after it; `None` if a limit is used up, or held for other
+    /// answers.
     fn reserve(&self, allowance: &Allowance, overrun: Overrun) -> Option<(Left, Claim)> {
         let now_ms = self.ms(Instant::now());
-        // Held until the request is counted, so that two never go by the same rest.
+        // Locked until the request is counted, so that two requests never use the same rest.
         let mut meters = self.meters();
         if !meters.has_room(allowance, overrun, now_ms) {
             return None;
@@ -195,13 +198,13 @@ impl Usage {
         self.counter.fetch_sub(ONE_IN_FLIGHT, Ordering::AcqRel);
     }
 
-    /// Notes that the counts have changed, behind the change.
+    /// Records a change of the counts. Called after the change.
     fn has_changed(&self) {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether a use may go back whose client left before the first byte: a few times only, so that nobody has the upstream work
-    /// for nothing over and over.
+    /// Whether a use whose client left before the first byte may go back. This is allowed a few times only, so that
+    /// nobody makes the upstream work for nothing over and over.
     fn forgives_leaving(&self, allowance: &Allowance) -> bool {
         let until_secs = allowance.valid_until_secs.unwrap_or(0);
         self.left_early_until_secs
@@ -212,14 +215,14 @@ impl Usage {
             .is_ok()
     }
 
-    /// A price was asked for on the strength of this token, and nothing was used.
+    /// Records that a hook was asked for a price because of this token, and that the use was not needed.
     fn be_withdrawn(&self, since_boot_ms: u64) {
         self.touch(since_boot_ms);
         self.withdrawn_until_ms
             .fetch_max(since_boot_ms + WITHDRAWN_MS, Ordering::Relaxed);
     }
 
-    /// Whether that was a short while ago.
+    /// Whether a use of this token was withdrawn a short while ago.
     pub(super) fn was_withdrawn(&self, since_boot_ms: u64) -> bool {
         since_boot_ms < self.withdrawn_until_ms.load(Ordering::Relaxed)
     }
@@ -256,18 +259,19 @@ impl Usage {
         self.changes.load(Ordering::Acquire) != self.stored.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing would be missed that was counted, nor of its pace.
+    /// Whether dropping this count from memory loses nothing, neither uses nor pace.
     fn is_idle(&mut self, now: Moment) -> bool {
         let idle_since_ms = now.since_boot_ms.saturating_sub(IDLE_MS);
         let bucket = self.bucket.get_mut();
         let full_at_us = bucket.unwrap_or_else(PoisonError::into_inner).full_at_us();
         !self.is_unstored()
             && *self.touched_ms.get_mut() < idle_since_ms
-            // A slow pace must not be forgotten before it is over.
+            // A slow pace must not be forgotten before its bucket is full again.
             && full_at_us / 1_000 < idle_since_ms
     }
 
-    /// Whether uses went back whose client left: while the token is good, and for a day, as its holder can make its end an earlier one.
+    /// Whether uses went back because the client left. This is remembered while the token is valid and for a day,
+    /// because its holder can shorten its validity with a caveat.
     fn was_left_early(&mut self, now: Moment) -> bool {
         let is_of_today =
             self.touched_ms.get_mut().saturating_add(LEFT_EARLY_KEPT_MS) > now.since_boot_ms;
@@ -334,8 +338,8 @@ impl Usages {
         )
     }
 
-    /// Everything that the journal does not know yet; and what the store does not, if it was not told since
-    /// `stored_before_ms`, in milliseconds since the machine was started.
+    /// All counts that the journal lacks, and those that the store lacks and was not told since `stored_before_ms`,
+    /// in milliseconds since the machine started.
     pub(super) fn take_unwritten(&self, stored_before_ms: u64, now_ms: u64) -> Vec<Unwritten> {
         let mut unwritten = Vec::new();
         for shard in &self.shards {
@@ -348,7 +352,8 @@ impl Usages {
         unwritten
     }
 
-    /// Forgets what the store knows and nobody has used for a while. Only after what was taken is written.
+    /// Drops counts that the store has and that were not used for a while. Called only after the taken counts were
+    /// written.
     pub(super) fn forget_idle(&self, now: Moment) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);

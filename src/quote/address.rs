@@ -37,13 +37,13 @@ impl Address {
         })
     }
 
-    /// Its server, in one spelling.
+    /// Its server, in normal form.
     pub fn server(&self) -> String {
         let (host, port) = self.place();
         format!("{}:{port}", host.trim_end_matches('.').to_ascii_lowercase())
     }
 
-    /// Host and port, as they are connected to.
+    /// The host and port to connect to.
     pub fn place(&self) -> (&str, u16) {
         let host = self.0.host().unwrap_or_default();
         let usual = if self.0.scheme_str() == Some("https") {

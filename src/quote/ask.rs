@@ -44,17 +44,17 @@ pub(super) struct Asker {
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// It took the question and did not answer in time.
+    /// The connection was made, and the answer did not come in time.
     #[error("it did not answer within {0:?}")]
     Late(Duration),
-    /// It took no connection in time.
+    /// No connection was made in time.
     #[error("it took no connection within {0:?}")]
     NoConnection(Duration),
     /// Nobody there, or nobody who can prove it.
     #[error("it cannot be reached: {why}")]
     Unreachable {
-        /// Whether no server is there: it refused, there is no route to it, or its name has no address. `false` if this
-        /// machine has run out of something, or the server has no good certificate.
+        /// Whether no server is there: the connection was refused, there is no route, or the name has no address.
+        /// `false` if this machine has run out of something, or if the server has no valid certificate.
         is_absent: bool,
         /// The error with its causes.
         why: String,
@@ -101,7 +101,7 @@ impl Asker {
         self.ask(request, &connection, within).await
     }
 
-    /// Asks what [`post`] has made.
+    /// Sends a request made by [`post`].
     pub(super) async fn ask(
         &self,
         request: Request<Full<Bytes>>,
@@ -152,12 +152,12 @@ impl Asker {
     }
 }
 
-/// Whether one question has a connection; it can also be asked when the question was given up.
+/// Tells whether one request has a connection, also after the request was cancelled.
 #[derive(Clone, Debug)]
 pub(super) struct Connection(CaptureConnection);
 
 impl Connection {
-    /// Whether the other side took it.
+    /// Whether the connection was made.
     pub(super) fn is_made(&self) -> bool {
         self.0.connection_metadata().is_some()
     }
@@ -176,7 +176,7 @@ fn question(address: &Address, method: Method, body: Bytes) -> (Request<Full<Byt
     headers.insert(USER_AGENT, OURSELVES);
     if method == Method::POST {
         headers.insert(CONTENT_TYPE, JSON);
-        // One that leads back to us would have us ask without end.
+        // A hook that leads back to this program would otherwise be asked in an endless circle.
         Via::of_process().say(headers);
     }
     *request.method_mut() = method;
@@ -184,7 +184,7 @@ fn question(address: &Address, method: Method, body: Bytes) -> (Request<Full<Byt
     (request, connection)
 }
 
-/// Whether a failure to connect says that no server is there.
+/// Whether a failure to connect means that no server is there.
 fn says_absent(error: &(dyn Error + 'static)) -> bool {
     let mut is_of_names = false;
     let mut cause = Some(error);
@@ -197,17 +197,18 @@ fn says_absent(error: &(dyn Error + 'static)) -> bool {
                     | io::ErrorKind::NetworkUnreachable
                     | io::ErrorKind::NetworkDown
             );
-            // An error of the system, as that no descriptor is left, has a number; one of the resolver has none.
+            // An error of the operating system, such as having no descriptor left, has a number; a resolver error
+            // has none.
             return is_absence || (is_of_names && error.raw_os_error().is_none());
         }
-        // The connector's error has no type that could be asked; a test holds this text.
+        // The connector's error has no type to match on; a test checks this text.
         is_of_names |= error.to_string() == "dns error";
         cause = error.source();
     }
     false
 }
 
-/// The beginning of what somebody said, as a line of the log can hold it.
+/// The beginning of an answer, escaped for a log line.
 pub(super) fn said(answer: &[u8]) -> String {
     text::said(answer, SAID_CHARS_MAX)
 }
@@ -226,14 +227,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_refuses_and_who_has_no_address_is_absent() {
-        // Port 1 is never given out by the system; `.invalid` is no name (RFC 2606), also where no resolver answers.
+    async fn a_server_that_refuses_or_has_no_address_is_absent() {
+        // The system never assigns port 1; `.invalid` never resolves (RFC 2606), even without a resolver.
         assert!(is_absent("http://127.0.0.1:1/").await);
         assert!(is_absent("http://tollhouse.invalid/").await);
     }
 
     #[tokio::test]
-    async fn who_is_there_and_speaks_no_tls_is_not_absent() {
+    async fn a_server_without_tls_is_not_absent() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/", listener.local_addr().unwrap());
         let (is_absent, _) = tokio::join!(is_absent(&url), async {
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_machine_has_run_out_of_says_nothing_of_the_other_side() {
+    fn exhausted_resources_of_this_machine_do_not_make_a_server_absent() {
         // EMFILE, ENFILE, ENOBUFS, EADDRNOTAVAIL on Linux.
         for number in [24, 23, 105, 99] {
             assert!(!says_absent(&io::Error::from_raw_os_error(number)));

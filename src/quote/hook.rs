@@ -50,12 +50,12 @@ pub struct HookConfig {
     pub cache: Duration,
     /// A higher price is taken for a mistake.
     pub price_max: Msat,
-    /// The price while it is away.
+    /// What happens while the hook is away.
     pub on_failure: OnFailure,
 }
 
-/// The price while a hook is away. Failures that a client can cause (a bad answer, a late one, a broken connection) do not count
-/// as absence, so they never make a request cheaper.
+/// What happens while a hook is away. Failures that a client can cause (a bad answer, a late one, a broken
+/// connection) do not count as away, so they never make a request cheaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
     /// No challenge: 503.
@@ -95,11 +95,11 @@ pub enum HookError {
     /// A description that cannot be signed.
     #[error("it gave a bad description: {0}")]
     Description(#[source] Unseen),
-    /// A class that cannot stand in a token.
+    /// A class that cannot be written into a token.
     #[error("it gave a class that is not 1 to 32 of a-z, 0-9, - and _")]
     Class,
-    /// Too many others ask, or too many of this client's network.
-    #[error("too many questions are on their way to it already")]
+    /// Too many requests to the hook are running, in all or for this client's network.
+    #[error("too many requests to it are running already")]
     Busy,
 }
 
@@ -109,13 +109,13 @@ pub struct Hook {
     config: HookConfig,
     asker: Asker,
     clock: Clock,
-    /// One place a question on its way.
+    /// Limits the requests to the hook that run at once.
     places: Places,
     /// What it said to which question.
     slots: Slots,
     /// That it could not be reached, which speaks of every question. A `std` mutex: held for a few instructions.
     unreachable: Mutex<Option<Kept>>,
-    /// When it was last there.
+    /// The times of its connections, to tell whether it is away.
     contact: Contact,
     /// How it does. A `std` mutex as above.
     health: Mutex<Health>,
@@ -146,7 +146,7 @@ impl Hook {
         self.quote_for(request, None).await
     }
 
-    /// The same for this client, which has its share of the questions that may be on their way.
+    /// The price of this request for this client, which may use only its share of the requests to the hook.
     pub async fn quote_for(
         &self,
         request: &HookRequest<'_>,
@@ -164,7 +164,7 @@ impl Hook {
         }
     }
 
-    /// Whether this failure speaks of every question, and not of what this client has asked.
+    /// Whether this failure means that the hook is away, and is not due to what this client asked.
     fn is_away(&self, why: &HookError) -> bool {
         match why {
             HookError::Ask(why) => {

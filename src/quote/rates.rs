@@ -80,7 +80,7 @@ pub struct Rates {
 struct World {
     asker: Asker,
     clock: Clock,
-    /// Where the last good rates are kept.
+    /// The file with the last good rates.
     memory: Option<Arc<Memory>>,
 }
 
@@ -108,7 +108,7 @@ struct Entry {
 struct Known {
     /// The last rate that could be taken, and when its sources were asked.
     taken: Option<Taken>,
-    /// The rate that the next one is held against.
+    /// The rate that the next one is compared with.
     belief: Belief,
     /// Why the last answers could not be taken.
     doubt: Option<Doubt>,
@@ -122,21 +122,21 @@ struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Taken {
     rate: Rate,
-    /// When its sources were asked, in milliseconds since the machine was started: it may be as old as that. A clock that is set
-    /// makes no rate older or newer.
+    /// When its sources were asked, in milliseconds since the machine started. Its age counts from then, and
+    /// setting the clock does not change it.
     asked_ms: u64,
 }
 
 impl Taken {
-    /// From the clock on the wall, as it is on the disk, to the time since the machine was started. `None` for one that was taken
-    /// before that, or by a clock that was ahead: how old it is nobody knows for certain.
+    /// Converts the time from the wall clock, as in the file, to the time since the machine started. `None` if the
+    /// rate was taken before the machine started or by a clock that was ahead, because then its age is not certain.
     fn since_boot(self, now: Moment) -> Option<Self> {
         let age_ms = now.unix_ms.checked_sub(self.asked_ms)?;
         let asked_ms = now.since_boot_ms.checked_sub(age_ms)?;
         Some(Self { asked_ms, ..self })
     }
 
-    /// The other way round.
+    /// Converts the time back to the wall clock.
     fn on_the_wall(self, now: Moment) -> Self {
         let age_ms = now.since_boot_ms.saturating_sub(self.asked_ms);
         let asked_ms = now.unix_ms.saturating_sub(age_ms);
@@ -167,8 +167,8 @@ impl Rates {
         }
     }
 
-    /// Keeps the last good rates in this file, and begins with what stands there: something to hold the first answers against,
-    /// and to sell by only while it is no older than any rate may be. Blocks.
+    /// Keeps the last good rates in this file, and starts with its content. The first answers are compared with
+    /// these rates, which are used as prices only while they are not too old. Blocks.
     #[must_use]
     pub fn remembering(mut self, file: &Path) -> Self {
         let memory = Memory::open(file);
@@ -335,7 +335,7 @@ impl Entry {
         taken.is_some()
     }
 
-    /// The rate, if one can be taken from these answers.
+    /// The new rate, if one can be taken from these answers.
     fn hear(
         &self,
         watched: &Watched,
@@ -433,7 +433,7 @@ impl Known {
             Ok(Believed { rate, changed_from }) => {
                 if let Some(last) = changed_from {
                     tracing::warn!(
-                        "A bitcoin costs {rate} after {last}: its sources have stood by that change, and it is taken"
+                        "A bitcoin costs {rate} after {last}: its sources stood by that change, so the rate is taken"
                     );
                 } else if self.doubt.is_some() || self.taken.is_none() {
                     tracing::info!("A bitcoin costs {rate}");

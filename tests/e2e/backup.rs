@@ -284,21 +284,21 @@ async fn a_backup_that_is_damaged_on_the_disk_is_noticed_and_another_one_is_made
 }
 
 #[tokio::test]
-async fn a_new_master_key_is_in_a_backup_before_it_mints_and_without_one_stays_away() {
+async fn a_new_master_key_is_backed_up_before_it_mints_or_not_used() {
     let backed_up = BackedUp::new().await;
     let merchant = &backed_up.merchant;
     let key = merchant.data_dir().join("master.key");
     let before = fs::read_to_string(&key).unwrap();
     let folder = merchant.data_dir().join("backups");
     let aside = merchant.data_dir().join("elsewhere");
-    // Something else is in the way of the folder.
+    // A file takes the place of the backup folder.
     fs::rename(&folder, &aside).unwrap();
     fs::write(&folder, "in the way").unwrap();
     let (status, said) = rotate(merchant, json!({ "retire_after_secs": 0 })).await;
     assert_eq!(status, 409, "{said}");
     assert!(said.contains("force"), "{said}");
     let after = fs::read_to_string(&key).unwrap();
-    assert_eq!(after.lines().count(), 1, "nothing has retired");
+    assert_eq!(after.lines().count(), 1, "no key has retired");
     assert!(after.contains(before.trim()));
     let (status, said) = rotate(merchant, json!({ "force": true })).await;
     assert_eq!(status, 200, "{said}");
@@ -327,7 +327,7 @@ async fn a_new_master_key_is_in_a_backup_before_it_mints_and_without_one_stays_a
 }
 
 #[tokio::test]
-async fn a_revocation_is_followed_by_a_backup_also_after_a_kill_and_a_hundred_by_no_hundred() {
+async fn a_backup_follows_a_revocation_even_after_a_kill_but_not_each_of_a_hundred() {
     let mut backed_up = BackedUp::new().await;
     let merchant = &mut backed_up.merchant;
     let count = || async {
@@ -340,7 +340,7 @@ async fn a_revocation_is_followed_by_a_backup_also_after_a_kill_and_a_hundred_by
         let (status, said) = merchant.admin().call(Method::POST, &path).await.unwrap();
         assert_eq!(status, 200, "{said}");
     }
-    // One was made a moment ago: the next is due in minutes, and after a start at once.
+    // A backup was made a moment ago: the next one is due in minutes, or at once after a start.
     assert!(count().await <= before + 1);
     let before = count().await;
     merchant.kill().unwrap();

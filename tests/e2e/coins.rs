@@ -96,7 +96,7 @@ async fn a_transaction_that_nobody_takes_is_not_said_to_be_sent() {
 }
 
 #[tokio::test]
-async fn a_deposit_that_was_replaced_does_not_wait_for_ever() {
+async fn a_replaced_deposit_does_not_stay_pending() {
     let shop = Shop::open().await;
     let network = &shop.network;
     let address = done(network, &["address"]).await["address"]

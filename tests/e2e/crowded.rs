@@ -1,4 +1,4 @@
-//! The Lightning port full of sockets that say nothing, and payments that nobody asked for.
+//! The Lightning port full of silent sockets, and payments without an invoice.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,21 +16,21 @@ use tokio::task::JoinSet;
 use crate::hostile::{CHEAP, ground, status};
 use crate::operations::tollhouse_at;
 
-/// Sockets of one address.
+/// The number of sockets from one address.
 const SOCKETS: usize = 200;
-/// Descriptors of the merchant: fewer than these sockets.
+/// The merchant's limit on descriptors: lower than the number of sockets.
 const DESCRIPTORS: usize = 160;
-/// Peers of one address: more than LDK keeps without a channel (250).
+/// The number of peers from one address: more than LDK keeps without a channel (250).
 const PEERS: u16 = 260;
-/// Until a socket that does not finish the handshake is closed.
+/// The time until a socket that does not finish the handshake is closed.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(50);
-/// What a stranger has.
+/// A stranger's coins.
 const FUNDS_SAT: u64 = 1_000_000;
-/// Payments without an invoice.
+/// The number of payments without an invoice.
 const KEYSENDS: usize = 300;
-/// Of these at once: a channel carries no more than 50.
+/// How many of them are sent at once: a channel carries no more than 50.
 const KEYSENDS_AT_ONCE: usize = 20;
-/// Payments without an invoice that may be kept.
+/// The most payments without an invoice that the merchant may keep.
 const KEPT_MAX: usize = 100;
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn idle_sockets_leave_the_lightning_port_to_others_and_end() {
 
     let idle = Idle::open(ground.merchant.p2p(), SOCKETS).await.unwrap();
     let connected = peer.node.connect(ground.peer).await;
-    connected.expect("a peer of another address, while they are open");
+    connected.expect("a peer from another address connects while they are open");
     let doctor = doctor(&ground).await;
     assert!(doctor.contains("Lightning port"), "{doctor}");
     eventually("the sockets to be closed", HANDSHAKE_DEADLINE, || async {
@@ -60,13 +60,13 @@ async fn idle_sockets_leave_the_lightning_port_to_others_and_end() {
     .unwrap();
     let next = ground.stranger("next", FUNDS_SAT).await.unwrap();
     let connected = next.node.connect(ground.peer).await;
-    connected.expect("a peer after they are closed");
+    connected.expect("a peer connects after they are closed");
     let answer = ground.client.get(&ground.merchant.url(), None).await;
-    assert!(answer.is_ok(), "the public listener is there as well");
+    assert!(answer.is_ok(), "the public listener answers as well");
 }
 
 #[tokio::test]
-async fn peers_that_want_nothing_leave_the_lightning_port_to_customers() {
+async fn idle_peers_leave_the_lightning_port_to_customers() {
     let ground = ground(CHEAP, "").await;
     let customer = ground.stranger("customer", FUNDS_SAT).await.unwrap();
     let crowd = Crowd::connect(ground.peer, PEERS).await.unwrap();
@@ -75,14 +75,14 @@ async fn peers_that_want_nothing_leave_the_lightning_port_to_customers() {
     opened.unwrap_or_else(|error| panic!("beside {left} peers without a channel: {error:#}"));
 }
 
-/// What `tollhouse doctor` says.
+/// The output of `tollhouse doctor`.
 async fn doctor(ground: &Ground) -> String {
     let output = tollhouse_at(ground.merchant.settings_file(), &["doctor"]).await;
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[tokio::test]
-async fn payments_that_nobody_asked_for_are_not_kept_for_ever() {
+async fn payments_without_an_invoice_are_not_kept_forever() {
     let mut ground = ground(CHEAP, "").await;
     let stranger = ground.stranger("stranger", FUNDS_SAT).await.unwrap();
     let opened = ground.open_channel(&stranger, ground.peer, 500_000).await;
@@ -92,7 +92,7 @@ async fn payments_that_nobody_asked_for_are_not_kept_for_ever() {
         let mut sending = JoinSet::new();
         for _ in 0..KEYSENDS_AT_ONCE {
             let (stranger, to) = (Arc::clone(&stranger), ground.peer);
-            // Whether they are taken is not looked at here.
+            // This test does not depend on whether they arrive.
             sending.spawn(async move { stranger.node.keysend(to, 1).await.is_ok() });
         }
         sending.join_all().await;
@@ -101,7 +101,7 @@ async fn payments_that_nobody_asked_for_are_not_kept_for_ever() {
     let status = status(&ground).await;
     assert_eq!(
         status["sales"]["count"], 0,
-        "a payment without an invoice is no sale"
+        "a payment without an invoice is not a sale"
     );
     assert_eq!(status["sales"]["amount_msat"], 0);
     let channels = stranger.node.channels();
@@ -113,7 +113,7 @@ async fn payments_that_nobody_asked_for_are_not_kept_for_ever() {
     stranger.node.connect(ground.peer).await.unwrap();
 }
 
-/// Waits until the merchant keeps no more payments than it may.
+/// Waits until the merchant keeps no more payments than allowed.
 async fn until_few(ground: &Ground) {
     eventually(
         "few payments to be kept",

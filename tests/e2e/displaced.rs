@@ -1,5 +1,5 @@
-//! Channels of strangers beside the merchant's own: what they must not push out of the invoices, out of the inbound capacity
-//! and out of what the operator is told.
+//! Strangers' channels besides the merchant's own. They must not push its own channels out of the invoices, the
+//! inbound liquidity or the reports to the operator.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 
 use crate::hostile::{CHEAP, HEIGHT, ground, log, status};
 
-/// The provider's channel.
+/// The size of the provider's channel.
 const OWN_SAT: u64 = 1_000_000;
-/// A stranger's channel, and what the stranger has to open it with.
+/// The size of a stranger's channel, and the coins that the stranger opens it with.
 const LARGE_SAT: u64 = 4_000_000;
 const LARGE_FUNDS_SAT: u64 = 4_200_000;
-/// Enough for the provider's channels.
+/// Enough coins for the provider's channels.
 const FUNDS_SAT: u64 = 3_000_000;
-/// Confirmations after which an announced channel counts as known, and one more.
+/// The confirmations after which an announced channel counts as known, plus one.
 const ANNOUNCED_BLOCKS: u32 = 8;
-/// From a change of the channels to invoices that know it.
+/// The time from a change of the channels to invoices that include it.
 const REACH_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The settings that make this node the merchant's provider.
@@ -29,7 +29,7 @@ fn provides(provider: &Stranger) -> String {
     format!("node.liquidity.provider = {{ node_id = \"{id}\", address = \"{at}\" }}\n")
 }
 
-/// A ground on which the settings name this provider, which has a channel to the merchant.
+/// A ground whose settings name a provider, and that provider, which has a channel to the merchant.
 async fn provided(settings: &str) -> (Ground, Stranger) {
     let mut ground = ground(CHEAP, "").await;
     let provider = ground.stranger("provider", FUNDS_SAT).await.unwrap();
@@ -41,7 +41,7 @@ async fn provided(settings: &str) -> (Ground, Stranger) {
     (ground, provider)
 }
 
-/// The nodes that the invoice of a challenge names as ways to the merchant.
+/// The last hops to the merchant that a challenge's invoice names.
 async fn hinted(ground: &Ground) -> Result<Vec<PublicKey>, String> {
     let url = format!("{}{HEIGHT}", ground.merchant.url());
     let challenge = ground.client.challenge(&url).await;
@@ -67,13 +67,13 @@ async fn until_hinted(ground: &Ground, node_id: PublicKey) {
     .unwrap();
 }
 
-/// What can arrive, in msat.
+/// The inbound liquidity, in msat.
 async fn inbound_msat(ground: &Ground) -> u64 {
     let status = status(ground).await;
     status["node"]["inbound_msat"].as_u64().unwrap()
 }
 
-/// Waits until the merchant shows so many channels in use, and its invoices had the time to know them.
+/// Waits until the merchant shows this many usable channels, and makes invoices that include them.
 async fn until_used(ground: &Ground, count: usize) {
     eventually("the channels to be used", REACH_DEADLINE, || async {
         let status = status(ground).await;
@@ -90,11 +90,11 @@ async fn until_used(ground: &Ground, count: usize) {
     })
     .await
     .unwrap();
-    // The reach is looked at again after each event of the node, of which a payment is one.
+    // The merchant updates its reach after each event of the node, such as a payment.
     let _ = hinted(ground).await;
 }
 
-/// Three strangers, each with a channel to the merchant that is larger than its own.
+/// Starts three strangers, each with a channel to the merchant that is larger than its own.
 async fn larger(ground: &Ground) -> Vec<Stranger> {
     let mut strangers = Vec::new();
     for number in 0..3 {
@@ -116,7 +116,7 @@ async fn strangers_with_larger_channels_leave_the_providers_hint_in_the_invoices
 }
 
 #[tokio::test]
-async fn a_peer_that_the_operator_has_dialled_stays_in_the_invoices_too() {
+async fn a_peer_that_the_operator_dialled_stays_in_the_invoices_too() {
     let ground = ground(CHEAP, "").await;
     let chosen = ground.stranger("chosen", FUNDS_SAT).await.unwrap();
     dials(&ground, &chosen).await;
@@ -141,7 +141,7 @@ async fn a_customer_who_has_paid_stays_in_the_invoices_beside_strangers_who_have
     stays_hinted(&ground, customer.peer.node_id).await;
 }
 
-/// Has the operator connect to a node and keep it.
+/// Makes the operator connect to a node and keep it as a peer.
 async fn dials(ground: &Ground, whom: &Stranger) {
     let admin = ground.merchant.admin();
     let (id, at) = (whom.peer.node_id, whom.peer.address);
@@ -155,7 +155,8 @@ async fn dials(ground: &Ground, whom: &Stranger) {
     assert_eq!(answer.status, 204, "{}", answer.text());
 }
 
-/// That a hint is in the invoices now, and in those of the next seconds: they are made out of what was seen last.
+/// Checks that invoices contain the hint now and for the next seconds, because they are made from the last known
+/// state.
 async fn stays_hinted(ground: &Ground, node_id: PublicKey) {
     let lost = eventually("the hint to be gone", Duration::from_secs(8), || async {
         match hinted(ground).await {
@@ -206,7 +207,7 @@ async fn an_announced_channel_of_a_stranger_hides_nothing() {
 }
 
 #[tokio::test]
-async fn a_strangers_channel_that_is_offline_is_no_channel_whose_peer_is_away() {
+async fn an_offline_channel_of_a_stranger_counts_as_no_channel() {
     let ground = ground(CHEAP, "").await;
     let none = eventually("no channel", REACH_DEADLINE, || async {
         let readiness = ground.merchant.admin().ready().await;
@@ -236,7 +237,7 @@ async fn a_strangers_channel_that_is_offline_is_no_channel_whose_peer_is_away() 
 }
 
 #[tokio::test]
-async fn a_providers_channel_that_is_offline_is_told_as_such() {
+async fn an_offline_channel_of_the_provider_is_reported_as_such() {
     let (ground, provider) = provided("").await;
     provider.node.stop();
     eventually("the provider to be away", REACH_DEADLINE, || async {
@@ -255,7 +256,7 @@ async fn a_providers_channel_that_is_offline_is_told_as_such() {
 async fn a_stranger_uses_up_no_reserve_that_a_bought_channel_needs() {
     let (ground, provider) = reserved().await;
     let stranger = ground.stranger("stranger", FUNDS_SAT).await.unwrap();
-    // Whether it is taken is not looked at here.
+    // This test does not depend on whether this channel is accepted.
     let _ = ground.open_channel(&stranger, ground.peer, OWN_SAT).await;
     let opened = ground.open_channel(&provider, ground.peer, OWN_SAT).await;
     opened.unwrap();
@@ -269,7 +270,7 @@ async fn a_stranger_uses_up_no_reserve_that_a_bought_channel_needs() {
     assert!(taken.contains("Anchor"), "{taken}");
 }
 
-/// A ground whose merchant has the reserve of one channel, and a provider without a channel.
+/// A ground whose merchant has the reserve for one channel, and a provider without a channel.
 async fn reserved() -> (Ground, Stranger) {
     let mut ground = ground(CHEAP, "").await;
     let provider = ground.stranger("provider", FUNDS_SAT).await.unwrap();

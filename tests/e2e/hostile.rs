@@ -1,4 +1,4 @@
-//! Lightning peers that mean harm: what a stranger's channel, socket or payment may cost the merchant, and what it may not.
+//! Hostile Lightning peers: limits on what a stranger's channel, socket or payment can cost the merchant.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use regtest::payer::Peer;
 use regtest::wait::eventually;
 use serde_json::{Value, json};
 
-/// What is sold; dear, so that a payment that was taken back is told from fees.
+/// A route with a high price, which stands out from fees when a payment is claimed back.
 const ROUTES: &str = r#"
 [[route]]
 path = "/chain/*"
@@ -20,7 +20,7 @@ grant = { requests = 10, valid = "1h" }
 upstream = "{esplora}"
 strip_prefix = true
 "#;
-/// The same for little, for tests in which nothing is stolen.
+/// The same route with a low price, for tests in which nothing is stolen.
 pub(crate) const CHEAP: &str = r#"
 [[route]]
 path = "/chain/*"
@@ -30,28 +30,28 @@ grant = { requests = 10, valid = "1h" }
 upstream = "{esplora}"
 strip_prefix = true
 "#;
-/// The path of something that is sold.
+/// The path of a resource that is sold.
 pub(crate) const HEIGHT: &str = "/chain/blocks/tip/height";
-/// Its price.
+/// The price of that resource.
 const PRICE_SAT: u64 = 50_000;
-/// More than the claims of one payment cost at the fee rate of this chain, and less than a payment.
+/// More than the claims of one payment cost at this chain's fee rate, and less than a payment.
 const FEES_SAT: u64 = 5_000;
-/// What the thief begins with.
+/// The coins that the thief starts with.
 const THIEF_SAT: u64 = 3_000_000;
-/// The channel of the thief.
+/// The size of the thief's channel.
 const CHANNEL_SAT: u64 = 1_000_000;
-/// Between two bytes while a wire drips: a `commitment_signed` of 134 bytes takes a second, in which a node has told of the
-/// preimage that stood before it.
+/// The time between two bytes on a dripping wire. A `commitment_signed` of 134 bytes then takes a second, and in
+/// that second the receiving node reports the preimage that came before it.
 const DRIP: Duration = Duration::from_millis(8);
-/// From a channel that both sides use to a challenge.
+/// The time from a usable channel to a challenge.
 const CHALLENGE_DEADLINE: Duration = Duration::from_secs(15);
-/// From a block to what a node broadcasts because of it.
+/// The time from a block to the transactions that a node broadcasts because of it.
 const BROADCAST_DEADLINE: Duration = Duration::from_millis(150);
-/// Blocks before an HTLC's expiry at which LDK claims it on chain at the latest, and one more.
+/// How many blocks before an HTLC's expiry LDK claims it on chain at the latest, plus one.
 const CLAIMED_BEFORE: u32 = 37;
-/// Blocks after an HTLC's expiry until whoever takes it has it in a block.
+/// How many blocks after an HTLC's expiry its claim is in a block.
 const SETTLED_AFTER: u32 = 12;
-/// How long the closing side waits for its own outputs, and one more.
+/// How many blocks the closing side waits for its own outputs, plus one.
 const OWN_DELAY: u32 = 145;
 
 /// A merchant with an empty wallet that sells by these routes.
@@ -63,17 +63,17 @@ pub(crate) async fn ground(routes: &str, settings: &str) -> Ground {
     Ground::start(options).await.unwrap()
 }
 
-/// What the operator's listener says of everything.
+/// The operator's status.
 pub(crate) async fn status(ground: &Ground) -> Value {
     ground.merchant.admin().status().await.unwrap()
 }
 
-/// What the program has logged.
+/// The merchant's log.
 pub(crate) fn log(ground: &Ground) -> String {
     std::fs::read_to_string(ground.merchant.log()).unwrap()
 }
 
-/// What somebody who asks for the resource is answered, once it is no longer that the node cannot be paid.
+/// The challenge for the resource, once the node can be paid; `None` if there is none in time.
 async fn asks(ground: &Ground) -> Option<Answer> {
     let url = format!("{}{HEIGHT}", ground.merchant.url());
     let asked = eventually("a challenge", CHALLENGE_DEADLINE, || async {
@@ -87,7 +87,7 @@ async fn asks(ground: &Ground) -> Option<Answer> {
     asked.await.ok()
 }
 
-/// What the operator's listener answers when it is told to do something.
+/// Sends an order to the operator's listener and returns its answer.
 async fn tells(ground: &Ground, path: &str, what: &Value) -> Answer {
     let admin = ground.merchant.admin();
     let request = ground
@@ -98,40 +98,37 @@ async fn tells(ground: &Ground, path: &str, what: &Value) -> Answer {
     ground.client.send(request).await.unwrap()
 }
 
-/// What became of a theft.
+/// The outcome of a theft.
 #[derive(Debug)]
-#[expect(
-    dead_code,
-    reason = "some of it is there to be shown when a test fails"
-)]
+#[expect(dead_code, reason = "some fields are only shown when a test fails")]
 struct Theft {
-    /// Whether the merchant took the channel.
+    /// Whether the merchant accepted the channel.
     is_open: bool,
-    /// Whether it told the thief how to pay.
+    /// Whether the merchant gave the thief a challenge.
     is_challenged: bool,
-    /// Whether the thief got what he had paid for, before he took the payment back.
+    /// Whether the thief got the resource before it claimed the payment back.
     is_served: bool,
-    /// What the thief has at the end.
+    /// The thief's coins at the end.
     thief_sat: u64,
-    /// What the merchant has at the end, closed channels included.
+    /// The merchant's balance at the end, closed channels included.
     merchant_sat: u64,
-    /// What the operator is shown at the end.
+    /// The operator's status at the end.
     status: Value,
 }
 
 impl Theft {
-    /// Opens a channel, buys over it, keeps the preimage and lets the merchant hear nothing any more.
+    /// Opens a channel, buys over it, keeps the preimage and cuts the merchant off.
     async fn commit(ground: &Ground) -> Self {
         Self::commit_after(ground, async || ()).await
     }
 
-    /// The same, with something that happens between the channel and the purchase.
+    /// The same, with an action between the channel and the purchase.
     async fn commit_after(ground: &Ground, meanwhile: impl AsyncFnOnce()) -> Self {
         let thief = ground.stranger("thief", THIEF_SAT).await.unwrap();
         Self::commit_by(&thief, ground, meanwhile).await
     }
 
-    /// The same, by this one.
+    /// The same, by this thief.
     async fn commit_by(thief: &Stranger, ground: &Ground, meanwhile: impl AsyncFnOnce()) -> Self {
         let wire = Wire::to(ground.merchant.p2p()).unwrap();
         let at = Peer {
@@ -162,20 +159,20 @@ impl Theft {
         }
     }
 
-    /// Whether the merchant has its money, or never gave anything for it.
+    /// Whether the merchant has its money or gave nothing for it.
     fn has_failed(&self) -> bool {
         !self.is_served || self.merchant_sat >= PRICE_SAT - FEES_SAT
     }
 }
 
-/// Pays, and holds the wire between the preimage and the signature behind it. Returns whether that buys anything.
+/// Pays, and holds the wire between the preimage and the signature after it. Returns whether the thief is served.
 async fn steals(ground: &Ground, thief: &Stranger, wire: &Wire, challenge: &Challenge) -> bool {
     wire.to_dialler(Flow::Drips(DRIP));
     let paid = thief.node.pay(&challenge.bolt11).await.unwrap();
     wire.both(Flow::Held);
     assert!(
         thief.takes_back_at().is_some(),
-        "the signature is through: the payment cannot be taken back"
+        "the signature has arrived: the payment cannot be claimed back"
     );
     let credential = challenge.credential(&paid);
     let url = format!("{}{HEIGHT}", ground.merchant.url());
@@ -190,7 +187,7 @@ async fn steals(ground: &Ground, thief: &Stranger, wire: &Wire, challenge: &Chal
     served.await.is_ok()
 }
 
-/// Mines past the payment's expiry, block by block where a node may have to act, until all money is in a wallet.
+/// Mines past the payment's expiry until all money is in a wallet; block by block while a node may have to act.
 async fn takes_back(ground: &Ground, thief: &Stranger) {
     let expiry = thief.takes_back_at().unwrap();
     let tip = ground
@@ -210,7 +207,7 @@ async fn takes_back(ground: &Ground, thief: &Stranger) {
     }
 }
 
-/// Mines a block, and gives both nodes the time to broadcast what they do because of it.
+/// Mines a block, and gives both nodes time to broadcast their reaction.
 async fn mines_one(ground: &Ground, thief: &Stranger) {
     ground.mine(1, &[thief]).await.unwrap();
     let broadcast = eventually("a transaction", BROADCAST_DEADLINE, || async {
@@ -224,12 +221,12 @@ async fn mines_one(ground: &Ground, thief: &Stranger) {
             Err(error) => Err(error),
         }
     });
-    // Most blocks cause nothing.
+    // After most blocks nothing is broadcast.
     let _ = broadcast.await;
 }
 
 #[tokio::test]
-async fn a_payment_that_could_be_taken_back_opens_nothing() {
+async fn a_payment_that_could_be_claimed_back_opens_nothing() {
     let ground = ground(ROUTES, "").await;
     let theft = Theft::commit(&ground).await;
     assert!(theft.has_failed(), "{theft:#?}");
@@ -239,13 +236,13 @@ async fn a_payment_that_could_be_taken_back_opens_nothing() {
 async fn over_a_channel_without_anchors_a_payment_is_claimed_with_an_empty_wallet() {
     let ground = ground(ROUTES, "node.reserve = \"25000 sat\"").await;
     let theft = Theft::commit(&ground).await;
-    assert!(theft.is_open, "no channel of the older kind: {theft:#?}");
+    assert!(theft.is_open, "no channel without anchors: {theft:#?}");
     assert!(theft.is_challenged, "{theft:#?}");
     assert!(theft.merchant_sat >= PRICE_SAT - FEES_SAT, "{theft:#?}");
 }
 
 #[tokio::test]
-async fn nothing_is_sold_over_a_strangers_channel_for_which_the_coins_are_gone() {
+async fn nothing_is_sold_over_a_strangers_channel_once_its_reserve_is_spent() {
     let ground = ground(ROUTES, "node.reserve = \"25000 sat\"").await;
     ground.fund_merchant(60_000).await.unwrap();
     let theft = Theft::commit_after(&ground, async || {
@@ -263,7 +260,7 @@ async fn nothing_is_sold_over_a_strangers_channel_for_which_the_coins_are_gone()
 }
 
 #[tokio::test]
-async fn a_sale_that_a_trusted_peer_has_taken_back_is_in_the_books_as_lost_and_opens_nothing() {
+async fn a_sale_that_a_trusted_peer_claimed_back_is_recorded_as_lost_and_opens_nothing() {
     let mut ground = ground(ROUTES, "").await;
     let thief = ground.stranger("thief", THIEF_SAT).await.unwrap();
     let trusts = format!("[node.peers]\ntrusted = [\"{}\"]\n", thief.node.node_id());
@@ -290,7 +287,7 @@ async fn a_sale_that_a_trusted_peer_has_taken_back_is_in_the_books_as_lost_and_o
 }
 
 #[tokio::test]
-async fn a_payment_without_an_invoice_that_is_told_again_once_it_is_forgotten_is_no_sale() {
+async fn a_payment_without_an_invoice_that_is_repeated_after_it_was_forgotten_is_not_a_sale() {
     let settings = "[node.peers]\nkeysends_max = 1\n";
     let mut ground = ground(ROUTES, settings).await;
     ground.fund_merchant(200_000).await.unwrap();
@@ -304,11 +301,11 @@ async fn a_payment_without_an_invoice_that_is_told_again_once_it_is_forgotten_is
         ..ground.peer
     };
     ground.open_channel(&thief, at, CHANNEL_SAT).await.unwrap();
-    // The merchant's monitor keeps the claim of this one, as of those of a theft.
+    // The merchant's channel monitor keeps the claim of this payment, as in a theft.
     wire.to_dialler(Flow::Drips(DRIP));
     thief.node.keysend(at, 1_000_000).await.unwrap();
     wire.both(Flow::Held);
-    assert!(thief.takes_back_at().is_some(), "the signature is through");
+    assert!(thief.takes_back_at().is_some(), "the signature has arrived");
     friend.node.keysend(ground.peer, 1).await.unwrap();
     let channels = status(&ground).await["node"]["channels"].clone();
     let thiefs = channels.as_array().unwrap().iter();

@@ -18,7 +18,7 @@ use crate::shop::Shop;
 /// Enough to meet the moment between LDK's sending and ldk-node's record of it.
 const ROUNDS: u64 = 20;
 
-/// An answer waits a minute for a payment to end.
+/// The API waits a minute for a payment to end.
 const PAID_WITHIN: Duration = Duration::from_secs(90);
 
 /// Has the merchant pay with this token.
@@ -71,7 +71,8 @@ async fn a_payment_that_arrives_is_counted_though_another_of_its_hash_finds_no_p
 }
 
 #[tokio::test]
-async fn a_payment_that_fails_after_minutes_and_a_kill_is_given_back_and_one_that_arrives_is_not() {
+async fn a_payment_that_fails_after_minutes_and_a_kill_frees_its_reservation_and_one_that_arrives_does_not()
+ {
     let mut shop = Shop::open().await;
     lent(&shop.network).await;
     let dir = regtest::folder::temporary().unwrap();
@@ -93,7 +94,7 @@ async fn a_payment_that_fails_after_minutes_and_a_kill_is_given_back_and_one_tha
         preimages.push((held.await.unwrap().unwrap().to_string(), preimage, hash));
     }
     let (first, second) = (&preimages[0], &preimages[1]);
-    // Neither ends within the minute that the answer waits.
+    // Neither payment ends within the minute that the API waits.
     let (one, two) = tokio::join!(
         paid(&shop.network, &client, token.trim(), &first.0),
         paid(&shop.network, &client, token.trim(), &second.0),
@@ -110,7 +111,7 @@ async fn a_payment_that_fails_after_minutes_and_a_kill_is_given_back_and_one_tha
     assert!(figures.1 >= 20_000_000, "{figures:?}");
     shop.network.merchant.kill().unwrap();
     shop.come_back().await;
-    assert_eq!(shop.figures().await, figures, "nothing has ended");
+    assert_eq!(shop.figures().await, figures, "no payment has ended");
     let (fails, arrives) = (first.2, (second.1, second.2));
     let ended = payer.blocking(move |node| {
         let held = node.bolt11_payment();
@@ -134,7 +135,7 @@ async fn a_payment_that_fails_after_minutes_and_a_kill_is_given_back_and_one_tha
 }
 
 impl Shop {
-    /// What the one access token has spent, and what it may still spend by what is under way.
+    /// The amounts that the only access token has spent and reserved.
     async fn figures(&self) -> (u64, u64) {
         let listed = done(&self.network, &["access", "list"]).await;
         let token = &listed["tokens"][0];

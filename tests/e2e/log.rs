@@ -1,4 +1,4 @@
-//! The log: whatever becomes of it, the shop goes on, and ends when it is told to.
+//! Whatever happens to its log, the shop goes on selling, and ends when it is told to.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, PipeReader, Write as _, pipe};
@@ -11,13 +11,13 @@ use serde_json::Value;
 use crate::operations::DEADLINE;
 use crate::shop::{HEIGHT, Shop};
 
-/// A device that takes nothing, as a disk without room.
+/// A device that refuses every write, like a full disk.
 const FULL: &str = "/dev/full";
 
-/// Nearly all that a pipe holds before somebody reads it.
+/// The bytes that fill most of a pipe.
 const FILLING: usize = 60_000;
 
-/// A shop whose log goes there from its start on. It says all it can.
+/// Starts a shop that logs everything, at level trace, to this file from the start.
 async fn shop_with(stderr: impl Into<OwnedFd>) -> Shop {
     let mut shop = Shop::open_with("", "[log]\nlevel = \"trace\"").await;
     shop.network.merchant.terminate().await.unwrap();
@@ -50,7 +50,7 @@ async fn loses_lines(shop: &Shop) {
     .unwrap();
 }
 
-/// Sells, loses lines meanwhile, sells again, and ends well.
+/// Checks that the shop sells, loses lines, sells again, and ends with success.
 async fn sells_and_ends(mut shop: Shop) {
     let credential = shop.buy(HEIGHT).await;
     loses_lines(&shop).await;
@@ -68,16 +68,16 @@ async fn with_its_log_on_a_full_disk_the_shop_sells_and_ends() {
 }
 
 #[tokio::test]
-async fn with_nobody_at_the_end_of_its_log_the_shop_sells_and_ends() {
+async fn with_a_closed_reader_of_its_log_the_shop_sells_and_ends() {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     sells_and_ends(shop_with(writer).await).await;
 }
 
 #[tokio::test]
-async fn with_a_reader_of_its_log_that_hangs_the_shop_sells_and_ends() {
+async fn with_a_stopped_reader_of_its_log_the_shop_sells_and_ends() {
     let (reader, writer) = full_pipe();
-    // Until the queue is full, too, which takes more than one shop says in a test, nothing is lost: it only waits.
+    // Lines are lost only once the queue is full, which takes more lines than this test logs.
     let mut shop = shop_with(writer).await;
     let credential = shop.buy(HEIGHT).await;
     assert_eq!(shop.get(HEIGHT, Some(&credential)).await.status, 200);
@@ -88,7 +88,7 @@ async fn with_a_reader_of_its_log_that_hangs_the_shop_sells_and_ends() {
 }
 
 #[tokio::test]
-async fn a_reader_who_goes_on_reads_how_it_went_on() {
+async fn a_reader_that_resumes_gets_the_queued_lines() {
     let (reader, writer) = full_pipe();
     let mut shop = shop_with(writer).await;
     shop.buy(HEIGHT).await;
@@ -98,17 +98,24 @@ async fn a_reader_who_goes_on_reads_how_it_went_on() {
     });
     let ended = shop.network.merchant.terminate().await.unwrap();
     assert_eq!(ended.code(), Some(0));
-    // The harness's own end of the pipe has to be closed, or it would be read for ever.
+    // Closes the harness's own end of the pipe; otherwise the reader would never end.
     let full = File::options().write(true).open(FULL).unwrap();
     shop.network.merchant.log_to(full);
     let read = read.join().unwrap();
     let says = |what: &str| read.iter().any(|line| line.contains(what));
-    assert!(says("Settled"), "what happened while nobody read");
-    assert!(says("Stopped"), "why it ended: {:?}", read.last());
+    assert!(
+        says("Settled"),
+        "the sale is logged although nobody read then"
+    );
+    assert!(
+        says("Stopped"),
+        "the reason for the end is logged: {:?}",
+        read.last()
+    );
 }
 
 #[test]
-fn settings_that_do_not_hold_are_told_by_the_exit_code_where_nothing_can_be_written() {
+fn missing_settings_are_reported_by_the_exit_code_when_nothing_can_be_written() {
     let mut run = Command::new(env!("CARGO_BIN_EXE_tollhouse"));
     run.args(["run", "--config", "/nowhere/tollhouse.toml"]);
     let full = || Stdio::from(File::options().write(true).open(FULL).unwrap());

@@ -66,8 +66,7 @@ async fn a_token_that_was_paid_before_a_restart_is_good_after_it_for_what_is_lef
 }
 
 #[tokio::test]
-async fn an_invoice_that_is_paid_again_after_a_stop_and_after_a_kill_is_in_the_books_each_time_once()
- {
+async fn each_payment_of_an_invoice_is_recorded_once_also_after_a_stop_and_after_a_kill() {
     let mut shop = Shop::open().await;
     let dir = regtest::folder::temporary().unwrap();
     let url = format!("{}{HEIGHT}", shop.network.gate_url());
@@ -79,7 +78,7 @@ async fn an_invoice_that_is_paid_again_after_a_stop_and_after_a_kill_is_in_the_b
     }
     payer.pay(&challenge.bolt11).await.unwrap();
     shop.has_surplus(0).await;
-    // Within the run of the first payment, after a stop, and after a kill.
+    // In the run of the first payment, after a stop, and after a kill.
     for (before, other) in others.iter().enumerate() {
         match before {
             0 => {}
@@ -101,7 +100,7 @@ async fn an_invoice_that_is_paid_again_after_a_stop_and_after_a_kill_is_in_the_b
         other.pay(&challenge.bolt11).await.unwrap();
         shop.has_surplus((before as u64 + 1) * 10_000).await;
     }
-    // What LDK repeats after a start is no further payment.
+    // A payment that LDK repeats after a start does not count again.
     shop.network.merchant.kill().unwrap();
     shop.come_back().await;
     shop.buy(HEIGHT).await;
@@ -111,7 +110,7 @@ async fn an_invoice_that_is_paid_again_after_a_stop_and_after_a_kill_is_in_the_b
 }
 
 impl Shop {
-    /// Waits until so much stands in the sums as surplus, and one sale.
+    /// Waits until the totals show one sale and this surplus.
     async fn has_surplus(&self, surplus_msat: u64) {
         eventually("the sums", DEADLINE, || async {
             let status = self.network.merchant.admin().status().await;

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use regtest::soak::{SoakOptions, random_seed, soak};
 
-/// Kills beside a hostile peer.
+/// The number of kills next to a hostile peer.
 const HOSTILE_CYCLES: u32 = 4;
 
 /// Kills in all. `scripts/regtest soak` does as many as one likes.
@@ -35,7 +35,7 @@ async fn killed_twenty_times_with_payments_in_flight_every_sale_is_in_the_books_
 }
 
 #[tokio::test]
-async fn a_hostile_peer_beside_the_buyers_changes_nothing_in_the_books() {
+async fn a_hostile_peer_next_to_the_buyers_changes_nothing_in_the_books() {
     let options = SoakOptions {
         tollhouse_exe: env!("CARGO_BIN_EXE_tollhouse").into(),
         cycles: HOSTILE_CYCLES,

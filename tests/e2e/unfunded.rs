@@ -1,5 +1,5 @@
-//! Channels that strangers open and never fund: they are few, they end within the time that the settings say, and they take
-//! nothing from the looks at the chain that guard real channels.
+//! Channels that strangers open and never fund. They are few, end within the configured time, and do not delay the
+//! syncs that guard real channels.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use regtest::wait::eventually;
 
 use crate::hostile::{CHEAP, ground, log, status};
 
-/// The settings of these tests: how many channels may wait for their funding, and for how long.
+/// The settings of these tests: how long channels may wait for their funding.
 const SETTINGS: &str = "[node.peers]\npending_timeout = \"5s\"\n";
-/// As many as may wait by these settings.
+/// The most channels that may wait for their funding, by default.
 const PENDING_MAX: usize = 10;
-/// Longer than the settings give a channel that waits, and than the looks at the chain on the way.
+/// Longer than a channel may wait for its funding, with the syncs in between.
 const GIVEN_UP_DEADLINE: Duration = Duration::from_secs(40);
-/// LDK takes no more of a peer at once.
+/// The most unfunded channels that LDK accepts from one peer.
 const PENDING_OF_A_PEER: usize = 4;
-/// Large enough to be worth a look.
+/// A channel that is large enough to be accepted.
 const CHANNEL_SAT: u64 = 100_000;
-/// What a stranger has.
+/// A stranger's coins.
 const FUNDS_SAT: u64 = 1_000_000;
-/// From a change of the channels to the backup that follows it: some seconds without another change, and the making of it.
+/// The time from a change of the channels to its backup: some seconds without another change, and the making of it.
 const BACKUP_DEADLINE: Duration = Duration::from_secs(20);
-/// What the merchant has where its wallet is not empty.
+/// The merchant's coins, if its wallet is not empty.
 const MERCHANT_SAT: u64 = 200_000;
-/// Between a request of the merchant and its answer at a slow chain source.
+/// The time in which a slow chain source answers a request.
 const SLOW: Duration = Duration::from_millis(1_200);
 
-/// Strangers, each of whom has opened as many channels as the merchant takes and funds none of them; and all that they would
-/// be funded with.
+/// Starts strangers, each of which opens as many channels as the merchant accepts and funds none. Also returns the
+/// funding transactions, which are never broadcast.
 async fn pending(ground: &Ground, strangers: usize) -> (Vec<Stranger>, Vec<Txid>) {
     let mut all = Vec::new();
     for number in 0..strangers {
@@ -42,7 +42,7 @@ async fn pending(ground: &Ground, strangers: usize) -> (Vec<Stranger>, Vec<Txid>
     let mut fundings = Vec::new();
     for stranger in &all {
         for _ in 0..PENDING_OF_A_PEER {
-            // Whether the merchant takes it is what is looked at.
+            // The merchant may refuse the channel.
             let opened = stranger.node.open_channel(ground.peer, CHANNEL_SAT).await;
             fundings.extend(opened.ok());
         }
@@ -50,13 +50,13 @@ async fn pending(ground: &Ground, strangers: usize) -> (Vec<Stranger>, Vec<Txid>
     (all, fundings)
 }
 
-/// The channels that the operator is shown.
+/// The number of channels in the operator's status.
 async fn channels(ground: &Ground) -> usize {
     let status = status(ground).await;
     status["node"]["channels"].as_array().unwrap().len()
 }
 
-/// The requests for one of these transactions in one look at the chain.
+/// The requests about these transactions in one sync.
 async fn asked_for(ground: &Ground, fundings: &[Txid]) -> Result<Vec<String>, String> {
     let _before = ground.esplora.record_paths();
     let looked = ground.merchant.admin().sync().await;
@@ -68,7 +68,7 @@ async fn asked_for(ground: &Ground, fundings: &[Txid]) -> Result<Vec<String>, St
 }
 
 #[tokio::test]
-async fn channels_that_nobody_funds_are_few_and_are_given_up_and_no_longer_asked_for() {
+async fn unfunded_channels_are_few_and_are_given_up_and_no_longer_queried() {
     let ground = ground(CHEAP, SETTINGS).await;
     let (strangers, fundings) = pending(&ground, 4).await;
     assert!(!fundings.is_empty(), "no stranger's channel was taken");
@@ -88,7 +88,7 @@ async fn channels_that_nobody_funds_are_few_and_are_given_up_and_no_longer_asked
     })
     .await
     .unwrap();
-    eventually("looks without them", GIVEN_UP_DEADLINE, || async {
+    eventually("syncs without them", GIVEN_UP_DEADLINE, || async {
         match asked_for(&ground, &fundings).await? {
             none if none.is_empty() => Ok(Some(())),
             some => Err(format!("{} requests: {some:?}", some.len())),
@@ -100,7 +100,7 @@ async fn channels_that_nobody_funds_are_few_and_are_given_up_and_no_longer_asked
 }
 
 #[tokio::test]
-async fn they_are_not_asked_for_after_a_restart_either() {
+async fn unfunded_channels_are_not_queried_after_a_restart_either() {
     let mut ground = ground(CHEAP, SETTINGS).await;
     let (strangers, fundings) = pending(&ground, 1).await;
     assert!(!fundings.is_empty(), "no stranger's channel was taken");
@@ -114,7 +114,7 @@ async fn they_are_not_asked_for_after_a_restart_either() {
     .unwrap();
     drop(strangers);
     ground.restart_merchant(SETTINGS).await.unwrap();
-    eventually("looks without them", GIVEN_UP_DEADLINE, || async {
+    eventually("syncs without them", GIVEN_UP_DEADLINE, || async {
         match asked_for(&ground, &fundings).await? {
             none if none.is_empty() => Ok(Some(())),
             some => Err(format!("{} requests: {some:?}", some.len())),
@@ -125,14 +125,14 @@ async fn they_are_not_asked_for_after_a_restart_either() {
 }
 
 #[tokio::test]
-async fn looks_at_a_slow_chain_source_go_on_beside_them() {
+async fn syncs_with_a_slow_chain_source_go_on_with_unfunded_channels() {
     let ground = ground(CHEAP, SETTINGS).await;
     let friend = ground.stranger("friend", FUNDS_SAT).await.unwrap();
     let opened = ground.open_channel(&friend, ground.peer, CHANNEL_SAT).await;
     opened.unwrap();
     ground.esplora.answers(Manner::Slowly(SLOW));
     let looked = ground.merchant.admin().sync().await;
-    looked.expect("a look at a slow chain source, before any stranger comes");
+    looked.expect("a sync with a slow chain source, before the strangers");
     ground.esplora.answers(Manner::Well);
 
     let (_strangers, _) = pending(&ground, 2).await;
@@ -143,7 +143,7 @@ async fn looks_at_a_slow_chain_source_go_on_beside_them() {
         .rpc()
         .call::<u64>("getblockcount", serde_json::json!([]));
     let height = height.await.unwrap();
-    eventually("a look that ends", GIVEN_UP_DEADLINE, || async {
+    eventually("a sync that ends", GIVEN_UP_DEADLINE, || async {
         let looked = ground.merchant.admin().sync().await;
         looked.map_err(|error| format!("{error:#}"))?;
         let seen = status(&ground).await["node"]["block_height"].as_u64();
@@ -157,13 +157,13 @@ async fn looks_at_a_slow_chain_source_go_on_beside_them() {
     .unwrap();
 }
 
-/// The backups in the merchant's folder.
+/// The number of files in the merchant's backup folder.
 fn backups(ground: &Ground) -> usize {
     let folder = ground.merchant.data_dir().join("backups");
     std::fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
-/// Waits until there are more backups than so many.
+/// Waits until there are more backups than `than`.
 async fn until_more_backups(ground: &Ground, than: usize) -> anyhow::Result<()> {
     eventually("another backup", BACKUP_DEADLINE, || async {
         match backups(ground) {
@@ -174,7 +174,7 @@ async fn until_more_backups(ground: &Ground, than: usize) -> anyhow::Result<()> 
     .await
 }
 
-/// Waits until the merchant has logged this.
+/// Waits until the merchant has logged this text.
 async fn logs(ground: &Ground, what: &str) {
     eventually(what, GIVEN_UP_DEADLINE, || async {
         Ok::<_, String>(log(ground).contains(what).then_some(()))
@@ -184,10 +184,10 @@ async fn logs(ground: &Ground, what: &str) {
 }
 
 #[tokio::test]
-async fn a_channel_that_is_opened_and_given_up_at_once_makes_no_backup() {
+async fn a_channel_that_is_opened_and_given_up_at_once_causes_no_backup() {
     let ground = ground(CHEAP, "").await;
     until_more_backups(&ground, 0).await.unwrap();
-    // With them the merchant takes the channel as it is asked for.
+    // With these coins the merchant accepts the channel type that the stranger asks for.
     ground.fund_merchant(MERCHANT_SAT).await.unwrap();
     let stranger = ground.stranger("stranger", FUNDS_SAT).await.unwrap();
     let before = backups(&ground);
@@ -197,16 +197,16 @@ async fn a_channel_that_is_opened_and_given_up_at_once_makes_no_backup() {
         ..ground.peer
     };
     stranger.node.connect(at).await.unwrap();
-    // What the merchant says to the channel does not arrive, so what funds it is never named.
+    // The merchant's `accept_channel` does not arrive, so the stranger never names the funding.
     wire.to_dialler(Flow::Held);
     stranger.begins_channel(at, CHANNEL_SAT).await.unwrap();
     logs(&ground, "Accepting inbound").await;
     stranger.hangs_up(at).await.unwrap();
     logs(&ground, "disconnected prior to the channel being funded").await;
     let made = until_more_backups(&ground, before).await;
-    assert!(made.is_err(), "a stranger has had a backup made");
+    assert!(made.is_err(), "a stranger caused a backup");
 
-    // One that is funded is worth a backup.
+    // A channel that is funded gets a backup.
     let customer = ground.stranger("customer", FUNDS_SAT).await.unwrap();
     let opened = ground
         .open_channel(&customer, ground.peer, CHANNEL_SAT)

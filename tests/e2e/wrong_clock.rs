@@ -133,12 +133,13 @@ files = "articles"
 "#;
 
 #[tokio::test]
-async fn an_invoice_that_is_paid_after_its_end_buys_all_that_was_sold() {
+async fn an_invoice_that_is_paid_after_its_expiry_buys_the_full_grant() {
     let watch = Watch::new();
     let shop = Shop::open_in(SHORT_ROUTE, "", watch.env()).await;
     let path = "/short/one.html";
     let url = format!("{}{path}", shop.network.gate_url());
-    // By the merchant's clock, after twenty seconds that would all have passed before the payment, and after hours.
+    // By the merchant's clock, the payment comes after the invoice's end and the twenty seconds, and then hours
+    // later.
     for (number, offset) in ["+650s", "+130m"].into_iter().enumerate() {
         watch.set("+0");
         shop.network.merchant.admin().sync().await.unwrap();
@@ -158,7 +159,7 @@ async fn an_invoice_that_is_paid_after_its_end_buys_all_that_was_sold() {
             "{sale}"
         );
         assert_eq!(shop.get(path, Some(&credential)).await.status, 200);
-        // And no longer than that.
+        // The token ends after the time sold.
         eventually("its end", DEADLINE, || async {
             let answer = shop.get(path, Some(&credential)).await;
             Ok::<_, String>((answer.status == 402).then_some(()))

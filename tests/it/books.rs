@@ -182,7 +182,7 @@ pub(crate) fn find_sale(ledger: &Ledger, number: u8) -> SaleRecord {
         .unwrap()
 }
 
-/// The sums with what arrived besides.
+/// Totals with this surplus.
 pub(crate) fn with_surplus(totals: Totals, surplus_msat: u64) -> Totals {
     Totals {
         surplus_msat,

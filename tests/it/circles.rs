@@ -1,4 +1,4 @@
-//! Requests that come back to where they have been: one round, and nothing is counted.
+//! Requests that return to a gate they have passed: they end after one round, and nothing is counted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn to(address: SocketAddr) -> Forward {
     Forward::to(format!("http://{address}").parse().unwrap())
 }
 
-/// The status of a request on a connection of its own.
+/// The status of a request on its own connection.
 async fn status(shop: &Shop, lines: &str) -> u16 {
     let request = format!("GET /open/x HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n{lines}\r\n");
     let reply = raw::exchange(shop.address, request.as_bytes()).await;
@@ -32,7 +32,7 @@ async fn a_gate_in_front_of_itself_answers_after_one_round_and_counts_nothing() 
     let upstream = Upstream::start().await;
     let shop = shop_before(&upstream).await;
     let sold = shop.sell("up", Some(1));
-    // As if the settings had been read again, more than once.
+    // Twice, as after two reloads of the settings.
     shop.lead_to(to(shop.address));
     shop.lead_to(to(shop.address));
     assert_eq!(status(&shop, "").await, 508);
@@ -51,7 +51,7 @@ async fn a_gate_in_front_of_itself_answers_after_one_round_and_counts_nothing() 
 }
 
 #[tokio::test]
-async fn two_gates_in_front_of_each_other_are_a_circle_whatever_they_take_out() {
+async fn two_gates_in_front_of_each_other_are_a_circle_whatever_headers_they_remove() {
     let (first, second) = (Shop::open().await, Shop::open().await);
     let edits = [
         HeaderEdits::default(),
@@ -76,7 +76,7 @@ async fn two_gates_in_front_of_each_other_are_a_circle_whatever_they_take_out() 
         let free = first.get_with("/open/x", &sold).await;
         assert_eq!(free.status, StatusCode::LOOP_DETECTED);
     }
-    // One behind the other is none.
+    // A gate behind another one is not a circle.
     let upstream = Upstream::start().await;
     second.lead_to(to(upstream.address));
     assert_eq!(status(&first, "").await, 200);
@@ -113,7 +113,7 @@ async fn a_circle_ends_in_every_protocol() {
 }
 
 #[tokio::test]
-async fn the_way_of_a_request_is_passed_on_and_ends_after_many_servers() {
+async fn the_via_of_a_request_is_passed_on_and_ends_after_many_servers() {
     let upstream = Upstream::start().await;
     let shop = shop_before(&upstream).await;
     let way = |count: usize| format!("Via: {}\r\n", vec!["1.1 proxy"; count].join(", "));
@@ -125,7 +125,7 @@ async fn the_way_of_a_request_is_passed_on_and_ends_after_many_servers() {
     assert!(own.starts_with("1.1 tollhouse-"), "{own}");
     assert_eq!(status(&shop, &way(21)).await, 508);
     assert_eq!(status(&shop, &way(1).repeat(21)).await, 508);
-    // Who says that a request has been here gets that answer, and nobody else does.
+    // A request that claims to have been here before gets that answer; no other request does.
     for line in [
         format!("Via: {own}\r\n"),
         format!("Via: 1.1 proxy (left open\r\nVia: {own}\r\n"),
@@ -135,7 +135,7 @@ async fn the_way_of_a_request_is_passed_on_and_ends_after_many_servers() {
     }
     assert_eq!(status(&shop, "").await, 200);
     upstream.take_one();
-    // What settings take out is what others have said.
+    // The settings remove what others have written.
     shop.lead_to(Forward {
         request_headers: HeaderEdits {
             remove: vec!["via".parse().unwrap()],
@@ -150,7 +150,7 @@ async fn the_way_of_a_request_is_passed_on_and_ends_after_many_servers() {
 }
 
 #[tokio::test]
-async fn a_hook_that_is_ourselves_is_asked_once() {
+async fn a_hook_behind_our_own_listener_is_asked_once() {
     let settings = "[[hook]]\nname = \"h\"\nurl = \"http://127.0.0.1:1/\"\nprice_max = \"1000 sat\"\n\
         [[route]]\npath = \"/a/*\"\nservice = \"a\"\nfiles = \"shop\"\nprice = { by = \"hook:h\" }\n";
     let shop = Shop::selling(settings).await;
@@ -178,7 +178,7 @@ async fn a_hook_that_is_ourselves_is_asked_once() {
 }
 
 #[tokio::test]
-async fn a_question_of_this_process_is_not_answered() {
+async fn a_hook_request_of_this_process_is_not_answered() {
     let shop = Shop::open().await;
     let mut headers = http::HeaderMap::new();
     tollhouse::via::Via::of_process().say(&mut headers);

@@ -1,4 +1,4 @@
-//! More connections than there are places: no network keeps the others out, and who has paid stays.
+//! More connections than places: no network keeps the others out, and payers keep their place.
 
 use std::net::SocketAddr;
 
@@ -15,12 +15,12 @@ use crate::raw;
 use crate::support::{DEADLINE, PAGE, Setup, Shop, Sold};
 use crate::upstream::Upstream;
 
-/// Places, as few as fit a test, and what one network may hold of them.
+/// As few places as the tests need, and the share of one network.
 pub(crate) fn limits() -> Limits {
     Limits {
         connections_max: 16,
         connections_of_network: 8,
-        // Nobody gives way by himself while a test waits.
+        // No connection ends by itself while a test waits.
         header_timeout: 10 * DEADLINE,
         ..Setup::default().limits
     }
@@ -33,7 +33,7 @@ fn setup() -> Setup {
     }
 }
 
-/// A connection from this address.
+/// Opens a connection from this address.
 pub(crate) async fn from(address: &str, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket
@@ -44,7 +44,8 @@ pub(crate) async fn from(address: &str, to: SocketAddr) -> TcpStream {
 
 const ASK: &[u8] = b"GET /free/page.txt HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
 
-/// How many of twelve requests from this address are answered, each on a connection of its own behind these bytes.
+/// Sends twelve requests from this address, each on its own connection after the bytes in `start`. Returns how many
+/// are answered.
 async fn answered_behind(start: &str, address: &str, shop: &Shop) -> usize {
     let mut answered = 0;
     for _ in 0..12 {
@@ -73,7 +74,7 @@ async fn idle_sockets_of_one_address_keep_nobody_out() {
     let mut idle = Vec::new();
     for number in 0..16 {
         let mut stream = from("127.0.0.1", shop.address).await;
-        // Some say nothing, some never come to an end.
+        // Some send nothing, and some never finish their request.
         if number % 2 == 1 {
             stream
                 .write_all(b"GET /free/page.txt HTTP/1.1\r\nHo")
@@ -83,9 +84,9 @@ async fn idle_sockets_of_one_address_keep_nobody_out() {
         idle.push(stream);
     }
     assert_eq!(answered("127.0.1.1", &shop).await, 12);
-    // Nor another client at the same address.
+    // Another client at the same address is not kept out either.
     assert_eq!(answered("127.0.0.1", &shop).await, 12);
-    // The oldest gave way.
+    // The oldest was displaced.
     is_closed(&mut idle[0]).await;
 }
 
@@ -104,7 +105,7 @@ async fn connections_of_several_networks_keep_no_newcomer_out() {
     assert_eq!(answered("127.0.0.1", &shop).await, 12);
 }
 
-/// A client of HTTP/2 with one connection from this address.
+/// An HTTP/2 client with one connection from this address.
 struct Many {
     sender: SendRequest<Full<bytes::Bytes>>,
     _running: tokio::task::JoinSet<()>,
@@ -163,7 +164,7 @@ async fn idle_connections_of_http2_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_paid_for_give_way_and_those_that_were_paid_for_stay() {
+async fn unpaid_answers_are_displaced_and_paid_ones_stay() {
     let upstream = Upstream::start().await;
     let shop = Shop::with(Setup {
         upstream: Some(upstream.address),
@@ -193,7 +194,7 @@ async fn answers_that_nobody_paid_for_give_way_and_those_that_were_paid_for_stay
             free.push(stream);
         }
     }
-    // They are there when they are answered; each has begun.
+    // Each answer has begun when its head is here.
     for stream in &mut free {
         raw::expect(stream, "200 OK").await;
     }
@@ -205,7 +206,7 @@ async fn answers_that_nobody_paid_for_give_way_and_those_that_were_paid_for_stay
 }
 
 #[tokio::test]
-async fn a_proxy_has_no_share_and_the_clients_that_it_names_have() {
+async fn a_proxy_has_no_share_and_the_clients_that_it_names_have_one() {
     let trusting = |proxy_protocol| Setup {
         clients: Clients {
             trusted_proxies: Networks::parse(&["127.0.9.0/24"]).unwrap(),

@@ -37,7 +37,7 @@ async fn an_upstream_that_says_it_failed_gives_the_use_back() {
         let answer = shop.get_with("/up/fails", &sold).await;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.text(), HELLO);
-        // What the next request finds.
+        // What is left for the next request.
         assert_left(&answer, "1");
     }
     assert_one_left(&shop, &sold).await;
@@ -202,7 +202,7 @@ async fn expect_continue_is_answered_by_us() {
     );
 }
 
-/// An upstream that answers everything with these bytes, and then closes, or waits.
+/// An upstream that sends these bytes in answer to every request, and then closes the connection or waits.
 async fn saying(bytes: &'static str, waits: bool) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -212,7 +212,7 @@ async fn saying(bytes: &'static str, waits: bool) -> (SocketAddr, JoinSet<()>) {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 16 * 1024];
-            // Clients come and go as they like.
+            // Clients may have left already.
             let _ = stream.read(&mut request).await;
             let _ = stream.write_all(bytes.as_bytes()).await;
             if waits {
@@ -248,13 +248,16 @@ async fn an_upstream_that_sends_a_head_and_no_byte_gives_the_use_back() {
                 "GET /up/x HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nAuthorization: {}\r\n\r\n",
                 sold.header()
             );
-            // What breaks off before its head is sent is no answer.
+            // A connection that breaks off before the head is sent gives no reply.
             let reply = raw::exchange(shop.address, request.as_bytes()).await;
             if let Some(reply) = reply.filter(|reply| reply.status != 200) {
                 assert_eq!(reply.status, 502, "{head}");
                 assert_eq!(reply.values("l402-remaining-requests"), ["1"]);
             } else {
-                assert_ne!(head, LONG, "it is known before the head is sent");
+                assert_ne!(
+                    head, LONG,
+                    "with a known length, the failure is seen before the head is sent"
+                );
             }
         }
         shop.is_counted(&sold, 0).await;
@@ -262,7 +265,7 @@ async fn an_upstream_that_sends_a_head_and_no_byte_gives_the_use_back() {
 }
 
 #[tokio::test]
-async fn what_has_begun_counts_however_it_ends_and_an_empty_answer_is_one() {
+async fn an_answer_that_has_begun_counts_however_it_ends_and_an_empty_one_counts_too() {
     for (answer, status) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", 200),
         (
@@ -294,7 +297,8 @@ async fn what_has_begun_counts_however_it_ends_and_an_empty_answer_is_one() {
     }
 }
 
-/// Asks, and leaves while the upstream is silent behind its head. `None` if the use before is not back yet.
+/// Sends a request, and leaves while the upstream is silent after its head. `None` if the previous use has not gone
+/// back yet.
 async fn leave_early(shop: &Shop, sold: &Sold) -> Option<()> {
     let request = format!(
         "GET /up/x HTTP/1.1\r\nHost: shop\r\nAuthorization: {}\r\n\r\n",
@@ -308,18 +312,18 @@ async fn leave_early(shop: &Shop, sold: &Sold) -> Option<()> {
             read.unwrap();
             (&start == b"HTTP/1.1 200").then_some(())
         }
-        // Where its length is known, the head waits for the first byte, too.
+        // If the length is known, the head waits for the first byte, too.
         Err(_) => Some(()),
     }
 }
 
 #[tokio::test]
-async fn who_waits_for_a_first_byte_in_vain_gets_the_use_back_a_few_times() {
+async fn a_client_that_waits_in_vain_for_the_first_byte_gets_the_use_back_a_few_times() {
     for head in [LONG, CHUNKED] {
         let (upstream, _serving) = saying(head, true).await;
         let shop = shop_of(upstream).await;
         let sold = shop.sell("up", Some(1));
-        // The fourth counts, whatever the upstream does.
+        // The fourth use counts, whatever the upstream does.
         for _ in 0..4 {
             let left = eventually("the use", DEADLINE, || async {
                 Ok::<_, Infallible>(leave_early(&shop, &sold).await)
@@ -332,7 +336,7 @@ async fn who_waits_for_a_first_byte_in_vain_gets_the_use_back_a_few_times() {
 }
 
 #[tokio::test]
-async fn a_websocket_that_the_upstream_ends_at_once_without_a_word_gives_the_use_back() {
+async fn a_websocket_that_the_upstream_closes_without_a_byte_gives_the_use_back() {
     let granted =
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     for (behind, is_use) in [("", false), ("word", true)] {
@@ -361,7 +365,7 @@ async fn a_websocket_that_the_upstream_ends_at_once_without_a_word_gives_the_use
 }
 
 #[tokio::test]
-async fn a_websocket_that_ends_without_a_word_behind_the_clients_gives_the_use_back_a_few_times() {
+async fn a_websocket_closed_without_a_byte_after_the_clients_gives_the_use_back_a_few_times() {
     let granted =
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     let (upstream, _serving) = saying(granted, false).await;

@@ -324,7 +324,7 @@ async fn guards_that_would_open_each_other_or_cannot_sell_are_refused() {
 }
 
 #[tokio::test]
-async fn a_guard_is_held_to_what_settings_are() {
+async fn a_guard_obeys_the_rules_of_the_settings() {
     let hook =
         "[[hook]]\nname = \"pricer\"\nurl = \"http://127.0.0.1:1/\"\nprice_max = \"100 sat\"\n";
     let program = Program::with(hook).await;
@@ -333,7 +333,7 @@ async fn a_guard_is_held_to_what_settings_are() {
         pricing: Pricing::Hook("pricer".into()),
         ..base(service)
     };
-    // A month that costs less than one large request.
+    // A month for less than one large request.
     let sizes = || by_size(class("10 sat", 0), class("90 sat", 1));
     let cheap = guard(with_plans(sizes(), &[plan("month", Some("89 sat"))]));
     assert!(
@@ -341,7 +341,7 @@ async fn a_guard_is_held_to_what_settings_are() {
         "{cheap:?}"
     );
     guard(with_plans(sizes(), &[plan("month", Some("90 sat"))])).unwrap();
-    // A fixed price beside a hook's.
+    // A fixed price besides a hook's price.
     for wrong in [
         with_plans(hooked("h"), &[plan("month", Some("1 sat"))]),
         with_plans(hooked("h"), &[plan("month", None)]),
@@ -353,7 +353,7 @@ async fn a_guard_is_held_to_what_settings_are() {
         assert_eq!(guard(wrong), Err(GuardError::GrantsBesideHook("h".into())));
     }
     guard(hooked("h")).unwrap();
-    // A bundle that opens what a hook prices, in both orders.
+    // A bundle that opens a service priced by a hook, in both orders.
     let bundle = |service: &str, also: &str| {
         let mut offer = base(service);
         offer.plans[0].also = vec![(also.into(), 0)];

@@ -1,4 +1,4 @@
-//! Files that the settings name as secret are never for sale, wherever they are.
+//! Files that the settings name as secret are never sold, wherever they are.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -33,7 +33,7 @@ async fn is_served(shop: &Shop, name: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_secret_that_comes_into_a_folder_for_sale_is_not_there() {
+async fn a_secret_that_is_moved_into_a_sold_folder_is_not_served() {
     let dir = new_folder();
     let at = |name: &str| dir.path().join(name);
     let (key, settings, folder) = (at("upstream.key"), at("tollhouse.toml"), at("shop"));
@@ -59,7 +59,8 @@ async fn a_secret_that_comes_into_a_folder_for_sale_is_not_there() {
     ] {
         assert!(!is_served(&shop, name).await, "{name}");
     }
-    // Replaced while it is running: what is the key now is not served, what was is a file as any other.
+    // The key is replaced while the shop runs: the new key file is not served, and the old file is served like any
+    // other.
     let new = key.with_extension("new");
     write_secret(&new, "another secret");
     fs::rename(&new, &key).unwrap();
@@ -69,7 +70,7 @@ async fn a_secret_that_comes_into_a_folder_for_sale_is_not_there() {
     assert!(is_served(&shop, "other.txt").await);
 }
 
-/// What is wrong with these settings in this folder.
+/// The complaints about these settings in this folder.
 fn complaints(dir: &Path, settings: &str) -> String {
     let file = dir.join("tollhouse.toml");
     let chain = "node.chain.esplora = \"http://127.0.0.1:1\"\n";
@@ -81,7 +82,7 @@ fn complaints(dir: &Path, settings: &str) -> String {
 }
 
 #[test]
-fn a_folder_for_sale_with_a_secret_in_it_is_refused_by_file_and_key() {
+fn a_sold_folder_with_a_secret_in_it_is_refused_with_file_and_key() {
     let dir = new_folder();
     let path = dir.path();
     fs::create_dir_all(path.join("shop/deep")).unwrap();
@@ -132,14 +133,14 @@ fn a_folder_for_sale_with_a_secret_in_it_is_refused_by_file_and_key() {
             "{settings}"
         );
     }
-    // Each of them is told, whichever route it is.
+    // Every secret is reported, whichever route exposes it.
     let both = format!("{}{}{FREE}", s3("shop/deep/s"), header("shop/s"));
     let said = complaints(path, &both);
     assert!(
         said.contains("x-key") && said.contains("secret_key_file"),
         "{said}"
     );
-    // The settings themselves, and what does not exist yet.
+    // The settings file itself, and a data folder that does not exist yet.
     let all = FREE.replace("\"shop\"", "\".\"");
     let said = complaints(path, &format!("data_dir = \"/nowhere/data\"\n{all}"));
     assert!(said.contains("this settings file"), "{said}");

@@ -1,4 +1,5 @@
-//! Invoices that are paid after their end, which LDK takes for hours: what is sold is not shorter for it, and the books know it.
+//! Invoices that are paid after they expired, which LDK accepts for hours. The time sold is no shorter for it, and
+//! the ledger records it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +40,7 @@ fn payment(sold: &Sold) -> Payment {
     }
 }
 
-/// The challenge as the books would have it, had its invoice been the one whose preimage is known.
+/// The challenge as the ledger would have it if its invoice were the one whose preimage is known.
 fn challenged(sold: &Sold) -> Challenge {
     Challenge {
         payment_hash: sold.identifier().payment_hash,
@@ -54,7 +55,8 @@ fn challenged(sold: &Sold) -> Challenge {
     }
 }
 
-/// A shop, and a token that it has sold and that nobody has paid yet; whether the books have its challenge.
+/// A shop and a token that it sold and that is not paid yet. `is_remembered` says whether the ledger has its
+/// challenge.
 async fn asked(is_remembered: bool) -> (Shop, Sold) {
     let shop = Shop::selling(SETTINGS).await;
     let challenge = assert_challenged(&shop.get(SHORT).await);
@@ -66,8 +68,8 @@ async fn asked(is_remembered: bool) -> (Shop, Sold) {
 }
 
 #[tokio::test]
-async fn a_token_that_is_paid_late_is_good_for_as_long_as_was_sold() {
-    // Also if the challenge was pushed out of the books by then.
+async fn a_token_that_is_paid_late_is_valid_for_the_time_sold() {
+    // The token is valid as long if the ledger no longer has the challenge.
     for is_remembered in [true, false] {
         let (shop, sold) = asked(is_remembered).await;
         shop.clock.advance(late(25));
@@ -83,12 +85,12 @@ async fn a_token_that_is_paid_late_is_good_for_as_long_as_was_sold() {
 }
 
 #[tokio::test]
-async fn one_that_is_paid_late_and_shown_in_its_first_time_has_all_of_it_from_the_start() {
+async fn a_token_that_is_paid_late_and_used_before_its_usual_end_has_all_of_its_time() {
     for is_shown_before in [false, true] {
         let (shop, sold) = asked(true).await;
         shop.clock.advance(late(15));
         if is_shown_before {
-            // The preimage may be here before the node has told us of the payment.
+            // The client may have the preimage before the node reports the payment.
             assert_served(&shop.get_with(SHORT, &sold).await);
         }
         shop.ledger.settle(payment(&sold)).unwrap();
@@ -101,7 +103,7 @@ async fn one_that_is_paid_late_and_shown_in_its_first_time_has_all_of_it_from_th
 }
 
 #[tokio::test]
-async fn one_that_is_paid_in_time_ends_as_ever_and_its_holders_limits_stay() {
+async fn a_token_that_is_paid_in_time_ends_as_usual_and_its_holders_limits_hold() {
     let (shop, sold) = asked(true).await;
     shop.clock.advance(INVOICE_EXPIRY);
     shop.ledger.settle(payment(&sold)).unwrap();
@@ -128,7 +130,7 @@ async fn a_late_sale_has_its_route_its_price_and_its_grant() {
     let digits = challenge.token().unwrap().payment_hash_hex().unwrap();
     let mut payment_hash = [0; 32];
     hex::decode_to_slice(digits, &mut payment_hash).unwrap();
-    // LDK takes it until a block says that its end was two hours ago.
+    // LDK accepts the payment until a block's time is two hours after the expiry.
     shop.clock.advance(late(2 * 3_600 + 1_800));
     shop.ledger.write_behind().unwrap();
     let payment = Payment {
@@ -152,7 +154,7 @@ async fn a_token_whose_late_payment_is_being_claimed_waits_for_it() {
     let claims = Arc::new(Claims::default());
     shop.ledger.follow(Arc::clone(&claims));
     shop.clock.advance(late(25));
-    // Nothing is here: it is refused at once.
+    // No payment is arriving, so the token is refused at once.
     assert_challenged(&shop.get_with(SHORT, &sold).await);
     let hash = payment(&sold).payment_hash;
     claims.arrive(hash);

@@ -10,7 +10,7 @@ use crate::books::{
     with_surplus,
 };
 
-/// How long after an invoice's end its challenge is known.
+/// How long after its invoice expired a challenge is kept.
 const LATE_MAX: Duration = Duration::from_millis(tollhouse::ledger::challenges::LATE_MAX_MS);
 
 #[test]
@@ -176,7 +176,7 @@ fn a_second_payment_of_one_invoice_is_no_second_sale() {
 }
 
 #[test]
-fn a_second_payment_after_a_restart_is_in_the_books_and_one_that_is_told_again_is_not() {
+fn a_second_payment_after_a_restart_is_recorded_and_a_repeated_event_is_not() {
     let books = Books::new();
     let ledger = books.open();
     ledger.challenge(challenge(1, &books.clock));
@@ -195,7 +195,7 @@ fn a_second_payment_after_a_restart_is_in_the_books_and_one_that_is_told_again_i
         );
     }
     assert_eq!(ledger.settle(payment(1)).unwrap(), Settlement::Known);
-    // A kill, and a store that is made again out of the journal.
+    // After a kill, with a store that is rebuilt from the journal.
     let killed = books.copy();
     std::fs::remove_dir_all(killed.file("store")).unwrap();
     for books in [killed, books.copy()] {
@@ -207,7 +207,7 @@ fn a_second_payment_after_a_restart_is_in_the_books_and_one_that_is_told_again_i
 }
 
 #[test]
-fn what_a_node_repeats_that_is_started_again_within_the_program_is_no_second_payment() {
+fn events_repeated_by_a_node_that_is_restarted_in_the_program_are_no_second_payment() {
     let books = Books::new();
     let ledger = books.open();
     ledger.follow(Arc::new(Claims::default()));
@@ -223,7 +223,7 @@ fn what_a_node_repeats_that_is_started_again_within_the_program_is_no_second_pay
 }
 
 #[test]
-fn what_is_paid_above_the_price_is_surplus() {
+fn an_amount_above_the_price_is_surplus() {
     let books = Books::new();
     let ledger = books.open();
     ledger.challenge(challenge(1, &books.clock));
@@ -236,7 +236,7 @@ fn what_is_paid_above_the_price_is_surplus() {
     };
     assert_eq!((sale.amount_msat, sale.surplus_msat), (PRICE_MSAT, 7));
     assert_eq!(ledger.totals(), with_surplus(totals(1, PRICE_MSAT), 7));
-    // Of the second payment all is.
+    // All of the second payment is surplus.
     ledger.settle(more).unwrap();
     assert_eq!(
         ledger.totals(),
@@ -302,7 +302,7 @@ async fn a_kill_gives_back_what_was_used_since_the_last_write_and_takes_nothing(
 }
 
 #[tokio::test]
-async fn who_leaves_early_is_remembered_while_the_token_is_good_or_for_a_day() {
+async fn returned_uses_are_remembered_while_the_token_is_valid_or_for_a_day() {
     let (minute, days) = (Duration::from_secs(61), Duration::from_secs(200_000));
     for (end_secs, used, pause) in [
         (None, 0, minute),
@@ -331,17 +331,21 @@ async fn who_leaves_early_is_remembered_while_the_token_is_good_or_for_a_day() {
 }
 
 #[test]
-fn a_sale_whose_payment_is_lost_says_so_and_its_token_opens_nothing_also_after_a_rebuild() {
+fn a_lost_sale_is_marked_and_its_token_opens_nothing_even_after_a_rebuild() {
     let books = Books::new();
     let ledger = books.open();
     for number in [1, 2] {
         ledger.challenge(challenge(number, &books.clock));
         ledger.settle(payment(number)).unwrap();
     }
-    assert_eq!(ledger.lose(&[9; 32]).unwrap(), None, "it is no sale");
+    assert_eq!(ledger.lose(&[9; 32]).unwrap(), None, "not a sale");
     let lost = ledger.lose(&[1; 32]).unwrap().unwrap();
     assert_eq!(lost.lost_ms, Some(books.clock.unix_ms()));
-    assert_eq!(ledger.lose(&[1; 32]).unwrap(), None, "it is known");
+    assert_eq!(
+        ledger.lose(&[1; 32]).unwrap(),
+        None,
+        "already recorded as lost"
+    );
     let expected = tollhouse::ledger::record::Totals {
         lost_msat: PRICE_MSAT,
         ..totals(2, 2 * PRICE_MSAT)

@@ -105,7 +105,7 @@ async fn an_answer_that_runs_ends_when_its_token_is_revoked() {
 }
 
 #[tokio::test]
-async fn an_answer_that_runs_ends_when_the_key_of_its_token_retires() {
+async fn a_running_answer_ends_when_the_key_of_its_token_retires() {
     let upstream = Upstream::start().await;
     let shop = metered(&upstream, "grant = { requests = 9 }").await;
     let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
@@ -114,7 +114,7 @@ async fn an_answer_that_runs_ends_when_the_key_of_its_token_retires() {
     assert_cut_off(&upstream, running).await;
 }
 
-/// The answer is cut off with one of the next pieces: what nobody sends costs nobody anything.
+/// The answer is cut off when one of the next pieces is sent. While nothing is sent, nothing has to be cut.
 async fn assert_cut_off(upstream: &Upstream, running: reqwest::Response) {
     let ended = tokio::time::timeout(DEADLINE, running.bytes());
     let sending = async {

@@ -158,7 +158,7 @@ fn a_store_of_format_3_keeps_its_activations_which_buy_nothing() {
 }
 
 #[test]
-fn a_store_of_format_4_has_the_sum_of_the_surplus_that_stands_in_its_sales() {
+fn a_store_of_format_4_gets_the_sum_of_the_surplus_in_its_sales() {
     let books = Books::new();
     let ledger = books.open();
     for number in 1..=2 {
@@ -181,8 +181,8 @@ fn a_store_of_format_4_has_the_sum_of_the_surplus_that_stands_in_its_sales() {
                 .unwrap();
         }
     };
-    // As they were: without the end, which is there and takes one byte and six, and without a loss, which is one byte; and
-    // without the last two sums, of three bytes and one.
+    // As format 4 wrote them. Sales lack the expiry, which takes seven bytes, and the loss, which takes one. Totals
+    // lack the last two sums, which take three bytes and one.
     rewrite("sales", 2, &|sale| sale[..sale.len() - 8].to_vec());
     rewrite("totals", 1, &|totals| totals[..totals.len() - 4].to_vec());
     drop(db);

@@ -1,4 +1,4 @@
-//! Another route to the same thing: settings by which something that is sold can be had for nothing are refused.
+//! Overlapping routes: settings that give away what another route sells are refused.
 
 use std::os::unix::fs::symlink;
 
@@ -6,7 +6,7 @@ use tollhouse::config::{Complaint, Config};
 
 use crate::settings::{CHAIN, Settings};
 
-/// A route to a server; sold if the rest says no access.
+/// A route to a server; sold unless `rest` sets the access.
 fn route(path: &str, upstream: &str, rest: &str) -> String {
     let access = if rest.contains("access") {
         String::new()
@@ -45,9 +45,10 @@ fn load(routes: &[String]) -> Result<Config, Vec<Complaint>> {
     load_in(&Settings::new(), routes)
 }
 
-/// The first of these routes is sold, the second gives it away: both are named, and what to write.
+/// Checks that the settings are refused, because the first route is sold and the second gives it away. The
+/// complaint names both routes and the key to set.
 fn assert_refused_in(settings: &Settings, routes: &[String; 2]) {
-    // In both orders.
+    // In both orders of the routes.
     let orders = [routes.clone(), [routes[1].clone(), routes[0].clone()]];
     for ((sold, giving), order) in [(1, 2), (2, 1)].into_iter().zip(orders) {
         let complaints = match load_in(settings, &order) {
@@ -67,7 +68,7 @@ fn assert_refused_in(settings: &Settings, routes: &[String; 2]) {
         ] {
             assert!(what.contains(words), "{words}: {what}");
         }
-        // Said on either of both, it is meant, and is told all the same.
+        // If either route allows it, the settings load with a warning.
         for index in 0..2 {
             let mut order = order.clone();
             order[index].push_str("overlap = \"allowed\"\n");
@@ -75,7 +76,7 @@ fn assert_refused_in(settings: &Settings, routes: &[String; 2]) {
             let [warning] = &config.warnings[..] else {
                 panic!("{:?}", config.warnings);
             };
-            assert!(warning.contains("for nothing"), "{warning}");
+            assert!(warning.contains("serves for free"), "{warning}");
         }
     }
 }
@@ -92,7 +93,7 @@ fn assert_good(routes: &[String]) {
 }
 
 #[test]
-fn what_is_sold_under_another_path_is_not_free_beside_it() {
+fn a_sold_path_is_not_free_under_another_path() {
     let sold = route("/llm/*", ONE, V1);
     for giving in [
         route("/*", ONE, FREE),
@@ -123,7 +124,7 @@ fn what_is_sold_under_another_path_is_not_free_beside_it() {
     ] {
         assert_refused(&sold, &giving);
     }
-    // Nothing is taken off, and a public route leads to where the others are sold.
+    // No prefix is stripped, and a public route leads to the path of a sold one.
     let api = route("/api/*", ONE, "");
     assert_refused(&api, &route("/public/*", ONE, &free("strip_prefix = true")));
     assert_refused(
@@ -145,12 +146,12 @@ fn what_is_sold_under_another_path_is_not_free_beside_it() {
 }
 
 #[test]
-fn what_the_table_hides_is_not_reached() {
+fn a_path_of_a_more_specific_route_is_not_reached() {
     for routes in [
         vec![route("/llm/*", ONE, ""), route("/*", ONE, FREE)],
         vec![route("/*", ONE, ""), route("/health", ONE, FREE)],
         vec![route("/api/*", ONE, ""), route("/api/public/*", ONE, FREE)],
-        // `/v1` itself is somebody else's.
+        // Another route serves `/v1`.
         vec![
             route("/llm/*", ONE, V1),
             route("/*", ONE, FREE),
@@ -161,7 +162,7 @@ fn what_the_table_hides_is_not_reached() {
             route("/*", ONE, FREE),
             route("/v1/*", ONE, ""),
         ],
-        // And so it is behind a prefix that is taken off.
+        // The same behind a stripped prefix.
         vec![
             route("/llm/*", ONE, V1),
             route("/x/*", ONE, &free("strip_prefix = true")),
@@ -179,7 +180,7 @@ fn what_the_table_hides_is_not_reached() {
     ] {
         assert_good(&routes);
     }
-    // An exact path hides no more than itself.
+    // An exact path hides only itself.
     let routes = [
         route("/llm/*", ONE, V1),
         route("/*", ONE, FREE),
@@ -216,7 +217,7 @@ fn one_server_has_many_names() {
     ] {
         assert_good(&[sold.clone(), route("/*", other, FREE)]);
     }
-    // Several sites on one server, which the settings tell apart by `Host`.
+    // Several sites on one server, which the settings distinguish by `Host`.
     let host = |name: &str| format!("request_headers = {{ set = {{ host = \"{name}\" }} }}");
     let sold = route("/llm/*", ONE, &format!("{V1}\n{}", host("llm.example")));
     assert_good(&[sold.clone(), route("/*", ONE, &free(&host("www.example")))]);
@@ -225,7 +226,7 @@ fn one_server_has_many_names() {
 }
 
 #[test]
-fn only_by_a_method_that_both_take() {
+fn routes_overlap_only_by_a_method_that_both_accept() {
     let by = |methods: &str| format!("methods = [{methods}]");
     let sold = |methods: &str| route("/llm/*", ONE, &format!("{V1}\n{}", by(methods)));
     let giving = |methods: &str| route("/*", ONE, &free(&by(methods)));
@@ -240,7 +241,7 @@ fn only_by_a_method_that_both_take() {
 }
 
 #[test]
-fn a_folder_that_is_sold_is_not_free_in_another() {
+fn a_sold_folder_is_not_free_as_part_of_another() {
     let settings = Settings::new();
     let folder = settings.dir.path();
     std::fs::create_dir_all(folder.join("site/paid/deep")).unwrap();
@@ -269,10 +270,10 @@ fn a_folder_that_is_sold_is_not_free_in_another() {
     ]) {
         assert!(load_in(&settings, &routes).unwrap().warnings.is_empty());
     }
-    // What is sold stands at its own path, where the free folder does not reach.
+    // The sold folder is served at its own path, which hides it from the free route.
     let routes = [route("/paid/*", "site/paid", ""), route("/*", "site", FREE)];
     assert!(load_in(&settings, &routes).is_ok());
-    // But for a link inside the folder, which leads there by another path.
+    // A link inside the free folder leads there by another path.
     for (link, is_open) in [("site/way", true), ("site/.way", false)] {
         let link = folder.join(link);
         symlink(folder.join("site/paid/deep"), &link).unwrap();
@@ -290,7 +291,7 @@ fn a_folder_that_is_sold_is_not_free_in_another() {
 }
 
 #[test]
-fn the_same_at_another_price_is_told() {
+fn the_same_path_at_another_price_is_a_warning() {
     let told = |one: &str, other: &str| {
         let routes = [
             route("/a/*", ONE, &format!("strip_prefix = true\n{one}")),
@@ -312,7 +313,7 @@ fn the_same_at_another_price_is_told() {
     let same = "price = \"5 sat\"\ngrant = { requests = 2 }";
     assert_eq!(told(same, same), Vec::<String>::new());
     let more = "price = \"5 sat\"\ngrant = { requests = 200 }";
-    assert_eq!(told(same, more).len(), 2, "which is less nobody can say");
+    assert_eq!(told(same, more).len(), 2, "neither is known to be less");
     let quota = format!("{same}\nfree_quota = {{ requests = 1, per = \"1d\" }}");
     assert_eq!(told(same, &quota).len(), 1);
     let dry = |rest: &str| route("/c/*", ONE, &format!("{V1}\n{rest}"));

@@ -1,4 +1,4 @@
-//! A grant of bytes, and many answers at once: no more than one of them runs beyond it, and what is not delivered is not lost.
+//! A byte grant and many concurrent answers: at most one of them overruns the grant, and undelivered bytes go back.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ const GRANT: usize = 1_000_000;
 const FILE: usize = 700_000;
 const AT_ONCE: usize = 50;
 
-/// An upstream whose answers begin when fifty requests are there.
+/// An upstream that begins its answers once fifty requests have arrived.
 struct Crowd {
     address: SocketAddr,
     _serving: JoinSet<()>,
@@ -103,7 +103,7 @@ async fn bought(shop: &Shop, path: &str) -> Sold {
     shop.pay(&assert_challenged(&shop.get(path).await))
 }
 
-/// What came of one of many requests: its status, the bytes of its body, and whether that was whole.
+/// The outcome of one of many requests: its status, the number of its bytes, and whether it was complete.
 type Got = (StatusCode, usize, bool);
 
 async fn read(mut response: reqwest::Response) -> Got {
@@ -117,7 +117,7 @@ async fn read(mut response: reqwest::Response) -> Got {
     }
 }
 
-/// Fifty requests at once.
+/// Sends fifty requests at once.
 async fn crowd_in(shop: &Shop, method: Method, path: &str, sold: &Sold) -> Vec<Got> {
     let mut asking = JoinSet::new();
     for _ in 0..AT_ONCE {
@@ -138,7 +138,7 @@ fn with(got: &[Got], wanted: StatusCode) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_fifty_answers_of_known_length_one_runs_beyond_the_grant_and_the_rest_are_refused() {
+async fn of_fifty_answers_of_known_length_one_overruns_the_grant_and_the_rest_are_refused() {
     let crowd = Crowd::start().await;
     for (path, status) in [("/crowd/long", 200), ("/crowd/part", 206)] {
         let shop = before(&crowd, "serve").await;
@@ -149,13 +149,13 @@ async fn of_fifty_answers_of_known_length_one_runs_beyond_the_grant_and_the_rest
         assert_eq!(with(&got, StatusCode::from_u16(status).unwrap()), 2);
         assert_eq!(with(&got, StatusCode::PAYMENT_REQUIRED), AT_ONCE - 2);
         assert_challenged(&shop.get_with(path, &sold).await);
-        // What was refused was not counted.
+        // Refused requests were not counted.
         shop.is_counted(&sold, 2).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn where_it_is_cut_fifty_at_once_get_the_grant_and_not_a_byte_more() {
+async fn with_cut_fifty_answers_at_once_get_exactly_the_grant() {
     let crowd = Crowd::start().await;
     for path in ["/crowd/long", "/crowd/stream"] {
         let shop = before(&crowd, "cut").await;
@@ -171,7 +171,7 @@ async fn where_it_is_cut_fifty_at_once_get_the_grant_and_not_a_byte_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_fifty_streams_one_runs_beyond_the_grant_and_the_others_end_with_it() {
+async fn of_fifty_streams_one_overruns_the_grant_and_the_others_end_with_it() {
     let crowd = Crowd::start().await;
     let shop = before(&crowd, "serve").await;
     let sold = bought(&shop, "/crowd/stream").await;
@@ -186,7 +186,7 @@ async fn of_fifty_streams_one_runs_beyond_the_grant_and_the_others_end_with_it()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn answers_without_a_body_take_nothing_however_many() {
+async fn answers_without_a_body_use_no_bytes() {
     let crowd = Crowd::start().await;
     let shop = before(&crowd, "serve").await;
     let sold = bought(&shop, "/crowd/long").await;
@@ -202,13 +202,13 @@ async fn answers_without_a_body_take_nothing_however_many() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn files_are_held_for_whoever_they_begin_for_and_of_a_part_only_the_part() {
+async fn a_file_answer_holds_its_length_and_a_range_only_the_range() {
     for (overrun, bytes) in [("serve", 2 * FILE), ("cut", GRANT)] {
         let shop = selling("files = \"shop\"", overrun).await;
         std::fs::write(shop.folder.join("long"), vec![b'x'; FILE]).unwrap();
         let sold = bought(&shop, "/crowd/page.txt").await;
         let got = crowd_in(&shop, Method::GET, "/crowd/long", &sold).await;
-        // On a machine that does them one after the other the grant is used up in the same way.
+        // A machine that runs the requests one after the other uses up the grant in the same way.
         assert_eq!(delivered(&got), bytes, "{overrun}");
     }
     let shop = selling("files = \"shop\"", "serve").await;
@@ -220,7 +220,7 @@ async fn files_are_held_for_whoever_they_begin_for_and_of_a_part_only_the_part()
     drop(first);
 }
 
-/// Asks, and leaves the answer to be read.
+/// Sends a request and leaves its answer to be read.
 async fn begin(shop: &Shop, path: &str, header: &str, sold: &Sold) -> TcpStream {
     let mut stream = TcpStream::connect(shop.address).await.unwrap();
     let request = format!(
@@ -232,13 +232,13 @@ async fn begin(shop: &Shop, path: &str, header: &str, sold: &Sold) -> TcpStream 
 }
 
 #[tokio::test]
-async fn what_is_held_for_an_answer_that_is_broken_off_goes_back() {
+async fn bytes_held_for_an_answer_that_breaks_off_go_back() {
     let crowd = Crowd::start().await;
     let shop = before(&crowd, "serve").await;
     let sold = bought(&shop, "/crowd/short").await;
     let mut slow = begin(&shop, "/crowd/slow", "", &sold).await;
     raw::expect(&mut slow, &"x".repeat(1_000)).await;
-    // All of the grant is held for it.
+    // The answer holds the whole grant.
     assert_challenged(&shop.get_with("/crowd/short", &sold).await);
     drop(slow);
     let left = eventually("the rest of the grant", DEADLINE, || async {
@@ -250,7 +250,7 @@ async fn what_is_held_for_an_answer_that_is_broken_off_goes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_on_one_connection_are_no_more_than_many() {
+async fn requests_on_one_http2_connection_get_no_more_than_on_many() {
     let crowd = Crowd::start().await;
     let shop = before(&crowd, "serve").await;
     let sold = bought(&shop, "/crowd/long").await;

@@ -365,7 +365,7 @@ async fn a_price_by_a_header_is_for_what_the_upstream_reads() {
 }
 
 #[tokio::test]
-async fn no_body_passes_a_price_by_query_or_by_method_as_a_form() {
+async fn no_form_body_bypasses_a_price_by_query_or_by_method() {
     let upstream = Upstream::start().await;
     let route = |name: &str, price: &str| {
         format!(
@@ -402,7 +402,7 @@ async fn no_body_passes_a_price_by_query_or_by_method_as_a_form() {
         );
     }
     assert_eq!(upstream.count(), 0);
-    // One that says nothing of itself is no form either.
+    // A body without a content type is not a form either.
     assert_eq!(shop.send(post(small, &sold)).await.status, StatusCode::OK);
     let seen = upstream.take_one();
     assert_eq!(
@@ -445,7 +445,7 @@ async fn a_clock_that_is_set_back_refuses_nobody_and_a_503_is_not_counted() {
     }
     let refused = shop.get("/a/page.txt").await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-    // A period later all is as it was, whatever the clock on the wall says.
+    // After a period the limits are fresh, whatever the wall clock says.
     shop.clock.advance(std::time::Duration::from_secs(3_600));
     assert_served(&shop.get("/a/page.txt").await);
     assert_challenged(&shop.get("/a/page.txt").await);

@@ -204,8 +204,8 @@ async fn a_hook_that_gives_no_good_price_makes_no_challenge() {
 }
 
 #[tokio::test]
-async fn a_hook_that_is_away_has_the_price_that_the_settings_say() {
-    // Port 1 is never given out by the system.
+async fn while_a_hook_is_away_the_price_of_the_settings_applies() {
+    // The system never assigns port 1.
     let settings = "[[hook]]\nname = \"pricer\"\nurl = \"http://127.0.0.1:1/\"\nprice_max = \"100 sat\"\non_failure = \"7 sat\"\n";
     let shop = Shop::selling(&format!(
         "{settings}{}",
@@ -222,7 +222,7 @@ async fn a_hook_that_is_away_has_the_price_that_the_settings_say() {
 }
 
 #[tokio::test]
-async fn a_hook_that_answers_badly_has_no_price_whatever_the_settings_say() {
+async fn a_hook_with_a_bad_answer_gives_no_price_whatever_the_settings_say() {
     let hook = Teller::who_says("{\"price_msat\": 1000}").await;
     let shop = hooked(&hook, "on_failure = \"7 sat\"").await;
     for (number, manner) in [
@@ -275,7 +275,7 @@ async fn a_hook_is_not_asked_about_a_header_that_servers_would_not_agree_on() {
 }
 
 #[tokio::test]
-async fn limits_hold_before_the_hook_is_asked_also_for_who_holds_what_is_used_up() {
+async fn limits_apply_before_the_hook_is_asked_also_to_holders_of_used_up_tokens() {
     let hook = Teller::who_says("{\"price_msat\": 1000, \"grant\": {\"requests\": 1}}").await;
     let limits = "[limits]\nchallenges = { requests = 2, per = \"10m\" }";
     let shop = hooked(&hook, limits).await;
@@ -292,7 +292,7 @@ async fn limits_hold_before_the_hook_is_asked_also_for_who_holds_what_is_used_up
 }
 
 #[tokio::test]
-async fn the_pace_of_a_token_holds_before_the_hook_is_asked_and_is_taken_once() {
+async fn the_pace_of_a_token_applies_before_the_hook_is_asked_and_counts_once() {
     let hook = Teller::who_says("{\"price_msat\": 1000}").await;
     let limits = "[limits]\ntokens = { requests = 2, per = \"10m\" }";
     let shop = hooked(&hook, limits).await;
@@ -322,7 +322,7 @@ async fn a_dry_run_asks_no_hook_beyond_the_limits_and_lets_everybody_through() {
     assert_eq!(hook.count(), 2);
 }
 
-/// A shop whose challenges are limited to so many, and a token that it sold.
+/// A shop that allows this many challenges, and a token that it sold.
 async fn limited(hook: &Teller, challenges: usize) -> (Shop, Sold) {
     let limits = format!("[limits]\nchallenges = {{ requests = {challenges}, per = \"10000s\" }}");
     let shop = hooked(hook, &limits).await;
@@ -330,7 +330,7 @@ async fn limited(hook: &Teller, challenges: usize) -> (Shop, Sold) {
     (shop, sold)
 }
 
-/// Asks a few times, and says how often the hook was asked for it.
+/// Sends a few requests, and returns how many requests the hook got for them.
 async fn asks_for(shop: &Shop, hook: &Teller, sold: &Sold) -> usize {
     let before = hook.count();
     for _ in 0..6 {
@@ -341,15 +341,15 @@ async fn asks_for(shop: &Shop, hook: &Teller, sold: &Sold) -> usize {
 }
 
 #[tokio::test]
-async fn who_holds_what_opens_nothing_at_a_price_asks_the_hook_as_a_stranger() {
+async fn the_holder_of_a_token_that_opens_nothing_asks_the_hook_as_a_stranger() {
     let hook = Teller::who_says("{\"price_msat\": 1000}").await;
-    // What opens nothing at any price.
+    // Tokens that open nothing at any price.
     for caveat in ["a_price_msat=0", "a_class=x"] {
         let (shop, sold) = limited(&hook, 3).await;
         let sold = sold.with_caveat(caveat);
         assert_eq!(asks_for(&shop, &hook, &sold).await, 2, "{caveat}");
     }
-    // What might have opened it is asked for once.
+    // A token that might have opened the request lets the hook be asked once.
     let (shop, sold) = limited(&hook, 1).await;
     let cheap = sold.with_caveat("a_price_msat=1");
     assert_eq!(asks_for(&shop, &hook, &cheap).await, 1);
@@ -358,14 +358,14 @@ async fn who_holds_what_opens_nothing_at_a_price_asks_the_hook_as_a_stranger() {
     let (shop, sold) = limited(&hook, 1).await;
     hook.now_says("{\"price_msat\": 1000, \"class\": \"other\"}");
     assert_eq!(asks_for(&shop, &hook, &sold).await, 1);
-    // An answer that is no price is an answer, and one that did not come is none.
+    // An invalid answer keeps the hook busy, too.
     let (shop, sold) = limited(&hook, 1).await;
     hook.now(Manner::Refuses(500, String::new()));
     assert_eq!(asks_for(&shop, &hook, &sold).await, 1);
 }
 
 #[tokio::test]
-async fn what_did_not_open_a_dear_request_opens_others_and_takes_no_challenge_for_it() {
+async fn a_token_that_did_not_open_a_dear_request_opens_others_without_using_a_challenge() {
     let hook = Teller::who_says("{\"price_msat\": 1000}").await;
     let (shop, sold) = limited(&hook, 3).await;
     hook.now_says("{\"price_msat\": 1001}");
@@ -387,7 +387,7 @@ async fn what_did_not_open_a_dear_request_opens_others_and_takes_no_challenge_fo
 }
 
 #[tokio::test]
-async fn who_leaves_while_the_hook_is_asked_asks_it_as_a_stranger_then() {
+async fn a_client_that_leaves_while_the_hook_is_asked_is_then_a_stranger() {
     let hook = Teller::who_says("{\"price_msat\": 1000}").await;
     let (shop, sold) = limited(&hook, 1).await;
     hook.now(Manner::SaysWhenTold("{\"price_msat\": 1000}".to_owned()));
@@ -417,7 +417,7 @@ async fn a_stranger_asks_the_hook_no_more_often_while_the_node_cannot_be_paid() 
     assert_eq!(hook.count(), 3);
 }
 
-/// So many requests that wait for the hook.
+/// Sends this many requests, which wait for the hook.
 fn waiting(shop: &Shop, count: usize, sold: Option<&Sold>) -> tokio::task::JoinSet<u16> {
     let mut asking = tokio::task::JoinSet::new();
     for number in 0..count {
@@ -431,7 +431,7 @@ fn waiting(shop: &Shop, count: usize, sold: Option<&Sold>) -> tokio::task::JoinS
 }
 
 #[tokio::test]
-async fn strangers_of_one_network_leave_places_at_the_hook_to_others_and_to_holders() {
+async fn strangers_of_one_network_leave_places_at_the_hook_for_others_and_for_holders() {
     let hook = Teller::who_says("{\"price_msat\": 1000}").await;
     let shop = hooked(&hook, "").await;
     let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
@@ -449,7 +449,7 @@ async fn strangers_of_one_network_leave_places_at_the_hook_to_others_and_to_hold
 }
 
 #[tokio::test]
-async fn a_use_that_waits_for_its_price_is_not_lost_with_the_client_nor_given_twice() {
+async fn a_use_that_waits_for_its_price_is_neither_lost_with_the_client_nor_given_twice() {
     let hook = Teller::who_says("{\"price_msat\": 1000, \"grant\": {\"requests\": 1}}").await;
     let shop = hooked(&hook, "").await;
     let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
@@ -465,7 +465,7 @@ async fn a_use_that_waits_for_its_price_is_not_lost_with_the_client_nor_given_tw
         Ok::<_, String>((!why.contains("used up")).then_some(answer))
     });
     assert_challenged(&dear.await.unwrap());
-    // Too cheap for that one, and good for the next.
+    // The token was too cheap for that request, and opens the next.
     hook.now_says("{\"price_msat\": 1000}");
     let answers = waiting(&shop, 30, Some(&sold)).join_all().await;
     assert_eq!(answers.iter().filter(|it| **it == 200).count(), 1);

@@ -387,7 +387,7 @@ async fn who_has_paid_is_not_for_a_client_to_say() {
 }
 
 #[tokio::test]
-async fn what_decides_about_a_request_stands_there_once() {
+async fn headers_that_decide_about_a_request_occur_once() {
     let upstream = Upstream::start().await;
     let shop = shop_before(&upstream).await;
     let form = "application/x-www-form-urlencoded";

@@ -1,4 +1,4 @@
-//! Tokens that were sold at a hook's price: each opens what it was sold as, and a price alone does not say what that was.
+//! Tokens sold at a hook's price open only what they were sold as; the price alone does not tell that.
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::quote::{Manner, Teller};
@@ -19,7 +19,7 @@ async fn buy(shop: &Shop, hook: &Teller, answer: &str) -> Sold {
     shop.pay(&assert_challenged(&shop.get(PATH).await))
 }
 
-/// Whether a token opens what the hook says this of.
+/// Whether a token opens a request for which the hook gives this answer.
 async fn opens(shop: &Shop, hook: &Teller, token: &Sold, answer: &str) -> bool {
     hook.now_says(answer);
     let answer = shop.get_with(PATH, token).await;
@@ -53,7 +53,7 @@ async fn a_token_of_a_large_grant_opens_nothing_that_sells_a_small_one() {
             "{grant}"
         );
     }
-    // Whatever its holder writes into it.
+    // A caveat added by the holder does not change this.
     for caveat in [
         "a_class=.requests:1",
         "a_class=.",
@@ -67,12 +67,12 @@ async fn a_token_of_a_large_grant_opens_nothing_that_sells_a_small_one() {
     }
     assert!(
         opens(&shop, &hook, &bulk, BULK).await,
-        "and it is good for what it was sold as"
+        "it still opens what it was sold as"
     );
 }
 
 #[tokio::test]
-async fn time_and_bytes_are_told_apart_as_requests_are() {
+async fn grants_of_time_and_bytes_are_distinguished_like_grants_of_requests() {
     let hook = Teller::who_says(BULK).await;
     let shop = hooked(&hook, "").await;
     let of = |grant: &str| format!("{{\"price_msat\": 1000, \"grant\": {grant}}}");
@@ -80,14 +80,14 @@ async fn time_and_bytes_are_told_apart_as_requests_are() {
         ("{\"valid_secs\": 864000}", "{\"valid_secs\": 60}"),
         ("{\"bytes\": 1000000}", "{\"bytes\": 1000}"),
         ("{\"seconds\": 3600}", "{\"seconds\": 1}"),
-        // What is left to the route, whose grant is any number of requests for a day.
+        // The route decides what the hook leaves out: any number of requests for a day.
         ("{\"valid_secs\": 864000}", "{}"),
         ("{}", "{\"requests\": 1}"),
     ] {
         let token = buy(&shop, &hook, &of(large)).await;
         assert!(opens(&shop, &hook, &token, &of(large)).await, "{large}");
         assert!(!opens(&shop, &hook, &token, &of(small)).await, "{small}");
-        // Who has bought less than the request would buy does no harm by it.
+        // A token for less than the request would buy may open it.
         let token = buy(&shop, &hook, &of(small)).await;
         if small != "{}" {
             assert!(
@@ -109,7 +109,7 @@ async fn a_token_of_one_class_opens_only_requests_of_that_class() {
     };
     let bulk = buy(&shop, &hook, &of(99_000, "bulk", 1_000)).await;
     assert!(opens(&shop, &hook, &bulk, &of(99_000, "bulk", 1_000)).await);
-    // The hook may change what a class grants; what was sold stays good.
+    // The hook may change the grant of a class; tokens sold before stay valid.
     assert!(opens(&shop, &hook, &bulk, &of(90_000, "bulk", 5)).await);
     for other in [
         of(99_000, "single", 1),
@@ -136,7 +136,7 @@ async fn a_token_of_one_class_opens_only_requests_of_that_class() {
             );
         }
     }
-    // A token without a class does not open one.
+    // A token without a class does not open a request with one.
     let grant = buy(&shop, &hook, BULK).await;
     assert!(!opens(&shop, &hook, &grant, &of(1, "bulk", 1_000)).await);
     let said = grant.with_caveat("a_class=bulk");
@@ -144,7 +144,7 @@ async fn a_token_of_one_class_opens_only_requests_of_that_class() {
 }
 
 #[tokio::test]
-async fn a_class_that_cannot_stand_in_a_token_is_no_answer() {
+async fn a_class_that_cannot_be_written_into_a_token_is_refused() {
     let hook = Teller::who_says(BULK).await;
     let shop = hooked(&hook, "on_failure = \"7 sat\"").await;
     for class in [
@@ -163,7 +163,7 @@ async fn a_class_that_cannot_stand_in_a_token_is_no_answer() {
 }
 
 #[tokio::test]
-async fn what_was_sold_before_tokens_said_what_they_were_sold_as_stays_good() {
+async fn tokens_without_sold_as_stay_valid() {
     let hook = Teller::who_says(BULK).await;
     let shop = hooked(&hook, "").await;
     let until = format!("a_valid_until={}", NOW_SECS + 3_600);
@@ -177,15 +177,12 @@ async fn what_was_sold_before_tokens_said_what_they_were_sold_as_stays_good() {
         assert!(opens(&shop, &hook, &old, answer).await, "{answer}");
     }
     let cheap = shop.minted(&["services=a:0", "a_price_msat=99999", &until]);
-    assert!(
-        !opens(&shop, &hook, &cheap, BULK).await,
-        "a price is a price"
-    );
+    assert!(!opens(&shop, &hook, &cheap, BULK).await, "too cheap");
 }
 
 #[tokio::test]
-async fn while_the_hook_is_away_every_class_opens() {
-    // Port 1 is never given out by the system.
+async fn while_the_hook_is_away_tokens_of_every_class_open() {
+    // The system never assigns port 1.
     let settings = "[[hook]]\nname = \"pricer\"\nurl = \"http://127.0.0.1:1/\"\nprice_max = \"100 sat\"\non_failure = \"7 sat\"\n\
                     [[route]]\npath = \"/a/*\"\nservice = \"a\"\nfiles = \"shop\"\nprice = { by = \"hook:pricer\" }\n";
     let shop = Shop::selling(settings).await;
@@ -204,7 +201,7 @@ async fn while_the_hook_is_away_every_class_opens() {
 }
 
 #[tokio::test]
-async fn a_hook_that_lingers_makes_no_class_cheaper() {
+async fn a_hook_that_answers_late_makes_no_class_cheaper() {
     let hook = Teller::who_says("{\"price_msat\": 50000, \"class\": \"bulk\"}").await;
     let shop = hooked(&hook, "on_failure = \"7 sat\"").await;
     let bulk = shop.pay(&assert_challenged(&shop.get(PATH).await));
@@ -212,9 +209,9 @@ async fn a_hook_that_lingers_makes_no_class_cheaper() {
     assert_unpriced(&shop.get_with("/a/page.txt?slow", &bulk).await);
 }
 
-/// A hook that refused connections while these tokens were sold, for 7 sat each, and is back now.
+/// A hook that refused connections while these tokens were sold for 7 sat each, and accepts them now.
 async fn sold_while_away<const COUNT: usize>() -> (Shop, Teller, [Sold; COUNT]) {
-    // Bound and not listening: nobody else gets the port, and connections are refused.
+    // Bound and not listening: the port stays ours, and connections are refused.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let shop = hooked_at(socket.local_addr().unwrap(), "on_failure = \"7 sat\"").await;
@@ -225,16 +222,16 @@ async fn sold_while_away<const COUNT: usize>() -> (Shop, Teller, [Sold; COUNT]) 
         sold.push(shop.pay(&challenge));
     }
     let hook = Teller::on(socket.listen(16).unwrap(), Manner::Lingers);
-    // That it could not be reached is remembered for a second.
+    // The hook's absence is remembered for a second.
     shop.clock.advance(Duration::from_secs(1));
     let Ok(sold) = sold.try_into() else {
-        unreachable!("as many as were asked for");
+        unreachable!("COUNT tokens were sold");
     };
     (shop, hook, sold)
 }
 
 #[tokio::test]
-async fn what_was_sold_while_the_hook_was_away_is_good_once_it_is_back() {
+async fn tokens_sold_while_the_hook_was_away_are_valid_once_it_is_back() {
     let (shop, hook, sold) = sold_while_away::<6>().await;
     for (token, more) in sold.iter().zip([
         "",
@@ -248,7 +245,7 @@ async fn what_was_sold_while_the_hook_was_away_is_good_once_it_is_back() {
         assert!(!opens(&shop, &hook, token, &at(7_001)).await, "{more}");
         assert!(opens(&shop, &hook, token, &at(7_000)).await, "{more}");
     }
-    // Whatever its holder writes into it.
+    // A caveat added by the holder does not change this.
     let [_, token, ..] = &sold;
     let bulk = "{\"price_msat\": 7000, \"class\": \"bulk\"}";
     for caveat in [
@@ -266,7 +263,7 @@ async fn what_was_sold_while_the_hook_was_away_is_good_once_it_is_back() {
 }
 
 #[tokio::test]
-async fn what_was_sold_while_the_hook_was_away_buys_no_more_than_the_hook_would_give() {
+async fn tokens_sold_while_the_hook_was_away_give_no_more_than_the_hook_would() {
     let (shop, hook, [token, late]) = sold_while_away::<2>().await;
     let of = |grant: &str| format!("{{\"price_msat\": 7000, \"grant\": {grant}}}");
     let single = of("{\"requests\": 1}");
@@ -278,7 +275,7 @@ async fn what_was_sold_while_the_hook_was_away_buys_no_more_than_the_hook_would_
     assert!(!opens(&shop, &hook, &token, &of("{\"requests\": 2}")).await);
     assert!(!opens(&shop, &hook, &token, &of("{\"bytes\": 1}")).await);
     assert!(opens(&shop, &hook, &token, &of("{}")).await);
-    // Long after the invoice's end and a minute, and before the end of the route's day.
+    // More than a minute after the invoice expired, and before the route's day is over.
     shop.clock.advance(Duration::from_secs(7_200));
     assert!(!opens(&shop, &hook, &late, &of("{\"valid_secs\": 60}")).await);
     assert!(opens(&shop, &hook, &late, &of("{\"valid_secs\": 80000}")).await);

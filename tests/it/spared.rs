@@ -1,4 +1,4 @@
-//! Lines of the log that anybody can cause: there is an end to them.
+//! Log lines that anybody can cause: their number is limited.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{Closed, Setup, Shop};
 
 const REQUESTS: u64 = 200;
 
-/// Lines that an operator sees by default.
+/// The lines that the default log level shows.
 fn lines(log: &Log) -> Vec<String> {
     let text = log.text();
     let is_seen = |line: &&str| {
@@ -22,7 +22,8 @@ fn lines(log: &Log) -> Vec<String> {
     text.lines().filter(is_seen).map(str::to_owned).collect()
 }
 
-/// Asks again and again, and after a while once more; all on one thread, so that everything is in this test's log.
+/// Sends many requests, and one more after a while. All run on one thread, so that every line is in this test's
+/// log.
 async fn assert_spared(shop: &Shop, log: &Log, path: &str, what: &str) {
     for _ in 0..REQUESTS {
         shop.get(path).await;
@@ -45,7 +46,7 @@ fn route(keys: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_dry_run_is_told_a_few_times_and_then_counted() {
+async fn a_dry_run_is_logged_a_few_times_and_then_counted() {
     let shop = Shop::selling(&route(
         "price = \"10 sat\"\ndry_run = true\nfiles = \"shop\"",
     ))
@@ -57,7 +58,7 @@ async fn a_dry_run_is_told_a_few_times_and_then_counted() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_away_is_told_a_few_times_and_then_counted() {
+async fn an_upstream_that_is_away_is_logged_a_few_times_and_then_counted() {
     let closed = Closed::new();
     let shop = Shop::with(Setup {
         upstream: Some(closed.address),
@@ -70,7 +71,7 @@ async fn an_upstream_that_is_away_is_told_a_few_times_and_then_counted() {
 }
 
 #[tokio::test]
-async fn one_of_two_servers_that_is_away_is_told_a_few_times_and_then_counted() {
+async fn one_of_two_servers_that_is_away_is_logged_a_few_times_and_then_counted() {
     let (a, b) = (Closed::new(), Closed::new());
     let servers = format!(
         "[[route]]\npath = \"/a/*\"\naccess = \"free\"\nupstream = {{ urls = [\"http://{}\", \"http://{}\"] }}\n",
@@ -83,7 +84,7 @@ async fn one_of_two_servers_that_is_away_is_told_a_few_times_and_then_counted() 
 }
 
 #[tokio::test]
-async fn an_upstream_that_answers_nothing_is_told_a_few_times_and_then_counted() {
+async fn an_upstream_that_never_answers_is_logged_a_few_times_and_then_counted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut setup = Setup {
         upstream: Some(listener.local_addr().unwrap()),
@@ -97,7 +98,7 @@ async fn an_upstream_that_answers_nothing_is_told_a_few_times_and_then_counted()
 }
 
 #[tokio::test]
-async fn answers_that_break_off_are_told_a_few_times_and_then_counted() {
+async fn answers_that_break_off_are_logged_a_few_times_and_then_counted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let upstream = tokio_util::task::TaskTracker::new().spawn(async move {
@@ -128,7 +129,7 @@ async fn answers_that_break_off_are_told_a_few_times_and_then_counted() {
 }
 
 #[tokio::test]
-async fn a_hook_that_is_away_is_told_a_few_times_and_then_counted() {
+async fn a_hook_that_is_away_is_logged_a_few_times_and_then_counted() {
     let closed = Closed::new();
     let hook = format!(
         "[[hook]]\nname = \"h\"\nurl = \"http://{}/price\"\nprice_max = \"10 sat\"\n{}",
@@ -139,7 +140,7 @@ async fn a_hook_that_is_away_is_told_a_few_times_and_then_counted() {
     let log = Log::default();
     let _listening = log.listen();
     for number in 0..REQUESTS {
-        // What failed is remembered for a moment.
+        // A failure is remembered for a moment.
         shop.clock.advance(Duration::from_millis(10));
         shop.get(&format!("/a/{number}")).await;
     }
@@ -152,7 +153,7 @@ async fn a_hook_that_is_away_is_told_a_few_times_and_then_counted() {
 }
 
 #[tokio::test]
-async fn requests_that_are_refused_say_nothing() {
+async fn refused_requests_log_nothing() {
     let shop = Shop::open().await;
     let log = Log::default();
     let _listening = log.listen();

@@ -239,7 +239,7 @@ impl Shop {
         }
     }
 
-    /// Has `/up/*`, `/stripped/*` and `/open/*` lead elsewhere from now on, as after other settings were read.
+    /// Makes `/up/*`, `/stripped/*` and `/open/*` lead elsewhere from now on, as after a reload.
     pub(crate) fn lead_to(&self, forward: Forward) {
         let routes = RouteTable::new(upstream_routes(forward).into()).unwrap();
         let before = self.sold_here.get();

@@ -138,7 +138,7 @@ async fn a_torn_journal_costs_nothing_while_the_store_is_there_and_its_end_when_
             for number in 1..=5 {
                 ledger.settle(payment(number)).unwrap();
             }
-            // All but a surplus, which may have stood in what was lost.
+            // Everything except the surplus, which may have been in the lost part.
             let found = ledger.totals();
             let sums = (found.count, found.amount_msat);
             assert_eq!(sums, (5, 5 * PRICE_MSAT), "{what}");

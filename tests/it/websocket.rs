@@ -1,6 +1,6 @@
 //! Connections that are switched to another protocol: for those who paid, both ways, and for as long as both sides want.
 //!
-//! It is long because every test speaks the same few frames, for which there is no library that lets them be broken.
+//! The file is long because every test sends the same few frames by hand: no library lets a test send broken ones.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -263,9 +263,9 @@ async fn its_bytes_are_counted_and_cut_where_the_grant_ends() {
 }
 
 #[tokio::test]
-async fn of_several_at_once_one_runs_beyond_the_grant() {
+async fn of_several_websockets_at_once_one_overruns_the_grant() {
     let echo = Echo::start().await;
-    // Seven bytes a word.
+    // Each word has seven bytes.
     let (shop, sold) = sold_by(&echo, "grant = { bytes = 700 }").await;
     let mut one = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
     let mut other = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
@@ -491,7 +491,7 @@ async fn an_upstream_that_is_away_gives_the_use_of_a_switch_back() {
 }
 
 #[tokio::test]
-async fn sockets_that_nobody_paid_for_give_way_and_one_that_was_paid_for_stays() {
+async fn unpaid_websockets_are_displaced_and_a_paid_one_stays() {
     let echo = Echo::start().await;
     let base = format!("http://{}", echo.address).parse().unwrap();
     let shop = Shop::with(Setup {

@@ -26,7 +26,7 @@ impl LogWriter for Log {
 
 /// What a node does besides paying.
 pub(super) enum Kind {
-    /// Nothing.
+    /// It pays and does nothing else.
     Payer,
     /// It opens channels out of payments by these terms.
     Provider(LSPS2ServiceConfig),

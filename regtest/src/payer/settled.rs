@@ -1,4 +1,4 @@
-//! Payments to a customer, and those of its own that are still under way.
+//! Invoices of a payer, and waiting until its own payments are no longer in flight.
 
 use anyhow::{Context, Result};
 use ldk_node::LightningBalance;
@@ -8,13 +8,13 @@ use super::{INVOICE_EXPIRY_SECS, PAY_DEADLINE, Payer};
 use crate::wait::eventually;
 
 impl Payer {
-    /// An invoice of this node's own, for those who pay it instead.
+    /// Makes an invoice that others can pay to this node.
     ///
     /// # Errors
     /// When the node cannot make one.
     pub async fn invoice(&self, amount_msat: u64, description: &str) -> Result<String> {
         let description =
-            Description::new(description.to_owned()).context("too long a description")?;
+            Description::new(description.to_owned()).context("the description is too long")?;
         let description = Bolt11InvoiceDescription::Direct(description);
         let invoice = self
             .blocking(move |node| {
@@ -25,7 +25,7 @@ impl Payer {
         Ok(invoice.context("failed to make an invoice")?.to_string())
     }
 
-    /// The block at which the first payment that it sent and that is still under way may be taken back; nothing if none is.
+    /// The first block at which a payment in flight can be claimed back; `None` if no payment is in flight.
     #[must_use]
     pub fn takes_back_at(&self) -> Option<u32> {
         let balances = self.node().list_balances().lightning_balances;
@@ -41,15 +41,18 @@ impl Payer {
         heights.min()
     }
 
-    /// Waits until every payment that it sent is signed away by both sides: whoever is killed before has it in flight.
+    /// Waits until both sides have committed to the end of every payment that this node sent. A side that is killed
+    /// earlier restarts with the payment in flight.
     ///
     /// # Errors
-    /// When one stays under way.
+    /// When a payment stays in flight.
     pub async fn settled(&self) -> Result<()> {
         eventually("payments to be settled", PAY_DEADLINE, || async {
             match self.takes_back_at() {
                 None => Ok(Some(())),
-                Some(height) => Err(format!("one may be taken back at block {height}")),
+                Some(height) => Err(format!(
+                    "a payment in flight can be claimed back at block {height}"
+                )),
             }
         })
         .await

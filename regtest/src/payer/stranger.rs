@@ -1,4 +1,4 @@
-//! What only a stranger does: payments that nobody asked for, and channels that everybody is told of.
+//! Actions that only a stranger takes: payments without an invoice, and announced channels.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::build::Kind;
 use super::{PAY_DEADLINE, Paid, PayError, Payer, PayerOptions, Peer};
 
 impl Payer {
-    /// Starts a node that may announce its channels; it must listen.
+    /// Starts a node that can announce its channels; `options` must set a listening address.
     ///
     /// # Errors
     /// When the node cannot be built or its chain source does not answer.
@@ -19,7 +19,7 @@ impl Payer {
         Self::start_as(options, Kind::Announced).await
     }
 
-    /// Opens an announced channel; it waits for its funding to be mined.
+    /// Opens an announced channel and waits until its funding is mined.
     ///
     /// # Errors
     /// When the node refuses to open it.
@@ -34,10 +34,10 @@ impl Payer {
         Ok(())
     }
 
-    /// Pays without an invoice and waits for the end of it.
+    /// Pays without an invoice and waits until the payment ends.
     ///
     /// # Errors
-    /// When the payment was not made, or not in time.
+    /// When the payment fails, or does not end in time.
     pub async fn keysend(&self, to: Peer, amount_msat: u64) -> Result<Paid, PayError> {
         let random = RandomState::new();
         let seed = [0_u64, 1, 2, 3].map(|part| random.hash_one(part).to_be_bytes());

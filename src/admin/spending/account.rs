@@ -1,23 +1,23 @@
-//! What the file of [`spending`](super) says: what each token has spent, and the payments whose end is not known.
+//! The content of the [`spending`](super) file: the amount that each token has spent, and its payments under way.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// By token id in hex.
+/// The accounts by token id in hex.
 pub(super) type Accounts = BTreeMap<String, Account>;
 
-/// What one token has spent, and may spend.
+/// The amount that one token has spent, and its payments under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub(super) struct Account {
-    /// In msat.
+    /// The amount spent, in msat.
     pub(super) spent_msat: u64,
-    /// Payments whose end is not known.
+    /// Payments whose outcome is not known.
     pub(super) pending: Vec<Pending>,
 }
 
-/// An account in the file: a number where nothing is pending, as programs before this one wrote it.
+/// An account in the file. Without pending payments it is a plain number, as older programs wrote it.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -57,28 +57,28 @@ impl From<Account> for Written {
 }
 
 impl Account {
-    /// What it has spent, and may have.
+    /// The spent and the reserved amount together.
     pub(super) fn taken_msat(&self) -> u64 {
         let pending = self.pending.iter().map(|it| it.most_msat);
         pending.fold(self.spent_msat, u64::saturating_add)
     }
 }
 
-/// A payment whose end is not known.
+/// A payment whose outcome is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::admin) struct Pending {
     /// The reservation's number.
     pub(in crate::admin) number: u64,
-    /// The payment's id, hex; of an offer it is known once it was sent.
+    /// The payment's id in hex; for an offer it is known only after the payment is sent.
     pub(in crate::admin) payment_id: Option<String>,
-    /// What it pays, in msat.
+    /// The amount to pay, in msat.
     pub(in crate::admin) amount_msat: u64,
-    /// What it may cost at most, in msat.
+    /// The maximum cost, in msat.
     pub(in crate::admin) most_msat: u64,
-    /// When it was made, Unix seconds.
+    /// When the reservation was made, Unix seconds.
     pub(in crate::admin) made_secs: u64,
-    /// Whether it was about to be sent. If not, it never was.
+    /// Whether the payment was about to be sent. If not, it was never sent.
     pub(in crate::admin) is_begun: bool,
-    /// Whether it may have been sent without the node's having a record of it.
+    /// Whether the payment may have been sent although the node has no record of it.
     pub(in crate::admin) is_unsure: bool,
 }

@@ -1,40 +1,40 @@
-//! When a change of the channels is followed by a backup: within seconds, but not for each of many.
+//! When changes of the channels are followed by a backup: within seconds, with a limit on how often.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the channels must have been quiet: opening one takes several steps within seconds.
+/// How long the channels must be unchanged before a backup: opening one changes them several times within seconds.
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 
-/// How long a change waits at most for the others to come to an end.
+/// The longest that a change waits for the channels to be unchanged.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// In this time there are no more than two: that a channel is opened and that it can be used are two changes.
+/// The period in which at most two backups are made: opening a channel and its becoming usable are two changes.
 const TWO_WITHIN: Duration = Duration::from_secs(600);
 
-/// How long the next attempt waits after one that failed.
+/// The wait after a failed attempt.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Changes since the last backup, and the last backups for their sake.
+/// Changes since the last backup, and the times of the last backups made for changes.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// The first and the last change that no backup has followed.
+    /// The times of the first and the last change that no backup contains.
     since: Option<(Instant, Instant)>,
-    /// When the last two backups were made for a change, the later one first.
+    /// The times of the last two backups made for a change, the later one first.
     made: [Option<Instant>; 2],
     /// When the last attempt failed.
     failed: Option<Instant>,
 }
 
 impl Changes {
-    /// Something has changed.
+    /// Records a change.
     pub(super) fn note(&mut self, now: Instant) {
         let first = self.since.map_or(now, |(first, _)| first);
         self.since = Some((first, now));
     }
 
-    /// When the next backup is due, if there is something to follow.
+    /// When the next backup is due; `None` without a change.
     pub(super) fn due_at(&self) -> Option<Instant> {
         let (first, last) = self.since?;
         let quiet = (last + QUIET).min(first + QUIET_MAX);
@@ -43,12 +43,12 @@ impl Changes {
         [Some(quiet), apart, retry].into_iter().flatten().max()
     }
 
-    /// Whether one is due.
+    /// Whether a backup is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.due_at().is_some_and(|due_at| due_at <= now)
     }
 
-    /// One was made, of all that had changed by `then`.
+    /// Records that a backup was made at `then`, with every change recorded so far.
     pub(super) fn made(&mut self, then: Instant) {
         self.failed = None;
         if self.since.take().is_some() {
@@ -56,10 +56,10 @@ impl Changes {
         }
     }
 
-    /// One could not be made.
+    /// Records that a backup failed.
     pub(super) fn failed(&mut self, now: Instant) {
         self.failed = Some(now);
-        // Also where only its time had come.
+        // A scheduled backup that fails is retried, too.
         self.since.get_or_insert((now, now));
     }
 }
@@ -72,7 +72,7 @@ mod tests {
         Duration::from_secs(secs)
     }
 
-    /// Backups of the first hour, in seconds, where something changes every `every` seconds.
+    /// The times of the backups in the first hour, in seconds, with a change every `every` seconds.
     fn made_in_an_hour(every: u64) -> Vec<u64> {
         let begin = Instant::now();
         let (mut changes, mut made) = (Changes::default(), Vec::new());
@@ -90,9 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_followed_within_seconds_and_many_are_by_few() {
+    fn a_change_is_followed_within_seconds_and_many_changes_by_few_backups() {
         assert_eq!(made_in_an_hour(10_000), [5]);
-        // Two are, too, and after a while the next two.
+        // Two changes are followed soon each, and after a while the next two.
         assert_eq!(made_in_an_hour(1_200), [5, 1_205, 2_405]);
         let many = made_in_an_hour(9);
         assert_eq!(many[..2], [5, 14]);
@@ -100,7 +100,7 @@ mod tests {
         for three in many.windows(3) {
             assert!(three[2] - three[0] >= 600, "{many:?}");
         }
-        // What never comes to rest is not waited for.
+        // Channels that keep changing get a backup after a minute.
         assert_eq!(made_in_an_hour(1)[..2], [60, 121]);
     }
 
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_tried_again_in_a_minute() {
+    fn a_failed_backup_is_retried_after_a_minute() {
         let begin = Instant::now();
         let mut changes = Changes::default();
         changes.failed(begin);

@@ -1,4 +1,5 @@
-//! Backups for what must not be lost though no channel has changed: a revocation, and a new master key.
+//! Backups after changes that must not be lost and leave the channels as they are: a revocation, and a new master
+//! key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,14 +11,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{BackupError, Backups, Created};
 
-/// How long no backup follows a revocation after the last one: a hundred revocations are one backup. Whoever may revoke fills no
-/// disk by it, nor lets go of the older backups.
+/// The time between two backups made for revocations: a hundred revocations make one backup. So the right to revoke
+/// does not suffice to fill the disk or to push out older backups.
 const FOLLOWS_EVERY: Duration = Duration::from_secs(5 * 60);
 
-/// How long a new key waits until the store has its backup: some megabytes.
+/// How long a key rotation waits until the store has the backup, which has some megabytes.
 const SENT_WITHIN: Duration = Duration::from_secs(120);
 
-/// Something that is not in the newest backup.
+/// Whether the newest backup lacks something.
 #[derive(Debug, Default)]
 pub(super) struct Lacking {
     is_some: AtomicBool,
@@ -40,29 +41,30 @@ impl Lacking {
         self.is_some.load(Ordering::Acquire)
     }
 
-    /// Nothing is lacking from now on; whether something was.
+    /// Records that nothing is lacking, and returns whether something was.
     pub(super) fn take(&self) -> bool {
         self.is_some.swap(false, Ordering::AcqRel)
     }
 
-    /// What was lacking is lacking still: the next look finds it.
+    /// Records again that something is lacking; the next look finds it.
     pub(super) fn put_back(&self) {
         self.is_some.store(true, Ordering::Release);
     }
 
-    /// It was tried to send one to the store.
+    /// Records an attempt to send a backup to the store.
     pub(super) fn tried(&self) {
         self.tries.send_modify(|tries| *tries += 1);
     }
 }
 
 impl Backups {
-    /// Has a backup follow a change that is none of the channels: within seconds, or some minutes after the last one.
+    /// Requests a backup for a change that is not one of the channels. It is made within seconds, or some minutes
+    /// after the last one.
     pub fn follow(&self) {
         self.lacking.note();
     }
 
-    /// Whether enough time has passed since the last one.
+    /// Whether enough time has passed since the last backup.
     pub(super) fn may_follow(&self) -> bool {
         let made_at = *self
             .made_at
@@ -71,11 +73,12 @@ impl Backups {
         made_at.is_none_or(|at| at.elapsed() >= FOLLOWS_EVERY)
     }
 
-    /// After a start: whether something was revoked, or a key made, since the newest backup. Blocks on the disk.
+    /// Checks after a start whether a revocation or a new key is missing from the newest backup. Blocks on the
+    /// disk.
     pub(super) fn note_what_is_lacking(&self) {
         let now_secs = self.clock.unix_secs();
         let made_secs = self.newest().and_then(|own| own.kept.made_secs(now_secs));
-        // Books that cannot be read end the program in any case.
+        // If the ledger cannot be read, the program ends anyway.
         let revoked_secs = self.ledger.revoked_secs().ok().flatten();
         let key_secs = changed_secs(&self.source.data_dir.join("master.key"));
         let changed_secs = revoked_secs.max(key_secs);
@@ -84,7 +87,7 @@ impl Backups {
         }
     }
 
-    /// Makes a backup now, and waits until the store has it, if there is one.
+    /// Makes a backup now and, if there is a store, waits until the store has it.
     pub async fn create_and_send(self: &Arc<Self>) -> Result<Created, BackupError> {
         let mut tries = self.lacking.tries.subscribe();
         let backups = Arc::clone(self);
@@ -105,11 +108,14 @@ impl Backups {
                 return Err(BackupError::NotSent(why));
             }
         }
-        let why = format!("it was not there within {} s", SENT_WITHIN.as_secs());
+        let why = format!(
+            "the store did not have it within {} s",
+            SENT_WITHIN.as_secs()
+        );
         Err(BackupError::NotSent(why))
     }
 
-    /// Why this one is not in the store, if it was tried.
+    /// Why this backup is not in the store; `None` if sending it has not failed.
     fn failed_to_send(&self, file: &Path) -> Option<String> {
         let sent = self.sent();
         let (.., of) = sent.pause.as_ref()?;
@@ -118,7 +124,7 @@ impl Backups {
     }
 }
 
-/// When a file was last written, Unix seconds.
+/// When a file was last modified, Unix seconds.
 fn changed_secs(path: &Path) -> Option<u64> {
     let changed = path.metadata().ok()?.modified().ok()?;
     Some(changed.duration_since(UNIX_EPOCH).ok()?.as_secs())

@@ -1,4 +1,4 @@
-//! The rates of currencies with their sources, and the price hooks.
+//! Findings about exchange rates, their sources, and price hooks.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
 
@@ -12,13 +12,13 @@ use super::super::show::{list, number, text};
 use super::super::units::grouped;
 use super::{CONNECT_TIMEOUT, Findings, Grade};
 
-/// How long a hook's last failure is worth a word.
+/// How long a hook's last failure is reported, in seconds.
 const FAILURE_SECS: u64 = 3_600;
 
-/// Addresses of a name that are tried, two seconds each.
+/// The most addresses of a name that are tried, two seconds each.
 const ADDRESSES_MAX: usize = 4;
 
-/// Notes the rates and hooks of a running program; each hook is connected to once.
+/// Notes the rates and hooks of a running program, and connects to each hook once.
 pub(super) fn known(status: &Value, config: &Config, findings: &mut Findings) {
     rates(list(status, "rates"), findings);
     let told = list(status, "hooks");
@@ -28,7 +28,7 @@ pub(super) fn known(status: &Value, config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Does the same while the program does not run. Costs each source one request.
+/// Notes the same without a running program. Sends one request to each source.
 pub(super) fn asked(config: &Config, findings: &mut Findings) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -114,7 +114,7 @@ fn note_hook(hook: &HookConfig, told: Option<&Value>, findings: &mut Findings) {
     match (told, failure_age) {
         (Some(told), Some(age)) if age <= FAILURE_SECS => {
             let found = format!(
-                "{name} at {address} gave no price {} s ago: {} ({} of {} questions failed)",
+                "{name} at {address} gave no price {} s ago: {} ({} of {} requests failed)",
                 grouped(age),
                 text(&told["last_failure"]),
                 number(&told["failed"], grouped),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_that_takes_no_connection_is_told_with_what_is_done_meanwhile() {
+    fn a_hook_that_takes_no_connection_is_reported_with_its_fallback() {
         let there = TcpListener::bind("127.0.0.1:0").unwrap();
         let hook = |address: String, on_failure| HookConfig {
             name: "pricer".into(),
@@ -210,7 +210,7 @@ mod tests {
             on_failure,
         };
         let up = there.local_addr().unwrap().to_string();
-        // Port 1 is never given out by the system.
+        // The system never assigns port 1.
         let down = "127.0.0.1:1".to_owned();
         let told = |age: u64| json!({ "asked": 5, "failed": 2, "last_failure": "it gave a price of zero", "last_failure_age_secs": age });
         let ten_sat = OnFailure::Price(Msat::from_sat(10).unwrap());

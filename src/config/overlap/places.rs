@@ -1,4 +1,4 @@
-//! Servers by their addresses: which of them are one.
+//! Servers by their addresses, and which of them are the same.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _, UdpSocket};
@@ -6,22 +6,22 @@ use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _, UdpSocket};
 use http::Uri;
 use http::uri::Scheme;
 
-/// This machine, by whatever address.
+/// The name of this machine, whichever of its addresses is given.
 const HERE: &str = "localhost";
 
 /// An address that no machine has (RFC 5737).
 const NOBODYS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// Where something is.
+/// The location of files or of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A folder of this machine.
+    /// This machine's disk.
     Disk,
     /// A server.
     Server {
-        /// Its name or address, in one form.
+        /// The name or address, in normal form.
         host: String,
-        /// Its port. One for both usual ones: they are two ways to one site.
+        /// The port. 80 and 443 count as one, since both lead to the same site.
         port: u16,
     },
 }
@@ -40,7 +40,7 @@ impl Place {
     }
 }
 
-/// `http://localhost:3000`, and nothing for the disk, whose paths say all.
+/// `http://localhost:3000`; empty for the disk, whose paths are absolute.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -64,7 +64,8 @@ fn one_form(host: &str) -> String {
     }
 }
 
-/// The address that this is, also in a form that only the system's resolver reads, as `127.1`. Names are not looked up.
+/// The address that `bare` spells, including short forms such as `127.1` that only the system's resolver reads.
+/// Does not resolve names.
 fn address(bare: &str) -> Option<IpAddr> {
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Some(address.to_canonical());
@@ -83,7 +84,8 @@ fn address(bare: &str) -> Option<IpAddr> {
     addresses.next().map(|address| address.ip())
 }
 
-/// Whether an address is one of this machine: only those can be bound, unless the system lets any be.
+/// Whether the address belongs to this machine: only such an address can be bound, unless the system allows binding
+/// any.
 fn is_here(address: IpAddr) -> bool {
     let can_be_bound = |address: IpAddr| UdpSocket::bind((address, 0)).is_ok();
     address.is_loopback()
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn one_server_is_one_by_each_of_its_addresses() {
+    fn addresses_of_one_server_are_the_same() {
         for same in [
             "http://LOCALHOST:3000",
             "http://localhost.:3000",
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn two_servers_are_two() {
+    fn different_servers_are_not_the_same() {
         for other in [
             "http://localhost:3001",
             "http://localhost",

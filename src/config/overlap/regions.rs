@@ -1,4 +1,4 @@
-//! Paths that a route reaches: all below one, or one, without those that go to another route.
+//! Paths that a route reaches: one path or all below it, except those that go to more specific routes.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -9,10 +9,10 @@ use percent_encoding::percent_decode_str;
 
 use crate::route::{Forward, Pattern};
 
-/// Entries of a folder that are looked at for links. A folder with more has the rest not looked at.
+/// The most folder entries that are searched for links. Further entries are not searched.
 const ENTRIES_MAX: usize = 20_000;
 
-/// A path by its segments, and whether what is below it is meant, too.
+/// A path by its segments, and whether it includes everything below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Region {
     path: Vec<String>,
@@ -23,9 +23,10 @@ pub(super) struct Region {
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     region: Region,
-    /// The parts of it that go to more specific routes.
+    /// The parts that go to more specific routes.
     hidden: Vec<Region>,
-    /// Whether names that begin with a dot are not served, and links are followed inside: a folder.
+    /// Whether this is a folder: names that begin with a dot are not served, and links inside the folder are
+    /// followed.
     is_folder: bool,
 }
 
@@ -47,7 +48,7 @@ fn components(path: &Path) -> Vec<String> {
     names.map(|name| name.into_owned()).collect()
 }
 
-/// Many servers do not tell capital letters apart.
+/// Lower-cased segments, because many servers ignore case.
 fn folded(path: impl IntoIterator<Item = String>) -> Vec<String> {
     path.into_iter().map(|name| name.to_lowercase()).collect()
 }
@@ -60,7 +61,7 @@ fn parts(pattern: &Pattern) -> (Vec<String>, bool) {
 }
 
 impl Region {
-    /// A pattern inside another one, as what stands behind the other's prefix; `None` if it is not inside.
+    /// A pattern relative to the prefix of `outer`; `None` if it is not inside `outer`.
     pub(super) fn within(pattern: &Pattern, outer: &Pattern) -> Option<Self> {
         let ((path, is_below), (outer, outer_is_below)) = (parts(pattern), parts(outer));
         let rest = path.strip_prefix(&outer[..]).filter(|_| outer_is_below)?;
@@ -98,7 +99,7 @@ impl fmt::Display for Region {
 }
 
 impl Reach {
-    /// The paths of a server that a route with this pattern reaches. `hidden` stands behind the pattern's prefix.
+    /// The paths of a server that a route with this pattern reaches. `hidden` is relative to the pattern's prefix.
     pub(super) fn of_server(
         server: &Uri,
         forward: &Forward,
@@ -126,7 +127,7 @@ impl Reach {
         }
     }
 
-    /// The same of a folder, whose path has no links.
+    /// The files that a route to this folder reaches. The folder's own path must not contain links.
     pub(super) fn of_folder(folder: &Path, hidden: &[Region]) -> Self {
         let base = components(folder);
         let hidden = hidden.iter().cloned();
@@ -153,7 +154,7 @@ impl Reach {
         (self.reaches(met) && other.reaches(met)).then(|| met.clone())
     }
 
-    /// Whether something of a region inside its own is served by it.
+    /// Whether this route serves anything of a region inside its own.
     fn reaches(&self, region: &Region) -> bool {
         let rest = region
             .path
@@ -163,7 +164,7 @@ impl Reach {
         !is_dotted && !self.hidden.iter().any(|hidden| hidden.covers(region))
     }
 
-    /// The part that the other one reaches by a link inside its folder, although its paths do not.
+    /// The part that `other` reaches only through a link inside its folder.
     pub(super) fn meets_by_a_link(&self, other: &Self) -> Option<Region> {
         if !other.region.covers(&self.region) {
             return None;
@@ -181,7 +182,7 @@ impl Reach {
                 path: components(&target),
                 is_below: link.is_below,
             };
-            // A link that leads out of the folder is not followed, nor one to something hidden.
+            // A link is not followed out of the folder, or to a hidden name.
             let is_served = other.reaches(&link) && other.region.covers(&target);
             let through = Self {
                 region: target,
@@ -193,7 +194,7 @@ impl Reach {
     }
 }
 
-/// The links in a folder and below it, and where each leads.
+/// The links in a folder and below it, each with its target.
 fn links(folder: &Path) -> Vec<(PathBuf, PathBuf)> {
     let mut links = Vec::new();
     let mut folders = vec![folder.to_owned()];

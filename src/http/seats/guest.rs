@@ -1,4 +1,4 @@
-//! A connection that holds a place: what it does, and how ready it is to give the place up.
+//! A connection that holds a place: its activity, and how readily it is displaced.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -7,62 +7,63 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a connection counts as a payer's after its last request with a good credential, in milliseconds: five minutes.
+/// How long a connection counts as a payer's after its last request with a valid credential, in milliseconds: five
+/// minutes.
 const PAYER_FOR_MS: u64 = 5 * 60 * 1_000;
 
-/// A connection that has asked nothing yet is not idle within this time, in milliseconds: a handshake over a slow line takes a
-/// second or two.
+/// How long a new connection without a request does not count as idle, in milliseconds: a handshake over a slow
+/// line takes a second or two.
 const YOUNG_FOR_MS: u64 = 5 * 1_000;
 
-/// A connection that holds a place; on every request that came by it.
+/// A connection that holds a place; an extension of every request on it.
 #[derive(Clone, Debug)]
 pub(crate) struct Guest(Arc<State>);
 
 #[derive(Debug)]
 struct State {
     number: u64,
-    /// When it was accepted; all other times are milliseconds after that.
+    /// When the connection was accepted; all other times are milliseconds after that.
     accepted: Instant,
-    /// Requests that are being answered.
+    /// The number of requests that are being answered.
     running: AtomicUsize,
-    /// How many of them were paid for.
+    /// The number of paid requests that are being answered.
     paid: AtomicUsize,
     /// When a request last began or ended; 0 before the first.
     asked_ms: AtomicU64,
-    /// When a good credential was last shown; 0 for never.
+    /// When a request with a valid credential last began or ended; 0 before the first.
     paid_ms: AtomicU64,
-    /// Whether bytes wait until the client takes them.
+    /// Whether bytes wait for the client to take them.
     is_writing: AtomicBool,
-    /// Whether it speaks another protocol now and stays as it is.
+    /// Whether the connection has switched to another protocol. Its counts then no longer change.
     is_tunnel: AtomicBool,
-    /// Cancelled when it has to give up its place.
+    /// Cancelled when the connection has to give up its place.
     leave: CancellationToken,
 }
 
-/// A request that is being answered, or a payment for one, until it is dropped.
+/// A request that is being answered, or its payment, until this is dropped.
 #[derive(Debug)]
-#[must_use = "dropped, the request is over"]
+#[must_use = "dropping it ends the request"]
 pub(crate) struct Held {
     guest: Guest,
     is_paid: bool,
 }
 
-/// How ready a connection is to give up its place: the greatest goes first.
+/// How readily a connection is displaced: the greatest value goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Readiness {
-    /// Whether it has shown no good credential lately.
+    /// Whether the connection is not a payer's.
     pub(super) is_unpaid: bool,
-    /// How many connections of that kind its network has.
+    /// The number of its network's connections of that kind.
     of_network: usize,
-    /// Whether it asks nothing.
+    /// Whether it is idle.
     pub(super) is_idle: bool,
-    /// For how long nothing new was asked.
+    /// The time since the last request, in milliseconds.
     quiet_ms: u64,
-    /// The older one of two.
+    /// Its number; of two connections, the older goes first.
     number: Reverse<u64>,
 }
 
-/// How many of these have shown no good credential lately.
+/// The number of these connections that are not a payer's.
 pub(super) fn unpaid(guests: &[Guest]) -> usize {
     guests.iter().filter(|guest| !guest.is_payer()).count()
 }
@@ -82,7 +83,7 @@ impl Guest {
         }))
     }
 
-    /// Notes a request that is being answered.
+    /// Records a request that is being answered, until the returned value is dropped.
     pub(in crate::http) fn ask(&self) -> Held {
         self.0.running.fetch_add(1, Ordering::Relaxed);
         self.0.asked_ms.store(self.now_ms(), Ordering::Relaxed);
@@ -92,7 +93,7 @@ impl Guest {
         }
     }
 
-    /// Notes that a good credential was shown. While the value is held, the connection is not given up.
+    /// Records a paid request, until the returned value is dropped. Until then the connection is not displaced.
     pub(crate) fn pay(&self) -> Held {
         self.0.paid.fetch_add(1, Ordering::Relaxed);
         self.0.paid_ms.store(self.now_ms(), Ordering::Relaxed);
@@ -102,12 +103,12 @@ impl Guest {
         }
     }
 
-    /// Notes that it leaves HTTP: what was asked for last is what it is from now on.
+    /// Records the switch to another protocol: the last request, paid or not, keeps counting as running.
     pub(in crate::http) fn become_tunnel(&self) {
         self.0.is_tunnel.store(true, Ordering::Relaxed);
     }
 
-    /// Notes whether bytes wait until the client takes them.
+    /// Records whether bytes wait for the client to take them.
     pub(in crate::http) fn note_writing(&self, is_writing: bool) {
         self.0.is_writing.store(is_writing, Ordering::Relaxed);
     }
@@ -117,12 +118,12 @@ impl Guest {
         self.0.number
     }
 
-    /// Has it give up its place.
+    /// Makes the connection give up its place.
     pub(super) fn send_away(&self) {
         self.0.leave.cancel();
     }
 
-    /// Whether it has to.
+    /// Whether the connection has to give up its place.
     #[cfg(test)]
     pub(super) fn is_sent_away(&self) -> bool {
         self.0.leave.is_cancelled()
@@ -133,7 +134,7 @@ impl Guest {
         self.0.leave.cancelled().await;
     }
 
-    /// Milliseconds since it was accepted, at least one.
+    /// Milliseconds since the connection was accepted, at least one.
     fn now_ms(&self) -> u64 {
         let passed = self.0.accepted.elapsed().as_millis();
         u64::try_from(passed).unwrap_or(u64::MAX).max(1)
@@ -149,7 +150,7 @@ impl Guest {
         self.0.paid.load(Ordering::Relaxed) > 0 || (paid_ms > 0 && is_recent())
     }
 
-    /// How ready it is, in a network of so many connections; `None` if it is not to be given up.
+    /// How readily the connection is displaced, in a network with `count` connections; `None` if it must stay.
     pub(super) fn readiness(&self, count: usize, unpaid: usize) -> Option<Readiness> {
         let is_payer = self.is_payer();
         if self.0.paid.load(Ordering::Relaxed) > 0 || (is_payer && self.is_busy()) {

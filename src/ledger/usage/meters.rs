@@ -1,36 +1,36 @@
-//! The bytes and the time of one token, with those that its running answers will still take.
+//! The bytes and the time of one token, including what its running answers will still take.
 //!
-//! An answer of known length holds all of it from its beginning on, so that answers at once cannot share one rest: the others
-//! find the grant empty. An answer of unknown length, and time, count as they pass. Where an answer may run beyond the grant,
-//! one does, and the others end with the grant. What a hold does not use goes back when its answer ends.
+//! An answer of known length holds all of its length when it begins, so that concurrent answers cannot share one rest: the
+//! others find the grant empty. For an answer of unknown length, bytes count as they are sent; time counts as it passes. If
+//! an answer may overrun the grant, only one does, and the others end with it. Unused held bytes go back when an answer ends.
 
 use crate::l402::caveat::Allowance;
 
 use super::Overrun;
 
-/// The part of a grant that a request is taken to need before its answer's length is known, and an answer of unknown length
-/// until it ends: without that, as many as can be sent at once would be passed on for the last byte. Where answers are cut at
-/// the last byte, there is no need for it.
+/// Each request sets aside this fraction of a grant, 1/64, until its answer's length is known; an answer of unknown
+/// length does so until it ends. Otherwise any number of concurrent requests would be passed on for the last byte.
+/// Bytes are not set aside if answers are cut at the last byte.
 const AT_ONCE: u64 = 64;
 
-/// An answer of unknown length runs beyond its grant by as much as the grant has, or by this if that is more: it may be an endless
-/// one. The token so gets at most twice its grant, or a megabyte more than that.
+/// An answer of unknown length may be endless, so it runs beyond the grant by at most the grant's size, or by this
+/// many bytes if that is more. A token so gets at most twice its grant, or its grant and a mebibyte.
 const BEYOND_BYTES_MIN: u64 = 1024 * 1024;
 
-/// The same for time.
+/// The same for time, in seconds.
 const BEYOND_SECS_MIN: u64 = 60;
 
 /// What a token's answers have used and hold.
 #[derive(Debug, Default)]
 pub(super) struct Meters {
     bytes: Meter,
-    /// In milliseconds. Nothing of it is held in advance.
+    /// In milliseconds. Time is never held in advance.
     time: Meter,
-    /// Requests and answers whose length is not known.
+    /// The number of requests and answers whose length is not known.
     unknown: u64,
-    /// Time of all requests in flight that is not in `time` yet.
+    /// The time of all requests in flight that is not in `time` yet.
     asked: Running,
-    /// The same of those whose answer has begun.
+    /// The same for those whose answer has begun.
     begun: Running,
     /// The number of the last claim.
     last_id: u64,
@@ -39,32 +39,32 @@ pub(super) struct Meters {
 #[derive(Debug, Default)]
 struct Meter {
     used: u64,
-    /// Promised to running answers, and not used yet.
+    /// Held for running answers, and not used yet.
     held: u64,
     /// The claim that may run beyond the grant; one at a time.
     beyond: Option<u64>,
 }
 
-/// Time that passes for several at once: how many they are, and the sum of the moments up to which theirs is counted.
+/// The time of several requests at once: their number, and the sum of the times up to which each is counted.
 #[derive(Debug, Default)]
 struct Running {
     count: u64,
     since_ms: u64,
 }
 
-/// One request's part of it.
+/// One request's part of the meters.
 #[derive(Debug)]
 pub(super) struct Claim {
     id: u64,
-    /// Bytes that are held for it.
+    /// Bytes held for it.
     held: u64,
-    /// Whether its length is not known.
+    /// Whether its answer's length is not known.
     is_unknown: bool,
     /// Whether its answer has begun.
     has_begun: bool,
-    /// Up to when its time is counted, in milliseconds of the token's own clock; `None` once somebody else has metered it.
+    /// Up to when its time is counted, in ms on the meters' clock; `None` once somebody else has metered it.
     counted_to_ms: Option<u64>,
-    /// What of the token's time is its own.
+    /// Its part of the token's counted time, in milliseconds.
     time_ms: u64,
 }
 
@@ -96,7 +96,7 @@ impl Meter {
         max.saturating_sub(self.used.saturating_add(self.held))
     }
 
-    /// Whether this claim may be the one that runs beyond the grant. As long as something is left, nobody does.
+    /// Whether this claim may run beyond the grant. While something is left, the asking claim becomes the one that may.
     fn lets_beyond(&mut self, id: u64, is_left: bool) -> bool {
         if is_left || self.beyond.is_none() {
             self.beyond = Some(id);
@@ -106,7 +106,7 @@ impl Meter {
 }
 
 impl Meters {
-    /// With what the store has.
+    /// Meters with the counts of the store.
     pub(super) fn new(bytes: u64, time_ms: u64) -> Self {
         let meter = |used| Meter {
             used,
@@ -129,7 +129,7 @@ impl Meters {
         self.time.used
     }
 
-    /// What is left behind all that runs.
+    /// What is left after all running answers.
     pub(super) fn rest(&self, allowance: &Allowance, now_ms: u64) -> Rest {
         let running_ms = self.begun.ms(now_ms);
         Rest {
@@ -156,7 +156,7 @@ impl Meters {
         has_bytes && has_time
     }
 
-    /// Takes part for one more request.
+    /// Adds one more request.
     pub(super) fn claim(&mut self, now_ms: u64) -> Claim {
         self.last_id += 1;
         self.unknown += 1;
@@ -171,8 +171,8 @@ impl Meters {
         }
     }
 
-    /// Lets the answer begin, of this length if that is known. `false` if the others have taken all that there was when it was
-    /// asked for.
+    /// Begins an answer, of this length if it is known. `false` if other answers have used up the grant since the
+    /// request was passed on.
     pub(super) fn begin(
         &mut self,
         claim: &mut Claim,
@@ -214,7 +214,7 @@ impl Meters {
         true
     }
 
-    /// Counts bytes of an answer and says how many of them may go out.
+    /// Counts bytes of an answer, and returns how many of them may be sent.
     pub(super) fn deliver(
         &mut self,
         claim: &mut Claim,
@@ -247,14 +247,14 @@ impl Meters {
         promised + allowed
     }
 
-    /// Counts the time since it was last counted, and says how much that was.
+    /// Counts the time since the last count, and returns it.
     pub(super) fn pass_time(&mut self, claim: &mut Claim, now_ms: u64) -> u64 {
         let passed_ms = self.count_from(claim, now_ms);
         self.add_time(claim, passed_ms);
         passed_ms
     }
 
-    /// Leaves the time until now out, and says how much that was.
+    /// Skips the time until now, and returns it.
     pub(super) fn count_from(&mut self, claim: &mut Claim, now_ms: u64) -> u64 {
         let Some(since_ms) = claim.counted_to_ms else {
             return 0;
@@ -267,7 +267,7 @@ impl Meters {
         passed_ms
     }
 
-    /// Whether an answer may go on, as far as time goes.
+    /// Whether the token's time allows the answer to go on.
     pub(super) fn has_time(
         &mut self,
         claim: &Claim,
@@ -288,13 +288,13 @@ impl Meters {
             && secs_left(last, used_ms) > 0
     }
 
-    /// Counts time that somebody else has metered, instead of what passes.
+    /// Counts the time that somebody else has metered, instead of the time that passes.
     pub(super) fn report(&mut self, claim: &mut Claim, worked_ms: u64) {
         self.stop_time(claim);
         self.add_time(claim, worked_ms);
     }
 
-    /// Ends the answer: what it holds and has not used goes back.
+    /// Ends the answer: held bytes that it has not used go back.
     pub(super) fn end(&mut self, claim: &mut Claim) {
         self.bytes.held -= std::mem::take(&mut claim.held);
         if std::mem::take(&mut claim.is_unknown) {
@@ -303,7 +303,7 @@ impl Meters {
         self.stop_time(claim);
     }
 
-    /// The same where nothing of it is to count. Says how much of its time was counted and goes back, too.
+    /// Ends the answer and uncounts its time. Returns the time that goes back.
     pub(super) fn give_back(&mut self, claim: &mut Claim) -> u64 {
         self.end(claim);
         let time_ms = std::mem::take(&mut claim.time_ms);
@@ -325,7 +325,7 @@ impl Meters {
         }
     }
 
-    /// Where this claim's time runs.
+    /// The sums in which this claim's time runs.
     fn running_of(&mut self, claim: &Claim) -> impl Iterator<Item = &mut Running> {
         let begun = claim.has_begun.then_some(&mut self.begun);
         std::iter::once(&mut self.asked).chain(begun)
@@ -337,7 +337,7 @@ fn share(max: u64) -> u64 {
     (max / AT_ONCE).max(1)
 }
 
-/// Seconds that are left; one that was begun is left.
+/// The seconds left; a second counts as used once it is over.
 fn secs_left(max: u64, used_ms: u64) -> u64 {
     max.saturating_sub(used_ms / 1_000)
 }
@@ -354,13 +354,13 @@ mod tests {
         }
     }
 
-    /// Requests that were passed on at once.
+    /// Passes on `count` requests at once.
     fn at_once(meters: &mut Meters, count: usize) -> Vec<Claim> {
         (0..count).map(|_| meters.claim(0)).collect()
     }
 
     #[test]
-    fn of_many_answers_of_known_length_one_runs_beyond_or_is_cut_and_the_rest_do_not_begin() {
+    fn of_many_answers_of_known_length_one_overruns_or_is_cut_and_the_rest_do_not_begin() {
         for (overrun, delivered) in [(Overrun::Serve, 1_400_000), (Overrun::Cut, MEGABYTE)] {
             let mut meters = Meters::default();
             let mut claims = at_once(&mut meters, 50);
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_answers_of_unknown_length_one_runs_beyond_and_the_others_end_with_the_grant() {
+    fn of_many_answers_of_unknown_length_one_overruns_and_the_others_end_with_the_grant() {
         let mut meters = Meters::default();
         let mut claims = at_once(&mut meters, 50);
         let begin = |claim| meters.begin(claim, &bytes(), Overrun::Serve, (None, 0));
@@ -399,7 +399,7 @@ mod tests {
         assert_eq!(whole, 1);
         let all: u64 = got.iter().sum();
         assert!((MEGABYTE..MEGABYTE + 700_000).contains(&all), "{all}");
-        // Not endlessly either.
+        // But not endlessly.
         let one = claims.iter_mut().zip(&got).max_by_key(|(_, got)| **got);
         let (one, _) = one.unwrap();
         meters.deliver(one, &bytes(), Overrun::Serve, 100 * MEGABYTE);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_that_is_not_used_goes_back_and_another_may_run_beyond_then() {
+    fn an_unused_hold_goes_back_and_then_another_answer_may_overrun() {
         let mut meters = Meters::default();
         let mut stream = meters.claim(0);
         assert!(meters.begin(&mut stream, &bytes(), Overrun::Serve, (None, 0)));
@@ -424,12 +424,12 @@ mod tests {
         let mut next = meters.claim(0);
         let length = Some(2 * MEGABYTE);
         assert!(meters.begin(&mut next, &bytes(), Overrun::Serve, (length, 0)));
-        // The one that ran beyond while all was held ends with the grant now.
+        // This answer ran beyond the grant while everything was held. Now it ends with the grant.
         assert_eq!(meters.deliver(&mut stream, &bytes(), Overrun::Serve, 10), 0);
     }
 
     #[test]
-    fn shares_of_the_largest_grant_are_no_more_than_it_has() {
+    fn shares_of_the_largest_grant_do_not_exceed_it() {
         let mut meters = Meters::default();
         let endless = Allowance {
             bytes_max: Some(u64::MAX),
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_body_needs_nothing_of_the_bytes() {
+    fn an_answer_without_a_body_needs_no_bytes() {
         let mut meters = Meters::default();
         let mut first = meters.claim(0);
         let mut head = meters.claim(0);
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn time_of_all_that_runs_counts_at_once_and_one_runs_beyond() {
+    fn time_of_all_running_answers_counts_at_once_and_one_overruns() {
         let minute = Allowance {
             bytes_max: None,
             seconds_max: Some(60),
@@ -459,7 +459,7 @@ mod tests {
         let mut meters = Meters::default();
         let mut claims = at_once(&mut meters, 3);
         assert!(meters.has_room(&minute, Overrun::Serve, 10_000));
-        // Sixty seconds of three.
+        // Three requests of twenty seconds use sixty seconds.
         assert!(!meters.has_room(&minute, Overrun::Serve, 20_000));
         for claim in &mut claims {
             assert!(meters.begin(claim, &minute, Overrun::Serve, (None, 1_000)));
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waited_for_its_answer_while_others_used_the_time_up_does_not_begin() {
+    fn an_answer_that_waited_while_others_used_up_the_time_does_not_begin() {
         let minute = Allowance {
             bytes_max: None,
             seconds_max: Some(60),

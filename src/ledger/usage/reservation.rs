@@ -11,15 +11,15 @@ use crate::pace::{Pace, Room};
 
 use super::{Claim, Usage, whole_ms};
 
-/// What happens where an answer that has begun within the grant runs beyond it.
+/// What happens if an answer that began within the grant runs beyond it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overrun {
-    /// It is served, and the token is used up behind it. One answer at a time may do so, however many run: no other begins once the
-    /// grant is held or used, and those of unknown length end with it. One of unknown length runs beyond by no more than the grant,
-    /// or a megabyte.
+    /// The answer is served, and the token is used up. Only one answer at a time may do so: no other begins once
+    /// the grant is held or used, and those of unknown length end with the grant. An answer of unknown length runs
+    /// beyond it by at most the grant's size, or by a mebibyte or a minute if that is more.
     #[default]
     Serve,
-    /// It is cut off, with its connection.
+    /// The answer is cut off, and its connection is closed.
     Cut,
 }
 
@@ -28,7 +28,7 @@ pub enum Overrun {
 pub struct Left {
     /// Requests, this one and those in flight taken off.
     pub requests: Option<u64>,
-    /// Response bytes, before this answer, those that are held for others taken off.
+    /// Response bytes, before this answer and without those held for others.
     pub bytes: Option<u64>,
     /// Metered seconds, before this answer.
     pub seconds: Option<u64>,
@@ -58,7 +58,7 @@ pub struct Reservation {
     allowance: Allowance,
     /// What happens beyond it.
     overrun: Overrun,
-    /// What was left when it was reserved, or when its answer began.
+    /// What was left when the use was reserved, or when its answer began.
     left: Left,
     /// Its part of bytes and time.
     claim: Claim,
@@ -95,7 +95,7 @@ impl Reservation {
         })
     }
 
-    /// What is left: of requests now, of bytes and seconds when the answer began.
+    /// What is left: requests as of now, bytes and seconds as of the answer's beginning.
     pub fn left(&self) -> Left {
         let usage = self.usage.as_ref();
         let requests = usage.and_then(|usage| usage.requests_left(&self.allowance));
@@ -105,7 +105,7 @@ impl Reservation {
         }
     }
 
-    /// Counts its time from now on.
+    /// Counts time from now on only.
     pub fn count_from_now(&mut self) {
         if let Some(usage) = &self.usage {
             let now_ms = usage.ms(Instant::now());
@@ -113,13 +113,13 @@ impl Reservation {
         }
     }
 
-    /// Whether what is left can be taken by answers that run at the same time.
+    /// Whether other running answers can take from what is left.
     pub fn is_shared(&self) -> bool {
         self.allowance.bytes_max.is_some() || self.allowance.seconds_max.is_some()
     }
 
-    /// Lets the answer begin, which has this length if it is known, and holds as much for it. `false` if others have taken meanwhile
-    /// what there was.
+    /// Begins the answer, and holds `length` bytes for it if its length is known. `false` if other answers have
+    /// used up the rest in the meantime.
     pub fn begin(&mut self, length: Option<u64>) -> bool {
         let Some(usage) = &self.usage else {
             return false;
@@ -199,7 +199,8 @@ impl Reservation {
         }
     }
 
-    /// Returns the use to the holder: nothing was delivered, and it was not the holder's doing. Says what the next request finds.
+    /// Returns the use to the holder, because nothing was delivered and that was not the holder's doing. Returns
+    /// what is left for the next request.
     pub fn give_back(mut self) -> Left {
         let Some(usage) = self.usage.take() else {
             return self.left;
@@ -212,8 +213,8 @@ impl Reservation {
         usage.left(&self.allowance)
     }
 
-    /// Returns a use that was reserved while a hook was asked for a price, and that was not needed. For a minute, no use of this token
-    /// is reserved before the price is known.
+    /// Returns a use that was reserved while a hook was asked for a price, and that was not needed. For a minute,
+    /// no use of this token is reserved before the price is known.
     pub fn withdraw(self) {
         if let Some(usage) = &self.usage {
             usage.be_withdrawn(self.clock.since_boot_ms());
@@ -221,7 +222,8 @@ impl Reservation {
         self.give_back();
     }
 
-    /// The client has left before the first byte of an answer that it had waited for: the use goes back, but only a few times.
+    /// Ends the use of a client that left before the first byte of an answer. The use goes back, but only a few
+    /// times.
     pub fn leave(self) {
         let usage = self.usage.as_ref();
         if usage.is_some_and(|usage| usage.forgives_leaving(&self.allowance)) {

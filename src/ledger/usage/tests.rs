@@ -197,7 +197,7 @@ fn time_is_counted_while_it_passes_and_cut_where_the_route_says() {
     assert!((2_800..=2_900).contains(&metered_ms), "{metered_ms}");
     assert!(!running.pass_time_to(begin + Duration::from_millis(3_200)));
     assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).is_err());
-    // Nothing of an answer that is given back counts.
+    // An answer that is given back counts nothing.
     let left = running.give_back();
     assert_eq!(left.seconds, Some(3));
     assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).is_ok());
@@ -222,7 +222,7 @@ fn a_token_that_is_used_too_often_is_told_to_wait_and_loses_nothing() {
 }
 
 #[test]
-fn what_is_left_is_told_as_the_next_request_finds_it() {
+fn left_is_reported_as_the_next_request_finds_it() {
     let clock = Clock::fixed(0);
     let usage = usage(0);
     let allowance = Allowance {
@@ -238,7 +238,7 @@ fn what_is_left_is_told_as_the_next_request_finds_it() {
     );
     let left = first.give_back();
     assert_eq!((left.requests, left.bytes), (Some(4), Some(300)));
-    // Five hundred of it were never delivered.
+    // Five hundred bytes were never delivered.
     assert_eq!(second.deliver(200), 200);
     drop(second);
     let third = reserve(&usage, &allowance, &clock).unwrap();
@@ -249,7 +249,7 @@ fn what_is_left_is_told_as_the_next_request_finds_it() {
 }
 
 #[test]
-fn who_leaves_before_the_first_byte_gets_the_use_back_a_few_times() {
+fn a_client_that_leaves_before_the_first_byte_gets_the_use_back_a_few_times() {
     let clock = Clock::fixed(0);
     let usage = usage(0);
     for _ in 0..LEFT_EARLY_MAX {
@@ -260,7 +260,7 @@ fn who_leaves_before_the_first_byte_gets_the_use_back_a_few_times() {
 }
 
 #[test]
-fn leavers_are_remembered_and_fill_no_memory() {
+fn tokens_of_clients_that_left_are_remembered_within_a_limit() {
     let clock = Clock::fixed(0);
     let usages = Usages::default();
     let left_early = |number: u32| {

@@ -1,5 +1,5 @@
-//! What a hook answers: `{"price_msat", "description"?, "grant"?, "class"?}`, and nothing else: whoever misspells `grant` would sell
-//! something else than was meant.
+//! The answer of a hook: `{"price_msat", "description"?, "grant"?, "class"?}`. Any other key is refused, because a
+//! misspelled `grant` would sell something else than was meant.
 
 use std::sync::Arc;
 
@@ -27,9 +27,9 @@ pub struct Quoted {
     pub description: Option<Arc<str>>,
     /// What one payment buys, where it is not what the route says.
     pub grant: QuotedGrant,
-    /// The class of the request, if the hook names one: a token of another class does not open it.
+    /// The request's class, if the hook names one: a token of another class does not open it.
     pub class: Option<Word>,
-    /// Whether this is the price of the settings because the hook is away. Then the class of the request is not known.
+    /// Whether this is the price of the settings because the hook is away. Then the request's class is not known.
     pub is_fallback: bool,
 }
 
@@ -103,8 +103,8 @@ pub(super) fn read(answer: &[u8], max: Msat) -> Result<Quoted, HookError> {
     })
 }
 
-/// The description as an invoice can hold it: one line. It is signed, so what does not read as what it is stops the sale: it may
-/// be a stranger's text that the hook has repeated.
+/// The description as one line, for the invoice. Because it is signed and may repeat a stranger's text, invisible
+/// or misleading characters are an error.
 fn one_line(text: &str) -> Result<Option<Arc<str>>, HookError> {
     let line = text.replace(['\t', '\r', '\n'], " ");
     let line = text::readable(line.trim()).map_err(HookError::Description)?;
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_that_does_not_read_as_what_it_is_is_no_answer() {
+    fn a_description_with_misleading_characters_is_refused() {
         for character in [
             "\\u0000",
             "\\u001b",

@@ -1,5 +1,5 @@
-//! Whether a hook is away, as far as its connections tell. A client must not be able to make a hook look away: neither by a
-//! question that it dies of, nor by questions that keep it too busy to take another connection.
+//! Whether a hook is away, judged by its connections. A client must not be able to make a hook look away: neither with
+//! a request that crashes it, nor with requests that keep it too busy for another connection.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,28 +10,29 @@ use crate::clock::Clock;
 
 use super::super::ask::{AskError, Connection};
 
-/// How long a hook that took a connection is not taken for away: longer than questions keep it busy.
+/// How long after a connection a hook does not count as away: longer than requests keep it busy.
 const DOUBT: Duration = Duration::from_secs(30);
 
-/// How long a hook that left a question unanswered is not taken for away: it may have died of the question, and its restart may
-/// take minutes. An answer ends this, if it comes `DOUBT` later or more: by then the hook has survived the question.
+/// How long after an unanswered request a hook does not count as away: the request may have crashed it, and a
+/// restart may take minutes. An answer that comes at least `DOUBT` later ends this, because the hook has survived
+/// the request.
 const DOUBT_UNANSWERED: Duration = Duration::from_secs(600);
 
 /// The times of its connections. A `std` mutex: held for a few instructions.
 #[derive(Debug, Default)]
 pub(super) struct Contact(Mutex<Times>);
 
-/// Times since the machine's start, which no setting of the clock moves.
+/// Times since the machine started, which setting the clock does not change.
 #[derive(Debug, Default)]
 struct Times {
     /// When it last had a connection.
     reached: Option<Duration>,
-    /// When it last took a question and left it without an answer. `None` again once it has survived that.
+    /// When it last left a request unanswered; `None` once it has survived that.
     unanswered: Option<Duration>,
 }
 
-/// A question on its way. Dropped, as when its client hangs up, it counts as one without an answer.
-#[must_use = "say what was heard"]
+/// A request on its way. Dropped, for example when its client hangs up, it counts as unanswered.
+#[must_use = "call `heard` with the answer"]
 pub(super) struct Asking<'a> {
     contact: &'a Contact,
     connection: &'a Connection,
@@ -49,19 +50,19 @@ impl Contact {
         }
     }
 
-    /// Whether a failure says that it is away.
+    /// Whether a failure means that the hook is away.
     pub(super) fn is_away(&self, why: &AskError, now: Duration) -> bool {
         let times = self.times();
         let is_within = |time: Option<Duration>, doubt| {
             time.is_some_and(|time| now.saturating_sub(time) < doubt)
         };
-        // It may have died of a question, or hang in it.
+        // A request may have crashed it, or blocks it.
         if is_within(times.unanswered, DOUBT_UNANSWERED) {
             return false;
         }
         match why {
             AskError::Unreachable { is_absent, .. } => *is_absent,
-            // It may have too much to do.
+            // It may be too busy.
             AskError::NoConnection(_) => !is_within(times.reached, DOUBT),
             AskError::Late(_)
             | AskError::BrokeOff { .. }
@@ -76,7 +77,7 @@ impl Contact {
 }
 
 impl Asking<'_> {
-    /// Notes what came of it.
+    /// Records the outcome of the request.
     pub(super) fn heard(mut self, answer: &Result<Bytes, AskError>) {
         self.is_answered = match answer {
             Ok(_) | Err(AskError::Status { .. } | AskError::TooLong) => true,

@@ -14,7 +14,7 @@ use crate::sparing::Sparing;
 use super::super::ask::said;
 use super::{HookConfig, HookError, HookRequest};
 
-/// Time between two lines of the log about one hook.
+/// The shortest time between two log lines about one hook.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// How a hook has done so far.
@@ -22,9 +22,9 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Health {
     asked: u64,
     failed: u64,
-    /// The last failure and when it was, in milliseconds since the machine was started.
+    /// The last failure, and when it was, in milliseconds since the machine started.
     last_failure: Option<(String, u64)>,
-    /// How often it is asked is up to whoever sends requests.
+    /// Limits the log lines, because clients decide how often the hook is asked.
     log: Arc<Sparing>,
     /// Whether the log thinks that it fails.
     is_told_failing: bool,
@@ -48,7 +48,7 @@ pub struct HookStatus {
 }
 
 impl Health {
-    /// Of a hook that was not asked yet.
+    /// The health of a hook that was not asked yet.
     pub(super) fn new(clock: &Clock) -> Self {
         Self {
             asked: 0,

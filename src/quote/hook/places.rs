@@ -1,32 +1,32 @@
-//! The places of a hook's questions: some are kept for holders of good credentials, and no network of clients takes all that there
-//! are for its kind.
+//! The limit on a hook's running requests. Some are kept for holders of valid credentials, and no network of
+//! clients can use all of them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Questions on their way to one hook: at 10 ms each it answers 6,400 a second.
+/// The most requests to one hook at once: at 10 ms each, it answers 6,400 a second.
 const PLACES: usize = 64;
 
-/// As many of them strangers take at most: the rest is kept for holders.
+/// The most requests for strangers; the rest is kept for holders.
 const STRANGERS_MAX: usize = 48;
 
-/// As many one network of strangers takes at most, so that four of them at least have a place.
+/// The most requests for strangers of one network, so that at least four networks have room.
 const OF_STRANGERS_MAX: usize = 12;
 
-/// As many the holders of one network take at most.
+/// The most requests for holders of one network.
 const OF_HOLDERS_MAX: usize = 32;
 
 /// The client for whom a hook is asked, by its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Asking {
-    /// It holds a credential that could open the request.
+    /// A client with a credential that could open the request.
     Holder(IpAddr),
-    /// It does not.
+    /// Any other client.
     Stranger(IpAddr),
 }
 
-/// The places. A `std` mutex: held for a look.
+/// A hook's places. A `std` mutex: held for a moment.
 #[derive(Debug, Default)]
 pub(super) struct Places(Arc<Mutex<Taken>>);
 
@@ -34,20 +34,21 @@ pub(super) struct Places(Arc<Mutex<Taken>>);
 struct Taken {
     all: usize,
     strangers: usize,
-    /// No more than there are places.
+    /// The number of places by network; at most as many entries as places.
     by_network: HashMap<Asking, usize>,
 }
 
-/// One place; free again when it is dropped.
+/// One place; dropping it frees the place.
 #[derive(Debug)]
-#[must_use = "dropped, the place is free"]
+#[must_use = "dropping it frees the place"]
 pub(super) struct Place {
     taken: Arc<Mutex<Taken>>,
     asking: Option<Asking>,
 }
 
 impl Places {
-    /// A place for this client; `None` if there is none for it now. Of a client that nobody has named there is no share.
+    /// Takes a place for this client; `None` if no place is free for it. A request without
+    /// a client (`asking` is `None`) has no share to keep to.
     pub(super) fn take(&self, asking: Option<Asking>) -> Option<Place> {
         let mut taken = lock(&self.0);
         let of_network = asking.and_then(|asking| taken.by_network.get(&asking).copied());
@@ -97,7 +98,7 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
 mod tests {
     use super::*;
 
-    /// As many places as this client gets.
+    /// Takes as many places as this client gets.
     fn all(places: &Places, asking: Asking) -> Vec<Place> {
         std::iter::from_fn(|| places.take(Some(asking))).collect()
     }
@@ -114,7 +115,7 @@ mod tests {
             .collect();
         let counts: Vec<_> = taken.iter().map(Vec::len).collect();
         assert_eq!(counts, [12, 12, 12, 12, 0, 0, 0, 0, 0]);
-        // Also to those of the same network.
+        // Holders of the same network have room, too.
         let holders = all(&places, Asking::Holder(network(0)));
         assert_eq!(holders.len(), 16);
         drop(taken);

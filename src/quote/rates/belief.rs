@@ -1,5 +1,5 @@
-//! The rate that new ones are held against. A change that is too large for one answer is believed when enough servers have
-//! confirmed it for long enough.
+//! The rate that new ones are compared with. A change that is too large for a single answer is believed once its
+//! sources have confirmed it for long enough.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,30 +9,30 @@ use crate::price::Rate;
 use super::Watched;
 use super::judge::{self, Doubt};
 
-/// How long several sources must say the same until a change is believed that was too large for one answer: a mistake of one
-/// company is not repeated by another for that long.
+/// How long several servers must confirm a change that is too large for a single answer. Two companies do not make
+/// the same mistake for that long.
 const CONFIRMED_BY_SEVERAL: Duration = Duration::from_secs(10 * 60);
 
-/// The same of a single server: long enough for an operator to read the log.
+/// The same for a single server: long enough for an operator to read the log.
 const CONFIRMED_BY_ONE: Duration = Duration::from_secs(24 * 3_600);
 
-/// How often it must have been said by then.
+/// How many times the change must have been reported by then.
 const TIMES_MIN: u32 = 3;
 
-/// The state of one currency. Times are since the machine's start, which no setting of the clock moves.
+/// The state of one currency. Times count from the machine's start, so setting the clock does not change them.
 #[derive(Debug, Default)]
 pub(super) struct Belief {
-    /// The rate that new ones are held against. It follows them only so often, or one that doubles with each question would be
-    /// taken.
+    /// The rate that new ones are compared with. It is replaced only after a while; otherwise a rate that doubles
+    /// with each answer would be accepted.
     anchor: Option<Anchor>,
-    /// A level that is too far from it, and may be right.
+    /// A rate too far from the anchor, which may be right.
     claim: Option<Claim>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Anchor {
     rate: Rate,
-    /// When it was taken.
+    /// When the anchor was set.
     since: Duration,
 }
 
@@ -40,13 +40,13 @@ struct Anchor {
 struct Claim {
     /// The last answer.
     rate: Rate,
-    /// By anybody at all.
+    /// Confirmations by any number of servers.
     by_one: Witnessed,
-    /// By several without a break.
+    /// Confirmations by several servers in a row.
     by_several: Witnessed,
 }
 
-/// Since when something was said, and how often.
+/// Since when a rate is confirmed, and how often it was.
 #[derive(Clone, Copy, Debug)]
 struct Witnessed {
     since: Duration,
@@ -57,17 +57,17 @@ struct Witnessed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Believed {
     pub(super) rate: Rate,
-    /// The rate before, if this one is so far from it that its sources had to confirm it.
+    /// The previous rate, if this one is so far from it that it had to be confirmed.
     pub(super) changed_from: Option<Rate>,
 }
 
 impl Belief {
-    /// Begins with what was known before.
+    /// Starts with a known rate as the anchor.
     pub(super) fn begin(&mut self, rate: Rate, now: Duration) {
         self.anchor = Some(Anchor { rate, since: now });
     }
 
-    /// Looks at what the sources gave now, each with the name of its server.
+    /// Judges the latest rates of the sources, each given with the name of its server.
     pub(super) fn judge(
         &mut self,
         watched: &Watched,
@@ -107,7 +107,7 @@ impl Belief {
                     changed_from: Some(last),
                 })
             }
-            // Silence says nothing against it.
+            // Too few answers do not contradict the claim.
             Err(doubt @ Doubt::TooFew { .. }) => Err(doubt),
             Err(doubt) => {
                 self.claim = None;
@@ -116,7 +116,7 @@ impl Belief {
         }
     }
 
-    /// Notes that a level was said once more. Whether it is confirmed by that.
+    /// Counts one more confirmation, and returns whether the rate is now confirmed.
     fn confirm(&mut self, rate: Rate, is_by_several: bool, now: Duration) -> bool {
         let first = Witnessed {
             since: now,
@@ -149,7 +149,7 @@ impl Belief {
     }
 }
 
-/// Whether this rate is what at least two servers say: two addresses of one server are one witness.
+/// Whether at least two servers agree with this rate; two addresses of one server count as one.
 fn is_by_several(given: &[(String, Rate)], rate: Rate) -> bool {
     let near = given
         .iter()

@@ -8,11 +8,12 @@ use super::Watched;
 /// that is off by more gives another currency, another coin, or yesterday.
 const AGREE_PERCENT: u128 = 5;
 
-/// By how much a rate may differ from what it is held against, up or down. Bitcoin has never doubled within days: what doubles
-/// is a mistake, such as cents for dollars, unless its sources stand by it.
+/// By what factor a rate may differ from the anchor, up or down. Bitcoin has never doubled within days, so a
+/// doubled rate is a mistake, such as cents for dollars, unless its sources stand by it.
 const CHANGE_MAX: u64 = 2;
 
-/// How far two answers may be apart that claim the same new level, in percent: in a market that moves so much, they do.
+/// How far two answers may differ, in percent, and still claim the same new rate. A market that moves so much
+/// differs that far.
 const LEVEL_PERCENT: u128 = 25;
 
 /// Why the sources' answers are not taken.
@@ -46,8 +47,8 @@ pub enum Doubt {
     },
     /// Too far from the last one.
     #[error(
-        "its sources gave {rate} after {last}; it is taken if two servers or more say so for ten minutes, or one for a day. If it is \
-         right, a change of the currency's settings (as `at_least` and `at_most`) takes it at once"
+        "its sources gave {rate} after {last}; it is taken if two or more servers confirm it for ten minutes, or one for \
+         a day. If it is right, change the currency's settings (such as `at_least` and `at_most`) to take it at once"
     )]
     Jumped {
         /// The median.
@@ -57,7 +58,7 @@ pub enum Doubt {
     },
 }
 
-/// The median of what was given, if it can be taken by one answer where `last` is known, however old that is.
+/// The median of the given rates, if it can be taken at once. `last` is the rate to compare it with, however old.
 pub(super) fn judge(watched: &Watched, given: &[Rate], last: Option<Rate>) -> Result<Rate, Doubt> {
     let quorum = watched.quorum.max(1);
     let too_few = Doubt::TooFew {
@@ -89,7 +90,7 @@ pub(super) fn judge(watched: &Watched, given: &[Rate], last: Option<Rate>) -> Re
     Ok(rate)
 }
 
-/// Whether the settings allow it.
+/// Whether the rate is within `at_least` and `at_most`.
 pub(super) fn is_within_bounds(watched: &Watched, rate: Rate) -> bool {
     let micros = rate.micros_per_btc;
     let is_below = |bound: Rate| micros < bound.micros_per_btc;
@@ -97,12 +98,12 @@ pub(super) fn is_within_bounds(watched: &Watched, rate: Rate) -> bool {
     !(watched.at_least.is_some_and(is_below) || watched.at_most.is_some_and(is_above))
 }
 
-/// Whether a source's answer is as good as this rate.
+/// Whether a source's answer agrees with this rate.
 pub(super) fn agrees(other: Rate, rate: Rate) -> bool {
     is_off_by_at_most(other, rate, AGREE_PERCENT)
 }
 
-/// Whether two answers, one after the other, claim the same level.
+/// Whether two answers, one after the other, claim the same new rate.
 pub(super) fn is_near_level(one: Rate, other: Rate) -> bool {
     is_off_by_at_most(one, other, LEVEL_PERCENT)
 }

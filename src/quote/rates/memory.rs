@@ -1,4 +1,5 @@
-//! The last good rate of each currency, in a small file: what the first answers after a start are held against.
+//! The last good rate of each currency, in a small file. After a start, the first answers are compared with these
+//! rates.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,13 +16,14 @@ use crate::secret_file;
 use super::judge;
 use super::{RateConfig, Taken, Watched};
 
-/// An older one is forgotten: in a month a currency may have done anything.
+/// The age at which a rate is ignored: within a month a currency may have changed by any amount.
 const AGE_MAX: Duration = Duration::from_secs(30 * 86_400);
 
-/// Time between two lines on the disk, which may be a memory card. A change by more than a source may differ is noted at once.
+/// The shortest time between two writes to the disk, which may be a memory card. A larger change than sources may
+/// differ by is written at once.
 const NOTE_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// The file, and what stands in it.
+/// The file and its content.
 #[derive(Debug)]
 pub(super) struct Memory {
     path: PathBuf,
@@ -31,9 +33,9 @@ pub(super) struct Memory {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// By currency.
+    /// The rates by currency.
     rates: BTreeMap<String, Line>,
-    /// Whether the log knows that the file cannot be written.
+    /// Whether the log has reported that the file cannot be written.
     is_told_failing: bool,
 }
 
@@ -42,13 +44,13 @@ struct Line {
     micros_per_btc: u64,
     /// When its sources were asked, Unix milliseconds.
     asked_ms: u64,
-    /// The hash of the settings that it was taken by. With other settings it is not used: changing them is how an operator
-    /// says that a rate that jumped is right.
+    /// A hash of the settings under which the rate was taken. Under other settings it is not used: an operator
+    /// changes them to accept a rate that jumped.
     settings: String,
 }
 
 impl Memory {
-    /// Reads the file; one that is not there or cannot be read holds nothing. Blocks.
+    /// Reads the file. A file that is missing or cannot be read counts as empty. Blocks.
     pub(super) fn open(path: &Path) -> Self {
         let read = || -> Result<BTreeMap<String, Line>, String> {
             let text = secret_file::read(path).map_err(|error| chain(&error))?;
@@ -71,7 +73,7 @@ impl Memory {
         }
     }
 
-    /// The last rate that was taken by these settings.
+    /// The last rate that was taken under these settings.
     pub(super) fn of(&self, config: &RateConfig, watched: &Watched, now_ms: u64) -> Option<Taken> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let line = kept.rates.get(&config.currency.to_string())?;
@@ -90,7 +92,7 @@ impl Memory {
         })
     }
 
-    /// Notes a rate that was taken, unless a like one stands there already. Blocks.
+    /// Records a rate that was taken, unless the file has a recent one that agrees with it. Blocks.
     pub(super) fn note(&self, config: &RateConfig, watched: &Watched, taken: Taken) {
         let line = Line {
             micros_per_btc: taken.rate.micros_per_btc,
@@ -100,7 +102,7 @@ impl Memory {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let currency = config.currency.to_string();
         if kept.rates.get(&currency).is_some_and(|known| {
-            // A clock that has gone back makes nothing young.
+            // After the clock was set back, the recorded rate does not count as recent.
             let age_ms = line.asked_ms.checked_sub(known.asked_ms);
             let is_young = age_ms.is_some_and(|age_ms| Duration::from_millis(age_ms) < NOTE_EVERY);
             let known_rate = Rate {
@@ -127,7 +129,7 @@ impl Memory {
     }
 }
 
-/// The hash of one currency's settings. Only a hash, since a URL may hold a key.
+/// A hash of one currency's settings. Only a hash is kept, because a URL may contain a key.
 fn fingerprint(config: &RateConfig, watched: &Watched) -> String {
     let mut hash = Sha256::new();
     let bound = |rate: Option<Rate>| rate.map_or(0, |rate| rate.micros_per_btc);
@@ -201,7 +203,7 @@ mod tests {
             Some(known)
         );
         assert_eq!(again.of(&config_a, &watched, NOW_MS + month_ms + 1), None);
-        // A clock that has gone back: something to hold others against, and no younger by it.
+        // The clock was set back: the rate is still known, with its old time.
         assert_eq!(again.of(&config_a, &watched, 0), Some(known));
         for (config, watched) in [
             config("https://a.example/?key=other", None),
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_is_spared_what_is_alike() {
+    fn similar_rates_are_not_written_again() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("rates.json");
         let (config, watched) = config("https://a.example/", None);
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_rate_is_not_read() {
+    fn impossible_rates_are_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("rates.json");
         let (config, watched) = config("https://a.example/", None);

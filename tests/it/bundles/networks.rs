@@ -13,7 +13,7 @@ use crate::support::Shop;
 
 use super::{EXPIRY_SECS, MONTH_MSAT, PATH, SETTINGS, month};
 
-/// A shop without a channel, behind a proxy that says where clients come from.
+/// A shop without a channel, behind a proxy that names the clients' addresses.
 async fn shop_behind_a_proxy() -> Shop {
     let proxy = "[http]\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let shop = Shop::selling(&format!("{proxy}{SETTINGS}")).await;
@@ -21,7 +21,7 @@ async fn shop_behind_a_proxy() -> Shop {
     shop
 }
 
-/// Lays another one ready, as it is in the books.
+/// Lays another bundle ready and records it in the ledger.
 fn lay_ready(shop: &Shop, number: u8) -> [u8; 32] {
     let (bundle, _provider) = month();
     let now_secs = shop.clock.unix_secs();
@@ -51,7 +51,7 @@ fn lay_ready(shop: &Shop, number: u8) -> [u8; 32] {
     payment_hash
 }
 
-/// Whether this client is given the bundle.
+/// Whether this client is handed the bundle.
 async fn is_given(shop: &Shop, client: &str) -> bool {
     let request = shop
         .request(Method::GET, PATH)
@@ -85,7 +85,7 @@ async fn a_network_that_did_not_pay_gets_no_other_for_a_day_and_has_none_made() 
         assert!(is_given(&shop, other).await);
         assert!(!is_given(&shop, "203.0.113.1").await);
         assert!(shop.gate.laid_ready().unwrap().was_missed);
-        // The one that waits since then.
+        // For the network that has waited since then.
         lay_ready(&shop, 3);
         assert!(is_given(&shop, "203.0.113.9").await);
         shop.clock.advance(Duration::from_secs(86_400));
@@ -96,23 +96,24 @@ async fn a_network_that_did_not_pay_gets_no_other_for_a_day_and_has_none_made() 
 }
 
 #[tokio::test]
-async fn who_never_had_one_goes_before_who_had_and_who_paid_may_have_another() {
+async fn a_network_without_a_bundle_goes_first_and_one_that_paid_may_have_another() {
     let shop = shop_behind_a_proxy().await;
     let payment_hash = lay_ready(&shop, 1);
     assert!(is_given(&shop, "192.0.2.1").await);
     shop.clock.advance(Duration::from_secs(86_400));
     assert!(!is_given(&shop, "198.51.100.1").await);
     lay_ready(&shop, 2);
-    // Somebody waits for a first one, and is told to come again in half a minute.
+    // The bundle is reserved for a network that waits for its first, so the client is told to retry in half a
+    // minute.
     assert!(!is_given(&shop, "192.0.2.1").await);
     assert!(is_given(&shop, "198.51.100.1").await);
-    // Who waits and does not come is not waited for for long.
+    // A bundle is reserved only for a while for a network that waits and does not come.
     assert!(!is_given(&shop, "203.0.113.1").await);
     lay_ready(&shop, 3);
     assert!(!is_given(&shop, "192.0.2.1").await);
     shop.clock.advance(Duration::from_secs(300));
     assert!(is_given(&shop, "192.0.2.1").await);
-    // Paid is paid, and another channel may be wanted.
+    // A network that has paid may have another bundle.
     let arrived = |payment_hash| Arrived {
         payment_hash,
         net_msat: MONTH_MSAT,
@@ -127,7 +128,7 @@ async fn who_never_had_one_goes_before_who_had_and_who_paid_may_have_another() {
         .unwrap();
     assert!(
         !is_given(&shop, "192.0.2.1").await,
-        "that was the one before"
+        "only the one before is paid"
     );
     assert!(is_given(&shop, "203.0.113.1").await);
     shop.ledger.settle_activation(&arrived(second)).unwrap();

@@ -1,4 +1,4 @@
-//! The price of the settings that stands in for a hook: only while the hook is away, and never because of what a client asks.
+//! The fallback price of the settings applies only while the hook is away, never because of a client's request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use tollhouse::quote::{AskError, Hook, HookConfig, HookError, OnFailure, QuotedG
 use super::hooks::{IMPATIENCE, PRICE, config, hook, impatient, quote, why, wrong};
 use super::teller::{Log, Manner, Teller, nobody};
 
-/// Longer than a hook that left a question unanswered is not taken for away.
+/// Longer than the time after an unanswered request in which a hook does not count as away.
 const OUT_OF_DOUBT: Duration = Duration::from_secs(601);
 
 fn ten_sat() -> Msat {
     Msat::from_sat(10).unwrap()
 }
 
-/// With a price of ten satoshi while it is away.
+/// The same hook with a fallback price of ten satoshi.
 fn with_fallback(config: HookConfig) -> HookConfig {
     HookConfig {
         on_failure: OnFailure::Price(ten_sat()),
@@ -28,7 +28,7 @@ fn with_fallback(config: HookConfig) -> HookConfig {
     }
 }
 
-/// Whether this request is sold at the price of the settings; panics at any other price.
+/// Whether this request is sold at the fallback price; panics at any other price.
 async fn is_fallback(hook: &Hook, path: &str) -> bool {
     match quote(hook, path).await {
         Ok(quoted) => {
@@ -40,7 +40,7 @@ async fn is_fallback(hook: &Hook, path: &str) -> bool {
     }
 }
 
-/// Everything that a client could bring about.
+/// Every failure that a client could cause.
 fn inducible() -> Vec<(Manner, &'static str)> {
     let says = |body: &str| Manner::Says(body.to_owned());
     let mut all = wrong();
@@ -65,7 +65,7 @@ fn inducible() -> Vec<(Manner, &'static str)> {
 }
 
 #[tokio::test]
-async fn what_a_client_can_bring_about_never_has_the_price_of_the_settings() {
+async fn a_failure_that_a_client_can_cause_never_gets_the_fallback_price() {
     for (manner, words) in inducible() {
         let (log, _listening) = Log::listen();
         let teller = Teller::who(manner).await;
@@ -81,12 +81,12 @@ async fn what_a_client_can_bring_about_never_has_the_price_of_the_settings() {
             assert!(quote(&hook, &format!("/{number}")).await.is_err());
         }
         let told = log.lines_with(&["WARN", "pricer"]).len();
-        assert_eq!(told, 2, "{words}: the log is told now and then");
+        assert_eq!(told, 2, "{words}: the log repeats it only now and then");
     }
 }
 
 #[tokio::test]
-async fn a_question_that_takes_too_long_has_no_price() {
+async fn a_request_that_takes_too_long_gets_no_price() {
     for manner in [Manner::Lingers, Manner::Drips] {
         let teller = Teller::who(manner).await;
         let (hook, clock) = hook(with_fallback(impatient(teller.address)));
@@ -94,7 +94,7 @@ async fn a_question_that_takes_too_long_has_no_price() {
         assert_eq!(late, HookError::Ask(AskError::Late(IMPATIENCE)));
         assert!(
             !is_fallback(&hook, "/a").await,
-            "also while it is remembered"
+            "nor while the failure is remembered"
         );
         teller.now_says(PRICE);
         clock.advance(Duration::from_secs(1));
@@ -103,7 +103,7 @@ async fn a_question_that_takes_too_long_has_no_price() {
 }
 
 #[tokio::test]
-async fn a_hook_that_is_away_has_the_price_of_the_settings() {
+async fn while_a_hook_is_away_the_fallback_price_applies() {
     for cache in [Duration::from_secs(60), Duration::ZERO] {
         let (log, _listening) = Log::listen();
         let (hook, clock) = hook(HookConfig {
@@ -126,7 +126,7 @@ async fn a_hook_that_is_away_has_the_price_of_the_settings() {
 }
 
 #[tokio::test]
-async fn a_hook_that_was_there_and_stops_in_peace_is_away_at_once() {
+async fn a_hook_that_was_reached_and_stops_is_away_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (hook, _) = hook(with_fallback(config(listener.local_addr().unwrap())));
     is_answered(&hook, &listener, "/a").await;
@@ -136,14 +136,14 @@ async fn a_hook_that_was_there_and_stops_in_peace_is_away_at_once() {
     assert_eq!(
         known.price.msat(),
         2_500,
-        "what it said is good for its time"
+        "an earlier answer stays valid for its time"
     );
 }
 
-/// Lets the hook answer one question, with a price and on a connection that is not used again.
+/// Lets the hook answer one request with a price, on a connection that is not reused.
 async fn is_answered(hook: &Hook, listener: &TcpListener, path: &str) {
     let answering = async {
-        let mut stream = takes_a_question(listener).await;
+        let mut stream = accepts_a_request(listener).await;
         let length = PRICE.len();
         let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{PRICE}"
@@ -156,7 +156,7 @@ async fn is_answered(hook: &Hook, listener: &TcpListener, path: &str) {
     assert_eq!(quoted.unwrap().price.msat(), 2_500);
 }
 
-async fn takes_a_question(listener: &TcpListener) -> TcpStream {
+async fn accepts_a_request(listener: &TcpListener) -> TcpStream {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut question = [0; 4_096];
     assert!(stream.read(&mut question).await.unwrap() > 0);
@@ -164,10 +164,10 @@ async fn takes_a_question(listener: &TcpListener) -> TcpStream {
 }
 
 #[tokio::test]
-async fn a_question_that_the_hook_dies_of_makes_the_next_one_no_cheaper() {
+async fn a_request_that_crashes_the_hook_makes_the_next_one_no_cheaper() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (hook, clock) = hook(with_fallback(config(listener.local_addr().unwrap())));
-    let dying = async { drop(takes_a_question(&listener).await) };
+    let dying = async { drop(accepts_a_request(&listener).await) };
     let (quoted, ()) = tokio::join!(quote(&hook, "/poison"), dying);
     let why = why(quoted);
     assert!(
@@ -183,12 +183,12 @@ async fn a_question_that_the_hook_dies_of_makes_the_next_one_no_cheaper() {
 }
 
 #[tokio::test]
-async fn a_hook_that_answers_long_after_a_question_that_it_did_not_answer_is_away_when_it_stops() {
-    // An answer soon after may come before the hook dies of the other question.
+async fn a_hook_that_answers_long_after_an_unanswered_request_is_away_when_it_stops() {
+    // An answer soon after may come before the other request crashes the hook.
     for (secs, is_away) in [(0, false), (29, false), (30, true)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (hook, clock) = hook(with_fallback(config(listener.local_addr().unwrap())));
-        let dying = async { drop(takes_a_question(&listener).await) };
+        let dying = async { drop(accepts_a_request(&listener).await) };
         let (quoted, ()) = tokio::join!(quote(&hook, "/poison"), dying);
         assert!(quoted.is_err());
         clock.advance(Duration::from_secs(secs));
@@ -203,14 +203,14 @@ async fn a_hook_that_answers_long_after_a_question_that_it_did_not_answer_is_awa
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_before_the_hook_dies_of_its_question_gains_nothing() {
+async fn a_client_that_hangs_up_before_its_request_crashes_the_hook_gains_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (hook, clock) = hook(with_fallback(config(listener.local_addr().unwrap())));
     let hook = Arc::new(hook);
     let mut asking = JoinSet::new();
     let asked = Arc::clone(&hook);
     asking.spawn(async move { quote(&asked, "/poison").await });
-    let stream = takes_a_question(&listener).await;
+    let stream = accepts_a_request(&listener).await;
     asking.abort_all();
     let ended = asking.join_next().await.unwrap();
     assert!(ended.unwrap_err().is_cancelled());
@@ -222,7 +222,7 @@ async fn a_client_that_hangs_up_before_the_hook_dies_of_its_question_gains_nothi
     assert!(is_fallback(&hook, "/b").await);
 }
 
-/// A listener that takes one connection and no further: the queue of the system has room for none.
+/// A listener whose backlog is full, so that no further connection is accepted.
 async fn full_listener() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -239,7 +239,7 @@ async fn full_listener() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
 }
 
 #[tokio::test]
-async fn a_hook_that_is_too_busy_to_take_a_connection_is_not_away() {
+async fn a_hook_that_is_too_busy_to_accept_a_connection_is_not_away() {
     let (listener, address, mut waiting) = full_listener().await;
     let short = HookConfig {
         timeout: Duration::from_millis(300),
@@ -247,9 +247,9 @@ async fn a_hook_that_is_too_busy_to_take_a_connection_is_not_away() {
         ..with_fallback(config(address))
     };
     let (hook, clock) = hook(short);
-    // It was never seen: nothing says that it is there.
+    // The hook was never connected to, so it counts as away.
     assert!(is_fallback(&hook, "/a").await);
-    // Room for one question, which it does not answer, and for no further one.
+    // Makes room for one request, which is not answered, and for no other.
     drop(waiting.pop());
     while let Ok(accepted) =
         tokio::time::timeout(Duration::from_millis(200), listener.accept()).await

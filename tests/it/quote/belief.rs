@@ -1,4 +1,5 @@
-//! What a rate is held against: what was known before, also before the start, and what several sources stand by.
+//! The rate that new ones are compared with: the last known one, also across a start, and one that several sources
+//! confirm.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +29,7 @@ fn of(tellers: &[Teller], quorum: usize) -> Watched {
     watched(&addresses, quorum)
 }
 
-/// Asks once a minute, so often. The minute from which on the rate was this one.
+/// Refreshes once a minute, this many times. Returns the first minute in which the rate was this one.
 async fn taken_after(rates: &Rates, clock: &Clock, units: &str, minutes: u64) -> Option<u64> {
     for minute in 0..minutes {
         rates.refresh().await;
@@ -41,7 +42,7 @@ async fn taken_after(rates: &Rates, clock: &Clock, units: &str, minutes: u64) ->
 }
 
 #[tokio::test]
-async fn a_market_that_really_doubled_is_believed_when_several_have_said_so_for_minutes() {
+async fn a_real_doubling_is_believed_once_several_servers_confirm_it_for_minutes() {
     let (log, _listening) = Log::listen();
     let tellers = tellers(&[97_000, 97_000, 97_000]).await;
     let clock = clock();
@@ -68,7 +69,7 @@ async fn a_market_that_really_doubled_is_believed_when_several_have_said_so_for_
 async fn one_server_alone_cannot_confirm_itself_within_a_day() {
     let (_log, _listening) = Log::listen();
     let tellers = tellers(&[97_000]).await;
-    // The same server by another address is no other witness.
+    // A second address of the same server does not count as a second server.
     let twice = |tellers: &[Teller]| {
         let mut watched = of(tellers, 2);
         let other = format!("http://{}/other", tellers[0].address);
@@ -93,7 +94,7 @@ async fn one_server_alone_cannot_confirm_itself_within_a_day() {
 }
 
 #[tokio::test]
-async fn a_rate_that_doubles_with_each_question_is_not_followed() {
+async fn a_rate_that_grows_with_each_answer_is_not_followed() {
     let (_log, _listening) = Log::listen();
     let tellers = tellers(&[97_000]).await;
     let clock = clock();
@@ -109,7 +110,7 @@ async fn a_rate_that_doubles_with_each_question_is_not_followed() {
         Ok(taken) => assert!(taken.micros_per_btc <= 2 * rate("97000").micros_per_btc),
         Err(error) => assert!(matches!(error, Unpriced::RateTooOld { .. }), "{error}"),
     }
-    // Halved step by step it would sell dear and hurt nobody but its seller; it is held all the same.
+    // A rate lowered step by step would only raise the price in bitcoin; it is not followed either.
     for _ in 0..20 {
         tellers[0].now_says(&says(units.max(2)));
         rates.refresh().await;
@@ -122,7 +123,7 @@ async fn a_rate_that_doubles_with_each_question_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_claim_that_changes_or_is_taken_back_begins_anew() {
+async fn a_claim_that_changes_or_is_withdrawn_starts_over() {
     let (_log, _listening) = Log::listen();
     let tellers = tellers(&[97_000, 97_000]).await;
     let clock = clock();
@@ -134,7 +135,7 @@ async fn a_claim_that_changes_or_is_taken_back_begins_anew() {
         }
     };
     for between in [
-        // Another level, the old one again, and a word against it.
+        // Another rate, the old one again, and a disagreement.
         [900_000, 900_000],
         [97_000, 97_000],
         [250_000, 97_000],
@@ -149,7 +150,7 @@ async fn a_claim_that_changes_or_is_taken_back_begins_anew() {
         say(&[97_000, 97_000]);
         rates.refresh().await;
     }
-    // Silence is no word against it.
+    // A missing answer does not contradict the claim.
     say(&[250_000, 250_000]);
     assert_eq!(taken_after(&rates, &clock, "250000", 6).await, None);
     tellers[0].now(Manner::Refuses(500, String::new()));
@@ -163,7 +164,7 @@ fn remembering(watched: Watched, clock: &Clock, folder: &Path) -> Rates {
 }
 
 #[tokio::test]
-async fn the_first_answer_after_a_start_is_held_against_the_last_good_rate() {
+async fn the_first_answer_after_a_start_is_compared_with_the_last_good_rate() {
     let (_log, _listening) = Log::listen();
     let folder = tempfile::tempdir().unwrap();
     let tellers = tellers(&[97_000]).await;
@@ -181,7 +182,7 @@ async fn the_first_answer_after_a_start_is_held_against_the_last_good_rate() {
         let started = remembering(of(&tellers, 1), &clock, folder.path());
         let before = started.rate(usd());
         if later <= MAX_AGE {
-            assert_eq!(before, Ok(rate("97000")), "young enough to sell by");
+            assert_eq!(before, Ok(rate("97000")), "not too old to be used");
         } else {
             assert!(
                 matches!(before, Err(Unpriced::RateTooOld { .. })),
@@ -199,7 +200,7 @@ async fn the_first_answer_after_a_start_is_held_against_the_last_good_rate() {
 }
 
 #[tokio::test]
-async fn what_was_known_long_ago_or_by_other_settings_is_held_against_nothing() {
+async fn an_old_rate_or_one_of_other_settings_is_not_compared_with() {
     let (_log, _listening) = Log::listen();
     let folder = tempfile::tempdir().unwrap();
     let tellers = tellers(&[97_000]).await;
@@ -208,7 +209,7 @@ async fn what_was_known_long_ago_or_by_other_settings_is_held_against_nothing() 
     tellers[0].now_says(&says(300_000));
     let later = clock();
     later.advance(31 * 24 * 60 * MINUTE);
-    // A change of the settings is the operator's word.
+    // The operator accepts a rate by changing the settings.
     let other = Watched {
         max_age: MAX_AGE * 2,
         ..of(&tellers, 1)

@@ -118,7 +118,7 @@ fn refused_rates() -> Vec<Row> {
 }
 
 #[test]
-fn a_currency_that_is_not_known_here_has_bounds_or_more_than_one_server() {
+fn a_currency_without_usual_bounds_needs_bounds_or_more_than_one_server() {
     let xof = |sources: &[&str], lines: &str| {
         let source = |url: &&str| format!("{{ url = \"https://{url}\", pointer = \"\" }}");
         let sources: Vec<String> = sources.iter().map(source).collect();
@@ -140,7 +140,7 @@ fn a_currency_that_is_not_known_here_has_bounds_or_more_than_one_server() {
             &format!("quorum = 1\n{bounds}"),
             true,
         ),
-        // Two addresses of one server are one that could say anything.
+        // Two addresses of one server do not confirm each other.
         (&["a.example/1", "A.example:443/2"], "", false),
         (&["a.example/1", "a.example/2", "b.example"], "", false),
         (
@@ -156,7 +156,7 @@ fn a_currency_that_is_not_known_here_has_bounds_or_more_than_one_server() {
             assert!(complaints[0].what.contains("quorum = 2"));
         }
     }
-    // Bounds of one's own stand before the usual ones.
+    // Bounds in the settings override the usual ones.
     let loaded = load(
         "[[rate]]\ncurrency = \"USD\"\nsources = [{ url = \"https://a.example\", pointer = \"\" }]\nat_most = \"4000000\"",
     );
