@@ -21,13 +21,15 @@ die() {
 # What each purpose needs, as `command:package`, or where the package brings no command as `/file:package` or
 # `python3.module:package`.
 #   build    ring, SQLite (bundled) and libsodium (bundled, of the macaroon crate) are C
-#   tests    scripts/bitcoind: a download and a lock; an authority that gives certificates; a clock that can be set
+#   chain    scripts/bitcoind: a download and a lock
+#   tests    an authority that gives certificates; a clock that can be set
 #   clients  tests/clients: Python and what makes it a folder for packages; what the VSS server is built with, and its tokens are
 #   bench    scripts/bench
 requirements() {
     case $1 in
         build) echo cc:build-essential make:build-essential pkg-config:pkg-config ;;
-        tests) echo curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates flock:util-linux pebble:pebble faketime:faketime ;;
+        chain) echo curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates flock:util-linux ;;
+        tests) echo pebble:pebble faketime:faketime ;;
         clients) echo python3:python3 python3.ensurepip:python3-venv openssl:openssl /usr/include/openssl/ssl.h:libssl-dev ;;
         bench) echo wrk:wrk strace:strace ;;
         *) die "no such purpose: $1" ;;
@@ -82,16 +84,25 @@ need_subcommand() {
     (cd "$root" && cargo "$1" --version >/dev/null 2>&1) || die "cargo $1 is missing:  $2"
 }
 
-# run_harness ARGS…: builds what ships and the harness that drives it, and becomes the harness. stdout is the harness's.
+# run_harness PROFILE ARGS…: builds what ships and the harness that drives it, and becomes the harness. stdout is the
+# harness's. PROFILE is `dev`, the build of the tests, so that demo and tests build everything once, or `release`, which is
+# what can be measured.
 run_harness() {
-    need_packages build tests
+    local profile=$1 folder=$1 bitcoind_pid
+    shift
+    [[ $profile != dev ]] || folder=debug
+    need_packages build chain
     need_rust
-    say "building tollhouse and its harness (release; about 7 minutes the first time on two cores, seconds after that)"
+    # Fetched while the compiler runs. The call below waits for it, and says what went wrong.
+    "$root/scripts/bitcoind" >/dev/null 2>&1 &
+    bitcoind_pid=$!
+    say "building tollhouse and its harness ($profile; some minutes the first time, seconds after that)"
     # Both packages in one go and never `-p`: one feature graph, so nothing is built twice (Cargo.toml, default-members).
-    (cd "$root" && cargo build --release --locked) >&2
+    (cd "$root" && cargo build --profile "$profile" --locked) >&2
     say "built"
+    wait "$bitcoind_pid" || true
     # Two lines, because `export NAME=$(command)` would hide the command's failure.
     BITCOIND_EXE=$("$root/scripts/bitcoind")
-    export BITCOIND_EXE TOLLHOUSE_EXE="$CARGO_TARGET_DIR/release/tollhouse"
-    exec "$CARGO_TARGET_DIR/release/regtest" "$@"
+    export BITCOIND_EXE TOLLHOUSE_EXE="$CARGO_TARGET_DIR/$folder/tollhouse"
+    exec "$CARGO_TARGET_DIR/$folder/regtest" "$@"
 }

@@ -4,6 +4,7 @@
 //! incoming payment by the secret alone, so a [`Minter`] with the same keys makes invoices that the node's channel manager
 //! accepts without having seen them. What it cannot know by itself, how the node is reached, the node tells it.
 
+mod signer;
 mod template;
 
 use std::fmt;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use bitcoin::Network;
 use bitcoin::bip32::Xpriv;
 use bitcoin::hashes::Hash as _;
-use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use lightning::ln::channelmanager::MIN_FINAL_CLTV_EXPIRY_DELTA;
 use lightning::ln::inbound_payment::{self, ExpandedKey};
 use lightning::routing::router::RouteHint;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::amount::Msat;
 
+use signer::Signer;
 use template::Template;
 
 /// Templates that are kept: more than a merchant has prices.
@@ -168,8 +170,8 @@ pub struct Terms<'a> {
 pub struct Minter {
     /// The node's keys.
     keys: PaymentKeys,
-    /// Kept, because making one costs more than a signature.
-    secp: Secp256k1<All>,
+    /// Signs the invoices.
+    signer: Signer,
     /// The invoices' prefix.
     currency: Currency,
     /// How long an invoice is good for.
@@ -206,8 +208,8 @@ impl Minter {
         reach: watch::Receiver<Reach>,
     ) -> Self {
         Self {
+            signer: Signer::new(keys.node_secret.secret_bytes()),
             keys,
-            secp: Secp256k1::new(),
             currency: network.into(),
             expiry,
             reach,
@@ -236,10 +238,7 @@ impl Minter {
             terms.now_secs,
             &payment_hash.0,
             &payment_secret.0,
-            |message| {
-                self.secp
-                    .sign_ecdsa_recoverable(message, &self.keys.node_secret)
-            },
+            |hash| self.signer.sign(hash),
         );
         Ok(Invoice {
             bolt11,
@@ -281,7 +280,7 @@ impl Minter {
         template
     }
 
-    /// Has `lightning-invoice` write an invoice.
+    /// Has `lightning-invoice` write an invoice, signed by the library that it takes signatures of.
     fn write(
         &self,
         terms: &Terms<'_>,
@@ -301,11 +300,9 @@ impl Minter {
         for hint in hints {
             builder = builder.private_route(hint.clone());
         }
+        let secp = Secp256k1::signing_only();
         let invoice = builder
-            .build_signed(|hash| {
-                self.secp
-                    .sign_ecdsa_recoverable(hash, &self.keys.node_secret)
-            })
+            .build_signed(|hash| secp.sign_ecdsa_recoverable(hash, &self.keys.node_secret))
             .expect("every field is set once and within its bounds");
         invoice.to_string()
     }

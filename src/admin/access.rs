@@ -171,7 +171,7 @@ impl AdminToken {
                 .map(|max| format!("spend_max_msat={max}")),
         );
         caveats.extend(until_secs.map(|until| format!("valid_until={until}")));
-        let token = macaroon::mint(&self.keys, &identifier, &caveats);
+        let token = macaroon::mint_by_crate(&self.keys, &identifier, &caveats);
         let token = encode_base64(&token.expect("the current key mints"));
         let made = Made {
             scope: granted.scope,

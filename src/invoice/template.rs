@@ -2,9 +2,9 @@
 //! putting the rest together again costs a third of what the signature does. So `lightning-invoice` writes one invoice for
 //! each price and description, and its copies differ from it in those three fields, signature and checksum (BOLT 11).
 
-use bitcoin::secp256k1::Message;
-use bitcoin::secp256k1::ecdsa::RecoverableSignature;
 use sha2::{Digest as _, Sha256};
+
+use super::signer::SIGNATURE_BYTES;
 
 /// The characters of bech32 (BIP 173), by the five bits that each stands for.
 const CHARACTERS: [u8; 32] = *b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
@@ -16,10 +16,26 @@ const GENERATOR: [u32; 5] = [
     0x3d42_33dd,
     0x2a14_62b3,
 ];
+/// What the five bits that leave the checksum add to it: this runs 400 times an invoice.
+const STEPS: [u32; 32] = {
+    let mut steps = [0; 32];
+    let mut top = 0;
+    while top < 32 {
+        let mut bit = 0;
+        while bit < 5 {
+            if top >> bit & 1 == 1 {
+                steps[top] ^= GENERATOR[bit];
+            }
+            bit += 1;
+        }
+        top += 1;
+    }
+    steps
+};
 /// Groups of five bits in the checksum.
 const CHECKSUM: usize = 6;
-/// Groups in the signature: 65 bytes.
-const SIGNATURE: usize = 104;
+/// Groups in the signature.
+const SIGNATURE: usize = SIGNATURE_BYTES * 8 / 5;
 /// Groups in the timestamp, with which the data begins.
 const TIMESTAMP: usize = 7;
 /// Groups in a field of 32 bytes, the last one filled up with zeros.
@@ -80,7 +96,7 @@ impl Template {
         unix_secs: u64,
         payment_hash: &[u8; 32],
         payment_secret: &[u8; 32],
-        sign: impl FnOnce(&Message) -> RecoverableSignature,
+        sign: impl FnOnce([u8; 32]) -> [u8; SIGNATURE_BYTES],
     ) -> String {
         let mut data = Vec::with_capacity(self.data.len() + SIGNATURE + CHECKSUM);
         data.extend_from_slice(&self.data);
@@ -98,12 +114,7 @@ impl Template {
 
         let mut hasher = Sha256::new_with_prefix(&self.prefix);
         hasher.update(bytes(&data));
-        let (recovery, signature) =
-            sign(&Message::from_digest(hasher.finalize().into())).serialize_compact();
-        let recovery = u8::try_from(recovery.to_i32()).expect("a recovery id is at most 3");
-        let mut signed = [recovery; 65];
-        signed[..64].copy_from_slice(&signature);
-        data.extend(groups(&signed));
+        data.extend(groups(&sign(hasher.finalize().into())));
 
         let checked = data.iter().chain(&[0; CHECKSUM]).copied();
         let checksum = checked.fold(self.prefix_checksum, checksum_step) ^ 1;
@@ -131,15 +142,9 @@ fn expanded(prefix: &str) -> impl Iterator<Item = u8> {
 }
 
 fn checksum_step(checksum: u32, group: u8) -> u32 {
-    let top = checksum >> 25;
-    let next = (checksum & 0x01ff_ffff) << 5 ^ u32::from(group);
-    GENERATOR
-        .iter()
-        .enumerate()
-        .fold(next, |next, (bit, generator)| {
-            // All ones where the bit is set: this runs 400 times an invoice, and a branch would be guessed wrongly.
-            next ^ (generator & 0_u32.wrapping_sub(top >> bit & 1))
-        })
+    // A checksum has 30 bits.
+    let top = (checksum >> 25 & 31) as usize;
+    (checksum & 0x01ff_ffff) << 5 ^ u32::from(group) ^ STEPS[top]
 }
 
 /// Bytes as groups of five bits, the last one filled up with zeros.

@@ -1,7 +1,7 @@
 //! The token's format: macaroons in their version 2 binary form, as the macaroon libraries write it.
 //!
-//! Minting goes through the `macaroon` crate; reading and the HMAC chain are our own few lines, because they stand on the
-//! path of every paid request, and are held to that crate by property tests.
+//! Minting, reading and the HMAC chain are our own few lines, because every challenge and every paid request needs them. Property
+//! tests hold them to the `macaroon` crate, which mints the operator's tokens.
 
 use ::macaroon::{ByteString, Macaroon, MacaroonKey};
 use hmac::Mac;
@@ -37,6 +37,31 @@ const KEY_GENERATOR: [u8; 32] = *b"macaroons-key-generator\0\0\0\0\0\0\0\0\0";
 pub fn mint(keys: &RootKeys, identifier: &Identifier, caveats: &[String]) -> Option<Vec<u8>> {
     let identifier = identifier.to_bytes();
     // Only an older key can be retired, and none of those mints.
+    let root_key = keys.root_key(&identifier, 0)?;
+    let texts: usize = caveats.iter().map(|caveat| caveat.len() + 5).sum();
+    let mut token = Vec::with_capacity(1 + 6 + 69 + texts + 1 + 34);
+    token.push(VERSION_2);
+    push_field(&mut token, LOCATION_TAG, LOCATION.as_bytes());
+    push_field(&mut token, IDENTIFIER_TAG, &identifier);
+    token.push(END);
+    let mut signature = first_link(&root_key, &identifier);
+    for caveat in caveats {
+        push_field(&mut token, IDENTIFIER_TAG, caveat.as_bytes());
+        token.push(END);
+        signature = hmac(&signature, caveat.as_bytes());
+    }
+    token.push(END);
+    push_field(&mut token, SIGNATURE_TAG, &signature);
+    Some(token)
+}
+
+/// The same by the `macaroon` crate, which takes four times as long: for tokens that are rare, and to hold [`mint`] to.
+pub fn mint_by_crate(
+    keys: &RootKeys,
+    identifier: &Identifier,
+    caveats: &[String],
+) -> Option<Vec<u8>> {
+    let identifier = identifier.to_bytes();
     let root_key = keys.root_key(&identifier, 0)?;
     // `MacaroonKey::generate` does the key step; `[u8; 32].into()` would skip it.
     let key = MacaroonKey::generate(&root_key);
@@ -140,11 +165,15 @@ impl<'a> Parsed<'a> {
 
     /// What the signature must be under this root key.
     pub fn expected_signature(&self, root_key: &[u8; 32]) -> [u8; 32] {
-        let key = hmac(&KEY_GENERATOR, root_key);
-        let first = hmac(&key, self.identifier);
+        let first = first_link(root_key, self.identifier);
         self.caveats()
             .fold(first, |signature, caveat| hmac(&signature, caveat))
     }
+}
+
+/// The first link of the HMAC chain.
+fn first_link(root_key: &[u8; 32], identifier: &[u8; IDENTIFIER_BYTES]) -> [u8; 32] {
+    hmac(&hmac(&KEY_GENERATOR, root_key), identifier)
 }
 
 fn hmac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
@@ -153,6 +182,18 @@ fn hmac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
         .finalize()
         .into_bytes()
         .into()
+}
+
+/// Writes `tag ‖ varint length ‖ content`.
+fn push_field(token: &mut Vec<u8>, tag: u8, content: &[u8]) {
+    token.push(tag);
+    let mut len = content.len();
+    while len >= 0x80 {
+        token.push((len & 0x7f) as u8 | 0x80);
+        len >>= 7;
+    }
+    token.push(len as u8);
+    token.extend_from_slice(content);
 }
 
 /// Takes `tag ‖ varint length ‖ content` off the front of `rest` and gives the content.

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tollhouse::l402::caveat::Subject;
 use tollhouse::l402::credential::{Presented, presented};
-use tollhouse::l402::macaroon::{FormatError, Parsed, mint};
+use tollhouse::l402::macaroon::{FormatError, Parsed, mint, mint_by_crate};
 use tollhouse::l402::{Credential, Identifier, Refusal, RootKeys, TokenId, Verified, prove};
 
 use crate::support::{NOW_SECS, Sold, master_key};
@@ -87,6 +87,13 @@ proptest! {
         let mut other = root_key;
         other[0] ^= 1;
         prop_assert!(!crate_verifies(&theirs, &other));
+    }
+
+    #[test]
+    fn we_mint_the_bytes_that_the_crate_mints(identifier in identifier(), caveats in caveats()) {
+        let (ours, theirs) = (mint(&keys(), &identifier, &caveats), mint_by_crate(&keys(), &identifier, &caveats));
+        prop_assert!(ours.is_some());
+        prop_assert_eq!(ours, theirs);
     }
 
     #[test]
