@@ -46,7 +46,7 @@ pub enum Unreserved {
 }
 
 /// One request's use of a token, reserved. Dropped, it counts as served: a client that hangs up in the middle has had the
-/// resource. Only [`Reservation::give_back`] returns it.
+/// resource. [`Reservation::give_back`] returns it, and so does a panic before anything was delivered.
 #[derive(Debug)]
 #[must_use = "a dropped reservation counts as served; call `give_back` if it was not"]
 pub struct Reservation {
@@ -64,6 +64,8 @@ pub struct Reservation {
     claim: Claim,
     /// Whether somebody else meters its time.
     is_metered_elsewhere: bool,
+    /// Whether the client had any of its bytes.
+    has_delivered: bool,
 }
 
 impl Reservation {
@@ -92,6 +94,7 @@ impl Reservation {
             left,
             claim,
             is_metered_elsewhere: false,
+            has_delivered: false,
         })
     }
 
@@ -149,6 +152,7 @@ impl Reservation {
             .meters()
             .deliver(&mut self.claim, &self.allowance, self.overrun, bytes);
         usage.has_changed();
+        self.has_delivered |= allowed > 0;
         allowed
     }
 
@@ -201,6 +205,10 @@ impl Reservation {
 
     /// Returns the use to the holder: nothing was delivered, and it was not the holder's doing. Says what the next request finds.
     pub fn give_back(mut self) -> Left {
+        self.return_it()
+    }
+
+    fn return_it(&mut self) -> Left {
         let Some(usage) = self.usage.take() else {
             return self.left;
         };
@@ -237,6 +245,10 @@ fn ms_begun(span: Duration) -> u64 {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        // The panic is ours, and the client has nothing.
+        if std::thread::panicking() && !self.has_delivered {
+            self.return_it();
+        }
         let Some(usage) = self.usage.take() else {
             return;
         };

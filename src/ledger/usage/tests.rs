@@ -57,6 +57,24 @@ fn a_dropped_reservation_is_served_and_a_returned_one_is_not() {
 }
 
 #[test]
+fn a_use_that_a_panic_drops_is_returned_if_nothing_of_it_was_delivered() {
+    let clock = Clock::fixed(7);
+    let usage = usage(0);
+    for (delivered, counted) in [(0, 0), (1, 1)] {
+        let mut reserved = reserve(&usage, &requests(5), &clock).unwrap();
+        let panicking = std::thread::spawn(move || {
+            reserved.begin(None);
+            reserved.deliver(delivered);
+            panic!("in the middle of an answer");
+        });
+        assert!(panicking.join().is_err());
+        let unwritten = usage.take_unwritten(0, 7_000);
+        let requests = unwritten.map_or(0, |it| it.token.requests);
+        assert_eq!(requests, counted);
+    }
+}
+
+#[test]
 fn the_journal_is_told_every_time_and_the_store_now_and_then() {
     let clock = Clock::fixed(7);
     let usage = usage(5);
