@@ -6,8 +6,8 @@ use http::{HeaderName, Method};
 
 use crate::price::Price;
 use crate::route::{
-    Access, Class, Count, DEFAULT_PLAN, FreeQuota, Grant, Offer, PLANS_MAX, Plan, PriceTable, Pricing,
-    SERVICES_MAX, Selector, VALUES_MAX, is_name,
+    Access, Class, Count, DEFAULT_PLAN, FreeQuota, Grant, Offer, PLANS_MAX, Plan, PriceTable,
+    Pricing, SERVICES_MAX, Selector, VALUES_MAX, is_name,
 };
 
 use super::raw::{RawClass, RawGrant, RawPlan, RawPrice, RawPriceTable, RawRoute};
@@ -87,8 +87,12 @@ impl Meaning<'_> {
         Some(match text {
             None | Some("delivered") => Count::Delivered,
             Some("all") => Count::All,
+            Some("file") => Count::File,
             Some(other) => {
-                self.complain(key, format!("`{other}` is neither \"delivered\" nor \"all\""));
+                self.complain(
+                    key,
+                    format!("`{other}` is none of \"delivered\", \"all\" and \"file\""),
+                );
                 return None;
             }
         })

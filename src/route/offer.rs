@@ -146,6 +146,8 @@ pub enum Count {
     Delivered,
     /// All of them.
     All,
+    /// As the first; and of a file, all answers within ten minutes are one, so that it can be had in parts.
+    File,
 }
 
 /// What is sold on a route.

@@ -350,3 +350,49 @@ async fn head_says_what_get_would_and_no_other_method_is_taken() {
         PAGE
     );
 }
+
+/// Half of the file, with a grant of two requests.
+async fn half(shop: &Shop, sold: &crate::support::Sold, name: &str, range: &str) -> StatusCode {
+    let request = shop.request(Method::GET, &format!("/parts/{name}"));
+    let request = request.header("authorization", sold.header());
+    shop.send(request.header("range", range)).await.status
+}
+
+#[tokio::test]
+async fn the_parts_of_a_file_are_one_request_where_files_are_counted() {
+    let route = "[[route]]\npath = \"/parts/*\"\nservice = \"parts\"\nprice = \"10 sat\"\nfiles = \"shop\"\n";
+    for (count, is_one) in [("", false), ("count = \"file\"\n", true)] {
+        let shop = Shop::selling(&format!("{route}{count}")).await;
+        std::fs::write(shop.folder.join("other.txt"), PAGE).unwrap();
+        let sold = shop.sell("parts", Some(2));
+        // There is no such part: it costs nothing, before the first part or after.
+        let none = StatusCode::RANGE_NOT_SATISFIABLE;
+        assert_eq!(half(&shop, &sold, "page.txt", "bytes=99-").await, none);
+        assert_eq!(
+            half(&shop, &sold, "page.txt", "bytes=0-3").await,
+            StatusCode::PARTIAL_CONTENT
+        );
+        assert_eq!(half(&shop, &sold, "page.txt", "bytes=99-").await, none);
+        assert_eq!(
+            half(&shop, &sold, "page.txt", "bytes=4-").await,
+            StatusCode::PARTIAL_CONTENT
+        );
+        shop.is_counted(&sold, if is_one { 1 } else { 2 }).await;
+        let third = half(&shop, &sold, "other.txt", "bytes=0-3").await;
+        if !is_one {
+            assert_eq!(third, StatusCode::PAYMENT_REQUIRED);
+            continue;
+        }
+        assert_eq!(third, StatusCode::PARTIAL_CONTENT);
+        shop.is_counted(&sold, 2).await;
+        // Used up, and these two are still open.
+        for name in ["page.txt", "other.txt"] {
+            let again = half(&shop, &sold, name, "bytes=0-").await;
+            assert_eq!(again, StatusCode::PARTIAL_CONTENT, "{name}");
+        }
+        shop.clock.advance(Duration::from_secs(600));
+        let late = half(&shop, &sold, "page.txt", "bytes=4-").await;
+        assert_eq!(late, StatusCode::PAYMENT_REQUIRED);
+        shop.is_counted(&sold, 2).await;
+    }
+}

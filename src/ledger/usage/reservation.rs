@@ -62,6 +62,8 @@ pub struct Reservation {
     left: Left,
     /// Its part of bytes and time.
     claim: Claim,
+    /// The window that it is of, where all requests for a file count as one.
+    window: Option<u64>,
     /// Whether somebody else meters its time.
     is_metered_elsewhere: bool,
     /// Whether the client had any of its bytes.
@@ -74,6 +76,7 @@ impl Reservation {
         allowance: &Allowance,
         overrun: Overrun,
         pace: Option<Pace>,
+        file: Option<u64>,
         clock: &Clock,
     ) -> Result<Self, Unreserved> {
         // The pace first: what is refused for it must not have been taken from the grant, not even for a moment.
@@ -83,9 +86,14 @@ impl Reservation {
                 .map_err(Unreserved::TooFast)?;
         }
         usage.touch(clock.since_boot_ms());
-        let (left, claim) = usage
-            .reserve(allowance, overrun)
-            .ok_or(Unreserved::UsedUp)?;
+        let reserved = match file {
+            Some(file) => usage.reserve_of_file(allowance, overrun, (file, clock.since_boot_ms())),
+            None => {
+                let reserved = usage.reserve(allowance, overrun);
+                reserved.map(|(left, claim)| (left, claim, None))
+            }
+        };
+        let (left, claim, window) = reserved.ok_or(Unreserved::UsedUp)?;
         Ok(Self {
             usage: Some(Arc::clone(usage)),
             clock: clock.clone(),
@@ -93,6 +101,7 @@ impl Reservation {
             overrun,
             left,
             claim,
+            window,
             is_metered_elsewhere: false,
             has_delivered: false,
         })
@@ -213,7 +222,10 @@ impl Reservation {
             return self.left;
         };
         let returned_ms = usage.meters().give_back(&mut self.claim);
-        usage.give_back();
+        match self.window {
+            Some(window) => usage.end_of_file(window, false, self.clock.moment()),
+            None => usage.give_back(),
+        }
         if returned_ms > 0 {
             usage.has_changed();
         }
@@ -257,6 +269,9 @@ impl Drop for Reservation {
         meters.pass_time(&mut self.claim, now_ms);
         meters.end(&mut self.claim);
         drop(meters);
-        usage.settle(self.clock.moment());
+        match self.window {
+            Some(window) => usage.end_of_file(window, true, self.clock.moment()),
+            None => usage.settle(self.clock.moment()),
+        }
     }
 }

@@ -90,9 +90,9 @@ pub(super) fn look(
     Ok(At::File(file, opened))
 }
 
-/// Opens a file. Should it have become a link or a pipe a moment ago, that is neither followed nor waited for.
+/// Opens a file. Should it have become a link a moment ago, that is not followed.
 fn open(file: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = rustix::fs::OFlags::NOFOLLOW;
     OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits().cast_signed())

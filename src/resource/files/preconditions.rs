@@ -199,10 +199,7 @@ mod tests {
             assert_eq!(asked(&[(name, value)]), wanted, "{name}: {value}");
         }
         // A tag says more than a date.
-        let both = [
-            ("if-none-match", "\"other\""),
-            ("if-modified-since", AFTER),
-        ];
+        let both = [("if-none-match", "\"other\""), ("if-modified-since", AFTER)];
         assert_eq!(asked(&both), Wanted::Whole);
         let both = [("if-match", ETAG), ("if-unmodified-since", BEFORE)];
         assert_eq!(asked(&both), Wanted::Whole);

@@ -98,8 +98,18 @@ async fn is_seen(what: &str, change: impl FnOnce(&Shop), expected: Option<&str>)
 #[tokio::test]
 async fn every_change_of_a_file_is_seen_by_the_next_request() {
     is_seen("nothing", |_| {}, Some("as it was")).await;
-    is_seen("longer", |shop| shop.write(FILE, "longer than it was"), Some("longer than it was")).await;
-    is_seen("as long", |shop| shop.write(FILE, "as it is."), Some("as it is.")).await;
+    is_seen(
+        "longer",
+        |shop| shop.write(FILE, "longer than it was"),
+        Some("longer than it was"),
+    )
+    .await;
+    is_seen(
+        "as long",
+        |shop| shop.write(FILE, "as it is."),
+        Some("as it is."),
+    )
+    .await;
     let dated_back = |shop: &Shop| {
         let before = shop.at(FILE).metadata().unwrap().modified().unwrap();
         shop.write(FILE, "as it is.");
@@ -108,7 +118,12 @@ async fn every_change_of_a_file_is_seen_by_the_next_request() {
     };
     is_seen("as long, and dated back", dated_back, Some("as it is.")).await;
     is_seen("truncated", |shop| shop.write(FILE, ""), Some("")).await;
-    is_seen("deleted", |shop| fs::remove_file(shop.at(FILE)).unwrap(), Some(GONE)).await;
+    is_seen(
+        "deleted",
+        |shop| fs::remove_file(shop.at(FILE)).unwrap(),
+        Some(GONE),
+    )
+    .await;
     let replaced = |shop: &Shop| {
         shop.write("new", "another");
         fs::rename(shop.at("new"), shop.at(FILE)).unwrap();
@@ -150,12 +165,22 @@ async fn a_link_is_never_followed_out_of_the_folder_by_what_is_remembered() {
         fs::rename(shop.at("shop/deep"), shop.at("shop/.deep")).unwrap();
         symlink(shop.at("shop/.deep"), shop.at("shop/deep")).unwrap();
     };
-    is_seen("its folder is hidden, with a link to it", hidden, Some(GONE)).await;
+    is_seen(
+        "its folder is hidden, with a link to it",
+        hidden,
+        Some(GONE),
+    )
+    .await;
     let inside = |shop: &Shop| {
         fs::rename(shop.at("shop/deep"), shop.at("shop/new")).unwrap();
         symlink(shop.at("shop/new"), shop.at("shop/deep")).unwrap();
     };
-    is_seen("its folder has another name, with a link to it", inside, Some("as it was")).await;
+    is_seen(
+        "its folder has another name, with a link to it",
+        inside,
+        Some("as it was"),
+    )
+    .await;
     let secret = |shop: &Shop| {
         fs::remove_file(shop.at(FILE)).unwrap();
         fs::hard_link(shop.at("secret.key"), shop.at(FILE)).unwrap();
