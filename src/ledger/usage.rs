@@ -311,11 +311,12 @@ impl Usage {
         let full_at_us = bucket.unwrap_or_else(PoisonError::into_inner).full_at_us();
         let windows = self.windows.get_mut();
         let windows = windows.unwrap_or_else(PoisonError::into_inner);
+        let are_windows_over = windows.are_over(now.since_boot_ms);
         !self.is_unstored()
             && *self.touched_ms.get_mut() < idle_since_ms
             // A slow pace must not be forgotten before it is over.
             && full_at_us / 1_000 < idle_since_ms
-            && windows.are_over(now.since_boot_ms)
+            && are_windows_over
     }
 
     /// Whether uses went back whose client left: while the token is good, and for a day, as its holder can make its end an earlier one.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 use tower_http::services::fs::AsyncReadBody;

@@ -172,11 +172,9 @@ mod tests {
 
     fn known(content: usize) -> Arc<Known> {
         let file = File::open("/").unwrap();
-        let known = Known::new(Path::new("/"), Stamp::of(&file).unwrap());
-        Arc::new(Known {
-            content: Some(Bytes::from(vec![0; content])),
-            ..known
-        })
+        let mut known = Known::new(Path::new("/"), Stamp::of(&file).unwrap());
+        known.content = Some(Bytes::from(vec![0; content]));
+        Arc::new(known)
     }
 
     #[test]
