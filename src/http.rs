@@ -338,10 +338,10 @@ impl Answering {
         path: &RequestPath,
         query: Option<&str>,
     ) -> Response {
-        match failure {
-            Failure::IsFolder => moved::to_folder(path, query),
-            other => answer::failure(other, &route.name, self.gate.log()),
+        if matches!(failure, Failure::IsFolder) {
+            return moved::to_folder(path, query);
         }
+        answer::failure(failure, &route.name, self.gate.log())
     }
 }
 

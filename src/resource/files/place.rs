@@ -111,51 +111,66 @@ fn is_hidden(inside: &Path) -> bool {
 mod tests {
     use super::*;
 
+    /// A folder with one of everything, beside a secret.
+    fn everything(root: &Path) -> PathBuf {
+        let folder = root.canonicalize().unwrap().join("folder");
+        for name in [
+            "deep/.git",
+            "deep/.well-known",
+            ".well-known/.hidden",
+            "empty",
+            "../outside",
+        ] {
+            std::fs::create_dir_all(folder.join(name)).unwrap();
+        }
+        for name in [
+            "../outside/secret",
+            "page.html",
+            ".env",
+            "with space",
+            "deep/index.html",
+            "deep/.git/config",
+            ".well-known/security.txt",
+            ".well-known/.hidden/page",
+            "deep/.well-known/page",
+        ] {
+            std::fs::write(folder.join(name), "text").unwrap();
+        }
+        for (to, name) in [
+            ("../outside/secret", "leak"),
+            ("../outside", "leaks"),
+            (".env", "env"),
+            ("page.html", "alias"),
+            ("deep", "linked"),
+        ] {
+            std::os::unix::fs::symlink(folder.join(to), folder.join(name)).unwrap();
+        }
+        folder
+    }
+
+    fn at(folder: &Path, path: &str) -> String {
+        let place = Place {
+            folder,
+            path,
+            has_slash: path.ends_with('/'),
+        };
+        let Some(named) = named(&place) else {
+            return "nothing".to_owned();
+        };
+        match look(folder, &named, place.has_slash, &Secrets::default()) {
+            Ok(At::File(file, _)) => {
+                let inside = file.strip_prefix(folder).unwrap();
+                inside.to_str().unwrap().to_owned()
+            }
+            Ok(At::Folder) => "a folder".to_owned(),
+            Ok(At::Nothing) | Err(_) => "nothing".to_owned(),
+        }
+    }
+
     #[test]
     fn only_plain_files_inside_the_folder_are_found() {
-        let nothing = Secrets::default();
-        let outside = tempfile::tempdir().unwrap();
         let root = tempfile::tempdir().unwrap();
-        let folder = root.path().canonicalize().unwrap();
-        let write = |path: &Path| std::fs::write(path, "text").unwrap();
-        write(&outside.path().join("secret"));
-        write(&folder.join("page.html"));
-        write(&folder.join(".env"));
-        write(&folder.join("with space"));
-        std::fs::create_dir_all(folder.join("deep/.git")).unwrap();
-        std::fs::create_dir_all(folder.join(".well-known/.hidden")).unwrap();
-        std::fs::create_dir_all(folder.join("deep/.well-known")).unwrap();
-        std::fs::create_dir(folder.join("empty")).unwrap();
-        write(&folder.join("deep/index.html"));
-        write(&folder.join("deep/.git/config"));
-        write(&folder.join(".well-known/security.txt"));
-        write(&folder.join(".well-known/.hidden/page"));
-        write(&folder.join("deep/.well-known/page"));
-        let link =
-            |to: &Path, name: &str| std::os::unix::fs::symlink(to, folder.join(name)).unwrap();
-        link(&outside.path().join("secret"), "leak");
-        link(outside.path(), "leaks");
-        link(&folder.join(".env"), "env");
-        link(&folder.join("page.html"), "alias");
-        link(&folder.join("deep"), "linked");
-        let at = |path: &str| {
-            let place = Place {
-                folder: &folder,
-                path,
-                has_slash: path.ends_with('/'),
-            };
-            let Some(named) = named(&place) else {
-                return "nothing".to_owned();
-            };
-            match look(&folder, &named, place.has_slash, &nothing) {
-                Ok(At::File(file, _)) => {
-                    let inside = file.strip_prefix(&folder).unwrap();
-                    inside.to_str().unwrap().to_owned()
-                }
-                Ok(At::Folder) => "a folder".to_owned(),
-                Ok(At::Nothing) | Err(_) => "nothing".to_owned(),
-            }
-        };
+        let folder = everything(root.path());
         for (path, found) in [
             ("/page.html", "page.html"),
             ("/alias", "page.html"),
@@ -166,7 +181,7 @@ mod tests {
             ("/with%20space", "with space"),
             ("/.well-known/security.txt", ".well-known/security.txt"),
         ] {
-            assert_eq!(at(path), found, "{path}");
+            assert_eq!(at(&folder, path), found, "{path}");
         }
         for path in [
             "/",
@@ -192,10 +207,10 @@ mod tests {
             "/.well-known/.hidden/page",
             "/deep/.well-known/page",
         ] {
-            assert_eq!(at(path), "nothing", "{path}");
+            assert_eq!(at(&folder, path), "nothing", "{path}");
         }
         std::fs::remove_dir_all(folder.join(".well-known")).unwrap();
-        write(&folder.join(".well-known"));
-        assert_eq!(at("/.well-known"), "nothing");
+        std::fs::write(folder.join(".well-known"), "text").unwrap();
+        assert_eq!(at(&folder, "/.well-known"), "nothing");
     }
 }
