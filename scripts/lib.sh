@@ -68,6 +68,27 @@ need_packages() {
     "${sudo[@]}" "${install[@]}" >&2 </dev/null
 }
 
+# nginx_exe: prints the path of an nginx: the system's, or that of Debian's package, unpacked in .cache/. Installing the package
+# would start a server on port 80. It is the one of nginx-light, which since Debian 12 has no program of its own.
+nginx_exe() {
+    local found cache=$root/.cache/nginx work sudo=()
+    found=$(PATH=$PATH:/usr/sbin command -v nginx) && echo "$found" && return
+    found=$cache/usr/sbin/nginx
+    "$found" -v 2>/dev/null && echo "$found" && return
+    say "fetching nginx, to be measured beside the program"
+    work=$(mktemp -d)
+    if ! (cd "$work" && apt-get download -q nginx >&2 </dev/null); then
+        ((EUID == 0)) || sudo=(sudo -n)
+        "${sudo[@]}" apt-get update -q >&2 </dev/null || true
+        (cd "$work" && apt-get download -q nginx >&2 </dev/null) || die "nginx is missing; install it, then try again"
+    fi
+    rm -rf "$cache" && mkdir -p "$cache"
+    dpkg -x "$work"/nginx_*.deb "$cache"
+    rm -rf "$work"
+    "$found" -v 2>/dev/null || die "the nginx that was fetched does not run here; install nginx, then try again"
+    echo "$found"
+}
+
 # need_rust: sees that the toolchain is there and new enough; Cargo.toml says how new.
 need_rust() {
     local wanted found

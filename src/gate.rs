@@ -44,7 +44,7 @@ use crate::l402::{Proven, Refusal, SoldAs, Verified, prove};
 use crate::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
 use crate::live::Live;
 use crate::pace::Room;
-use crate::route::{Access, Offer, Plan, Pricing, RequestPath};
+use crate::route::{Access, Count, Offer, Plan, Pricing, RequestPath};
 use crate::sparing::Sparing;
 
 /// How much of a path is logged.
@@ -458,10 +458,18 @@ impl Gate {
             Overrun::Serve
         };
         let pace = self.limiter.of_tokens();
-        let reserved = self
-            .ledger
-            .reserve(&verified, &offer.service, overrun, pace)
-            .await?;
+        let (ledger, service) = (&self.ledger, &offer.service);
+        let reserved = match offer.count {
+            Count::File => {
+                let path = asked.path.as_str();
+                ledger
+                    .reserve_file(&verified, service, overrun, pace, path)
+                    .await?
+            }
+            Count::Delivered | Count::All => {
+                ledger.reserve(&verified, service, overrun, pace).await?
+            }
+        };
         Ok(match reserved {
             Ok(reservation) => {
                 let opened = Opened {

@@ -3,12 +3,14 @@
 mod acme;
 pub(crate) mod answer;
 pub(crate) mod browsers;
+mod caught;
 mod check;
 mod clients;
 mod connection;
 mod extensions;
 mod grpc;
 mod leash;
+mod moved;
 mod networks;
 mod places;
 mod proxied;
@@ -31,6 +33,7 @@ use axum::response::Response;
 use http::Method;
 use http_body_util::BodyExt as _;
 
+use caught::{Panicked, caught};
 use check::check;
 use connection::Secured;
 use places::Places;
@@ -168,7 +171,11 @@ async fn serve(
         client: peer.ip(),
         is_secure: request.extensions().get::<Secured>().is_some(),
     };
-    let response = public.answer(peer, request).await;
+    let response = caught(public.answer(peer, request)).await;
+    let response = response.unwrap_or_else(|Panicked| {
+        tracing::error!("A request was answered 500: its task panicked");
+        answer::internal_error()
+    });
     match call {
         Some(call) => call.shape(response),
         None => response,
@@ -242,12 +249,9 @@ impl Answering {
         let decided = self.gate.decide(&route.name, &route.access, &asked).await;
         let permit = match decided {
             Ok(Decision::Permit(permit)) => permit,
-            other => {
-                return self
-                    .refuse(shop, route, path, request.method(), other)
-                    .await;
-            }
+            other => return self.refuse(shop, route, &asked, other).await,
         };
+        let query = asked.query.map(str::to_owned);
         let is_paid = permit.reason() == gate::Reason::Paid;
         let guest = request.extensions().get::<Guest>().filter(|_| is_paid);
         let paying = guest.map(|guest| Arc::new(guest.pay()));
@@ -285,10 +289,10 @@ impl Answering {
             (Err(unserved), Some(head)) if matches!(unserved.why, Failure::UsedUp) => {
                 let asked = asked_of(&head, path, client);
                 let decided = self.gate.decide(&route.name, &route.access, &asked).await;
-                self.refuse(shop, route, path, head.method(), decided).await
+                self.refuse(shop, route, &asked, decided).await
             }
             (Err(unserved), _) => {
-                let mut response = answer::failure(&unserved.why, &route.name, self.gate.log());
+                let mut response = self.failed(&unserved.why, route, path, query.as_deref());
                 answer::tell_left(response.headers_mut(), &unserved.left);
                 response
             }
@@ -300,8 +304,7 @@ impl Answering {
         &self,
         shop: &Shop,
         route: &Route,
-        path: &RequestPath,
-        method: &Method,
+        asked: &Asked<'_>,
         decided: Result<Decision<'_>, LedgerError>,
     ) -> Response {
         let unpaid = match decided {
@@ -315,16 +318,30 @@ impl Answering {
             Err(fault) => return answer::fault(&fault, &route.name, self.gate.log()),
         };
         // What cannot be delivered is not sold.
-        if !takes_method(route, method) {
+        if !takes_method(route, asked.method) {
             return answer::failure(&Failure::MethodNotAllowed, &route.name, self.gate.log());
         }
-        if let Err(failure) = shop.resources.look(route, path).await {
-            return answer::failure(&failure, &route.name, self.gate.log());
+        if let Err(failure) = shop.resources.look(route, asked.path).await {
+            return self.failed(&failure, route, asked.path, asked.query);
         }
         match self.gate.challenge(&unpaid) {
             Ok(challenge) => answer::challenge(&challenge),
             Err(denial) => answer::denial(&denial),
         }
+    }
+
+    /// Answers a request for what cannot be served.
+    fn failed(
+        &self,
+        failure: &Failure,
+        route: &Route,
+        path: &RequestPath,
+        query: Option<&str>,
+    ) -> Response {
+        if matches!(failure, Failure::IsFolder) {
+            return moved::to_folder(path, query);
+        }
+        answer::failure(failure, &route.name, self.gate.log())
     }
 }
 

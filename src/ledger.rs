@@ -384,6 +384,31 @@ impl Ledger {
         overrun: Overrun,
         pace: Option<Pace>,
     ) -> Result<Result<Reservation, Unreserved>, LedgerError> {
+        self.reserve_for(verified, service, (overrun, pace), None)
+            .await
+    }
+
+    /// The same of the file at this path, of which all requests count as one for ten minutes.
+    pub async fn reserve_file(
+        &self,
+        verified: &Verified,
+        service: &str,
+        overrun: Overrun,
+        pace: Option<Pace>,
+        path: &str,
+    ) -> Result<Result<Reservation, Unreserved>, LedgerError> {
+        let file = Some(self.usages.file(path));
+        self.reserve_for(verified, service, (overrun, pace), file)
+            .await
+    }
+
+    async fn reserve_for(
+        &self,
+        verified: &Verified,
+        service: &str,
+        (overrun, pace): (Overrun, Option<Pace>),
+        file: Option<u64>,
+    ) -> Result<Result<Reservation, Unreserved>, LedgerError> {
         let token_id = verified.identifier.token_id;
         let usage = match self.usages.find(&token_id) {
             Some(usage) => usage,
@@ -398,6 +423,7 @@ impl Ledger {
             &verified.allowance,
             overrun,
             pace,
+            file,
             &self.clock,
         ))
     }

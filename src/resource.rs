@@ -14,6 +14,7 @@ mod servers;
 mod tunnel;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,12 +30,12 @@ use utoipa::ToSchema;
 use crate::gate::Permit;
 use crate::ledger::Left;
 use crate::route::{Access, RequestPath, Resource, Route, RouteTable, Upstream};
-use crate::secret_file::Secrets;
 use crate::via::{Circle, Via};
 
 pub use client::certificates;
 pub use headers::{is_framing, is_ours, remove_named};
 
+use files::{Files, Place};
 use servers::Servers;
 
 /// Whatever goes wrong inside a body.
@@ -85,6 +86,9 @@ pub enum Failure {
     /// No such file, or none that is served.
     #[error("there is nothing here")]
     NotFound,
+    /// A folder, at a path without a slash at its end: links in its index would lead elsewhere.
+    #[error("an address of a folder ends with a slash")]
+    IsFolder,
     /// Files take GET and HEAD.
     #[error("a file takes GET and HEAD only")]
     MethodNotAllowed,
@@ -133,8 +137,8 @@ pub struct Resources {
     tunnels: TaskTracker,
     /// Cancelled when those that are left are to end.
     cut: CancellationToken,
-    /// Files that are not served.
-    secrets: Arc<Secrets>,
+    /// The files of folders.
+    files: Files,
 }
 
 /// A server behind what is sold.
@@ -260,7 +264,7 @@ impl Resources {
             via,
             tunnels,
             cut,
-            secrets: Arc::clone(routes.secrets()),
+            files: Files::new(routes.secrets()),
         };
         (resources, background)
     }
@@ -302,11 +306,7 @@ impl Resources {
     pub async fn look(&self, route: &Route, path: &RequestPath) -> Result<(), Failure> {
         match &route.resource {
             Resource::Upstream(_) => Ok(()),
-            Resource::Files { folder } => {
-                files::find(folder, route.pattern.rest(path), &self.secrets)
-                    .await
-                    .map(|_| ())
-            }
+            Resource::Files { folder } => self.files.look(in_folder(folder, route, path)).await,
         }
     }
 
@@ -336,14 +336,23 @@ impl Resources {
                     .await?
             }
             Resource::Files { folder } => {
-                let place = (&**folder, route.pattern.rest(path));
-                files::serve(permit, place, &self.secrets, request).await?
+                let place = in_folder(folder, route, path);
+                self.files.serve(permit, place, request).await?
             }
         };
         if is_sold {
             cache::keep_private(response.headers_mut());
         }
         Ok(response)
+    }
+}
+
+/// What a path means in the folder of its route.
+fn in_folder<'a>(folder: &'a Path, route: &Route, path: &'a RequestPath) -> Place<'a> {
+    Place {
+        folder,
+        path: route.pattern.rest(path),
+        has_slash: path.as_str().ends_with('/'),
     }
 }
 

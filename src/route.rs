@@ -18,7 +18,7 @@ use http::Method;
 
 pub use check::{OfferError, PLANS_MAX, SERVICES_MAX, VALUES_MAX, not_undercut};
 pub use header::{Disputed, folded, remove_alike, undisputed};
-pub use offer::{DEFAULT_PLAN, FreeQuota, Grant, NotABundle, Offer, Plan, Span, is_name};
+pub use offer::{Count, DEFAULT_PLAN, FreeQuota, Grant, NotABundle, Offer, Plan, Span, is_name};
 pub use path::{PathError, RequestPath};
 pub use pattern::{Pattern, PatternError};
 pub use pricing::{Class, PriceTable, Pricing, Selected, Selector, Unclassed};

@@ -11,6 +11,7 @@ mod gossip;
 mod guarded;
 mod load;
 mod machine;
+mod nginx;
 mod process;
 mod purchases;
 mod ready;
@@ -33,7 +34,7 @@ use self::table::{Report, rounded};
 use crate::stop::Signals;
 use crate::tell;
 
-/// Measure the program: challenges a second, guarded against unguarded, memory, disk, time to the first 402.
+/// Measure the program: challenges a second, guarded against unguarded and nginx, memory, disk, time to the first 402.
 ///
 /// Everything is on loopback, on a chain of its own; about twelve minutes. A missed target is shown and is no failure.
 #[derive(Debug, Args)]
@@ -45,6 +46,9 @@ pub(crate) struct Bench {
     /// lies in.
     #[arg(long, value_name = "DIR")]
     criterion: Option<PathBuf>,
+    /// The nginx to measure beside the program; otherwise the one of the system.
+    #[arg(long, value_name = "FILE")]
+    nginx: Option<PathBuf>,
     /// See in a minute or two whether the benchmark itself works. Its numbers mean nothing, so it writes no JSON.
     #[arg(long)]
     quick: bool,
@@ -141,6 +145,7 @@ impl Bench {
     ) -> Result<()> {
         let exe = tollhouse_exe.map_or_else(environment::tollhouse_exe, Ok)?;
         self.check()?;
+        let nginx = nginx::exe(self.nginx.as_deref())?;
         let effort = if self.quick {
             Effort::QUICK
         } else {
@@ -158,7 +163,7 @@ impl Bench {
             remarks: Vec::new(),
         };
         tokio::select! {
-            measured = measure(&exe, &effort, &mut report, &mut notes) => measured?,
+            measured = measure(&exe, Goods::open(nginx)?, &effort, &mut report, &mut notes) => measured?,
             () = signals.recv() => bail!("told to stop before everything was measured"),
         }
         machine::tell(self.quick, &watch);
@@ -200,11 +205,11 @@ impl Bench {
 /// the store has no free room to hide in.
 async fn measure(
     exe: &Path,
+    goods: Goods,
     effort: &Effort,
     report: &mut Report,
     notes: &mut Notes,
 ) -> Result<()> {
-    let goods = Goods::open()?;
     // A copy: what is built meanwhile must not be what is measured after the next restart.
     let copy = goods.dir().join("tollhouse");
     std::fs::copy(exe, &copy).with_context(|| format!("failed to copy {}", exe.display()))?;
@@ -246,9 +251,12 @@ async fn phases(
     report.fsyncs_per_challenge =
         rounded(syncs::per_challenge(network, goods, effort, notes).await?);
     let ratios = guarded::ratios(network, goods, effort, notes).await?;
-    report.guarded_ratio_files = rounded(ratios.files);
-    report.guarded_ratio_upstream = rounded(ratios.upstream);
-    report.guarded_ratio_small = rounded(ratios.small);
+    report.guarded_ratio_files = rounded(ratios.files.of_unguarded);
+    report.guarded_ratio_upstream = rounded(ratios.upstream.of_unguarded);
+    report.guarded_ratio_small = rounded(ratios.small.of_unguarded);
+    report.files_vs_nginx = rounded(ratios.files.of_nginx);
+    report.files_small_vs_nginx = rounded(ratios.small.of_nginx);
+    report.proxy_vs_nginx = rounded(ratios.upstream.of_nginx);
     report.reload_failed = reloads::failed(network, goods, effort, notes).await?;
     report.disk_bytes_per_sale = rounded(writes::bytes_per_sale(network, effort, notes).await?);
     let idle = writes::idle_hour(network, effort, notes).await?;

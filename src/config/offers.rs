@@ -6,8 +6,8 @@ use http::{HeaderName, Method};
 
 use crate::price::Price;
 use crate::route::{
-    Access, Class, DEFAULT_PLAN, FreeQuota, Grant, Offer, PLANS_MAX, Plan, PriceTable, Pricing,
-    SERVICES_MAX, Selector, VALUES_MAX, is_name,
+    Access, Class, Count, DEFAULT_PLAN, FreeQuota, Grant, Offer, PLANS_MAX, Plan, PriceTable,
+    Pricing, SERVICES_MAX, Selector, VALUES_MAX, is_name,
 };
 
 use super::raw::{RawClass, RawGrant, RawPlan, RawPrice, RawPriceTable, RawRoute};
@@ -46,6 +46,7 @@ impl Meaning<'_> {
                 None
             }
         };
+        let count = self.count(&format!("{key}.count"), raw.count.as_deref());
         let metered_by = self.header(&format!("{key}.metered_by"), raw.metered_by.as_deref());
         Some(Access::Paid(Box::new(Offer {
             service: service?,
@@ -53,6 +54,7 @@ impl Meaning<'_> {
             plans: plans?,
             free: free?,
             cuts_overrun: cuts_overrun?,
+            count: count?,
             metered_by: metered_by?,
             is_dry_run: raw.dry_run.unwrap_or(false),
         })))
@@ -67,6 +69,7 @@ impl Meaning<'_> {
             ("grants", raw.grants.is_some()),
             ("free_quota", raw.free_quota.is_some()),
             ("overrun", raw.overrun.is_some()),
+            ("count", raw.count.is_some()),
             ("metered_by", raw.metered_by.is_some()),
             ("dry_run", raw.dry_run.is_some()),
         ];
@@ -78,6 +81,21 @@ impl Meaning<'_> {
             return None;
         }
         Some(Access::Free)
+    }
+
+    fn count(&mut self, key: &str, text: Option<&str>) -> Option<Count> {
+        Some(match text {
+            None | Some("delivered") => Count::Delivered,
+            Some("all") => Count::All,
+            Some("file") => Count::File,
+            Some(other) => {
+                self.complain(
+                    key,
+                    format!("`{other}` is none of \"delivered\", \"all\" and \"file\""),
+                );
+                return None;
+            }
+        })
     }
 
     /// A `:`, a `,` or a `=` in a service's name would make tokens that never verify.

@@ -285,6 +285,7 @@ pub(super) struct RawRoute {
     pub(super) grants: Option<Vec<RawPlan>>,
     pub(super) free_quota: Option<RawQuota>,
     pub(super) overrun: Option<String>,
+    pub(super) count: Option<String>,
     pub(super) metered_by: Option<String>,
     pub(super) dry_run: Option<bool>,
     pub(super) overlap: Option<String>,

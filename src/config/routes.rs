@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::route::{Pattern, Resource, Route, RouteTable};
+use crate::route::{Access, Count, Pattern, Resource, Route, RouteTable};
 
 use super::Meaning;
 use super::raw::RawRoute;
@@ -72,6 +72,14 @@ impl Meaning<'_> {
             self.complain(
                 &format!("{key}.path"),
                 "a route of `files` sells a folder: let its path end with `/*`",
+            );
+        }
+        if !matches!(resource, Resource::Files { .. })
+            && matches!(&access, Access::Paid(offer) if offer.count == Count::File)
+        {
+            self.complain(
+                &format!("{key}.count"),
+                "\"file\" counts the parts of a file as one: it is for a route of `files`",
             );
         }
         (self.complaints.len() == before).then(|| Route {

@@ -349,7 +349,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
 /// The answer when a permitted request could not be served; its use went back to the holder.
 pub(crate) fn failure(failure: &Failure, route: &str, log: &Sparing) -> Response {
     match failure {
-        Failure::NotFound => problem(StatusCode::NOT_FOUND, "Not found", "There is nothing here."),
+        Failure::NotFound | Failure::IsFolder => refusal(&Refusal::NoRoute),
         Failure::MethodNotAllowed => {
             let mut response = problem(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -405,13 +405,18 @@ pub(crate) fn failure(failure: &Failure, route: &str, log: &Sparing) -> Response
                     "Failed to read a file of {route}: {error}"
                 );
             }
-            problem(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "Internal error",
-                "The request was not counted.",
-            )
+            internal_error()
         }
     }
+}
+
+/// 500: the fault is ours.
+pub(super) fn internal_error() -> Response {
+    problem(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "Internal error",
+        "The request was not counted.",
+    )
 }
 
 /// The answer to a fault of our own.
@@ -423,11 +428,7 @@ pub(crate) fn fault(fault: &LedgerError, route: &str, log: &Sparing) -> Response
             chain(fault)
         );
     }
-    problem(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "Internal error",
-        "The request was not counted.",
-    )
+    internal_error()
 }
 
 /// 508 (RFC 5842): a request that goes in a circle.
@@ -456,7 +457,7 @@ fn body_too_large(max: u64) -> Response {
     problem(StatusCode::PAYLOAD_TOO_LARGE, "Body too large", &detail)
 }
 
-fn problem(status: StatusCode, title: &'static str, detail: &str) -> Response {
+pub(super) fn problem(status: StatusCode, title: &'static str, detail: &str) -> Response {
     json(
         status,
         Title(title),

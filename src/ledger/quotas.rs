@@ -76,7 +76,7 @@ pub(super) struct WriteBehind {
     pub(super) was_full: bool,
 }
 
-/// One request's use of a quota, reserved. Dropped, it counts as served.
+/// One request's use of a quota, reserved. Dropped, it counts as served, except by a panic.
 #[derive(Debug)]
 #[must_use = "dropped, it counts as served; call `give_back` if it was not"]
 pub struct QuotaUse {
@@ -88,6 +88,8 @@ pub struct QuotaUse {
     left: u64,
     /// The number of requests in a window.
     max: u64,
+    /// Whether it is returned.
+    is_returned: bool,
 }
 
 impl QuotaUse {
@@ -102,7 +104,12 @@ impl QuotaUse {
     }
 
     /// Returns the use, because nothing was delivered, and says what is left then.
-    pub fn give_back(self) -> u64 {
+    pub fn give_back(mut self) -> u64 {
+        self.return_it()
+    }
+
+    fn return_it(&mut self) -> u64 {
+        self.is_returned = true;
         let mut table = self.quotas.table();
         // Of another window it is not.
         if let Some(window) = table.windows.get_mut(&self.key)
@@ -113,6 +120,15 @@ impl QuotaUse {
             return self.max.saturating_sub(window.had.requests);
         }
         self.left
+    }
+}
+
+impl Drop for QuotaUse {
+    fn drop(&mut self) {
+        // The panic is ours. Whether anything was delivered is not known here; a free request more is the smaller wrong.
+        if std::thread::panicking() && !self.is_returned {
+            self.return_it();
+        }
     }
 }
 
@@ -255,6 +271,7 @@ impl Quotas {
             until_ms: window.had.until_ms,
             left: free.requests - window.had.requests,
             max: free.requests,
+            is_returned: false,
         })
     }
 
@@ -417,6 +434,25 @@ mod tests {
                 .sum()
         });
         assert_eq!(got, 2);
+    }
+
+    #[test]
+    fn a_use_that_a_panic_drops_is_returned() {
+        let quotas = Arc::new(Quotas::new(3, [], at(0)));
+        let client = "192.0.2.1".parse().unwrap();
+        for returns in [false, true] {
+            let used = quotas.reserve("api", client, FREE, at(0)).unwrap();
+            let panicking = std::thread::spawn(move || {
+                if returns {
+                    used.give_back();
+                    panic!("behind it");
+                }
+                let _used = used;
+                panic!("with it");
+            });
+            assert!(panicking.join().is_err());
+        }
+        assert_eq!(had(&quotas, "192.0.2.1", 0), Some(1));
     }
 
     #[test]

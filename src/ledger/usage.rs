@@ -5,8 +5,10 @@
 
 mod meters;
 mod reservation;
+mod windows;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +25,7 @@ use crate::pace::{Bucket, Pace, Room};
 use super::record::TokenRecord;
 
 use meters::{Claim, Meters};
+use windows::{Held, Windows};
 
 /// Bits of the counter that hold the requests in flight: 65,535 at once on one token, further ones are refused.
 const IN_FLIGHT_BITS: u32 = 16;
@@ -84,6 +87,8 @@ pub(super) struct Usage {
     late_secs: AtomicU64,
     /// The uses taken from its pace. A `std` mutex: held to count.
     bucket: Mutex<Bucket>,
+    /// Files whose requests count as one. A `std` mutex: held to look through a short list.
+    windows: Mutex<Windows>,
     /// What does not change.
     token: TokenRecord,
 }
@@ -106,6 +111,7 @@ impl Usage {
             touched_ms: AtomicU64::new(now.since_boot_ms),
             late_secs: AtomicU64::new(0),
             bucket: Mutex::default(),
+            windows: Mutex::default(),
             token,
         }
     }
@@ -179,6 +185,33 @@ impl Usage {
         Some((left, meters.claim(now_ms)))
     }
 
+    /// Reserves a request for this file, which does not count if another one does. Says besides which window it is of.
+    fn reserve_of_file(
+        &self,
+        allowance: &Allowance,
+        overrun: Overrun,
+        (file, since_boot_ms): (u64, u64),
+    ) -> Option<(Left, Claim, Option<u64>)> {
+        let mut windows = self.windows();
+        let now_ms = self.ms(Instant::now());
+        let mut meters = self.meters();
+        if !meters.has_room(allowance, overrun, now_ms) {
+            return None;
+        }
+        if let Some(window) = windows.join(file, since_boot_ms) {
+            let claim = meters.claim(now_ms);
+            drop(meters);
+            return Some((self.left(allowance), claim, Some(window)));
+        }
+        drop(meters);
+        let (left, claim) = self.reserve(allowance, overrun)?;
+        Some((left, claim, windows.open(file, since_boot_ms)))
+    }
+
+    fn windows(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes one from the token's bucket, or says what to wait for.
     fn keep_pace(&self, pace: Pace, since_boot_ms: u64) -> Result<(), Room> {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,6 +225,21 @@ impl Usage {
         self.last_used_ms.fetch_max(now.unix_ms, Ordering::Relaxed);
         self.touch(now.since_boot_ms);
         self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Ends a request of this window.
+    fn end_of_file(&self, window: u64, is_delivered: bool, now: Moment) {
+        let held = self.windows().end(window, is_delivered);
+        match held {
+            Held::Counts => self.settle(now),
+            Held::GoesBack => self.give_back(),
+            Held::Stays if is_delivered => {
+                self.last_used_ms.fetch_max(now.unix_ms, Ordering::Relaxed);
+                self.touch(now.since_boot_ms);
+                self.has_changed();
+            }
+            Held::Stays => {}
+        }
     }
 
     fn give_back(&self) {
@@ -264,10 +312,14 @@ impl Usage {
         let idle_since_ms = now.since_boot_ms.saturating_sub(IDLE_MS);
         let bucket = self.bucket.get_mut();
         let full_at_us = bucket.unwrap_or_else(PoisonError::into_inner).full_at_us();
+        let windows = self.windows.get_mut();
+        let windows = windows.unwrap_or_else(PoisonError::into_inner);
+        let are_windows_over = windows.are_over(now.since_boot_ms);
         !self.is_unstored()
             && *self.touched_ms.get_mut() < idle_since_ms
             // A slow pace must not be forgotten before its bucket is full again.
             && full_at_us / 1_000 < idle_since_ms
+            && are_windows_over
     }
 
     /// Whether uses went back because the client left. This is remembered while the token is valid and for a day,
@@ -305,12 +357,15 @@ pub(super) struct Unwritten {
 pub(super) struct Usages {
     /// Each shard a `std` mutex: held for a look-up, never across an await.
     shards: [Mutex<HashMap<TokenId, Arc<Usage>>>; SHARDS],
+    /// How files are told apart.
+    hasher: RandomState,
 }
 
 impl Default for Usages {
     fn default() -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::new(HashMap::new())),
+            hasher: RandomState::new(),
         }
     }
 }
@@ -322,6 +377,11 @@ impl Usages {
         self.shards[index]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What stands for a file with this path.
+    pub(super) fn file(&self, path: &str) -> u64 {
+        self.hasher.hash_one(path)
     }
 
     /// The token's count, if it is in memory.

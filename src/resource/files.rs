@@ -1,13 +1,23 @@
-//! Files of a folder, by tower-http: ranges, types, validators. What is served is decided here, once, before that.
+//! The files of a folder. A small file that is asked for often is kept in memory, and sent without a trip to the disk. Every request
+//! looks whether the file is still what it was.
 
-use std::io;
-use std::path::{Path, PathBuf};
+mod known;
+mod memory;
+mod place;
+mod preconditions;
+mod stamp;
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
-use percent_encoding::percent_decode_str;
-use tower_http::services::ServeFile;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, response};
+use http_body_util::Full;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
+use tower_http::services::fs::AsyncReadBody;
 
 use crate::gate::Permit;
 use crate::secret_file::Secrets;
@@ -15,60 +25,274 @@ use crate::secret_file::Secrets;
 use super::delivered::{Delivered, Shape};
 use super::{Body, Failure, Unserved};
 
-/// The file that stands for its folder.
-const INDEX: &str = "index.html";
+use known::Known;
+use memory::{CONTENT_BYTES_MAX, Memory};
+use place::{At, look, named};
+use preconditions::{Wanted, wanted};
+use stamp::Stamp;
 
-/// The file at this path (percent-encoded, beginning with a slash), with all links followed. Nothing outside the folder,
-/// nothing whose name or folder begins with a dot, and nothing that is secret.
-pub(super) async fn find(
-    folder: &Path,
-    path: &str,
-    secrets: &Arc<Secrets>,
-) -> Result<PathBuf, Failure> {
-    let relative = percent_decode_str(path.trim_matches('/'))
-        .decode_utf8()
-        .map_err(|_| Failure::NotFound)?;
-    // Normalised paths have neither encoded separators nor dot segments: this is the second lock on the same door.
-    let is_plain = |segment: &str| !segment.starts_with('.') && !segment.contains(['\\', '\0']);
-    if !relative.is_empty() && !relative.split('/').all(is_plain) {
-        return Err(Failure::NotFound);
+pub(super) use place::Place;
+
+/// How much of a file is read at once where it is not read as a whole.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Serves the files of folders.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// What is not served. What is kept was held against these, so it ends with them when the settings are read again.
+    secrets: Arc<Secrets>,
+    /// What was looked at last.
+    memory: Arc<Memory>,
+}
+
+/// A file that may be served.
+#[derive(Debug)]
+struct Found {
+    known: Arc<Known>,
+    content: Content,
+}
+
+/// Where the bytes of a file are.
+#[derive(Debug)]
+enum Content {
+    /// Here.
+    Here(Bytes),
+    /// In this file.
+    In(File),
+    /// Nobody wants them.
+    Unread,
+}
+
+/// What a request wants to know of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    /// That it is there, and what its answer's headers are.
+    Head,
+    /// Its content, too.
+    Content,
+}
+
+impl Files {
+    pub(super) fn new(secrets: &Arc<Secrets>) -> Self {
+        Self {
+            secrets: Arc::clone(secrets),
+            memory: Arc::default(),
+        }
     }
-    let (folder, wanted) = (folder.to_owned(), folder.join(relative.as_ref()));
-    let secrets = Arc::clone(secrets);
-    let resolve = move || resolve(&folder, &wanted, &secrets);
-    match tokio::task::spawn_blocking(resolve)
-        .await
-        .expect("resolving a path does not panic")
-    {
-        Ok(Some(file)) => Ok(file),
-        Ok(None) => Err(Failure::NotFound),
-        Err(error) if is_absence(error.kind()) => Err(Failure::NotFound),
-        Err(error) => Err(Failure::Unreadable(error)),
+
+    /// Looks whether there is a file to sell.
+    pub(super) async fn look(&self, place: Place<'_>) -> Result<(), Failure> {
+        self.find(place, For::Head).await.map(|_| ())
+    }
+
+    /// Serves a file.
+    pub(super) async fn serve(
+        &self,
+        permit: Permit,
+        place: Place<'_>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Unserved> {
+        let wants = match *request.method() {
+            Method::GET => For::Content,
+            Method::HEAD => For::Head,
+            _ => return Err(Unserved::giving_back(permit, Failure::MethodNotAllowed)),
+        };
+        let found = match self.find(place, wants).await {
+            Ok(found) => found,
+            Err(failure) => return Err(Unserved::giving_back(permit, failure)),
+        };
+        let wanted = wanted(request.headers(), &found.known.version());
+        let (mut parts, ()) = Response::new(()).into_parts();
+        parts.status = status(&wanted);
+        parts.headers = found.known.headers(&wanted);
+        let part = match wanted {
+            Wanted::Whole => 0..found.known.stamp.size,
+            Wanted::Part(part) => part,
+            Wanted::NotModified => 0..0,
+            // Nothing was delivered.
+            Wanted::Unmet | Wanted::NoSuchPart => {
+                parts.extensions.insert(permit.give_back());
+                return Ok(Response::from_parts(parts, super::body::empty()));
+            }
+        };
+        let content = if part.is_empty() {
+            Content::Unread
+        } else {
+            found.content
+        };
+        let delivered = match content {
+            Content::Unread => deliver(Full::default(), permit, &parts, wants).await,
+            Content::Here(bytes) => {
+                let bytes = of(&bytes, part);
+                deliver(Full::new(bytes), permit, &parts, wants).await
+            }
+            Content::In(mut file) => {
+                if let Err(error) = file.seek(SeekFrom::Start(part.start)) {
+                    return Err(Unserved::giving_back(permit, Failure::Unreadable(error)));
+                }
+                let part = tokio::fs::File::from_std(file).take(part.end - part.start);
+                let body = AsyncReadBody::with_capacity(part, CHUNK_BYTES);
+                deliver(body, permit, &parts, wants).await
+            }
+        };
+        let (body, left) = delivered?;
+        parts.extensions.insert(left);
+        Ok(Response::from_parts(parts, body))
+    }
+
+    /// Finds the file, in memory if it is still what it was, else on the disk.
+    async fn find(&self, place: Place<'_>, wants: For) -> Result<Found, Failure> {
+        let path = named(&place).ok_or(Failure::NotFound)?;
+        if let Some(found) = self.remembered(&path, wants) {
+            return Ok(found);
+        }
+        let looking = Looking {
+            folder: place.folder.to_owned(),
+            path,
+            has_slash: place.has_slash,
+            wants,
+            secrets: Arc::clone(&self.secrets),
+            memory: Arc::clone(&self.memory),
+        };
+        let looked = tokio::task::spawn_blocking(move || looking.look()).await;
+        match looked.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
+            Ok(Seen::File(found)) => Ok(found),
+            Ok(Seen::Folder) => Err(Failure::IsFolder),
+            Ok(Seen::Nothing) => Err(Failure::NotFound),
+            Err(error) if is_absence(error.kind()) => Err(Failure::NotFound),
+            Err(error) => Err(Failure::Unreadable(error)),
+        }
+    }
+
+    fn remembered(&self, path: &std::path::Path, wants: For) -> Option<Found> {
+        let known = self.memory.find(path)?;
+        let content = match (wants, &known.content) {
+            (For::Head, _) => Content::Unread,
+            (For::Content, Some(content)) => Content::Here(content.clone()),
+            (For::Content, None) => return None,
+        };
+        let is_unchanged = known.stamp.is_unchanged_at(path);
+        is_unchanged.then_some(Found { known, content })
     }
 }
 
-/// Follows all links; `None` for what lies outside the folder, is secret or is not a file.
-fn resolve(folder: &Path, wanted: &Path, secrets: &Secrets) -> io::Result<Option<PathBuf>> {
-    let mut file = wanted.canonicalize()?;
-    if file.is_dir() {
-        file = file.join(INDEX).canonicalize()?;
+/// What a full look at a place came to.
+#[derive(Debug)]
+enum Seen {
+    File(Found),
+    Folder,
+    Nothing,
+}
+
+/// A full look at a place, which may wait for the disk.
+#[derive(Debug)]
+struct Looking {
+    folder: PathBuf,
+    path: PathBuf,
+    has_slash: bool,
+    wants: For,
+    secrets: Arc<Secrets>,
+    memory: Arc<Memory>,
+}
+
+impl Looking {
+    fn look(self) -> io::Result<Seen> {
+        let began = Instant::now();
+        let at = look(&self.folder, &self.path, self.has_slash, &self.secrets);
+        let (file, opened) = match at {
+            Ok(At::File(file, opened)) => (file, opened),
+            other => {
+                self.memory.forget(&self.path);
+                return other.map(|at| match at {
+                    At::Folder => Seen::Folder,
+                    At::File(..) | At::Nothing => Seen::Nothing,
+                });
+            }
+        };
+        let stamp = Stamp::of(&opened)?;
+        let mut known = Known::new(&file, stamp);
+        if let Some(before) = self.memory.last(&self.path).filter(|it| it.stamp == stamp) {
+            known.first_seen = before.first_seen;
+            known.content.clone_from(&before.content);
+        }
+        let content = match (self.wants, &known.content) {
+            (For::Head, _) => Content::Unread,
+            (For::Content, Some(content)) => Content::Here(content.clone()),
+            (For::Content, None) => content_of(opened, &stamp)?,
+        };
+        if let Content::Here(content) = &content
+            && self.memory.is_settled(known.first_seen, began)
+        {
+            known.content = Some(content.clone());
+        }
+        let known = Arc::new(known);
+        // Where links lead changes without the file.
+        if file == self.path {
+            self.memory.keep(&self.path, Arc::clone(&known));
+        } else {
+            self.memory.forget(&self.path);
+        }
+        Ok(Seen::File(Found { known, content }))
     }
-    let Ok(inside) = file.strip_prefix(folder) else {
-        return Ok(None);
+}
+
+/// The bytes of a small file, if nobody changes it meanwhile, or the file.
+fn content_of(mut file: File, stamp: &Stamp) -> io::Result<Content> {
+    if stamp.size > CONTENT_BYTES_MAX {
+        return Ok(Content::In(file));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or_default());
+    (&mut file).take(stamp.size).read_to_end(&mut bytes)?;
+    let is_whole = bytes.len() as u64 == stamp.size && Stamp::of(&file)? == *stamp;
+    Ok(if is_whole {
+        Content::Here(bytes.into())
+    } else {
+        Content::In(file)
+    })
+}
+
+/// A part of what was read.
+fn of(bytes: &Bytes, part: std::ops::Range<u64>) -> Bytes {
+    let at = |place: u64| usize::try_from(place).map_or(bytes.len(), |at| at.min(bytes.len()));
+    bytes.slice(at(part.start)..at(part.end))
+}
+
+fn status(wanted: &Wanted) -> StatusCode {
+    match wanted {
+        Wanted::Whole => StatusCode::OK,
+        Wanted::Part(_) => StatusCode::PARTIAL_CONTENT,
+        Wanted::NotModified => StatusCode::NOT_MODIFIED,
+        Wanted::Unmet => StatusCode::PRECONDITION_FAILED,
+        Wanted::NoSuchPart => StatusCode::RANGE_NOT_SATISFIABLE,
+    }
+}
+
+/// A whole file, a part of it, or word that it has not changed.
+async fn deliver<B>(
+    body: B,
+    permit: Permit,
+    head: &response::Parts,
+    wants: For,
+) -> Result<(Body, crate::ledger::Left), Unserved>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<super::BoxError>,
+{
+    let shape = Shape {
+        is_head: wants == For::Head,
+        can_be_call: false,
+        is_open_ended: false,
     };
-    // A link may point inside the folder, but not at something hidden there.
-    let is_hidden = inside
-        .iter()
-        .any(|part| part.as_encoded_bytes().starts_with(b"."));
-    if is_hidden || !file.is_file() {
-        return Ok(None);
+    let delivered = Delivered::of_answer(body, permit, head, shape).await;
+    delivered.map_err(unreadable)
+}
+
+/// A file that cannot be read, where it was there a moment ago.
+fn unreadable(mut unserved: Unserved) -> Unserved {
+    if let Failure::UpstreamUnreachable(error) = unserved.why {
+        unserved.why = Failure::Unreadable(io::Error::other(error));
     }
-    // What we may not read must not be sold.
-    let opened = std::fs::File::open(&file)?;
-    if secrets.hold(&file, &opened.metadata()?) {
-        return Ok(None);
-    }
-    Ok(Some(file))
+    unserved
 }
 
 fn is_absence(kind: io::ErrorKind) -> bool {
@@ -81,115 +305,5 @@ fn is_absence(kind: io::ErrorKind) -> bool {
     )
 }
 
-/// Serves the file at this path.
-pub(super) async fn serve(
-    permit: Permit,
-    (folder, path): (&Path, &str),
-    secrets: &Arc<Secrets>,
-    request: Request<Body>,
-) -> Result<Response<Body>, Unserved> {
-    let is_head = *request.method() == Method::HEAD;
-    if !is_head && *request.method() != Method::GET {
-        return Err(Unserved::giving_back(permit, Failure::MethodNotAllowed));
-    }
-    let file = match find(folder, path, secrets).await {
-        Ok(file) => file,
-        Err(failure) => return Err(Unserved::giving_back(permit, failure)),
-    };
-    let response = match ServeFile::new(file).try_call(request).await {
-        Ok(response) if response.status() == StatusCode::NOT_FOUND => {
-            return Err(Unserved::giving_back(permit, Failure::NotFound));
-        }
-        Ok(response) => response,
-        Err(error) => return Err(Unserved::giving_back(permit, Failure::Unreadable(error))),
-    };
-    let (mut parts, body) = response.into_parts();
-    let (body, left) = if is_delivery(parts.status) {
-        let shape = Shape {
-            is_head,
-            can_be_call: false,
-            is_open_ended: false,
-        };
-        let delivered = Delivered::of_answer(body, permit, &parts, shape).await;
-        delivered.map_err(unreadable)?
-    } else {
-        (Body::new(body.map_err(Into::into)), permit.give_back())
-    };
-    parts.extensions.insert(left);
-    Ok(Response::from_parts(parts, body))
-}
-
-/// A file that cannot be read, where it was there a moment ago.
-fn unreadable(mut unserved: Unserved) -> Unserved {
-    if let Failure::UpstreamUnreachable(error) = unserved.why {
-        unserved.why = Failure::Unreadable(io::Error::other(error));
-    }
-    unserved
-}
-
-/// A whole file, a part of it, or word that it has not changed. A range that does not exist delivers nothing.
-fn is_delivery(status: StatusCode) -> bool {
-    status.is_success() || status == StatusCode::NOT_MODIFIED
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn only_plain_files_inside_the_folder_are_found() {
-        let nothing = Arc::new(Secrets::default());
-        let outside = tempfile::tempdir().unwrap();
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().canonicalize().unwrap();
-        let write = |path: &Path| std::fs::write(path, "text").unwrap();
-        write(&outside.path().join("secret"));
-        write(&folder.join("page.html"));
-        write(&folder.join(".env"));
-        write(&folder.join("with space"));
-        std::fs::create_dir_all(folder.join("deep/.git")).unwrap();
-        std::fs::create_dir(folder.join("empty")).unwrap();
-        write(&folder.join("deep/index.html"));
-        write(&folder.join("deep/.git/config"));
-        let link =
-            |to: &Path, name: &str| std::os::unix::fs::symlink(to, folder.join(name)).unwrap();
-        link(&outside.path().join("secret"), "leak");
-        link(outside.path(), "leaks");
-        link(&folder.join(".env"), "env");
-        link(&folder.join("page.html"), "alias");
-        for (path, file) in [
-            ("/page.html", "page.html"),
-            ("/alias", "page.html"),
-            ("/deep", "deep/index.html"),
-            ("/deep/", "deep/index.html"),
-            ("/with%20space", "with space"),
-        ] {
-            assert_eq!(
-                find(&folder, path, &nothing).await.unwrap(),
-                folder.join(file),
-                "{path}"
-            );
-        }
-        for path in [
-            "/",
-            "/none",
-            "/empty",
-            "/page.html/x",
-            "/.env",
-            "/deep/.git/config",
-            "/leak",
-            "/leaks/secret",
-            "/env",
-            "/..",
-            "/deep/../page.html",
-            "/%00",
-            "/%ff",
-            "/deep/..%2f..%2fpage.html",
-        ] {
-            assert!(
-                matches!(find(&folder, path, &nothing).await, Err(Failure::NotFound)),
-                "{path}"
-            );
-        }
-    }
-}
+mod tests;

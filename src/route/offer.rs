@@ -137,6 +137,19 @@ pub enum NotABundle {
     DryRun,
 }
 
+/// Which answers cost a use, of those that were delivered. An answer that failed never does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Count {
+    /// Those that bring the client what it came for. The answer to a HEAD request, 304, 401, 404, 410, 429 and a redirect to the
+    /// same shop cost nothing.
+    #[default]
+    Delivered,
+    /// All of them.
+    All,
+    /// As the first; and of a file, all answers within ten minutes are one, so that it can be had in parts.
+    File,
+}
+
 /// What is sold on a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
@@ -150,6 +163,8 @@ pub struct Offer {
     pub free: Option<FreeQuota>,
     /// Whether an answer that runs beyond the grant's bytes or seconds is cut off.
     pub cuts_overrun: bool,
+    /// Which answers cost a use.
+    pub count: Count,
     /// The response header or trailer in which the upstream says how many seconds it worked.
     pub metered_by: Option<HeaderName>,
     /// Whether everything is let through, and only counted.
@@ -170,6 +185,7 @@ impl Offer {
             }],
             free: None,
             cuts_overrun: false,
+            count: Count::default(),
             metered_by: None,
             is_dry_run: false,
         }

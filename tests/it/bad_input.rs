@@ -105,7 +105,7 @@ fn request_lines() -> Vec<Row> {
         // The same resource in other words is the same resource.
         line("GET /%61rticles/page.txt HTTP/1.1", 402),
         line("GET /articles/%70age.txt HTTP/1.1", 402),
-        line("GET /articles/page.txt/ HTTP/1.1", 402),
+        line("GET /articles/page.txt/ HTTP/1.1", 404),
         line("GET /articles/page.txt?free=yes HTTP/1.1", 402),
         line("GET http://shop/articles/page.txt HTTP/1.1", 402),
         line("GET http://elsewhere/articles/page.txt HTTP/1.1", 400),

@@ -216,6 +216,8 @@ fn refused() -> Vec<Row> {
         (route("price = { by = \"query:size\", values = { small = \"9 sat\", large = { price = \"10 sat\", tier = 0 } } }"), "route[1].price", "tier"),
         (route("price = { by = \"hook:pricer\" }"), "route[1].price.by", "[[hook]]"),
         (route("overrun = \"stop\""), "route[1].overrun", "cut"),
+        (route("count = \"some\""), "route[1].count", "delivered"),
+        (route("count = \"file\"").replace("files = \"articles\"", "upstream = \"http://127.0.0.1:1\""), "route[1].count", "`files`"),
         (route("overrun = \"cut\"\nmetered_by = \"x-work\""), "route[1].overrun", "too late"),
         (route("metered_by = \"x work\""), "route[1].metered_by", "header"),
         (route("free_quota = { requests = 0, per = \"1d\" }"), "route[1].free_quota.requests", "at least 1"),

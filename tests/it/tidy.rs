@@ -60,6 +60,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("rustls_acme::", &["http"]),
     ("ipnet::", &["http"]),
     ("tower_http::", &["resource"]),
+    ("mime_guess::", &["resource"]),
     ("anyhow::", &["cli", "main"]),
     ("clap::", &["cli"]),
     ("clap_complete::", &["cli"]),

@@ -1,6 +1,7 @@
-//! What is sold and what is given away during the measurements: the same things under two routes each.
+//! What is sold and what is given away during the measurements: the same things under two routes each, and at nginx.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,20 +12,23 @@ use super::upstream::Upstream;
 
 /// The one service: one price, one kind of token for everything.
 pub(super) const SERVICE: &str = "bench";
-/// The guarded and the unguarded path of a file of 10 KB. The two paths of a pair have the same length.
-pub(super) const PAGE: Pair = Pair {
+/// The paths of a file of 10 KB. Those of the merchant have the same length.
+pub(super) const PAGE: Paths = Paths {
     sold: "/sold/files/page.html",
     open: "/open/files/page.html",
+    nginx: "/files/page.html",
 };
-/// The guarded and the unguarded path of a file of 20 bytes.
-pub(super) const SMALL: Pair = Pair {
+/// The paths of a file of 20 bytes.
+pub(super) const SMALL: Paths = Paths {
     sold: "/sold/files/small.txt",
     open: "/open/files/small.txt",
+    nginx: "/files/small.txt",
 };
-/// The guarded and the unguarded path of an upstream that answers with 1 KB.
-pub(super) const UPSTREAM: Pair = Pair {
+/// The paths of an upstream that answers with 1 KB.
+pub(super) const UPSTREAM: Paths = Paths {
     sold: "/sold/upstream/item",
     open: "/open/upstream/item",
+    nginx: "/upstream/item",
 };
 
 /// 10 KB.
@@ -32,13 +36,15 @@ const PAGE_BYTES: usize = 10 * 1024;
 /// 20 bytes.
 const SMALL_TEXT: &str = "twenty bytes of text";
 
-/// One thing under two paths.
+/// One thing under two paths of the merchant's, and one of nginx's.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pair {
+pub(super) struct Paths {
     /// Where it is sold.
     pub(super) sold: &'static str,
     /// Where it is free.
     pub(super) open: &'static str,
+    /// Where nginx has it.
+    pub(super) nginx: &'static str,
 }
 
 /// The folder with the files, and the upstream.
@@ -46,13 +52,15 @@ pub(super) struct Pair {
 pub(super) struct Goods {
     /// The server behind the upstream's routes.
     upstream: Upstream,
+    /// The nginx that is to be measured beside the merchant.
+    nginx_exe: PathBuf,
     /// Removed last.
     dir: TempDir,
 }
 
 impl Goods {
     /// Writes the files and starts the upstream.
-    pub(super) fn open() -> Result<Self> {
+    pub(super) fn open(nginx_exe: PathBuf) -> Result<Self> {
         let dir = folder::temporary()?;
         let files = dir.path().join("files");
         fs::create_dir(&files)
@@ -61,8 +69,19 @@ impl Goods {
             .with_context(|| format!("failed to write into {}", files.display()))?;
         Ok(Self {
             upstream: Upstream::start()?,
+            nginx_exe,
             dir,
         })
+    }
+
+    /// Host and port of the server behind the upstream's routes.
+    pub(super) fn upstream_address(&self) -> SocketAddr {
+        self.upstream.address()
+    }
+
+    /// The nginx that is to be measured beside the merchant.
+    pub(super) fn nginx_exe(&self) -> &Path {
+        &self.nginx_exe
     }
 
     /// A folder of the run for whatever a measurement has to write.

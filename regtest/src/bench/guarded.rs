@@ -1,5 +1,5 @@
 //! What guarding costs: requests a second of a guarded route with good credentials, against those of the same route
-//! unguarded. Both are sent the same headers: receiving and parsing them is not the guard's doing.
+//! unguarded, and against those of nginx. All are sent the same headers: receiving and parsing them is not the guard's doing.
 
 use std::path::Path;
 
@@ -8,8 +8,9 @@ use http::StatusCode;
 use regtest::client::Credential;
 use regtest::network::Network;
 
-use super::goods::{Goods, PAGE, Pair, SMALL, UPSTREAM};
+use super::goods::{Goods, PAGE, Paths, SMALL, UPSTREAM};
 use super::load::{Load, SUMMARY_LUA};
+use super::nginx::Nginx;
 use super::{Effort, Notes, credentials, median};
 
 /// Seconds before the measurement: every token is used once, every connection to the upstream is made.
@@ -38,15 +39,24 @@ function request()
 end
 "#;
 
-/// Guarded requests a second as a part of unguarded ones.
+/// Guarded requests a second, as a part of what others serve.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ratios {
+    /// Of the same unguarded.
+    pub(super) of_unguarded: f64,
+    /// Of nginx, which is unguarded, too.
+    pub(super) of_nginx: f64,
+}
+
+/// The ratios of everything that is sold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AllRatios {
     /// A file of 10 KB.
-    pub(super) files: f64,
+    pub(super) files: Ratios,
     /// An upstream that answers with 1 KB.
-    pub(super) upstream: f64,
+    pub(super) upstream: Ratios,
     /// A file of 20 bytes.
-    pub(super) small: f64,
+    pub(super) small: Ratios,
 }
 
 /// Measures all three.
@@ -55,24 +65,26 @@ pub(super) async fn ratios(
     goods: &Goods,
     effort: &Effort,
     notes: &mut Notes,
-) -> Result<Ratios> {
+) -> Result<AllRatios> {
+    let nginx = Nginx::start(goods.nginx_exe(), goods).await?;
     let credentials = credentials::mint(network).await?;
-    for pair in [PAGE, UPSTREAM, SMALL] {
-        check(network, pair, &credentials).await?;
-    }
     let script = goods.write("credentials.lua", &script(&credentials))?;
     let mut comparison = Comparison {
         network,
+        nginx: &nginx,
         effort,
         script: &script,
         notes,
     };
-    Ok(Ratios {
-        files: comparison.ratio("a file of 10 KB", PAGE).await?,
+    for paths in [PAGE, UPSTREAM, SMALL] {
+        comparison.check(paths, &credentials).await?;
+    }
+    Ok(AllRatios {
+        files: comparison.ratios("a file of 10 KB", PAGE).await?,
         upstream: comparison
-            .ratio("an upstream that answers with 1 KB", UPSTREAM)
+            .ratios("an upstream that answers with 1 KB", UPSTREAM)
             .await?,
-        small: comparison.ratio("a file of 20 bytes", SMALL).await?,
+        small: comparison.ratios("a file of 20 bytes", SMALL).await?,
     })
 }
 
@@ -80,6 +92,8 @@ pub(super) async fn ratios(
 struct Comparison<'a> {
     /// The network.
     network: &'a Network,
+    /// What the merchant is held against.
+    nginx: &'a Nginx,
     /// How long.
     effort: &'a Effort,
     /// The script with the credentials.
@@ -89,73 +103,86 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Unguarded and guarded in turn, then the other way round and so on, so that both meet the same machine; the ratio
+    /// Unguarded, guarded and nginx in turn, then the other way round and so on, so that all meet the same machine; the ratios
     /// of the medians.
-    async fn ratio(&mut self, what: &str, pair: Pair) -> Result<f64> {
-        self.notes
-            .progress(&format!("{what}, unguarded and guarded in turn"));
-        for path in [pair.open, pair.sold] {
-            self.per_sec(path, WARM_UP_SECS).await?;
-        }
-        let (mut open, mut sold) = (Vec::new(), Vec::new());
-        for round in 0..self.effort.guarded_rounds {
-            let mut pairs = [(pair.open, &mut open), (pair.sold, &mut sold)];
-            if round % 2 == 1 {
-                pairs.reverse();
-            }
-            for (path, rates) in pairs {
-                rates.push(self.per_sec(path, self.effort.guarded_secs).await?);
-            }
-        }
-        let (open, sold) = (median(open), median(sold));
-        self.notes.remark(format!(
-            "{what}: {open:.0}/s unguarded, {sold:.0}/s guarded"
+    async fn ratios(&mut self, what: &str, paths: Paths) -> Result<Ratios> {
+        self.notes.progress(&format!(
+            "{what}, unguarded, guarded and from nginx in turn"
         ));
-        Ok(sold / open)
+        let urls = self.urls(paths);
+        for url in &urls {
+            self.per_sec(url, WARM_UP_SECS).await?;
+        }
+        let mut rates = urls.map(|url| (url, Vec::new()));
+        for _ in 0..self.effort.guarded_rounds {
+            for (url, rates) in &mut rates {
+                rates.push(self.per_sec(url, self.effort.guarded_secs).await?);
+            }
+            rates.reverse();
+        }
+        if self.effort.guarded_rounds % 2 == 1 {
+            rates.reverse();
+        }
+        let [open, sold, nginx] = rates.map(|(_, rates)| median(rates));
+        self.notes.remark(format!(
+            "{what}: {open:.0}/s unguarded, {sold:.0}/s guarded, {nginx:.0}/s from nginx"
+        ));
+        Ok(Ratios {
+            of_unguarded: sold / open,
+            of_nginx: sold / nginx,
+        })
     }
 
-    /// Requests a second to this path, all of which must be served.
-    async fn per_sec(&self, path: &str, secs: u32) -> Result<f64> {
-        let url = format!("{}{path}", self.network.gate_url());
+    /// Where it is unguarded, where it is guarded, and where nginx has it.
+    fn urls(&self, paths: Paths) -> [String; 3] {
+        let gate = self.network.gate_url();
+        [
+            format!("{gate}{}", paths.open),
+            format!("{gate}{}", paths.sold),
+            format!("{}{}", self.nginx.url(), paths.nginx),
+        ]
+    }
+
+    /// Requests a second to this URL, all of which must be served.
+    async fn per_sec(&self, url: &str, secs: u32) -> Result<f64> {
         let load = Load {
-            url: &url,
+            url,
             secs,
             script: self.script,
         };
         let outcome = load.run().await?;
-        outcome.check_served(&url)?;
+        outcome.check_served(url)?;
         Ok(outcome.per_sec())
     }
-}
 
-/// Fails unless the guarded path is guarded, opens with the credentials, and gives what the unguarded one does.
-async fn check(network: &Network, pair: Pair, credentials: &[Credential]) -> Result<()> {
-    let ask = async |path: &str, credential: Option<&Credential>| {
-        let url = format!("{}{path}", network.gate_url());
-        network.client().get(&url, credential).await
-    };
-    let open = ask(pair.open, None).await?;
-    let unpaid = ask(pair.sold, None).await?;
-    let last = credentials.last().context("there are no credentials")?;
-    let paid = ask(pair.sold, Some(last)).await?;
-    if (open.status, unpaid.status) != (StatusCode::OK, StatusCode::PAYMENT_REQUIRED) {
-        bail!(
-            "{} answered {}, {} answered {} without a credential",
-            pair.open,
-            open.status,
-            pair.sold,
-            unpaid.status
-        );
+    /// Fails unless the guarded path is guarded, opens with the credentials, and gives what the unguarded one and nginx do.
+    async fn check(&self, paths: Paths, credentials: &[Credential]) -> Result<()> {
+        let client = self.network.client();
+        let [open_url, sold_url, nginx_url] = self.urls(paths);
+        let open = client.get(&open_url, None).await?;
+        let nginx = client.get(&nginx_url, None).await?;
+        let unpaid = client.get(&sold_url, None).await?;
+        let last = credentials.last().context("there are no credentials")?;
+        let paid = client.get(&sold_url, Some(last)).await?;
+        if (open.status, unpaid.status) != (StatusCode::OK, StatusCode::PAYMENT_REQUIRED) {
+            bail!(
+                "{open_url} answered {}, {sold_url} answered {} without a credential",
+                open.status,
+                unpaid.status
+            );
+        }
+        if paid.status != StatusCode::OK || paid.body != open.body {
+            bail!(
+                "{sold_url} answered {} to a good credential: {}",
+                paid.status,
+                paid.text()
+            );
+        }
+        if nginx.status != StatusCode::OK || nginx.body != open.body {
+            bail!("{nginx_url} answered {}: {}", nginx.status, nginx.text());
+        }
+        Ok(())
     }
-    if paid.status != StatusCode::OK || paid.body != open.body {
-        bail!(
-            "{} answered {} to a good credential: {}",
-            pair.sold,
-            paid.status,
-            paid.text()
-        );
-    }
-    Ok(())
 }
 
 /// The Lua script that sends these credentials.

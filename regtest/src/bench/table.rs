@@ -29,6 +29,12 @@ pub(super) struct Report {
     pub(super) guarded_ratio_upstream: f64,
     /// The same of a file of 20 bytes.
     pub(super) guarded_ratio_small: f64,
+    /// Requests a second of a guarded file of 10 KB, as a part of what nginx serves of the same file unguarded.
+    pub(super) files_vs_nginx: f64,
+    /// The same of a file of 20 bytes.
+    pub(super) files_small_vs_nginx: f64,
+    /// The same of an upstream.
+    pub(super) proxy_vs_nginx: f64,
     /// From the start of the process to its first 402, ms.
     pub(super) first_402_ms: f64,
     /// From a 402 to the paid answer, ms, median.
@@ -78,6 +84,9 @@ impl Default for Report {
             guarded_ratio_files: f64::NAN,
             guarded_ratio_upstream: f64::NAN,
             guarded_ratio_small: f64::NAN,
+            files_vs_nginx: f64::NAN,
+            files_small_vs_nginx: f64::NAN,
+            proxy_vs_nginx: f64::NAN,
             first_402_ms: f64::NAN,
             pay_ms_p50: f64::NAN,
             rss_idle_mb: f64::NAN,
@@ -190,7 +199,7 @@ impl Report {
 
     /// Every number with its target.
     #[rustfmt::skip] // A table reads best as one.
-    fn rows(&self) -> [Row; 26] {
+    fn rows(&self) -> [Row; 29] {
         use Target::{AtLeast, AtMost, Below, Report};
         let row = |key, value, digits, target| Row { key, value, digits, target };
         [
@@ -203,6 +212,9 @@ impl Report {
             row("guarded_ratio_files", self.guarded_ratio_files, 3, AtLeast(0.95)),
             row("guarded_ratio_upstream", self.guarded_ratio_upstream, 3, AtLeast(0.95)),
             row("guarded_ratio_small", self.guarded_ratio_small, 3, AtLeast(0.85)),
+            row("files_vs_nginx", self.files_vs_nginx, 3, AtLeast(0.6)),
+            row("files_small_vs_nginx", self.files_small_vs_nginx, 3, AtLeast(0.6)),
+            row("proxy_vs_nginx", self.proxy_vs_nginx, 3, AtLeast(0.85)),
             row("first_402_ms", self.first_402_ms, 0, Below(1_000.0)),
             row("pay_ms_p50", self.pay_ms_p50, 1, Below(150.0)),
             row("rss_idle_mb", self.rss_idle_mb, 1, Below(40.0)),

@@ -52,6 +52,11 @@ impl Upstream {
         })
     }
 
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The base URL, without a trailing slash.
     pub(super) fn url(&self) -> String {
         format!("http://{}", self.address)

@@ -46,7 +46,7 @@ pub enum Unreserved {
 }
 
 /// One request's use of a token, reserved. Dropped, it counts as served: a client that hangs up in the middle has had the
-/// resource. Only [`Reservation::give_back`] returns it.
+/// resource. [`Reservation::give_back`] returns it, and so does a panic before anything was delivered.
 #[derive(Debug)]
 #[must_use = "a dropped reservation counts as served; call `give_back` if it was not"]
 pub struct Reservation {
@@ -62,8 +62,12 @@ pub struct Reservation {
     left: Left,
     /// Its part of bytes and time.
     claim: Claim,
+    /// The window that it is of, where all requests for a file count as one.
+    window: Option<u64>,
     /// Whether somebody else meters its time.
     is_metered_elsewhere: bool,
+    /// Whether the client had any of its bytes.
+    has_delivered: bool,
 }
 
 impl Reservation {
@@ -72,6 +76,7 @@ impl Reservation {
         allowance: &Allowance,
         overrun: Overrun,
         pace: Option<Pace>,
+        file: Option<u64>,
         clock: &Clock,
     ) -> Result<Self, Unreserved> {
         // The pace first: what is refused for it must not have been taken from the grant, not even for a moment.
@@ -81,9 +86,14 @@ impl Reservation {
                 .map_err(Unreserved::TooFast)?;
         }
         usage.touch(clock.since_boot_ms());
-        let (left, claim) = usage
-            .reserve(allowance, overrun)
-            .ok_or(Unreserved::UsedUp)?;
+        let reserved = match file {
+            Some(file) => usage.reserve_of_file(allowance, overrun, (file, clock.since_boot_ms())),
+            None => {
+                let reserved = usage.reserve(allowance, overrun);
+                reserved.map(|(left, claim)| (left, claim, None))
+            }
+        };
+        let (left, claim, window) = reserved.ok_or(Unreserved::UsedUp)?;
         Ok(Self {
             usage: Some(Arc::clone(usage)),
             clock: clock.clone(),
@@ -91,7 +101,9 @@ impl Reservation {
             overrun,
             left,
             claim,
+            window,
             is_metered_elsewhere: false,
+            has_delivered: false,
         })
     }
 
@@ -149,6 +161,7 @@ impl Reservation {
             .meters()
             .deliver(&mut self.claim, &self.allowance, self.overrun, bytes);
         usage.has_changed();
+        self.has_delivered |= allowed > 0;
         allowed
     }
 
@@ -202,11 +215,18 @@ impl Reservation {
     /// Returns the use to the holder, because nothing was delivered and that was not the holder's doing. Returns
     /// what is left for the next request.
     pub fn give_back(mut self) -> Left {
+        self.return_it()
+    }
+
+    fn return_it(&mut self) -> Left {
         let Some(usage) = self.usage.take() else {
             return self.left;
         };
         let returned_ms = usage.meters().give_back(&mut self.claim);
-        usage.give_back();
+        match self.window {
+            Some(window) => usage.end_of_file(window, false, self.clock.moment()),
+            None => usage.give_back(),
+        }
         if returned_ms > 0 {
             usage.has_changed();
         }
@@ -239,6 +259,10 @@ fn ms_begun(span: Duration) -> u64 {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        // The panic is ours, and the client has nothing.
+        if std::thread::panicking() && !self.has_delivered {
+            self.return_it();
+        }
         let Some(usage) = self.usage.take() else {
             return;
         };
@@ -247,6 +271,9 @@ impl Drop for Reservation {
         meters.pass_time(&mut self.claim, now_ms);
         meters.end(&mut self.claim);
         drop(meters);
-        usage.settle(self.clock.moment());
+        match self.window {
+            Some(window) => usage.end_of_file(window, true, self.clock.moment()),
+            None => usage.settle(self.clock.moment()),
+        }
     }
 }

@@ -28,7 +28,7 @@ fn requests(max: u64) -> Allowance {
 }
 
 fn reserve(usage: &Arc<Usage>, allowance: &Allowance, clock: &Clock) -> Option<Reservation> {
-    Reservation::reserve(usage, allowance, Overrun::Serve, None, clock).ok()
+    Reservation::reserve(usage, allowance, Overrun::Serve, None, None, clock).ok()
 }
 
 #[test]
@@ -54,6 +54,72 @@ fn a_dropped_reservation_is_served_and_a_returned_one_is_not() {
     assert_eq!((first.token.requests, first.token.last_used_ms), (1, 7_000));
     assert!(first.is_for_journal && first.is_for_store);
     assert_eq!(usage.take_unwritten(0, 7_000), None);
+}
+
+#[test]
+fn a_use_that_a_panic_drops_is_returned_if_nothing_of_it_was_delivered() {
+    let clock = Clock::fixed(7);
+    let usage = usage(0);
+    for (delivered, counted) in [(0, 0), (1, 1)] {
+        let mut reserved = reserve(&usage, &requests(5), &clock).unwrap();
+        let panicking = std::thread::spawn(move || {
+            reserved.begin(None);
+            reserved.deliver(delivered);
+            panic!("in the middle of an answer");
+        });
+        assert!(panicking.join().is_err());
+        let unwritten = usage.take_unwritten(0, 7_000);
+        let requests = unwritten.map_or(0, |it| it.token.requests);
+        assert_eq!(requests, counted);
+    }
+}
+
+#[test]
+fn requests_for_one_file_count_as_one_for_ten_minutes() {
+    let clock = Clock::fixed(7);
+    let usage = usage(0);
+    let two = requests(2);
+    let of_file =
+        |file| Reservation::reserve(&usage, &two, Overrun::Serve, None, Some(file), &clock).ok();
+    let counted = || begun(usage.counter.load(Ordering::Relaxed));
+    let first = of_file(1).unwrap();
+    let beside = of_file(1).unwrap();
+    assert_eq!((counted(), beside.left().requests), (1, Some(1)));
+    // What the first one held is the second one's to count.
+    first.give_back();
+    assert_eq!(counted(), 1);
+    drop(beside);
+    for _ in 0..10 {
+        drop(of_file(1).unwrap());
+    }
+    assert_eq!(counted(), 1);
+    of_file(2).unwrap().give_back();
+    drop(of_file(2).unwrap());
+    assert!(of_file(3).is_none() && reserve(&usage, &two, &clock).is_none());
+    clock.advance(Duration::from_secs(599));
+    drop(of_file(1).unwrap());
+    clock.advance(Duration::from_secs(1));
+    assert!(of_file(1).is_none());
+    assert_eq!(counted(), 2);
+}
+
+#[test]
+fn requests_for_one_file_count_all_their_bytes() {
+    let clock = Clock::fixed(7);
+    let usage = usage(0);
+    let allowance = Allowance {
+        bytes_max: Some(100),
+        ..requests(1)
+    };
+    for _ in 0..2 {
+        let clock = &clock;
+        let reserved = Reservation::reserve(&usage, &allowance, Overrun::Cut, None, Some(1), clock);
+        let mut reserved = reserved.unwrap();
+        assert!(reserved.begin(Some(50)));
+        assert_eq!(reserved.deliver(50), 50);
+    }
+    let used_up = Reservation::reserve(&usage, &allowance, Overrun::Cut, None, Some(1), &clock);
+    assert_eq!(used_up.unwrap_err(), Unreserved::UsedUp);
 }
 
 #[test]
@@ -151,7 +217,7 @@ fn an_answer_is_cut_at_the_end_of_its_tokens_time_where_the_route_says() {
         ..Allowance::default()
     };
     let reserve =
-        |overrun| Reservation::reserve(&usage, &allowance, overrun, None, &clock).unwrap();
+        |overrun| Reservation::reserve(&usage, &allowance, overrun, None, None, &clock).unwrap();
     let (mut cut, mut served) = (reserve(Overrun::Cut), reserve(Overrun::Serve));
     assert!(cut.is_timed() && cut.pass_time() && served.pass_time());
     clock.advance(Duration::from_secs(10));
@@ -166,7 +232,8 @@ fn where_it_is_cut_no_byte_goes_beyond_the_grant_however_many_at_once() {
         bytes_max: Some(1_000),
         ..Allowance::default()
     };
-    let reserve = || Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).unwrap();
+    let reserve =
+        || Reservation::reserve(&usage, &allowance, Overrun::Cut, None, None, &clock).unwrap();
     let mut reservations: Vec<_> = (0..8).map(|_| reserve()).collect();
     let delivered: u64 = std::thread::scope(|scope| {
         let threads: Vec<_> = reservations
@@ -190,17 +257,18 @@ fn time_is_counted_while_it_passes_and_cut_where_the_route_says() {
         ..Allowance::default()
     };
     let begin = Instant::now();
-    let mut running = Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).unwrap();
+    let mut running =
+        Reservation::reserve(&usage, &allowance, Overrun::Cut, None, None, &clock).unwrap();
     assert!(running.is_timed());
     assert!(running.pass_time_to(begin + Duration::from_millis(2_900)));
     let metered_ms = usage.take_unwritten(0, 1).unwrap().token.metered_ms;
     assert!((2_800..=2_900).contains(&metered_ms), "{metered_ms}");
     assert!(!running.pass_time_to(begin + Duration::from_millis(3_200)));
-    assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).is_err());
-    // An answer that is given back counts nothing.
+    assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, None, &clock).is_err());
+    // Nothing of an answer that is given back counts.
     let left = running.give_back();
     assert_eq!(left.seconds, Some(3));
-    assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, &clock).is_ok());
+    assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, None, &clock).is_ok());
 }
 
 #[test]
@@ -211,7 +279,7 @@ fn a_token_that_is_used_too_often_is_told_to_wait_and_loses_nothing() {
         requests: 1,
         per: Duration::from_secs(120),
     });
-    let reserve = || Reservation::reserve(&usage, &requests(2), Overrun::Serve, pace, &clock);
+    let reserve = || Reservation::reserve(&usage, &requests(2), Overrun::Serve, pace, None, &clock);
     drop(reserve().unwrap());
     let Err(Unreserved::TooFast(room)) = reserve() else {
         panic!("not held to its pace");

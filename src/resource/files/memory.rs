@@ -1,0 +1,224 @@
+//! The files that were looked at last, with the content of small ones. Knows nothing about what may be served.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::known::Known;
+
+/// The largest file whose content is kept. Of a larger one, sending takes so long that opening it no longer matters.
+pub(super) const CONTENT_BYTES_MAX: u64 = 64 * 1024;
+
+/// All that is kept, in bytes: 128 of the largest files, or a thousand pages of 7 KB. A Raspberry Pi has a hundred times as much, and
+/// nothing of it is taken before files are asked for.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What an entry takes besides its content and twice its path: the headers, and its places in the table and in the queue.
+const ENTRY_BYTES: usize = 1024;
+
+/// When files are looked at in full again, and when their content is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// A file is looked at in full at least so often: all links are followed, it is opened, and whether it is secret is asked. In between,
+    /// each request sees only whether path and file are what they were.
+    pub(super) look_every: Duration,
+    /// How long a file must have looked the same before its content is kept. A file system counts time in steps, of two seconds at
+    /// most (FAT): a change within the same step as the one before would not be seen.
+    pub(super) settled: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            look_every: Duration::from_secs(1),
+            settled: Duration::from_millis(2_500),
+        }
+    }
+}
+
+/// Files that were looked at, by the paths that lead to them without a link.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pace: Pace,
+    /// A `std` mutex: held for a look into a table.
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: HashMap<OsString, Entry>,
+    /// The paths of all entries; the next to go is in front.
+    queue: VecDeque<OsString>,
+    /// What they take.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    known: Arc<Known>,
+    bytes: usize,
+    /// Whether it was asked for since it last stood in front of the queue.
+    is_used: AtomicBool,
+}
+
+impl Memory {
+    #[cfg(test)]
+    pub(super) fn with(pace: Pace) -> Self {
+        Self {
+            pace,
+            ..Self::default()
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file at this path, if it was looked at within the last second.
+    pub(super) fn find(&self, path: &Path) -> Option<Arc<Known>> {
+        let known = self.last(path)?;
+        (known.looked_at.elapsed() < self.pace.look_every).then_some(known)
+    }
+
+    /// The same, however long ago that was.
+    pub(super) fn last(&self, path: &Path) -> Option<Arc<Known>> {
+        let table = self.table();
+        let entry = table.entries.get(path.as_os_str())?;
+        entry.is_used.store(true, Ordering::Relaxed);
+        Some(Arc::clone(&entry.known))
+    }
+
+    /// Whether a file that looks the same since then may be read to be kept.
+    pub(super) fn is_settled(&self, first_seen: Instant, now: Instant) -> bool {
+        now.duration_since(first_seen) >= self.pace.settled
+    }
+
+    /// Keeps what was found at this path, instead of what was found there before.
+    pub(super) fn keep(&self, path: &Path, known: Arc<Known>) {
+        let content = known.content.as_ref().map_or(0, |content| content.len());
+        let bytes = ENTRY_BYTES + 2 * path.as_os_str().len() + content;
+        let entry = Entry {
+            known,
+            bytes,
+            is_used: AtomicBool::new(false),
+        };
+        let mut table = self.table();
+        let path = path.as_os_str().to_owned();
+        let before = table.entries.insert(path.clone(), entry);
+        match before {
+            Some(before) => table.bytes -= before.bytes,
+            None => table.queue.push_back(path),
+        }
+        table.bytes += bytes;
+        table.make_room();
+    }
+
+    /// Forgets what was found at this path.
+    pub(super) fn forget(&self, path: &Path) {
+        let mut table = self.table();
+        if table.entries.contains_key(path.as_os_str()) {
+            table.queue.retain(|other| other != path.as_os_str());
+            table.remove(path.as_os_str());
+        }
+    }
+}
+
+impl Table {
+    /// Removes entries that nobody has asked for since their last turn, until the rest is small enough.
+    fn make_room(&mut self) {
+        while self.bytes > BYTES_MAX
+            && let Some(path) = self.queue.pop_front()
+        {
+            let is_used = self.entries.get(&path);
+            if is_used.is_some_and(|entry| entry.is_used.swap(false, Ordering::Relaxed)) {
+                self.queue.push_back(path);
+            } else {
+                self.remove(&path);
+            }
+        }
+    }
+
+    fn remove(&mut self, path: &OsStr) {
+        if let Some(entry) = self.entries.remove(path) {
+            self.bytes -= entry.bytes;
+        }
+    }
+}
+
+/// What is kept, for tests.
+#[cfg(test)]
+impl Memory {
+    pub(super) fn paths(&self) -> Vec<std::path::PathBuf> {
+        let table = self.table();
+        assert_eq!(table.queue.len(), table.entries.len());
+        table.queue.iter().map(Into::into).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::path::PathBuf;
+
+    use bytes::Bytes;
+
+    use super::super::stamp::Stamp;
+    use super::*;
+
+    fn known(content: usize) -> Arc<Known> {
+        let file = File::open("/").unwrap();
+        let mut known = Known::new(Path::new("/"), Stamp::of(&file).unwrap());
+        known.content = Some(Bytes::from(vec![0; content]));
+        Arc::new(known)
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_what_is_asked_for_stays() {
+        let memory = Memory::default();
+        let each = usize::try_from(CONTENT_BYTES_MAX).unwrap();
+        let at = |number: usize| PathBuf::from(format!("/{number}"));
+        for number in 0..1_000 {
+            memory.keep(&at(number), known(each));
+            assert!(memory.last(&at(0)).is_some(), "{number}");
+            let table = memory.table();
+            assert!(table.bytes <= BYTES_MAX);
+            let taken: usize = table.entries.values().map(|entry| entry.bytes).sum();
+            assert_eq!(table.bytes, taken);
+        }
+        let kept = memory.paths();
+        assert!((100..=128).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.contains(&at(999)) && !kept.contains(&at(1)));
+        for path in kept {
+            memory.forget(&path);
+        }
+        assert_eq!((memory.paths().len(), memory.table().bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_is_found_again_replaces_what_was_found_before() {
+        let memory = Memory::default();
+        let path = Path::new("/page");
+        memory.keep(path, known(10));
+        memory.keep(path, known(20));
+        assert_eq!(memory.paths(), [path]);
+        let content = memory.last(path).unwrap().content.clone();
+        assert_eq!(content.unwrap().len(), 20);
+        assert_eq!(memory.table().bytes, ENTRY_BYTES + 2 * 5 + 20);
+    }
+
+    #[test]
+    fn what_was_not_looked_at_for_a_time_is_looked_at_again() {
+        let memory = Memory::with(Pace {
+            look_every: Duration::ZERO,
+            settled: Duration::ZERO,
+        });
+        let path = Path::new("/page");
+        memory.keep(path, known(10));
+        assert!(memory.find(path).is_none() && memory.last(path).is_some());
+    }
+}
