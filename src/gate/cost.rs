@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{COOKIE, HeaderMap, HeaderName};
+use http::header::{HeaderMap, HeaderName};
 
 use crate::amount::Msat;
 use crate::l402::caveat::Allowance;
@@ -146,9 +146,7 @@ fn must_be_undisputed(headers: &HeaderMap, told: &[HeaderName]) -> Result<(), De
     let mut headers = headers.clone();
     credential::strip(&mut headers);
     for name in told {
-        // HTTP/2 has cookies in several lines (RFC 9113, section 8.2.3).
-        let is_in_pieces = *name == COOKIE;
-        if undisputed(&headers, name).is_err() && !is_in_pieces {
+        if undisputed(&headers, name).is_err() {
             let by = Selector::Header(name.clone());
             return Err(Denial::Unclassed(Unclassed::Ambiguous(by.to_string())));
         }
