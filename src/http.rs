@@ -7,7 +7,9 @@ mod caught;
 mod check;
 mod clients;
 mod connection;
+mod date;
 mod extensions;
+pub(crate) mod failure;
 mod grpc;
 mod leash;
 mod moved;
@@ -45,6 +47,8 @@ pub(crate) use grpc::Call;
 pub(crate) use seats::Guest;
 
 pub use acme::AcmeSettings;
+pub(crate) use browsers::Words;
+pub use browsers::{NotAnOrigin, Origins};
 pub use clients::{Clients, ForwardedHeader};
 pub use networks::{NetworkError, Networks};
 pub use server::{Entry, Limits, Server, Stop};
@@ -185,43 +189,55 @@ async fn serve(
 impl Answering {
     async fn answer(&self, peer: Downstream, mut request: Request) -> Response {
         let shop = self.shop.get();
+        let words = shop.clients.origins.words(request.headers());
         let downstream = shop.clients.downstream(peer, request.headers());
-        if !shop.clients.admits(downstream.client) {
-            return answer::refusal(&Refusal::Blocked);
+        let mut response = match self.find(&shop, downstream.client, &mut request) {
+            Ok((route, path)) => {
+                let is_paid = matches!(route.access, Access::Paid(_));
+                if is_paid && is_preflight(request.method(), request.headers()) {
+                    return words.preflight(&route.methods_taken(), request.headers());
+                }
+                let response = self.pass(&shop, &route, &path, downstream, request).await;
+                // Whether a free resource answers other origins is the business of what is behind it.
+                if !is_paid && !answer::is_ours(&response) {
+                    return response;
+                }
+                response
+            }
+            Err(refusal) => {
+                if refusal.answers_preflight() && is_preflight(request.method(), request.headers())
+                {
+                    return words.preflight(refusal.methods(), request.headers());
+                }
+                answer::refusal(&refusal)
+            }
+        };
+        words.open(response.headers_mut());
+        response
+    }
+
+    /// The route of a request that is to be read in one way only, and the path by which it was found.
+    fn find(
+        &self,
+        shop: &Shop,
+        client: IpAddr,
+        request: &mut Request,
+    ) -> Result<(Arc<Route>, RequestPath), Refusal> {
+        if !shop.clients.admits(client) {
+            return Err(Refusal::Blocked);
         }
         if let Some(circle) = shop.resources.circle(request.headers()) {
-            self.tell_of_circle(circle, &request);
-            return answer::refusal(&Refusal::Circle(circle));
+            self.tell_of_circle(circle, request);
+            return Err(Refusal::Circle(circle));
         }
-        if let Err(refusal) = check(&mut request, shop.resources.body_bytes_max()) {
-            return answer::refusal(&refusal);
+        check(request, shop.resources.body_bytes_max())?;
+        let path = RequestPath::read(request.uri().path()).map_err(Refusal::Path)?;
+        match shop.routes.find(request.method(), &path) {
+            Found::Route(route) => Ok((Arc::clone(route), path)),
+            Found::MethodNotTaken { methods, is_paid } => Err(Refusal::Method { methods, is_paid }),
+            Found::Nothing => Err(Refusal::NoRoute),
+            Found::Ambiguous(error) => Err(Refusal::Path(error)),
         }
-        let path = match RequestPath::parse(request.uri().path()) {
-            Ok(path) => path,
-            Err(error) => return answer::refusal(&Refusal::Path(error)),
-        };
-        let route = match shop.routes.find(request.method(), &path) {
-            Found::Route(route) => Arc::clone(route),
-            Found::MethodNotTaken { methods, is_paid } => {
-                // Whether a free resource answers other origins is the business of what is behind it.
-                return if is_paid && is_preflight(request.method(), request.headers()) {
-                    browsers::preflight(&methods)
-                } else {
-                    answer::refusal(&Refusal::Method(methods))
-                };
-            }
-            Found::Nothing => return answer::refusal(&Refusal::NoRoute),
-            Found::Ambiguous(error) => return answer::refusal(&Refusal::Path(error)),
-        };
-        let is_paid = matches!(route.access, Access::Paid(_));
-        if is_paid && is_preflight(request.method(), request.headers()) {
-            return browsers::preflight(&route.methods_taken());
-        }
-        let mut response = self.pass(&shop, &route, &path, downstream, request).await;
-        if is_paid {
-            browsers::open(response.headers_mut());
-        }
-        response
     }
 
     /// Tells the log once that requests come back: anybody who knows our name can say that they do.
@@ -319,7 +335,7 @@ impl Answering {
         };
         // What cannot be delivered is not sold.
         if !takes_method(route, asked.method) {
-            return answer::failure(&Failure::MethodNotAllowed, &route.name, self.gate.log());
+            return failure::answer(&Failure::MethodNotAllowed, &route.name, self.gate.log());
         }
         if let Err(failure) = shop.resources.look(route, asked.path).await {
             return self.failed(&failure, route, asked.path, asked.query);
@@ -341,7 +357,7 @@ impl Answering {
         if matches!(failure, Failure::IsFolder) {
             return moved::to_folder(path, query);
         }
-        answer::failure(failure, &route.name, self.gate.log())
+        failure::answer(failure, &route.name, self.gate.log())
     }
 }
 

@@ -4,6 +4,7 @@
 //! and accepted is what deployed clients write and accept (lnget, the Go interceptor, npm `l402`, PyPI `l402`,
 //! lightning-tools), which is not everywhere what the specification prints.
 
+mod authorization;
 pub mod caveat;
 pub mod challenge;
 pub mod credential;

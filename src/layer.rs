@@ -24,12 +24,12 @@ pub(crate) use offers::can_be_priced;
 
 use crate::gate::{Asked, Decision, Gate, Permit, without_choice};
 use crate::http::{
-    Body, Call, Refusal, Shop, answer, browsers, is_preflight, path_asked_for, peer,
+    Body, Call, Refusal, Shop, Words, answer, failure, is_preflight, path_asked_for, peer,
 };
 use crate::l402::TokenId;
 use crate::ledger::Left;
 use crate::live::Live;
-use crate::resource::{BoxError, Downstream, Failure, Unserved, handler};
+use crate::resource::{BoxError, Downstream, Failure, Unserved, handler, join_cookies};
 use crate::route::{Access, Offer, RequestPath};
 use crate::via::{Circle, Via};
 
@@ -175,26 +175,21 @@ impl Guarding {
     {
         // Counted before looking: whoever stops looks the other way round.
         let in_flight = self.common.in_flight.token();
-        if self.common.stop.is_cancelled() {
-            return Ok(answer::refusal(&Refusal::Stopping));
-        }
-        let (head, body) = request.into_parts();
-        // A hook that asks us what our own question costs would have us ask without end.
-        if let Some(circle @ Circle::Seen) = Via::of_process().circle(&head.headers) {
-            return Ok(answer::refusal(&Refusal::Circle(circle)));
-        }
-        let client = match self.client(&head) {
+        let (mut head, body) = request.into_parts();
+        let words = self.common.shop.get().clients.origins.words(&head.headers);
+        let client = match self.looked_at(&head) {
             Ok(client) => client,
-            Err(refusal) => return Ok(answer::refusal(&refusal)),
+            Err(refusal) => return Ok(opened(&words, answer::refusal(&refusal))),
         };
         if is_preflight(&head.method, &head.headers) {
-            return Ok(browsers::preflight(&[]));
+            return Ok(words.preflight(&[], &head.headers));
         }
         let path = match RequestPath::parse(path_asked_for(&head)) {
             Ok(path) => path,
-            Err(error) => return Ok(answer::refusal(&Refusal::Path(error))),
+            Err(error) => return Ok(opened(&words, answer::refusal(&Refusal::Path(error)))),
         };
-        let mut response = match self.decide(&head, &path, client).await {
+        join_cookies(&mut head.headers);
+        let response = match self.decide(&head, &path, client).await {
             Ok(permit) => {
                 let asked = permit.is_shared().then(|| head.clone());
                 let request = Request::from_parts(self.admitted(head, &permit), body);
@@ -210,8 +205,19 @@ impl Guarding {
             }
             Err(response) => *response,
         };
-        browsers::open(response.headers_mut());
-        Ok(response)
+        Ok(opened(&words, response))
+    }
+
+    /// Where a request comes from, if that is known, and if anything may be asked at all.
+    fn looked_at(&self, head: &Parts) -> Result<Option<IpAddr>, Refusal> {
+        if self.common.stop.is_cancelled() {
+            return Err(Refusal::Stopping);
+        }
+        // A hook that asks us what our own question costs would have us ask without end.
+        if let Some(circle @ Circle::Seen) = Via::of_process().circle(&head.headers) {
+            return Err(Refusal::Circle(circle));
+        }
+        self.client(head)
     }
 
     /// The answer to a permitted request that was not served. Like everybody who comes when nothing is left, its client is told what
@@ -233,7 +239,7 @@ impl Guarding {
             };
         }
         let log = self.common.gate.log();
-        let mut response = answer::failure(&unserved.why, &self.name, log);
+        let mut response = failure::answer(&unserved.why, &self.name, log);
         answer::tell_left(response.headers_mut(), &unserved.left);
         response
     }
@@ -301,4 +307,10 @@ impl Guarding {
         }
         head
     }
+}
+
+/// The answer as scripts of other origins may read it.
+fn opened(words: &Words, mut response: Response<Body>) -> Response<Body> {
+    words.open(response.headers_mut());
+    response
 }

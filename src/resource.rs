@@ -33,7 +33,7 @@ use crate::route::{Access, RequestPath, Resource, Route, RouteTable, Upstream};
 use crate::via::{Circle, Via};
 
 pub use client::certificates;
-pub use headers::{is_framing, is_ours, remove_named};
+pub use headers::{is_framing, is_ours, join_cookies, remove_named};
 
 use files::{Files, Place};
 use servers::Servers;
@@ -104,6 +104,9 @@ pub enum Failure {
     /// The upstream did not answer.
     #[error("the upstream does not answer")]
     UpstreamUnreachable(#[source] BoxError),
+    /// The upstream's answer is not HTTP, or has more headers than are read.
+    #[error("the upstream's answer cannot be read")]
+    UpstreamUnreadable(#[source] BoxError),
     /// The upstream did not answer in time.
     #[error("the upstream took too long")]
     UpstreamTimeout,

@@ -71,6 +71,14 @@ impl Route {
         methods
     }
 
+    /// Whether paths with doubled and encoded slashes are passed on.
+    pub(crate) fn passes_slashes(&self) -> bool {
+        match &self.resource {
+            Resource::Upstream(forward) => forward.pass_slashes,
+            Resource::Files { .. } => false,
+        }
+    }
+
     /// Whether the route takes this method.
     pub fn takes(&self, method: &Method) -> bool {
         self.methods.is_empty()

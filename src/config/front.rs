@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::causes::chain;
-use crate::http::{AcmeSettings, Clients, Config, ForwardedHeader, Networks, TlsFiles, TlsSource};
+use crate::http::{
+    AcmeSettings, Clients, Config, ForwardedHeader, Networks, Origins, TlsFiles, TlsSource,
+};
 
 use super::Meaning;
 use super::raw::{RawAcme, RawAdmin, RawHttp, RawTls};
@@ -149,6 +151,10 @@ impl Meaning<'_> {
             forwarded_header: self.forwarded_header(&raw.forwarded_header),
             allow: self.networks("http.allow", &raw.allow),
             block: self.networks("http.block", &raw.block),
+            origins: Origins::parse(&raw.cors_credentials).unwrap_or_else(|error| {
+                self.complain("http.cors_credentials", error.to_string());
+                Origins::default()
+            }),
         }
     }
 

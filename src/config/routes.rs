@@ -58,6 +58,12 @@ impl Meaning<'_> {
                 "an exact path has no prefix: let the path end with `/*`, or leave this key out",
             );
         }
+        if matches!(pattern, Pattern::Exact(_)) && raw.encoded_slashes.as_deref() == Some("pass") {
+            self.complain(
+                &format!("{key}.encoded_slashes"),
+                "an exact path has no such slashes: let the path end with `/*`, or leave this key out",
+            );
+        }
         if matches!(resource, Resource::Files { .. })
             && let Some(method) = methods
                 .iter()

@@ -66,6 +66,10 @@ impl Meaning<'_> {
             &raw.response_headers,
             Side::Response,
         );
+        let pass_slashes = self.pass_slashes(
+            &format!("{key}.encoded_slashes"),
+            raw.encoded_slashes.as_deref(),
+        );
         let protocol = upstream.as_ref().map(|upstream| upstream.protocol);
         let upgrades = self.upgrades(&format!("{key}.upgrades"), raw, protocol);
         let sets_host = request_headers
@@ -83,6 +87,7 @@ impl Meaning<'_> {
             upstream,
             strip_prefix: raw.strip_prefix.unwrap_or(false),
             add_prefix,
+            pass_slashes,
             request_headers,
             response_headers,
             forward_credential: raw.forward_credential.unwrap_or(false),
@@ -94,6 +99,7 @@ impl Meaning<'_> {
     pub(super) fn nothing_forwarded(&mut self, key: &str, raw: &RawRoute) -> Option<()> {
         let given = [
             ("add_prefix", raw.add_prefix.is_some()),
+            ("encoded_slashes", raw.encoded_slashes.is_some()),
             ("request_headers", raw.request_headers.is_some()),
             ("response_headers", raw.response_headers.is_some()),
             ("forward_credential", raw.forward_credential.is_some()),
@@ -257,6 +263,21 @@ impl Meaning<'_> {
             );
         }
         text.to_owned()
+    }
+
+    /// Whether doubled and encoded slashes are passed on.
+    fn pass_slashes(&mut self, key: &str, text: Option<&str>) -> bool {
+        match text {
+            None | Some("refuse") => false,
+            Some("pass") => true,
+            Some(other) => {
+                self.complain(
+                    key,
+                    format!("`{other}` is not known; there are \"refuse\" and \"pass\""),
+                );
+                false
+            }
+        }
     }
 
     fn edits(&mut self, key: &str, raw: &RawHeaders, side: Side) -> HeaderEdits {

@@ -1,10 +1,11 @@
 //! What a request costs: by the route's table, or by what the operator's hook says of it.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{COOKIE, HeaderMap, HeaderName};
+use http::header::{HeaderMap, HeaderName};
 
 use crate::amount::Msat;
 use crate::l402::caveat::Allowance;
@@ -125,6 +126,18 @@ impl From<QuotedGrant> for sold_as::Said {
     }
 }
 
+/// The headers by which a price is chosen: without our credential, which may stand beside one for the upstream.
+fn as_served<'h>(headers: &'h HeaderMap, by: &Selector) -> Cow<'h, HeaderMap> {
+    match by {
+        Selector::Header(name) if credential::may_be_in(name) => {
+            let mut headers = headers.clone();
+            credential::strip(&mut headers);
+            Cow::Owned(headers)
+        }
+        Selector::Header(_) | Selector::Method | Selector::Query(_) => Cow::Borrowed(headers),
+    }
+}
+
 /// Whoever serves the request must not read in it what the hook was not told.
 fn must_be_undisputed(headers: &HeaderMap, told: &[HeaderName]) -> Result<(), Denial> {
     if told.is_empty() {
@@ -134,9 +147,7 @@ fn must_be_undisputed(headers: &HeaderMap, told: &[HeaderName]) -> Result<(), De
     let mut headers = headers.clone();
     credential::strip(&mut headers);
     for name in told {
-        // HTTP/2 has cookies in several lines (RFC 9113, section 8.2.3).
-        let is_in_pieces = *name == COOKIE;
-        if undisputed(&headers, name).is_err() && !is_in_pieces {
+        if undisputed(&headers, name).is_err() {
             let by = Selector::Header(name.clone());
             return Err(Denial::Unclassed(Unclassed::Ambiguous(by.to_string())));
         }
@@ -160,10 +171,11 @@ impl Gate {
         let asked_of = match &offer.pricing {
             Pricing::Flat(class) => return Ok(in_settings(*class)),
             Pricing::Table(table) => {
+                let headers = as_served(asked.headers, &table.by);
                 let selected = Selected {
                     method: asked.method,
                     query: asked.query,
-                    headers: asked.headers,
+                    headers: &headers,
                 };
                 let class = table.class(&selected);
                 return class.map(in_settings).map_err(Denial::Unclassed);

@@ -6,10 +6,9 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
 
 use crate::l402::Proven;
-use crate::l402::credential::{MACAROON_HEADERS, is_of_l402};
+use crate::l402::credential::only_credential;
 
 /// Locks over the table; two cores rarely meet in one of sixteen.
 const SHARDS: usize = 16;
@@ -117,16 +116,8 @@ impl ProvenBefore {
     }
 }
 
-/// The one header that presents something of ours. Of several, which one opens the door is decided each time; and what another
-/// header has proven must never be kept under this one, which may be anything.
+/// The one header that presents a credential of ours, and nothing else. Of several, which one opens the door is decided each time;
+/// and what another credential has proven must never be kept under this one, which may be anything.
 fn only(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let header = values.next()?.as_bytes();
-    let is_only = values.next().is_none()
-        && header.len() <= HEADER_BYTES_MAX
-        && is_of_l402(header)
-        && !MACAROON_HEADERS
-            .iter()
-            .any(|name| headers.contains_key(name));
-    is_only.then_some(header)
+    only_credential(headers).filter(|header| header.len() <= HEADER_BYTES_MAX)
 }

@@ -16,7 +16,6 @@ use crate::l402::challenge::www_authenticate;
 use crate::ledger::{LedgerError, Left};
 use crate::pace::Room;
 use crate::quote::Unpriced;
-use crate::resource::Failure;
 use crate::route::Grant;
 use crate::sparing::Sparing;
 use crate::via::Circle;
@@ -48,6 +47,11 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// What is wrong, in a few words; on every answer of our own, so that it can be told where there is room for no more (gRPC).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Title(pub(super) &'static str);
+
+/// Whether this is an answer of our own, not that of what is behind us.
+pub(super) fn is_ours(response: &Response) -> bool {
+    response.extensions().get::<Title>().is_some()
+}
 
 /// A problem body (RFC 9457).
 #[derive(Debug, Serialize)]
@@ -307,7 +311,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
             &sentence(&error.to_string()),
         ),
         Refusal::BodyTooLarge(max) => body_too_large(*max),
-        Refusal::Method(methods) => {
+        Refusal::Method { methods, .. } => {
             let mut response = problem(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "Method not allowed",
@@ -342,70 +346,6 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
                 .headers_mut()
                 .insert(RETRY_AFTER, BUSY_RETRY_AFTER_SECS);
             response
-        }
-    }
-}
-
-/// The answer when a permitted request could not be served; its use went back to the holder.
-pub(crate) fn failure(failure: &Failure, route: &str, log: &Sparing) -> Response {
-    match failure {
-        Failure::NotFound | Failure::IsFolder => refusal(&Refusal::NoRoute),
-        Failure::MethodNotAllowed => {
-            let mut response = problem(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "Method not allowed",
-                "A file takes GET and HEAD only.",
-            );
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            response
-        }
-        Failure::BodyTooLarge(max) => body_too_large(*max),
-        Failure::BodyTooSlow => problem(
-            StatusCode::REQUEST_TIMEOUT,
-            "Request timeout",
-            "The request's body did not arrive in time.",
-        ),
-        Failure::BodyBroken => problem(
-            StatusCode::BAD_REQUEST,
-            "Bad body",
-            "The request's body broke off or cannot be read.",
-        ),
-        Failure::UpstreamUnreachable(why) => {
-            if log.may(Level::WARN, "The upstream does not answer", route) {
-                tracing::warn!(
-                    route.name = route,
-                    "The upstream of {route} does not answer: {}",
-                    chain(why.as_ref())
-                );
-            }
-            problem(
-                StatusCode::BAD_GATEWAY,
-                "Bad gateway",
-                "The server behind this one does not answer. The request was not counted; ask again later.",
-            )
-        }
-        Failure::UpstreamTimeout => {
-            if log.may(Level::WARN, "The upstream took too long", route) {
-                tracing::warn!(route.name = route, "The upstream of {route} took too long");
-            }
-            problem(
-                StatusCode::GATEWAY_TIMEOUT,
-                "Gateway timeout",
-                "The server behind this one took too long. The request was not counted; ask again later.",
-            )
-        }
-        // Another running answer used up the rest; a retry finds out what is left.
-        Failure::UsedUp => refusal(&Refusal::Busy),
-        Failure::Unreadable(error) => {
-            if log.may(Level::ERROR, "Failed to read a file", route) {
-                tracing::error!(
-                    route.name = route,
-                    "Failed to read a file of {route}: {error}"
-                );
-            }
-            internal_error()
         }
     }
 }
@@ -452,7 +392,7 @@ fn headers_too_large() -> Response {
     problem(status, "Headers too large", &detail)
 }
 
-fn body_too_large(max: u64) -> Response {
+pub(super) fn body_too_large(max: u64) -> Response {
     let detail = format!("The body of a request may have {max} bytes.");
     problem(StatusCode::PAYLOAD_TOO_LARGE, "Body too large", &detail)
 }

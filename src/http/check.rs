@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use http_body::Body as _;
 
 use crate::gate::ACCEPT_GRANT;
-use crate::resource::remove_named;
+use crate::resource::{join_cookies, remove_named};
 use crate::route::undisputed;
 use crate::via::Circle;
 
@@ -38,7 +38,12 @@ pub(crate) enum Refusal {
     /// A header that may occur only once is repeated, or comes with another that some servers take for it.
     Twice(HeaderName),
     /// The path is known, the method is not.
-    Method(Vec<Method>),
+    Method {
+        /// The methods that are taken there.
+        methods: Vec<Method>,
+        /// Whether any of it is sold.
+        is_paid: bool,
+    },
     /// No route.
     NoRoute,
     /// More requests at once than are answered.
@@ -47,6 +52,36 @@ pub(crate) enum Refusal {
     Circle(Circle),
     /// Nothing new is begun.
     Stopping,
+}
+
+impl Refusal {
+    /// Whether a browser may ask all the same, so that its script can read the refusal: nothing behind us is reached by it. The
+    /// methods of a free resource are told by what is behind it.
+    pub(crate) fn answers_preflight(&self) -> bool {
+        match self {
+            Self::Path(_) | Self::NoRoute => true,
+            Self::Method { is_paid, .. } => *is_paid,
+            Self::Blocked
+            | Self::HeadersTooLarge
+            | Self::Host
+            | Self::Scheme
+            | Self::NotForUs
+            | Self::Length
+            | Self::BodyTooLarge(_)
+            | Self::Twice(_)
+            | Self::Busy
+            | Self::Circle(_)
+            | Self::Stopping => false,
+        }
+    }
+
+    /// The methods that are taken instead; empty if they are not known.
+    pub(crate) fn methods(&self) -> &[Method] {
+        if let Self::Method { methods, .. } = self {
+            return methods;
+        }
+        &[]
+    }
 }
 
 /// Checks a request, and gives it the one `Host` that everybody reads from here on, whatever HTTP it came by.
@@ -69,6 +104,7 @@ pub(super) fn check(request: &mut Request, body_bytes_max: u64) -> Result<(), Re
     check_single(request.headers())?;
     // No price may go by what the upstream does not get.
     remove_named(request.headers_mut());
+    join_cookies(request.headers_mut());
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
 use crate::resource::Downstream;
 
+use super::browsers::Origins;
 use super::networks::Networks;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -36,6 +37,8 @@ pub struct Clients {
     pub allow: Networks,
     /// Who is not, whatever `allow` says.
     pub block: Networks,
+    /// Whose scripts may send a browser's credentials.
+    pub origins: Origins,
 }
 
 /// Takes out what tells whom a request comes from.

@@ -39,7 +39,7 @@ use super::stall::Stallable;
 use super::streams::{Holding, Streams, StreamsOf, Watched};
 use super::tls::{Acceptor, Tls};
 use super::wire::Wire;
-use super::{Entry, HEADER_BYTES_MAX, HEADERS_MAX, Limits, Stop};
+use super::{Entry, HEADER_BYTES_MAX, HEADERS_MAX, Limits, Stop, date};
 
 /// What hyper buffers of one HTTP/1.1 connection. The headers' own limit is lower and answered by us, with a body that
 /// explains it.
@@ -414,6 +414,7 @@ impl Answering {
         let answered = self.router.clone().oneshot(request.map(Body::new));
         Box::pin(async move {
             let mut response = answered.await?;
+            date::say(response.headers_mut());
             let paying = response.extensions_mut().remove::<Arc<Held>>();
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 guest.become_tunnel();
@@ -483,8 +484,7 @@ async fn say_too_slow(mut stream: Wire) {
         return;
     }
     // If it does not fit the socket's buffer, nobody reads it anyway.
-    let said = tokio::time::timeout(LINGER, stream.write_all(TOO_SLOW)).await;
-    if let Ok(Err(error)) = said {
+    if let Ok(Err(error)) = tokio::time::timeout(LINGER, stream.write_all(TOO_SLOW)).await {
         tracing::debug!("Failed to say that a client was too slow: {error}");
     }
 }

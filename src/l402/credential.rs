@@ -3,8 +3,9 @@
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
+use super::authorization::{Listed, credentials, is_one_of_ours, without_ours};
 use super::macaroon::{MACAROON_BYTES_MAX, Parsed};
 
 /// Copies of one token in a single credential; clients send one, the specification allows a list.
@@ -80,12 +81,13 @@ pub enum Presented {
     Credentials(Vec<Credential>),
 }
 
-/// Looks through a request's headers for credentials.
+/// Looks through a request's headers for credentials. Each header may be a list.
 pub fn presented(headers: &HeaderMap) -> Presented {
     let mut found = Vec::new();
     let mut unreadable = false;
-    for value in headers.get_all(AUTHORIZATION) {
-        let Some(text) = l402_value(value.as_bytes()) else {
+    let values = headers.get_all(AUTHORIZATION).iter();
+    for listed in values.flat_map(|value| credentials(value.as_bytes())) {
+        let Listed::Ours(text) = listed else {
             continue;
         };
         match std::str::from_utf8(text).ok().and_then(Credential::read) {
@@ -94,9 +96,10 @@ pub fn presented(headers: &HeaderMap) -> Presented {
         }
     }
     for name in &MACAROON_HEADERS {
-        for value in headers.get_all(name) {
+        let values = headers.get_all(name).iter();
+        for text in values.flat_map(|value| elements(value.as_bytes())) {
             let is_shared = *name == MACAROON_HEADERS[2];
-            match hex::decode(value.as_bytes()) {
+            match hex::decode(text) {
                 // `token` is a name that others use too: what is no macaroon there is not meant for us.
                 Ok(bytes) if is_shared && Parsed::read(&bytes).is_err() => {}
                 Ok(bytes) if bytes.len() <= MACAROON_BYTES_MAX && found.len() < CREDENTIALS_MAX => {
@@ -116,52 +119,72 @@ pub fn presented(headers: &HeaderMap) -> Presented {
     }
 }
 
-/// Takes everything out of these headers that could be a credential of ours, so that no upstream ever sees one.
+/// The one value that presents a credential: one credential of ours, of one macaroon, and no other anywhere.
+pub fn only_credential(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next()?.as_bytes();
+    let is_only = values.next().is_none()
+        && is_one_of_ours(value)
+        && !MACAROON_HEADERS
+            .iter()
+            .any(|name| headers.contains_key(name));
+    is_only.then_some(value)
+}
+
+/// Takes everything out of these headers that could be a credential of ours, so that no upstream ever sees one. A credential of
+/// another scheme on the same line stays as it is written.
 pub fn strip(headers: &mut HeaderMap) {
     for name in [AUTHORIZATION, GRPC_AUTHORIZATION] {
-        remove_values(headers, name, is_of_l402);
+        edit_values(headers, name, without_ours);
     }
     let [macaroon, grpc_macaroon, token] = MACAROON_HEADERS;
     headers.remove(macaroon);
     headers.remove(grpc_macaroon);
     // `token` belongs to the upstream unless it holds a macaroon.
     for name in [token, GRPC_TOKEN] {
-        remove_values(headers, name, is_macaroon_hex);
+        edit_values(headers, name, without_macaroons);
     }
 }
 
-/// Takes those values of a header out that are ours.
-fn remove_values(headers: &mut HeaderMap, name: HeaderName, is_ours: fn(&[u8]) -> bool) {
+/// Whether [`strip`] looks at this header.
+pub fn may_be_in(name: &HeaderName) -> bool {
+    [AUTHORIZATION, GRPC_AUTHORIZATION, GRPC_TOKEN].contains(name)
+        || MACAROON_HEADERS.contains(name)
+}
+
+/// Edits the values of a header: `None` leaves a value as it is, an empty one goes.
+fn edit_values(headers: &mut HeaderMap, name: HeaderName, edit: fn(&[u8]) -> Option<Vec<u8>>) {
     if let http::header::Entry::Occupied(entry) = headers.entry(name) {
         let (name, values) = entry.remove_entry_mult();
-        let others: Vec<_> = values.filter(|value| !is_ours(value.as_bytes())).collect();
-        for value in others {
+        let edited = values.filter_map(|value| match edit(value.as_bytes()) {
+            None => Some(value),
+            Some(rest) if rest.is_empty() => None,
+            Some(rest) => {
+                let mut kept = HeaderValue::try_from(rest).ok()?;
+                kept.set_sensitive(value.is_sensitive());
+                Some(kept)
+            }
+        });
+        let edited: Vec<_> = edited.collect();
+        for value in edited {
             headers.append(name.clone(), value);
         }
     }
 }
 
-/// Whether this is the hex of a token in the form that we write.
-fn is_macaroon_hex(value: &[u8]) -> bool {
-    hex::decode(value.trim_ascii()).is_ok_and(|bytes| Parsed::read(&bytes).is_ok())
+/// The elements of a header that is a list, without the empty ones.
+fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let elements = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    elements.filter(|element| !element.is_empty())
 }
 
-/// Whether the value of an `Authorization` header is meant for us.
-pub fn is_of_l402(value: &[u8]) -> bool {
-    l402_value(value).is_some()
-}
-
-/// What follows the scheme, if the scheme is `L402` or its older name `LSAT`.
-fn l402_value(value: &[u8]) -> Option<&[u8]> {
-    let value = value.trim_ascii_start();
-    let (scheme, rest) = value.split_at_checked(4)?;
-    let ours = scheme.eq_ignore_ascii_case(b"L402") || scheme.eq_ignore_ascii_case(b"LSAT");
-    // A scheme that only begins like ours is somebody else's.
-    (ours
-        && rest
-            .first()
-            .is_none_or(|byte| !byte.is_ascii_alphanumeric()))
-    .then(|| rest.trim_ascii())
+/// The list without the hex of tokens; `None` if it holds none.
+fn without_macaroons(value: &[u8]) -> Option<Vec<u8>> {
+    // In the form that we write.
+    let is_macaroon =
+        |element: &&[u8]| hex::decode(element).is_ok_and(|bytes| Parsed::read(&bytes).is_ok());
+    let (macaroons, others): (Vec<_>, Vec<_>) = elements(value).partition(is_macaroon);
+    (!macaroons.is_empty()).then(|| others.join(&b", "[..]))
 }
 
 /// Standard or URL-safe base64, padded or not; `None` if it is neither, empty, or longer than a token may be.

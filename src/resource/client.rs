@@ -1,5 +1,6 @@
 //! Connections to upstreams: kept while they are used, verified where they are TLS.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -59,7 +60,10 @@ pub(super) fn client(upstream: &Upstream) -> Client {
     builder.pool_timer(TokioTimer::new());
     let https = match upstream.protocol {
         Protocol::Http1 => {
-            builder.pool_idle_timeout(POOL_IDLE);
+            builder
+                .pool_idle_timeout(POOL_IDLE)
+                // Each fold becomes a blank, as RFC 9112, section 5.2, has it.
+                .http1_allow_obsolete_multiline_headers_in_responses(true);
             https.enable_http1().wrap_connector(http)
         }
         Protocol::Http2 => {
@@ -78,6 +82,16 @@ pub(super) fn client(upstream: &Upstream) -> Client {
         https,
         timeout: upstream.connect_timeout,
     })
+}
+
+/// What went wrong below the pool of connections.
+pub(super) fn cause(error: &legacy::Error) -> Option<&hyper::Error> {
+    error.source()?.downcast_ref()
+}
+
+/// Whether there was an answer, and it cannot be read.
+pub(super) fn is_unreadable(error: &legacy::Error) -> bool {
+    cause(error).is_some_and(hyper::Error::is_parse)
 }
 
 /// Certificates are always verified: against these authorities, or the public ones if there are none.

@@ -23,6 +23,7 @@ use crate::route::{Forward, Offer, Protocol};
 use crate::via::{self, Via};
 
 use super::body::{Downloaded, Stalled, Talk, Terms, TooSlow, Unread, Upload, Uploaded, empty};
+use super::client::{cause, is_unreadable};
 use super::delivered::{Delivered, Shape};
 use super::headers::{names, remove_claims, remove_hop_by_hop, set_forwarded, set_paid};
 use super::servers::{InFlight, Server, Servers, Tried};
@@ -122,7 +123,7 @@ impl Resources {
                         server.pass_over();
                     }
                     if is_last || !outgoing.may_go_elsewhere(&error) {
-                        break Failure::UpstreamUnreachable(error.into());
+                        break unanswered(error);
                     }
                     if permit
                         .cause()
@@ -428,11 +429,17 @@ impl<'a> Outgoing<'a> {
             .contains(&head.method)
         });
         // An answer that makes no sense is an answer.
-        let is_sense = error
-            .source()
-            .and_then(|source| source.downcast_ref::<hyper::Error>())
-            .is_none_or(|error| !error.is_parse() && !error.is_user());
+        let is_sense = cause(error).is_none_or(|error| !error.is_parse() && !error.is_user());
         error.is_connect() || (is_idempotent && is_sense)
+    }
+}
+
+/// Why no server has answered.
+fn unanswered(error: legacy::Error) -> Failure {
+    if is_unreadable(&error) {
+        Failure::UpstreamUnreadable(error.into())
+    } else {
+        Failure::UpstreamUnreachable(error.into())
     }
 }
 

@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName,
-    HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap,
+    HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 use crate::gate::Permit;
@@ -72,6 +72,21 @@ pub fn remove_named(headers: &mut HeaderMap) {
         .collect();
     for name in named {
         headers.remove(name);
+    }
+}
+
+/// Makes one line of cookies that came in several, as HTTP/2 allows (RFC 9113, section 8.2.3): price, hook and upstream read the
+/// same from then on.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<&HeaderValue> = headers.get_all(COOKIE).iter().collect();
+    if lines.len() < 2 {
+        return;
+    }
+    let is_sensitive = lines.iter().any(|line| line.is_sensitive());
+    let cookies: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+    if let Ok(mut joined) = HeaderValue::try_from(cookies.join(&b"; "[..])) {
+        joined.set_sensitive(is_sensitive);
+        headers.insert(COOKIE, joined);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
+use hyper_util::client::legacy;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout_at};
 
@@ -15,6 +16,7 @@ use crate::route::Health;
 use crate::via::Via;
 
 use super::body::empty;
+use super::client::is_unreadable;
 use super::servers::{Server, Servers};
 
 /// How often it is tried whether a server takes a connection, if it has answered no request meanwhile. Not at once: what is
@@ -30,7 +32,9 @@ enum Unwell {
     #[error("it answers {0}")]
     Status(StatusCode),
     #[error("it does not answer")]
-    Unreachable(#[source] hyper_util::client::legacy::Error),
+    Unreachable(#[source] legacy::Error),
+    #[error("its answer cannot be read")]
+    Unreadable(#[source] legacy::Error),
     #[error("it takes too long")]
     TooSlow,
     #[error("its health path makes no address")]
@@ -111,7 +115,14 @@ async fn ask(servers: &Servers, server: &Server, health: &Health) -> Result<(), 
     let until = Instant::now() + ANSWER_TIMEOUT.min(health.every);
     let answered = timeout_at(until, servers.client.request(request)).await;
     let answered = answered.map_err(|_| Unwell::TooSlow)?;
-    let status = answered.map_err(Unwell::Unreachable)?.status();
+    let answered = answered.map_err(|error| {
+        if is_unreadable(&error) {
+            Unwell::Unreadable(error)
+        } else {
+            Unwell::Unreachable(error)
+        }
+    });
+    let status = answered?.status();
     if status.is_success() {
         Ok(())
     } else {

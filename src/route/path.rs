@@ -10,6 +10,8 @@ pub struct RequestPath {
     matched: String,
     /// The same, with `!$&'()*+,;=:@` as the client wrote them.
     wire: String,
+    /// Doubled or encoded slashes, which only a route that passes them takes.
+    slashes: Option<PathError>,
 }
 
 /// Why a path is refused. Nothing is resolved or repaired: a path that two programs could read in two ways is not served.
@@ -27,9 +29,12 @@ pub enum PathError {
     /// `//`
     #[error("the path has doubled slashes")]
     EmptySegment,
-    /// An encoded slash or backslash, or a plain backslash.
-    #[error("the path has an encoded separator or a backslash")]
-    Separator,
+    /// `%2F`
+    #[error("the path has an encoded slash")]
+    EncodedSlash,
+    /// A backslash, plain or encoded.
+    #[error("the path has a backslash")]
+    Backslash,
     /// NUL or another control character, plain or encoded.
     #[error("the path has a control character")]
     ControlCharacter,
@@ -45,12 +50,19 @@ impl RequestPath {
     /// Normalises a path: what need not be encoded is decoded, what stays encoded is in upper case. Everything that is
     /// ambiguous is refused.
     pub fn parse(raw: &str) -> Result<Self, PathError> {
+        let path = Self::read(raw)?;
+        path.slashes.map_or(Ok(path), Err)
+    }
+
+    /// The same for a path that may have doubled and encoded slashes: whether they are taken is the route's to say.
+    pub fn read(raw: &str) -> Result<Self, PathError> {
         if !raw.starts_with('/') {
             return Err(PathError::NotAbsolute);
         }
         let mut matched = String::with_capacity(raw.len());
         let mut wire = String::with_capacity(raw.len());
         let mut rest = raw.as_bytes();
+        let mut slashes = None;
         while let Some((&byte, after)) = rest.split_first() {
             let (byte, was_encoded) = match byte {
                 b'%' => {
@@ -66,8 +78,12 @@ impl RequestPath {
                 }
             };
             match byte {
-                b'\\' => return Err(PathError::Separator),
-                b'/' if was_encoded => return Err(PathError::Separator),
+                b'\\' => return Err(PathError::Backslash),
+                b'/' if was_encoded => {
+                    slashes = Some(PathError::EncodedSlash);
+                    push_encoded(&mut matched, b'/');
+                    push_encoded(&mut wire, b'/');
+                }
                 0..=0x1f | 0x7f => return Err(PathError::ControlCharacter),
                 plain if plain == b'/' || is_unreserved(plain) => {
                     matched.push(char::from(plain));
@@ -87,8 +103,36 @@ impl RequestPath {
                 }
             }
         }
-        check_segments(&matched)?;
-        Ok(Self { matched, wire })
+        check_dots(&matched)?;
+        if matched.contains("//") {
+            slashes = Some(PathError::EmptySegment);
+        }
+        Ok(Self {
+            matched,
+            wire,
+            slashes,
+        })
+    }
+
+    /// What is wrong with its slashes, where a route does not pass them.
+    pub(super) fn slashes(&self) -> Option<PathError> {
+        self.slashes
+    }
+
+    /// What servers make of its slashes: they decode them and take several for one, and some take what stands behind two of them at
+    /// the beginning for a host, or cut path parameters off first. Whatever pattern a path matches when only some of that is done, one
+    /// of these matches, too.
+    pub(super) fn readings(&self) -> Result<Vec<Self>, PathError> {
+        let mut readings = Vec::new();
+        for text in [self.matched.clone(), cut_parameters(&self.matched)] {
+            let decoded = text.replace(ENCODED_SLASH, "/");
+            readings.push(Self::parse(&merge_slashes(&decoded))?);
+            if let Some(behind) = decoded.strip_prefix("//") {
+                let path = behind.find('/').map_or("/", |slash| &behind[slash..]);
+                readings.push(Self::parse(&merge_slashes(path))?);
+            }
+        }
+        Ok(readings)
     }
 
     /// The path as it is matched, still percent-encoded where it must be.
@@ -103,11 +147,8 @@ impl RequestPath {
 
     /// What a server makes of it that cuts path parameters off each segment; `None` if there are none.
     pub(super) fn without_parameters(&self) -> Option<Result<Self, PathError>> {
-        self.matched.contains(';').then(|| {
-            let cut = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
-            let path: Vec<_> = self.matched.split('/').map(cut).collect();
-            Self::parse(&path.join("/"))
-        })
+        let has_parameters = self.matched.contains(';');
+        has_parameters.then(|| Self::parse(&cut_parameters(&self.matched)))
     }
 
     /// Whether a server that knows no upper case makes something else of it.
@@ -120,8 +161,30 @@ impl RequestPath {
         Self {
             matched: self.matched.to_ascii_lowercase(),
             wire: self.wire.clone(),
+            slashes: self.slashes,
         }
     }
+}
+
+/// A slash that is part of a segment, in the normal form.
+const ENCODED_SLASH: &str = "%2F";
+
+/// The path without what stands behind a `;` in each segment.
+fn cut_parameters(path: &str) -> String {
+    let cut = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
+    let segments: Vec<_> = path.split('/').map(cut).collect();
+    segments.join("/")
+}
+
+/// The path with one slash where it has several.
+fn merge_slashes(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for char in path.chars() {
+        if char != '/' || !merged.ends_with('/') {
+            merged.push(char);
+        }
+    }
+    merged
 }
 
 /// RFC 3986, section 2.1: with upper-case digits.
@@ -134,16 +197,12 @@ fn push_encoded(text: &mut String, byte: u8) {
     text.push(DIGITS[usize::from(byte & 0xf)]);
 }
 
-fn check_segments(path: &str) -> Result<(), PathError> {
-    let mut segments = path[1..].split('/').peekable();
-    while let Some(segment) = segments.next() {
+fn check_dots(path: &str) -> Result<(), PathError> {
+    for segment in path.split('/') {
         // Some servers cut path parameters off before they resolve the dots.
         let name = segment.split(';').next().unwrap_or_default();
         if name == "." || name == ".." {
             return Err(PathError::DotSegment);
-        }
-        if segment.is_empty() && segments.peek().is_some() {
-            return Err(PathError::EmptySegment);
         }
     }
     Ok(())
@@ -209,10 +268,10 @@ mod tests {
             ("//", PathError::EmptySegment),
             ("/a//b", PathError::EmptySegment),
             ("//a", PathError::EmptySegment),
-            ("/a%2fb", PathError::Separator),
-            ("/a%2Fb", PathError::Separator),
-            ("/a%5cb", PathError::Separator),
-            ("/a\\b", PathError::Separator),
+            ("/a%2fb", PathError::EncodedSlash),
+            ("/a%2Fb", PathError::EncodedSlash),
+            ("/a%5cb", PathError::Backslash),
+            ("/a\\b", PathError::Backslash),
             ("/a%00", PathError::ControlCharacter),
             ("/a\u{7f}", PathError::ControlCharacter),
             ("/%0a", PathError::ControlCharacter),
@@ -223,5 +282,35 @@ mod tests {
         ] {
             assert_eq!(RequestPath::parse(raw), Err(error), "{raw}");
         }
+    }
+
+    #[test]
+    fn slashes_that_servers_read_in_several_ways_have_all_their_readings() {
+        for (raw, read) in [
+            ("/a%2fb", &["/a/b", "/a/b"][..]),
+            ("/a//b%2F", &["/a/b/", "/a/b/"]),
+            ("//a/b", &["/a/b", "/b", "/a/b", "/b"]),
+            ("/%2Fa%2Fb", &["/a/b", "/b", "/a/b", "/b"]),
+            ("//a", &["/a", "/", "/a", "/"]),
+            ("/a;x%2Fb/c", &["/a;x/b/c", "/a/c"]),
+            ("/a%252Fb", &["/a%252Fb", "/a%252Fb"]),
+        ] {
+            let path = RequestPath::read(raw).unwrap();
+            let readings = path.readings().unwrap();
+            let readings: Vec<_> = readings.iter().map(RequestPath::as_str).collect();
+            assert_eq!(readings, read, "{raw}");
+        }
+        for raw in [
+            "/a%2F..%2Fb",
+            "/a%2f.",
+            "/a/%2E%2e%2Fb",
+            "//../b",
+            "/a%2F..;x/b",
+        ] {
+            let read = RequestPath::read(raw).and_then(|path| path.readings());
+            assert_eq!(read, Err(PathError::DotSegment), "{raw}");
+        }
+        let path = RequestPath::read("/a//%2fb").unwrap();
+        assert_eq!((path.as_str(), path.wire()), ("/a//%2Fb", "/a//%2Fb"));
     }
 }

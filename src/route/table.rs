@@ -117,10 +117,18 @@ impl RouteTable {
 
     /// The route of a request. The most specific path decides; its routes may share it by method.
     pub fn find(&self, method: &Method, path: &RequestPath) -> Found<'_> {
-        let Some(best) = self.routes.iter().find(|route| route.pattern.matches(path)) else {
-            return Found::Nothing;
+        let best = self.routes.iter().find(|route| route.pattern.matches(path));
+        let Some(best) = best else {
+            return path.slashes().map_or(Found::Nothing, Found::Ambiguous);
         };
-        if let Some(error) = self.lookalike(path, best) {
+        let error = match path.slashes() {
+            None => self.lookalike(path, best),
+            Some(error) => self
+                .slashes(method, path, best)
+                .err()
+                .map(|other| other.unwrap_or(error)),
+        };
+        if let Some(error) = error {
             return Found::Ambiguous(error);
         }
         let same = || {
@@ -135,6 +143,34 @@ impl RouteTable {
                 is_paid: same().any(|route| matches!(route.access, Access::Paid(_))),
             },
         }
+    }
+
+    /// Whether a path with doubled or encoded slashes belongs to this route, however it is read, and the route passes it. If not, the error
+    /// says what is wrong with the path besides its slashes.
+    fn slashes(
+        &self,
+        method: &Method,
+        path: &RequestPath,
+        best: &Route,
+    ) -> Result<(), Option<PathError>> {
+        let mut same = self
+            .routes
+            .iter()
+            .filter(|route| route.pattern == best.pattern);
+        if !same.any(|route| route.takes(method) && route.passes_slashes()) {
+            return Err(None);
+        }
+        for reading in path.readings()? {
+            let mut routes = self.routes.iter();
+            let read = routes.find(|route| route.pattern.matches(&reading));
+            if read.is_none_or(|read| read.pattern != best.pattern) {
+                return Err(None);
+            }
+            if let Some(error) = self.lookalike(&reading, best) {
+                return Err(Some(error));
+            }
+        }
+        Ok(())
     }
 
     /// Whether some servers would take this path for one that is sold, and that is not the one it belongs to: the server

@@ -17,6 +17,8 @@ pub struct Forward {
     pub strip_prefix: bool,
     /// What is put in front of the path then: empty, or with a slash at its beginning and none at its end.
     pub add_prefix: String,
+    /// Whether paths with doubled slashes (`//`) and encoded ones (`%2F`) are passed on as they are.
+    pub pass_slashes: bool,
     /// What is done to a request's headers.
     pub request_headers: HeaderEdits,
     /// What is done to an answer's headers.
@@ -84,6 +86,7 @@ impl Forward {
             upstream: Arc::new(Upstream::of(vec![server])),
             strip_prefix: false,
             add_prefix: String::new(),
+            pass_slashes: false,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
             forward_credential: false,

@@ -122,6 +122,112 @@ async fn what_another_server_would_read_as_a_claim_or_a_credential_does_not_pass
     }
 }
 
+/// A shop with a free route, and routes that let requests through unpaid.
+async fn letting_through(upstream: &Upstream) -> Shop {
+    let route = |path: &str, access: &str| {
+        format!(
+            "[[route]]\npath = \"/{path}/*\"\nupstream = \"http://{}\"\n{access}\n",
+            upstream.address
+        )
+    };
+    let sold = "service = \"up\"\nprice = \"1 sat\"\noverlap = \"allowed\"\n";
+    let settings = [
+        route("free", "access = \"free\"\noverlap = \"allowed\""),
+        route(
+            "quota",
+            &format!("{sold}free_quota = {{ requests = 1000, per = \"1h\" }}"),
+        ),
+        route("dry", &format!("{sold}dry_run = true")),
+        route("paid", sold),
+    ];
+    Shop::selling(&settings.concat()).await
+}
+
+#[tokio::test]
+async fn no_line_shows_the_upstream_a_credential_and_others_on_it_arrive_unharmed() {
+    let upstream = Upstream::start().await;
+    let shop = letting_through(&upstream).await;
+    let sold = shop.sell("up", None);
+    let (ours, preimage) = (sold.header(), hex::encode(sold.preimage));
+    let older = ours.replacen("L402", "lsat", 1);
+    let token = sold.base64();
+    let in_hex = hex::encode(&sold.macaroon);
+    let digest = "Digest username=\"a, b\", uri=\"/\"";
+    let rows = [
+        (format!("{ours}, Bearer up"), Some("Bearer up")),
+        (format!("Bearer up, {ours}"), Some("Bearer up")),
+        (format!("{ours}, {older}"), None),
+        (format!("{ours},"), None),
+        (
+            format!("Basic a,{older}, Bearer b"),
+            Some("Basic a, Bearer b"),
+        ),
+        (format!("{digest}, {ours}"), Some(digest)),
+        (
+            format!("L402 {token}, {token}:{preimage}, {digest}"),
+            Some(digest),
+        ),
+        (format!("L402 {token},x,{token}:{preimage}"), None),
+        (
+            format!("L402 macaroon=\"{token}\", preimage=\"{preimage}\""),
+            None,
+        ),
+        (
+            format!("Bearer up, L402 {preimage}, {token}"),
+            Some("Bearer up"),
+        ),
+    ];
+    for path in ["/free/x", "/quota/x", "/dry/x", "/paid/x"] {
+        for name in ["authorization", "grpc-metadata-authorization"] {
+            for (line, kept) in &rows {
+                let mut request = shop.request(Method::GET, path).header(name, line);
+                if path == "/paid/x" {
+                    request = request.header(AUTHORIZATION, ours.as_str());
+                }
+                let request = request.header("token", format!("theirs, {in_hex}"));
+                assert_hello(&shop.send(request).await);
+                let seen = upstream.take_one();
+                assert_eq!(seen.header(name), *kept, "{path} {name}: {line}");
+                assert_eq!(seen.header("token"), Some("theirs"));
+                let all = format!("{seen:?}");
+                for secret in [&token, &preimage, &in_hex] {
+                    assert!(!all.contains(secret.as_str()), "{path} {name}: {line}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_price_by_the_credential_for_the_upstream_is_the_same_beside_one_of_ours() {
+    let upstream = Upstream::start().await;
+    let price = "price = { by = \"header:authorization\", values = { \"Bearer gold\" = \"5 sat\" }, missing = \"1 sat\" }";
+    let shop = Shop::selling(&format!(
+        "[[route]]\npath = \"/a/*\"\nservice = \"a\"\n{price}\nupstream = \"http://{}\"\n",
+        upstream.address
+    ))
+    .await;
+    let gold = shop
+        .request(Method::GET, "/a/x")
+        .header(AUTHORIZATION, "Bearer gold");
+    let challenge = shop.send(gold).await.challenge().unwrap();
+    assert_eq!(challenge.problem["price_msat"], 5_000);
+    let ours = shop.pay(&challenge).header();
+    for lines in [
+        vec![format!("Bearer gold, {ours}")],
+        vec![format!("{ours},Bearer gold")],
+        vec!["Bearer gold".to_owned(), ours],
+    ] {
+        let request = shop.request(Method::GET, "/a/x");
+        let request = lines
+            .iter()
+            .fold(request, |request, line| request.header(AUTHORIZATION, line));
+        assert_hello(&shop.send(request).await);
+        let seen = upstream.take_one();
+        assert_eq!(seen.header("authorization"), Some("Bearer gold"));
+    }
+}
+
 #[tokio::test]
 async fn of_the_services_that_a_token_opens_the_one_of_the_route_is_named() {
     let upstream = Upstream::start().await;

@@ -272,6 +272,7 @@ async fn a_hook_is_not_asked_about_a_header_that_servers_would_not_agree_on() {
     ];
     assert_challenged(&ask(&fair).await);
     assert_eq!(hook.asked()[0]["headers"]["x-model"], "small");
+    assert_eq!(hook.asked()[0]["headers"]["cookie"], "a=b; c=d");
 }
 
 #[tokio::test]

@@ -118,6 +118,7 @@ fn refused() -> Vec<Row> {
         (with("[http]\ntrusted_proxies = [\"proxy\"]"), "http.trusted_proxies", "CIDR"),
         (with("[http]\nallow = [\"::/129\"]"), "http.allow", "CIDR"),
         (with("[http]\nblock = [\"1.2.3\"]"), "http.block", "CIDR"),
+        (with("[http]\ncors_credentials = [\"*\"]"), "http.cors_credentials", "https://app.example"),
         (with("[http]\nforwarded_header = \"both\""), "http.forwarded_header", "either"),
         (with("[http]\nproxy_protocol = true"), "http.proxy_protocol", "http.trusted_proxies"),
         (with("[http.acme]\ndomains = []"), "http.acme.domains", "at least one"),

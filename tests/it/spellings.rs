@@ -79,12 +79,37 @@ fn accepted(sold: &Sold) -> Vec<Headers> {
         all.push(vec![other.clone(), good.clone()]);
         all.push(vec![good, other]);
     }
+    all.extend(lists(&good, sold));
+    let folded = format!("00, {inside_hex},");
+    all.extend(["macaroon", "token"].map(|name| vec![(name, folded.clone())]));
     // `token` is also other people's header.
     all.push(vec![
         ("token", "csrf-1234".to_owned()),
         ("authorization", good),
     ]);
     all
+}
+
+/// Lines of which some library or proxy has made one.
+fn lists(good: &str, sold: &Sold) -> Vec<Headers> {
+    let older = good.replacen("L402", "LSAT", 1);
+    let (token, preimage) = (sold.base64(), hex::encode(sold.preimage));
+    let narrower = sold.with_caveat("articles_requests=100").base64();
+    [
+        format!("{good}, Bearer up"),
+        format!("Bearer up, {good}"),
+        format!("Basic dXNlcjpwYXNz,{good}"),
+        format!("{good}, {good}"),
+        format!("{good}, {older}"),
+        format!("L402 AgEE:00, {good}"),
+        format!("{good},"),
+        format!(", ,{good}, ,"),
+        format!("L402 {token}, {narrower}:{preimage}, Bearer up"),
+        format!("Digest username=\"a, L402 b\", uri=\"/\", {older}"),
+        format!("{older}, Digest username=\"a, L402 b\", uri=\"/\""),
+    ]
+    .map(authorization)
+    .into()
 }
 
 #[tokio::test]

@@ -133,6 +133,8 @@ const REFUSED: &[Row] = &[
     (ONE, "add_prefix = \"/\"", "route[1].add_prefix", "/v2"),
     (ONE, "add_prefix = \"/a/../b\"", "route[1].add_prefix", "/v2"),
     (ONE, "add_prefix = \"/a?b\"", "route[1].add_prefix", "/v2"),
+    (ONE, "encoded_slashes = \"keep\"", "route[1].encoded_slashes", "\"pass\""),
+    (ONE, "encoded_slashes = true", "route[1].encoded_slashes", "string"),
     // Headers.
     (ONE, "request_headers = { add = {} }", "route[1].request_headers.add", "set"),
     (ONE, "request_headers = { set = { \"a b\" = \"c\" } }", "route[1].request_headers.set.a b", "no header's name"),
@@ -189,6 +191,7 @@ fn a_folder_forwards_nothing() {
     let settings = settings();
     for key in [
         "add_prefix = \"/v2\"",
+        "encoded_slashes = \"pass\"",
         "request_headers = {}",
         "response_headers = {}",
         "forward_credential = false",
