@@ -6,8 +6,8 @@ use http::{HeaderName, Method};
 
 use crate::price::Price;
 use crate::route::{
-    Access, Class, Count, DEFAULT_PLAN, FreeQuota, Grant, Offer, PLANS_MAX, Plan, PriceTable, Pricing,
-    SERVICES_MAX, Selector, VALUES_MAX, is_name,
+    Access, Class, Count, DEFAULT_PLAN, FreeQuota, Grant, Offer, PLANS_MAX, Plan, PriceTable,
+    Pricing, SERVICES_MAX, Selector, VALUES_MAX, is_name,
 };
 
 use super::raw::{RawClass, RawGrant, RawPlan, RawPrice, RawPriceTable, RawRoute};
@@ -88,7 +88,10 @@ impl Meaning<'_> {
             None | Some("delivered") => Count::Delivered,
             Some("all") => Count::All,
             Some(other) => {
-                self.complain(key, format!("`{other}` is neither \"delivered\" nor \"all\""));
+                self.complain(
+                    key,
+                    format!("`{other}` is neither \"delivered\" nor \"all\""),
+                );
                 return None;
             }
         })

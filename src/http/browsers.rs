@@ -30,7 +30,9 @@ pub(crate) fn preflight(methods: &[Method]) -> Response {
     // `*` does not cover Authorization, so the headers are named.
     headers.insert(
         ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("Authorization, Content-Type, Accept-Payment, Accept-Grant"),
+        HeaderValue::from_static(
+            "Authorization, Content-Type, Accept-Payment, Accept-Grant, X-Grpc-Web, X-User-Agent, Grpc-Timeout",
+        ),
     );
     let allowed = if methods.is_empty() {
         HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")

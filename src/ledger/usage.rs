@@ -39,6 +39,11 @@ const LEFT_EARLY_MAX: u64 = 3;
 /// A count that nobody has used for this long is read from the store again when it is.
 const IDLE_MS: u64 = 60_000;
 
+/// How often a token gets a use back for an answer that brought its client nothing: once a second, and this many at once. What is
+/// more counts.
+const EXCUSED_AT_ONCE: u64 = 60;
+const EXCUSED_EACH_MS: u64 = 1_000;
+
 /// How long it is remembered at least how often a use went back that way: 24 hours. It is not in the store.
 const LEFT_EARLY_KEPT_MS: u64 = 86_400_000;
 
@@ -65,6 +70,8 @@ pub(super) struct Usage {
     left_early: AtomicU64,
     /// The latest end that the token had then, Unix seconds.
     left_early_until_secs: AtomicU64,
+    /// When as many answers as ever may bring nothing and cost nothing, milliseconds since the machine was started.
+    excused_until_ms: AtomicU64,
     /// Until when no use is reserved before the price is known, milliseconds since the machine was started.
     withdrawn_until_ms: AtomicU64,
     /// Goes up with whatever changes the counts, behind them: whoever sees the change sees the counts.
@@ -96,6 +103,7 @@ impl Usage {
             begun: Instant::now(),
             left_early: AtomicU64::new(0),
             left_early_until_secs: AtomicU64::new(0),
+            excused_until_ms: AtomicU64::new(0),
             withdrawn_until_ms: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             journaled: AtomicU64::new(0),
@@ -212,6 +220,17 @@ impl Usage {
             .is_ok()
     }
 
+    /// Whether a use may go back because its answer brought nothing.
+    fn excuses(&self, since_boot_ms: u64) -> bool {
+        let excuse = |until_ms: u64| {
+            let until_ms = until_ms.max(since_boot_ms) + EXCUSED_EACH_MS;
+            (until_ms <= since_boot_ms + EXCUSED_AT_ONCE * EXCUSED_EACH_MS).then_some(until_ms)
+        };
+        self.excused_until_ms
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, excuse)
+            .is_ok()
+    }
+
     /// A price was asked for on the strength of this token, and nothing was used.
     fn be_withdrawn(&self, since_boot_ms: u64) {
         self.touch(since_boot_ms);
@@ -263,6 +282,7 @@ impl Usage {
         let full_at_us = bucket.unwrap_or_else(PoisonError::into_inner).full_at_us();
         !self.is_unstored()
             && *self.touched_ms.get_mut() < idle_since_ms
+            && *self.excused_until_ms.get_mut() < now.since_boot_ms
             // A slow pace must not be forgotten before it is over.
             && full_at_us / 1_000 < idle_since_ms
     }

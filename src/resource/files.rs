@@ -107,6 +107,7 @@ pub(super) async fn serve(
     let (body, left) = if is_delivery(parts.status) {
         let shape = Shape {
             is_head,
+            sends_on: false,
             can_be_call: false,
             is_open_ended: false,
         };

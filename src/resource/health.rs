@@ -15,6 +15,7 @@ use crate::route::Health;
 use crate::via::Via;
 
 use super::body::empty;
+use super::client::Way;
 use super::servers::{Server, Servers};
 
 /// How often it is tried whether a server takes a connection, if it has answered no request meanwhile. Not at once: what is
@@ -109,7 +110,7 @@ async fn ask(servers: &Servers, server: &Server, health: &Health) -> Result<(), 
     // An upstream that is ourselves is not well.
     Via::of_process().say(request.headers_mut());
     let until = Instant::now() + ANSWER_TIMEOUT.min(health.every);
-    let answered = timeout_at(until, servers.client.request(request)).await;
+    let answered = timeout_at(until, servers.client.request(request, Way::Fresh)).await;
     let answered = answered.map_err(|_| Unwell::TooSlow)?;
     let status = answered.map_err(Unwell::Unreachable)?.status();
     if status.is_success() {
