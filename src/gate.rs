@@ -33,7 +33,7 @@ pub(crate) use limit::network;
 pub use limit::{Limiter, Limits};
 pub(crate) use permit::Cause;
 use permit::Opened;
-pub use permit::{Permit, Reason};
+pub use permit::{Over, Permit, Reason};
 use proven::ProvenBefore;
 
 use crate::clock::Clock;
@@ -478,13 +478,8 @@ impl Gate {
                     keyring: Arc::clone(&self.keyring),
                     clock: self.clock.clone(),
                 };
-                let metered_by = offer.metered_by.as_ref();
-                Admission::Admitted(Permit::paid(
-                    reservation,
-                    opened,
-                    metered_by,
-                    self.cause(name),
-                ))
+                let cause = self.cause(name);
+                Admission::Admitted(Permit::paid(reservation, opened, offer, cause))
             }
             Err(Unreserved::UsedUp) => Admission::Not(Why::UsedUp),
             Err(Unreserved::TooFast(room)) => Admission::TooFast(room),

@@ -7,9 +7,14 @@ mod client;
 mod delivered;
 mod files;
 mod forward;
+mod framing;
 pub mod handler;
 mod headers;
 mod health;
+mod line;
+mod names;
+mod outgoing;
+mod over;
 mod servers;
 mod tunnel;
 
@@ -19,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use serde::Serialize;
 use tokio::time::timeout;
@@ -324,12 +329,13 @@ impl Resources {
     ) -> Result<Response<Body>, Unserved> {
         // What is free for one client is not free for the next one, who would have it from a cache.
         let is_sold = permit.reason() != crate::gate::Reason::Free;
+        let is_head = *request.method() == Method::HEAD;
         let mut response = match &route.resource {
             Resource::Upstream(forward) => {
                 let path = if forward.strip_prefix {
-                    route.pattern.rest(path)
+                    (route.pattern.rest(path), route.pattern.prefix())
                 } else {
-                    path.wire()
+                    (path.wire(), "")
                 };
                 let offer = match &route.access {
                     Access::Free => None,
@@ -346,7 +352,7 @@ impl Resources {
         if is_sold {
             cache::keep_private(response.headers_mut());
         }
-        Ok(response)
+        Ok(body::without_length(response, is_head))
     }
 }
 

@@ -23,7 +23,9 @@ pub use path::{PathError, RequestPath};
 pub use pattern::{Pattern, PatternError};
 pub use pricing::{Class, PriceTable, Pricing, Selected, Selector, Unclassed};
 pub use table::{Found, RouteTable, Shadowed};
-pub use upstream::{CONNECT_TIMEOUT, Forward, HeaderEdits, Health, Protocol, Upstream};
+pub use upstream::{
+    CONNECT_TIMEOUT, CONNECTION_AGE_MAX, Forward, HeaderEdits, Health, Protocol, Upstream,
+};
 
 /// Who may pass.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -299,6 +299,7 @@ pub(super) struct RawRoute {
     pub(super) response_headers: Option<RawHeaders>,
     pub(super) forward_credential: Option<bool>,
     pub(super) upgrades: Option<Vec<String>>,
+    pub(super) redirects: Option<String>,
 }
 
 /// `grant = { … }`
@@ -367,6 +368,7 @@ pub(super) struct RawUpstream {
     pub(super) protocol: Option<String>,
     pub(super) connect_timeout: Option<String>,
     pub(super) first_byte_timeout: Option<String>,
+    pub(super) connection_age_max: Option<String>,
     pub(super) idle_timeout: Option<String>,
     pub(super) ca: Option<String>,
     pub(super) health: Option<RawHealth>,

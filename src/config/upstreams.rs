@@ -10,7 +10,8 @@ use http::uri::PathAndQuery;
 use crate::causes::chain;
 use crate::resource;
 use crate::route::{
-    CONNECT_TIMEOUT, Forward, HeaderEdits, Health, Protocol, RequestPath, Upstream,
+    CONNECT_TIMEOUT, CONNECTION_AGE_MAX, Forward, HeaderEdits, Health, Protocol, RequestPath,
+    Upstream,
 };
 use crate::secret_file;
 
@@ -72,6 +73,8 @@ impl Meaning<'_> {
         );
         let protocol = upstream.as_ref().map(|upstream| upstream.protocol);
         let upgrades = self.upgrades(&format!("{key}.upgrades"), raw, protocol);
+        let keeps_redirects =
+            self.keeps_redirects(&format!("{key}.redirects"), raw.redirects.as_deref());
         let sets_host = request_headers
             .set
             .iter()
@@ -92,6 +95,7 @@ impl Meaning<'_> {
             response_headers,
             forward_credential: raw.forward_credential.unwrap_or(false),
             upgrades,
+            keeps_redirects,
         })
     }
 
@@ -104,6 +108,7 @@ impl Meaning<'_> {
             ("response_headers", raw.response_headers.is_some()),
             ("forward_credential", raw.forward_credential.is_some()),
             ("upgrades", raw.upgrades.is_some()),
+            ("redirects", raw.redirects.is_some()),
         ];
         let Some((name, _)) = given.into_iter().find(|(_, is_given)| *is_given) else {
             return Some(());
@@ -173,6 +178,9 @@ impl Meaning<'_> {
                 raw.first_byte_timeout.as_deref(),
             ),
             idle_timeout: self.span_of(key, "idle_timeout", raw.idle_timeout.as_deref()),
+            connection_age_max: self
+                .span_of(key, "connection_age_max", raw.connection_age_max.as_deref())
+                .unwrap_or(CONNECTION_AGE_MAX),
             authorities: self.authorities(key, raw.ca.as_deref(), &servers),
             health: raw
                 .health
@@ -248,6 +256,20 @@ impl Meaning<'_> {
             every: self
                 .span_of(key, "every", raw.every.as_deref())
                 .unwrap_or(HEALTH_EVERY),
+        }
+    }
+
+    fn keeps_redirects(&mut self, key: &str, text: Option<&str>) -> bool {
+        match text {
+            None | Some("rewrite") => false,
+            Some("keep") => true,
+            Some(other) => {
+                self.complain(
+                    key,
+                    format!("`{other}` is neither \"rewrite\" nor \"keep\""),
+                );
+                false
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use tracing::Level;
 use crate::clock::Clock;
 use crate::l402::TokenId;
 use crate::ledger::{Ledger, Left, QuotaUse, Reservation};
+use crate::route::{Count, Offer};
 use crate::sparing::Sparing;
 
 use super::Keyring;
@@ -24,6 +25,8 @@ pub struct Permit {
     ground: Ground,
     /// Where the upstream says how long it worked.
     metered_by: Option<HeaderName>,
+    /// Which answers cost a use.
+    count: Count,
     /// The source of log lines written while this permit is served.
     cause: Cause,
 }
@@ -82,6 +85,17 @@ pub enum Reason {
     Paid,
 }
 
+/// Why an answer ends before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Over {
+    /// The grant ended during the answer, and the route cuts it there.
+    #[error("what was bought is used up")]
+    UsedUp,
+    /// The token was revoked during the answer, or its key retired.
+    #[error("the token is revoked")]
+    Revoked,
+}
+
 impl Opened {
     /// Whether the token opens nothing any more, because it was revoked or its key has retired.
     fn is_revoked(&self, reservation: &Reservation) -> bool {
@@ -110,12 +124,13 @@ impl Permit {
     pub(super) fn paid(
         reservation: Reservation,
         opened: Opened,
-        metered_by: Option<&HeaderName>,
+        offer: &Offer,
         cause: Cause,
     ) -> Self {
         Self {
             ground: Ground::Paid(reservation, opened),
-            metered_by: metered_by.cloned(),
+            metered_by: offer.metered_by.clone(),
+            count: offer.count,
             cause,
         }
     }
@@ -132,6 +147,7 @@ impl Permit {
         Self {
             ground,
             metered_by: None,
+            count: Count::default(),
             cause,
         }
     }
@@ -198,6 +214,15 @@ impl Permit {
         usize::try_from(allowed).unwrap_or(usize::MAX)
     }
 
+    /// Holds the next bytes of the answer, so many in all, for messages that are to pass as a whole. `false` if that is not left:
+    /// then the answer ends before the last of them.
+    pub fn hold(&mut self, bytes: u64) -> bool {
+        match &mut self.ground {
+            Ground::Free | Ground::DryRun | Ground::Quota(_) => true,
+            Ground::Paid(reservation, _) => reservation.hold(bytes),
+        }
+    }
+
     /// Whether an answer has to be looked after while it runs: about once a second, by [`Permit::pass_time`], as long as something
     /// is delivered.
     pub fn is_watched(&self) -> bool {
@@ -212,11 +237,11 @@ impl Permit {
         }
     }
 
-    /// Counts the time that has passed. `false` if the answer has to be cut off, because the time is used up, the
-    /// token was revoked or its key has retired.
-    pub fn pass_time(&mut self) -> bool {
+    /// Counts the time that has passed. An error says why the answer has to end: the time is used up, the token was
+    /// revoked or its key has retired.
+    pub fn pass_time(&mut self) -> Result<(), Over> {
         let Ground::Paid(reservation, opened) = &mut self.ground else {
-            return true;
+            return Ok(());
         };
         // Whoever meters the work will say what counts; the end of the token's time is seen all the same.
         let has_time = if self.metered_by.is_some() {
@@ -224,7 +249,10 @@ impl Permit {
         } else {
             reservation.pass_time()
         };
-        has_time && !opened.is_revoked(reservation)
+        if opened.is_revoked(reservation) {
+            return Err(Over::Revoked);
+        }
+        has_time.then_some(()).ok_or(Over::UsedUp)
     }
 
     /// Whether the upstream is to say how long it worked, if it likes behind its answer.
@@ -270,6 +298,16 @@ impl Permit {
                 );
             }
             None => {}
+        }
+    }
+
+    /// Whether the use may go back though an answer was delivered, because that answer brought nothing. Not where all
+    /// answers count, nor for a free use; and at most once a second, so that nobody makes the upstream work for
+    /// nothing without end.
+    pub fn is_excused(&self) -> bool {
+        match &self.ground {
+            Ground::Free | Ground::DryRun | Ground::Quota(_) => false,
+            Ground::Paid(reservation, _) => self.count != Count::All && reservation.is_excused(),
         }
     }
 

@@ -37,7 +37,16 @@ impl Call {
     }
 
     /// The answer as it is; one of our own refusals as gRPC says it.
-    pub(crate) fn shape(self, response: Response) -> Response {
+    pub(crate) fn shape(self, mut response: Response) -> Response {
+        if response
+            .headers()
+            .contains_key(ACCESS_CONTROL_EXPOSE_HEADERS)
+        {
+            // A browser's script hears how its call went, also where that stands in the head of the answer.
+            let exposed = HeaderValue::from_static("grpc-status, grpc-message");
+            let headers = response.headers_mut();
+            headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        }
         let Some(title) = response.extensions().get::<Title>() else {
             return response;
         };
@@ -53,10 +62,6 @@ impl Call {
         headers.insert(CONTENT_TYPE, self.content_type);
         headers.insert("grpc-status", HeaderValue::from(code as u16));
         headers.insert("grpc-message", HeaderValue::from_static(message));
-        if headers.contains_key(ACCESS_CONTROL_EXPOSE_HEADERS) {
-            let exposed = HeaderValue::from_static("grpc-status, grpc-message");
-            headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
-        }
         // The interceptors that are deployed read the first line, and know its scheme by its old name.
         let lines: Vec<_> = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
         headers.remove(WWW_AUTHENTICATE);

@@ -42,6 +42,11 @@ const LEFT_EARLY_MAX: u64 = 3;
 /// How long a count must be idle before it is dropped from memory; the next use reads it from the store again.
 const IDLE_MS: u64 = 60_000;
 
+/// How often a token gets a use back for an answer that brought its client nothing: once a second, and this many at once.
+/// Further such answers count.
+const EXCUSED_AT_ONCE: u64 = 60;
+const EXCUSED_EACH_MS: u64 = 1_000;
+
 /// How long at least the program remembers how often a use went back that way: 24 hours. This number is not in the
 /// store.
 const LEFT_EARLY_KEPT_MS: u64 = 86_400_000;
@@ -69,6 +74,8 @@ pub(super) struct Usage {
     left_early: AtomicU64,
     /// The latest end of the token at those times, Unix seconds.
     left_early_until_secs: AtomicU64,
+    /// When as many answers as ever may bring nothing and cost nothing again, in milliseconds since the machine started.
+    excused_until_ms: AtomicU64,
     /// Until when no use is reserved before the price is known, in milliseconds since the machine started.
     withdrawn_until_ms: AtomicU64,
     /// Goes up with whatever changes the counts, behind them: whoever sees the change sees the counts.
@@ -102,6 +109,7 @@ impl Usage {
             begun: Instant::now(),
             left_early: AtomicU64::new(0),
             left_early_until_secs: AtomicU64::new(0),
+            excused_until_ms: AtomicU64::new(0),
             withdrawn_until_ms: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             journaled: AtomicU64::new(0),
@@ -263,6 +271,17 @@ impl Usage {
             .is_ok()
     }
 
+    /// Whether a use may go back because its answer brought nothing.
+    fn excuses(&self, since_boot_ms: u64) -> bool {
+        let excuse = |until_ms: u64| {
+            let until_ms = until_ms.max(since_boot_ms) + EXCUSED_EACH_MS;
+            (until_ms <= since_boot_ms + EXCUSED_AT_ONCE * EXCUSED_EACH_MS).then_some(until_ms)
+        };
+        self.excused_until_ms
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, excuse)
+            .is_ok()
+    }
+
     /// Records that a hook was asked for a price because of this token, and that the use was not needed.
     fn be_withdrawn(&self, since_boot_ms: u64) {
         self.touch(since_boot_ms);
@@ -317,6 +336,7 @@ impl Usage {
         let are_windows_over = windows.are_over(now.since_boot_ms);
         !self.is_unstored()
             && *self.touched_ms.get_mut() < idle_since_ms
+            && *self.excused_until_ms.get_mut() < now.since_boot_ms
             // A slow pace must not be forgotten before its bucket is full again.
             && full_at_us / 1_000 < idle_since_ms
             && are_windows_over

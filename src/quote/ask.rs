@@ -22,9 +22,9 @@ use super::Address;
 /// The longest answer that is read: a price is a line, and a list of every currency some 20 KiB.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// How long an unused connection is kept: below the 5 s after which Node, uvicorn and Apache drop theirs, for a request that
-/// crosses such an end is lost.
-const POOL_IDLE: Duration = Duration::from_secs(4);
+/// How long an unused connection is kept: below the 2 s after which gunicorn drops its connections. A question that meets the end
+/// of a connection is lost.
+const POOL_IDLE: Duration = Duration::from_secs(1);
 
 /// How much of what somebody said goes into the log.
 const SAID_CHARS_MAX: usize = 200;
@@ -215,6 +215,8 @@ pub(super) fn said(answer: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     async fn is_absent(url: &str) -> bool {
@@ -224,6 +226,40 @@ mod tests {
             panic!("{url} is reached");
         };
         is_absent
+    }
+
+    /// Answers the first request of each connection, and closes it at the second one.
+    async fn closing(listener: tokio::net::TcpListener) {
+        let mut open = tokio::task::JoinSet::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            open.spawn(async move {
+                let mut buffer = [0; 4_096];
+                assert!(stream.read(&mut buffer).await.unwrap() > 0);
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                stream.write_all(answer).await.unwrap();
+                // Whether another one comes or the connection ends.
+                let _ = stream.read(&mut buffer).await;
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_takes_no_connection_that_was_idle_for_long() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let address: Address = url.parse().unwrap();
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(closing(listener));
+        let asker = Asker::new();
+        let mut tick = tokio::time::interval(Duration::from_millis(1_300));
+        for _ in 0..2 {
+            tick.tick().await;
+            let (request, connection) = post(&address, Bytes::from_static(b"{}"));
+            let within = Duration::from_secs(20);
+            let answer = asker.ask(request, &connection, within).await;
+            assert_eq!(answer, Ok(Bytes::from_static(b"{}")));
+        }
     }
 
     #[tokio::test]

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty};
 use tokio::sync::watch;
@@ -20,6 +22,42 @@ use super::{Body, BoxError, headers};
 /// A body of nothing.
 pub(super) fn empty() -> Body {
     Body::new(Empty::new().map_err(|never| match never {}))
+}
+
+/// The answer as it is. Of one whose body is not sent nobody knows how long that would be, unless the head says it: measured like
+/// others, it would be said to be empty. 204 and 304 say nothing of it (RFC 9110, sections 8.6 and 15.4.5).
+pub(super) fn without_length(mut response: Response<Body>, is_head: bool) -> Response<Body> {
+    let has_none = matches!(
+        response.status(),
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    if has_none {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    if is_head || has_none {
+        response.map(|body| Body::new(Unmeasured(body)))
+    } else {
+        response
+    }
+}
+
+/// A body of a length that is not said.
+struct Unmeasured(Body);
+
+impl HttpBody for Unmeasured {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
 }
 
 /// The body did not arrive in time.

@@ -3,17 +3,15 @@
 use std::error::Error as _;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
-use hyper_rustls::{
-    ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
-};
-use hyper_util::client::legacy;
+use http::{Request, Uri};
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -22,14 +20,18 @@ use tower::Service;
 
 use crate::route::{Protocol, Upstream};
 
+use super::line::{Line, Told};
 use super::{Body, BoxError};
 
-/// Keeps the connections to the servers of one upstream.
-pub(super) type Client = legacy::Client<Connector, Body>;
+/// What keeps connections of one age, or none.
+type Pool = legacy::Client<Connector, Body>;
 
 /// How long an unused connection is kept: below the 5 s after which Node, uvicorn and Apache drop theirs, for a request that
 /// crosses such an end is lost.
 const POOL_IDLE: Duration = Duration::from_secs(4);
+
+/// The same for a request that cannot be asked twice: below the 2 s after which gunicorn drops its connections.
+const CAREFUL_POOL_IDLE: Duration = Duration::from_secs(1);
 
 /// The same for HTTP/2, which says goodbye and loses nothing.
 const HTTP2_POOL_IDLE: Duration = Duration::from_secs(90);
@@ -46,42 +48,160 @@ const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 /// are, or a few who take nothing would stop everybody. RFC 9113 allows no more.
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
 
-/// The connections of this upstream.
-pub(super) fn client(upstream: &Upstream) -> Client {
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    // Where a name has several addresses, each gets its part.
-    http.set_connect_timeout(Some(upstream.connect_timeout));
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls(&upstream.authorities))
-        .https_or_http();
-    let mut builder = legacy::Client::builder(TokioExecutor::new());
-    builder.pool_timer(TokioTimer::new());
-    let https = match upstream.protocol {
-        Protocol::Http1 => {
-            builder
-                .pool_idle_timeout(POOL_IDLE)
+/// Which connection a request may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A kept one: if it breaks, the request is sent again.
+    Kept,
+    /// A kept one that was in use a moment ago: if it breaks, the request is lost.
+    Careful,
+    /// A new one, which is used for nothing else.
+    Fresh,
+}
+
+/// The connections to the servers of one upstream.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Makes pools.
+    builder: legacy::Builder,
+    /// Makes connections.
+    connector: Connector,
+    /// What is spoken on them.
+    protocol: Protocol,
+    /// How old a connection gets that requests still take.
+    age_max: Duration,
+    /// The kept connections. A `std` lock: held to begin a request.
+    kept: RwLock<Kept>,
+    /// Keeps none.
+    fresh: Pool,
+}
+
+/// Kept connections that were opened within one span. When it is over, others take their place, which look the server's address
+/// up again; requests in flight end on the old ones.
+#[derive(Debug)]
+struct Kept {
+    until: Instant,
+    usual: Pool,
+    careful: Pool,
+}
+
+impl Client {
+    /// Without a connection yet.
+    pub(super) fn new(upstream: &Upstream) -> Self {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        // Where a name has several addresses, each gets its part.
+        http.set_connect_timeout(Some(upstream.connect_timeout));
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(&upstream.authorities))
+            .https_or_http();
+        let mut builder = legacy::Client::builder(TokioExecutor::new());
+        builder.pool_timer(TokioTimer::new());
+        let https = match upstream.protocol {
+            Protocol::Http1 => {
                 // Each fold becomes a blank, as RFC 9112, section 5.2, has it.
-                .http1_allow_obsolete_multiline_headers_in_responses(true);
-            https.enable_http1().wrap_connector(http)
+                builder.http1_allow_obsolete_multiline_headers_in_responses(true);
+                https.enable_http1().wrap_connector(http)
+            }
+            Protocol::Http2 => {
+                builder
+                    .timer(TokioTimer::new())
+                    .http2_only(true)
+                    .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+                    .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+                    .http2_keep_alive_interval(HTTP2_PING_EVERY)
+                    .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
+                https.enable_http2().wrap_connector(http)
+            }
+        };
+        let connector = Connector {
+            https,
+            timeout: upstream.connect_timeout,
+        };
+        let fresh = builder
+            .clone()
+            .pool_max_idle_per_host(0)
+            .build(connector.clone());
+        let age_max = upstream.connection_age_max;
+        let kept = kept(&builder, &connector, upstream.protocol, age_max);
+        Self {
+            builder,
+            connector,
+            protocol: upstream.protocol,
+            age_max,
+            kept: RwLock::new(kept),
+            fresh,
         }
+    }
+
+    /// Sends a request.
+    pub(super) fn request(&self, request: Request<Body>, way: Way) -> ResponseFuture {
+        let now = Instant::now();
+        match way {
+            Way::Fresh => self.fresh.request(request),
+            Way::Kept => self.kept(now).usual.request(request),
+            Way::Careful => self.kept(now).careful.request(request),
+        }
+    }
+
+    fn kept(&self, now: Instant) -> RwLockReadGuard<'_, Kept> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        if now < kept.until {
+            return kept;
+        }
+        drop(kept);
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if now >= kept.until {
+            *kept = self::kept(&self.builder, &self.connector, self.protocol, self.age_max);
+        }
+        drop(kept);
+        self.kept.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a request that was sent at this time failed because its server had closed a kept connection meanwhile: nothing of an
+    /// answer had come.
+    pub(super) fn was_stale(&self, error: &legacy::Error, sent: Instant) -> bool {
+        let Some(connected) = error.connect_info() else {
+            return false;
+        };
+        let mut known = http::Extensions::new();
+        connected.get_extras(&mut known);
+        let Some(line) = known.get::<Line>() else {
+            return false;
+        };
+        let is_unanswered = match self.protocol {
+            Protocol::Http1 => !line.is_answering(),
+            // What comes on it may be other answers.
+            Protocol::Http2 => true,
+        };
+        line.opened() < sent && line.has_ended() && is_unanswered
+    }
+}
+
+fn kept(
+    builder: &legacy::Builder,
+    connector: &Connector,
+    protocol: Protocol,
+    age_max: Duration,
+) -> Kept {
+    let pool = |idle| {
+        let mut builder = builder.clone();
+        builder.pool_idle_timeout(idle);
+        builder.build(connector.clone())
+    };
+    let (usual, careful) = match protocol {
+        Protocol::Http1 => (pool(POOL_IDLE), pool(CAREFUL_POOL_IDLE)),
         Protocol::Http2 => {
-            builder
-                .timer(TokioTimer::new())
-                .pool_idle_timeout(HTTP2_POOL_IDLE)
-                .http2_only(true)
-                .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
-                .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
-                .http2_keep_alive_interval(HTTP2_PING_EVERY)
-                .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
-            https.enable_http2().wrap_connector(http)
+            let pool = pool(HTTP2_POOL_IDLE);
+            (pool.clone(), pool)
         }
     };
-    builder.build(Connector {
-        https,
-        timeout: upstream.connect_timeout,
-    })
+    Kept {
+        until: Instant::now() + age_max,
+        usual,
+        careful,
+    }
 }
 
 /// What went wrong below the pool of connections.
@@ -139,7 +259,7 @@ pub(super) struct Connector {
 struct NoConnection(Duration);
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = TokioIo<Told>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -152,7 +272,8 @@ impl Service<Uri> for Connector {
         let timeout = self.timeout;
         Box::pin(async move {
             let in_time = timeout_at(Instant::now() + timeout, connected).await;
-            in_time.map_err(|_| NoConnection(timeout))?
+            let stream = in_time.map_err(|_| NoConnection(timeout))??;
+            Ok(TokioIo::new(Told::new(stream)))
         })
     }
 }

@@ -13,9 +13,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, Sleep};
 
-use crate::gate::{Permit, Reason};
+use crate::gate::{Over, Permit, Reason};
 use crate::ledger::Left;
 
+use super::framing::Framing;
+use super::over::Speech;
 use super::{Body, BoxError, Failure, Unserved, headers};
 
 /// How often the time of a running answer is counted: a crash loses no more of it.
@@ -25,16 +27,16 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 /// so long: that nothing has happened is what its client wanted to know.
 pub(super) const OPEN_DELIVERS: Duration = Duration::from_secs(10);
 
-/// The grant ended in the middle of an answer, and the route cuts it there; or the token was revoked.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the token was used up or revoked during the answer")]
-pub(super) struct Over;
+/// How long the rest of a message may take that has begun when its answer is over.
+pub(super) const REST: Duration = Duration::from_secs(2);
 
 /// What has to be known of an answer besides its head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     /// Whether it answers a HEAD request.
     pub(super) is_head: bool,
+    /// Whether it only sends the client on to another place of the shop.
+    pub(super) sends_on: bool,
     /// Whether it can be that of gRPC.
     pub(super) can_be_call: bool,
     /// Whether the end of its connection ends it, so that nobody can tell an empty answer from one that broke off.
@@ -67,10 +69,18 @@ pub(super) struct Delivered<B> {
     /// Where it is not: when to look whether the token is still good, the next time that something is to be delivered. A timer
     /// for each answer would cost more than all of the gate.
     look_at: Instant,
-    /// Whether the grant ended in the middle.
-    is_over: bool,
-    /// Whether the connection was given a moment to send what was delivered until then.
-    is_sent: bool,
+    /// Why it ends in the middle, once it does.
+    over: Option<Over>,
+    /// What it is spoken in.
+    speech: Speech,
+    /// Its messages, where none is cut in two.
+    framing: Option<Framing>,
+    /// The beginning of a message whose length is not known yet.
+    unread: Bytes,
+    /// Runs out while the rest of a message is waited for, though the answer is over.
+    rest: Option<Pin<Box<Sleep>>>,
+    /// Whether the client was told, or the connection was given a moment to send what was delivered until then.
+    is_said: bool,
 }
 
 impl<B> Delivered<B>
@@ -93,7 +103,8 @@ where
         let is_call = shape.can_be_call && headers::is_call(&head.headers);
         let has_failed =
             head.status.is_server_error() || (is_call && headers::is_failed_call(&head.headers));
-        if has_failed {
+        // Asked last: it is noted.
+        if has_failed || (brings_nothing(head.status, shape) && permit.is_excused()) {
             return Ok((Body::new(inner.map_err(Into::into)), permit.give_back()));
         }
         let length = length(&inner, head, shape.is_head);
@@ -101,8 +112,13 @@ where
             return Err(Unserved::giving_back(permit, Failure::UsedUp));
         }
         let is_somebodys = matches!(permit.reason(), Reason::Quota | Reason::Paid);
+        let is_watched = permit.is_watched();
         let mut body = Self::new(inner, permit, shape.is_open_ended);
         body.is_call = is_call;
+        if is_watched {
+            body.speech = Speech::of(&head.headers, shape.can_be_call);
+            body.framing = body.speech.framing();
+        }
         body.has_begun = length == Some(0);
         body.open_since = is_event_stream(&head.headers).then(Instant::now);
         let mut given_back = None;
@@ -130,8 +146,12 @@ where
             is_call: false,
             tick,
             look_at: Instant::now() + TICK,
-            is_over: false,
-            is_sent: false,
+            over: None,
+            speech: Speech::Plain,
+            framing: None,
+            unread: Bytes::new(),
+            rest: None,
+            is_said: false,
         }
     }
 
@@ -139,8 +159,8 @@ where
     async fn look_at_first(&mut self, waits: bool) -> Result<Option<Left>, Unserved> {
         let first = poll_fn(|cx| {
             self.pass_time(cx);
-            if self.is_over {
-                return Poll::Ready(Some(Err(Over.into())));
+            if let Some(over) = self.over {
+                return Poll::Ready(Some(Err(over.into())));
             }
             let first = match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Ready(first) => first,
@@ -167,7 +187,7 @@ where
         };
         match self.permit.take() {
             // As where an answer is cut in the middle.
-            Some(permit) if self.is_over => Err(Unserved::counting(permit, Failure::UsedUp)),
+            Some(permit) if self.over.is_some() => Err(Unserved::counting(permit, Failure::UsedUp)),
             Some(permit) => {
                 let why = Failure::UpstreamUnreachable(error);
                 Err(Unserved::giving_back(permit, why))
@@ -183,7 +203,7 @@ impl<B> Delivered<B> {
         while let (Some(tick), Some(permit)) = (&mut self.tick, &mut self.permit)
             && tick.as_mut().poll(cx).is_ready()
         {
-            self.is_over |= !permit.pass_time();
+            self.over = self.over.or(permit.pass_time().err());
             tick.as_mut().reset(Instant::now() + TICK);
         }
     }
@@ -197,18 +217,48 @@ impl<B> Delivered<B> {
             return;
         }
         self.look_at = Instant::now() + TICK;
-        self.is_over |= !permit.pass_time();
+        self.over = self.over.or(permit.pass_time().err());
     }
 
-    /// Ends an answer in the middle, after a moment for what was delivered until then.
-    fn end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    /// Why the answer ends here, if it does: not within a message, unless the rest of that does not come.
+    fn over_here(&mut self, cx: &mut Context<'_>) -> Option<Over> {
+        let over = self.over?;
+        let is_within = self
+            .framing
+            .as_ref()
+            .is_some_and(|framing| !framing.is_between());
+        if is_within {
+            let until = Instant::now() + REST;
+            let rest = self
+                .rest
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            if rest.as_mut().poll(cx).is_pending() {
+                return None;
+            }
+            self.speech = Speech::Plain;
+        }
+        Some(over)
+    }
+
+    /// Ends an answer in the middle: in the words of its protocol, or else by breaking it off after a moment for what was delivered
+    /// until then.
+    fn end(
+        &mut self,
+        over: Over,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         // The time that has passed is what was bought, also where nothing came in it.
         self.has_begun = true;
-        if self.is_sent {
-            return Poll::Ready(Some(Err(Over.into())));
+        let words = self.speech.last_words(over);
+        if self.is_said {
+            let broken = words.is_none().then(|| Err(over.into()));
+            return Poll::Ready(broken);
+        }
+        self.is_said = true;
+        if words.is_some() {
+            return Poll::Ready(words.map(Ok));
         }
         // hyper drops what it has not sent yet when a body fails, and sends it while a body pauses.
-        self.is_sent = true;
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -227,11 +277,41 @@ impl<B> Delivered<B> {
         self.permit.take().map(Permit::give_back)
     }
 
+    /// The answer broke off in the middle.
+    fn broken(&mut self, error: BoxError) -> BoxError {
+        // The client sees only that its answer ends early.
+        if let Some(permit) = &self.permit {
+            let cause = permit.cause();
+            if cause.may_log(tracing::Level::WARN, "An answer broke off in the middle") {
+                let route = &*cause.route;
+                tracing::warn!(
+                    route.name = route,
+                    "An answer of {route} broke off in the middle: {error}"
+                );
+            }
+        }
+        self.break_off();
+        error
+    }
+
     /// The body is at its end.
     fn end_well(&mut self) -> Option<Left> {
         let given_back = self.is_open_ended.then(|| self.break_off()).flatten();
         self.has_begun = true;
         given_back
+    }
+
+    /// What was no message, and is not the beginning of one either.
+    fn take_unread(&mut self) -> Option<Frame<Bytes>> {
+        let unread = std::mem::take(&mut self.unread);
+        if unread.is_empty() {
+            return None;
+        }
+        if let Some(permit) = &mut self.permit {
+            permit.deliver(unread.len());
+        }
+        self.has_begun = true;
+        Some(Frame::data(unread))
     }
 
     /// Counts what a frame delivers, and takes off what goes beyond the grant where that is cut. `None` if nothing of it is left.
@@ -245,20 +325,44 @@ impl<B> Delivered<B> {
             }
             self.has_begun = true;
         }
-        let (mut data, permit) = match (frame.into_data(), &mut self.permit) {
+        let (data, permit) = match (frame.into_data(), &mut self.permit) {
             (Ok(data), Some(permit)) => (data, permit),
             (Ok(data), None) => return Some(Frame::data(data)),
             (Err(frame), _) => return Some(frame),
         };
+        let mut data = joined(std::mem::take(&mut self.unread), data);
+        let mut is_over = false;
+        if let Some(framing) = &mut self.framing {
+            let over = self.over;
+            let (bytes, ends) = framing.pass(&data, |before, bytes| {
+                over.is_none() && permit.hold(before.saturating_add(bytes))
+            });
+            self.unread = data.split_off(bytes);
+            is_over = ends;
+        }
         let allowed = permit.deliver(data.len());
-        self.is_over = allowed < data.len();
-        if self.is_over && allowed == 0 {
-            self.break_off();
-            return None;
+        if is_over || allowed < data.len() {
+            self.over = self.over.or(Some(Over::UsedUp));
+            self.unread.clear();
         }
         self.has_begun |= allowed > 0;
         data.truncate(allowed);
+        if data.is_empty() {
+            if self.over.is_some() {
+                self.break_off();
+            }
+            return None;
+        }
         Some(Frame::data(data))
+    }
+}
+
+/// Both, one behind the other.
+fn joined(begin: Bytes, data: Bytes) -> Bytes {
+    if begin.is_empty() {
+        data
+    } else {
+        [begin, data].concat().into()
     }
 }
 
@@ -288,47 +392,46 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         this.pass_time(cx);
-        if this.is_over {
-            return this.end(cx);
-        }
-        let frame = match this.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(first))),
-            None if this.has_ended => Poll::Ready(None),
-            None => Pin::new(&mut this.inner).poll_frame(cx),
-        };
-        this.was_awaited |= frame.is_pending();
-        let Some(frame) = ready!(frame) else {
-            this.end_well();
-            return Poll::Ready(None);
-        };
-        this.look();
-        if this.is_over {
-            return this.end(cx);
-        }
-        let frame = frame.map_err(|error| {
-            let error = error.into();
-            // The client sees only that its answer ends early.
-            if let Some(permit) = &this.permit {
-                let cause = permit.cause();
-                if cause.may_log(tracing::Level::WARN, "An answer broke off in the middle") {
-                    let route = &*cause.route;
-                    tracing::warn!(
-                        route.name = route,
-                        "An answer of {route} broke off in the middle: {error}"
-                    );
-                }
+        loop {
+            if let Some(over) = this.over_here(cx) {
+                return this.end(over, cx);
             }
-            this.break_off();
-            error
-        })?;
-        match this.count(frame) {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => this.end(cx),
+            let frame = match this.first.take() {
+                Some(first) => Poll::Ready(Some(Ok(first))),
+                None if this.has_ended => Poll::Ready(None),
+                None => Pin::new(&mut this.inner).poll_frame(cx),
+            };
+            this.was_awaited |= frame.is_pending();
+            let Some(frame) = ready!(frame) else {
+                this.has_ended = true;
+                let unread = this.take_unread();
+                this.end_well();
+                return Poll::Ready(unread.map(Ok));
+            };
+            this.look();
+            if let Some(over) = this.over_here(cx) {
+                return this.end(over, cx);
+            }
+            let frame = frame.map_err(|error| this.broken(error.into()))?;
+            if frame.is_trailers()
+                && let Some(unread) = this.take_unread()
+            {
+                this.first = Some(frame);
+                return Poll::Ready(Some(Ok(unread)));
+            }
+            let is_empty = frame.data_ref().is_some_and(Bytes::is_empty);
+            match this.count(frame) {
+                Some(frame) => return Poll::Ready(Some(Ok(frame))),
+                None if is_empty => return Poll::Ready(Some(Ok(Frame::data(Bytes::new())))),
+                // Over, or to be gone on with.
+                None => {}
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && (self.has_ended || self.inner.is_end_stream())
+        let is_all_there = self.first.is_none() && self.unread.is_empty();
+        is_all_there && (self.has_ended || self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -348,6 +451,19 @@ impl<B> Delivered<B> {
         let data = self.first.as_ref().and_then(Frame::data_ref);
         data.map_or(0, |data| data.len() as u64)
     }
+}
+
+/// Whether an answer that did not fail brings its client nothing that it came for: no body by its nature, or word that it has to
+/// ask otherwise.
+fn brings_nothing(status: StatusCode, shape: Shape) -> bool {
+    let asks_otherwise = [
+        StatusCode::NOT_MODIFIED,
+        StatusCode::UNAUTHORIZED,
+        StatusCode::NOT_FOUND,
+        StatusCode::GONE,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    shape.is_head || shape.sends_on || asks_otherwise.contains(&status)
 }
 
 /// How long the answer will be, if that is known.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tower::{Service, ServiceExt as _};
@@ -15,6 +16,7 @@ use crate::l402::credential;
 use crate::ledger::Left;
 
 use super::delivered::{Delivered, Shape};
+use super::names::sends_on;
 use super::{Body, BoxError, Unserved, cache, headers};
 
 /// Lets a service answer the request, which it sees without the credential, and uses up the permit. `held` is dropped when
@@ -38,12 +40,16 @@ where
     credential::strip(request.headers_mut());
     headers::remove_ours(request.headers_mut());
     let is_head = *request.method() == Method::HEAD;
+    let host = host_of(&request);
     let at_work = AtWork(Some(permit));
     // Ready only now: what is not paid for takes no place from what is.
     let answered = service.oneshot(request).await;
     let permit = at_work.end();
     match answered {
-        Ok(response) => Ok(answer(response, permit, held, is_head).await),
+        Ok(response) => {
+            let sends_on = sends_on(response.status(), response.headers(), host.as_ref());
+            Ok(answer(response, permit, held, (is_head, sends_on)).await)
+        }
         Err(error) => {
             permit.give_back();
             Err(error)
@@ -51,12 +57,20 @@ where
     }
 }
 
+/// What the client calls us.
+fn host_of<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let named = request.headers().get(HOST).cloned();
+    // In HTTP/2 it stands in the address.
+    let authority = || HeaderValue::from_str(request.uri().authority()?.as_str()).ok();
+    named.or_else(authority)
+}
+
 /// What the client gets of the service's answer.
 async fn answer<R>(
     response: Response<R>,
     permit: Permit,
     held: impl Send + Unpin + 'static,
-    is_head: bool,
+    (is_head, sends_on): (bool, bool),
 ) -> Result<Response<Body>, Unserved>
 where
     R: HttpBody<Data = Bytes> + Send + 'static,
@@ -69,6 +83,7 @@ where
     };
     let shape = Shape {
         is_head,
+        sends_on,
         can_be_call: true,
         is_open_ended: false,
     };

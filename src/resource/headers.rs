@@ -32,6 +32,7 @@ const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// What grpc-gateway takes off a header's name before it hands it to the server behind.
 const GRPC_METADATA: &str = "grpc-metadata-";
@@ -167,11 +168,13 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap, forward: Option<&Forward>
     }
 }
 
-/// Says where a request comes from: in the standard's header (RFC 7239) and in those that everybody reads.
+/// Says where a request comes from: in the standard's header (RFC 7239) and in those that everybody reads; and what was taken off
+/// its path, if anything was.
 pub(super) fn set_forwarded(
     headers: &mut HeaderMap,
     downstream: Downstream,
-    host: Option<HeaderValue>,
+    host: Option<&HeaderValue>,
+    prefix: &str,
 ) {
     let client = downstream.client.to_canonical();
     let proto = if downstream.is_secure {
@@ -179,14 +182,19 @@ pub(super) fn set_forwarded(
     } else {
         "http"
     };
-    if let Some(value) = forwarded(client, host.as_ref(), proto) {
+    if let Some(value) = forwarded(client, host, proto) {
         headers.insert(FORWARDED, value);
     }
     if let Some(client) = value(format_args!("{client}")) {
         headers.insert(FORWARDED_FOR, client);
     }
     if let Some(host) = host {
-        headers.insert(FORWARDED_HOST, host);
+        headers.insert(FORWARDED_HOST, host.clone());
+    }
+    if let Some(prefix) = Some(prefix).filter(|prefix| !prefix.is_empty())
+        && let Ok(prefix) = HeaderValue::from_str(prefix)
+    {
+        headers.insert(FORWARDED_PREFIX, prefix);
     }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
 }

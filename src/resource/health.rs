@@ -16,7 +16,7 @@ use crate::route::Health;
 use crate::via::Via;
 
 use super::body::empty;
-use super::client::is_unreadable;
+use super::client::{Way, is_unreadable};
 use super::servers::{Server, Servers};
 
 /// How often it is tried whether a server takes a connection, if it has answered no request meanwhile. Not at once: what is
@@ -113,7 +113,7 @@ async fn ask(servers: &Servers, server: &Server, health: &Health) -> Result<(), 
     // An upstream that is ourselves is not well.
     Via::of_process().say(request.headers_mut());
     let until = Instant::now() + ANSWER_TIMEOUT.min(health.every);
-    let answered = timeout_at(until, servers.client.request(request)).await;
+    let answered = timeout_at(until, servers.client.request(request, Way::Fresh)).await;
     let answered = answered.map_err(|_| Unwell::TooSlow)?;
     let answered = answered.map_err(|error| {
         if is_unreadable(&error) {

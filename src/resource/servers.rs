@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::route::Upstream;
 
-use super::client::{Client, client};
+use super::client::Client;
 
 /// How long a server that did not take a connection is passed over. Then a request tries it again, which goes to another one
 /// if it is still away: nobody notices.
@@ -78,7 +78,7 @@ impl Servers {
         let servers = upstream.servers.iter().map(Server::new);
         let list: Box<[_]> = servers.collect::<Option<Vec<_>>>()?.into();
         (!list.is_empty()).then(|| Self {
-            client: client(upstream),
+            client: Client::new(upstream),
             upstream: Arc::clone(upstream),
             list,
             turn: AtomicUsize::new(0),
@@ -177,6 +177,11 @@ impl Server {
         let until_ms = self.passed_over_until_ms.load(Ordering::Relaxed);
         // The clock is only read for one that was away once.
         self.is_well.load(Ordering::Relaxed) && (until_ms == 0 || self.now_ms() >= until_ms)
+    }
+
+    /// The base address's path, without a slash at its end.
+    pub(super) fn base_path(&self) -> &str {
+        &self.path
     }
 
     /// Host and port, as they are connected to.

@@ -2,30 +2,37 @@
 //! them ends or both are silent for too long.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::sync::Notify;
-use tokio::time::{Instant, interval_at, timeout_at};
+use tokio::time::{Instant, interval_at, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::gate::Permit;
+use crate::gate::{Over, Permit};
 
-use super::delivered::{OPEN_DELIVERS, Over, TICK};
+use super::delivered::{OPEN_DELIVERS, TICK};
+use super::framing::{Frames, Framing};
 use super::headers::names;
+use super::over::Ending;
 use super::servers::InFlight;
 
 /// How long the other side may go on when one has said its last: none of the protocols that are tunnelled says more than a
 /// farewell then.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The protocol whose messages are never cut in two, and whose clients are told why it ends.
+const WEBSOCKET: &[u8] = b"websocket";
 
 /// A client's wish to speak another protocol.
 #[derive(Debug)]
@@ -71,7 +78,9 @@ impl Switch {
         idle_timeout: Duration,
         in_flight: Option<InFlight>,
     ) -> Tunnel {
+        let is_websocket = self.protocol.as_bytes().eq_ignore_ascii_case(WEBSOCKET);
         Tunnel {
+            framing: is_websocket.then(|| Framing::new(Frames::WebSocket)),
             client: self.client,
             upstream,
             permit,
@@ -87,6 +96,8 @@ impl Switch {
 pub(super) struct Tunnel {
     client: OnUpgrade,
     upstream: OnUpgrade,
+    /// The upstream's messages, where they are told apart.
+    framing: Option<Framing>,
     /// Held to the end: the use is delivered then.
     permit: Permit,
     idle_timeout: Duration,
@@ -109,21 +120,34 @@ impl Tunnel {
         let mut client = Watched {
             inner: TokioIo::new(client),
             activity: &activity,
-            meter: None,
+            sale: None,
         };
         let mut upstream = Watched {
             inner: TokioIo::new(upstream),
             activity: &activity,
-            meter: Some(&meter),
+            sale: Some(Sale::new(&meter, self.framing)),
         };
-        let why = tokio::select! {
-            ended = copy_bidirectional(&mut client, &mut upstream) => match ended {
-                Ok(_) => "both sides have ended it".to_owned(),
-                Err(error) => error.to_string(),
-            },
-            () = activity.is_over(self.idle_timeout) => "it was silent for too long".to_owned(),
-            () = meter.is_over() => Over.to_string(),
-            () = cut.cancelled() => "the program is ending".to_owned(),
+        let why = {
+            let mut copying = pin!(copy_bidirectional(&mut client, &mut upstream));
+            let ending = tokio::select! {
+                ended = &mut copying => Err(match ended {
+                    Ok(_) => "both sides have ended it".to_owned(),
+                    Err(error) => error.to_string(),
+                }),
+                () = activity.is_over(self.idle_timeout) => Ok(Ending::Silent),
+                over = meter.is_over() => Ok(Ending::Over(over)),
+                () = cut.cancelled() => Err("the program is ending".to_owned()),
+            };
+            match ending {
+                Ok(ending) if meter.end(ending) => {
+                    // The client gets the rest of a message, is told, and may say goodbye.
+                    let farewell = timeout(FAREWELL, &mut copying);
+                    let _ = cut.run_until_cancelled(farewell).await;
+                    ending.to_string()
+                }
+                Ok(ending) => ending.to_string(),
+                Err(why) => why,
+            }
         };
         tracing::debug!("A switched connection came to its end: {why}");
         let was_short = activity.begun.elapsed() < OPEN_DELIVERS;
@@ -145,12 +169,21 @@ impl Tunnel {
 struct Meter {
     /// A `std` mutex: held to count, in one task.
     permit: Mutex<Permit>,
+    /// Why nothing more passes, once it does not.
+    ending: OnceLock<Ending>,
+    /// Whether the client has been told, or the upstream has ended it.
+    is_told: AtomicBool,
+    /// Reads what the upstream sends.
+    reader: AtomicWaker,
 }
 
 impl Meter {
     fn new(permit: Permit) -> Self {
         Self {
             permit: Mutex::new(permit),
+            ending: OnceLock::new(),
+            is_told: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
         }
     }
 
@@ -164,15 +197,87 @@ impl Meter {
         self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets no other message pass. Whether the client is still to be told.
+    fn end(&self, ending: Ending) -> bool {
+        // The first reason is the reason.
+        let _ = self.ending.set(ending);
+        self.reader.wake();
+        !self.is_told.load(Ordering::Relaxed)
+    }
+
     /// Waits until the time that was bought is over, where that ends it, or until the token is revoked.
-    async fn is_over(&self) {
+    async fn is_over(&self) -> Over {
         let mut tick = interval_at(Instant::now() + TICK, TICK);
         loop {
             tick.tick().await;
-            if !self.permit().pass_time() {
-                return;
+            if let Err(over) = self.permit().pass_time() {
+                return over;
             }
         }
+    }
+}
+
+/// What the upstream sends, as far as it was bought.
+struct Sale<'a> {
+    meter: &'a Meter,
+    /// Its messages, where they are told apart.
+    framing: Option<Framing>,
+    /// The beginning of a message whose length is not known yet.
+    unread: Bytes,
+    /// What is still to be said; then it is at its end.
+    last_words: Option<Bytes>,
+}
+
+impl<'a> Sale<'a> {
+    fn new(meter: &'a Meter, framing: Option<Framing>) -> Self {
+        Self {
+            meter,
+            framing,
+            unread: Bytes::new(),
+            last_words: None,
+        }
+    }
+
+    /// Why it ends here, if it does: not within a message.
+    fn ending_here(&self) -> Option<Ending> {
+        let is_between = self.framing.as_ref().is_none_or(Framing::is_between);
+        let ending = self.meter.ending.get().copied();
+        ending.filter(|_| is_between)
+    }
+
+    /// Ends it, with a word to the client where there is one and the upstream has not said it.
+    fn end(&mut self, ending: Ending) {
+        tracing::debug!("A switched connection ends: {ending}");
+        let framing = self.framing.as_ref();
+        let is_told = framing.is_none_or(Framing::is_last);
+        self.last_words = Some(if is_told {
+            Bytes::new()
+        } else {
+            ending.close_frame()
+        });
+        self.meter.is_told.store(true, Ordering::Relaxed);
+    }
+
+    /// How many of these bytes go out now. What is left of them waits for its length, or ends it.
+    fn take(&mut self, data: &[u8]) -> usize {
+        let mut permit = self.meter.permit();
+        let is_open = self.meter.ending.get().is_none();
+        let (bytes, is_over) = match &mut self.framing {
+            None => (data.len(), false),
+            Some(framing) => framing.pass(data, |before, bytes| {
+                is_open && permit.hold(before.saturating_add(bytes))
+            }),
+        };
+        let allowed = permit.deliver(bytes);
+        drop(permit);
+        if is_over || allowed < bytes {
+            let used_up = Ending::Over(Over::UsedUp);
+            let ending = *self.meter.ending.get_or_init(|| used_up);
+            self.end(ending);
+        } else {
+            self.unread = Bytes::copy_from_slice(&data[bytes..]);
+        }
+        allowed
     }
 }
 
@@ -252,35 +357,86 @@ struct Watched<'a> {
     inner: TokioIo<Upgraded>,
     activity: &'a Activity,
     /// Counts what is read here; only what the upstream sends is sold.
-    meter: Option<&'a Meter>,
+    sale: Option<Sale<'a>>,
 }
 
-impl AsyncRead for Watched<'_> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Watched<'_> {
+    /// Reads something, or the end. Says how many bytes it was.
+    fn read(
+        &mut self,
+        is_upstream: bool,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<io::Result<usize>> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer));
         let bytes = buffer.filled().len() - before;
-        self.activity.see(self.meter.is_some(), bytes == 0);
+        self.activity.see(is_upstream, bytes == 0);
         read?;
         self.activity.note();
         if bytes == 0 {
             self.activity.farewell.notify_one();
-            return Poll::Ready(Ok(()));
         }
-        let allowed = self
-            .meter
-            .map_or(bytes, |meter| meter.permit().deliver(bytes));
-        // Nothing more is read like an end that the upstream has made: an error would drop what was counted and not sent yet.
-        buffer.set_filled(before + allowed.min(bytes));
-        if allowed == 0 {
-            tracing::debug!("A switched connection ends: {Over}");
-            self.activity.farewell.notify_one();
-        }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(bytes))
+    }
+}
+
+impl AsyncRead for Watched<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Some(mut sale) = this.sale.take() else {
+            return this.read(false, cx, buffer).map_ok(|_| ());
+        };
+        sale.meter.reader.register(cx.waker());
+        let read = loop {
+            if let Some(words) = &mut sale.last_words {
+                // Behind them it is as if the upstream had ended it: an error would drop what was counted and not sent yet.
+                let said = words.split_to(words.len().min(buffer.remaining()));
+                buffer.put_slice(&said);
+                break Poll::Ready(Ok(()));
+            }
+            if let Some(ending) = sale.ending_here() {
+                sale.end(ending);
+                this.activity.farewell.notify_one();
+                continue;
+            }
+            let before = buffer.filled().len();
+            if buffer.remaining() <= sale.unread.len() {
+                // It is not empty, so that what is in it goes out first.
+                cx.waker().wake_by_ref();
+                break Poll::Pending;
+            }
+            buffer.put_slice(&sale.unread);
+            match this.read(true, cx, buffer) {
+                Poll::Pending => {
+                    buffer.set_filled(before);
+                    break Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                // What was no message goes out as it is.
+                Poll::Ready(Ok(0)) => {
+                    sale.unread.clear();
+                    sale.meter.is_told.store(true, Ordering::Relaxed);
+                    break Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Ok(_)) => {
+                    let allowed = sale.take(&buffer.filled()[before..]);
+                    buffer.set_filled(before + allowed);
+                    if sale.last_words.is_some() {
+                        this.activity.farewell.notify_one();
+                    }
+                    if allowed > 0 {
+                        break Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        };
+        this.sale = Some(sale);
+        read
     }
 }
 

@@ -98,6 +98,14 @@ impl Pattern {
         }
     }
 
+    /// The pattern's own prefix, without a slash at its end; empty for an exact pattern.
+    pub fn prefix(&self) -> &str {
+        match self {
+            Self::Exact(_) => "",
+            Self::Below(prefix) => prefix,
+        }
+    }
+
     /// What comes after the pattern's own prefix, beginning with a slash, as it is sent on; all of it for an exact pattern.
     pub fn rest<'a>(&self, path: &'a RequestPath) -> &'a str {
         match self {

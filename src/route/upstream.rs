@@ -27,6 +27,8 @@ pub struct Forward {
     pub forward_credential: bool,
     /// The protocols that a connection may be switched to, in small letters.
     pub upgrades: Vec<String>,
+    /// Whether redirects, links and cookies that name the upstream reach the client as they are.
+    pub keeps_redirects: bool,
 }
 
 /// Some servers that do the same, and how they are spoken to.
@@ -43,6 +45,8 @@ pub struct Upstream {
     pub first_byte_timeout: Option<Duration>,
     /// How long one may pause within an answer, or both sides of a switched connection; `None` for what holds for all routes.
     pub idle_timeout: Option<Duration>,
+    /// How long requests take a connection from the time at which it was opened: the next one is opened to where the server is then.
+    pub connection_age_max: Duration,
     /// The certificates (DER) of the authorities that are trusted instead of the public ones; empty for those.
     pub authorities: Vec<Vec<u8>>,
     /// How they are asked whether they are well; `None` if only requests tell.
@@ -79,6 +83,9 @@ pub struct HeaderEdits {
 /// How long a server may take to accept a connection if the settings do not say.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How old a connection gets if the settings do not say: as old as most names' addresses may get in a cache.
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
+
 impl Forward {
     /// To one server, as if the settings named only its address.
     pub fn to(server: Uri) -> Self {
@@ -91,6 +98,7 @@ impl Forward {
             response_headers: HeaderEdits::default(),
             forward_credential: false,
             upgrades: vec!["websocket".to_owned()],
+            keeps_redirects: false,
         }
     }
 }
@@ -104,6 +112,7 @@ impl Upstream {
             connect_timeout: CONNECT_TIMEOUT,
             first_byte_timeout: None,
             idle_timeout: None,
+            connection_age_max: CONNECTION_AGE_MAX,
             authorities: Vec::new(),
             health: None,
         }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
@@ -146,11 +147,32 @@ fn answer(seen: &Mutex<Vec<Call>>, request: Request<Incoming>) -> Result<Respons
         }
         "fails-silently" => frames(vec![Ok(trailers("13"))]),
         "fails-late" => frames(vec![message(), Ok(trailers("13"))]),
+        "framed" => frames(framed()),
+        "for-ever" => endless(),
         "reset" => return Err(Failed),
         "echo" => Echo(request.into_body(), HeaderMap::new(), false).boxed_unsync(),
         _ => frames(vec![message(), Ok(trailers("0"))]),
     };
     Ok(head(body))
+}
+
+/// Three messages of ten bytes, in pieces that end within them.
+fn framed() -> Vec<Result<Frame<Bytes>, hyper::Error>> {
+    let all = b"\0\0\0\0\x05first\0\0\0\0\x05again\0\0\0\0\x05third";
+    let pieces = [&all[..7], &all[7..12], &all[12..28], &all[28..]];
+    let pieces = pieces.map(|piece| Ok(Frame::data(Bytes::from_static(piece))));
+    pieces.into_iter().chain([Ok(trailers("0"))]).collect()
+}
+
+/// A message of eight bytes now and then.
+fn endless() -> Body {
+    let tick = tokio::time::interval(Duration::from_millis(100));
+    StreamBody::new(futures_util::stream::unfold(tick, |mut tick| async move {
+        tick.tick().await;
+        let message = Bytes::from_static(b"\0\0\0\0\x03all");
+        Some((Ok(Frame::data(message)), tick))
+    }))
+    .boxed_unsync()
 }
 
 fn head(body: Body) -> Response<Body> {

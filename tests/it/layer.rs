@@ -217,7 +217,8 @@ async fn a_payment_buys_its_requests_from_a_handler_and_not_one_more() {
 }
 
 #[tokio::test]
-async fn a_handler_that_fails_or_panics_gives_the_use_back_and_another_answer_does_not() {
+async fn a_handler_that_fails_or_panics_or_has_nothing_gives_the_use_back_and_another_answer_does_not()
+ {
     let mut program = Program::new().await;
     let at = program.jokes(Some(1)).await;
     let sold = program.shop.sell("jokes", Some(1));
@@ -231,6 +232,8 @@ async fn a_handler_that_fails_or_panics_gives_the_use_back_and_another_answer_do
     program.shop.is_counted(&sold, 0).await;
     let answer = program.get(at, "/jokes/missing", Some(&sold)).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(answer.header("l402-remaining-requests"), Some("1"));
+    assert_told(&program.get(at, "/jokes/one", Some(&sold)).await);
     assert_challenged(&program.get(at, "/jokes/one", Some(&sold)).await);
 }
 

@@ -163,7 +163,8 @@ async fn what_may_have_been_worked_on_is_asked_again_only_if_it_can_be_done_twic
             usize::from(is_repeated),
             "{method} {body}"
         );
-        shop.is_counted(&sold, u64::from(is_repeated)).await;
+        let counts = is_repeated && method != Method::HEAD;
+        shop.is_counted(&sold, u64::from(counts)).await;
     }
 }
 

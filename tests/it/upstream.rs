@@ -1,5 +1,6 @@
 //! A small real server behind the shop, which remembers what reached it. Its answer goes by the last segment of the path.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
@@ -51,6 +52,8 @@ pub(crate) struct Upstream {
 #[derive(Debug)]
 struct Shared {
     seen: Mutex<Vec<Seen>>,
+    /// Who has connected.
+    peers: Mutex<HashSet<SocketAddr>>,
     /// One permit a chunk of `/stream`.
     chunks: Semaphore,
     /// Whether the body of `/stream` is still wanted.
@@ -63,6 +66,7 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             seen: Mutex::default(),
+            peers: Mutex::default(),
             chunks: Semaphore::new(0),
             is_streaming: watch::channel(false).0,
         });
@@ -70,6 +74,7 @@ impl Upstream {
             .fallback(answer)
             .with_state(Arc::clone(&shared));
         let mut serving = JoinSet::new();
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
         serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self {
             address,
@@ -81,6 +86,11 @@ impl Upstream {
     /// How many requests arrived.
     pub(crate) fn count(&self) -> usize {
         self.shared.seen.lock().unwrap().len()
+    }
+
+    /// How many connections requests have come by.
+    pub(crate) fn peers(&self) -> usize {
+        self.shared.peers.lock().unwrap().len()
     }
 
     /// The only request that arrived; forgets it.
@@ -122,7 +132,12 @@ impl Upstream {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    shared.peers.lock().unwrap().insert(peer);
     let (parts, body) = request.into_parts();
     let what = parts.uri.path().rsplit('/').next().unwrap().to_owned();
     let mut seen = Seen {

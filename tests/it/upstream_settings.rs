@@ -53,13 +53,14 @@ fn a_url_alone_is_a_whole_upstream() {
 fn every_key_means_what_it_says() {
     let settings = settings();
     let upstream = r#"{ urls = ["https://a", "https://b:1/base"], protocol = "http2", connect_timeout = "1s", first_byte_timeout = "2s",
-        idle_timeout = "3s", ca = "ca.pem", health = { path = "/health?a", every = "4s" } }"#
+        idle_timeout = "3s", connection_age_max = "5s", ca = "ca.pem", health = { path = "/health?a", every = "4s" } }"#
         .replace('\n', " ");
     let more = r#"
 strip_prefix = true
 add_prefix = "/v2"
 forward_credential = true
 upgrades = []
+redirects = "keep"
 request_headers = { set = { "X-Api-Key" = { file = "upstream.key" }, "x-a" = "b" }, remove = ["cookie"] }
 response_headers = { set = { "x-b" = "c" }, remove = ["server"] }"#;
     let forward = forward(&settings, &route(&upstream, more));
@@ -71,6 +72,8 @@ response_headers = { set = { "x-b" = "c" }, remove = ["server"] }"#;
     assert_eq!(upstream.connect_timeout, Duration::from_secs(1));
     assert_eq!(upstream.first_byte_timeout, Some(Duration::from_secs(2)));
     assert_eq!(upstream.idle_timeout, Some(Duration::from_secs(3)));
+    assert_eq!(upstream.connection_age_max, Duration::from_secs(5));
+    assert!(forward.keeps_redirects);
     assert_eq!(upstream.authorities.len(), 1);
     let health = Health {
         path: "/health?a".to_owned(),

@@ -29,7 +29,7 @@ use crate::upstream::SOON;
 use crate::waiting::PAUSE_MAX;
 
 /// A server that says back what it is told, and hangs up when it is told `bye`.
-struct Echo {
+pub(crate) struct Echo {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<HeaderMap>>>,
     /// One connection each; ends with the client's.
@@ -38,7 +38,7 @@ struct Echo {
 }
 
 impl Echo {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Vec<HeaderMap>>>::default();
@@ -69,7 +69,7 @@ impl Echo {
             .forget();
     }
 
-    async fn shop(&self, change: impl FnOnce(&mut route::Upstream)) -> Shop {
+    pub(crate) async fn shop(&self, change: impl FnOnce(&mut route::Upstream)) -> Shop {
         self.shop_with(DEADLINE, change).await
     }
 
@@ -117,10 +117,10 @@ async fn echo(
     ended.add_permits(1);
 }
 
-type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 /// A client's handshake with the shop.
-async fn connect(shop: &Shop, path: &str, sold: Option<&Sold>) -> Result<Socket, Error> {
+pub(crate) async fn connect(shop: &Shop, path: &str, sold: Option<&Sold>) -> Result<Socket, Error> {
     connect_from("127.0.0.1", shop, path, sold).await
 }
 
@@ -143,7 +143,7 @@ async fn connect_from(
     Ok(socket)
 }
 
-async fn say(socket: &mut Socket, text: &'static str) {
+pub(crate) async fn say(socket: &mut Socket, text: &'static str) {
     socket.send(Message::text(text)).await.unwrap();
     let heard = timeout(DEADLINE, socket.next()).await;
     assert_eq!(heard.unwrap().unwrap().unwrap(), Message::text(text));
@@ -220,7 +220,7 @@ async fn what_nobody_speaks_on_is_closed() {
 }
 
 /// A shop that sells this server by these keys, and a token that it sold.
-async fn sold_by(echo: &Echo, keys: &str) -> (Shop, Sold) {
+pub(crate) async fn sold_by(echo: &Echo, keys: &str) -> (Shop, Sold) {
     let shop = shop_by(echo, keys).await;
     let sold = shop.pay(&assert_challenged(&shop.get("/ws/x").await));
     (shop, sold)

@@ -165,6 +165,21 @@ impl Reservation {
         allowed
     }
 
+    /// Holds the next bytes of the answer, so many in all, for messages that are to pass as a whole. `false` if less is left, which
+    /// is used up then.
+    pub fn hold(&mut self, bytes: u64) -> bool {
+        let Some(usage) = &self.usage else {
+            return false;
+        };
+        let fits = usage
+            .meters()
+            .hold(&mut self.claim, &self.allowance, self.overrun, bytes);
+        if !fits {
+            usage.has_changed();
+        }
+        fits
+    }
+
     /// Whether passing time has to be looked at while the answer runs: because the token has a limit of it, or because the
     /// answer is cut when the token's time is over.
     pub fn is_timed(&self) -> bool {
@@ -231,6 +246,12 @@ impl Reservation {
             usage.has_changed();
         }
         usage.left(&self.allowance)
+    }
+
+    /// Whether it may be given back because its answer brought nothing. Each time counts towards a limit of the token.
+    pub fn is_excused(&self) -> bool {
+        let usage = self.usage.as_ref();
+        usage.is_some_and(|usage| usage.excuses(self.clock.since_boot_ms()))
     }
 
     /// Returns a use that was reserved while a hook was asked for a price, and that was not needed. For a minute,

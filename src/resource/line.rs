@@ -1,0 +1,143 @@
+//! A connection to a server that tells when it was opened, and whether it ended before an answer had begun.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use hyper_rustls::MaybeHttpsStream;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// What is connected: by TCP, with TLS on it or without.
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// What is known of a connection. The client hands it out with every error.
+#[derive(Clone, Debug)]
+pub(super) struct Line(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    opened: Instant,
+    /// Whether the server has said something since we last did.
+    is_answering: AtomicBool,
+    /// Whether it has ended, by the server's doing.
+    has_ended: AtomicBool,
+}
+
+impl Line {
+    /// When it was opened.
+    pub(super) fn opened(&self) -> Instant {
+        self.0.opened
+    }
+
+    /// Whether it has ended, by the server's doing.
+    pub(super) fn has_ended(&self) -> bool {
+        self.0.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether a byte has come since something was last sent.
+    pub(super) fn is_answering(&self) -> bool {
+        self.0.is_answering.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, is_answering: bool) {
+        // Written only where it is news: it changes twice a request, and is passed many times.
+        if self.0.is_answering.load(Ordering::Relaxed) != is_answering {
+            self.0.is_answering.store(is_answering, Ordering::Relaxed);
+        }
+    }
+
+    fn end(&self) {
+        self.0.has_ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A connection of which all that happens is told.
+#[derive(Debug)]
+pub(super) struct Told {
+    inner: TokioIo<Stream>,
+    line: Line,
+}
+
+impl Told {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self {
+            inner: TokioIo::new(stream),
+            line: Line(Arc::new(Known {
+                opened: Instant::now(),
+                is_answering: AtomicBool::new(false),
+                has_ended: AtomicBool::new(false),
+            })),
+        }
+    }
+
+    fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(bytes)) if *bytes > 0 => self.line.note(false),
+            Poll::Ready(Err(_)) => self.line.end(),
+            Poll::Ready(Ok(_)) | Poll::Pending => {}
+        }
+        written
+    }
+}
+
+impl Connection for Told {
+    fn connected(&self) -> Connected {
+        self.inner.inner().connected().extra(self.line.clone())
+    }
+}
+
+impl AsyncRead for Told {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buffer.remaining();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        match &read {
+            Poll::Ready(Ok(())) if buffer.remaining() < room => self.line.note(true),
+            Poll::Ready(Ok(())) if room == 0 => {}
+            Poll::Ready(_) => self.line.end(),
+            Poll::Pending => {}
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Told {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,355 @@
+//! A route's two names: what its clients call it, and what its upstream calls itself. Where an answer's headers name the upstream,
+//! they are rewritten to what the client can ask for.
+//!
+//! The model is nginx with `proxy_redirect default` (`Location` and `Refresh`), `proxy_cookie_path` and `proxy_cookie_domain`. Two
+//! things differ: a bare path is rewritten as well as a whole URL, as most servers redirect by path today; and the public name is
+//! left out of what is written, as every client resolves a path against the name that it asked.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use http::header::{
+    CONTENT_LOCATION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION, REFRESH,
+    SET_COOKIE,
+};
+
+use crate::route::Forward;
+
+use super::servers::{Server, Servers};
+
+/// Cookies whose name begins so are only kept with `Path=/` and without a domain (RFC 6265bis, section 4.1.3.2).
+const HOST_COOKIE: &str = "__Host-";
+
+/// What becomes of a header's value; `None` if it stays as it is.
+type Rewrite<'n> = fn(&Names<'n>, &str) -> Option<String>;
+
+/// The names of a route, for one answer.
+#[derive(Clone, Copy)]
+pub(super) struct Names<'a> {
+    /// How the route is forwarded.
+    pub(super) forward: &'a Forward,
+    /// The servers that may be named.
+    pub(super) servers: &'a Servers,
+    /// The one that answers.
+    pub(super) server: &'a Server,
+    /// What was taken off the path; empty if nothing was.
+    pub(super) prefix: &'a str,
+    /// What the client calls us: host and port, if it has one.
+    pub(super) host: Option<&'a HeaderValue>,
+}
+
+/// A reference to something on a server, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reference<'a> {
+    /// Host and port, if it names them.
+    place: Option<(&'a str, Option<u16>)>,
+    /// Empty, or with a slash at its beginning.
+    path: &'a str,
+    /// Query and fragment, with what begins them.
+    rest: &'a str,
+}
+
+impl<'a> Reference<'a> {
+    /// `None` for what is relative to a path, belongs to another scheme or cannot be read.
+    fn of(text: &'a str) -> Option<Self> {
+        let after = |scheme: &str| {
+            let begin = text.get(..scheme.len())?;
+            begin
+                .eq_ignore_ascii_case(scheme)
+                .then(|| &text[scheme.len()..])
+        };
+        let (place, tail) = match after("http://").or(after("https://")).or(after("//")) {
+            None if text.starts_with('/') => (None, text),
+            None => return None,
+            Some(rest) => {
+                let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+                (Some(place(&rest[..end])?), &rest[end..])
+            }
+        };
+        let end = tail.find(['?', '#']).unwrap_or(tail.len());
+        Some(Self {
+            place,
+            path: &tail[..end],
+            rest: &tail[end..],
+        })
+    }
+}
+
+/// Host and port; `None` if there is something else, too.
+fn place(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
+        Some(_) | None => (authority, None),
+    };
+    let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    (!host.is_empty() && !host.contains('@')).then_some((bare.unwrap_or(host), port))
+}
+
+impl<'n> Names<'n> {
+    /// Rewrites what names the upstream.
+    pub(super) fn publish(&self, headers: &mut HeaderMap) {
+        if self.forward.keeps_redirects {
+            return;
+        }
+        let rewrites: [(HeaderName, Rewrite<'n>); 5] = [
+            (LOCATION, Self::reference),
+            (CONTENT_LOCATION, Self::reference),
+            (REFRESH, Self::refresh),
+            (LINK, Self::link),
+            (SET_COOKIE, Self::cookie),
+        ];
+        for (name, rewrite) in rewrites {
+            // An entry makes room for what is not there.
+            if !headers.contains_key(&name) {
+                continue;
+            }
+            let Entry::Occupied(mut lines) = headers.entry(name) else {
+                continue;
+            };
+            for line in lines.iter_mut() {
+                let text = std::str::from_utf8(line.as_bytes()).ok();
+                let rewritten = text.and_then(|text| rewrite(self, text));
+                if let Some(Ok(value)) = rewritten.map(HeaderValue::try_from) {
+                    *line = value;
+                }
+            }
+        }
+    }
+
+    /// `None` if it stays as it is.
+    fn reference(&self, text: &str) -> Option<String> {
+        let reference = Reference::of(text.trim())?;
+        let server = match reference.place {
+            None => self.server,
+            Some(place) => self.named(place)?,
+        };
+        let path = self.path(reference.path, server)?;
+        // A path that begins with two slashes would name another host.
+        let dot = if path[1..].starts_with(['/', '\\']) {
+            "/."
+        } else {
+            ""
+        };
+        let new = format!("{dot}{path}{}", reference.rest);
+        (new != text).then_some(new)
+    }
+
+    /// The server that is called so: one of the upstream, or the one that answers, by the name that it was told.
+    fn named(&self, (host, port): (&str, Option<u16>)) -> Option<&'n Server> {
+        let is_at = |server: &&std::sync::Arc<Server>| {
+            let (own_host, own_port) = server.place();
+            let is_usual = port.is_none() && [80, 443].contains(&own_port);
+            host.eq_ignore_ascii_case(own_host) && (is_usual || port == Some(own_port))
+        };
+        if let Some(server) = self.servers.list.iter().find(is_at) {
+            return Some(server);
+        }
+        let set = &self.forward.request_headers.set;
+        let told = set
+            .iter()
+            .find(|(name, _)| *name == HOST)
+            .map(|(_, value)| value);
+        let names_us = |value: &HeaderValue| is_place(value, (host, port));
+        let is_ours = told.into_iter().chain(self.host).any(names_us);
+        is_ours.then_some(self.server)
+    }
+
+    /// The path for clients of a path on this server; `None` if the route does not reach it.
+    fn path<'p>(&self, path: &'p str, server: &Server) -> Option<Cow<'p, str>> {
+        let path = if path.is_empty() { "/" } else { path };
+        let inner = (server.base_path(), self.forward.add_prefix.as_str());
+        let rest = below(path, inner.0).and_then(|rest| below(rest, inner.1));
+        let inner_bytes = inner.0.len() + inner.1.len();
+        let is_public = !self.prefix.is_empty() && below(path, self.prefix).is_some();
+        match rest {
+            // What fits better: some servers are told what they are called (`X-Forwarded-Prefix`, or a setting) and say it.
+            _ if is_public && (rest.is_none() || self.prefix.len() >= inner_bytes) => {
+                Some(path.into())
+            }
+            Some(rest) if self.prefix.is_empty() && rest.is_empty() => Some("/".into()),
+            Some(rest) if self.prefix.is_empty() => Some(rest.into()),
+            Some(rest) => Some(format!("{}{rest}", self.prefix).into()),
+            None => None,
+        }
+    }
+
+    /// `5; url=/path`, as browsers read it.
+    fn refresh(&self, text: &str) -> Option<String> {
+        let separator = text.find([';', ','])?;
+        let after = text[separator + 1..].trim_start();
+        let named = after
+            .get(..3)
+            .filter(|name| name.eq_ignore_ascii_case("url"));
+        let target = after[named?.len()..].trim_start().strip_prefix('=')?;
+        let target = target.trim_start();
+        let quote = target.chars().next().filter(|it| ['"', '\''].contains(it));
+        let target = match quote {
+            None => target,
+            Some(quote) => target[1..].split(quote).next().unwrap_or_default(),
+        };
+        let new = self.reference(target)?;
+        let quote = quote.map(String::from).unwrap_or_default();
+        Some(format!("{}url={quote}{new}{quote}", &text[..=separator]))
+    }
+
+    /// `</path>; rel=next, <…>; title="…"` (RFC 8288).
+    fn link(&self, text: &str) -> Option<String> {
+        let mut new = String::with_capacity(text.len());
+        let (mut rest, mut is_quoted, mut has_changed) = (text, false, false);
+        while let Some(at) = rest.find(['<', '"', '\\']) {
+            let (before, from) = rest.split_at(at);
+            new.push_str(before);
+            let target = from[1..]
+                .split('>')
+                .next()
+                .filter(|it| it.len() + 1 < from.len());
+            match (from.as_bytes()[0], target) {
+                (b'<', Some(target)) if !is_quoted => {
+                    let rewritten = self.reference(target);
+                    has_changed |= rewritten.is_some();
+                    new.push('<');
+                    new.push_str(rewritten.as_deref().unwrap_or(target));
+                    rest = &from[1 + target.len()..];
+                    continue;
+                }
+                (b'"', _) => is_quoted = !is_quoted,
+                _ => {}
+            }
+            // What a backslash stands before in quotes ends none.
+            let is_escape = is_quoted && from.starts_with('\\');
+            let taken = from.chars().take(1 + usize::from(is_escape));
+            let bytes = taken.map(char::len_utf8).sum();
+            new.push_str(&from[..bytes]);
+            rest = &from[bytes..];
+        }
+        new.push_str(rest);
+        has_changed.then_some(new)
+    }
+
+    /// `name=value; Path=/; Domain=upstream`
+    fn cookie(&self, text: &str) -> Option<String> {
+        let (pair, attributes) = text.split_once(';')?;
+        if pair.trim_start().starts_with(HOST_COOKIE) {
+            return None;
+        }
+        let mut new = pair.to_owned();
+        let mut has_changed = false;
+        for attribute in attributes.split(';') {
+            let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
+            let (name, value) = (name.trim(), value.trim());
+            if name.eq_ignore_ascii_case("domain") && self.is_upstreams_domain(value) {
+                // The cookie is for the host alone that was asked, then.
+                has_changed = true;
+                continue;
+            }
+            new.push(';');
+            let path = name
+                .eq_ignore_ascii_case("path")
+                .then(|| self.cookie_path(value))
+                .flatten();
+            match path.filter(|path| path != value) {
+                Some(path) => {
+                    has_changed = true;
+                    new.push_str(" Path=");
+                    new.push_str(&path);
+                }
+                None => new.push_str(attribute),
+            }
+        }
+        has_changed.then_some(new)
+    }
+
+    /// The public path of a cookie that the upstream keeps to this one; `None` if it stays as it is.
+    fn cookie_path(&self, path: &str) -> Option<String> {
+        if !path.starts_with('/') {
+            return None;
+        }
+        if let Some(public) = self.path(path, self.server) {
+            if public == path {
+                return None;
+            }
+            // Not `/prefix/`: the route is at `/prefix`, too.
+            let is_root = public.strip_suffix('/') == Some(self.prefix);
+            return Some(if is_root && !self.prefix.is_empty() {
+                self.prefix.to_owned()
+            } else {
+                public.into_owned()
+            });
+        }
+        // One for all of the server is one for all of the route.
+        let inner = format!("{}{}", self.server.base_path(), self.forward.add_prefix);
+        let covers_all = below(&inner, path.trim_end_matches('/')).is_some();
+        let all = if self.prefix.is_empty() {
+            "/"
+        } else {
+            self.prefix
+        };
+        covers_all.then(|| all.to_owned())
+    }
+
+    /// Whether a cookie for this domain is one for the upstream that the client would not take from us.
+    fn is_upstreams_domain(&self, domain: &str) -> bool {
+        let domain = domain.strip_prefix('.').unwrap_or(domain);
+        let is_of = |host: &str| {
+            let begin = host.len().checked_sub(domain.len());
+            let end = begin.and_then(|begin| host.get(begin..));
+            let is_end = end.is_some_and(|end| end.eq_ignore_ascii_case(domain));
+            let before = begin.map(|begin| &host[..begin]);
+            is_end && before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        };
+        let set = &self.forward.request_headers.set;
+        let told = set.iter().filter(|(name, _)| *name == HOST);
+        let told = told.filter_map(|(_, value)| Some(place(value.to_str().ok()?)?.0));
+        let servers = self.servers.list.iter().map(|server| server.place().0);
+        let ours = self.host.and_then(|host| place(host.to_str().ok()?));
+        servers.chain(told).any(is_of) && !ours.is_some_and(|(host, _)| is_of(host))
+    }
+}
+
+/// What comes behind this prefix, which has no slash at its end: nothing, or from a slash on.
+fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    path.strip_prefix(prefix)
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether this `Host` is that place.
+fn is_place(value: &HeaderValue, (host, port): (&str, Option<u16>)) -> bool {
+    let Some((own_host, own_port)) = value.to_str().ok().and_then(place) else {
+        return false;
+    };
+    let is_usual = |port: Option<u16>| matches!(port, None | Some(80 | 443));
+    let is_port = port == own_port || (is_usual(port) && is_usual(own_port));
+    own_host.eq_ignore_ascii_case(host) && is_port
+}
+
+/// Whether an answer only sends its client on to another place of the shop that it has asked by this name.
+pub(super) fn sends_on(
+    status: StatusCode,
+    headers: &HeaderMap,
+    host: Option<&HeaderValue>,
+) -> bool {
+    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return false;
+    }
+    let Some(location) = headers.get(LOCATION) else {
+        return false;
+    };
+    let Ok(location) = std::str::from_utf8(location.as_bytes()) else {
+        return false;
+    };
+    match Reference::of(location.trim()) {
+        Some(Reference {
+            place: Some(place), ..
+        }) => host.is_some_and(|host| is_place(host, place)),
+        Some(_) => true,
+        // Relative to the path, unless it begins with a scheme.
+        None => !location
+            .split(['/', '?', '#'])
+            .next()
+            .unwrap_or_default()
+            .contains(':'),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::route::Upstream;
+
+/// What becomes of each header's value on a route with this prefix, in front of these two servers.
+fn assert_published(
+    (prefix, add_prefix): (&str, &str),
+    base: &str,
+    cases: &[(&str, HeaderName, &str)],
+) {
+    let urls = [
+        format!("http://up.internal:3000{base}"),
+        format!("http://other.internal{base}"),
+    ];
+    let urls = urls.iter().map(|url| url.parse().unwrap()).collect();
+    let upstream = Arc::new(Upstream::of(urls));
+    let servers = Servers::new(&upstream).unwrap();
+    let mut forward = Forward::to("http://nobody".parse().unwrap());
+    forward.add_prefix = add_prefix.to_owned();
+    forward.upstream = upstream;
+    let host = HeaderValue::from_static("shop.example:8402");
+    let names = Names {
+        forward: &forward,
+        servers: &servers,
+        server: &servers.list[0],
+        prefix,
+        host: Some(&host),
+    };
+    for (said, name, wanted) in cases {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(said).unwrap());
+        names.publish(&mut headers);
+        assert_eq!(headers[name], wanted, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_to_the_upstream_is_one_to_the_route() {
+    let unchanged = |said| (said, LOCATION, said);
+    let prefixed = [
+        (
+            "http://up.internal:3000/login?a=b#c",
+            LOCATION,
+            "/api/login?a=b#c",
+        ),
+        ("HTTPS://UP.internal:3000/login", LOCATION, "/api/login"),
+        ("http://other.internal/x", LOCATION, "/api/x"),
+        ("//up.internal:3000/x", LOCATION, "/api/x"),
+        ("http://up.internal:3000", LOCATION, "/api/"),
+        ("http://up.internal:3000?a=/b", LOCATION, "/api/?a=/b"),
+        ("/login", LOCATION, "/api/login"),
+        ("/", LOCATION, "/api/"),
+        ("/apix", LOCATION, "/api/apix"),
+        // By the name that we have told it.
+        ("http://shop.example:8402/login", LOCATION, "/api/login"),
+        // It knows the prefix already.
+        ("http://up.internal:3000/api/login", LOCATION, "/api/login"),
+        unchanged("/api/login"),
+        unchanged("/api"),
+        // Another host must not come of it.
+        (
+            "http://up.internal:3000//evil.example",
+            LOCATION,
+            "/api//evil.example",
+        ),
+        unchanged("https://elsewhere.example/login"),
+        unchanged("http://up.internal:3001/login"),
+        unchanged("http://up.internal/login"),
+        unchanged("http://user@up.internal:3000/"),
+        unchanged("http://up.internal.evil.example/"),
+        unchanged("login"),
+        unchanged("../login"),
+        unchanged("?a=b"),
+        unchanged("mailto:me@up.internal"),
+        unchanged("android-app://up.internal:3000/"),
+    ];
+    assert_published(("/api", ""), "", &prefixed);
+    let moved = [
+        ("http://up.internal:3000/base/v2/x", LOCATION, "/api/x"),
+        ("/base/v2/x", LOCATION, "/api/x"),
+        ("/base/v2", LOCATION, "/api"),
+        unchanged("/base/v3/x"),
+        unchanged("http://up.internal:3000/elsewhere"),
+    ];
+    assert_published(("/api", "/v2"), "/base", &moved);
+    let whole = [
+        ("http://up.internal:3000/base/api/x", LOCATION, "/api/x"),
+        ("/base", LOCATION, "/"),
+        ("/base//evil.example", LOCATION, "/.//evil.example"),
+        ("/base/\\evil.example", LOCATION, "/./\\evil.example"),
+        unchanged("/api/x"),
+        unchanged("/basement"),
+    ];
+    assert_published(("", ""), "/base", &whole);
+}
+
+#[tokio::test]
+async fn the_other_headers_that_name_the_upstream_are_rewritten_too() {
+    let unchanged = |said, name| (said, name, said);
+    let cases = [
+        ("http://up.internal:3000/x", CONTENT_LOCATION, "/api/x"),
+        ("5; url=http://up.internal:3000/x", REFRESH, "5;url=/api/x"),
+        ("0,URL='/x'", REFRESH, "0,url='/api/x'"),
+        unchanged("5", REFRESH),
+        unchanged("5; url=https://elsewhere.example/", REFRESH),
+        (
+            "</x?page=2>; rel=\"next\", <https://elsewhere.example/>; title=\"a <b> \\\" , <c>\", <http://up.internal:3000/>",
+            LINK,
+            "</api/x?page=2>; rel=\"next\", <https://elsewhere.example/>; title=\"a <b> \\\" , <c>\", </api/>",
+        ),
+        unchanged("<x>; rel=next", LINK),
+        unchanged("</x", LINK),
+        (
+            "a=b; Path=/; HttpOnly",
+            SET_COOKIE,
+            "a=b; Path=/api; HttpOnly",
+        ),
+        ("a=/; path=/x;Secure", SET_COOKIE, "a=/; Path=/api/x;Secure"),
+        (
+            "a=b; Domain=up.internal; Path=/api",
+            SET_COOKIE,
+            "a=b; Path=/api",
+        ),
+        ("a=b; domain=.internal", SET_COOKIE, "a=b"),
+        unchanged("a=b; Domain=shop.example", SET_COOKIE),
+        unchanged("a=b; Domain=elsewhere.example; Path=/api/", SET_COOKIE),
+        unchanged("__Host-a=b; Path=/; Secure", SET_COOKIE),
+        unchanged("a=b", SET_COOKIE),
+    ];
+    assert_published(("/api", ""), "", &cases);
+    let moved = [
+        ("a=b; Path=/", SET_COOKIE, "a=b; Path=/api"),
+        ("a=b; Path=/base/", SET_COOKIE, "a=b; Path=/api"),
+        ("a=b; Path=/base/v2/x", SET_COOKIE, "a=b; Path=/api/x"),
+        unchanged("a=b; Path=/elsewhere", SET_COOKIE),
+    ];
+    assert_published(("/api", "/v2"), "/base", &moved);
+    let whole = [
+        ("a=b; Path=/base", SET_COOKIE, "a=b; Path=/"),
+        unchanged("a=b; Path=/", SET_COOKIE),
+    ];
+    assert_published(("", ""), "/base", &whole);
+}
+
+#[test]
+fn a_redirect_stays_in_the_shop_or_leaves_it() {
+    let host = HeaderValue::from_static("shop.example");
+    let stays = |location: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, location.parse().unwrap());
+        sends_on(StatusCode::FOUND, &headers, Some(&host))
+    };
+    for location in [
+        "/x",
+        "x",
+        "?a:b",
+        "../a",
+        "https://shop.example/x",
+        "//SHOP.example:443",
+    ] {
+        assert!(stays(location), "{location}");
+    }
+    for location in [
+        "https://elsewhere.example/",
+        "//elsewhere.example/",
+        "https://shop.example:8443/",
+        "mailto:me@shop.example",
+    ] {
+        assert!(!stays(location), "{location}");
+    }
+    assert!(!sends_on(StatusCode::FOUND, &HeaderMap::new(), Some(&host)));
+}

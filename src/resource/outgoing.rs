@@ -1,0 +1,269 @@
+//! A request on its way to an upstream: as every server of it would get it, whichever is asked.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue, TE,
+    TRANSFER_ENCODING, VIA,
+};
+use http::{Method, Request, Response, Uri, Version};
+use http_body_util::Limited;
+use hyper_util::client::legacy;
+use tokio::sync::watch;
+
+use crate::gate::Permit;
+use crate::l402::credential;
+use crate::route::{Forward, Offer, Protocol};
+use crate::via::{self, Via};
+
+use super::body::{Talk, Terms, Unread, Upload, Uploaded, empty};
+use super::client::cause;
+use super::headers::{names, remove_claims, remove_hop_by_hop, set_forwarded, set_paid};
+use super::names::{Names, sends_on};
+use super::servers::{Server, Servers};
+use super::tunnel::Switch;
+use super::{Body, Downstream};
+
+/// The only word of `TE` that passes, and always as ours: the body's frames pass, and so do its trailers.
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// What a body is that nobody says more of (RFC 9110, section 8.3).
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// Methods of which twice is as good as once.
+const IDEMPOTENT: [Method; 5] = [
+    Method::GET,
+    Method::HEAD,
+    Method::OPTIONS,
+    Method::PUT,
+    Method::DELETE,
+];
+
+/// A request as every server of an upstream would get it.
+pub(super) struct Outgoing<'a> {
+    /// How it is forwarded.
+    pub(super) forward: &'a Arc<Forward>,
+    /// Whether trailers pass: not where a header has set the price, which could be another one's behind the body.
+    with_trailers: bool,
+    /// The normalised path, beginning with a slash.
+    path: &'a str,
+    /// What was taken off it.
+    prefix: &'a str,
+    /// What the client calls us.
+    host: Option<HeaderValue>,
+    /// Taken by the last attempt; copied for those before.
+    head: Option<http::request::Parts>,
+    /// Taken by an attempt; one that was dropped unread comes back here.
+    body: Option<Body>,
+    /// Where an unread body comes back to; only where there is another server to ask.
+    unread: Option<Unread>,
+    /// The conversation that a body may become.
+    talk: Option<Talk>,
+    /// Whether there is no body.
+    is_empty: bool,
+    /// Whether it can be sent twice and means what it means once (RFC 9110, section 9.2.2).
+    pub(super) is_repeatable: bool,
+    /// The protocol that the client would rather speak.
+    pub(super) switch: Option<Switch>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// The request as it came, but for what belongs to the connection that it came on.
+    pub(super) fn new(
+        forward: &'a Arc<Forward>,
+        (path, prefix): (&'a str, &'a str),
+        downstream: Downstream,
+        request: Request<Body>,
+        body_bytes_max: usize,
+    ) -> Self {
+        let (mut head, body) = request.into_parts();
+        let is_empty = http_body::Body::is_end_stream(&body);
+        let switch = Switch::of(&mut head, &forward.upgrades).filter(|_| is_empty);
+        head.extensions = http::Extensions::new();
+        let headers = &mut head.headers;
+        let host = headers.remove(HOST);
+        let wants_trailers = headers.contains_key(TE) && names(headers, &TE, "trailers");
+        remove_hop_by_hop(headers);
+        // It has been answered already.
+        headers.remove(EXPECT);
+        if !forward.forward_credential {
+            credential::strip(headers);
+        }
+        remove_claims(headers);
+        set_forwarded(headers, downstream, host.as_ref(), prefix);
+        let body = if is_empty {
+            body
+        } else {
+            Body::new(Limited::new(body, body_bytes_max))
+        };
+        speak(headers, forward.upstream.protocol, wants_trailers, is_empty);
+        if let Some(switch) = &switch {
+            switch.say(headers);
+        }
+        head.version = match forward.upstream.protocol {
+            Protocol::Http1 => Version::HTTP_11,
+            Protocol::Http2 => Version::HTTP_2,
+        };
+        let is_idempotent = IDEMPOTENT.contains(&head.method);
+        Self {
+            forward,
+            with_trailers: true,
+            path,
+            prefix,
+            host,
+            head: Some(head),
+            body: Some(body),
+            unread: None,
+            talk: None,
+            is_empty,
+            is_repeatable: is_empty && is_idempotent,
+            switch,
+        }
+    }
+
+    /// Adds what we and the settings say.
+    pub(super) fn tell(&mut self, permit: &Permit, offer: Option<&Offer>, via: &Via) {
+        self.with_trailers = !offer.is_some_and(|offer| offer.pricing.reads_headers());
+        let Some(head) = &mut self.head else {
+            return;
+        };
+        // Some servers take a body of no kind for a form (Rack), and its fields for the query's.
+        let is_priced_by_query = offer.is_some_and(|offer| offer.pricing.reads_query());
+        if is_priced_by_query && !self.is_empty && !head.headers.contains_key(CONTENT_TYPE) {
+            head.headers.insert(CONTENT_TYPE, BYTES);
+        }
+        set_paid(
+            &mut head.headers,
+            permit,
+            offer.map(|offer| &*offer.service),
+        );
+        if permit.awaits_meter() && !head.headers.contains_key(TE) {
+            head.headers.insert(TE, TRAILERS);
+            if self.forward.upstream.protocol == Protocol::Http1 {
+                head.headers
+                    .append(CONNECTION, HeaderValue::from_static("te"));
+            }
+        }
+        let edits = &self.forward.request_headers;
+        // Settings may take out what others said of the way; what tells a circle stays.
+        let kept = if edits.names(&VIA) {
+            via::kept(&head.headers)
+        } else {
+            Vec::new()
+        };
+        edits.apply_alike(&mut head.headers);
+        for entry in kept {
+            head.headers.append(VIA, entry);
+        }
+        via.say(&mut head.headers);
+    }
+
+    /// Adds what a body needs.
+    pub(super) fn prepare(&mut self, servers: usize, idle_timeout: Duration) {
+        if self.is_empty {
+            return;
+        }
+        if servers > 1 {
+            self.unread = Some(Unread::default());
+        }
+        // In HTTP/1.1 nobody answers before the request is there; in HTTP/2 a call may go on for hours.
+        if self.forward.upstream.protocol == Protocol::Http2 {
+            self.talk = Some(Talk {
+                has_begun: Arc::default(),
+                pause_max: idle_timeout,
+            });
+        }
+    }
+
+    /// The request for this server; `None` if its path and query make no address.
+    pub(super) fn attempt(
+        &mut self,
+        server: &Server,
+        is_last: bool,
+        body_timeout: Duration,
+    ) -> Option<(Request<Body>, Option<watch::Receiver<Upload>>)> {
+        let mut head = if is_last {
+            self.head.take()
+        } else {
+            self.head.clone()
+        }?;
+        head.uri = self.uri(server, &head.uri)?;
+        let body = self.body.take().unwrap_or_else(empty);
+        if self.is_empty {
+            return Some((Request::from_parts(head, body), None));
+        }
+        let terms = Terms {
+            timeout: body_timeout,
+            unread: self.unread.clone(),
+            talk: self.talk.clone(),
+            trailers: self.with_trailers.then(|| Arc::clone(self.forward)),
+        };
+        let (body, upload) = Uploaded::new(body, terms);
+        Some((Request::from_parts(head, Body::new(body)), Some(upload)))
+    }
+
+    fn uri(&self, server: &Server, asked: &Uri) -> Option<Uri> {
+        let prefix = &self.forward.add_prefix;
+        server.uri(prefix, self.path, asked.query()).ok()
+    }
+
+    /// Notes that this server has begun to answer, and rewrites what names it in the answer's head. Whether that only sends the
+    /// client on to another place of the shop.
+    pub(super) fn receive<B>(
+        &self,
+        servers: &Servers,
+        server: &Server,
+        response: &mut Response<B>,
+    ) -> bool {
+        if let Some(talk) = &self.talk {
+            talk.has_begun.store(true, Ordering::Relaxed);
+        }
+        let names = Names {
+            forward: self.forward,
+            servers,
+            server,
+            prefix: self.prefix,
+            host: self.host.as_ref(),
+        };
+        names.publish(response.headers_mut());
+        sends_on(response.status(), response.headers(), self.host.as_ref())
+    }
+
+    /// Whether another server may be asked after this error. Where there was no connection, nothing was sent. Where one broke
+    /// before the answer, the server may have done what it was asked: then only what can be done twice is asked again
+    /// (RFC 9110, section 9.2.2).
+    pub(super) fn may_go_elsewhere(&mut self, error: &legacy::Error) -> bool {
+        if !self.is_empty {
+            let unread = self.unread.as_ref();
+            self.body = unread.and_then(|unread| {
+                let mut unread = unread.lock().unwrap_or_else(PoisonError::into_inner);
+                unread.take()
+            });
+            return error.is_connect() && self.body.is_some();
+        }
+        // An answer that makes no sense is an answer.
+        let is_sense = cause(error).is_none_or(|error| !error.is_parse() && !error.is_user());
+        error.is_connect() || (self.is_repeatable && is_sense)
+    }
+}
+
+/// Headers that belong to the connection to the upstream.
+fn speak(headers: &mut HeaderMap, protocol: Protocol, wants_trailers: bool, is_empty: bool) {
+    if wants_trailers {
+        headers.insert(TE, TRAILERS);
+    }
+    match protocol {
+        Protocol::Http1 => {
+            if wants_trailers {
+                headers.insert(CONNECTION, HeaderValue::from_static("te"));
+            }
+            if !is_empty && !headers.contains_key(CONTENT_LENGTH) {
+                // hyper would leave out the body of a GET whose length it does not know.
+                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+        }
+        Protocol::Http2 => {}
+    }
+}

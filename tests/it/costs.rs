@@ -1,0 +1,193 @@
+//! Which answers of an upstream cost a use of a token: those that bring what was asked for.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::header::{AUTHORIZATION, LOCATION};
+use http::{Method, StatusCode};
+use regtest::client::Answer;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::gate::assert_challenged;
+use crate::support::{Shop, Sold};
+
+/// A server that answers with the status that the path ends with, and sends on to where the query says.
+async fn obliging() -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(answer);
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (address, serving)
+}
+
+async fn answer(request: Request) -> Response {
+    let status = request.uri().path().rsplit('/').next().unwrap().parse();
+    let status = StatusCode::from_u16(status.unwrap()).unwrap();
+    let mut response = Response::builder().status(status);
+    if let Some(to) = request.uri().query() {
+        response = response.header(LOCATION, to);
+    }
+    let is_empty = [204, 304].contains(&status.as_u16());
+    let body = if is_empty {
+        Body::empty()
+    } else {
+        "said".into()
+    };
+    response.body(body).unwrap()
+}
+
+async fn selling(upstream: SocketAddr, keys: &str) -> Shop {
+    Shop::selling(&format!(
+        "{keys}\n[[route]]\npath = \"/a/*\"\nservice = \"a\"\nprice = \"10 sat\"\nupstream = \"http://{upstream}\"\n\
+         [[route]]\npath = \"/b/*\"\nservice = \"b\"\nprice = \"10 sat\"\nupstream = \"http://{upstream}\"\ncount = \"all\"\n\
+         [[route]]\npath = \"/d/*\"\nservice = \"d\"\nprice = \"10 sat\"\nupstream = \"http://{upstream}\"\n\
+         free_quota = {{ requests = 2, per = \"1d\" }}\n"
+    ))
+    .await
+}
+
+async fn ask(shop: &Shop, method: Method, path: &str, sold: &Sold) -> Answer {
+    let request = shop
+        .request(method, path)
+        .header(AUTHORIZATION, sold.header());
+    shop.send(request).await
+}
+
+/// What is left of three requests after this one.
+async fn left(shop: &Shop, method: Method, path: &str) -> u64 {
+    let sold = shop.sell(&path[1..2], Some(3));
+    let answer = ask(shop, method, path, &sold).await;
+    let status = path.split(['/', '?']).nth(2).unwrap();
+    assert_eq!(answer.status.as_str(), status, "{path}");
+    let left = answer.header("l402-remaining-requests");
+    let left = left.unwrap().parse().unwrap();
+    shop.is_counted(&sold, 3 - left).await;
+    left
+}
+
+#[tokio::test]
+async fn what_brings_nothing_costs_nothing_unless_the_route_says_so() {
+    let (upstream, _serving) = obliging().await;
+    let shop = selling(upstream, "").await;
+    let own = format!("302?http://{}/login", shop.address);
+    let inside = format!("303?http://{upstream}/login");
+    for (method, answer) in [
+        (Method::GET, "304"),
+        (Method::GET, "401"),
+        (Method::GET, "404"),
+        (Method::GET, "410"),
+        (Method::GET, "429"),
+        (Method::POST, "404"),
+        (Method::HEAD, "200"),
+        (Method::HEAD, "403"),
+        (Method::GET, "301?/x"),
+        (Method::GET, "308?x"),
+        (Method::GET, &own),
+        (Method::GET, &inside),
+    ] {
+        let path = format!("/a/{answer}");
+        assert_eq!(
+            left(&shop, method.clone(), &path).await,
+            3,
+            "{method} {path}"
+        );
+        let path = format!("/b/{answer}");
+        assert_eq!(
+            left(&shop, method.clone(), &path).await,
+            2,
+            "{method} {path}"
+        );
+    }
+    for answer in [
+        "200",
+        "204",
+        "206",
+        "400",
+        "402",
+        "403",
+        "409",
+        "422",
+        "302?https://elsewhere.example/signed",
+        "302",
+    ] {
+        for service in ["a", "b"] {
+            let path = format!("/{service}/{answer}");
+            assert_eq!(left(&shop, Method::GET, &path).await, 2, "{path}");
+        }
+    }
+    // Whoever says that it failed is not paid, whatever the route says.
+    assert_eq!(left(&shop, Method::GET, "/b/503").await, 3);
+}
+
+#[tokio::test]
+async fn no_more_than_sixty_at_once_cost_nothing() {
+    let (upstream, _serving) = obliging().await;
+    let shop = selling(upstream, "").await;
+    let sold = shop.sell("a", Some(2));
+    let asked = async |path: &str| {
+        let answer = ask(&shop, Method::GET, path, &sold).await;
+        answer.header("l402-remaining-requests").map(str::to_owned)
+    };
+    for _ in 0..60 {
+        assert_eq!(asked("/a/404").await.as_deref(), Some("2"));
+    }
+    assert_eq!(asked("/a/404").await.as_deref(), Some("1"));
+    // One comes back a second.
+    shop.clock.advance(Duration::from_secs(1));
+    assert_eq!(asked("/a/304").await.as_deref(), Some("1"));
+    assert_eq!(asked("/a/304").await.as_deref(), Some("0"));
+    assert_challenged(&ask(&shop, Method::GET, "/a/200", &sold).await);
+}
+
+#[tokio::test]
+async fn the_limits_hold_for_them_as_for_others() {
+    let (upstream, _serving) = obliging().await;
+    let limits = "[limits]\ntokens = { requests = 3, per = \"1m\" }";
+    let shop = selling(upstream, limits).await;
+    let sold = shop.sell("a", Some(1));
+    for _ in 0..3 {
+        assert_eq!(ask(&shop, Method::HEAD, "/a/200", &sold).await.status, 200);
+    }
+    let answer = ask(&shop, Method::HEAD, "/a/200", &sold).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn a_free_quota_counts_them() {
+    let (upstream, _serving) = obliging().await;
+    let shop = selling(upstream, "").await;
+    for left in ["1", "0"] {
+        let answer = shop.get("/d/404").await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!(answer.header("l402-remaining-requests"), Some(left));
+    }
+    assert_challenged(&shop.get("/d/404").await);
+}
+
+#[tokio::test]
+async fn neither_bytes_nor_seconds_are_counted_either() {
+    let (upstream, _serving) = obliging().await;
+    let shop = Shop::selling(&format!(
+        "[[route]]\npath = \"/a/*\"\nservice = \"a\"\nprice = \"10 sat\"\nupstream = \"http://{upstream}\"\n\
+         grant = {{ bytes = 5 }}\n"
+    ))
+    .await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/a/200").await));
+    for _ in 0..3 {
+        let answer = ask(&shop, Method::GET, "/a/404", &sold).await;
+        assert_eq!((answer.status.as_u16(), &*answer.text()), (404, "said"));
+        assert_eq!(answer.header("l402-remaining-bytes"), Some("5"));
+    }
+    assert_eq!(
+        ask(&shop, Method::GET, "/a/200", &sold).await.text(),
+        "said"
+    );
+    let answer = ask(&shop, Method::GET, "/a/404", &sold).await;
+    assert_eq!(answer.header("l402-remaining-bytes"), Some("1"));
+}

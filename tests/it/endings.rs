@@ -1,0 +1,271 @@
+//! What is over before its end says so in the words of its protocol, and behind a whole message.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tollhouse::ledger::record::Revoked;
+
+use crate::calls::{Calls, Speech};
+use crate::gate::assert_challenged;
+use crate::http2::Client;
+use crate::raw;
+use crate::support::{DEADLINE, Shop, Sold};
+use crate::websocket::{Echo, Socket, connect, say, sold_by};
+
+/// A shop in front of a server that speaks gRPC, or as this says.
+async fn shop_before(address: SocketAddr, protocol: &str, keys: &str) -> Shop {
+    Shop::selling(&format!(
+        "[[route]]\npath = \"/rpc/*\"\nservice = \"rpc\"\nprice = \"10 sat\"\n\
+         upstream = {{ url = \"http://{address}\", protocol = \"{protocol}\" }}\n{keys}\n"
+    ))
+    .await
+}
+
+async fn bought(shop: &Shop) -> Sold {
+    shop.pay(&assert_challenged(&shop.get("/rpc/x").await))
+}
+
+async fn call(client: &Client, path: &str, sold: &Sold) -> Response<Incoming> {
+    let request = Request::post(format!("http://shop{path}"))
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .header("authorization", sold.header());
+    let ping = Full::new(Bytes::from_static(b"\0\0\0\0\x04ping"));
+    client.send(request.body(ping).unwrap()).await.unwrap()
+}
+
+/// The messages of a call, and what stands behind them.
+async fn messages(call: Response<Incoming>) -> (Vec<u8>, HeaderMap) {
+    let body = timeout(DEADLINE, call.into_body().collect()).await;
+    let body = body.expect("an end in time").expect("an end of its own");
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    (body.to_bytes().to_vec(), trailers)
+}
+
+#[tokio::test]
+async fn a_call_that_uses_its_grant_up_ends_behind_a_message_with_that_status() {
+    let calls = Calls::start(Speech::Clear).await;
+    for (bytes, whole) in [(25, 20), (20, 20), (19, 10), (9, 0), (30, 30)] {
+        let keys = format!("grant = {{ bytes = {bytes} }}\noverrun = \"cut\"");
+        let shop = shop_before(calls.address, "http2", &keys).await;
+        let sold = bought(&shop).await;
+        let client = Client::connect(&shop).await;
+        let (got, trailers) = messages(call(&client, "/rpc/framed", &sold).await).await;
+        assert_eq!(got.len(), whole, "{bytes}");
+        let status = if whole == 30 { "0" } else { "8" };
+        assert_eq!(trailers["grpc-status"], status, "{bytes}");
+        if whole > 0 && whole < 30 {
+            // What was too little for a message buys no other one.
+            let refused = call(&client, "/rpc/framed", &sold).await;
+            assert_eq!(refused.headers()["grpc-message"], "payment required");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_token_is_revoked_ends_with_that_status() {
+    let calls = Calls::start(Speech::Clear).await;
+    let shop = shop_before(calls.address, "http2", "").await;
+    let sold = bought(&shop).await;
+    let client = Client::connect(&shop).await;
+    let call = call(&client, "/rpc/for-ever", &sold).await;
+    let token_id = sold.identifier().token_id.0;
+    shop.ledger.revoke(Revoked::Token(token_id), "").unwrap();
+    let (got, trailers) = messages(call).await;
+    assert_eq!(got.len() % 8, 0);
+    assert_eq!(trailers["grpc-status"], "7");
+    assert_eq!(trailers["grpc-message"], "the token is revoked");
+    shop.is_counted(&sold, 1).await;
+}
+
+#[tokio::test]
+async fn a_call_that_takes_all_the_time_that_was_bought_ends_with_that_status() {
+    let calls = Calls::start(Speech::Clear).await;
+    let keys = "grant = { seconds = 1 }\noverrun = \"cut\"";
+    let shop = shop_before(calls.address, "http2", keys).await;
+    let sold = bought(&shop).await;
+    let client = Client::connect(&shop).await;
+    let (got, trailers) = messages(call(&client, "/rpc/for-ever", &sold).await).await;
+    assert!(!got.is_empty() && got.len() % 8 == 0);
+    assert_eq!(trailers["grpc-status"], "8");
+}
+
+/// A server that answers everything with this head and body, in chunks of seven bytes.
+async fn chunking(head: &'static str, body: &'static [u8]) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Clients come and go as they like.
+            let _ = stream.read(&mut [0; 16 * 1024]).await;
+            let _ = stream.write_all(head.as_bytes()).await;
+            for piece in body.chunks(7) {
+                let size = format!("{:x}\r\n", piece.len());
+                let chunk = [size.as_bytes(), piece, b"\r\n"].concat();
+                let _ = stream.write_all(&chunk).await;
+            }
+            let _ = stream.write_all(b"0\r\n\r\n").await;
+        }
+    });
+    (address, serving)
+}
+
+#[tokio::test]
+async fn a_call_of_a_browser_ends_with_a_frame_of_trailers() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc-web+proto\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let body = b"\0\0\0\0\x05first\0\0\0\0\x05again\x80\0\0\0\x0fgrpc-status:0\r\n";
+    let (address, _serving) = chunking(head, body).await;
+    for (bytes, ending) in [
+        (15, &b"grpc-status:8\r\n"[..]),
+        (40, &b"grpc-status:0\r\n"[..]),
+    ] {
+        let keys = format!("grant = {{ bytes = {bytes} }}\noverrun = \"cut\"");
+        let shop = shop_before(address, "http1", &keys).await;
+        let sold = bought(&shop).await;
+        let request = shop.request(Method::POST, "/rpc/x");
+        let request = request
+            .header(AUTHORIZATION, sold.header())
+            .header("content-type", "application/grpc-web+proto")
+            .header("origin", "https://elsewhere.example");
+        let answer = shop.send(request).await;
+        let at = if bytes == 15 { 10 } else { 20 };
+        assert_eq!(answer.body[..at], body[..at]);
+        let frame = &answer.body[at..];
+        let length = u32::from_be_bytes(frame[1..5].try_into().unwrap());
+        let length = usize::try_from(length).unwrap();
+        assert_eq!((frame[0], length), (0x80, frame.len() - 5));
+        assert!(frame[5..].starts_with(ending), "{frame:?}");
+        let exposed = answer.headers.get_all("access-control-expose-headers");
+        let exposed: Vec<_> = exposed.iter().map(|it| it.to_str().unwrap()).collect();
+        assert!(exposed.join(", ").contains("grpc-status"), "{exposed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_browser_may_send_the_headers_of_its_calls() {
+    let (address, _serving) = chunking("", b"").await;
+    let shop = shop_before(address, "http1", "").await;
+    let wanted = [
+        "x-grpc-web",
+        "x-user-agent",
+        "grpc-timeout",
+        "content-type",
+        "authorization",
+    ];
+    let request = shop
+        .request(Method::OPTIONS, "/rpc/x")
+        .header("origin", "https://elsewhere.example")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", wanted.join(","));
+    let answer = shop.send(request).await;
+    let allowed = answer.header("access-control-allow-headers").unwrap();
+    let allowed = allowed.to_lowercase();
+    for name in wanted {
+        assert!(
+            allowed.split(',').any(|it| it.trim() == name),
+            "{name}: {allowed}"
+        );
+    }
+}
+
+/// The next frame is a farewell with this code and reason, and then it is over.
+async fn says_goodbye(socket: &mut Socket, code: u16, reason: &str) {
+    let heard = timeout(DEADLINE, socket.next()).await;
+    let Some(Ok(Message::Close(Some(CloseFrame {
+        code: said,
+        reason: why,
+    })))) = heard.expect("a word in time")
+    else {
+        panic!("no farewell")
+    };
+    assert_eq!((u16::from(said), why.as_str()), (code, reason));
+    let over = async { while let Some(Ok(_)) = socket.next().await {} };
+    timeout(DEADLINE, over).await.expect("the end in time");
+}
+
+const USED_UP: &str = "what was bought is used up";
+
+#[tokio::test]
+async fn a_websocket_that_uses_its_grant_up_says_so_behind_a_message() {
+    let echo = Echo::start().await;
+    // What comes back is framed: two bytes and five.
+    for bytes in [14, 20] {
+        let keys = format!("grant = {{ bytes = {bytes} }}\noverrun = \"cut\"");
+        let (shop, sold) = sold_by(&echo, &keys).await;
+        let mut socket = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+        say(&mut socket, "first").await;
+        say(&mut socket, "again").await;
+        socket.send(Message::text("third")).await.unwrap();
+        says_goodbye(&mut socket, 1_008, USED_UP).await;
+        assert_challenged(&shop.get_with("/ws/x", &sold).await);
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_whose_time_is_over_or_token_is_revoked_says_so() {
+    let echo = Echo::start().await;
+    let keys = "grant = { seconds = 1 }\noverrun = \"cut\"";
+    let (shop, sold) = sold_by(&echo, keys).await;
+    let mut socket = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+    says_goodbye(&mut socket, 1_008, USED_UP).await;
+    let (shop, sold) = sold_by(&echo, "").await;
+    let mut socket = connect(&shop, "/ws/x", Some(&sold)).await.unwrap();
+    say(&mut socket, "hello").await;
+    let token_id = sold.identifier().token_id.0;
+    shop.ledger.revoke(Revoked::Token(token_id), "").unwrap();
+    says_goodbye(&mut socket, 1_008, "the token is revoked").await;
+}
+
+#[tokio::test]
+async fn a_websocket_that_nobody_speaks_on_is_told_why_it_is_closed() {
+    let echo = Echo::start().await;
+    let shop = echo
+        .shop(|upstream| upstream.idle_timeout = Some(Duration::from_secs(1)))
+        .await;
+    let mut socket = connect(&shop, "/open/x", None).await.unwrap();
+    says_goodbye(&mut socket, 1_001, "silent for too long").await;
+}
+
+#[tokio::test]
+async fn half_a_message_is_not_followed_by_a_word() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let route = format!(
+        "[[route]]\npath = \"/ws/*\"\nservice = \"ws\"\nprice = \"1 sat\"\nupstream = \"http://{}\"\n",
+        listener.local_addr().unwrap()
+    );
+    let shop = Shop::selling(&route).await;
+    let sold = shop.pay(&assert_challenged(&shop.get("/ws/x").await));
+    let mut client = tokio::net::TcpStream::connect(shop.address).await.unwrap();
+    let request = format!(
+        "GET /ws/x HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: websocket\r\nAuthorization: {}\r\n\r\n",
+        sold.header()
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    let _ = upstream.read(&mut [0; 16 * 1024]).await.unwrap();
+    let half = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n\u{1}\u{5}hal";
+    upstream.write_all(half.as_bytes()).await.unwrap();
+    raw::expect(&mut client, "\u{1}\u{5}hal").await;
+    let token_id = sold.identifier().token_id.0;
+    shop.ledger.revoke(Revoked::Token(token_id), "").unwrap();
+    let mut rest = Vec::new();
+    // A reset is an end, too.
+    let _ = timeout(DEADLINE, client.read_to_end(&mut rest))
+        .await
+        .unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+}

@@ -1,0 +1,170 @@
+//! Answers that name their upstream: what the client is told is what it can ask for.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::header::{
+    CONTENT_LOCATION, HeaderName, HeaderValue, LINK, LOCATION, REFRESH, SET_COOKIE,
+};
+use http::{HeaderMap, StatusCode};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::forward::{assert_hello, shop_before};
+use crate::support::Shop;
+use crate::upstream::Upstream;
+
+/// What the upstream was told of its prefix.
+const TOLD: HeaderName = HeaderName::from_static("x-told");
+
+/// A server that speaks of itself by the name that it is asked by, and knows nothing of us.
+struct Proud {
+    address: SocketAddr,
+    _serving: JoinSet<()>,
+}
+
+impl Proud {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().fallback(answer).with_state(address);
+        let mut serving = JoinSet::new();
+        serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self {
+            address,
+            _serving: serving,
+        }
+    }
+
+    async fn shop(&self, keys: &str) -> Shop {
+        Shop::selling(&format!(
+            "[[route]]\npath = \"/api/*\"\nservice = \"api\"\nprice = \"10 sat\"\n\
+             upstream = \"http://{}/base\"\n{keys}\n",
+            self.address
+        ))
+        .await
+    }
+}
+
+async fn answer(State(address): State<SocketAddr>, request: Request) -> Response {
+    let path = request.uri().path();
+    let url = format!("http://{address}{path}");
+    let mut response = Response::builder();
+    let headers = response.headers_mut().unwrap();
+    let mut say = |name, value: String| {
+        headers.append(name, HeaderValue::try_from(value).unwrap());
+    };
+    say(LOCATION, format!("{url}/next?a=b"));
+    say(CONTENT_LOCATION, format!("{path}/this"));
+    say(REFRESH, format!("5; url={url}/later"));
+    say(
+        LINK,
+        format!("<{url}?page=2>; rel=\"next\", <https://elsewhere.example/>"),
+    );
+    say(SET_COOKIE, "a=b; Path=/base; HttpOnly".to_owned());
+    say(SET_COOKIE, "c=d; Domain=127.0.0.1; Path=/base/x".to_owned());
+    say(
+        TOLD,
+        format!("{:?}", request.headers().get("x-forwarded-prefix")),
+    );
+    response
+        .status(StatusCode::FOUND)
+        .body(Body::empty())
+        .unwrap()
+}
+
+/// What this shop says to a client that has paid.
+async fn said(shop: &Shop) -> HeaderMap {
+    let sold = shop.sell("api", None);
+    let answer = shop.get_with("/api/x", &sold).await;
+    assert_eq!(answer.status, StatusCode::FOUND);
+    answer.headers
+}
+
+fn cookies(headers: &HeaderMap) -> Vec<&str> {
+    let cookies = headers.get_all(SET_COOKIE).iter();
+    cookies.map(|cookie| cookie.to_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_names_the_upstream_names_the_route() {
+    let proud = Proud::start().await;
+    let shop = proud.shop("strip_prefix = true").await;
+    let headers = said(&shop).await;
+    assert_eq!(headers[LOCATION], "/api/x/next?a=b");
+    assert_eq!(headers[CONTENT_LOCATION], "/api/x/this");
+    assert_eq!(headers[REFRESH], "5;url=/api/x/later");
+    assert_eq!(
+        headers[LINK],
+        "</api/x?page=2>; rel=\"next\", <https://elsewhere.example/>"
+    );
+    // The client's name for us is the same as ours for the upstream here: a cookie for it is one for both.
+    assert_eq!(
+        cookies(&headers),
+        [
+            "a=b; Path=/api; HttpOnly",
+            "c=d; Domain=127.0.0.1; Path=/api/x"
+        ]
+    );
+    assert_eq!(headers[TOLD], "Some(\"/api\")");
+    // A client that follows the redirect is served.
+    let sold = shop.sell("api", None);
+    let next = headers[LOCATION].to_str().unwrap();
+    assert_eq!(shop.get_with(next, &sold).await.status, StatusCode::FOUND);
+}
+
+#[tokio::test]
+async fn without_a_prefix_to_strip_the_upstreams_own_one_goes() {
+    let proud = Proud::start().await;
+    let shop = proud.shop("").await;
+    let headers = said(&shop).await;
+    assert_eq!(headers[LOCATION], "/api/x/next?a=b");
+    assert_eq!(headers[CONTENT_LOCATION], "/api/x/this");
+    assert_eq!(cookies(&headers)[0], "a=b; Path=/; HttpOnly");
+    assert_eq!(headers[TOLD], "None");
+    let added = proud
+        .shop("strip_prefix = true\nadd_prefix = \"/v2\"")
+        .await;
+    let headers = said(&added).await;
+    assert_eq!(headers[LOCATION], "/api/x/next?a=b");
+    // That covers more than the route, which is all of it that the client sees.
+    assert_eq!(cookies(&headers)[0], "a=b; Path=/api; HttpOnly");
+}
+
+#[tokio::test]
+async fn a_route_can_keep_them_or_set_its_own() {
+    let proud = Proud::start().await;
+    let shop = proud
+        .shop("strip_prefix = true\nredirects = \"keep\"")
+        .await;
+    let headers = said(&shop).await;
+    let kept = format!("http://{}/base/x/next?a=b", proud.address);
+    assert_eq!(headers[LOCATION], kept.as_str());
+    assert_eq!(cookies(&headers)[0], "a=b; Path=/base; HttpOnly");
+    let set = "response_headers = { set = { location = \"/base/mine\" } }";
+    let shop = proud.shop(&format!("strip_prefix = true\n{set}")).await;
+    assert_eq!(said(&shop).await[LOCATION], "/base/mine");
+}
+
+#[tokio::test]
+async fn the_upstream_is_told_the_prefix_by_nobody_but_us() {
+    let upstream = Upstream::start().await;
+    let shop = shop_before(&upstream).await;
+    let sold = shop.sell("up", None);
+    for (path, told) in [("/up/x", None), ("/stripped/x", Some("/stripped"))] {
+        let request = shop.request(http::Method::GET, path);
+        let request = request
+            .header("x-forwarded-prefix", "/forged")
+            .header("authorization", sold.header());
+        assert_hello(&shop.send(request).await);
+        let seen = upstream.take_one();
+        assert_eq!(seen.header("x-forwarded-prefix"), told);
+        assert_eq!(
+            seen.headers.get_all("x-forwarded-prefix").iter().count(),
+            usize::from(told.is_some())
+        );
+    }
+}
