@@ -52,7 +52,10 @@ async fn a_payment_buys_files_with_ranges_and_validators() {
     let credential = shop.buy(ARTICLE).await;
     let whole = shop.get(ARTICLE, Some(&credential)).await;
     assert_eq!(whole.text(), ARTICLE_TEXT);
-    assert_eq!(whole.header("content-type"), Some("text/html"));
+    assert_eq!(
+        whole.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
     assert_eq!(whole.header("cache-control"), Some("private"));
 
     let client = shop.network.client();
