@@ -234,12 +234,9 @@ impl Minter {
             None,
         )
         .expect("an amount below all bitcoin fits the payment secret");
-        let bolt11 = template.fill(
-            terms.now_secs,
-            &payment_hash.0,
-            &payment_secret.0,
-            |hash| self.signer.sign(hash),
-        );
+        let bolt11 = template.fill(terms.now_secs, &payment_hash.0, &payment_secret.0, |hash| {
+            self.signer.sign(hash)
+        });
         Ok(Invoice {
             bolt11,
             payment_hash: payment_hash.0,
