@@ -64,6 +64,7 @@ mod torn;
 mod trust;
 mod upstream;
 mod upstream_settings;
+mod variables;
 mod vectors;
 mod waiting;
 mod websocket;
