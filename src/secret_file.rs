@@ -40,7 +40,7 @@ pub enum SecretFileError {
         mode: u32,
     },
     /// Nothing but blanks.
-    #[error("{path} is empty: a secret is expected there", path = .0.display())]
+    #[error("{path} is empty", path = .0.display())]
     Empty(PathBuf),
     /// More than the secret, or something else.
     #[error("{path} must hold one line of text, and it holds several or control characters: write the secret alone into it", path = .0.display())]

@@ -109,3 +109,29 @@ fn forget_clean_stop(data_dir: &Path) -> Result<(), AppError> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_folder_that_a_mount_has_opened_to_its_group_is_closed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        make(&path).unwrap();
+        let mode = || path.metadata().unwrap().permissions().mode() & 0o7777;
+        let with_mode = |mode: u32| std::fs::set_permissions(&path, Permissions::from_mode(mode));
+        assert_eq!(mode(), 0o700);
+        // It may be somebody's home.
+        with_mode(0o750).unwrap();
+        make(&path).unwrap_err();
+        std::fs::write(path.join("seed.words"), "").unwrap();
+        for opened in [0o750, 0o770, 0o2770] {
+            with_mode(opened).unwrap();
+            make(&path).unwrap();
+            assert_eq!(mode() & 0o777, 0o700);
+        }
+        with_mode(0o755).unwrap();
+        make(&path).unwrap_err();
+    }
+}

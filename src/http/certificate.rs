@@ -10,8 +10,10 @@ use super::tls::TlsSource;
 /// A certificate that ends sooner should have been renewed: authorities and their clients do it a month before.
 const SOON_SECS: u64 = 14 * DAY_SECS;
 
-/// The same for one that is good for days only: a fifth of its time.
+/// The same for one that is good for weeks only: a fifth of its time,
 const SOON_PART: u64 = 5;
+/// but a week at least, unless this program renews it itself: nobody can tell whether the owner of a file will.
+const SOON_MIN_SECS: u64 = 7 * DAY_SECS;
 
 const DAY_SECS: u64 = 86_400;
 
@@ -44,6 +46,8 @@ pub struct Certificate {
     pub until_secs: u64,
     /// The DNS names in it.
     pub names: Vec<String>,
+    /// Whether this program asks for the next one itself.
+    pub renews_itself: bool,
 }
 
 /// How long a certificate is good from now on.
@@ -82,6 +86,7 @@ impl Certificate {
             from_secs,
             until_secs,
             names,
+            renews_itself: false,
         })
     }
 
@@ -95,7 +100,7 @@ impl Certificate {
                 Some(chain) => Self {
                     from_secs: chain.from_secs.max(one.from_secs),
                     until_secs: chain.until_secs.min(one.until_secs),
-                    names: chain.names,
+                    ..chain
                 },
             });
         }
@@ -105,7 +110,8 @@ impl Certificate {
     /// How long it is good from this moment on.
     pub fn term(&self, now_secs: u64) -> Term {
         let lifetime_secs = self.until_secs.saturating_sub(self.from_secs);
-        let soon_secs = SOON_SECS.min(lifetime_secs / SOON_PART);
+        let min_secs = if self.renews_itself { 0 } else { SOON_MIN_SECS };
+        let soon_secs = SOON_SECS.min((lifetime_secs / SOON_PART).max(min_secs));
         match self.until_secs.checked_sub(now_secs) {
             _ if now_secs < self.from_secs => Term::NotYet,
             None | Some(0) => Term::Ended,
@@ -156,7 +162,11 @@ impl TlsSource {
                 // Of other names, or from another authority, older ones may be left.
                 let of_these =
                     read.filter(|it| settings.domains.iter().all(|name| it.names.contains(name)));
-                of_these.max_by_key(|it| it.until_secs)
+                let newest = of_these.max_by_key(|it| it.until_secs)?;
+                Some(Certificate {
+                    renews_itself: true,
+                    ..newest
+                })
             }
         }
     }
@@ -353,6 +363,11 @@ mod tests {
             from_secs,
             until_secs,
             names: vec![],
+            renews_itself: false,
+        };
+        let renewed = |from_secs, until_secs| Certificate {
+            renews_itself: true,
+            ..of(from_secs, until_secs)
         };
         let days = |days: u64| days * DAY_SECS;
         for (certificate, term, word) in [
@@ -366,10 +381,15 @@ mod tests {
                 Term::NotYet,
                 "not good yet",
             ),
-            // One of six days is renewed after some four.
-            (of(NOW_SECS - days(2), NOW_SECS + days(4)), Term::Good, ""),
+            (of(NOW_SECS, NOW_SECS + days(3)), Term::EndsSoon, "3 days"),
+            // One of six days that this program has asked for is renewed after some four.
             (
-                of(NOW_SECS - days(5), NOW_SECS + days(1)),
+                renewed(NOW_SECS - days(2), NOW_SECS + days(4)),
+                Term::Good,
+                "",
+            ),
+            (
+                renewed(NOW_SECS - days(5), NOW_SECS + days(1)),
                 Term::EndsSoon,
                 "renew",
             ),

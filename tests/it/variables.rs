@@ -59,7 +59,7 @@ fn a_value_that_a_shell_or_a_file_has_spoilt_is_refused() {
         }
     }
     for value in ["it's", "\"", "a \"b\""] {
-        let variables = [("TOLLHOUSE__NODE__ALIAS", value)];
+        let variables = [("TOLLHOUSE__DATA_DIR", value)];
         assert!(settings.load(CHAIN, &variables).is_ok(), "{value}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_rustls::ConfigBuilderExt as _;
-use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, StreamOwned};
+use tokio_rustls::rustls::{self, CertificateError, ClientConfig, ClientConnection, StreamOwned};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -136,8 +136,8 @@ fn public(name: &str, port: u16, findings: &mut Findings) {
     };
     match shaken(name, stream) {
         Err(rustls::Error::InvalidCertificate(why)) => {
-            let found = format!("clients refuse the certificate at {name}:{port} ({why})");
-            findings.note(what, Grade::Bad, found);
+            let (grade, found) = refused(name, port, &why);
+            findings.note(what, grade, found);
         }
         Err(why) => {
             let found = format!("{name}:{port} does not speak TLS as clients do ({why})");
@@ -157,6 +157,32 @@ fn public(name: &str, port: u16, findings: &mut Findings) {
             }
         }
     }
+}
+
+/// Why clients do not accept what they are shown. A certificate of a private authority may be meant so.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "rustls may know more reasons later"
+)]
+fn refused(name: &str, port: u16, why: &CertificateError) -> (Grade, String) {
+    let reason = match why {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has ended",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not good yet"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is not for this name"
+        }
+        CertificateError::Revoked => "it was revoked",
+        _ => {
+            let found = format!(
+                "{name}:{port} shows a certificate that no public authority vouches for: only clients that know yours accept it"
+            );
+            return (Grade::Look, found);
+        }
+    };
+    let found = format!("clients refuse the certificate at {name}:{port}: {reason}");
+    (Grade::Bad, found)
 }
 
 /// Whether an answer tells the time that it is.
