@@ -186,11 +186,17 @@ pub fn handed_over_line(path: &Path) -> Result<String, SecretFileError> {
     one_line(path, &handed_over(path)?)
 }
 
-/// Reads a secret of one line that another program made for those who may read it, whoever that program runs as.
-pub fn line_of_another(path: &Path) -> Result<String, SecretFileError> {
+/// Reads a secret whose file is another's business, whatever its mode: it is read once and kept elsewhere, or another program
+/// makes it for those who may read it.
+pub fn of_another(path: &Path) -> Result<String, SecretFileError> {
     let failed = io_at(path);
     let text = text(File::open(path).map_err(failed)?).map_err(failed)?;
-    one_line(path, &filled(path, text)?)
+    filled(path, text)
+}
+
+/// The same of a secret that is one line.
+pub fn line_of_another(path: &Path) -> Result<String, SecretFileError> {
+    one_line(path, &of_another(path)?)
 }
 
 /// Whether everybody on this machine may read a file that nobody can change: as Docker hands over secrets.

@@ -355,7 +355,8 @@ fn make(init: &Init, planned: &Planned) -> Result<String> {
     let Planned { config, text, seed } = planned;
     let words = match &init.restore_words_file {
         Some(file) => Some(
-            secret_file::handed_over(file)
+            // Words that were typed to be taken over once.
+            secret_file::of_another(file)
                 .with_context(|| format!("failed to read the words in {}", file.display()))?,
         ),
         None => None,

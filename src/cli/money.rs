@@ -236,7 +236,13 @@ impl Pay {
                 None => line,
             }
         };
-        let shown = self.operator.print(&answer, view, Effect::Done);
+        // Of a payment that failed, or is under way, the sentence below says what was done.
+        let effect = if answer["status"] == "succeeded" {
+            Effect::Done
+        } else {
+            Effect::None
+        };
+        let shown = self.operator.print(&answer, view, effect);
         let not_arrived = |code, why: &str| {
             NoAnswer {
                 code,

@@ -219,7 +219,10 @@ impl Node {
         let (amount, sat) = if config.keep == Msat::ZERO {
             (OnchainAmount::All, sat)
         } else {
-            let sat = sat - fee_sat;
+            let sat = sat.saturating_sub(fee_sat);
+            if sat == 0 {
+                return Ok(None);
+            }
             (OnchainAmount::Sat(sat), sat)
         };
         Ok(Some(Withdrawal {
@@ -245,6 +248,9 @@ impl Node {
             return Ok(None);
         };
         let sat = without_fee(excess_sat, self.fee_for(excess_sat).await?);
+        if sat == 0 {
+            return Ok(None);
+        }
         self.splice_out(&fullest.channel_id, address, sat).await?;
         Ok(Some(Withdrawal {
             by: "splice",
@@ -272,7 +278,7 @@ fn whole_sat(msat: u64) -> u64 {
 
 /// What is spliced out of this: the channel pays the fee besides, so that what is kept stays.
 fn without_fee(excess_sat: u64, fee_sat: u64) -> u64 {
-    excess_sat - fee_sat.max(excess_sat / FEE_PART)
+    excess_sat.saturating_sub(fee_sat.max(excess_sat / FEE_PART))
 }
 
 /// Whether the chain's fee is worth it.
@@ -293,6 +299,7 @@ mod tests {
     fn the_fee_of_a_splice_is_not_taken_from_what_is_kept() {
         assert_eq!(without_fee(100_000, 5_000), 95_000);
         assert_eq!(without_fee(1_000_000, 500), 990_000);
+        assert_eq!(without_fee(10_000, FEE_RATE_UNKNOWN * ONCHAIN_VBYTES), 0);
         // No fee that is paid is more than a twentieth.
         let fee_sat = fee_at(1, ONCHAIN_MIN_SAT).unwrap();
         assert_eq!(without_fee(ONCHAIN_MIN_SAT, fee_sat), 9_500);

@@ -18,6 +18,7 @@ mod count;
 mod crash;
 mod crowd;
 mod damage;
+mod defaults;
 mod delivery;
 mod embedded;
 mod files;
