@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::causes::chain;
 use crate::live::Live;
+use crate::secret_file::is_read_only;
 
 use super::acme::{Acme, AcmeSettings};
 
@@ -122,9 +123,11 @@ impl TlsFiles {
             path: self.key.clone(),
             source,
         };
-        let mode = self.key.metadata().map_err(failed)?.permissions().mode() & 0o777;
-        // A group of its own for such keys is usual; everybody is not.
-        if mode & 0o027 != 0 {
+        let file = std::fs::File::open(&self.key).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let mode = metadata.permissions().mode() & 0o777;
+        // A group of its own for such keys is usual; everybody is not, but where the key was handed over read-only.
+        if mode & 0o022 != 0 || mode & 0o007 != 0 && !is_read_only(&file, &metadata) {
             return Err(TlsError::Exposed {
                 path: self.key.clone(),
                 mode,
