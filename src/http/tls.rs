@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// What is spoken behind it, the best first. An authority only shakes hands.
 const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", ACME_TLS_ALPN_NAME];
 
+/// U+FEFF in UTF-8.
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -171,10 +174,12 @@ impl TlsFiles {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read {
+    let read = std::fs::read(path).map_err(|source| TlsError::Read {
         path: path.to_owned(),
         source,
-    })
+    });
+    // Some editors put a mark before the first line, which would not be read as one of PEM then.
+    read.map(|pem| pem.strip_prefix(MARK).map(<[u8]>::to_vec).unwrap_or(pem))
 }
 
 /// TLS with the certificate in force.
