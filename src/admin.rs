@@ -9,6 +9,7 @@ mod door;
 mod fault;
 mod following;
 mod granting;
+mod in_json;
 pub mod liquidity;
 mod openapi;
 mod outlook;
@@ -33,13 +34,13 @@ pub use access::{AdminToken, Granted, Scope};
 pub use bundle::{BundleError, Bundles};
 pub use following::Following;
 pub use outlook::{Outlook, Turn, Watch, dearest};
-pub use reload::{Reload, Reloaded, Reloads};
+pub use reload::{Ahead, Broken, Reload, Reloaded, Reloads, Wish};
 pub use spending::{Spending, SpendingError};
 
 use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::gate::{Gate, Keyring};
-use crate::http::Shop;
+use crate::http::{Shop, TlsSource};
 use crate::ledger::{Ledger, LedgerError};
 use crate::live::Live;
 use crate::node::Node;
@@ -82,6 +83,8 @@ pub struct Admin {
     pub clock: Clock,
     /// When the program started, Unix seconds.
     pub started_secs: u64,
+    /// The certificates of the listeners, by the keys of the settings that name them.
+    pub certificates: Vec<(&'static str, TlsSource)>,
 }
 
 /// The operator's router: every path wants a token that allows it.
@@ -109,7 +112,10 @@ pub fn router(admin: Admin) -> Router {
             door(Scope::Read),
             door::require,
         ));
-    router.merge(described).with_state(Arc::new(admin))
+    router
+        .merge(described)
+        .layer(middleware::map_response(in_json::in_json))
+        .with_state(Arc::new(admin))
 }
 
 /// What changes nothing.
@@ -152,7 +158,7 @@ fn deciding() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
         .routes(routes!(backup::create))
         .routes(routes!(backup::leave))
-        .routes(routes!(reload::reload))
+        .routes(routes!(reload::look, reload::reload))
         .routes(routes!(state::sync))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::revoke_service))

@@ -1,6 +1,8 @@
 //! The composition root: everything long-lived is built here, from the store up, and stopped in reverse.
 
+mod broken;
 mod bundle;
+mod certificates;
 mod embedded;
 mod error;
 mod folder;
@@ -89,9 +91,7 @@ impl Built {
         let clock = Clock::system();
         let lock = folder::take(&config)?;
         let secrets = Secrets::open(&config, &clock)?;
-        let (opening, its_clock) = (config.ledger.clone(), clock.clone());
-        let opened = tokio::task::spawn_blocking(move || Ledger::open(&opening, its_clock)).await;
-        let ledger = Arc::new(opened??);
+        let ledger = Arc::new(books(&config, &clock).await?);
         lost::node_must_fit(&config, &secrets.keys, &ledger)?;
         let keys = secrets.keys.clone();
         let source = source(&config, &file, keys.clone());
@@ -130,13 +130,14 @@ impl Built {
             data_dir: config.data_dir.clone(),
             low_sales: config.node.liquidity.low_sales,
             started_secs: clock.since_boot().as_secs(),
+            certificates: config.certificates(),
             clock: clock.clone(),
         };
         Ok(Self {
             following: Following::of(&admin),
             inbound: Inbound::of(&admin, config.node.liquidity.bundle.clone()),
             node,
-            ledger,
+            ledger: Arc::clone(&ledger),
             admin: operators(&config, admin).await?,
             backups,
             data_dir: config.data_dir.clone(),
@@ -147,6 +148,7 @@ impl Built {
                 routes,
                 guarded,
                 gate,
+                ledger,
                 clock,
                 reloads,
             },
@@ -171,6 +173,13 @@ impl Built {
         folder::note_clean_stop(&self.data_dir);
         Ok(())
     }
+}
+
+/// Opens the books, which blocks on the disk.
+async fn books(config: &Config, clock: &Clock) -> Result<Ledger, AppError> {
+    let (config, clock) = (config.ledger.clone(), clock.clone());
+    let opening = tokio::task::spawn_blocking(move || Ledger::open(&config, clock));
+    Ok(opening.await??)
 }
 
 /// What backups are made of, by these settings.

@@ -13,6 +13,7 @@ mod init;
 mod liquidity;
 mod money;
 mod operator;
+mod output;
 mod peers;
 mod run;
 mod scratch;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use operator::Operator;
+use output::Effect;
 
 /// The program, or the node, could not do it.
 const FAULT: u8 = 1;
@@ -44,6 +46,9 @@ const REFUSED: u8 = 4;
 /// It is not known yet whether it was done.
 const PENDING: u8 = 5;
 
+/// It was done, but the answer could not be written.
+const NOT_SHOWN: u8 = 6;
+
 /// A Lightning node with a paywall built in: sells HTTP requests with L402.
 #[derive(Debug, Parser)]
 #[command(
@@ -51,7 +56,7 @@ const PENDING: u8 = 5;
     after_help = "All but init, run, check, completions, backup verify and backup restore ask the running program; backup create and\n\
                   doctor work while nothing runs, too. They print tables to a terminal and JSON into a pipe, but for backups.\n\
                   Exit: 0 done, 1 it failed, 2 arguments or settings are wrong, 3 the program is not running, 4 it refused,\n\
-                  5 not known yet whether it was done."
+                  5 not known yet whether it was done, 6 done, but the output could not be written."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -118,7 +123,11 @@ struct Settings {
 
 /// Does what the arguments say.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(told) => return told_by_clap(&told),
+    };
+    match command {
         Command::Init(answers) => init::init(&answers),
         Command::Run(settings) => run::run(&settings.config),
         Command::Check(settings) => check::check(&settings.config),
@@ -143,6 +152,15 @@ pub fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(),
         Command::Backup(command) => backup::run(command),
     }
+}
+
+/// Shows the help or the version, or says what is wrong with the arguments.
+fn told_by_clap(told: &clap::Error) -> ExitCode {
+    let written = told.print().and_then(|()| std::io::stdout().flush());
+    if told.use_stderr() {
+        return ExitCode::from(BAD_SETTINGS);
+    }
+    output::ended(written, Effect::None)
 }
 
 /// Tells the operator, who may have no log yet.

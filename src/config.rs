@@ -5,6 +5,7 @@ mod backups;
 mod chain;
 mod circles;
 mod classes;
+mod environment;
 mod front;
 mod liquidity;
 mod log;
@@ -18,6 +19,7 @@ mod raw;
 mod routes;
 mod secrets;
 mod strict;
+mod understood;
 mod upstreams;
 mod usual_rates;
 mod vss;
@@ -42,18 +44,17 @@ use crate::{backup, gate, http, ledger, quote, resource, span};
 
 pub use log::{LogConfig, LogFormat};
 
+use environment::{PREFIX, named_for, own_variables, variable_of};
 pub use presets::{Preset, Presets};
 use raw::{Raw, RawPace};
 use strict::Strict;
+pub use understood::{Understood, understood, understood_with};
 
 /// The defaults, as their readers see them.
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
 /// Where a built-in value comes from.
 const BUILT_IN: &str = "the built-in defaults";
-
-/// What settings in the environment begin with.
-const PREFIX: &str = "TOLLHOUSE";
 
 /// One thing that is wrong with the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,9 @@ impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.key.is_empty() {
             write!(f, "{}: {}", self.origin, self.what)
+        } else if self.origin == strict::ENVIRONMENT && !self.key.starts_with(PREFIX) {
+            let (origin, variable) = (&self.origin, variable_of(&self.key));
+            write!(f, "{origin}: {variable} ({}): {}", self.key, self.what)
         } else {
             write!(f, "{}: {}: {}", self.origin, self.key, self.what)
         }
@@ -137,6 +141,19 @@ impl Config {
         format!("{scheme}://{}", self.admin_listen)
     }
 
+    /// The certificates of both listeners, by the keys that name them.
+    pub fn certificates(&self) -> Vec<(&'static str, http::TlsSource)> {
+        let key = match &self.http.tls {
+            Some(http::TlsSource::Acme(_)) => "http.acme",
+            Some(http::TlsSource::Files(_)) | None => "http.tls",
+        };
+        let both = [(key, &self.http.tls), ("admin.tls", &self.admin_tls)];
+        let there = both
+            .into_iter()
+            .filter_map(|(key, source)| Some((key, source.clone()?)));
+        there.collect()
+    }
+
     /// Which keys of other settings differ from these and cannot be changed while the program runs.
     pub fn restart_needed_for(&self, other: &Self) -> Vec<&'static str> {
         let differing = [
@@ -167,7 +184,44 @@ pub fn load_with(
     file: &Path,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Complaints> {
-    let environment = own_variables(environment)?;
+    let origin = file.display().to_string();
+    let (merged, own) = merged(file, environment)?;
+    let raw = Raw::deserialize(Strict::root(&merged)).map_err(|mismatch| {
+        let is_variable = mismatch.origin.as_deref() == Some(strict::ENVIRONMENT);
+        let key = match mismatch.key.unwrap_or_default() {
+            key if is_variable && mismatch.is_table => named_for(&key, &own),
+            key => key,
+        };
+        Complaints(vec![Complaint {
+            origin: mismatch.origin.unwrap_or_else(|| origin.clone()),
+            key,
+            what: mismatch.what,
+        }])
+    })?;
+    // Where the name stands, not where a link points to: the data folder must not move with the file behind it.
+    let folder = std::path::absolute(file)
+        .ok()
+        .and_then(|file| file.parent().map(Path::to_owned))
+        .unwrap_or_default();
+    Meaning {
+        merged: &merged,
+        origin: &origin,
+        folder: &folder,
+        complaints: Vec::new(),
+        warnings: Vec::new(),
+        currencies: Vec::new(),
+        hook_names: Vec::new(),
+        secrets: Secrets::default(),
+    }
+    .of(&raw, file)
+}
+
+/// The built-in defaults, the file over them and the environment over both; and our variables.
+fn merged(
+    file: &Path,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(config::Value, config::Map<String, String>), Complaints> {
+    let own = own_variables(environment)?;
     let origin = file.display().to_string();
     let whole = |what: String| {
         Complaints(vec![Complaint {
@@ -187,77 +241,11 @@ pub fn load_with(
             Environment::with_prefix(PREFIX)
                 .prefix_separator("__")
                 .separator("__")
-                .source(Some(environment)),
+                .source(Some(own.clone())),
         )
         .build()
         .map_err(|error| whole(error.to_string()))?;
-    let raw = Raw::deserialize(Strict::root(&merged.cache)).map_err(|mismatch| {
-        Complaints(vec![Complaint {
-            origin: mismatch.origin.unwrap_or_else(|| origin.clone()),
-            key: mismatch.key.unwrap_or_default(),
-            what: mismatch.what,
-        }])
-    })?;
-    // Where the name stands, not where a link points to: the data folder must not move with the file behind it.
-    let folder = std::path::absolute(file)
-        .ok()
-        .and_then(|file| file.parent().map(Path::to_owned))
-        .unwrap_or_default();
-    Meaning {
-        merged: &merged.cache,
-        origin: &origin,
-        folder: &folder,
-        complaints: Vec::new(),
-        warnings: Vec::new(),
-        currencies: Vec::new(),
-        hook_names: Vec::new(),
-        secrets: Secrets::default(),
-    }
-    .of(&raw, file)
-}
-
-/// Our own variables; a misspelt one is an error, not a setting that is silently not there.
-fn own_variables(
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<config::Map<String, String>, Complaints> {
-    let mut own = config::Map::new();
-    let mut complaints = Vec::new();
-    for (name, value) in environment {
-        let name = name.to_string_lossy().into_owned();
-        let is_ours = name
-            .split_at_checked(PREFIX.len())
-            .is_some_and(|(prefix, rest)| {
-                prefix.eq_ignore_ascii_case(PREFIX) && rest.starts_with('_')
-            });
-        if !is_ours {
-            continue;
-        }
-        let mut complain = |what: &str| {
-            complaints.push(Complaint {
-                origin: strict::ENVIRONMENT.to_owned(),
-                key: name.clone(),
-                what: what.to_owned(),
-            });
-        };
-        let is_capital = |byte: u8| !byte.is_ascii_lowercase();
-        match value.into_string() {
-            Ok(_) if !name.bytes().all(is_capital) => {
-                complain("variables are written in capitals, as TOLLHOUSE__HTTP__LISTEN");
-            }
-            Ok(value) if name[PREFIX.len()..].starts_with("__") => {
-                own.insert(name, value);
-            }
-            Ok(_) => complain(
-                "there is no such setting; they are written with two underscores, as TOLLHOUSE__HTTP__LISTEN",
-            ),
-            Err(_) => complain("the value is not UTF-8"),
-        }
-    }
-    if complaints.is_empty() {
-        Ok(own)
-    } else {
-        Err(Complaints(complaints))
-    }
+    Ok((merged.cache, own))
 }
 
 /// TOML whose values remember where they were written. A complaint never repeats what stands there: a file that was named by

@@ -414,7 +414,7 @@ impl Gate {
         // Where each request has a price of its own, a token that was not sold at one opens none, whatever its holder adds.
         let is_priced_singly = cost.is_none_or(|cost| cost.price_msat().is_some());
         if is_priced_singly && !verified.allowance.is_priced {
-            return Ok(Err(Refusal::OtherService.into()));
+            return Ok(Err(Refusal::OtherRequests.into()));
         }
         // What holds at no price does not hold before it is known either.
         if cost.is_none() && verified.allowance.price_max_msat == Some(0) {
@@ -425,7 +425,7 @@ impl Gate {
             None => verified.allowance.sold_as != Some(SoldAs::Nothing),
         };
         if !is_sold_as {
-            return Ok(Err(Refusal::OtherService.into()));
+            return Ok(Err(Refusal::OtherRequests.into()));
         }
         if let Some(cost) = cost
             && let Err(refusal) = cost.limit(&mut verified.allowance, subject.now_secs)

@@ -3,6 +3,7 @@
 mod acme;
 pub(crate) mod answer;
 pub(crate) mod browsers;
+mod certificate;
 mod check;
 mod clients;
 mod connection;
@@ -42,6 +43,7 @@ pub(crate) use grpc::Call;
 pub(crate) use seats::Guest;
 
 pub use acme::AcmeSettings;
+pub use certificate::{Certificate, Term};
 pub use clients::{Clients, ForwardedHeader};
 pub use networks::{NetworkError, Networks};
 pub use server::{Entry, Limits, Server, Stop};

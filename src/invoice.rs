@@ -92,7 +92,9 @@ pub enum Unready {
     #[error("the node recovers from a backup: its old channels are closed and swept first")]
     Recovering,
     /// What it would have to write might not find room.
-    #[error("the disk is nearly full: make room on the one that data_dir is on")]
+    #[error(
+        "the disk that data_dir is on is nearly full, in bytes or in files (inodes): make room"
+    )]
     DiskFull,
     /// Payers would take what is made now for expired.
     #[error("the clock of this machine is minutes behind: set it (NTP)")]

@@ -23,6 +23,7 @@ pub mod made;
 pub mod map;
 mod operation;
 mod panics;
+mod pay_to;
 mod payments;
 mod peers;
 mod reach;
@@ -71,7 +72,7 @@ pub use vss::lease::{RENEWED_WITHIN as STORE_RENEWED_WITHIN, StoreSeen, seen as 
 use vss::pass::Pass;
 pub use vss::pass::StoreStatus;
 pub use vss::{Headers, HeadersError, MARK as VSS_MARK, Vss};
-pub use wallet::{Fee, OnchainAmount, OnchainBalance};
+pub use wallet::{Fee, OnchainAmount, OnchainBalance, SentOnchain};
 pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
 
 use crate::amount::Msat;

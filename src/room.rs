@@ -1,4 +1,4 @@
-//! Room on the disk. What cannot be written must not be sold: the node's state and the books come first.
+//! Room on the disk, in bytes and in files. What cannot be written must not be sold: the node's state and the books come first.
 
 use std::path::Path;
 
@@ -12,11 +12,30 @@ pub const SELL_BYTES: u64 = 100_000_000;
 /// With less the doctor warns: below it the disk may be full within days.
 pub const CALM_BYTES: u64 = 1_000_000_000;
 
+/// The same three in files: a store or a backup that cannot make another one fails just as it does on a full disk.
+pub const START_FILES: u64 = 100;
+/// See [`SELL_BYTES`]: some dozens of files are made at once.
+pub const SELL_FILES: u64 = 500;
+/// See [`CALM_BYTES`].
+pub const CALM_FILES: u64 = 2_000;
+
 /// What may still be written to the disk of this folder, or of the one that it would be made in; `None` if nobody can tell.
 pub fn left(folder: &Path) -> Option<u64> {
     let there = folder.ancestors().find(|folder| folder.exists())?;
     let stat = rustix::fs::statvfs(there).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// How many files may still be made there; `None` if nobody can tell, or the file system does not count them.
+pub fn files_left(folder: &Path) -> Option<u64> {
+    let there = folder.ancestors().find(|folder| folder.exists())?;
+    let stat = rustix::fs::statvfs(there).ok()?;
+    (stat.f_files > 0).then_some(stat.f_favail)
+}
+
+/// Whether there is room for what a sale writes.
+pub fn sells(folder: &Path) -> bool {
+    is_there(folder, SELL_BYTES) && files_left(folder).is_none_or(|left| left >= SELL_FILES)
 }
 
 /// Whether there is so much room, as far as anybody can tell.

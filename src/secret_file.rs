@@ -1,12 +1,16 @@
-//! Files that hold a secret: mode 0600, made on first start, whole or not at all, and never for sale.
+//! Files that hold a secret, and the one reader of all of them. What this program makes has mode 0600 and is there whole or not at
+//! all; what it is handed over by others may be readable for more, but only root and this program may change it.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The owner reads and writes; nobody else anything.
 const MODE: u32 = 0o600;
+
+/// The longest secret. Lists of access tokens and of what was spent are the largest: thousands of lines.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Why a secret could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +23,28 @@ pub enum SecretFileError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Somebody else could put another secret there.
+    #[error("{path} belongs to user {owner}, who can change it: it must belong to root or to the user that the program runs as, or have mode 600", path = .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The user's number.
+        owner: u32,
+    },
+    /// The same, by the permission bits.
+    #[error("{path} can be changed by others (mode {mode:03o}): run `chmod 600 {path}`, or `chmod 440 {path}` if its group is to read it", path = .path.display())]
+    Writable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Nothing but blanks.
+    #[error("{path} is empty", path = .0.display())]
+    Empty(PathBuf),
+    /// More than the secret, or something else.
+    #[error("{path} must hold one line of text, and it holds several or control characters: write the secret alone into it", path = .0.display())]
+    NotOneLine(PathBuf),
     /// The operating system refused.
     #[error("failed to read or make {path}", path = .path.display())]
     Io {
@@ -28,6 +54,15 @@ pub enum SecretFileError {
         #[source]
         source: io::Error,
     },
+}
+
+impl SecretFileError {
+    fn exposed(path: &Path, metadata: &Metadata) -> Self {
+        Self::Exposed {
+            path: path.to_owned(),
+            mode: mode_of(metadata),
+        }
+    }
 }
 
 /// The files and folders that settings name as secret, wherever they are. Whoever serves files asks here first.
@@ -98,30 +133,29 @@ pub fn read_or_make(
         Err(SecretFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         read => return read,
     }
-    let failed = |source| SecretFileError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = io_at(path);
     let secret = draw().map_err(failed)?;
     write_new(path, &secret).map_err(failed)?;
     Ok(secret)
 }
 
-/// Reads the secret in this file, which must be there.
+/// Reads a secret that this program made, which must be there.
 pub fn read(path: &Path) -> Result<String, SecretFileError> {
-    let failed = |source| SecretFileError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = io_at(path);
     let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(SecretFileError::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
+    let metadata = file.metadata().map_err(failed)?;
+    if is_given_to_a_group(&metadata) {
+        file.set_permissions(Permissions::from_mode(MODE))
+            .map_err(failed)?;
+        tracing::warn!(
+            "{} was open to its group (mode {:03o}): took that back",
+            path.display(),
+            mode_of(&metadata)
+        );
+    } else if mode_of(&metadata) & 0o077 != 0 {
+        return Err(SecretFileError::exposed(path, &metadata));
     }
-    let secret = io::read_to_string(file).map_err(failed)?;
+    let secret = text(file).map_err(failed)?;
     if secret.trim().is_empty() {
         return Err(failed(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -129,6 +163,122 @@ pub fn read(path: &Path) -> Result<String, SecretFileError> {
         )));
     }
     Ok(secret)
+}
+
+/// Whether a file or folder of our own was opened to its group and to nobody else, as Kubernetes does with all that is on a volume
+/// (`fsGroup`).
+pub fn is_given_to_a_group(metadata: &Metadata) -> bool {
+    let mode = mode_of(metadata);
+    metadata.uid() == process_user() && mode & 0o070 != 0 && mode & 0o007 == 0
+}
+
+/// Reads a secret that somebody else made for this program: the operator, systemd, Kubernetes or Docker.
+pub fn handed_over(path: &Path) -> Result<String, SecretFileError> {
+    let failed = io_at(path);
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    may_be_handed_over(path, &file, &metadata)?;
+    filled(path, text(file).map_err(failed)?)
+}
+
+/// The same of a secret that is one line, without the end of the line and without blanks around it.
+pub fn handed_over_line(path: &Path) -> Result<String, SecretFileError> {
+    one_line(path, &handed_over(path)?)
+}
+
+/// Reads a secret whose file is another's business, whatever its mode: it is read once and kept elsewhere, or another program
+/// makes it for those who may read it.
+pub fn of_another(path: &Path) -> Result<String, SecretFileError> {
+    let failed = io_at(path);
+    let text = text(File::open(path).map_err(failed)?).map_err(failed)?;
+    filled(path, text)
+}
+
+/// The same of a secret that is one line.
+pub fn line_of_another(path: &Path) -> Result<String, SecretFileError> {
+    one_line(path, &of_another(path)?)
+}
+
+/// Whether everybody on this machine may read a file that nobody can change: as Docker hands over secrets.
+pub fn is_read_only(file: &File, metadata: &Metadata) -> bool {
+    let is_mounted_so = || {
+        let mount = rustix::fs::fstatvfs(file);
+        mount.is_ok_and(|mount| mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+    };
+    mode_of(metadata) & 0o222 == 0 || is_mounted_so()
+}
+
+/// Refuses a file that others can change, and one that everybody can read unless it was handed over read-only.
+fn may_be_handed_over(
+    path: &Path,
+    file: &File,
+    metadata: &Metadata,
+) -> Result<(), SecretFileError> {
+    let mode = mode_of(metadata);
+    // Only its owner and root can read it, whoever its owner is.
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    if ![0, process_user()].contains(&metadata.uid()) {
+        return Err(SecretFileError::Foreign {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+        });
+    }
+    if mode & 0o022 != 0 {
+        return Err(SecretFileError::Writable {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    if mode & 0o007 != 0 && !is_read_only(file, metadata) {
+        return Err(SecretFileError::exposed(path, metadata));
+    }
+    Ok(())
+}
+
+/// The user that this process runs as.
+fn process_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn mode_of(metadata: &Metadata) -> u32 {
+    metadata.permissions().mode() & 0o777
+}
+
+fn io_at(path: &Path) -> impl Fn(io::Error) -> SecretFileError + Copy {
+    move |source| SecretFileError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The text of a file, without the mark at its beginning and with plain ends of lines: editors of other systems add both.
+fn text(file: File) -> io::Result<String> {
+    let mut text = io::read_to_string(file.take(BYTES_MAX + 1))?;
+    if text.len() as u64 > BYTES_MAX {
+        let what = format!("it is longer than {BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    if text.starts_with('\u{feff}') || text.contains('\r') {
+        text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+    }
+    Ok(text)
+}
+
+fn filled(path: &Path, text: String) -> Result<String, SecretFileError> {
+    if text.trim().is_empty() {
+        return Err(SecretFileError::Empty(path.to_owned()));
+    }
+    Ok(text)
+}
+
+fn one_line(path: &Path, text: &str) -> Result<String, SecretFileError> {
+    let line = text.trim();
+    if line.contains(char::is_control) {
+        return Err(SecretFileError::NotOneLine(path.to_owned()));
+    }
+    Ok(line.to_owned())
 }
 
 /// Writes a secret to a file that must not exist yet. Killed half-way it leaves a file of another name, never half a
@@ -232,13 +382,92 @@ mod tests {
         assert_eq!(places, ["key", "kept", "later"].map(|name| real.join(name)));
     }
 
+    fn with_mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
     #[test]
-    fn a_secret_that_others_can_read_is_refused() {
+    fn a_secret_of_our_own_stays_the_owners() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         write_new(&path, "secret").unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let error = read_or_make(&path, || Ok(String::new())).unwrap_err();
-        assert!(error.to_string().contains("chmod 600"), "{error}");
+        for mode in [0o644, 0o604, 0o666] {
+            with_mode(&path, mode);
+            let error = read_or_make(&path, || Ok(String::new())).unwrap_err();
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+        }
+        // A volume that is mounted again with a group.
+        for mode in [0o640, 0o660] {
+            with_mode(&path, mode);
+            assert_eq!(read(&path).unwrap().trim(), "secret");
+            assert_eq!(mode_of(&path.metadata().unwrap()), 0o600);
+        }
+    }
+
+    #[test]
+    fn a_secret_may_be_handed_over_by_others_that_cannot_be_changed_by_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "secret\n").unwrap();
+        // The operator; systemd, and Kubernetes with a group; Docker.
+        for mode in [0o600, 0o400, 0o640, 0o440, 0o444] {
+            with_mode(&path, mode);
+            assert_eq!(handed_over_line(&path).unwrap(), "secret", "{mode:o}");
+            assert_eq!(mode_of(&path.metadata().unwrap()), mode);
+        }
+        for (mode, advice) in [
+            (0o644, "chmod 600"),
+            (0o660, "can be changed by others"),
+            (0o622, "can be changed by others"),
+        ] {
+            with_mode(&path, mode);
+            let error = handed_over_line(&path).unwrap_err().to_string();
+            assert!(error.contains(advice), "{mode:o}: {error}");
+            assert!(error.contains("token"), "{error}");
+        }
+        if process_user() != 0 {
+            return;
+        }
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        with_mode(&path, 0o440);
+        let error = handed_over(&path).unwrap_err().to_string();
+        assert!(error.contains("belongs to user 65534"), "{error}");
+        with_mode(&path, 0o600);
+        assert_eq!(handed_over_line(&path).unwrap(), "secret");
+    }
+
+    #[test]
+    fn a_secret_is_read_as_every_editor_writes_it_and_is_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        write_new(&path, "").unwrap();
+        for written in [
+            "secret",
+            "secret\n",
+            "\u{feff}secret\r\n",
+            " secret \r\n\r\n",
+            "\u{feff}secret",
+        ] {
+            std::fs::write(&path, written).unwrap();
+            assert_eq!(handed_over_line(&path).unwrap(), "secret", "{written:?}");
+        }
+        std::fs::write(&path, "\u{feff}a: b\r\nc: d\r\n").unwrap();
+        assert_eq!(handed_over(&path).unwrap(), "a: b\nc: d\n");
+        for written in [
+            "two\nlines",
+            "two\r\nlines",
+            "a\rb",
+            "a\u{0}b",
+            "\r\n",
+            "\u{feff}",
+        ] {
+            std::fs::write(&path, written).unwrap();
+            let error = handed_over_line(&path).unwrap_err().to_string();
+            assert!(error.contains("token"), "{written:?}: {error}");
+            assert!(!error.contains("two"), "{error}");
+        }
+        std::fs::write(&path, b"\xff\xfes\0e\0").unwrap();
+        let error = handed_over_line(&path).unwrap_err().to_string();
+        assert!(error.contains("token"), "{error}");
     }
 }

@@ -171,6 +171,9 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::NoAddressOfPeer(_)
         | OperationError::NotAPeer(_)
         | OperationError::NotPayable
+        | OperationError::OnlyOnchain(_)
+        | OperationError::PayeeName(_)
+        | OperationError::Lnurl
         | OperationError::PayableElsewhere(_)
         | OperationError::AmountMissing
         | OperationError::OtherAmount { .. }
@@ -185,6 +188,8 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::InvoicesUnpaid(_)
         | OperationError::Refused { .. }
         | OperationError::AboveOnchain { .. }
+        | OperationError::AboveOnchainWithFee { .. }
+        | OperationError::NothingOnchain { .. }
         | OperationError::AboveChannels { .. }
         | OperationError::NotAnnounceable
         | OperationError::Expired { .. }

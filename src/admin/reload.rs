@@ -17,12 +17,43 @@ const WAITING_MAX: usize = 8;
 /// then nothing has changed.
 pub type Reloaded = Result<Vec<&'static str>, String>;
 
+/// What a reload would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Ahead {
+    /// Keys that changed and take effect only after a restart.
+    pub restart_needed_for: Vec<&'static str>,
+    /// What it does to tokens that were sold.
+    pub broken: Vec<Broken>,
+}
+
+/// Tokens that were sold and would be refused after a reload, all for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Broken {
+    /// The service that they were sold for.
+    pub service: String,
+    /// The reason, and what to do about it.
+    pub what: String,
+    /// How many of them are good now.
+    pub tokens: u64,
+    /// Whether all were counted; in large books, only the newest sales are looked at.
+    pub are_all_counted: bool,
+}
+
+/// What is asked of whoever reads the settings.
+#[derive(Debug)]
+pub enum Wish {
+    /// To say what a reload would do.
+    Look(oneshot::Sender<Result<Ahead, String>>),
+    /// To do it.
+    Reload(oneshot::Sender<Reloaded>),
+}
+
 /// Where to ask for a reload.
 #[derive(Clone, Debug)]
-pub struct Reload(mpsc::Sender<oneshot::Sender<Reloaded>>);
+pub struct Reload(mpsc::Sender<Wish>);
 
-/// Those who ask, each with where to tell what came of it.
-pub type Reloads = mpsc::Receiver<oneshot::Sender<Reloaded>>;
+/// What was asked, each with where to tell what came of it.
+pub type Reloads = mpsc::Receiver<Wish>;
 
 impl Reload {
     /// Two ends: one to ask, one to do it.
@@ -34,7 +65,14 @@ impl Reload {
     /// Has the settings read again. `None` while the program is stopping.
     pub async fn ask(&self) -> Option<Reloaded> {
         let (tell, told) = oneshot::channel();
-        self.0.send(tell).await.ok()?;
+        self.0.send(Wish::Reload(tell)).await.ok()?;
+        told.await.ok()
+    }
+
+    /// Has it said what that would do. `None` while the program is stopping.
+    pub async fn look(&self) -> Option<Result<Ahead, String>> {
+        let (tell, told) = oneshot::channel();
+        self.0.send(Wish::Look(tell)).await.ok()?;
         told.await.ok()
     }
 }
@@ -42,8 +80,18 @@ impl Reload {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ReloadBody {
     reloaded: bool,
-    /// Keys that changed and take effect only after a restart.
-    restart_needed_for: Vec<&'static str>,
+    #[serde(flatten)]
+    done: Ahead,
+}
+
+/// What a reload would do now: nothing is changed. 422 with what is wrong with the settings.
+#[utoipa::path(
+    get, path = "/reload", tag = "state",
+    responses((status = 200, body = Ahead), (status = 422, description = "what is wrong with the settings"))
+)]
+pub(super) async fn look(State(admin): State<Arc<Admin>>) -> Result<Json<Ahead>, Fault> {
+    let ahead = admin.reload.look().await.ok_or(Fault::Stopping)?;
+    Ok(Json(ahead.map_err(Fault::Settings)?))
 }
 
 /// 200, or 422 with what is wrong with the settings: then nothing has changed.
@@ -52,9 +100,15 @@ pub(super) struct ReloadBody {
     responses((status = 200, body = ReloadBody), (status = 422, description = "what is wrong with the settings"))
 )]
 pub(super) async fn reload(State(admin): State<Arc<Admin>>) -> Result<Json<ReloadBody>, Fault> {
+    let ahead = admin.reload.look().await.ok_or(Fault::Stopping)?;
+    let broken = ahead.map(|ahead| ahead.broken).unwrap_or_default();
     let reloaded = admin.reload.ask().await.ok_or(Fault::Stopping)?;
+    let restart_needed_for = reloaded.map_err(Fault::Settings)?;
     Ok(Json(ReloadBody {
         reloaded: true,
-        restart_needed_for: reloaded.map_err(Fault::Settings)?,
+        done: Ahead {
+            restart_needed_for,
+            broken,
+        },
     }))
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::backup::BackupStatus;
+use crate::http::TlsSource;
 use crate::invoice::{Inbound, Reach};
 use crate::ledger::record::{ActivationTotals, ChannelRecord, Totals};
 use crate::node::Status;
@@ -169,8 +170,35 @@ pub(super) struct StatusBody {
     hooks: Vec<HookStatus>,
     /// Servers behind what is sold.
     upstreams: Vec<ServerStatus>,
+    /// Certificates of the listeners.
+    certificates: Vec<CertificateBody>,
     /// Lines of the log that were lost since the start, because it could not be written.
     log_lines_dropped: u64,
+}
+
+/// A certificate as it lies on the disk.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CertificateBody {
+    /// The key of the settings that names it.
+    key: &'static str,
+    /// Until when it is good, Unix seconds; `null` if an authority has not given one yet.
+    until_secs: Option<u64>,
+    /// The DNS names in it.
+    names: Vec<String>,
+    /// Why it is to be renewed now, if it is.
+    complaint: Option<String>,
+}
+
+impl CertificateBody {
+    fn of((key, source): &(&'static str, TlsSource), now_secs: u64) -> Self {
+        let certificate = source.certificate();
+        Self {
+            key,
+            until_secs: certificate.as_ref().map(|it| it.until_secs),
+            complaint: certificate.as_ref().and_then(|it| it.complaint(now_secs)),
+            names: certificate.map_or_else(Vec::new, |it| it.names),
+        }
+    }
 }
 
 /// What routes that let everybody through would have asked since the start.
@@ -194,7 +222,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
     let asked = Arc::clone(&admin);
     let status = admin.node.status(&admin.ledger).await;
     // The store's pages: not on a thread that serves requests.
-    let (node, sales, backup, activations, recent) = blocking(move || {
+    let (node, sales, backup, activations, recent, certificates) = blocking(move || {
         let node = NodeBody {
             status,
             channels_closed: asked.ledger.closed_channels(CLOSURES_SHOWN)?,
@@ -202,7 +230,13 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
         let backup = asked.backups.status()?;
         let (_, activations) = asked.ledger.activations(0)?;
         let recent = asked.ledger.sales(None, outlook::RECENT_SALES)?.sales;
-        Ok((node, asked.ledger.totals(), backup, activations, recent))
+        let now_secs = asked.clock.unix_secs();
+        let certificates = asked.certificates.iter();
+        let certificates: Vec<_> = certificates
+            .map(|it| CertificateBody::of(it, now_secs))
+            .collect();
+        let totals = asked.ledger.totals();
+        Ok((node, totals, backup, activations, recent, certificates))
     })
     .await?;
     let (quotes, dry_run) = (admin.gate.quotes(), admin.gate.dry_run());
@@ -233,6 +267,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
         rates: quotes.rates.status(),
         hooks: quotes.hooks.status(),
         upstreams: admin.shop.get().resources.status(),
+        certificates,
         log_lines_dropped: crate::log::dropped(),
     }))
 }

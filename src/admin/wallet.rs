@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::node::closed::OnchainMoney;
-use crate::node::{Fee, OnchainAmount, Withdrawal};
+use crate::node::{Fee, OnchainAmount, SentOnchain, Withdrawal};
 
 use super::{Admin, Caller, Fault};
 
@@ -37,12 +37,6 @@ pub(super) struct SendBody {
     target_blocks: Option<u16>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct SentBody {
-    /// The transaction, hex. An Esplora API has taken it; to another kind of chain source it was handed.
-    txid: String,
-}
-
 /// Money on the chain.
 #[utoipa::path(get, path = "/onchain", tag = "wallet", responses((status = 200, body = OnchainMoney)))]
 pub(super) async fn balance(State(admin): State<Arc<Admin>>) -> Result<Json<OnchainMoney>, Fault> {
@@ -68,7 +62,7 @@ pub(super) async fn new_address(
 #[utoipa::path(
     post, path = "/onchain/send", tag = "wallet", request_body = SendBody,
     responses(
-        (status = 200, body = SentBody),
+        (status = 200, body = SentOnchain),
         (status = 409, description = "more than can be spent, refused by the chain source, or what was sent before is not seen yet"),
         (status = 504, description = "made, and not known to be on its way: it is sent again by itself")
     )
@@ -77,7 +71,7 @@ pub(super) async fn send(
     State(admin): State<Arc<Admin>>,
     Extension(caller): Extension<Caller>,
     Json(body): Json<SendBody>,
-) -> Result<Json<SentBody>, Fault> {
+) -> Result<Json<SentOnchain>, Fault> {
     if caller.limit.is_some() {
         // What the chain takes for it is not known before; a high fee rate would get around the limit.
         return Err(Fault::Limited);
@@ -100,9 +94,10 @@ pub(super) async fn send(
             ));
         }
     };
-    let txid = admin.node.send_onchain(&body.address, amount, fee).await?;
+    let sent = admin.node.send_onchain(&body.address, amount, fee).await?;
+    let txid = &sent.txid;
     tracing::info!("Sent on chain by the operator's wish: transaction {txid}");
-    Ok(Json(SentBody { txid }))
+    Ok(Json(sent))
 }
 
 #[derive(Debug, Serialize, ToSchema)]

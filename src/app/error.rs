@@ -47,6 +47,19 @@ pub enum AppError {
         /// What a start wants, MB.
         wanted_mb: u64,
     },
+    /// There is room, and no file can be made in it.
+    #[error(
+        "the disk of {path} has room for {left} more files (inodes), and a start takes {wanted}: delete files there, then start again",
+        path = .path.display()
+    )]
+    NoFiles {
+        /// The folder.
+        path: PathBuf,
+        /// Files that can still be made.
+        left: u64,
+        /// Files that a start wants.
+        wanted: u64,
+    },
     /// A secret is gone, and what was made with it is there.
     #[error(
         "{secret} is missing, and {made} was made with it: put it back from a backup (a new one would make what was sold, or \

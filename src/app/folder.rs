@@ -1,6 +1,6 @@
 //! The data folder: made at the first start.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -9,10 +9,11 @@ use super::{AppError, lost};
 use crate::backup::CLEAN_STOP;
 use crate::config::Config;
 use crate::room;
+use crate::secret_file;
 use crate::store::DataLock;
 
-/// For the owner only: seed, keys and channel state are in it. A folder that is there already is not changed: it may be
-/// somebody's home.
+/// For the owner only: seed, keys and channel state are in it. A folder that is there already and holds no seed is not changed:
+/// it may be somebody's home.
 pub(crate) fn make(path: &Path) -> Result<(), AppError> {
     let failed = |source| AppError::DataDir {
         path: path.to_owned(),
@@ -23,8 +24,15 @@ pub(crate) fn make(path: &Path) -> Result<(), AppError> {
         .mode(0o700)
         .create(path)
         .map_err(failed)?;
-    let mode = path.metadata().map_err(failed)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let metadata = path.metadata().map_err(failed)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if path.join("seed.words").exists() && secret_file::is_given_to_a_group(&metadata) {
+        std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+        tracing::warn!(
+            "The data folder {} was open to its group (mode {mode:03o}): took that back",
+            path.display()
+        );
+    } else if mode & 0o077 != 0 {
         return Err(AppError::Exposed {
             path: path.to_owned(),
             mode,
@@ -48,6 +56,13 @@ pub(super) fn take(config: &Config) -> Result<DataLock, AppError> {
 
 /// Looks whether there is room for a start.
 fn must_have_room(path: &Path) -> Result<(), AppError> {
+    if let Some(left) = room::files_left(path).filter(|left| *left < room::START_FILES) {
+        return Err(AppError::NoFiles {
+            path: path.to_owned(),
+            left,
+            wanted: room::START_FILES,
+        });
+    }
     let left = room::left(path).unwrap_or(u64::MAX);
     if left >= room::START_BYTES {
         return Ok(());
@@ -93,4 +108,30 @@ fn forget_clean_stop(data_dir: &Path) -> Result<(), AppError> {
         path: data_dir.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_folder_that_a_mount_has_opened_to_its_group_is_closed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        make(&path).unwrap();
+        let mode = || path.metadata().unwrap().permissions().mode() & 0o7777;
+        let with_mode = |mode: u32| std::fs::set_permissions(&path, Permissions::from_mode(mode));
+        assert_eq!(mode(), 0o700);
+        // It may be somebody's home.
+        with_mode(0o750).unwrap();
+        make(&path).unwrap_err();
+        std::fs::write(path.join("seed.words"), "").unwrap();
+        for opened in [0o750, 0o770, 0o2770] {
+            with_mode(opened).unwrap();
+            make(&path).unwrap();
+            assert_eq!(mode() & 0o777, 0o700);
+        }
+        with_mode(0o755).unwrap();
+        make(&path).unwrap_err();
+    }
 }

@@ -7,19 +7,20 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Reloads;
+use crate::admin::{Ahead, Broken, Reloads, Wish};
 use crate::causes::chain;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::gate::{Gate, Quotes};
 use crate::http::{Shop, Stop};
+use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::quote::{Hooks, Rates};
 use crate::resource::{Background, Ending};
 use crate::route::{Offer, RouteTable};
 use crate::secret_file::Secrets;
 
-use super::{AppError, embedded};
+use super::{AppError, broken, embedded};
 
 /// What can be changed, and with what.
 pub(super) struct Reloading {
@@ -35,6 +36,8 @@ pub(super) struct Reloading {
     pub(super) guarded: Option<Arc<Live<Vec<Offer>>>>,
     /// The decision.
     pub(super) gate: Arc<Gate>,
+    /// What was sold.
+    pub(super) ledger: Arc<Ledger>,
     /// Where the time comes from.
     pub(super) clock: Clock,
     /// Who asks for it.
@@ -105,11 +108,18 @@ impl Reloading {
                 asked = self.reloads.recv() => asked,
                 () = ending.begin.cancelled() => None,
             };
-            let Some(tell) = asked else {
-                return;
+            let tell = match asked {
+                None => return,
+                Some(Wish::Look(tell)) => {
+                    // Whoever asked may have gone.
+                    let _ = tell.send(self.look().await);
+                    continue;
+                }
+                Some(Wish::Reload(tell)) => tell,
             };
             let reloaded = match self.read().await {
                 Ok(config) => {
+                    self.warn_of_broken(&config).await;
                     let (beside, restart_needed_for) = self.change(config);
                     let before = std::mem::replace(&mut running, beside.start(&tracker, &ending));
                     before.cancel();
@@ -126,6 +136,50 @@ impl Reloading {
             };
             // Whoever asked may have gone.
             let _ = tell.send(reloaded);
+        }
+    }
+
+    /// What a reload would do now.
+    async fn look(&self) -> Result<Ahead, String> {
+        let config = self.read().await?;
+        Ok(Ahead {
+            restart_needed_for: self.started_with.restart_needed_for(&config),
+            broken: self.broken(&config).await,
+        })
+    }
+
+    /// What these settings do to tokens that were sold. What the books cannot tell is only logged: it must not keep an operator from
+    /// changing the settings.
+    async fn broken(&self, config: &Config) -> Vec<Broken> {
+        let (before, after) = (self.routes.get(), config.routes.clone());
+        let (ledger, now_secs) = (Arc::clone(&self.ledger), self.clock.unix_secs());
+        let looked =
+            tokio::task::spawn_blocking(move || broken::broken(&before, &after, &ledger, now_secs));
+        looked
+            .await
+            .expect("looking through the books does not panic")
+            .unwrap_or_else(|error| {
+                tracing::error!(
+                    "Failed to count the tokens that a reload concerns: {}",
+                    chain(&error)
+                );
+                Vec::new()
+            })
+    }
+
+    /// Says it in the log before it happens.
+    async fn warn_of_broken(&self, config: &Config) {
+        for broken in self.broken(config).await {
+            let at_least = if broken.are_all_counted {
+                ""
+            } else {
+                "at least "
+            };
+            tracing::warn!(
+                "{} (tokens that are good now: {at_least}{})",
+                broken.what,
+                broken.tokens
+            );
         }
     }
 
@@ -170,7 +224,7 @@ impl Reloading {
         let restart_needed_for = self.started_with.restart_needed_for(&config);
         config.routes = with_secrets_of(config.routes, &self.started_with.routes);
         config.warn();
-        warn_of_other_classes(&self.routes.get(), &config.routes);
+        warn_of_lower_classes(&self.routes.get(), &config.routes);
         let before = self.shop.get();
         let (resources, background) = before.resources.after(config.resource, &config.routes);
         let quotes = quotes(&config, Some(&self.gate.quotes()), &self.clock);
@@ -201,9 +255,11 @@ fn with_secrets_of(routes: RouteTable, started_with: &RouteTable) -> RouteTable 
     routes.without(secrets)
 }
 
-/// Classes that nobody wrote by hand are counted from the cheapest price: a price that is put below another moves it.
-fn warn_of_other_classes(before: &RouteTable, after: &RouteTable) {
-    for (service, price, old, new) in before.classes_moved(after) {
+/// Classes that nobody wrote by hand are counted from the cheapest price: without that price the others are in lower ones. What is
+/// raised is said with the tokens that lose by it.
+fn warn_of_lower_classes(before: &RouteTable, after: &RouteTable) {
+    let moved = before.classes_moved(after).into_iter();
+    for (service, price, old, new) in moved.filter(|(_, _, old, new)| new < old) {
         tracing::warn!(
             "{price} of service {service} was price class {old} and is {new} now: tokens that were sold before open what class \
              {old} is now. Write `tier` beside the prices to keep them"

@@ -15,9 +15,9 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::node::Node;
 use crate::sparing;
 
-use super::AppError;
 use super::inbound::Inbound;
 use super::reload::{Beside, Reloading};
+use super::{AppError, certificates};
 
 /// How often what nobody waits for is written. A crash loses at most this much of use counts, in the customer's favour.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
@@ -90,6 +90,14 @@ impl Tasks {
         }
     }
 
+    /// Starts one that runs until it is told to stop.
+    fn spawn<T: Future<Output = ()> + Send + 'static>(
+        &self,
+        task: impl FnOnce(CancellationToken) -> T,
+    ) {
+        self.tracker.spawn(task(self.stop.begin.clone()));
+    }
+
     async fn end(&self) {
         self.stop.begin.cancel();
         self.tracker.close();
@@ -114,6 +122,8 @@ impl Running {
             inbound,
             following,
         } = servers;
+        let shown = reloading.started_with.certificates();
+        let clock = reloading.clock.clone();
         let tasks = || Tasks::new(stop.hurry.clone());
         let running = Self {
             http: tasks(),
@@ -138,12 +148,9 @@ impl Running {
         admin_tasks
             .tracker
             .spawn(admin.run(admin_tasks.tracker.clone(), admin_tasks.stop.clone()));
-        admin_tasks
-            .tracker
-            .spawn(backups.run(admin_tasks.stop.begin.clone()));
-        admin_tasks
-            .tracker
-            .spawn(following.run(admin_tasks.stop.begin.clone()));
+        admin_tasks.spawn(|stop| backups.run(stop));
+        admin_tasks.spawn(|stop| following.run(stop));
+        admin_tasks.spawn(|stop| certificates::watch(shown, clock, stop));
         let mut writing = writer_tasks.tracker.spawn(write_behind(
             Arc::clone(&ledger),
             writer_tasks.stop.begin.clone(),

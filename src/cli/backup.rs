@@ -15,8 +15,10 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::node::NodeKeys;
 use crate::room;
+use crate::secret_file;
 use crate::store::{DataLock, LockError};
 
+use super::output::{self, Effect};
 use super::show::lines;
 use super::units::{ago, span};
 use super::{BAD_SETTINGS, Operator, complain, scratch};
@@ -91,6 +93,10 @@ pub(super) struct Words {
 
 /// Exit 0 if it was done, 2 if the settings do not hold, as the running program says if that is asked, 1 for anything else.
 pub(super) fn run(command: Command) -> ExitCode {
+    let effect = match command {
+        Command::Verify { .. } => Effect::None,
+        Command::Create { .. } | Command::Leave { .. } | Command::Restore { .. } => Effect::Done,
+    };
     let done = match command {
         Command::Create { settings, to } => load(&settings.config)
             .and_then(|config| create(&config, &settings.config, to.as_deref())),
@@ -115,7 +121,7 @@ pub(super) fn run(command: Command) -> ExitCode {
         }),
     };
     match done {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(told)) => output::show(&lines(&told), effect),
         Ok(Err(error)) => {
             complain(&format!("{error:#}"));
             ExitCode::FAILURE
@@ -159,7 +165,8 @@ impl Given {
         // No key depends on the network.
         let network = self.network().unwrap_or(Network::Bitcoin);
         if self.words_file != Path::new(STANDARD_INPUT) {
-            return Ok(NodeKeys::read(&self.words_file, network)?);
+            let words = secret_file::handed_over(&self.words_file)?;
+            return Ok(NodeKeys::parse(&words, &self.words_file, network)?);
         }
         let mut words = String::new();
         std::io::stdin()
@@ -176,7 +183,11 @@ impl Given {
 
 /// By the running program if there is one, otherwise by this one. Of that one's answer the exit code is kept: there may be a
 /// backup although it is not known yet.
-fn create(config: &Config, file: &Path, to: Option<&Path>) -> Result<anyhow::Result<()>, ExitCode> {
+fn create(
+    config: &Config,
+    file: &Path,
+    to: Option<&Path>,
+) -> Result<anyhow::Result<String>, ExitCode> {
     let made = match DataLock::acquire(&config.data_dir) {
         Ok(_lock) => of_stopped(config, file),
         Err(LockError::Held(_)) => {
@@ -199,13 +210,11 @@ fn of_stopped(config: &Config, file: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Says where a backup is, and copies it.
-fn made_at(path: &Path, to: Option<&Path>) -> anyhow::Result<()> {
-    tell(&format!("Backed up to {}.", path.display()));
-    if let Some(to) = to {
-        let copy = copy_to(path, to)?;
-        tell(&format!("Copied to {}.", copy.display()));
-    }
-    Ok(())
+fn made_at(path: &Path, to: Option<&Path>) -> anyhow::Result<String> {
+    let made = format!("Backed up to {}.", path.display());
+    let Some(to) = to else { return Ok(made) };
+    let copy = copy_to(path, to).with_context(|| made.clone())?;
+    Ok(format!("{made}\nCopied to {}.", copy.display()))
 }
 
 /// Reads the name of a folder that is there. None is made: where a disk is not mounted, the copy would lie on the one that it is to
@@ -231,7 +240,7 @@ fn copy_to(path: &Path, to: &Path) -> anyhow::Result<PathBuf> {
     Ok(copy)
 }
 
-fn verify(file: &Path, given: Given) -> anyhow::Result<()> {
+fn verify(file: &Path, given: Given) -> anyhow::Result<String> {
     let keys = given.keys()?;
     let bytes = file.metadata().map_or(0, |there| there.len());
     let place = place_to_verify(given.config.as_ref(), backup::room_wanted(bytes))?;
@@ -242,22 +251,18 @@ fn verify(file: &Path, given: Given) -> anyhow::Result<()> {
         let clock = Clock::system();
         Ok(backup::verify(&looked, &keys, network, &within, &clock)?)
     })?;
-    tell(&format!(
+    let mut told = vec![format!(
         "{} is good: every part was decrypted, read and checked.\n",
         file.display()
-    ));
-    for (name, value) in described(&verified) {
-        tell(&format!("{name:18}{value}"));
-    }
-    tell("\nIt would restore the following files:");
-    for part in &verified.manifest.parts {
-        tell(&format!("  {} ({} bytes)", part.name, part.bytes));
-    }
-    tell(&format!(
-        "\n{}",
-        what_follows(&verified.manifest, How::Fenced)
-    ));
-    Ok(())
+    )];
+    let rows = described(&verified).into_iter();
+    told.extend(rows.map(|(name, value)| format!("{name:18}{value}")));
+    told.push("\nIt would restore the following files:".to_owned());
+    let parts = verified.manifest.parts.iter();
+    told.extend(parts.map(|part| format!("  {} ({} bytes)", part.name, part.bytes)));
+    let follows = what_follows(&verified.manifest, How::Fenced);
+    told.push(format!("\n{follows}"));
+    Ok(told.join("\n"))
 }
 
 /// Where there is room for what is unpacked, which is channel state and books: where they are kept anyway, or else where the system
@@ -335,7 +340,12 @@ fn recovery(verified: &Verified) -> String {
     }
 }
 
-fn restore(file: &Path, given: Given, data_dir: Option<PathBuf>, how: How) -> anyhow::Result<()> {
+fn restore(
+    file: &Path,
+    given: Given,
+    data_dir: Option<PathBuf>,
+    how: How,
+) -> anyhow::Result<String> {
     let keys = given.keys()?;
     let default = given.config.as_ref().map(|config| config.data_dir.clone());
     let data_dir = data_dir
@@ -348,24 +358,24 @@ fn restore(file: &Path, given: Given, data_dir: Option<PathBuf>, how: How) -> an
     let backups = given.config.as_ref().map(|config| &config.backup);
     let restored = backup::restore(file, &keys, given.network(), backups, &data_dir, how);
     let Restored { manifest, doubt } = runtime.block_on(restored)?;
-    tell(&format!("Restored to {}.", data_dir.display()));
+    let mut told = vec![format!("Restored to {}.", data_dir.display())];
     if let Some(doubt) = doubt {
-        tell(&format!(
+        told.push(format!(
             "But {doubt}. To take another one, move {} away before the program is started",
             data_dir.display()
         ));
     }
     if given.config.is_none() {
         let settings = data_dir.join("settings");
-        tell(&format!(
+        told.push(format!(
             "The settings are in {}: put them where you want them, and have `data_dir` in them name this folder. Without them nobody \
              knew where else a newer backup could be.",
             settings.display()
         ));
     }
-    tell(&what_follows(&manifest, how));
-    tell(&what_is_undone(manifest.created_secs));
-    Ok(())
+    told.push(what_follows(&manifest, how));
+    told.push(what_is_undone(manifest.created_secs));
+    Ok(told.join("\n"))
 }
 
 /// What the operator has to do again.
@@ -402,9 +412,4 @@ fn what_follows(manifest: &Manifest, how: How) -> String {
              the money in the channels would be lost."
         ),
     }
-}
-
-#[expect(clippy::print_stdout, reason = "this command's answer")]
-fn tell(text: &str) {
-    println!("{}", lines(text));
 }

@@ -1,54 +1,88 @@
-//! `tollhouse check`: what the settings mean.
+//! `tollhouse check`: what the settings mean, and whether the files that a run reads can be read.
+
+mod files;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config;
+use crate::clock::Clock;
+use crate::config::{self, Config, Understood};
 use crate::route::{Access, Forward, Offer, Plan, Pricing, Resource, Route};
 
+use super::output::{self, Effect};
+use super::show::{lines, pairs, table};
 use super::{BAD_SETTINGS, complain};
 
-/// Exit 0 with the route table, or 2 with everything that is wrong.
-#[expect(clippy::print_stdout, reason = "this command's answer")]
+/// Exit 0 with all that the settings say, or 2 with everything that is wrong with them or with the files that they name.
 pub(super) fn check(file: &Path) -> ExitCode {
-    let config = match config::load(file) {
-        Ok(config) => config,
+    let read = config::load(file).and_then(|config| Ok((config, config::understood(file)?)));
+    let (config, understood) = match read {
+        Ok(read) => read,
         Err(complaints) => {
             complain(&complaints);
             return ExitCode::from(BAD_SETTINGS);
         }
     };
-    println!("{} is good.\n", file.display());
-    println!("public listener      {}", config.http.url());
-    println!("operator's listener  {}", config.admin_url());
-    println!("network              {}", config.node.preset);
-    println!("chain source         {}", config.node.chain.source);
-    if let Some(provider) = &config.node.liquidity.provider {
-        println!("liquidity provider   {provider}");
+    let files = files::look(&config);
+    if !files.wrong.is_empty() {
+        complain(&files.wrong.join("\n"));
+        return ExitCode::from(BAD_SETTINGS);
     }
-    println!("data folder          {}\n", config.data_dir.display());
-    let header = ["path", "methods", "service", "price", "grant", "resource"].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(header)
-        .chain(config.routes.iter().map(|route| row(route)))
-        .collect();
-    if rows.len() == 1 {
-        println!("There are no routes: nothing is sold.");
-    }
-    for row in &rows[..if rows.len() == 1 { 0 } else { rows.len() }] {
-        let cells = row.iter().enumerate().map(|(column, cell)| {
-            let width = rows
-                .iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0);
-            format!("{cell:width$}")
+    let now_secs = Clock::system().unix_secs();
+    let certificates = config
+        .certificates()
+        .into_iter()
+        .filter_map(|(key, source)| {
+            let complaint = source.certificate()?.complaint(now_secs)?;
+            Some(format!("{key}: {complaint}"))
         });
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    let warnings = config.warnings.iter().chain(&files.warnings);
+    let warnings: Vec<_> = warnings
+        .cloned()
+        .chain(certificates)
+        .chain(config.circles())
+        .collect();
+    output::show(
+        &lines(&told(file, &config, &understood, &warnings)),
+        Effect::None,
+    )
+}
+
+/// What a person reads.
+fn told(file: &Path, config: &Config, understood: &[Understood], warnings: &[String]) -> String {
+    let mut told = vec![format!("{} is good.\n", file.display())];
+    let mut main = vec![
+        ("public listener", config.http.url()),
+        ("operator's listener", config.admin_url()),
+        ("network", config.node.preset.to_string()),
+        ("chain source", config.node.chain.source.to_string()),
+    ];
+    if let Some(provider) = &config.node.liquidity.provider {
+        main.push(("liquidity provider", provider.to_string()));
     }
-    for warning in config.warnings.iter().chain(&config.circles()) {
-        println!("\nWarning: {warning}");
-    }
-    ExitCode::SUCCESS
+    main.push(("data folder", config.data_dir.display().to_string()));
+    told.push(format!("{}\n", pairs(&main)));
+    let titles = ["path", "methods", "service", "price", "grant", "resource"];
+    let rows: Vec<_> = config
+        .routes
+        .iter()
+        .map(|route| row(route).to_vec())
+        .collect();
+    told.push(table(
+        &titles,
+        &rows,
+        "There are no routes: nothing is sold.",
+    ));
+    let setting = |it: &Understood| vec![it.key.clone(), it.value.clone(), it.origin.clone()];
+    let rows: Vec<_> = understood.iter().map(setting).collect();
+    let settings = table(&["setting", "value", "from"], &rows, "");
+    told.push(format!("\n{settings}"));
+    told.extend(
+        warnings
+            .iter()
+            .map(|warning| format!("\nWarning: {warning}")),
+    );
+    told.join("\n")
 }
 
 fn row(route: &Route) -> [String; 6] {

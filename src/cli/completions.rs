@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
+use super::output::{self, Effect};
+
 /// `tollhouse completions`
 #[derive(Debug, Args)]
 pub(super) struct Completions {
@@ -14,13 +16,10 @@ pub(super) struct Completions {
 
 impl Completions {
     pub(super) fn run(&self) -> ExitCode {
+        // Into memory: the crate panics where it cannot write.
+        let mut script = Vec::new();
         let mut command = super::Cli::command();
-        clap_complete::generate(
-            self.shell,
-            &mut command,
-            "tollhouse",
-            &mut std::io::stdout(),
-        );
-        ExitCode::SUCCESS
+        clap_complete::generate(self.shell, &mut command, "tollhouse", &mut script);
+        output::show(&String::from_utf8_lossy(&script), Effect::None)
     }
 }

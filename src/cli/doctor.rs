@@ -2,6 +2,7 @@
 
 mod backups;
 mod chain;
+mod customers;
 mod lost;
 mod peers;
 mod prices;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use crate::config::{self, Config};
 use crate::room;
 
+use super::output::Effect;
 use super::show::{number, text};
 use super::units::{ago, grouped};
 use super::{BAD_SETTINGS, FAULT, Operator, UNREACHABLE, complain};
@@ -91,8 +93,10 @@ impl Doctor {
         disk(&config.data_dir, &mut findings);
         provider(&config, &mut findings);
         upstreams::look(&config.routes, &mut findings);
+        customers::certificates(&config, &mut findings);
         match self.operator.ask(Method::GET, "/status", None) {
             Ok(status) => {
+                customers::look(&config, &mut findings);
                 chain::known(&status["node"]["chain"], &mut findings);
                 peers::known(&status["node"], &mut findings);
                 let program = store::Program::Runs(&status["node"]);
@@ -117,7 +121,8 @@ impl Doctor {
             }
         }
         let shown: Vec<Value> = findings.0.iter().map(Finding::json).collect();
-        let shown = self.operator.print(&json!({ "findings": shown }), lines);
+        let answer = json!({ "findings": shown });
+        let shown = self.operator.print(&answer, lines, Effect::None);
         match findings.worst() {
             Grade::Good | Grade::Look => shown,
             Grade::Bad => ExitCode::from(FAULT),
@@ -225,6 +230,15 @@ fn disk(folder: &Path, findings: &mut Findings) {
         findings.note("disk", Grade::Bad, found);
     } else {
         findings.note("disk", Grade::Good, found);
+    }
+    let left = room::files_left(folder).filter(|left| *left < room::CALM_FILES);
+    if let Some(left) = left {
+        let found = format!(
+            "{} more files (inodes) fit on the disk of {there}: delete some that nobody needs. With less than {} nothing is sold",
+            grouped(left),
+            room::SELL_FILES
+        );
+        findings.note("disk", Grade::Bad, found);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::price::Price;
 use crate::route::Pattern;
 use crate::secret_file;
 
+use super::output::{self, Effect};
 use super::{BAD_SETTINGS, complain};
 
 use ask::{Ask, Question};
@@ -66,7 +67,8 @@ pub(super) struct Init {
     restore_words_file: Option<PathBuf>,
 }
 
-/// Exit 0 with everything made, 2 if an answer is missing or does not hold, 1 if something could not be made. Then nothing is.
+/// Exit 0 with everything made, 2 if an answer is missing or does not hold, 1 if something could not be made: then nothing is. Exit 6
+/// if everything is made and could not be shown.
 pub(super) fn init(init: &Init) -> ExitCode {
     let stdin = io::stdin();
     let is_asked = !init.yes && stdin.is_terminal() && io::stdout().is_terminal();
@@ -81,8 +83,11 @@ pub(super) fn init(init: &Init) -> ExitCode {
             return ExitCode::from(BAD_SETTINGS);
         }
     };
-    match make(init, &planned, &mut out) {
-        Ok(()) => ExitCode::SUCCESS,
+    match make(init, &planned) {
+        Ok(told) => {
+            let told = out.write_all(told.as_bytes());
+            output::ended(told.and_then(|()| out.flush()), Effect::Done)
+        }
         Err(error) => {
             complain(&format!("{error:#}"));
             ExitCode::FAILURE
@@ -345,12 +350,13 @@ fn read_back(file: &Path, text: &str) -> Result<config::Config> {
     })
 }
 
-/// Folder and seed first, the settings last: while those are not there nothing has happened.
-fn make(init: &Init, planned: &Planned, out: &mut dyn Write) -> Result<()> {
+/// Folder and seed first, the settings last: while those are not there nothing has happened. Returns what the merchant is told.
+fn make(init: &Init, planned: &Planned) -> Result<String> {
     let Planned { config, text, seed } = planned;
     let words = match &init.restore_words_file {
         Some(file) => Some(
-            std::fs::read_to_string(file)
+            // Words that were typed to be taken over once.
+            secret_file::of_another(file)
                 .with_context(|| format!("failed to read the words in {}", file.display()))?,
         ),
         None => None,
@@ -375,8 +381,5 @@ fn make(init: &Init, planned: &Planned, out: &mut dyn Write) -> Result<()> {
         None if init.no_show_seed => Seed::Quiet,
         None => Seed::Shown(&drawn),
     };
-    let told = text::told(&init.config, config, &seed);
-    out.write_all(told.as_bytes())
-        .and_then(|()| out.flush())
-        .context("failed to say what was made; it is all there")
+    Ok(text::told(&init.config, config, &seed))
 }

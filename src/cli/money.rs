@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::amount::Msat;
 
-use super::operator::NoAnswer;
+use super::operator::{NoAnswer, View};
+use super::output::Effect;
 use super::show::{list, number, pairs, short, table, text};
 use super::units::{ago, amount, fee_rate, grouped, msat, span_secs, whole_sat};
 use super::{FAULT, Operator, PENDING, complain};
@@ -64,7 +65,7 @@ pub(super) struct Send {
 /// `tollhouse pay`
 #[derive(Debug, Args)]
 pub(super) struct Pay {
-    /// A BOLT 11 invoice or a BOLT 12 offer
+    /// A BOLT 11 invoice or a BOLT 12 offer, by itself or in a link
     to: String,
     /// How much, where it leaves that open
     #[arg(long, value_parser = amount)]
@@ -147,7 +148,7 @@ impl Address {
             Ok(answer) => {
                 let answer = json!({ "address": answer["node"]["deposit_address"] });
                 self.operator
-                    .print(&answer, |answer| text(&answer["address"]))
+                    .print(&answer, |answer| text(&answer["address"]), Effect::None)
             }
             Err(no_answer) => no_answer.tell(),
         }
@@ -187,9 +188,25 @@ impl Send {
             "fee_rate_sat_vb": self.fee_rate,
             "target_blocks": self.target_blocks,
         });
-        let view = |answer: &Value| format!("Sent: transaction {}", text(&answer["txid"]));
+        let view: View = if self.all { sent_all } else { sent };
         self.operator
             .show(Method::POST, "/onchain/send", Some(body), view)
+    }
+}
+
+fn sent(answer: &Value) -> String {
+    format!("Sent: transaction {}", text(&answer["txid"]))
+}
+
+/// The same of all that could be sent, with what stayed.
+fn sent_all(answer: &Value) -> String {
+    let told = sent(answer);
+    match answer["kept_sat"].as_u64() {
+        None | Some(0) => told,
+        Some(kept) => format!(
+            "{told}\n{} sat are kept to pay for closing channels; `--reserve-too` sends them, too",
+            grouped(kept)
+        ),
     }
 }
 
@@ -206,7 +223,7 @@ impl Pay {
             Ok(answer) => answer,
             Err(no_answer) => return no_answer.tell(),
         };
-        let shown = self.operator.print(&answer, |answer| {
+        let view = |answer: &Value| {
             let line = format!(
                 "{}: {}, the way there cost {} (payment {})",
                 text(&answer["status"]),
@@ -218,7 +235,14 @@ impl Pay {
                 Some(preimage) => format!("{line}\npreimage {preimage}"),
                 None => line,
             }
-        });
+        };
+        // Of a payment that failed, or is under way, the sentence below says what was done.
+        let effect = if answer["status"] == "succeeded" {
+            Effect::Done
+        } else {
+            Effect::None
+        };
+        let shown = self.operator.print(&answer, view, effect);
         let not_arrived = |code, why: &str| {
             NoAnswer {
                 code,
@@ -276,5 +300,22 @@ impl Invoice {
             }
             format!("{invoice}\n\nIt cannot be paid now: so much cannot arrive over the channels that there are.")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_sends_all_is_told_what_stayed() {
+        let answer = json!({ "txid": "ab", "kept_sat": 25_000 });
+        assert_eq!(
+            sent_all(&answer),
+            "Sent: transaction ab\n25,000 sat are kept to pay for closing channels; `--reserve-too` sends them, too"
+        );
+        assert_eq!(sent(&answer), "Sent: transaction ab");
+        let answer = json!({ "txid": "ab", "kept_sat": 0 });
+        assert_eq!(sent_all(&answer), sent(&answer));
     }
 }

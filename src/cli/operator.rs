@@ -23,6 +23,7 @@ use crate::quote::Address;
 use crate::store::DataLock;
 use crate::{config, resource, secret_file};
 
+use super::output::{self, Effect};
 use super::show::{json, lines};
 use super::{BAD_SETTINGS, FAULT, PENDING, REFUSED, UNREACHABLE, complain};
 
@@ -90,21 +91,25 @@ impl Operator {
         body: Option<Value>,
         view: View,
     ) -> ExitCode {
+        let effect = if method == Method::GET {
+            Effect::None
+        } else {
+            Effect::Done
+        };
         match self.ask(method, path, body) {
-            Ok(answer) => self.print(&answer, view),
+            Ok(answer) => self.print(&answer, view, effect),
             Err(no_answer) => no_answer.tell(),
         }
     }
 
     /// Prints an answer: JSON into a pipe, or what a person reads.
-    #[expect(clippy::print_stdout, reason = "the command's answer")]
-    pub(super) fn print(&self, answer: &Value, view: View) -> ExitCode {
-        if self.json || !std::io::stdout().is_terminal() {
-            println!("{}", json(answer));
+    pub(super) fn print(&self, answer: &Value, view: View, effect: Effect) -> ExitCode {
+        let text = if self.json || !std::io::stdout().is_terminal() {
+            json(answer)
         } else {
-            println!("{}", lines(view(answer).trim_end()));
-        }
-        ExitCode::SUCCESS
+            lines(view(answer).trim_end())
+        };
+        output::show(&text, effect)
     }
 
     /// Asks one thing. An empty answer is `null`.
@@ -132,8 +137,8 @@ impl Operator {
     fn whom(&self) -> Result<(String, String), NoAnswer> {
         let bad = |why: String| NoAnswer::new(BAD_SETTINGS, why);
         let read = |file: &PathBuf| {
-            let token = secret_file::read(file).map_err(|error| bad(chain(&error)))?;
-            Ok(token.trim().to_owned())
+            let token = secret_file::handed_over_line(file);
+            token.map_err(|error| bad(chain(&error)))
         };
         if let (Some(url), Some(file)) = (&self.url, &self.token_file) {
             let is_private = url

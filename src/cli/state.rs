@@ -1,14 +1,16 @@
 //! `tollhouse status`, `reload`, `sync`: how things are, and having them looked at again.
 
+use std::io::{BufRead as _, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::Args;
 use http::Method;
 use serde_json::Value;
 
-use super::Operator;
+use super::operator::NoAnswer;
 use super::show::{list, number, pairs, short, table, text};
 use super::units::{ago, grouped, msat, span};
+use super::{FAULT, Operator, REFUSED, complain};
 
 /// `tollhouse status`
 #[derive(Debug, Args)]
@@ -20,6 +22,9 @@ pub(super) struct Status {
 /// `tollhouse reload`
 #[derive(Debug, Args)]
 pub(super) struct Reload {
+    /// Do not ask, whatever it does to tokens that were sold
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     operator: Operator,
 }
@@ -39,6 +44,11 @@ impl Status {
 
 impl Reload {
     pub(super) fn run(&self) -> ExitCode {
+        if !self.yes
+            && let Err(ended) = self.is_meant()
+        {
+            return ended;
+        }
         self.operator.show(Method::POST, "/reload", None, |answer| {
             let left = list(answer, "restart_needed_for");
             if left.is_empty() {
@@ -51,6 +61,49 @@ impl Reload {
             )
         })
     }
+}
+
+impl Reload {
+    /// Says which tokens a reload would end, and asks whether that is meant.
+    fn is_meant(&self) -> Result<(), ExitCode> {
+        let ahead = self.operator.ask(Method::GET, "/reload", None);
+        let ahead = ahead.map_err(|no_answer| no_answer.tell())?;
+        let broken = list(&ahead, "broken").iter();
+        let lines: Vec<_> = broken
+            .filter(|broken| broken["tokens"].as_u64() > Some(0))
+            .map(lost)
+            .collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        complain(&lines.join("\n"));
+        if !std::io::stdin().is_terminal() {
+            let why = "not reloaded: say --yes if that is meant".to_owned();
+            return Err(NoAnswer { code: REFUSED, why }.tell());
+        }
+        complain(&"Type `reload` to do it:");
+        let mut said = String::new();
+        let heard = std::io::stdin().lock().read_line(&mut said);
+        if heard.is_err() || said.trim() != "reload" {
+            complain(&"Nothing was done.");
+            return Err(ExitCode::from(FAULT));
+        }
+        Ok(())
+    }
+}
+
+/// One thing that a reload does to tokens.
+fn lost(broken: &Value) -> String {
+    let at_least = if broken["are_all_counted"] == false {
+        "at least "
+    } else {
+        ""
+    };
+    let count = number(&broken["tokens"], grouped);
+    format!(
+        "This reload ends {at_least}{count} tokens that are good now: {}",
+        text(&broken["what"])
+    )
 }
 
 impl Sync {
@@ -105,6 +158,7 @@ fn status(answer: &Value) -> String {
         ("sales", super::books::sums(&answer["sales"])),
         ("strangers", strangers(&node["strangers"])),
         ("upstreams", upstreams(list(answer, "upstreams"))),
+        ("certificates", certificates(list(answer, "certificates"))),
         ("backup", backup(&answer["backup"])),
         ("log", log(answer["log_lines_dropped"].as_u64())),
         ("data folder", text(&answer["data_dir"])),
@@ -164,6 +218,25 @@ fn upstreams(servers: &[Value]) -> String {
             away.len(),
             away.join(", ")
         ),
+    }
+}
+
+/// Until when the listeners' certificates are good.
+fn certificates(certificates: &[Value]) -> String {
+    let one = |certificate: &Value| {
+        let key = text(&certificate["key"]);
+        match (
+            certificate["complaint"].as_str(),
+            certificate["until_secs"].as_u64(),
+        ) {
+            (Some(complaint), _) => format!("{key}: {complaint}"),
+            (None, Some(until_secs)) => format!("{key}: ends {}", ago(until_secs)),
+            (None, None) => format!("{key}: none yet"),
+        }
+    };
+    match certificates {
+        [] => "none: the listeners do not speak TLS".to_owned(),
+        some => some.iter().map(one).collect::<Vec<_>>().join("; "),
     }
 }
 

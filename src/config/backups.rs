@@ -39,9 +39,8 @@ impl Meaning<'_> {
             );
         }
         let file = self.secret("backup.s3.secret_key_file", &raw.secret_key_file);
-        let secret = secret_file::read(&file);
-        let secret_key = match secret {
-            Ok(secret) => secret.trim().to_owned(),
+        let secret_key = match secret_file::handed_over_line(&file) {
+            Ok(secret_key) => secret_key,
             Err(error) => {
                 self.complain("backup.s3.secret_key_file", causes::chain(&error));
                 return None;

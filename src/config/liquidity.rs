@@ -196,8 +196,8 @@ impl Meaning<'_> {
         };
         let token = raw.token_file.as_ref().and_then(|file| {
             let key = format!("{key}.token_file");
-            match secret_file::read(&self.secret(&key, file)) {
-                Ok(token) => Some(Token(token.trim().to_owned())),
+            match secret_file::handed_over_line(&self.secret(&key, file)) {
+                Ok(token) => Some(Token(token)),
                 Err(error) => {
                     self.complain(&key, crate::causes::chain(&error));
                     None

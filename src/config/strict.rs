@@ -22,6 +22,8 @@ pub(super) struct Mismatch {
     pub(super) key: Option<String>,
     /// What is wrong and what would be right.
     pub(super) what: String,
+    /// Whether a variable of the environment stands where only a file can say it.
+    pub(super) is_table: bool,
     /// The name inside `key` that the complaint is about: unknown or missing there.
     name: Option<String>,
 }
@@ -32,7 +34,7 @@ impl Mismatch {
         if self.key.is_some() {
             return self;
         }
-        let mut origin = value.origin();
+        let mut origin = value.origin().or_else(|| origin_within(value));
         self.key = Some(path.to_owned());
         if let Some(name) = &self.name {
             self.key = Some(join(path, name));
@@ -95,6 +97,50 @@ impl de::Error for Mismatch {
             name: Some(field.to_owned()),
             ..Self::default()
         }
+    }
+}
+
+/// What is wrong with a variable that stands for a table, or for a list of them.
+fn no_table() -> Mismatch {
+    Mismatch {
+        is_table: true,
+        ..Mismatch::custom(
+            "a variable sets one value; tables and lists of tables are written into the settings file",
+        )
+    }
+}
+
+/// One of several values in a variable.
+#[derive(Clone, Copy, Debug)]
+struct Text<'a>(&'a str);
+
+impl<'de> Deserializer<'de> for Text<'de> {
+    type Error = Mismatch;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        visitor.visit_borrowed_str(self.0)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Mismatch> {
+        Err(no_table())
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
+        seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Mismatch> for Text<'de> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
     }
 }
 
@@ -207,19 +253,38 @@ impl<'de> Deserializer<'de> for Strict<'de> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.environment() {
-            Some("") => {
-                visitor.visit_seq(de::value::SeqDeserializer::new(std::iter::empty::<&str>()))
+            Some("") => visitor.visit_seq(de::value::SeqDeserializer::new(std::iter::empty::<
+                Text<'_>,
+            >())),
+            Some(text) => {
+                let parts = text.split(',').map(|part| Text(part.trim()));
+                let read = visitor.visit_seq(de::value::SeqDeserializer::new(parts));
+                read.map_err(|error: Mismatch| error.at(self.value, &self.path))
             }
-            Some(text) => visitor.visit_seq(de::value::SeqDeserializer::new(
-                text.split(',').map(str::trim),
-            )),
+            None if matches!(self.value.kind, ValueKind::Table(_))
+                && origin_within(self.value) == Some(ENVIRONMENT) =>
+            {
+                Err(no_table().at(self.value, &self.path))
+            }
             None => self.deserialize_any(visitor),
         }
     }
 
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mismatch> {
+        if self.environment().is_some() {
+            return Err(no_table().at(self.value, &self.path));
+        }
+        self.deserialize_any(visitor)
+    }
+
     serde::forward_to_deserialize_any! {
         u16 i64 f64 i8 i16 i32 i128 u8 u128 f32 char str string bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct
-        map struct enum identifier ignored_any
+        map enum identifier ignored_any
     }
 }
 

@@ -316,14 +316,14 @@ impl Meaning<'_> {
 
     /// A value that is a secret: an upstream's key.
     fn secret_value(&mut self, key: &str, file: &Path) -> Option<HeaderValue> {
-        let text = match secret_file::read(file) {
-            Ok(text) => text,
+        let line = match secret_file::handed_over_line(file) {
+            Ok(line) => line,
             Err(error) => {
                 self.complain(key, chain(&error));
                 return None;
             }
         };
-        let Ok(mut value) = HeaderValue::from_str(text.trim()) else {
+        let Ok(mut value) = HeaderValue::from_str(&line) else {
             // What stands in it is not shown.
             self.complain(
                 key,

@@ -1,6 +1,7 @@
 //! Certificates from an authority that gives them to whoever answers for a name (ACME, RFC 8555), asked for on the public
 //! listener itself (TLS-ALPN-01, RFC 8737): nothing else has to be open.
 
+use std::fs::Permissions;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,12 +20,21 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_util::sync::CancellationToken;
 
 use crate::live::Live;
+use crate::secret_file;
 
 use super::tls::TlsError;
 
 /// After this time all is begun anew, from the certificate that is kept. The library waits for an authority without end: one
 /// that takes a request and never answers must not be waited for until the certificate is over.
 const ANEW_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl AcmeSettings {
+    /// Whether the files that they name can be used now.
+    pub fn check(&self) -> Result<(), TlsError> {
+        let client = self.directory_ca.as_ref().map(client);
+        client.transpose().map(drop)
+    }
+}
 
 /// What an authority is asked for, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,22 +83,22 @@ impl ResolvesServerCert for Current {
 impl Acme {
     /// Makes the folder for what is kept. Nothing is asked for yet.
     pub(super) fn open(settings: AcmeSettings) -> Result<Self, TlsError> {
+        let failed = |source| TlsError::Read {
+            path: settings.cache.clone(),
+            source,
+        };
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&settings.cache)
-            .map_err(|source| TlsError::Read {
-                path: settings.cache.clone(),
-                source,
-            })?;
-        let metadata = settings.cache.metadata();
-        let mode = metadata.map_err(|source| TlsError::Read {
-            path: settings.cache.clone(),
-            source,
-        })?;
+            .map_err(failed)?;
+        let metadata = settings.cache.metadata().map_err(failed)?;
         // The crate writes keys into it as the process's mask lets it: for everybody to read, mostly.
-        let mode = mode.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        if secret_file::is_given_to_a_group(&metadata) {
+            std::fs::set_permissions(&settings.cache, Permissions::from_mode(0o700))
+                .map_err(failed)?;
+        } else if metadata.permissions().mode() & 0o077 != 0 {
+            let mode = metadata.permissions().mode() & 0o777;
             return Err(TlsError::OpenFolder {
                 path: settings.cache.clone(),
                 mode,

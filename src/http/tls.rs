@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::causes::chain;
 use crate::live::Live;
+use crate::secret_file::is_read_only;
 
 use super::acme::{Acme, AcmeSettings};
 
@@ -29,6 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What is spoken behind it, the best first. An authority only shakes hands.
 const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", ACME_TLS_ALPN_NAME];
+
+/// U+FEFF in UTF-8.
+const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,9 +126,11 @@ impl TlsFiles {
             path: self.key.clone(),
             source,
         };
-        let mode = self.key.metadata().map_err(failed)?.permissions().mode() & 0o777;
-        // A group of its own for such keys is usual; everybody is not.
-        if mode & 0o027 != 0 {
+        let file = std::fs::File::open(&self.key).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let mode = metadata.permissions().mode() & 0o777;
+        // A group of its own for such keys is usual; everybody is not, but where the key was handed over read-only.
+        if mode & 0o022 != 0 || mode & 0o007 != 0 && !is_read_only(&file, &metadata) {
             return Err(TlsError::Exposed {
                 path: self.key.clone(),
                 mode,
@@ -168,10 +174,12 @@ impl TlsFiles {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read {
+    let read = std::fs::read(path).map_err(|source| TlsError::Read {
         path: path.to_owned(),
         source,
-    })
+    });
+    // Some editors put a mark before the first line, which would not be read as one of PEM then.
+    read.map(|pem| pem.strip_prefix(MARK).map(<[u8]>::to_vec).unwrap_or(pem))
 }
 
 /// TLS with the certificate in force.

@@ -32,8 +32,10 @@ pub struct Subject<'a> {
 /// A caveat that keeps a token from opening a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsatisfied {
-    /// No `services` caveat, or none that lists this service with this price class.
+    /// No `services` caveat, or none that lists this service.
     Service,
+    /// The service is listed with a lower price class.
+    Class,
     /// The time of validity is over.
     Expired,
     /// A later caveat asks for more than an earlier one gave.
@@ -134,10 +136,9 @@ pub fn satisfy_late<'a>(
             allowance.is_priced |= is_by_the_minter && condition == "price_msat";
         }
     }
-    if tier_of(services.ok_or(Unsatisfied::Service)?, subject.service)
-        .is_none_or(|tier| tier < subject.tier)
-    {
-        return Err(Unsatisfied::Service);
+    let tier = tier_of(services.ok_or(Unsatisfied::Service)?, subject.service);
+    if tier.ok_or(Unsatisfied::Service)? < subject.tier {
+        return Err(Unsatisfied::Class);
     }
     if allowance
         .valid_until_secs
@@ -335,7 +336,7 @@ mod tests {
     fn a_cheap_price_class_does_not_open_a_dear_one() {
         let dear = Subject { tier: 2, ..SUBJECT };
         let check = |caveat: &str| satisfy(std::iter::once(caveat.as_bytes()), &dear);
-        assert_eq!(check("services=chain:1"), Err(Unsatisfied::Service));
+        assert_eq!(check("services=chain:1"), Err(Unsatisfied::Class));
         assert!(check("services=chain:2").is_ok());
     }
 

@@ -43,9 +43,15 @@ pub enum Refusal {
     /// Several tokens, and not all for the same payment.
     #[error("the tokens belong to different payments")]
     MixedTokens,
-    /// For another service, or for a cheaper class of it.
+    /// For another service.
     #[error("the token is for another service")]
     OtherService,
+    /// For a cheaper class of this service.
+    #[error("the token is for a lower price class of this service than this request is in now")]
+    LowerClass,
+    /// For this service, and sold at another price or for another class of requests.
+    #[error("the token was sold for other requests of this service")]
+    OtherRequests,
     /// Its time is over.
     #[error("the token's time is over")]
     Expired,
@@ -211,6 +217,7 @@ impl From<Unsatisfied> for Refusal {
     fn from(unsatisfied: Unsatisfied) -> Self {
         match unsatisfied {
             Unsatisfied::Service => Self::OtherService,
+            Unsatisfied::Class => Self::LowerClass,
             Unsatisfied::Expired => Self::Expired,
             Unsatisfied::Widened => Self::Widened,
             Unsatisfied::NotUnderstood => Self::CaveatNotUnderstood,

@@ -8,7 +8,10 @@ use super::Node;
 use super::coins::{Last, total_sat};
 use super::operation::{OperationError, refused};
 use super::peers::{PeerAddress, dialled, unreachable};
-use super::wallet::is_there;
+use super::wallet::{FEE, above, balance, is_there};
+
+/// What opening a channel takes besides its size.
+const FEE_AND_RESERVE: &str = "the fee, and what node.reserve keeps for the channel,";
 
 /// Weight of a commitment transaction with anchors and no payment in flight (BOLT 3).
 const COMMITMENT_WEIGHT: u64 = 1_124;
@@ -74,7 +77,12 @@ impl Node {
                 node.open_channel(node_id, address, sat, push_msat, None)
             };
             let what = "open the channel (is it too small or too large for the peer?)";
-            let channel = opened.map_err(|error| unreachable(what, &node_id, error))?;
+            let channel = opened.map_err(|error| {
+                if error == ldk_node::NodeError::InsufficientFunds {
+                    return above(sat, FEE_AND_RESERVE, &balance(node));
+                }
+                unreachable(what, &node_id, error)
+            })?;
             coins.note(Last::Opening {
                 channel,
                 before_sat,
@@ -158,6 +166,9 @@ impl Node {
             let spliced = node.splice_in(id, peer, amount_sat);
             spliced.map_err(|error| {
                 coins.note(Last::Seen);
+                if error == ldk_node::NodeError::InsufficientFunds {
+                    return above(amount_sat, FEE, &balance(node));
+                }
                 refused("splice in (can the peer splice, and is the money confirmed?)")(error)
             })
         })

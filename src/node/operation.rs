@@ -103,6 +103,36 @@ pub enum OperationError {
         /// What is kept.
         reserved_sat: u64,
     },
+    /// As much as there is, so that nothing is left for the fee.
+    #[error(
+        "{asked_sat} sat and {besides} are more than the {spendable_sat} sat that can be spent on chain now \
+         ({unconfirmed_sat} sat wait for confirmations, {reserved_sat} sat are kept to pay for closing channels): send less, or all of it"
+    )]
+    AboveOnchainWithFee {
+        /// What was asked for.
+        asked_sat: u64,
+        /// What it takes besides.
+        besides: &'static str,
+        /// What can be spent.
+        spendable_sat: u64,
+        /// What is not confirmed yet.
+        unconfirmed_sat: u64,
+        /// What is kept.
+        reserved_sat: u64,
+    },
+    /// Not even the fee.
+    #[error(
+        "the {spendable_sat} sat that can be spent on chain now do not pay for a transaction ({unconfirmed_sat} sat wait for \
+         confirmations, {reserved_sat} sat are kept to pay for closing channels)"
+    )]
+    NothingOnchain {
+        /// What can be spent.
+        spendable_sat: u64,
+        /// What is not confirmed yet.
+        unconfirmed_sat: u64,
+        /// What is kept.
+        reserved_sat: u64,
+    },
     /// More than the channels can send.
     #[error(
         "{asked_msat} msat are more than the {sendable_msat} msat that the channels can send now"
@@ -140,6 +170,17 @@ pub enum OperationError {
         "this is neither a BOLT 11 invoice nor a BOLT 12 offer: a character is wrong or missing"
     )]
     NotPayable,
+    /// An address, or a link with nothing else in it.
+    #[error("this asks for a payment on chain: `tollhouse send {0} AMOUNT`")]
+    OnlyOnchain(String),
+    /// A name of a payee.
+    #[error(
+        "`{0}` is a Lightning address, not an invoice: have the payee make an invoice, and pay that"
+    )]
+    PayeeName(String),
+    /// A link to a server that makes invoices.
+    #[error("this is an LNURL, not an invoice: have the payee make an invoice, and pay that")]
+    Lnurl,
     /// Made for another network.
     #[error("the invoice or offer is not for {0}, this node's network")]
     PayableElsewhere(Network),

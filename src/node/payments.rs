@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::map::MapError;
 use super::operation::{OperationError, refused};
+use super::pay_to::invoice_or_offer;
 use super::{Node, NodeUnavailable};
 
 /// How long a payment is waited for. LDK tries for ten seconds; what hangs longer hangs at a peer.
@@ -40,16 +41,13 @@ pub(super) struct Turns {
 /// A payment to be made.
 #[derive(Clone, Debug)]
 pub struct Paying {
-    /// A BOLT 11 invoice or a BOLT 12 offer.
+    /// A BOLT 11 invoice or a BOLT 12 offer, by itself or in a link (`lightning:`, `bitcoin:`).
     pub to: String,
     /// How much, in msat, where it leaves the amount open; where it does not, what it may ask for at most.
     pub amount_msat: Option<u64>,
     /// What the way there may cost, in msat.
     pub fee_max_msat: Option<u64>,
 }
-
-/// What a link to a wallet begins with.
-const URI_SCHEME: &str = "lightning:";
 
 /// A payment whose terms are known and hold; nothing was sent yet.
 #[derive(Clone, Debug)]
@@ -126,13 +124,8 @@ impl Node {
         let now_secs = self.clock.unix_secs();
         let own_id = self.keys.payment_keys().node_id();
         self.operate("read the invoice", move |node| {
-            let text = paying.to.trim();
-            // Whoever scans it may have all of it in capitals.
-            let text = match text.split_at_checked(URI_SCHEME.len()) {
-                Some((scheme, rest)) if scheme.eq_ignore_ascii_case(URI_SCHEME) => rest,
-                Some(_) | None => text,
-            };
-            let (to, asked_msat) = if let Ok(invoice) = Bolt11Invoice::from_str(text) {
+            let text = invoice_or_offer(&paying.to)?;
+            let (to, asked_msat) = if let Ok(invoice) = Bolt11Invoice::from_str(&text) {
                 if invoice.network() != network {
                     return Err(OperationError::PayableElsewhere(network));
                 }
@@ -146,7 +139,7 @@ impl Node {
                 let asked_msat = invoice.amount_milli_satoshis();
                 (To::Invoice(Box::new(invoice)), asked_msat)
             } else {
-                let offer = Offer::from_str(text).map_err(|_| OperationError::NotPayable)?;
+                let offer = Offer::from_str(&text).map_err(|_| OperationError::NotPayable)?;
                 if !offer.supports_chain(ChainHash::using_genesis_block(network)) {
                     return Err(OperationError::PayableElsewhere(network));
                 }

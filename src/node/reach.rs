@@ -31,7 +31,7 @@ pub(super) fn now(
     clock: &Clock,
     folder: &Path,
 ) -> Reach {
-    if !room::is_there(folder, room::SELL_BYTES) {
+    if !room::sells(folder) {
         return Reach::Unready(Unready::DiskFull);
     }
     let seen_secs = ldk.status().latest_lightning_wallet_sync_timestamp;

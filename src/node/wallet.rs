@@ -25,6 +25,9 @@ pub(super) const USUAL_BLOCKS: u16 = 6;
 /// How long it is waited for a word on what was sent: endpoints are asked at once, and each has four seconds.
 const WORD_WITHIN: Duration = Duration::from_secs(10);
 
+/// What a transaction takes besides what is sent.
+pub(super) const FEE: &str = "the fee";
+
 /// The longest confirmation target that chain sources give a rate for, in blocks: a week.
 const TARGET_BLOCKS_MAX: u16 = 1_008;
 
@@ -63,6 +66,15 @@ pub struct OnchainBalance {
     pub pending_sat: u64,
 }
 
+/// What was sent on the chain, and what stays in the wallet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SentOnchain {
+    /// The transaction, hex. An Esplora API has taken it; to another kind of chain source it was handed.
+    pub txid: String,
+    /// What stays in the wallet to pay for closing channels, in sat.
+    pub kept_sat: u64,
+}
+
 impl Node {
     /// What there is on the chain.
     pub async fn onchain_balance(&self) -> Result<OnchainBalance, OperationError> {
@@ -81,19 +93,20 @@ impl Node {
         .await
     }
 
-    /// Sends money to this address, once what was sent before is seen. On return the chain source has taken the transaction; its id, hex.
+    /// Sends money to this address, once what was sent before is seen. On return the chain source has taken the transaction.
     pub async fn send_onchain(
         &self,
         address: &str,
         amount: OnchainAmount,
         fee: Fee,
-    ) -> Result<String, OperationError> {
+    ) -> Result<SentOnchain, OperationError> {
         let address = self.onchain_address(address)?;
         let rate = self.fee_rate(fee).await?;
         let (clock, relay) = (self.clock.clone(), self.chain.relay().cloned());
         let sending = self.spend("send on chain", move |node, coins| {
             let wallet = node.onchain_payment();
             let before_sat = total_sat(node);
+            let before = balance(node);
             let began = Instant::now();
             let sent = match amount {
                 OnchainAmount::Sat(0) => return Err(OperationError::NoAmount),
@@ -105,10 +118,13 @@ impl Node {
                 OnchainAmount::AllWithReserve => wallet.send_all_to_address(&address, false, rate),
             };
             let txid = sent.map_err(|error| match (error, amount) {
-                // The fee did not fit beside the amount.
                 (ldk_node::NodeError::InsufficientFunds, OnchainAmount::Sat(sat)) => {
-                    above(sat, &balance(node))
+                    above(sat, FEE, &balance(node))
                 }
+                (
+                    ldk_node::NodeError::InsufficientFunds,
+                    OnchainAmount::All | OnchainAmount::AllWithReserve,
+                ) => nothing(&balance(node)),
                 (error, _) => refused("send on chain")(error),
             })?;
             coins.note(Last::Sent {
@@ -119,11 +135,15 @@ impl Node {
             if let Some(relay) = relay {
                 relay.keep_sending(Some(txid));
             }
-            Ok((txid, began))
+            Ok((txid, before, began))
         });
-        let (txid, began) = sending.await?;
+        let (txid, before, began) = sending.await?;
         self.is_taken(txid, began).await?;
-        Ok(txid.to_string())
+        let is_all_spent = amount == OnchainAmount::AllWithReserve;
+        Ok(SentOnchain {
+            txid: txid.to_string(),
+            kept_sat: if is_all_spent { 0 } else { before.reserved_sat },
+        })
     }
 
     /// Waits for the word of those who are to send this on, where they give one. What nobody takes leaves its coins free.
@@ -214,16 +234,64 @@ pub(super) fn balance(node: &ldk_node::Node) -> OnchainBalance {
 pub(super) fn is_there(node: &ldk_node::Node, sat: u64) -> Result<(), OperationError> {
     let balance = balance(node);
     if sat > balance.spendable_sat {
-        return Err(above(sat, &balance));
+        return Err(above(sat, FEE, &balance));
     }
     Ok(())
 }
 
-fn above(asked_sat: u64, balance: &OnchainBalance) -> OperationError {
+/// Why so much cannot be spent, by itself or with the fee on top.
+pub(super) fn above(
+    asked_sat: u64,
+    besides: &'static str,
+    balance: &OnchainBalance,
+) -> OperationError {
+    let OnchainBalance {
+        spendable_sat,
+        pending_sat: unconfirmed_sat,
+        reserved_sat,
+        ..
+    } = *balance;
+    if asked_sat <= spendable_sat {
+        return OperationError::AboveOnchainWithFee {
+            asked_sat,
+            besides,
+            spendable_sat,
+            unconfirmed_sat,
+            reserved_sat,
+        };
+    }
     OperationError::AboveOnchain {
         asked_sat,
+        spendable_sat,
+        unconfirmed_sat,
+        reserved_sat,
+    }
+}
+
+fn nothing(balance: &OnchainBalance) -> OperationError {
+    OperationError::NothingOnchain {
         spendable_sat: balance.spendable_sat,
         unconfirmed_sat: balance.pending_sat,
         reserved_sat: balance.reserved_sat,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_that_is_there_and_does_not_pay_the_fee_is_not_called_too_little_for_itself() {
+        let balance = OnchainBalance {
+            total_sat: 200_000,
+            spendable_sat: 200_000,
+            reserved_sat: 0,
+            pending_sat: 0,
+        };
+        let said = above(200_000, FEE, &balance).to_string();
+        assert!(said.contains("200000 sat and the fee"), "{said}");
+        let said = above(200_001, FEE, &balance).to_string();
+        assert!(said.starts_with("200001 sat are more than"), "{said}");
+        assert!(nothing(&balance).to_string().contains("do not pay for"));
     }
 }

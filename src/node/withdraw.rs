@@ -215,18 +215,20 @@ impl Node {
             return Ok(None);
         };
         let fee_sat = self.fee_for(sat).await?;
-        // All of it goes without change; a part of it leaves its fee to what is kept, if that is enough.
+        // All of it goes without change; a part of it leaves its fee besides what is kept.
         let (amount, sat) = if config.keep == Msat::ZERO {
             (OnchainAmount::All, sat)
         } else {
-            let kept_sat = whole_sat(config.keep.msat());
-            let sat = sat.saturating_sub(fee_sat.saturating_sub(kept_sat));
+            let sat = sat.saturating_sub(fee_sat);
+            if sat == 0 {
+                return Ok(None);
+            }
             (OnchainAmount::Sat(sat), sat)
         };
         Ok(Some(Withdrawal {
             by: "onchain",
             amount_msat: sat * 1_000,
-            id: self.send_onchain(address, amount, Fee::Usual).await?,
+            id: self.send_onchain(address, amount, Fee::Usual).await?.txid,
             is_done: false,
         }))
     }
@@ -242,11 +244,13 @@ impl Node {
             return Ok(None);
         };
         let excess_msat = excess(fullest.outbound_msat, config);
-        let without_fee = |excess_msat: u64| whole_sat(excess_msat - excess_msat / FEE_PART);
-        let Some(sat) = excess_msat.map(without_fee).filter(is_worth_it) else {
+        let Some(excess_sat) = excess_msat.map(whole_sat).filter(is_worth_it) else {
             return Ok(None);
         };
-        self.fee_for(sat).await?;
+        let sat = without_fee(excess_sat, self.fee_for(excess_sat).await?);
+        if sat == 0 {
+            return Ok(None);
+        }
         self.splice_out(&fullest.channel_id, address, sat).await?;
         Ok(Some(Withdrawal {
             by: "splice",
@@ -272,6 +276,11 @@ fn whole_sat(msat: u64) -> u64 {
     msat / 1_000
 }
 
+/// What is spliced out of this: the channel pays the fee besides, so that what is kept stays.
+fn without_fee(excess_sat: u64, fee_sat: u64) -> u64 {
+    excess_sat.saturating_sub(fee_sat.max(excess_sat / FEE_PART))
+}
+
 /// Whether the chain's fee is worth it.
 fn is_worth_it(sat: &u64) -> bool {
     *sat >= ONCHAIN_MIN_SAT
@@ -285,6 +294,16 @@ fn excess(held_msat: u64, config: &WithdrawConfig) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fee_of_a_splice_is_not_taken_from_what_is_kept() {
+        assert_eq!(without_fee(100_000, 5_000), 95_000);
+        assert_eq!(without_fee(1_000_000, 500), 990_000);
+        assert_eq!(without_fee(10_000, FEE_RATE_UNKNOWN * ONCHAIN_VBYTES), 0);
+        // No fee that is paid is more than a twentieth.
+        let fee_sat = fee_at(1, ONCHAIN_MIN_SAT).unwrap();
+        assert_eq!(without_fee(ONCHAIN_MIN_SAT, fee_sat), 9_500);
+    }
 
     #[test]
     fn no_more_than_a_twentieth_is_left_to_the_chain() {

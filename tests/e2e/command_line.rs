@@ -83,3 +83,112 @@ fn check_warns_of_a_route_that_leads_back_to_the_program() {
     let shown = check("127.0.0.1:9");
     assert!(!shown.contains("Warning"), "{shown}");
 }
+
+#[test]
+fn check_reads_every_file_that_a_run_reads() {
+    let dir = folder::temporary().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("pages")).unwrap();
+    fs::write(at("lines"), "two\nlines\n").unwrap();
+    let check = |chain: &str| {
+        let text = GOOD.replace("esplora = \"http://127.0.0.1:1\"", chain);
+        fs::write(at("tollhouse.toml"), text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_tollhouse"))
+            .args(["check", "--config", "tollhouse.toml"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let bitcoind = |login: &str| format!("bitcoind = {{ rpc = \"127.0.0.1:1\", {login} }}");
+    let chain = "esplora = \"http://127.0.0.1:1\"";
+    assert_eq!(check(chain).0, Some(0));
+    for file in ["none", "lines"] {
+        let login = format!("user = \"u\", password_file = \"{file}\"");
+        let (code, said) = check(&bitcoind(&login));
+        assert_eq!(code, Some(2), "{said}");
+        assert!(
+            said.contains("password_file") && said.contains(file),
+            "{said}"
+        );
+    }
+    // bitcoind makes it, and may start later.
+    let (code, said) = check(&bitcoind("cookie_file = \"none\""));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("Warning: node.chain.bitcoind.cookie_file"),
+        "{said}"
+    );
+    fs::create_dir(at("tollhouse-data")).unwrap();
+    for name in ["seed.words", "master.key", "access.spent"] {
+        let path = at("tollhouse-data").join(name);
+        tollhouse::secret_file::write_new(&path, "{ nonsense").unwrap();
+        let (code, said) = check(chain);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(!said.contains("nonsense"), "{said}");
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn check_shows_every_setting_and_where_it_comes_from() {
+    let output = tollhouse("check", GOOD, &[("TOLLHOUSE__HTTP__LISTEN", "127.0.0.1:9")]);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    for (key, parts) in [
+        ("http.listen ", ["127.0.0.1:9", "TOLLHOUSE__HTTP__LISTEN"]),
+        ("node.network ", ["regtest", "tollhouse.toml"]),
+        ("backup.keep ", ["", "default"]),
+        ("route[1].grant.requests ", ["5", "tollhouse.toml"]),
+    ] {
+        let line = shown.lines().find(|line| line.starts_with(key)).unwrap();
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+}
+
+#[test]
+fn check_warns_of_a_certificate_that_ends_in_days_or_has_ended() {
+    let dir = folder::temporary().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("pages")).unwrap();
+    let text = format!("{GOOD}\n[http.tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
+    fs::write(at("tollhouse.toml"), text).unwrap();
+    let now_secs = tollhouse::clock::Clock::system().unix_secs();
+    let check = |from_days: i64, until_days: i64| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut wanted = rcgen::CertificateParams::new(["shop.example".to_owned()]).unwrap();
+        // The one date that rcgen makes without another crate, and days from it on.
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        let at_day = |days: i64| {
+            let secs = now_secs.saturating_add_signed(days * 86_400 + 3_600);
+            epoch + std::time::Duration::from_secs(secs)
+        };
+        (wanted.not_before, wanted.not_after) = (at_day(from_days), at_day(until_days));
+        let made = wanted.self_signed(&key).unwrap();
+        fs::write(at("cert.pem"), made.pem()).unwrap();
+        let _ = fs::remove_file(at("key.pem"));
+        tollhouse::secret_file::write_new(&at("key.pem"), &key.serialize_pem()).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_tollhouse"))
+            .args(["check", "--config", "tollhouse.toml"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(!check(-30, 60).contains("Warning"));
+    for (from_days, until_days, said) in [
+        (-80, 10, "ends in 10 days"),
+        (-1, 3, "ends in 3 days"),
+        (-90, -2, "ended 1 days ago"),
+        (1, 90, "not good yet"),
+    ] {
+        let shown = check(from_days, until_days);
+        let warning = shown.lines().find(|line| line.starts_with("Warning"));
+        let warning = warning.unwrap_or_else(|| panic!("{shown}"));
+        assert!(
+            warning.contains(said) && warning.contains("http.tls"),
+            "{warning}"
+        );
+    }
+}

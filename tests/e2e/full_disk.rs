@@ -9,7 +9,7 @@ use regtest::merchant::Merchant;
 use regtest::network::Network;
 use regtest::wait::eventually;
 
-use crate::operations::DEADLINE;
+use crate::operations::{DEADLINE, tollhouse};
 use crate::shop::{HEIGHT, Shop};
 
 /// Room for all that a small merchant keeps, and not much more.
@@ -23,12 +23,20 @@ struct Disk {
 impl Disk {
     /// Moves the data of a merchant that is not running onto it.
     fn under(merchant: &Merchant) -> Self {
+        Self::with(merchant, DISK)
+    }
+
+    /// The same with other options of its mount.
+    fn with(merchant: &Merchant, options: &str) -> Self {
         let data = merchant.data_dir().to_owned();
         let aside = data.with_extension("aside");
         fs::rename(&data, &aside).unwrap();
         fs::create_dir(&data).unwrap();
         let disk = Self { data };
-        run("mount", &["-t", "tmpfs", "-o", DISK, "none", disk.path()]);
+        run(
+            "mount",
+            &["-t", "tmpfs", "-o", options, "none", disk.path()],
+        );
         let from = format!("{}/.", aside.display());
         run("cp", &["-a", &from, disk.path()]);
         disk
@@ -162,4 +170,40 @@ impl Log {
         let log = fs::read_to_string(&self.0).unwrap();
         assert!(log.contains(what), "{what} is not in the log:\n{log}");
     }
+}
+
+#[tokio::test]
+async fn on_a_disk_that_takes_no_more_files_nothing_is_sold_and_doctor_says_so() {
+    let mut shop = Shop::open().await;
+    shop.network.merchant.terminate().await.unwrap();
+    let disk = Disk::with(&shop.network.merchant, "size=400m,nr_inodes=3000");
+    shop.come_back().await;
+    let credential = shop.buy(HEIGHT).await;
+    let fill = |left: u64| {
+        let stat = rustix::fs::statvfs(&disk.data).unwrap();
+        for number in 0..stat.f_favail - left {
+            fs::write(disk.data.join(format!("filler-{number}-{left}")), "").unwrap();
+        }
+    };
+    fill(400);
+    let admin = shop.network.merchant.admin();
+    eventually("that it is not ready", DEADLINE, || async {
+        match admin.ready().await.map_err(|error| format!("{error:#}"))? {
+            Readiness { ready: true, .. } => Err("it is ready".to_owned()),
+            Readiness { reason, .. } => Ok(reason),
+        }
+    })
+    .await
+    .map(|reason| assert!(reason.contains("nearly full"), "{reason}"))
+    .unwrap();
+    assert_eq!(shop.get(HEIGHT, Some(&credential)).await.status, 200);
+    let found = tollhouse(&shop.network, &["doctor"]).await;
+    let found = String::from_utf8(found.stdout).unwrap();
+    assert!(found.contains("inodes"), "{found}");
+    shop.network.merchant.terminate().await.unwrap();
+    fill(50);
+    shop.network.merchant.restart().await.unwrap();
+    let ended = shop.network.merchant.wait_ended().await.unwrap();
+    assert_eq!(ended.code(), Some(1));
+    Log::of(&shop.network).says("(inodes)");
 }

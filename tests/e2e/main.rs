@@ -25,6 +25,7 @@ mod log;
 mod newcomer;
 mod operations;
 mod operator;
+mod output;
 mod reload;
 mod restart;
 mod sale;

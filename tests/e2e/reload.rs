@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 use regtest::wait::eventually;
 use serde_json::Value;
 
+use crate::operations::{done, not_done};
 use crate::shop::{ARTICLE, HEIGHT, Shop};
 
 /// Replaces something in the settings file.
@@ -135,4 +136,58 @@ async fn no_request_fails_while_settings_are_read_again_and_again() {
         () = reloads => {}
         served = requests => panic!("{served} requests, and the reloads had not ended"),
     }
+}
+
+#[tokio::test]
+async fn a_reload_that_ends_tokens_says_so_before_it_happens() {
+    let shop = Shop::open().await;
+    let sold = shop.buy(ARTICLE).await;
+    let look = || async {
+        let admin = shop.network.merchant.admin();
+        let (status, text) = admin.call(Method::GET, "/reload").await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{text}");
+        serde_json::from_str::<Value>(&text).unwrap()["broken"].clone()
+    };
+    edit(&shop, "21 sat", "22 sat");
+    assert_eq!(look().await, serde_json::json!([]));
+    let flat = "price = \"22 sat\"";
+    let classes =
+        "price = { by = \"query:size\", values = { small = \"5 sat\" }, missing = \"21 sat\" }";
+    edit(&shop, flat, classes);
+    let broken = look().await;
+    assert_eq!(broken[0]["tokens"], 1, "{broken}");
+    let what = broken[0]["what"].as_str().unwrap();
+    assert!(what.contains("was price class 0 and is 1"), "{what}");
+    // Nobody is there to be asked: nothing happens.
+    not_done(&shop.network, &["reload"], 4, "1 tokens that are good now").await;
+    assert_eq!(shop.get(ARTICLE, Some(&sold)).await.status, StatusCode::OK);
+    assert_eq!(price_msat(&shop, ARTICLE).await, 21_000);
+
+    edit(&shop, classes, flat);
+    edit(&shop, "service = \"articles\"", "service = \"papers\"");
+    let broken = look().await;
+    assert_eq!(broken[0]["service"], "articles", "{broken}");
+    assert_eq!(broken[0]["tokens"], 1, "{broken}");
+    let done = done(&shop.network, &["reload", "--yes"]).await;
+    assert_eq!(done["broken"][0]["tokens"], 1, "{done}");
+    let refused = shop.refused(ARTICLE, &sold).await;
+    assert!(refused.text().contains("another service"));
+    assert!(
+        shop.network
+            .merchant
+            .log_tail()
+            .contains("tokens that are good now: 1")
+    );
+}
+
+#[tokio::test]
+async fn a_token_of_a_class_that_counts_for_less_is_told_so() {
+    let shop = Shop::open().await;
+    let sold = shop.buy(ARTICLE).await;
+    let classes =
+        "price = { by = \"query:size\", values = { small = \"5 sat\" }, missing = \"21 sat\" }";
+    edit(&shop, "price = \"21 sat\"", classes);
+    assert_eq!(reload(&shop).await.0, StatusCode::OK);
+    let refused = shop.refused(ARTICLE, &sold).await;
+    assert!(refused.text().contains("lower price class of this service"));
 }

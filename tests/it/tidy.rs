@@ -215,6 +215,16 @@ fn unwanted(source: &Source) -> Vec<String> {
         .collect()
 }
 
+/// Macros that panic where nothing can be written: a command's answer goes through `cli/output.rs`, the rest is logged.
+fn printing(source: &Source) -> Vec<String> {
+    let found = source.code().filter(|(_, line)| {
+        line.contains(concat!("print", "ln!(")) || line.contains(concat!("print", "!("))
+    });
+    found
+        .map(|(number, _)| source.complaint(number, "panics where it cannot write"))
+        .collect()
+}
+
 /// How much too long a file is.
 fn too_long(source: &Source) -> Option<String> {
     let lines = source.text.lines();
@@ -284,6 +294,16 @@ fn outside_crates_stay_in_their_rooms() {
 #[test]
 fn nothing_is_left_for_later() {
     assert_none(sources(EVERYTHING).iter().flat_map(unwanted).collect());
+}
+
+#[test]
+fn nothing_is_printed_by_a_macro_that_panics() {
+    assert_none(sources(PROGRAM).iter().flat_map(printing).collect());
+    for bad in ["println!(\"a\")", "    eprint!(\"a\")", "std::eprintln!()"] {
+        assert_eq!(printing(&source("src/x.rs", bad)).len(), 1, "{bad}");
+    }
+    let good = "// println!()\nlet a = \"print!()\"; writeln!(out)";
+    assert_eq!(printing(&source("src/x.rs", good)), Vec::<String>::new());
 }
 
 #[test]

@@ -264,6 +264,24 @@ async fn settings_name_the_files() {
 }
 
 #[test]
+fn a_key_is_taken_as_it_is_handed_over_and_as_every_editor_writes_it() {
+    let files = Files::new();
+    for path in [&files.files.cert, &files.files.key] {
+        let pem = std::fs::read_to_string(path).unwrap();
+        let written = format!("\u{feff}{}", pem.replace('\n', "\r\n"));
+        std::fs::write(path, written).unwrap();
+    }
+    for mode in [0o600, 0o400, 0o640, 0o440, 0o444] {
+        std::fs::set_permissions(&files.files.key, std::fs::Permissions::from_mode(mode)).unwrap();
+        Tls::open(files.source()).unwrap();
+    }
+    for mode in [0o660, 0o446] {
+        std::fs::set_permissions(&files.files.key, std::fs::Permissions::from_mode(mode)).unwrap();
+        Tls::open(files.source()).unwrap_err();
+    }
+}
+
+#[test]
 fn what_cannot_be_used_is_said_at_the_start() {
     let files = Files::new();
     let open = || Tls::open(files.source()).unwrap_err();

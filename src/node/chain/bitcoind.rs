@@ -29,19 +29,20 @@ impl fmt::Debug for Credentials {
 pub(in crate::node) fn credentials(login: &Login) -> Result<Credentials, String> {
     match login {
         Login::Password { user, file } => {
-            let password = secret_file::read(file).map_err(|error| causes::chain(&error))?;
+            let password = secret_file::handed_over_line(file);
             Ok(Credentials {
                 user: user.clone(),
-                password: password.trim_end().to_owned(),
+                password: password.map_err(|error| causes::chain(&error))?,
             })
         }
         Login::Cookie(file) => {
             let shown = file.display();
-            let cookie = std::fs::read_to_string(file).map_err(|error| {
-                format!("failed to read its cookie {shown}: {error}; does it run?")
+            // bitcoind makes it, as the user that it runs as.
+            let cookie = secret_file::line_of_another(file).map_err(|error| {
+                let why = causes::chain(&error);
+                format!("failed to read its cookie {shown}: {why}; does it run?")
             })?;
             let (user, password) = cookie
-                .trim_end()
                 .split_once(':')
                 .ok_or_else(|| format!("{shown} is no cookie of bitcoind's"))?;
             Ok(Credentials {

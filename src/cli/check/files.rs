@@ -1,0 +1,83 @@
+//! The files that a run reads beyond those that the settings cannot be understood without: read here as the run reads them.
+
+use std::path::Path;
+
+use crate::admin::{AdminToken, Spending};
+use crate::causes::chain;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gate::Keyring;
+use crate::http::TlsSource;
+use crate::node::{ChainSource, Login, NodeKeys};
+use crate::secret_file;
+
+/// Reads one as the run does, and says what is wrong with it.
+type Reading<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// Files with which the program would not run.
+    pub(super) wrong: Vec<String>,
+    /// Files that may be good later, or for the user that the program runs as.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Reads each of them.
+pub(super) fn look(config: &Config) -> Looked {
+    let mut looked = Looked::default();
+    match &config.node.chain.source {
+        ChainSource::Bitcoind(bitcoind) => login(&bitcoind.login, &mut looked),
+        ChainSource::Esplora { .. } | ChainSource::Electrum(_) => {}
+    }
+    if let Some(TlsSource::Acme(acme)) = &config.http.tls
+        && let Err(error) = acme.check()
+    {
+        let what = format!("http.acme.directory_ca: {}", chain(&error));
+        looked.wrong.push(what);
+    }
+    let network = config.node.network;
+    let seed = |path: &Path| read(NodeKeys::read(path, network));
+    let made: [(&str, Reading<'_>); 4] = [
+        ("seed.words", &seed),
+        ("master.key", &|path| read(Keyring::open(path))),
+        ("admin.token", &|path| {
+            read(AdminToken::open(path, Clock::system()))
+        }),
+        ("access.spent", &|path| read(Spending::open(path))),
+    ];
+    for (name, open) in made {
+        let path = config.data_dir.join(name);
+        match path.try_exists() {
+            Ok(true) => looked.wrong.extend(open(&path).err()),
+            Ok(false) => {}
+            Err(error) => looked.warnings.push(format!(
+                "{} cannot be looked at ({error}): run this as the user that the program runs as",
+                path.display()
+            )),
+        }
+    }
+    looked
+}
+
+fn login(login: &Login, looked: &mut Looked) {
+    match login {
+        Login::Password { file, .. } => {
+            if let Err(error) = secret_file::handed_over_line(file) {
+                let what = format!("node.chain.bitcoind.password_file: {}", chain(&error));
+                looked.wrong.push(what);
+            }
+        }
+        // bitcoind makes it when it starts, which may be later.
+        Login::Cookie(file) => {
+            if let Err(error) = secret_file::line_of_another(file) {
+                let what = format!("node.chain.bitcoind.cookie_file: {}", chain(&error));
+                looked.warnings.push(what);
+            }
+        }
+    }
+}
+
+fn read<T, E: std::error::Error>(opened: Result<T, E>) -> Result<(), String> {
+    opened.map(drop).map_err(|error| chain(&error))
+}

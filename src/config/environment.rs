@@ -1,0 +1,135 @@
+//! Settings in the environment: which variables are ours, and which of them cannot be what was meant.
+
+use std::ffi::OsString;
+
+use super::strict::ENVIRONMENT;
+use super::{Complaint, Complaints};
+
+/// What settings in the environment begin with.
+pub(super) const PREFIX: &str = "TOLLHOUSE";
+
+/// What stands between the parts of a key.
+const SEPARATOR: &str = "__";
+
+/// Pairs of quotes that a shell or a file of variables was expected to take away.
+const QUOTES: [(char, char); 5] = [
+    ('"', '"'),
+    ('\'', '\''),
+    ('`', '`'),
+    ('\u{201c}', '\u{201d}'),
+    ('\u{2018}', '\u{2019}'),
+];
+
+/// Our own variables; a misspelt one is an error, not a setting that is silently not there.
+pub(super) fn own_variables(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<config::Map<String, String>, Complaints> {
+    let mut own = config::Map::new();
+    let mut complaints = Vec::new();
+    for (name, value) in environment {
+        let name = name.to_string_lossy().into_owned();
+        let is_ours = name
+            .split_at_checked(PREFIX.len())
+            .is_some_and(|(prefix, rest)| {
+                prefix.eq_ignore_ascii_case(PREFIX) && rest.starts_with('_')
+            });
+        if !is_ours || is_of_a_service(&name, &value.to_string_lossy()) {
+            continue;
+        }
+        match setting(&name, value) {
+            Ok(value) => drop(own.insert(name, value)),
+            Err(what) => complaints.push(Complaint {
+                origin: ENVIRONMENT.to_owned(),
+                key: name,
+                what: what.to_owned(),
+            }),
+        }
+    }
+    if complaints.is_empty() {
+        Ok(own)
+    } else {
+        Err(Complaints(complaints))
+    }
+}
+
+/// The value of one of our variables, or why it cannot be one.
+fn setting(name: &str, value: OsString) -> Result<String, &'static str> {
+    let value = value.into_string().map_err(|_| "the value is not UTF-8")?;
+    if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return Err("variables are written in capitals, as TOLLHOUSE__HTTP__LISTEN");
+    }
+    if !name[PREFIX.len()..].starts_with(SEPARATOR) {
+        return Err(
+            "there is no such setting; they are written with two underscores, as TOLLHOUSE__HTTP__LISTEN",
+        );
+    }
+    if value.contains(char::is_control) {
+        return Err("there is a control character in the value, such as the end of a line");
+    }
+    let is_blank = |char: char| char.is_whitespace() || char == '\u{feff}';
+    if value.starts_with(is_blank) || value.ends_with(is_blank) {
+        return Err("the value begins or ends with a blank");
+    }
+    let is_quoted = |(first, last): (char, char)| {
+        let inner = value.strip_prefix(first);
+        inner.is_some_and(|inner| inner.ends_with(last))
+    };
+    if QUOTES.into_iter().any(is_quoted) {
+        return Err("there are quotes around the value, which would be part of it: leave them out");
+    }
+    Ok(value)
+}
+
+/// Whether Kubernetes has put this variable into the pod: for each service of the namespace it names host and ports, and a service
+/// of the obvious name makes them begin as ours do.
+fn is_of_a_service(name: &str, value: &str) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX) else {
+        return false;
+    };
+    if rest.starts_with(SEPARATOR) {
+        return false;
+    }
+    if rest.ends_with("_SERVICE_HOST") || rest.ends_with("_SERVICE_PORT") {
+        return true;
+    }
+    // A port has a name of its own, or none.
+    if rest.contains("_SERVICE_PORT_") {
+        return true;
+    }
+    if rest.ends_with("_PORT") && value.contains("://") {
+        return true;
+    }
+    rest.match_indices("_PORT_").any(|(at, word)| {
+        let mut words = rest[at + word.len()..].split('_');
+        let number = words.next().unwrap_or_default();
+        let is_port = number.parse::<u16>().is_ok();
+        let is_protocol = words
+            .next()
+            .is_some_and(|word| ["TCP", "UDP", "SCTP"].contains(&word));
+        let ends_well = match (words.next(), words.next()) {
+            (None, None) => true,
+            (Some(word), None) => ["PROTO", "PORT", "ADDR"].contains(&word),
+            (_, Some(_)) => false,
+        };
+        is_port && is_protocol && ends_well
+    })
+}
+
+/// The variable that sets this key: `TOLLHOUSE__HTTP__LISTEN` for `http.listen`.
+pub(super) fn variable_of(key: &str) -> String {
+    let parts = key.split('.').map(|part| part.to_ascii_uppercase());
+    let parts: Vec<_> = std::iter::once(PREFIX.to_owned()).chain(parts).collect();
+    parts.join(SEPARATOR)
+}
+
+/// The variable that says something of this key: its own, or else one of a part of it.
+pub(super) fn named_for(key: &str, own: &config::Map<String, String>) -> String {
+    let exact = variable_of(key);
+    let part = format!("{exact}{SEPARATOR}");
+    let mut parts: Vec<_> = own.keys().filter(|name| name.starts_with(&part)).collect();
+    parts.sort();
+    match parts.first() {
+        Some(name) if !own.contains_key(&exact) => (*name).clone(),
+        Some(_) | None => exact,
+    }
+}

@@ -1,0 +1,60 @@
+//! Tokens that were sold and may still open something, for whoever changes what is sold.
+
+use super::record::{SaleRecord, TokenRecord};
+use super::{Ledger, LedgerError, SALES_PAGE_MAX};
+use crate::l402::TokenId;
+
+/// Sales that are looked at, the newest first: reading so many takes about a second.
+const SALES_MAX: usize = 100_000;
+
+/// A sale whose token was neither revoked nor lost its payment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Living {
+    /// The sale.
+    pub sale: SaleRecord,
+    /// What was had for it so far; `None` if nothing was.
+    pub used: Option<TokenRecord>,
+}
+
+impl Ledger {
+    /// Calls this with each such sale that was settled at this moment or later, and tells whether those were all: only so many
+    /// are looked at.
+    pub fn each_living(
+        &self,
+        settled_from_ms: u64,
+        mut each: impl FnMut(&Living),
+    ) -> Result<bool, LedgerError> {
+        let mut before = None;
+        let mut looked_at = 0;
+        loop {
+            let page = self.sales(before.as_deref(), SALES_PAGE_MAX)?;
+            for sale in page.sales {
+                if sale.settled_ms < settled_from_ms {
+                    return Ok(true);
+                }
+                looked_at += 1;
+                if let Some(living) = self.living(sale)? {
+                    each(&living);
+                }
+            }
+            match page.next {
+                None => return Ok(true),
+                Some(_) if looked_at >= SALES_MAX => return Ok(false),
+                next => before = next,
+            }
+        }
+    }
+
+    fn living(&self, sale: SaleRecord) -> Result<Option<Living>, LedgerError> {
+        let (Some(token_id), Some(service), None) = (sale.token_id, &sale.service, sale.lost_ms)
+        else {
+            return Ok(None);
+        };
+        if self.is_revoked(&TokenId(token_id), service) {
+            return Ok(None);
+        }
+        let key = TokenRecord::key(&sale.payment_hash, &token_id);
+        let used = self.using(|| Ok(self.trees.tokens.get(&key)?))?;
+        Ok(Some(Living { sale, used }))
+    }
+}
