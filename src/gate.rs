@@ -111,6 +111,10 @@ pub enum Why {
 }
 
 /// What the gate says of a request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once or twice; a box would cost every paid request an allocation"
+)]
 #[derive(Debug)]
 #[must_use]
 pub enum Decision<'a> {

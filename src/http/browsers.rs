@@ -16,7 +16,7 @@ use super::answer::{EXPIRES, list};
 const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 /// Headers that a script of another origin may send in any case. `*` does not cover Authorization, so they are named.
-const ALLOWED: &str = "Authorization, Content-Type, Accept-Payment, Accept-Grant";
+const ALLOWED: &str = "Authorization, Content-Type, Accept-Payment, Accept-Grant, X-Grpc-Web, X-User-Agent, Grpc-Timeout";
 /// Headers that a script of another origin may read; constants, because a value is checked letter by letter.
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("WWW-Authenticate, Payment-Receipt, Retry-After");

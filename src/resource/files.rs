@@ -280,6 +280,7 @@ where
 {
     let shape = Shape {
         is_head: wants == For::Head,
+        sends_on: false,
         can_be_call: false,
         is_open_ended: false,
     };

@@ -35,7 +35,7 @@ const ELSEWHERE: &str = "https://elsewhere.example";
 #[tokio::test]
 async fn a_preflight_allows_the_headers_that_the_script_asks_for() {
     let shop = Shop::open().await;
-    let ours = "Authorization, Content-Type, Accept-Payment, Accept-Grant";
+    let ours = "Authorization, Content-Type, Accept-Payment, Accept-Grant, X-Grpc-Web, X-User-Agent, Grpc-Timeout";
     for (wanted, more) in [
         ("authorization,x-api-version", ", x-api-version"),
         ("x-a, authorization , X-B", ", x-a, X-B"),
