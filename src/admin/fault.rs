@@ -171,6 +171,7 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
         | OperationError::NoAddressOfPeer(_)
         | OperationError::NotAPeer(_)
         | OperationError::NotPayable
+        | OperationError::BadLink(_)
         | OperationError::OnlyOnchain(_)
         | OperationError::PayeeName(_)
         | OperationError::Lnurl

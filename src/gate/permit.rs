@@ -302,7 +302,7 @@ impl Permit {
     }
 
     /// Whether the use may go back though an answer was delivered, because that answer brought nothing. Not where all
-    /// answers count, nor for a free use; and at most once a second, so that nobody makes the upstream work for
+    /// answers count, nor for a free use; and a limited number of times, so that nobody makes the upstream work for
     /// nothing without end.
     pub fn is_excused(&self) -> bool {
         match &self.ground {

@@ -42,10 +42,10 @@ const LEFT_EARLY_MAX: u64 = 3;
 /// How long a count must be idle before it is dropped from memory; the next use reads it from the store again.
 const IDLE_MS: u64 = 60_000;
 
-/// How often a token gets a use back for an answer that brought its client nothing: once a second, and this many at once.
-/// Further such answers count.
-const EXCUSED_AT_ONCE: u64 = 60;
-const EXCUSED_EACH_MS: u64 = 1_000;
+/// How often a token gets a use back for an answer that brought its client nothing: this often, and so much oftener for each
+/// use that counted. Further such answers count.
+const EXCUSED_FIRST: u64 = 20;
+const EXCUSED_PER_USE: u64 = 4;
 
 /// How long at least the program remembers how often a use went back that way: 24 hours. This number is not in the
 /// store.
@@ -74,8 +74,8 @@ pub(super) struct Usage {
     left_early: AtomicU64,
     /// The latest end of the token at those times, Unix seconds.
     left_early_until_secs: AtomicU64,
-    /// When as many answers as ever may bring nothing and cost nothing again, in milliseconds since the machine started.
-    excused_until_ms: AtomicU64,
+    /// How often a use went back because its answer brought nothing.
+    excused: AtomicU64,
     /// Until when no use is reserved before the price is known, in milliseconds since the machine started.
     withdrawn_until_ms: AtomicU64,
     /// Goes up with whatever changes the counts, behind them: whoever sees the change sees the counts.
@@ -109,7 +109,7 @@ impl Usage {
             begun: Instant::now(),
             left_early: AtomicU64::new(0),
             left_early_until_secs: AtomicU64::new(0),
-            excused_until_ms: AtomicU64::new(0),
+            excused: AtomicU64::new(0),
             withdrawn_until_ms: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             journaled: AtomicU64::new(0),
@@ -262,9 +262,7 @@ impl Usage {
     /// Whether a use whose client left before the first byte may go back. This is allowed a few times only, so that
     /// nobody makes the upstream work for nothing over and over.
     fn forgives_leaving(&self, allowance: &Allowance) -> bool {
-        let until_secs = allowance.valid_until_secs.unwrap_or(0);
-        self.left_early_until_secs
-            .fetch_max(until_secs, Ordering::Relaxed);
+        self.keep_until(allowance);
         let forgive = |times| (times < LEFT_EARLY_MAX).then_some(times + 1);
         self.left_early
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, forgive)
@@ -272,14 +270,21 @@ impl Usage {
     }
 
     /// Whether a use may go back because its answer brought nothing.
-    fn excuses(&self, since_boot_ms: u64) -> bool {
-        let excuse = |until_ms: u64| {
-            let until_ms = until_ms.max(since_boot_ms) + EXCUSED_EACH_MS;
-            (until_ms <= since_boot_ms + EXCUSED_AT_ONCE * EXCUSED_EACH_MS).then_some(until_ms)
-        };
-        self.excused_until_ms
+    fn excuses(&self, allowance: &Allowance) -> bool {
+        self.keep_until(allowance);
+        let served = self.counter.load(Ordering::Relaxed) >> IN_FLIGHT_BITS;
+        let max = EXCUSED_FIRST.saturating_add(served.saturating_mul(EXCUSED_PER_USE));
+        let excuse = |times| (times < max).then_some(times + 1);
+        self.excused
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, excuse)
             .is_ok()
+    }
+
+    /// Notes until when the token is valid, for what is remembered of it in memory only.
+    fn keep_until(&self, allowance: &Allowance) {
+        let until_secs = allowance.valid_until_secs.unwrap_or(0);
+        self.left_early_until_secs
+            .fetch_max(until_secs, Ordering::Relaxed);
     }
 
     /// Records that a hook was asked for a price because of this token, and that the use was not needed.
@@ -336,19 +341,19 @@ impl Usage {
         let are_windows_over = windows.are_over(now.since_boot_ms);
         !self.is_unstored()
             && *self.touched_ms.get_mut() < idle_since_ms
-            && *self.excused_until_ms.get_mut() < now.since_boot_ms
             // A slow pace must not be forgotten before its bucket is full again.
             && full_at_us / 1_000 < idle_since_ms
             && are_windows_over
     }
 
-    /// Whether uses went back because the client left. This is remembered while the token is valid and for a day,
-    /// because its holder can shorten its validity with a caveat.
+    /// Whether uses went back because the client left or the answers brought nothing. This is remembered while the token
+    /// is valid and for a day, because its holder can shorten its validity with a caveat.
     fn was_left_early(&mut self, now: Moment) -> bool {
         let is_of_today =
             self.touched_ms.get_mut().saturating_add(LEFT_EARLY_KEPT_MS) > now.since_boot_ms;
         let is_good = *self.left_early_until_secs.get_mut() > now.unix_ms / 1_000;
-        *self.left_early.get_mut() > 0 && (is_of_today || is_good)
+        let went_back = *self.left_early.get_mut() + *self.excused.get_mut();
+        went_back > 0 && (is_of_today || is_good)
     }
 }
 

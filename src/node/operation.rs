@@ -170,6 +170,9 @@ pub enum OperationError {
         "this is neither a BOLT 11 invoice nor a BOLT 12 offer: a character is wrong or missing"
     )]
     NotPayable,
+    /// A link that cannot be followed safely.
+    #[error("the payment link cannot be read: {0}")]
+    BadLink(&'static str),
     /// An address, or a link with nothing else in it.
     #[error("this asks for a payment on chain: `tollhouse send {0} AMOUNT`")]
     OnlyOnchain(String),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::str::FromStr as _;
 
 use bitcoin::address::{Address, NetworkUnchecked};
+use bitcoin::{Amount, Denomination};
 use percent_encoding::percent_decode_str;
 
 use super::operation::OperationError;
@@ -20,28 +21,63 @@ const PARAMETERS: [&str; 2] = ["lightning", "lno"];
 /// What an LNURL begins with.
 const LNURL: &str = "lnurl1";
 
-/// The invoice or offer in this text, not read yet; or what the text is instead. Whoever scans it may have all of it in capitals.
-pub(super) fn invoice_or_offer(text: &str) -> Result<Cow<'_, str>, OperationError> {
+/// An invoice or offer that was found in a text and is not read yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found<'a> {
+    /// The invoice or offer.
+    pub(super) text: Cow<'a, str>,
+    /// The amount that the link around it names.
+    pub(super) amount_msat: Option<u64>,
+}
+
+/// The invoice or offer in this text; an error says what the text is instead. All of it may be in capitals, as in a QR code.
+pub(super) fn invoice_or_offer(text: &str) -> Result<Found<'_>, OperationError> {
+    let alone = |text| {
+        Ok(Found {
+            text: named(text)?,
+            amount_msat: None,
+        })
+    };
     let text = text.trim();
     if let Some(rest) = without(text, LIGHTNING) {
-        return named(rest.trim_start_matches("//"));
+        return alone(rest.trim_start_matches("//"));
     }
     let Some(rest) = without(text, BITCOIN) else {
-        return named(text);
+        return alone(text);
     };
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let parameters = || query.split('&').filter_map(|pair| pair.split_once('='));
-    let value_of = |wanted: &&str| {
-        let mut pairs = parameters().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
-        pairs.next().map(|(_, value)| value)
-    };
-    match PARAMETERS.iter().find_map(value_of) {
-        Some(value) => {
-            let value = percent_decode_str(value).decode_utf8();
-            value.map_err(|_| OperationError::NotPayable)
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let (mut amount, mut ways) = (None, [None; 2]);
+    for (name, value) in pairs {
+        let way = PARAMETERS
+            .iter()
+            .position(|it| name.eq_ignore_ascii_case(it));
+        let place = match way {
+            Some(way) => &mut ways[way],
+            None if name.eq_ignore_ascii_case("amount") => &mut amount,
+            None if without(name, "req-").is_some() => {
+                return Err(OperationError::BadLink(
+                    "it demands something that this program does not know (`req-…`)",
+                ));
+            }
+            None => continue,
+        };
+        if place.replace(value).is_some() {
+            return Err(OperationError::BadLink("it says the same thing twice"));
         }
-        None => named(address),
     }
+    let Some(value) = ways.into_iter().flatten().next() else {
+        return alone(address);
+    };
+    let text = percent_decode_str(value).decode_utf8();
+    let text = text.map_err(|_| OperationError::NotPayable)?;
+    let amount = amount.map(|amount| Amount::from_str_in(amount, Denomination::Bitcoin));
+    let amount = amount
+        .transpose()
+        .map_err(|_| OperationError::BadLink("its amount is not a number of bitcoins"))?;
+    let amount_msat = amount.map(|amount| amount.to_sat().saturating_mul(1_000));
+    Ok(Found { text, amount_msat })
 }
 
 /// The text, unless it is something that is paid in another way.
@@ -89,7 +125,34 @@ mod tests {
             ("bitcoin:bc1q?label=a%20b&lightning=ln%62c1", "lnbc1"),
             ("nonsense", "nonsense"),
         ] {
-            assert_eq!(invoice_or_offer(text).unwrap(), found, "{text}");
+            assert_eq!(invoice_or_offer(text).unwrap().text, found, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_amount_of_a_link_is_read_and_a_link_that_contradicts_itself_is_refused() {
+        for (link, amount_msat) in [
+            ("lnbc1", None),
+            ("bitcoin:?lightning=lnbc1", None),
+            ("bitcoin:?amount=0.00001&lightning=lnbc1", Some(1_000_000)),
+            ("bitcoin:?lno=lno1a&AMOUNT=1", Some(100_000_000_000)),
+        ] {
+            let found = invoice_or_offer(link).unwrap();
+            assert_eq!(found.amount_msat, amount_msat, "{link}");
+        }
+        for link in [
+            "bitcoin:?amount=0.00001&amount=1&lightning=lnbc1",
+            "bitcoin:?lightning=lnbc1&LIGHTNING=lnbc2",
+            "bitcoin:?lno=lno1a&lno=lno1b",
+            "bitcoin:?lightning=lnbc1&req-until=1",
+            "bitcoin:?lightning=lnbc1&REQ-x",
+            "bitcoin:?amount=1,5&lightning=lnbc1",
+            "bitcoin:?amount=-1&lightning=lnbc1",
+            "bitcoin:?amount=0.000000001&lightning=lnbc1",
+            "bitcoin:?amount=&lightning=lnbc1",
+        ] {
+            let refused = invoice_or_offer(link);
+            assert!(matches!(refused, Err(OperationError::BadLink(_))), "{link}");
         }
     }
 

@@ -124,8 +124,9 @@ impl Node {
         let now_secs = self.clock.unix_secs();
         let own_id = self.keys.payment_keys().node_id();
         self.operate("read the invoice", move |node| {
-            let text = invoice_or_offer(&paying.to)?;
-            let (to, asked_msat) = if let Ok(invoice) = Bolt11Invoice::from_str(&text) {
+            let found = invoice_or_offer(&paying.to)?;
+            let text = &found.text;
+            let (to, asked_msat) = if let Ok(invoice) = Bolt11Invoice::from_str(text) {
                 if invoice.network() != network {
                     return Err(OperationError::PayableElsewhere(network));
                 }
@@ -139,7 +140,7 @@ impl Node {
                 let asked_msat = invoice.amount_milli_satoshis();
                 (To::Invoice(Box::new(invoice)), asked_msat)
             } else {
-                let offer = Offer::from_str(&text).map_err(|_| OperationError::NotPayable)?;
+                let offer = Offer::from_str(text).map_err(|_| OperationError::NotPayable)?;
                 if !offer.supports_chain(ChainHash::using_genesis_block(network)) {
                     return Err(OperationError::PayableElsewhere(network));
                 }
@@ -148,6 +149,11 @@ impl Node {
                     Some(Amount::Currency { .. }) | None => None,
                 };
                 (To::Offer(Box::new(offer)), asked_msat)
+            };
+            // A person who follows a link has read the link's amount, not the invoice's.
+            let asked_msat = match found.amount_msat {
+                Some(_) => Some(agreed(asked_msat, found.amount_msat)?),
+                None => asked_msat,
             };
             let amount_msat = agreed(asked_msat, paying.amount_msat)?;
             let fee_max_msat = paying

@@ -219,10 +219,9 @@ impl Node {
         let (amount, sat) = if config.keep == Msat::ZERO {
             (OnchainAmount::All, sat)
         } else {
-            let sat = sat.saturating_sub(fee_sat);
-            if sat == 0 {
+            let Some(sat) = less_fee(sat, fee_sat) else {
                 return Ok(None);
-            }
+            };
             (OnchainAmount::Sat(sat), sat)
         };
         Ok(Some(Withdrawal {
@@ -247,10 +246,11 @@ impl Node {
         let Some(excess_sat) = excess_msat.map(whole_sat).filter(is_worth_it) else {
             return Ok(None);
         };
-        let sat = without_fee(excess_sat, self.fee_for(excess_sat).await?);
-        if sat == 0 {
+        // The channel pays the fee, and LDK estimates it anew.
+        let fee_sat = self.fee_for(excess_sat).await?.max(excess_sat / FEE_PART);
+        let Some(sat) = less_fee(excess_sat, fee_sat) else {
             return Ok(None);
-        }
+        };
         self.splice_out(&fullest.channel_id, address, sat).await?;
         Ok(Some(Withdrawal {
             by: "splice",
@@ -276,9 +276,10 @@ fn whole_sat(msat: u64) -> u64 {
     msat / 1_000
 }
 
-/// What is spliced out of this: the channel pays the fee besides, so that what is kept stays.
-fn without_fee(excess_sat: u64, fee_sat: u64) -> u64 {
-    excess_sat.saturating_sub(fee_sat.max(excess_sat / FEE_PART))
+/// What is withdrawn of this, so that the fee is not taken from what is kept; `None` if the fee may take more than half of it.
+fn less_fee(excess_sat: u64, fee_sat: u64) -> Option<u64> {
+    let sat = excess_sat.saturating_sub(fee_sat);
+    (sat >= excess_sat / 2 && sat > 0).then_some(sat)
 }
 
 /// Whether the chain's fee is worth it.
@@ -297,12 +298,13 @@ mod tests {
 
     #[test]
     fn the_fee_of_a_splice_is_not_taken_from_what_is_kept() {
-        assert_eq!(without_fee(100_000, 5_000), 95_000);
-        assert_eq!(without_fee(1_000_000, 500), 990_000);
-        assert_eq!(without_fee(10_000, FEE_RATE_UNKNOWN * ONCHAIN_VBYTES), 0);
-        // No fee that is paid is more than a twentieth.
+        assert_eq!(less_fee(100_000, 5_000), Some(95_000));
+        // Where no fee rate is known, a small excess waits.
+        let unknown_sat = FEE_RATE_UNKNOWN * ONCHAIN_VBYTES;
+        assert_eq!(less_fee(10_500, unknown_sat), None);
+        assert_eq!(less_fee(2 * unknown_sat, unknown_sat), Some(unknown_sat));
         let fee_sat = fee_at(1, ONCHAIN_MIN_SAT).unwrap();
-        assert_eq!(without_fee(ONCHAIN_MIN_SAT, fee_sat), 9_500);
+        assert_eq!(less_fee(ONCHAIN_MIN_SAT, fee_sat), Some(9_500));
     }
 
     #[test]

@@ -40,14 +40,14 @@ where
     credential::strip(request.headers_mut());
     headers::remove_ours(request.headers_mut());
     let is_head = *request.method() == Method::HEAD;
-    let host = host_of(&request);
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
     let at_work = AtWork(Some(permit));
     // Ready only now: what is not paid for takes no place from what is.
     let answered = service.oneshot(request).await;
     let permit = at_work.end();
     match answered {
         Ok(response) => {
-            let sends_on = sends_on(response.status(), response.headers(), host.as_ref());
+            let sends_on = sends_on(is_read, response.status(), response.headers(), |_| false);
             Ok(answer(response, permit, held, (is_head, sends_on)).await)
         }
         Err(error) => {
@@ -55,14 +55,6 @@ where
             Err(error)
         }
     }
-}
-
-/// What the client calls us.
-fn host_of<B>(request: &Request<B>) -> Option<HeaderValue> {
-    let named = request.headers().get(HOST).cloned();
-    // In HTTP/2 it stands in the address.
-    let authority = || HeaderValue::from_str(request.uri().authority()?.as_str()).ok();
-    named.or_else(authority)
 }
 
 /// What the client gets of the service's answer.

@@ -36,6 +36,8 @@ pub(super) struct Names<'a> {
     pub(super) prefix: &'a str,
     /// What the client calls us: host and port, if it has one.
     pub(super) host: Option<&'a HeaderValue>,
+    /// The path that was asked for, without the prefix.
+    pub(super) asked: &'a str,
 }
 
 /// A reference to something on a server, taken apart.
@@ -66,12 +68,20 @@ impl<'a> Reference<'a> {
                 (Some(place(&rest[..end])?), &rest[end..])
             }
         };
-        let end = tail.find(['?', '#']).unwrap_or(tail.len());
         Some(Self {
             place,
-            path: &tail[..end],
-            rest: &tail[end..],
+            ..Self::on_server(tail)
         })
+    }
+
+    /// A path with query and fragment, whatever it begins with.
+    fn on_server(text: &'a str) -> Self {
+        let end = text.find(['?', '#']).unwrap_or(text.len());
+        Self {
+            place: None,
+            path: &text[..end],
+            rest: &text[end..],
+        }
     }
 }
 
@@ -118,7 +128,13 @@ impl<'n> Names<'n> {
 
     /// `None` if it stays as it is.
     fn reference(&self, text: &str) -> Option<String> {
-        let reference = Reference::of(text.trim())?;
+        // Of a path that began with two slashes (`encoded_slashes`), an upstream repeats the path, not a host.
+        let text = text.trim();
+        let reference = if self.asked.starts_with("//") && text.starts_with(self.asked) {
+            Reference::on_server(text)
+        } else {
+            Reference::of(text)?
+        };
         let server = match reference.place {
             None => self.server,
             Some(place) => self.named(place)?,
@@ -134,8 +150,17 @@ impl<'n> Names<'n> {
         (new != text).then_some(new)
     }
 
-    /// The server that is called so: one of the upstream, or the one that answers, by the name that it was told.
-    fn named(&self, (host, port): (&str, Option<u16>)) -> Option<&'n Server> {
+    /// The server at this place: one of the upstream, or the one that answers, by the host name that the request gave it.
+    fn named(&self, place: (&str, Option<u16>)) -> Option<&'n Server> {
+        let by_client = || {
+            let names_us = self.host.is_some_and(|host| is_place(host, place));
+            names_us.then_some(self.server)
+        };
+        self.named_by_settings(place).or_else(by_client)
+    }
+
+    /// The same, but only by names that the settings give: a client chooses its `Host` itself.
+    fn named_by_settings(&self, (host, port): (&str, Option<u16>)) -> Option<&'n Server> {
         let is_at = |server: &&std::sync::Arc<Server>| {
             let (own_host, own_port) = server.place();
             let is_usual = port.is_none() && [80, 443].contains(&own_port);
@@ -149,9 +174,14 @@ impl<'n> Names<'n> {
             .iter()
             .find(|(name, _)| *name == HOST)
             .map(|(_, value)| value);
-        let names_us = |value: &HeaderValue| is_place(value, (host, port));
-        let is_ours = told.into_iter().chain(self.host).any(names_us);
-        is_ours.then_some(self.server)
+        let is_told = told.is_some_and(|value| is_place(value, (host, port)));
+        is_told.then_some(self.server)
+    }
+
+    /// Whether an answer only sends its client on to another place of the shop. Asked before the names are rewritten.
+    pub(super) fn sends_on(&self, is_read: bool, status: StatusCode, headers: &HeaderMap) -> bool {
+        let is_ours = |place| self.named_by_settings(place).is_some();
+        sends_on(is_read, status, headers, is_ours)
     }
 
     /// The path for clients of a path on this server; `None` if the route does not reach it.
@@ -322,32 +352,36 @@ fn is_place(value: &HeaderValue, (host, port): (&str, Option<u16>)) -> bool {
     own_host.eq_ignore_ascii_case(host) && is_port
 }
 
-/// Whether an answer only sends its client on to another place of the shop that it has asked by this name.
+/// Whether an answer only sends its client on to another place of the shop, where `is_ours` says which hosts belong to it. After
+/// a 301, 302 or 303 to a request that changes something (`is_read` is false), the upstream has done what was asked (RFC 9110,
+/// section 15.4).
 pub(super) fn sends_on(
+    is_read: bool,
     status: StatusCode,
     headers: &HeaderMap,
-    host: Option<&HeaderValue>,
+    is_ours: impl Fn((&str, Option<u16>)) -> bool,
 ) -> bool {
-    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
-        return false;
-    }
-    let Some(location) = headers.get(LOCATION) else {
+    let is_undone = match status.as_u16() {
+        301..=303 => is_read,
+        307 | 308 => true,
+        _ => false,
+    };
+    let location = headers.get(LOCATION).filter(|_| is_undone);
+    let Some(Ok(location)) = location.map(|it| std::str::from_utf8(it.as_bytes())) else {
         return false;
     };
-    let Ok(location) = std::str::from_utf8(location.as_bytes()) else {
-        return false;
-    };
-    match Reference::of(location.trim()) {
+    let location = location.trim();
+    match Reference::of(location) {
         Some(Reference {
             place: Some(place), ..
-        }) => host.is_some_and(|host| is_place(host, place)),
-        Some(_) => true,
-        // Relative to the path, unless it begins with a scheme.
-        None => !location
-            .split(['/', '?', '#'])
-            .next()
-            .unwrap_or_default()
-            .contains(':'),
+        }) => is_ours(place),
+        // Browsers read backslashes as slashes, and what follows two of them as a host.
+        Some(_) => !location[1..].starts_with(['/', '\\']),
+        // Relative to the path, unless it begins with a host that cannot be read or with a scheme.
+        None => {
+            let first = location.split(['/', '?', '#']).next().unwrap_or_default();
+            !location.starts_with(['/', '\\']) && !first.contains(':')
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::via::{self, Via};
 use super::body::{Talk, Terms, Unread, Upload, Uploaded, empty};
 use super::client::cause;
 use super::headers::{names, remove_claims, remove_hop_by_hop, set_forwarded, set_paid};
-use super::names::{Names, sends_on};
+use super::names::Names;
 use super::servers::{Server, Servers};
 use super::tunnel::Switch;
 use super::{Body, Downstream};
@@ -65,6 +65,8 @@ pub(super) struct Outgoing<'a> {
     is_empty: bool,
     /// Whether it can be sent twice and means what it means once (RFC 9110, section 9.2.2).
     pub(super) is_repeatable: bool,
+    /// Whether it only reads (GET or HEAD).
+    is_read: bool,
     /// The protocol that the client would rather speak.
     pub(super) switch: Option<Switch>,
 }
@@ -107,7 +109,9 @@ impl<'a> Outgoing<'a> {
             Protocol::Http2 => Version::HTTP_2,
         };
         let is_idempotent = IDEMPOTENT.contains(&head.method);
+        let is_read = [Method::GET, Method::HEAD].contains(&head.method);
         Self {
+            is_read,
             forward,
             with_trailers: true,
             path,
@@ -226,9 +230,11 @@ impl<'a> Outgoing<'a> {
             server,
             prefix: self.prefix,
             host: self.host.as_ref(),
+            asked: self.path,
         };
+        let sends_on = names.sends_on(self.is_read, response.status(), response.headers());
         names.publish(response.headers_mut());
-        sends_on(response.status(), response.headers(), self.host.as_ref())
+        sends_on
     }
 
     /// Whether another server may be asked after this error. Where there was no connection, nothing was sent. Where one broke

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::header::{AUTHORIZATION, LOCATION};
+use http::header::{AUTHORIZATION, HOST, LOCATION};
 use http::{Method, StatusCode};
 use regtest::client::Answer;
 use tokio::net::TcpListener;
@@ -75,7 +75,6 @@ async fn left(shop: &Shop, method: Method, path: &str) -> u64 {
 async fn what_brings_nothing_costs_nothing_unless_the_route_says_so() {
     let (upstream, _serving) = obliging().await;
     let shop = selling(upstream, "").await;
-    let own = format!("302?http://{}/login", shop.address);
     let inside = format!("303?http://{upstream}/login");
     for (method, answer) in [
         (Method::GET, "304"),
@@ -88,7 +87,7 @@ async fn what_brings_nothing_costs_nothing_unless_the_route_says_so() {
         (Method::HEAD, "403"),
         (Method::GET, "301?/x"),
         (Method::GET, "308?x"),
-        (Method::GET, &own),
+        (Method::POST, "307?/x"),
         (Method::GET, &inside),
     ] {
         let path = format!("/a/{answer}");
@@ -121,26 +120,49 @@ async fn what_brings_nothing_costs_nothing_unless_the_route_says_so() {
             assert_eq!(left(&shop, Method::GET, &path).await, 2, "{path}");
         }
     }
+    // What was asked is done before a 303 (RFC 9110, section 15.4.4).
+    assert_eq!(left(&shop, Method::POST, "/a/303?/jobs/17").await, 2);
     // Whoever says that it failed is not paid, whatever the route says.
     assert_eq!(left(&shop, Method::GET, "/b/503").await, 3);
 }
 
 #[tokio::test]
-async fn no_more_than_sixty_at_once_cost_nothing() {
+async fn a_client_cannot_make_another_server_the_shop_by_its_host_header() {
     let (upstream, _serving) = obliging().await;
     let shop = selling(upstream, "").await;
-    let sold = shop.sell("a", Some(2));
+    let sold = shop.sell("a", Some(3));
+    let path = "/a/302?https://elsewhere.example/signed";
+    let request = shop.request(Method::GET, path);
+    let request = request
+        .header(AUTHORIZATION, sold.header())
+        .header(HOST, "elsewhere.example");
+    let answer = shop.send(request).await;
+    assert_eq!(answer.status, StatusCode::FOUND);
+    assert_eq!(answer.header("l402-remaining-requests"), Some("2"));
+}
+
+#[tokio::test]
+async fn a_token_gets_twenty_for_nothing_and_four_more_for_each_use_that_counted() {
+    let (upstream, _serving) = obliging().await;
+    let shop = selling(upstream, "").await;
+    let sold = shop.sell("a", Some(3));
     let asked = async |path: &str| {
         let answer = ask(&shop, Method::GET, path, &sold).await;
         answer.header("l402-remaining-requests").map(str::to_owned)
     };
-    for _ in 0..60 {
-        assert_eq!(asked("/a/404").await.as_deref(), Some("2"));
+    for _ in 0..20 {
+        assert_eq!(asked("/a/404").await.as_deref(), Some("3"));
     }
-    assert_eq!(asked("/a/404").await.as_deref(), Some("1"));
-    // One comes back a second.
-    shop.clock.advance(Duration::from_secs(1));
+    assert_eq!(asked("/a/404").await.as_deref(), Some("2"));
+    for _ in 0..4 {
+        assert_eq!(asked("/a/304").await.as_deref(), Some("2"));
+    }
     assert_eq!(asked("/a/304").await.as_deref(), Some("1"));
+    // Time gives none back, and nothing is forgotten while the token is idle.
+    shop.clock.advance(Duration::from_secs(3_600));
+    for _ in 0..4 {
+        assert_eq!(asked("/a/304").await.as_deref(), Some("1"));
+    }
     assert_eq!(asked("/a/304").await.as_deref(), Some("0"));
     assert_challenged(&ask(&shop, Method::GET, "/a/200", &sold).await);
 }
@@ -171,23 +193,19 @@ async fn a_free_quota_counts_them() {
 }
 
 #[tokio::test]
-async fn neither_bytes_nor_seconds_are_counted_either() {
+async fn a_grant_of_bytes_counts_what_they_take() {
     let (upstream, _serving) = obliging().await;
     let shop = Shop::selling(&format!(
         "[[route]]\npath = \"/a/*\"\nservice = \"a\"\nprice = \"10 sat\"\nupstream = \"http://{upstream}\"\n\
-         grant = {{ bytes = 5 }}\n"
+         grant = {{ bytes = 9 }}\n"
     ))
     .await;
     let sold = shop.pay(&assert_challenged(&shop.get("/a/200").await));
-    for _ in 0..3 {
-        let answer = ask(&shop, Method::GET, "/a/404", &sold).await;
-        assert_eq!((answer.status.as_u16(), &*answer.text()), (404, "said"));
-        assert_eq!(answer.header("l402-remaining-bytes"), Some("5"));
+    for (method, left) in [(Method::HEAD, "9"), (Method::GET, "9"), (Method::GET, "5")] {
+        let answer = ask(&shop, method, "/a/404", &sold).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!(answer.header("l402-remaining-bytes"), Some(left));
     }
-    assert_eq!(
-        ask(&shop, Method::GET, "/a/200", &sold).await.text(),
-        "said"
-    );
     let answer = ask(&shop, Method::GET, "/a/404", &sold).await;
     assert_eq!(answer.header("l402-remaining-bytes"), Some("1"));
 }

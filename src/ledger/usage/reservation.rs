@@ -248,10 +248,12 @@ impl Reservation {
         usage.left(&self.allowance)
     }
 
-    /// Whether it may be given back because its answer brought nothing. Each time counts towards a limit of the token.
+    /// Whether the use may go back because its answer brought nothing. Each time counts towards a limit of the token. A
+    /// grant of bytes or seconds counts what such an answer takes: a HEAD may have worked for a minute.
     pub fn is_excused(&self) -> bool {
-        let usage = self.usage.as_ref();
-        usage.is_some_and(|usage| usage.excuses(self.clock.since_boot_ms()))
+        let is_metered = self.allowance.bytes_max.is_some() || self.allowance.seconds_max.is_some();
+        let usage = self.usage.as_ref().filter(|_| !is_metered);
+        usage.is_some_and(|usage| usage.excuses(&self.allowance))
     }
 
     /// Returns a use that was reserved while a hook was asked for a price, and that was not needed. For a minute,

@@ -145,29 +145,50 @@ async fn the_other_headers_that_name_the_upstream_are_rewritten_too() {
 
 #[test]
 fn a_redirect_stays_in_the_shop_or_leaves_it() {
-    let host = HeaderValue::from_static("shop.example");
-    let stays = |location: &str| {
+    let sends = |is_read, status, location: &str| {
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, location.parse().unwrap());
-        sends_on(StatusCode::FOUND, &headers, Some(&host))
+        let is_ours = |(host, port): (&str, Option<u16>)| host == "inner" && port == Some(8080);
+        sends_on(is_read, status, &headers, is_ours)
     };
+    let stays = |location: &str| sends(true, StatusCode::FOUND, location);
     for location in [
         "/x",
         "x",
         "?a:b",
         "../a",
-        "https://shop.example/x",
-        "//SHOP.example:443",
+        "http://inner:8080/x",
+        "//inner:8080",
     ] {
         assert!(stays(location), "{location}");
     }
     for location in [
         "https://elsewhere.example/",
         "//elsewhere.example/",
-        "https://shop.example:8443/",
+        "//elsewhere.example:/x",
+        "//me@elsewhere.example/",
+        "/\\elsewhere.example/",
+        "\\\\elsewhere.example/",
+        "http://inner:8443/",
         "mailto:me@shop.example",
     ] {
         assert!(!stays(location), "{location}");
     }
-    assert!(!sends_on(StatusCode::FOUND, &HeaderMap::new(), Some(&host)));
+    // A request that changes something was done before the client is sent on.
+    for (status, is_undone) in [
+        (StatusCode::MOVED_PERMANENTLY, false),
+        (StatusCode::FOUND, false),
+        (StatusCode::SEE_OTHER, false),
+        (StatusCode::TEMPORARY_REDIRECT, true),
+        (StatusCode::PERMANENT_REDIRECT, true),
+    ] {
+        assert_eq!(sends(false, status, "/x"), is_undone, "{status}");
+        assert!(sends(true, status, "/x"), "{status}");
+    }
+    assert!(!sends_on(
+        true,
+        StatusCode::FOUND,
+        &HeaderMap::new(),
+        |_| true
+    ));
 }
