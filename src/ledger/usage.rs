@@ -42,8 +42,8 @@ const LEFT_EARLY_MAX: u64 = 3;
 /// How long a count must be idle before it is dropped from memory; the next use reads it from the store again.
 const IDLE_MS: u64 = 60_000;
 
-/// How often a token gets a use back for an answer that brought its client nothing: once a second, and this many at once.
-/// Further such answers count.
+/// How often a token gets a use back for an answer that brought the client nothing: this many at once, then one per second.
+/// Further ones count.
 const EXCUSED_AT_ONCE: u64 = 60;
 const EXCUSED_EACH_MS: u64 = 1_000;
 
@@ -74,7 +74,7 @@ pub(super) struct Usage {
     left_early: AtomicU64,
     /// The latest end of the token at those times, Unix seconds.
     left_early_until_secs: AtomicU64,
-    /// When as many answers as ever may bring nothing and cost nothing again, in milliseconds since the machine started.
+    /// When all of these free answers are available again, in milliseconds since boot.
     excused_until_ms: AtomicU64,
     /// Until when no use is reserved before the price is known, in milliseconds since the machine started.
     withdrawn_until_ms: AtomicU64,
@@ -94,7 +94,7 @@ pub(super) struct Usage {
     late_secs: AtomicU64,
     /// The uses taken from its pace. A `std` mutex: held to count.
     bucket: Mutex<Bucket>,
-    /// Files whose requests count as one. A `std` mutex: held to look through a short list.
+    /// The files whose requests count as one. A `std` mutex: held only to search a short list.
     windows: Mutex<Windows>,
     /// What does not change.
     token: TokenRecord,
@@ -193,7 +193,8 @@ impl Usage {
         Some((left, meters.claim(now_ms)))
     }
 
-    /// Reserves a request for this file, which does not count if another one does. Says besides which window it is of.
+    /// Reserves a request for this file, which joins the file's open window if there is one. Returns the number of the window
+    /// as well.
     fn reserve_of_file(
         &self,
         allowance: &Allowance,
@@ -271,7 +272,7 @@ impl Usage {
             .is_ok()
     }
 
-    /// Whether a use may go back because its answer brought nothing.
+    /// Whether a use is given back because its answer brought nothing.
     fn excuses(&self, since_boot_ms: u64) -> bool {
         let excuse = |until_ms: u64| {
             let until_ms = until_ms.max(since_boot_ms) + EXCUSED_EACH_MS;
@@ -377,7 +378,7 @@ pub(super) struct Unwritten {
 pub(super) struct Usages {
     /// Each shard a `std` mutex: held for a look-up, never across an await.
     shards: [Mutex<HashMap<TokenId, Arc<Usage>>>; SHARDS],
-    /// How files are told apart.
+    /// Hashes file paths.
     hasher: RandomState,
 }
 
@@ -399,7 +400,7 @@ impl Usages {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What stands for a file with this path.
+    /// The hash of this path.
     pub(super) fn file(&self, path: &str) -> u64 {
         self.hasher.hash_one(path)
     }

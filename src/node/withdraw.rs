@@ -215,7 +215,7 @@ impl Node {
             return Ok(None);
         };
         let fee_sat = self.fee_for(sat).await?;
-        // All of it goes without change; a part of it leaves its fee besides what is kept.
+        // Sending everything needs no change output. Otherwise the fee comes off the amount, so that `keep` stays.
         let (amount, sat) = if config.keep == Msat::ZERO {
             (OnchainAmount::All, sat)
         } else {
@@ -276,7 +276,7 @@ fn whole_sat(msat: u64) -> u64 {
     msat / 1_000
 }
 
-/// What is spliced out of this: the channel pays the fee besides, so that what is kept stays.
+/// The amount to splice out of this excess: the channel pays the fee as well, so that `keep` stays.
 fn without_fee(excess_sat: u64, fee_sat: u64) -> u64 {
     excess_sat.saturating_sub(fee_sat.max(excess_sat / FEE_PART))
 }
@@ -296,11 +296,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fee_of_a_splice_is_not_taken_from_what_is_kept() {
+    fn the_splice_fee_does_not_reduce_what_is_kept() {
         assert_eq!(without_fee(100_000, 5_000), 95_000);
         assert_eq!(without_fee(1_000_000, 500), 990_000);
         assert_eq!(without_fee(10_000, FEE_RATE_UNKNOWN * ONCHAIN_VBYTES), 0);
-        // No fee that is paid is more than a twentieth.
+        // The fee is never more than a twentieth of the amount.
         let fee_sat = fee_at(1, ONCHAIN_MIN_SAT).unwrap();
         assert_eq!(without_fee(ONCHAIN_MIN_SAT, fee_sat), 9_500);
     }

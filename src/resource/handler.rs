@@ -57,10 +57,10 @@ where
     }
 }
 
-/// What the client calls us.
+/// The host name and port that the client used for us.
 fn host_of<B>(request: &Request<B>) -> Option<HeaderValue> {
     let named = request.headers().get(HOST).cloned();
-    // In HTTP/2 it stands in the address.
+    // HTTP/2 sends it in the request's authority.
     let authority = || HeaderValue::from_str(request.uri().authority()?.as_str()).ok();
     named.or_else(authority)
 }

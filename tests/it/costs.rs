@@ -1,4 +1,4 @@
-//! Which answers of an upstream cost a use of a token: those that bring what was asked for.
+//! Which answers of an upstream cost a use of a token.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::gate::assert_challenged;
 use crate::support::{Shop, Sold};
 
-/// A server that answers with the status that the path ends with, and sends on to where the query says.
+/// A server that answers with the status at the end of the path, and redirects to the URL in the query.
 async fn obliging() -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -59,7 +59,7 @@ async fn ask(shop: &Shop, method: Method, path: &str, sold: &Sold) -> Answer {
     shop.send(request).await
 }
 
-/// What is left of three requests after this one.
+/// The requests that are left of three after this one.
 async fn left(shop: &Shop, method: Method, path: &str) -> u64 {
     let sold = shop.sell(&path[1..2], Some(3));
     let answer = ask(shop, method, path, &sold).await;
@@ -72,7 +72,7 @@ async fn left(shop: &Shop, method: Method, path: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn what_brings_nothing_costs_nothing_unless_the_route_says_so() {
+async fn answers_that_bring_nothing_cost_nothing_unless_the_route_says_so() {
     let (upstream, _serving) = obliging().await;
     let shop = selling(upstream, "").await;
     let own = format!("302?http://{}/login", shop.address);
@@ -121,12 +121,12 @@ async fn what_brings_nothing_costs_nothing_unless_the_route_says_so() {
             assert_eq!(left(&shop, Method::GET, &path).await, 2, "{path}");
         }
     }
-    // Whoever says that it failed is not paid, whatever the route says.
+    // A 5xx never costs a use, even with `count = "all"`.
     assert_eq!(left(&shop, Method::GET, "/b/503").await, 3);
 }
 
 #[tokio::test]
-async fn no_more_than_sixty_at_once_cost_nothing() {
+async fn at_most_sixty_answers_at_once_cost_nothing() {
     let (upstream, _serving) = obliging().await;
     let shop = selling(upstream, "").await;
     let sold = shop.sell("a", Some(2));
@@ -138,7 +138,7 @@ async fn no_more_than_sixty_at_once_cost_nothing() {
         assert_eq!(asked("/a/404").await.as_deref(), Some("2"));
     }
     assert_eq!(asked("/a/404").await.as_deref(), Some("1"));
-    // One comes back a second.
+    // One free answer becomes available again each second.
     shop.clock.advance(Duration::from_secs(1));
     assert_eq!(asked("/a/304").await.as_deref(), Some("1"));
     assert_eq!(asked("/a/304").await.as_deref(), Some("0"));
@@ -146,7 +146,7 @@ async fn no_more_than_sixty_at_once_cost_nothing() {
 }
 
 #[tokio::test]
-async fn the_limits_hold_for_them_as_for_others() {
+async fn free_answers_count_towards_the_limits() {
     let (upstream, _serving) = obliging().await;
     let limits = "[limits]\ntokens = { requests = 3, per = \"1m\" }";
     let shop = selling(upstream, limits).await;
@@ -159,7 +159,7 @@ async fn the_limits_hold_for_them_as_for_others() {
 }
 
 #[tokio::test]
-async fn a_free_quota_counts_them() {
+async fn a_free_quota_counts_free_answers() {
     let (upstream, _serving) = obliging().await;
     let shop = selling(upstream, "").await;
     for left in ["1", "0"] {
@@ -171,7 +171,7 @@ async fn a_free_quota_counts_them() {
 }
 
 #[tokio::test]
-async fn neither_bytes_nor_seconds_are_counted_either() {
+async fn free_answers_cost_neither_bytes_nor_seconds() {
     let (upstream, _serving) = obliging().await;
     let shop = Shop::selling(&format!(
         "[[route]]\npath = \"/a/*\"\nservice = \"a\"\nprice = \"10 sat\"\nupstream = \"http://{upstream}\"\n\
