@@ -83,7 +83,7 @@ pub struct Admin {
     pub clock: Clock,
     /// When the program started, Unix seconds.
     pub started_secs: u64,
-    /// The certificates of the listeners, by the keys of the settings that name them.
+    /// The listeners' certificates, each with the settings key that names it.
     pub certificates: Vec<(&'static str, TlsSource)>,
 }
 

@@ -175,7 +175,7 @@ impl Built {
     }
 }
 
-/// Opens the books, which blocks on the disk.
+/// Opens the ledger, which blocks on disk.
 async fn books(config: &Config, clock: &Clock) -> Result<Ledger, AppError> {
     let (config, clock) = (config.ledger.clone(), clock.clone());
     let opening = tokio::task::spawn_blocking(move || Ledger::open(&config, clock));

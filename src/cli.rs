@@ -46,7 +46,7 @@ const REFUSED: u8 = 4;
 /// It is not known yet whether it was done.
 const PENDING: u8 = 5;
 
-/// It was done, but the answer could not be written.
+/// The command succeeded, but its output could not be written.
 const NOT_SHOWN: u8 = 6;
 
 /// A Lightning node with a paywall built in: sells HTTP requests with L402.
@@ -56,7 +56,7 @@ const NOT_SHOWN: u8 = 6;
     after_help = "All but init, run, check, completions, backup verify and backup restore ask the running program; backup create and\n\
                   doctor work while nothing runs, too. They print tables to a terminal and JSON into a pipe, but for backups.\n\
                   Exit: 0 done, 1 it failed, 2 arguments or settings are wrong, 3 the program is not running, 4 it refused,\n\
-                  5 not known yet whether it was done, 6 done, but the output could not be written."
+                  5 outcome not known yet, 6 done, but the output could not be written."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -154,7 +154,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Shows the help or the version, or says what is wrong with the arguments.
+/// Shows the help or the version, or reports wrong arguments.
 fn told_by_clap(told: &clap::Error) -> ExitCode {
     let written = told.print().and_then(|()| std::io::stdout().flush());
     if told.use_stderr() {

@@ -141,7 +141,7 @@ impl Config {
         format!("{scheme}://{}", self.admin_listen)
     }
 
-    /// The certificates of both listeners, by the keys that name them.
+    /// The certificates of both listeners, each with the settings key that names it.
     pub fn certificates(&self) -> Vec<(&'static str, http::TlsSource)> {
         let key = match &self.http.tls {
             Some(http::TlsSource::Acme(_)) => "http.acme",
@@ -216,7 +216,7 @@ pub fn load_with(
     .of(&raw, file)
 }
 
-/// The built-in defaults, the file over them and the environment over both; and our variables.
+/// Merges the built-in defaults, the file and the environment, the later ones first; returns our variables as well.
 fn merged(
     file: &Path,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -232,7 +232,7 @@ fn merged(
     };
     let text = std::fs::read_to_string(file)
         .map_err(|error| whole(format!("failed to read the settings: {error}")))?;
-    // The file's text rather than its path: the crate guesses the format from the name's ending.
+    // Parses the text itself: the crate would guess the format from the file's extension.
     let parsed = toml_value(&text, &origin).map_err(&whole)?;
     let merged = config::Config::builder()
         .add_source(toml_value(DEFAULTS, BUILT_IN).map_err(&whole)?)

@@ -218,7 +218,7 @@ impl Answering {
         response
     }
 
-    /// The route of a request that is to be read in one way only, and the path by which it was found.
+    /// Finds the route of a request, and the normalised path that matched. Refuses paths that servers read in several ways.
     fn find(
         &self,
         shop: &Shop,
@@ -348,7 +348,7 @@ impl Answering {
         }
     }
 
-    /// Answers a request for what cannot be served.
+    /// Answers a request that could not be served.
     fn failed(
         &self,
         failure: &Failure,

@@ -279,7 +279,7 @@ impl Minter {
         template
     }
 
-    /// Has `lightning-invoice` write an invoice, signed by the library that it takes signatures of.
+    /// Writes an invoice with `lightning-invoice`, signed by the library whose signatures that crate takes.
     fn write(
         &self,
         terms: &Terms<'_>,

@@ -208,12 +208,12 @@ impl Guarding {
         Ok(opened(&words, response))
     }
 
-    /// Where a request comes from, if that is known, and if anything may be asked at all.
+    /// The client's address, if it is known. Refuses requests while stopping, and requests that our own hook sent.
     fn looked_at(&self, head: &Parts) -> Result<Option<IpAddr>, Refusal> {
         if self.common.stop.is_cancelled() {
             return Err(Refusal::Stopping);
         }
-        // A hook that asks us what our own question costs would have us ask without end.
+        // A hook that asks for the price of our own question would loop without end.
         if let Some(circle @ Circle::Seen) = Via::of_process().circle(&head.headers) {
             return Err(Refusal::Circle(circle));
         }
@@ -309,7 +309,7 @@ impl Guarding {
     }
 }
 
-/// The answer as scripts of other origins may read it.
+/// Adds the CORS headers to the answer.
 fn opened(words: &Words, mut response: Response<Body>) -> Response<Body> {
     words.open(response.headers_mut());
     response

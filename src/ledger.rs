@@ -390,7 +390,7 @@ impl Ledger {
             .await
     }
 
-    /// The same of the file at this path, of which all requests count as one for ten minutes.
+    /// The same for the file at this path: all requests for it within ten minutes count as one.
     pub async fn reserve_file(
         &self,
         verified: &Verified,

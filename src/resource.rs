@@ -91,7 +91,7 @@ pub enum Failure {
     /// No such file, or none that is served.
     #[error("there is nothing here")]
     NotFound,
-    /// A folder, at a path without a slash at its end: links in its index would lead elsewhere.
+    /// A folder that was asked for without a slash at the end: relative links in its index would break.
     #[error("an address of a folder ends with a slash")]
     IsFolder,
     /// Files take GET and HEAD.
@@ -109,7 +109,7 @@ pub enum Failure {
     /// The upstream did not answer.
     #[error("the upstream does not answer")]
     UpstreamUnreachable(#[source] BoxError),
-    /// The upstream's answer is not HTTP, or has more headers than are read.
+    /// The upstream's answer is not HTTP, or has too many headers.
     #[error("the upstream's answer cannot be read")]
     UpstreamUnreadable(#[source] BoxError),
     /// The upstream did not answer in time.
@@ -145,7 +145,7 @@ pub struct Resources {
     tunnels: TaskTracker,
     /// Cancelled when those that are left are to end.
     cut: CancellationToken,
-    /// The files of folders.
+    /// Serves the files of folders.
     files: Files,
 }
 
@@ -356,7 +356,7 @@ impl Resources {
     }
 }
 
-/// What a path means in the folder of its route.
+/// The place of a path in its route's folder.
 fn in_folder<'a>(folder: &'a Path, route: &Route, path: &'a RequestPath) -> Place<'a> {
     Place {
         folder,

@@ -1,4 +1,4 @@
-//! Room on the disk, in bytes and in files. What cannot be written must not be sold: the node's state and the books come first.
+//! Free space and inodes on the disk. Nothing is sold if the node's state or the ledger could not be written.
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ pub const SELL_BYTES: u64 = 100_000_000;
 /// With less the doctor warns: below it the disk may be full within days.
 pub const CALM_BYTES: u64 = 1_000_000_000;
 
-/// The same three in files: a store or a backup that cannot make another one fails just as it does on a full disk.
+/// The same three limits in files: without free inodes, writing fails as on a full disk.
 pub const START_FILES: u64 = 100;
-/// See [`SELL_BYTES`]: some dozens of files are made at once.
+/// See [`SELL_BYTES`]: some dozens of files are created at once.
 pub const SELL_FILES: u64 = 500;
 /// See [`CALM_BYTES`].
 pub const CALM_FILES: u64 = 2_000;
@@ -26,14 +26,14 @@ pub fn left(folder: &Path) -> Option<u64> {
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// How many files may still be made there; `None` if nobody can tell, or the file system does not count them.
+/// How many files can still be created there; `None` if unknown, or if the file system does not count inodes.
 pub fn files_left(folder: &Path) -> Option<u64> {
     let there = folder.ancestors().find(|folder| folder.exists())?;
     let stat = rustix::fs::statvfs(there).ok()?;
     (stat.f_files > 0).then_some(stat.f_favail)
 }
 
-/// Whether there is room for what a sale writes.
+/// Whether there is room for the data of a sale.
 pub fn sells(folder: &Path) -> bool {
     is_there(folder, SELL_BYTES) && files_left(folder).is_none_or(|left| left >= SELL_FILES)
 }

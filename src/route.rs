@@ -73,7 +73,7 @@ impl Route {
         methods
     }
 
-    /// Whether paths with doubled and encoded slashes are passed on.
+    /// Whether paths with doubled or encoded slashes are passed on.
     pub(crate) fn passes_slashes(&self) -> bool {
         match &self.resource {
             Resource::Upstream(forward) => forward.pass_slashes,

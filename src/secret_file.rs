@@ -1,5 +1,5 @@
-//! Files that hold a secret, and the one reader of all of them. What this program makes has mode 0600 and is there whole or not at
-//! all; what it is handed over by others may be readable for more, but only root and this program may change it.
+//! Reads and writes files that hold a secret. Files that this program makes have mode 0600 and are written as a whole. Files
+//! that others hand over may be readable for more users, but only root and this program's user may change them.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The owner reads and writes; nobody else anything.
 const MODE: u32 = 0o600;
 
-/// The longest secret. Lists of access tokens and of what was spent are the largest: thousands of lines.
+/// The longest secret. The largest files are lists of access tokens and their spending, with thousands of lines.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Why a secret could not be read or made.
@@ -23,15 +23,15 @@ pub enum SecretFileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Somebody else could put another secret there.
+    /// Another user could replace the secret.
     #[error("{path} belongs to user {owner}, who can change it: it must belong to root or to the user that the program runs as, or have mode 600", path = .path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// The user's number.
+        /// The owner's user id.
         owner: u32,
     },
-    /// The same, by the permission bits.
+    /// The permission bits let others change the file.
     #[error("{path} can be changed by others (mode {mode:03o}): run `chmod 600 {path}`, or `chmod 440 {path}` if its group is to read it", path = .path.display())]
     Writable {
         /// The file.
@@ -39,10 +39,10 @@ pub enum SecretFileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Nothing but blanks.
+    /// The file is empty or has only white space.
     #[error("{path} is empty", path = .0.display())]
     Empty(PathBuf),
-    /// More than the secret, or something else.
+    /// The file has more than one line, or control characters.
     #[error("{path} must hold one line of text, and it holds several or control characters: write the secret alone into it", path = .0.display())]
     NotOneLine(PathBuf),
     /// The operating system refused.
@@ -139,7 +139,7 @@ pub fn read_or_make(
     Ok(secret)
 }
 
-/// Reads a secret that this program made, which must be there.
+/// Reads a secret that this program made and that must exist.
 pub fn read(path: &Path) -> Result<String, SecretFileError> {
     let failed = io_at(path);
     let file = File::open(path).map_err(failed)?;
@@ -148,7 +148,7 @@ pub fn read(path: &Path) -> Result<String, SecretFileError> {
         file.set_permissions(Permissions::from_mode(MODE))
             .map_err(failed)?;
         tracing::warn!(
-            "{} was open to its group (mode {:03o}): took that back",
+            "{} was open to its group (mode {:03o}): removed the group's access",
             path.display(),
             mode_of(&metadata)
         );
@@ -165,14 +165,14 @@ pub fn read(path: &Path) -> Result<String, SecretFileError> {
     Ok(secret)
 }
 
-/// Whether a file or folder of our own was opened to its group and to nobody else, as Kubernetes does with all that is on a volume
+/// Whether our own file or folder was opened to its group, but not to everybody. Kubernetes does so for all files on a volume
 /// (`fsGroup`).
 pub fn is_given_to_a_group(metadata: &Metadata) -> bool {
     let mode = mode_of(metadata);
     metadata.uid() == process_user() && mode & 0o070 != 0 && mode & 0o007 == 0
 }
 
-/// Reads a secret that somebody else made for this program: the operator, systemd, Kubernetes or Docker.
+/// Reads a secret that was handed over by the operator, systemd, Kubernetes or Docker.
 pub fn handed_over(path: &Path) -> Result<String, SecretFileError> {
     let failed = io_at(path);
     let file = File::open(path).map_err(failed)?;
@@ -181,25 +181,24 @@ pub fn handed_over(path: &Path) -> Result<String, SecretFileError> {
     filled(path, text(file).map_err(failed)?)
 }
 
-/// The same of a secret that is one line, without the end of the line and without blanks around it.
+/// The same for a secret of one line, trimmed.
 pub fn handed_over_line(path: &Path) -> Result<String, SecretFileError> {
     one_line(path, &handed_over(path)?)
 }
 
-/// Reads a secret whose file is another's business, whatever its mode: it is read once and kept elsewhere, or another program
-/// makes it for those who may read it.
+/// Reads a secret regardless of its mode: it is read once and kept elsewhere, or another program owns the file.
 pub fn of_another(path: &Path) -> Result<String, SecretFileError> {
     let failed = io_at(path);
     let text = text(File::open(path).map_err(failed)?).map_err(failed)?;
     filled(path, text)
 }
 
-/// The same of a secret that is one line.
+/// The same for a secret of one line.
 pub fn line_of_another(path: &Path) -> Result<String, SecretFileError> {
     one_line(path, &of_another(path)?)
 }
 
-/// Whether everybody on this machine may read a file that nobody can change: as Docker hands over secrets.
+/// Whether the file has no write permission or is on a read-only mount, as Docker's secrets are; then everybody may read it.
 pub fn is_read_only(file: &File, metadata: &Metadata) -> bool {
     let is_mounted_so = || {
         let mount = rustix::fs::fstatvfs(file);
@@ -208,14 +207,14 @@ pub fn is_read_only(file: &File, metadata: &Metadata) -> bool {
     mode_of(metadata) & 0o222 == 0 || is_mounted_so()
 }
 
-/// Refuses a file that others can change, and one that everybody can read unless it was handed over read-only.
+/// Refuses a file that others can change, and one that everybody can read unless it is read-only.
 fn may_be_handed_over(
     path: &Path,
     file: &File,
     metadata: &Metadata,
 ) -> Result<(), SecretFileError> {
     let mode = mode_of(metadata);
-    // Only its owner and root can read it, whoever its owner is.
+    // Only root and the owner can read it, so the owner may be any user.
     if mode & 0o077 == 0 {
         return Ok(());
     }
@@ -237,7 +236,7 @@ fn may_be_handed_over(
     Ok(())
 }
 
-/// The user that this process runs as.
+/// The effective user of this process.
 fn process_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
@@ -253,7 +252,7 @@ fn io_at(path: &Path) -> impl Fn(io::Error) -> SecretFileError + Copy {
     }
 }
 
-/// The text of a file, without the mark at its beginning and with plain ends of lines: editors of other systems add both.
+/// The text of a file, without a byte order mark and with Unix line ends.
 fn text(file: File) -> io::Result<String> {
     let mut text = io::read_to_string(file.take(BYTES_MAX + 1))?;
     if text.len() as u64 > BYTES_MAX {
@@ -387,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_our_own_stays_the_owners() {
+    fn our_own_secrets_stay_private() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         write_new(&path, "secret").unwrap();
@@ -396,7 +395,7 @@ mod tests {
             let error = read_or_make(&path, || Ok(String::new())).unwrap_err();
             assert!(error.to_string().contains("chmod 600"), "{error}");
         }
-        // A volume that is mounted again with a group.
+        // A volume that was mounted again with `fsGroup`.
         for mode in [0o640, 0o660] {
             with_mode(&path, mode);
             assert_eq!(read(&path).unwrap().trim(), "secret");
@@ -405,11 +404,11 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_may_be_handed_over_by_others_that_cannot_be_changed_by_more() {
+    fn a_handed_over_secret_must_not_be_changeable_by_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, "secret\n").unwrap();
-        // The operator; systemd, and Kubernetes with a group; Docker.
+        // The modes of the operator; systemd, and Kubernetes with a group; Docker.
         for mode in [0o600, 0o400, 0o640, 0o440, 0o444] {
             with_mode(&path, mode);
             assert_eq!(handed_over_line(&path).unwrap(), "secret", "{mode:o}");
@@ -437,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_read_as_every_editor_writes_it_and_is_one_line() {
+    fn a_secret_is_one_line_with_any_line_end_or_byte_order_mark() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         write_new(&path, "").unwrap();

@@ -34,7 +34,7 @@ use self::table::{Report, rounded};
 use crate::stop::Signals;
 use crate::tell;
 
-/// Measure the program: challenges a second, guarded against unguarded and nginx, memory, disk, time to the first 402.
+/// Measure the program: challenges per second, guarded against unguarded and nginx, memory, disk, time to the first 402.
 ///
 /// Everything is on loopback, on a chain of its own; about twelve minutes. A missed target is shown and is no failure.
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(crate) struct Bench {
     /// lies in.
     #[arg(long, value_name = "DIR")]
     criterion: Option<PathBuf>,
-    /// The nginx to measure beside the program; otherwise the one of the system.
+    /// The nginx to compare with; by default the system's
     #[arg(long, value_name = "FILE")]
     nginx: Option<PathBuf>,
     /// See in a minute or two whether the benchmark itself works. Its numbers mean nothing, so it writes no JSON.

@@ -1,5 +1,4 @@
-//! Every answer of the listener is JSON, also where a request was refused before any handler has seen it: a body or a query that
-//! cannot be read, a path or a method that does not exist.
+//! Turns axum's own refusals into JSON: an unreadable body or query, an unknown path, a wrong method.
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
@@ -8,10 +7,10 @@ use http::StatusCode;
 use http::header::{ALLOW, CONTENT_TYPE};
 use serde_json::json;
 
-/// The longest refusal that is read: what axum says of a body names a field and a place.
+/// The longest refusal to read: axum's text names a field and a position.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 
-/// Turns a refusal that is plain text, or nothing, into what handlers say.
+/// Turns a plain-text or empty refusal into the JSON that the handlers use.
 pub(super) async fn in_json(response: Response) -> Response {
     let (head, body) = response.into_parts();
     let is_refusal = head.status.is_client_error();
@@ -26,7 +25,7 @@ pub(super) async fn in_json(response: Response) -> Response {
         StatusCode::NOT_FOUND => {
             "no such path: GET /openapi.json describes those that exist".to_owned()
         }
-        StatusCode::METHOD_NOT_ALLOWED => "this path does not take that method".to_owned(),
+        StatusCode::METHOD_NOT_ALLOWED => "this path does not support that method".to_owned(),
         status => status.canonical_reason().unwrap_or("refused").to_owned(),
     };
     let mut response = (head.status, Json(json!({ "error": error }))).into_response();
@@ -36,7 +35,7 @@ pub(super) async fn in_json(response: Response) -> Response {
     response
 }
 
-/// The text of a body; nothing if it is longer than any that axum makes.
+/// The text of a body; empty if it is longer than `TEXT_BYTES_MAX`.
 async fn said(body: Body) -> String {
     let bytes = to_bytes(body, TEXT_BYTES_MAX).await.unwrap_or_default();
     String::from_utf8_lossy(&bytes).trim().to_owned()
@@ -62,7 +61,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_no_handler_has_seen_is_refused_in_json() {
+    async fn refusals_before_any_handler_are_json() {
         let take = |Json(asked): Json<Asked>| async move { Json(asked.amount_sat) };
         let look = |Query(asked): Query<Asked>| async move { Json(asked.amount_sat) };
         let router = Router::new()

@@ -17,34 +17,34 @@ const WAITING_MAX: usize = 8;
 /// then nothing has changed.
 pub type Reloaded = Result<Vec<&'static str>, String>;
 
-/// What a reload would do.
+/// The effects of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Ahead {
     /// Keys that changed and take effect only after a restart.
     pub restart_needed_for: Vec<&'static str>,
-    /// What it does to tokens that were sold.
+    /// The effects on tokens that were already sold.
     pub broken: Vec<Broken>,
 }
 
-/// Tokens that were sold and would be refused after a reload, all for one reason.
+/// Tokens that a reload would invalidate, all for the same reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Broken {
-    /// The service that they were sold for.
+    /// The service that the tokens were sold for.
     pub service: String,
-    /// The reason, and what to do about it.
+    /// The reason, and how to avoid it.
     pub what: String,
-    /// How many of them are good now.
+    /// How many of these tokens are valid now.
     pub tokens: u64,
-    /// Whether all were counted; in large books, only the newest sales are looked at.
+    /// Whether all tokens were counted; in a large ledger, only the newest sales are read.
     pub are_all_counted: bool,
 }
 
-/// What is asked of whoever reads the settings.
+/// A request to the task that reads the settings.
 #[derive(Debug)]
 pub enum Wish {
-    /// To say what a reload would do.
+    /// Report what a reload would do.
     Look(oneshot::Sender<Result<Ahead, String>>),
-    /// To do it.
+    /// Reload.
     Reload(oneshot::Sender<Reloaded>),
 }
 
@@ -52,7 +52,7 @@ pub enum Wish {
 #[derive(Clone, Debug)]
 pub struct Reload(mpsc::Sender<Wish>);
 
-/// What was asked, each with where to tell what came of it.
+/// The requests, each with a channel for its answer.
 pub type Reloads = mpsc::Receiver<Wish>;
 
 impl Reload {
@@ -69,7 +69,7 @@ impl Reload {
         told.await.ok()
     }
 
-    /// Has it said what that would do. `None` while the program is stopping.
+    /// Asks what a reload would do. `None` while the program is stopping.
     pub async fn look(&self) -> Option<Result<Ahead, String>> {
         let (tell, told) = oneshot::channel();
         self.0.send(Wish::Look(tell)).await.ok()?;
@@ -84,7 +84,7 @@ pub(super) struct ReloadBody {
     done: Ahead,
 }
 
-/// What a reload would do now: nothing is changed. 422 with what is wrong with the settings.
+/// Report what a reload would do, without changing anything. 422 if the settings are wrong.
 #[utoipa::path(
     get, path = "/reload", tag = "state",
     responses((status = 200, body = Ahead), (status = 422, description = "what is wrong with the settings"))

@@ -170,22 +170,22 @@ pub(super) struct StatusBody {
     hooks: Vec<HookStatus>,
     /// Servers behind what is sold.
     upstreams: Vec<ServerStatus>,
-    /// Certificates of the listeners.
+    /// The listeners' certificates.
     certificates: Vec<CertificateBody>,
     /// Log lines lost since the start because the log could not be written.
     log_lines_dropped: u64,
 }
 
-/// A certificate as it lies on the disk.
+/// A certificate on disk.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CertificateBody {
-    /// The key of the settings that names it.
+    /// The settings key that names it.
     key: &'static str,
-    /// Until when it is good, Unix seconds; `null` if an authority has not given one yet.
+    /// When it expires, Unix seconds; `null` if the authority has not issued one yet.
     until_secs: Option<u64>,
-    /// The DNS names in it.
+    /// The DNS names that it covers.
     names: Vec<String>,
-    /// Why it is to be renewed now, if it is.
+    /// Why it must be renewed now, if it must.
     complaint: Option<String>,
 }
 

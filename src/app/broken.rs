@@ -1,5 +1,5 @@
-//! What other settings do to tokens that were sold: those of a service that is sold no longer, or of a price class that counts for
-//! less, open nothing, or less, from then on.
+//! The sold tokens that new settings invalidate: tokens of a service that is no longer sold, or of a price class that now opens
+//! less.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use crate::ledger::{Ledger, LedgerError, Living};
 use crate::price::Price;
 use crate::route::{Access, Offer, Plan, RouteTable};
 
-/// How much longer than its grant a token may be good: its invoice could be paid for as long.
+/// How much longer than its grant a token may be valid: the longest time in which its invoice can be paid.
 const INVOICE_MAX_SECS: u64 = 86_400;
 
-/// A reason for which tokens are refused later on.
+/// A reason why the new settings refuse a token.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Loss {
-    /// Nothing is sold under that name.
+    /// The service is no longer sold.
     Service,
-    /// The same price is in a higher class.
+    /// The same price is now in a higher class.
     Class { price: String, old: u32, new: u32 },
 }
 
-/// What changes between two tables.
+/// The differences between two route tables.
 struct Changes<'a> {
     before: &'a RouteTable,
     after: &'a RouteTable,
-    /// Prices that are in a higher class, each with its service and both classes.
+    /// Prices that move to a higher class: service, price, old class and new class.
     raised: Vec<(Arc<str>, Price, u32, u32)>,
 }
 
-/// What a change of tables breaks, with the number of tokens that it concerns; a change that concerns none is told, too.
+/// Lists what a change of tables breaks, with the number of valid tokens affected, which may be zero.
 pub(super) fn broken(
     before: &RouteTable,
     after: &RouteTable,
@@ -71,11 +71,11 @@ pub(super) fn broken(
 fn told(service: &str, loss: &Loss) -> String {
     match loss {
         Loss::Service => format!(
-            "nothing is sold as {service} any more: its tokens open nothing. Keep the name to keep them good"
+            "no route sells {service} any more: its tokens stop working. Keep the name to keep them valid"
         ),
         Loss::Class { price, old, new } => format!(
-            "{price} of service {service} was price class {old} and is {new} then: tokens that were sold at that price open only what is \
-             cheaper. Write `tier` beside the prices to keep them good"
+            "{price} of service {service} was price class {old} and is {new} after the reload: tokens sold at that \
+             price then open only cheaper requests. Write `tier` beside the prices to keep them valid"
         ),
     }
 }
@@ -88,7 +88,7 @@ fn offers(table: &RouteTable) -> impl Iterator<Item = &Offer> {
 }
 
 impl Changes<'_> {
-    /// All that may be lost, concerning nobody yet.
+    /// Every possible loss, with a count of zero.
     fn possible(&self) -> BTreeMap<(String, Loss), u64> {
         let gone = offers(self.before).filter(|offer| !self.is_sold_later(&offer.service));
         let gone = gone.map(|offer| (offer.service.to_string(), Loss::Service));
@@ -107,7 +107,7 @@ impl Changes<'_> {
         offers(self.after).any(|offer| &*offer.service == service)
     }
 
-    /// What the token of this sale loses, if it is good now.
+    /// The loss of this sale's token, if the token is still valid.
     fn loss_of(&self, living: &Living, now_secs: u64) -> Option<(String, Loss)> {
         let service = living.sale.service.as_deref()?;
         let name = living.sale.grant.as_deref();
@@ -130,13 +130,13 @@ impl Changes<'_> {
         }
         let of_service = self.raised.iter().filter(|it| &*it.0 == service);
         let mut sold_at = of_service.filter(|(_, price, _, _)| match (plan.price, price) {
-            // Sold at a price of its own, for what costs the most.
+            // A grant with its own price is sold in the dearest class.
             (Some(_), price) => offer
                 .pricing
                 .classes()
                 .all(|class| !is_dearer(class.price, *price)),
             (None, Price::Fixed(amount)) => living.sale.price_msat == Some(amount.msat()),
-            // What it cost in bitcoin then is not what it costs now.
+            // The current exchange rate says nothing about the rate at the time of the sale.
             (None, Price::Fiat(_)) => living.sale.rate.is_some(),
         });
         let (_, price, old, new) = sold_at.next()?;
@@ -160,7 +160,7 @@ fn is_dearer(one: Price, other: Price) -> bool {
     }
 }
 
-/// Whether there is something left of a token.
+/// Whether the token still has something left.
 fn is_good(living: &Living, plan: &Plan, now_secs: u64) -> bool {
     let Living { sale, used } = living;
     let from_ms = sale.expires_ms.unwrap_or(0).max(sale.settled_ms);
@@ -189,7 +189,7 @@ mod tests {
 
     const NOW_SECS: u64 = 1_760_000_000;
 
-    /// A table of one route that sells as this service, in classes of these prices, the cheapest first.
+    /// A table with one route that sells this service in classes of these prices, cheapest first.
     fn table(service: &str, prices: &[&str]) -> RouteTable {
         let classes = (0..).zip(prices).map(|(tier, price)| {
             let price = price.parse().unwrap();
@@ -211,7 +211,7 @@ mod tests {
         RouteTable::new(vec![route]).unwrap()
     }
 
-    /// Books of sales of `images`: so long ago, at these prices.
+    /// A ledger with sales of `images`, each with its age and price.
     fn books(sales: &[(u64, u64)]) -> (Ledger, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let config = Config {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_of_another_name_ends_all_tokens_that_are_good() {
+    fn renaming_a_service_ends_all_its_valid_tokens() {
         let (ledger, _folder) = books(&[(0, 1_000), (60, 9_000), (120, 1_000)]);
         ledger.revoke(Revoked::Token([3; 32]), "").unwrap();
         let before = table("images", &["1 sat", "9 sat"]);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_below_the_others_ends_the_tokens_of_those() {
+    fn a_new_cheapest_price_ends_tokens_of_the_other_classes() {
         let (ledger, _folder) = books(&[(0, 1_000), (0, 9_000), (60, 9_000)]);
         let before = table("images", &["1 sat", "9 sat"]);
         let after = table("images", &["1 sat", "5 sat", "9 sat"]);

@@ -1,4 +1,4 @@
-//! Certificates that end: the log says it twice a day, from two weeks before on.
+//! Logs expiring certificates twice a day, from two weeks before they expire.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::http::{Term, TlsSource};
 
-/// How often they are looked at.
+/// How often the certificates are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// The certificates of both listeners, by the key of the settings that names them.
+/// The certificates of both listeners, each with the settings key that names it.
 pub(super) type Certificates = Vec<(&'static str, TlsSource)>;
 
-/// Looks at them now and then, until told to stop.
+/// Checks the certificates until told to stop.
 pub(super) async fn watch(certificates: Certificates, clock: Clock, stop: CancellationToken) {
     if certificates.is_empty() {
         return;

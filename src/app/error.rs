@@ -47,7 +47,7 @@ pub enum AppError {
         /// What a start wants, MB.
         wanted_mb: u64,
     },
-    /// There is room, and no file can be made in it.
+    /// The disk has free bytes but too few free inodes.
     #[error(
         "the disk of {path} has room for {left} more files (inodes), and a start takes {wanted}: delete files there, then start again",
         path = .path.display()
@@ -55,9 +55,9 @@ pub enum AppError {
     NoFiles {
         /// The folder.
         path: PathBuf,
-        /// Files that can still be made.
+        /// Files that can still be created.
         left: u64,
-        /// Files that a start wants.
+        /// Files that a start needs.
         wanted: u64,
     },
     /// A secret is gone, and what was made with it is there.

@@ -12,8 +12,8 @@ use crate::room;
 use crate::secret_file;
 use crate::store::DataLock;
 
-/// For the owner only: seed, keys and channel state are in it. A folder that is there already and holds no seed is not changed:
-/// it may be somebody's home.
+/// Makes the data folder for its owner only: it holds the seed, keys and channel state. An existing folder without a seed is
+/// not changed: it may be a home directory.
 pub(crate) fn make(path: &Path) -> Result<(), AppError> {
     let failed = |source| AppError::DataDir {
         path: path.to_owned(),
@@ -29,7 +29,7 @@ pub(crate) fn make(path: &Path) -> Result<(), AppError> {
     if path.join("seed.words").exists() && secret_file::is_given_to_a_group(&metadata) {
         std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
         tracing::warn!(
-            "The data folder {} was open to its group (mode {mode:03o}): took that back",
+            "The data folder {} was open to its group (mode {mode:03o}): removed the group's access",
             path.display()
         );
     } else if mode & 0o077 != 0 {
@@ -115,14 +115,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_data_folder_that_a_mount_has_opened_to_its_group_is_closed_again() {
+    fn group_access_to_the_data_folder_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
         make(&path).unwrap();
         let mode = || path.metadata().unwrap().permissions().mode() & 0o7777;
         let with_mode = |mode: u32| std::fs::set_permissions(&path, Permissions::from_mode(mode));
         assert_eq!(mode(), 0o700);
-        // It may be somebody's home.
+        // Without a seed, the folder may be a home directory.
         with_mode(0o750).unwrap();
         make(&path).unwrap_err();
         std::fs::write(path.join("seed.words"), "").unwrap();

@@ -36,7 +36,7 @@ pub(super) struct Reloading {
     pub(super) guarded: Option<Arc<Live<Vec<Offer>>>>,
     /// The decision.
     pub(super) gate: Arc<Gate>,
-    /// What was sold.
+    /// The ledger, to count the tokens that a reload ends.
     pub(super) ledger: Arc<Ledger>,
     /// Where the time comes from.
     pub(super) clock: Clock,
@@ -111,7 +111,7 @@ impl Reloading {
             let tell = match asked {
                 None => return,
                 Some(Wish::Look(tell)) => {
-                    // Whoever asked may have gone.
+                    // The client may have disconnected.
                     let _ = tell.send(self.look().await);
                     continue;
                 }
@@ -139,7 +139,7 @@ impl Reloading {
         }
     }
 
-    /// What a reload would do now.
+    /// Reports what a reload would do now.
     async fn look(&self) -> Result<Ahead, String> {
         let config = self.read().await?;
         Ok(Ahead {
@@ -148,8 +148,8 @@ impl Reloading {
         })
     }
 
-    /// What these settings do to tokens that were sold. What the books cannot tell is only logged: it must not keep an operator from
-    /// changing the settings.
+    /// The sold tokens that these settings invalidate. If the ledger cannot be read, that is only logged, so that the operator
+    /// can still change the settings.
     async fn broken(&self, config: &Config) -> Vec<Broken> {
         let (before, after) = (self.routes.get(), config.routes.clone());
         let (ledger, now_secs) = (Arc::clone(&self.ledger), self.clock.unix_secs());
@@ -167,7 +167,7 @@ impl Reloading {
             })
     }
 
-    /// Says it in the log before it happens.
+    /// Logs the sold tokens that these settings invalidate, before they take effect.
     async fn warn_of_broken(&self, config: &Config) {
         for broken in self.broken(config).await {
             let at_least = if broken.are_all_counted {
@@ -256,8 +256,8 @@ fn with_secrets_of(routes: RouteTable, started_with: &RouteTable) -> RouteTable 
     routes.without(secrets)
 }
 
-/// Classes that nobody wrote by hand are counted from the cheapest price: without that price the others are in lower ones. What is
-/// raised is said with the tokens that lose by it.
+/// Warns of prices that move to a lower class because the settings do not name their `tier`. Prices that move to a higher class
+/// are logged with the tokens that they invalidate.
 fn warn_of_lower_classes(before: &RouteTable, after: &RouteTable) {
     let moved = before.classes_moved(after).into_iter();
     for (service, price, old, new) in moved.filter(|(_, _, old, new)| new < old) {

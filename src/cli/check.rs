@@ -1,4 +1,4 @@
-//! `tollhouse check`: what the settings mean, and whether the files that a run reads can be read.
+//! `tollhouse check`: shows the effective settings, and checks that every file that a run reads can be read.
 
 mod files;
 
@@ -13,7 +13,7 @@ use super::output::{self, Effect};
 use super::show::{lines, pairs, table};
 use super::{BAD_SETTINGS, complain};
 
-/// Exit 0 with all that the settings say, or 2 with everything that is wrong with them or with the files that they name.
+/// Exits with 0 and shows the settings, or with 2 and lists every mistake in the settings and in the files that they name.
 pub(super) fn check(file: &Path) -> ExitCode {
     let read = config::load(file).and_then(|config| Ok((config, config::understood(file)?)));
     let (config, understood) = match read {
@@ -48,7 +48,7 @@ pub(super) fn check(file: &Path) -> ExitCode {
     )
 }
 
-/// What a person reads.
+/// The output for people.
 fn told(file: &Path, config: &Config, understood: &[Understood], warnings: &[String]) -> String {
     let mut told = vec![format!("{} is good.\n", file.display())];
     let mut main = vec![

@@ -16,7 +16,7 @@ pub(super) struct Completions {
 
 impl Completions {
     pub(super) fn run(&self) -> ExitCode {
-        // Into memory: the crate panics where it cannot write.
+        // Generates into memory: the crate panics if it cannot write.
         let mut script = Vec::new();
         let mut command = super::Cli::command();
         clap_complete::generate(self.shell, &mut command, "tollhouse", &mut script);

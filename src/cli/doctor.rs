@@ -234,7 +234,7 @@ fn disk(folder: &Path, findings: &mut Findings) {
     let left = room::files_left(folder).filter(|left| *left < room::CALM_FILES);
     if let Some(left) = left {
         let found = format!(
-            "{} more files (inodes) fit on the disk of {there}: delete some that nobody needs. With less than {} nothing is sold",
+            "{} more files (inodes) fit on the disk of {there}: delete unneeded files. With less than {} nothing is sold",
             grouped(left),
             room::SELL_FILES
         );

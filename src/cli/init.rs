@@ -67,8 +67,8 @@ pub(super) struct Init {
     restore_words_file: Option<PathBuf>,
 }
 
-/// Exit 0 with everything made, 2 if an answer is missing or does not hold, 1 if something could not be made: then nothing is. Exit 6
-/// if everything is made and could not be shown.
+/// Exits with 0 if everything was created, 2 if an answer is missing or wrong, 1 if something could not be created (then
+/// nothing is), and 6 if everything was created but the output could not be written.
 pub(super) fn init(init: &Init) -> ExitCode {
     let stdin = io::stdin();
     let is_asked = !init.yes && stdin.is_terminal() && io::stdout().is_terminal();
@@ -350,12 +350,13 @@ fn read_back(file: &Path, text: &str) -> Result<config::Config> {
     })
 }
 
-/// Folder and seed first, the settings last: while those are not there nothing has happened. Returns what the merchant is told.
+/// Creates the folder and the seed first and the settings last, so that an interrupted run leaves no settings. Returns the text
+/// for the merchant.
 fn make(init: &Init, planned: &Planned) -> Result<String> {
     let Planned { config, text, seed } = planned;
     let words = match &init.restore_words_file {
         Some(file) => Some(
-            // Words that were typed to be taken over once.
+            // The file with the words is read once, so its mode does not matter.
             secret_file::of_another(file)
                 .with_context(|| format!("failed to read the words in {}", file.display()))?,
         ),

@@ -198,7 +198,7 @@ fn sent(answer: &Value) -> String {
     format!("Sent: transaction {}", text(&answer["txid"]))
 }
 
-/// The same of all that could be sent, with what stayed.
+/// The same for `--all`, with the amount that was kept.
 fn sent_all(answer: &Value) -> String {
     let told = sent(answer);
     match answer["kept_sat"].as_u64() {
@@ -236,7 +236,7 @@ impl Pay {
                 None => line,
             }
         };
-        // Of a payment that failed, or is under way, the sentence below says what was done.
+        // If the payment failed or is pending, the message below says so.
         let effect = if answer["status"] == "succeeded" {
             Effect::Done
         } else {
@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_sends_all_is_told_what_stayed() {
+    fn sending_all_reports_what_is_kept() {
         let answer = json!({ "txid": "ab", "kept_sat": 25_000 });
         assert_eq!(
             sent_all(&answer),

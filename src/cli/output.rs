@@ -1,25 +1,25 @@
-//! Standard output: the one place where a command writes its answer.
+//! The only module that writes a command's output to standard output.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use super::{FAULT, NOT_SHOWN, complain};
 
-/// Whether a command has changed anything by the time it shows its answer.
+/// Whether a command has changed anything before it writes its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// It has only looked.
+    /// The command only reads.
     None,
-    /// What it was asked for is done; asking again would do it twice.
+    /// The command has done its work; repeating it would do it twice.
     Done,
 }
 
-/// Shows a command's answer, and says how the command ends.
+/// Writes a command's output and returns its exit code.
 pub(super) fn show(text: &str, effect: Effect) -> ExitCode {
     ended(write(text), effect)
 }
 
-/// Writes a text, and the end of its last line.
+/// Writes a text and ends its last line.
 fn write(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -29,7 +29,7 @@ fn write(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// The exit code of a command whose answer was written, or was not. A reader that has gone away wanted no more.
+/// The exit code after writing the output. If the reader has closed the pipe, that is not an error.
 pub(super) fn ended(written: io::Result<()>, effect: Effect) -> ExitCode {
     let error = match written {
         Ok(()) => return ExitCode::SUCCESS,

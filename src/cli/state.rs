@@ -22,7 +22,7 @@ pub(super) struct Status {
 /// `tollhouse reload`
 #[derive(Debug, Args)]
 pub(super) struct Reload {
-    /// Do not ask, whatever it does to tokens that were sold
+    /// Reload without asking, even if that ends tokens that were sold
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -64,7 +64,7 @@ impl Reload {
 }
 
 impl Reload {
-    /// Says which tokens a reload would end, and asks whether that is meant.
+    /// Shows the tokens that a reload would end, and asks for confirmation.
     fn is_meant(&self) -> Result<(), ExitCode> {
         let ahead = self.operator.ask(Method::GET, "/reload", None);
         let ahead = ahead.map_err(|no_answer| no_answer.tell())?;
@@ -78,7 +78,7 @@ impl Reload {
         }
         complain(&lines.join("\n"));
         if !std::io::stdin().is_terminal() {
-            let why = "not reloaded: say --yes if that is meant".to_owned();
+            let why = "not reloaded: pass --yes to reload anyway".to_owned();
             return Err(NoAnswer { code: REFUSED, why }.tell());
         }
         complain(&"Type `reload` to do it:");
@@ -92,7 +92,7 @@ impl Reload {
     }
 }
 
-/// One thing that a reload does to tokens.
+/// Describes one group of tokens that a reload ends.
 fn lost(broken: &Value) -> String {
     let at_least = if broken["are_all_counted"] == false {
         "at least "
@@ -221,7 +221,7 @@ fn upstreams(servers: &[Value]) -> String {
     }
 }
 
-/// Until when the listeners' certificates are good.
+/// The expiry of the listeners' certificates.
 fn certificates(certificates: &[Value]) -> String {
     let one = |certificate: &Value| {
         let key = text(&certificate["key"]);

@@ -1,17 +1,17 @@
-//! Settings in the environment: which variables are ours, and which of them cannot be what was meant.
+//! Settings in the environment: recognises our variables and refuses values that cannot be meant.
 
 use std::ffi::OsString;
 
 use super::strict::ENVIRONMENT;
 use super::{Complaint, Complaints};
 
-/// What settings in the environment begin with.
+/// The prefix of our variables.
 pub(super) const PREFIX: &str = "TOLLHOUSE";
 
-/// What stands between the parts of a key.
+/// The separator between the parts of a key.
 const SEPARATOR: &str = "__";
 
-/// Pairs of quotes that a shell or a file of variables was expected to take away.
+/// Quotes that a shell or an env file should have removed.
 const QUOTES: [(char, char); 5] = [
     ('"', '"'),
     ('\'', '\''),
@@ -20,7 +20,7 @@ const QUOTES: [(char, char); 5] = [
     ('\u{2018}', '\u{2019}'),
 ];
 
-/// Our own variables; a misspelt one is an error, not a setting that is silently not there.
+/// Our variables. A misspelt one is an error.
 pub(super) fn own_variables(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<config::Map<String, String>, Complaints> {
@@ -52,7 +52,7 @@ pub(super) fn own_variables(
     }
 }
 
-/// The value of one of our variables, or why it cannot be one.
+/// The value of one of our variables, or why it is refused.
 fn setting(name: &str, value: OsString) -> Result<String, &'static str> {
     let value = value.into_string().map_err(|_| "the value is not UTF-8")?;
     if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
@@ -64,24 +64,24 @@ fn setting(name: &str, value: OsString) -> Result<String, &'static str> {
         );
     }
     if value.contains(char::is_control) {
-        return Err("there is a control character in the value, such as the end of a line");
+        return Err("the value has a control character, such as a line end");
     }
     let is_blank = |char: char| char.is_whitespace() || char == '\u{feff}';
     if value.starts_with(is_blank) || value.ends_with(is_blank) {
-        return Err("the value begins or ends with a blank");
+        return Err("the value begins or ends with a blank (white space)");
     }
     let is_quoted = |(first, last): (char, char)| {
         let inner = value.strip_prefix(first);
         inner.is_some_and(|inner| inner.ends_with(last))
     };
     if QUOTES.into_iter().any(is_quoted) {
-        return Err("there are quotes around the value, which would be part of it: leave them out");
+        return Err("the value has quotes around it, which would be part of it: remove them");
     }
     Ok(value)
 }
 
-/// Whether Kubernetes has put this variable into the pod: for each service of the namespace it names host and ports, and a service
-/// of the obvious name makes them begin as ours do.
+/// Whether Kubernetes set this variable: it adds host and port variables for each Service in the namespace, and those of a
+/// Service called `tollhouse` begin with our prefix.
 fn is_of_a_service(name: &str, value: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else {
         return false;
@@ -92,7 +92,7 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
     if rest.ends_with("_SERVICE_HOST") || rest.ends_with("_SERVICE_PORT") {
         return true;
     }
-    // A port has a name of its own, or none.
+    // The port may have a name.
     if rest.contains("_SERVICE_PORT_") {
         return true;
     }
@@ -122,7 +122,7 @@ pub(super) fn variable_of(key: &str) -> String {
     parts.join(SEPARATOR)
 }
 
-/// The variable that says something of this key: its own, or else one of a part of it.
+/// The variable that sets this key, or else a part of it.
 pub(super) fn named_for(key: &str, own: &config::Map<String, String>) -> String {
     let exact = variable_of(key);
     let part = format!("{exact}{SEPARATOR}");

@@ -91,7 +91,7 @@ impl Meaning<'_> {
             Some(other) => {
                 self.complain(
                     key,
-                    format!("`{other}` is none of \"delivered\", \"all\" and \"file\""),
+                    format!("`{other}` is not one of \"delivered\", \"all\" and \"file\""),
                 );
                 return None;
             }

@@ -61,7 +61,7 @@ impl Meaning<'_> {
         if matches!(pattern, Pattern::Exact(_)) && raw.encoded_slashes.as_deref() == Some("pass") {
             self.complain(
                 &format!("{key}.encoded_slashes"),
-                "an exact path has no such slashes: let the path end with `/*`, or leave this key out",
+                "an exact path has no such slashes: end the path with `/*`, or remove this key",
             );
         }
         if matches!(resource, Resource::Files { .. })
@@ -85,7 +85,7 @@ impl Meaning<'_> {
         {
             self.complain(
                 &format!("{key}.count"),
-                "\"file\" counts the parts of a file as one: it is for a route of `files`",
+                "\"file\" counts the parts of a file as one request: use it only on a route with `files`",
             );
         }
         (self.complaints.len() == before).then(|| Route {

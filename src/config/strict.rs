@@ -22,7 +22,7 @@ pub(super) struct Mismatch {
     pub(super) key: Option<String>,
     /// What is wrong and what would be right.
     pub(super) what: String,
-    /// Whether a variable of the environment stands where only a file can say it.
+    /// Whether a variable is used for a table, which only a file can set.
     pub(super) is_table: bool,
     /// The name inside `key` that the complaint is about: unknown or missing there.
     name: Option<String>,
@@ -100,7 +100,7 @@ impl de::Error for Mismatch {
     }
 }
 
-/// What is wrong with a variable that stands for a table, or for a list of them.
+/// The error for a variable that is used for a table or a list of tables.
 fn no_table() -> Mismatch {
     Mismatch {
         is_table: true,

@@ -1,5 +1,4 @@
-//! Every setting that is in force, with its value and where it was written, for `tollhouse check`. Values that may be secret are left
-//! out.
+//! Lists every setting in force with its value and origin, for `tollhouse check`. Values that may be secret are hidden.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -10,26 +9,26 @@ use super::environment::variable_of;
 use super::strict::ENVIRONMENT;
 use super::{BUILT_IN, Complaints, merged};
 
-/// What is shown of a value that may be a secret.
+/// The text shown instead of a value that may be secret.
 const HIDDEN: &str = "(not shown)";
 
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Understood {
-    /// The key, from the top: `http.listen`, `route[2].price`.
+    /// The full key: `http.listen`, `route[2].price`.
     pub key: String,
-    /// The value, as it would be written into the file.
+    /// The value in TOML.
     pub value: String,
-    /// A file, a variable, or `default`.
+    /// The file, a variable, or `default`.
     pub origin: String,
 }
 
-/// Every setting of this file and of the process's environment, in the order of their keys.
+/// Every setting of this file and of the process's environment, sorted by key.
 pub fn understood(file: &Path) -> Result<Vec<Understood>, Complaints> {
     understood_with(file, std::env::vars_os())
 }
 
-/// The same with a given environment.
+/// The same with the given environment.
 pub fn understood_with(
     file: &Path,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -109,7 +108,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// A URL without what stands for a password in it: the name and password before the host, and the query.
+/// A URL without user, password and query values, which may be secrets.
 fn without_secrets(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else {
         return text.to_owned();
@@ -131,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_password_of_a_url_is_shown() {
+    fn passwords_in_urls_are_hidden() {
         for (url, shown) in [
             ("https://a.example/b", "https://a.example/b"),
             (

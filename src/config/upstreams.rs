@@ -287,16 +287,13 @@ impl Meaning<'_> {
         text.to_owned()
     }
 
-    /// Whether doubled and encoded slashes are passed on.
+    /// Whether the route passes doubled and encoded slashes on.
     fn pass_slashes(&mut self, key: &str, text: Option<&str>) -> bool {
         match text {
             None | Some("refuse") => false,
             Some("pass") => true,
             Some(other) => {
-                self.complain(
-                    key,
-                    format!("`{other}` is not known; there are \"refuse\" and \"pass\""),
-                );
+                self.complain(key, format!("`{other}` is neither \"refuse\" nor \"pass\""));
                 false
             }
         }

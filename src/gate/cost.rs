@@ -126,7 +126,7 @@ impl From<QuotedGrant> for sold_as::Said {
     }
 }
 
-/// The headers by which a price is chosen: without our credential, which may stand beside one for the upstream.
+/// The headers that choose the price, without our credential, which may share a header with one for the upstream.
 fn as_served<'h>(headers: &'h HeaderMap, by: &Selector) -> Cow<'h, HeaderMap> {
     match by {
         Selector::Header(name) if credential::may_be_in(name) => {

@@ -85,13 +85,13 @@ pub enum Reason {
     Paid,
 }
 
-/// Why an answer ends before its end.
+/// Why an answer is cut off before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Over {
-    /// The grant ended during the answer, and the route cuts it there.
+    /// The grant ran out during the answer, and the route cuts answers there.
     #[error("what was bought is used up")]
     UsedUp,
-    /// The token was revoked during the answer, or its key retired.
+    /// The token was revoked during the answer, or its root key was retired.
     #[error("the token is revoked")]
     Revoked,
 }
@@ -214,8 +214,8 @@ impl Permit {
         usize::try_from(allowed).unwrap_or(usize::MAX)
     }
 
-    /// Holds the next bytes of the answer, so many in all, for messages that are to pass as a whole. `false` if that is not left:
-    /// then the answer ends before the last of them.
+    /// Reserves the next `bytes` bytes of the answer, so that a message passes as a whole. `false` if the grant has less left:
+    /// then the answer ends before that message.
     pub fn hold(&mut self, bytes: u64) -> bool {
         match &mut self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => true,
@@ -237,8 +237,8 @@ impl Permit {
         }
     }
 
-    /// Counts the time that has passed. An error says why the answer has to end: the time is used up, the token was
-    /// revoked or its key has retired.
+    /// Counts the time that has passed. Fails if the answer must end: the time is used up, the token was revoked, or its root
+    /// key was retired.
     pub fn pass_time(&mut self) -> Result<(), Over> {
         let Ground::Paid(reservation, opened) = &mut self.ground else {
             return Ok(());
@@ -301,9 +301,8 @@ impl Permit {
         }
     }
 
-    /// Whether the use may go back though an answer was delivered, because that answer brought nothing. Not where all
-    /// answers count, nor for a free use; and a limited number of times, so that nobody makes the upstream work for
-    /// nothing without end.
+    /// Whether the use is given back although the answer was delivered, because it brought the client nothing. Never for a free
+    /// use or with `count = "all"`, and limited per token, so that clients cannot make the upstream work for free without end.
     pub fn is_excused(&self) -> bool {
         match &self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => false,

@@ -116,8 +116,8 @@ impl ProvenBefore {
     }
 }
 
-/// The one header that presents a credential of ours, and nothing else. Of several, which one opens the door is decided each time;
-/// and what another credential has proven must never be kept under this one, which may be anything.
+/// The single header with a single credential. With several credentials, each request decides which one opens the door, so
+/// no proof is cached for them.
 fn only(headers: &HeaderMap) -> Option<&[u8]> {
     only_credential(headers).filter(|header| header.len() <= HEADER_BYTES_MAX)
 }

@@ -29,7 +29,7 @@ use super::tls::TlsError;
 const ANEW_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl AcmeSettings {
-    /// Whether the files that they name can be used now.
+    /// Whether the files that the settings name can be used now.
     pub fn check(&self) -> Result<(), TlsError> {
         let client = self.directory_ca.as_ref().map(client);
         client.transpose().map(drop)

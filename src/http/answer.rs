@@ -48,7 +48,7 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Title(pub(super) &'static str);
 
-/// Whether this is an answer of our own, not that of what is behind us.
+/// Whether we made this answer, rather than the upstream or handler.
 pub(super) fn is_ours(response: &Response) -> bool {
     response.extensions().get::<Title>().is_some()
 }
@@ -350,7 +350,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
     }
 }
 
-/// 500: the fault is ours.
+/// 500, for a fault of ours.
 pub(super) fn internal_error() -> Response {
     problem(
         StatusCode::INTERNAL_SERVER_ERROR,

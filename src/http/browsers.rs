@@ -1,5 +1,4 @@
-//! Browsers whose scripts come from another origin (Fetch standard, CORS): what is sold is open to all of them, and so is every
-//! answer of our own.
+//! CORS (Fetch standard): scripts of every origin may read sold resources and all of our own answers.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -12,12 +11,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::answer::{EXPIRES, list};
 
-/// Any origin's scripts may read an answer, without credentials.
+/// Lets scripts of any origin read an answer, without credentials.
 const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
-/// Headers that a script of another origin may send in any case. `*` does not cover Authorization, so they are named.
+/// Request headers that scripts of other origins may always send. `*` does not cover `Authorization`, so the headers are
+/// listed.
 const ALLOWED: &str = "Authorization, Content-Type, Accept-Payment, Accept-Grant, X-Grpc-Web, X-User-Agent, Grpc-Timeout";
-/// Headers that a script of another origin may read; constants, because a value is checked letter by letter.
+/// Response headers that scripts of other origins may read. Constants, because parsing a header value checks every byte.
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("WWW-Authenticate, Payment-Receipt, Retry-After");
 /// The same where it says what is left.
@@ -26,19 +26,19 @@ const EXPOSED_BEHIND_PAYMENT: HeaderValue = HeaderValue::from_static(
      L402-Remaining-Seconds, L402-Expires",
 );
 
-/// The origins whose scripts may send a browser's credentials (cookies, client certificates, HTTP authentication).
+/// The origins whose scripts may send a browser's credentials: cookies, client certificates and HTTP authentication.
 #[derive(Clone, Debug, Default)]
 pub struct Origins(Vec<HeaderValue>);
 
-/// Text that is not an origin as browsers write it.
+/// Text that is not an origin in the form that browsers send.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not an origin as browsers write it: small letters, no default port and no path, as in \"https://app.example\""
+    "`{0}` is not an origin as browsers send it: lower case, no default port and no path, as in \"https://app.example\""
 )]
 pub struct NotAnOrigin(String);
 
 impl Origins {
-    /// Reads a list of origins.
+    /// Parses a list of origins.
     pub fn parse(list: &[String]) -> Result<Self, NotAnOrigin> {
         let refused = |text: &String| NotAnOrigin(text.clone());
         let origins = list.iter().map(|text| {
@@ -52,7 +52,7 @@ impl Origins {
         origins.collect::<Result<_, _>>().map(Self)
     }
 
-    /// An answer's words for the origin of a request with these headers.
+    /// The CORS headers for the origin of a request.
     pub(crate) fn words(&self, request: &HeaderMap) -> Words {
         if self.0.is_empty() {
             return Words::default();
@@ -65,7 +65,7 @@ impl Origins {
     }
 }
 
-/// Whether this is an origin as browsers write it (RFC 6454, section 6.2).
+/// Whether this is an origin in the form that browsers send (RFC 6454, section 6.2).
 fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<http::Uri>() else {
         return false;
@@ -90,17 +90,17 @@ fn is_origin(text: &str) -> bool {
         && !text.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-/// Words of an answer that depend on the origin of its request.
+/// The CORS headers that depend on the origin of the request.
 #[derive(Debug, Default)]
 pub(crate) struct Words {
     /// The origin, if its scripts may send credentials.
     credentialed: Option<HeaderValue>,
-    /// Whether another origin reads other words.
+    /// Whether another origin would get other headers.
     varies: bool,
 }
 
 impl Words {
-    /// The answer to a browser that asks whether it may ask. Headers that the script wants to send are repeated.
+    /// Answers a preflight. Allows the headers that the browser asks for.
     pub(crate) fn preflight(&self, methods: &[Method], request: &HeaderMap) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -124,8 +124,8 @@ impl Words {
         response
     }
 
-    /// Lets scripts of other origins read what was paid for, the challenge before it, and our refusals. An upstream's own word
-    /// stands, but for an origin that the settings name; what it exposes is exposed beside ours.
+    /// Lets scripts of other origins read sold resources, challenges and refusals. CORS headers of the upstream stay, except
+    /// for an origin that the settings name; headers that the upstream exposes stay exposed.
     pub(crate) fn open(&self, headers: &mut HeaderMap) {
         let origin = headers.entry(ACCESS_CONTROL_ALLOW_ORIGIN);
         origin.or_insert(ANY_ORIGIN);
@@ -150,7 +150,7 @@ impl Words {
     }
 }
 
-/// The elements of a header that is a list.
+/// The elements of a list header.
 fn elements<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let values = headers.get_all(name).iter();
     values
@@ -160,7 +160,7 @@ fn elements<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item
         .filter(|element| !element.is_empty())
 }
 
-/// The headers that a script may send: ours, and those that it asks for.
+/// The headers that a script may send: ours, and those that the browser asks for.
 fn allowed(request: &HeaderMap) -> HeaderValue {
     let mut allowed = ALLOWED.to_owned();
     for name in elements(request, &ACCESS_CONTROL_REQUEST_HEADERS) {
@@ -175,7 +175,7 @@ fn allowed(request: &HeaderMap) -> HeaderValue {
     HeaderValue::try_from(allowed).unwrap_or(HeaderValue::from_static(ALLOWED))
 }
 
-/// Adds our list of headers that a script may read to one that is there.
+/// Adds our list of exposed headers to the existing one.
 fn expose(headers: &mut HeaderMap, ours: HeaderValue) {
     if !headers.contains_key(ACCESS_CONTROL_EXPOSE_HEADERS) {
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, ours);
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_written_as_browsers_write_it() {
+    fn only_origins_as_browsers_send_them_are_accepted() {
         for good in [
             "https://app.example",
             "http://localhost:5173",

@@ -1,19 +1,19 @@
-//! A panic while a request is answered ends that request only.
+//! Catches panics, so that a panic ends only the request that caused it.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-/// The task has panicked. What the panic said was printed when it happened.
+/// The future panicked. The panic hook has already printed the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Panicked;
 
-/// Runs it to its end, or to its panic. What it holds is dropped with the panic, before this returns.
+/// Runs a future until it completes or panics. A panic drops what the future holds before this returns.
 pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(Some(future));
     poll_fn(|cx| {
-        // A future that has panicked is not polled again, so nobody sees what it left half done. Locks know it by themselves.
+        // A future that panicked is not polled again, so its broken state is never seen. Locks that it held are poisoned.
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let running = future.as_mut().as_pin_mut();
             running.map_or(Poll::Pending, |future| future.poll(cx))
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_an_answer() {
+    async fn a_panic_is_caught() {
         assert_eq!(caught(async { 7 }).await, Ok(7));
         let late = async {
             tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! What a certificate says of itself, as far as customers see it: from when and until when it is good, and for which names.
+//! Reads a certificate's validity period and DNS names.
 
 use std::path::Path;
 
@@ -7,20 +7,20 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::tls::TlsSource;
 
-/// A certificate that ends sooner should have been renewed: authorities and their clients do it a month before.
+/// A certificate that expires sooner should have been renewed: ACME clients renew a month before expiry.
 const SOON_SECS: u64 = 14 * DAY_SECS;
 
-/// The same for one that is good for weeks only: a fifth of its time,
+/// The limit for short-lived certificates: a fifth of their lifetime,
 const SOON_PART: u64 = 5;
-/// but a week at least, unless this program renews it itself: nobody can tell whether the owner of a file will.
+/// but at least a week, unless this program renews the certificate itself.
 const SOON_MIN_SECS: u64 = 7 * DAY_SECS;
 
 const DAY_SECS: u64 = 86_400;
 
-/// Bytes of a file with certificates: a chain has some 10 KB.
+/// The largest certificate file to read; a chain has about 10 KB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// What the files of an authority's certificates are called in their folder.
+/// The prefix of the ACME cache's certificate files.
 const CACHED: &str = "cached_cert_";
 
 /// DER tags.
@@ -34,43 +34,43 @@ const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 const DNS_NAME: u8 = 0x82;
 
-/// The extension that holds the names: 2.5.29.17.
+/// The object identifier of the extension with the names: 2.5.29.17.
 const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
 
-/// When a certificate is good, and for what.
+/// A certificate's validity period and names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Good from this moment on, Unix seconds.
+    /// Start of validity, Unix seconds.
     pub from_secs: u64,
-    /// Good until this one, Unix seconds.
+    /// End of validity, Unix seconds.
     pub until_secs: u64,
-    /// The DNS names in it.
+    /// The DNS names.
     pub names: Vec<String>,
-    /// Whether this program asks for the next one itself.
+    /// Whether this program renews the certificate itself.
     pub renews_itself: bool,
 }
 
-/// How long a certificate is good from now on.
+/// The state of a certificate at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Term {
-    /// Long enough.
+    /// Valid, and not due for renewal.
     Good,
-    /// It is to be renewed now.
+    /// Due for renewal.
     EndsSoon,
-    /// Clients refuse it.
+    /// Expired: clients refuse it.
     Ended,
-    /// Clients refuse it still, or the clock of this machine is wrong.
+    /// Not valid yet: clients refuse it, or the clock of this machine is wrong.
     NotYet,
 }
 
 impl Certificate {
-    /// Reads one in DER; `None` if that is no certificate.
+    /// Parses a DER certificate; `None` if it is malformed.
     pub fn read(der: &[u8]) -> Option<Self> {
         let mut certificate = Der(Der(der).expect(SEQUENCE)?);
         let mut body = Der(certificate.expect(SEQUENCE)?);
         body.skip(VERSION);
         body.expect(INTEGER)?;
-        // The algorithm, and the issuer.
+        // Signature algorithm and issuer.
         body.expect(SEQUENCE)?;
         body.expect(SEQUENCE)?;
         let mut validity = Der(body.expect(SEQUENCE)?);
@@ -90,7 +90,7 @@ impl Certificate {
         })
     }
 
-    /// Reads a chain in PEM: the names of the first one, and the time in which all of them are good.
+    /// Parses a PEM chain: the names of the first certificate, and the period in which all of them are valid.
     pub fn of_chain(pem: &[u8]) -> Option<Self> {
         let mut chain = None::<Self>;
         for der in CertificateDer::pem_slice_iter(pem) {
@@ -107,7 +107,7 @@ impl Certificate {
         chain
     }
 
-    /// How long it is good from this moment on.
+    /// The state at this moment.
     pub fn term(&self, now_secs: u64) -> Term {
         let lifetime_secs = self.until_secs.saturating_sub(self.from_secs);
         let min_secs = if self.renews_itself { 0 } else { SOON_MIN_SECS };
@@ -120,7 +120,7 @@ impl Certificate {
         }
     }
 
-    /// The same in a sentence; none for one that is good long enough.
+    /// The same as a sentence; `None` if the certificate is good.
     pub fn complaint(&self, now_secs: u64) -> Option<String> {
         let left_secs = self.until_secs.saturating_sub(now_secs);
         match self.term(now_secs) {
@@ -146,8 +146,8 @@ impl Certificate {
 }
 
 impl TlsSource {
-    /// The certificate that lies on the disk now. `None` if an authority has not given one yet, or it cannot be read: that is told
-    /// elsewhere.
+    /// The certificate that is on disk now. `None` if the authority has not issued one yet or the file cannot be read, which is
+    /// reported elsewhere.
     pub fn certificate(&self) -> Option<Certificate> {
         match self {
             Self::Files(files) => Certificate::of_chain(&file(&files.cert)?),
@@ -159,7 +159,7 @@ impl TlsSource {
                 let read = files
                     .filter(is_certificate)
                     .filter_map(|cached| Certificate::of_chain(&file(&cached.path())?));
-                // Of other names, or from another authority, older ones may be left.
+                // The cache may hold older certificates of other names or another authority.
                 let of_these =
                     read.filter(|it| settings.domains.iter().all(|name| it.names.contains(name)));
                 let newest = of_these.max_by_key(|it| it.until_secs)?;
@@ -184,7 +184,7 @@ fn names_in(extensions: &[u8]) -> Option<Vec<String>> {
         if extension.expect(OID)? != SUBJECT_ALT_NAME {
             continue;
         }
-        // Whether it is critical stands before it, or nothing does.
+        // The optional `critical` flag comes before the value.
         let value = loop {
             if let (OCTET_STRING, value) = extension.next()? {
                 break value;
@@ -202,7 +202,7 @@ fn names_in(extensions: &[u8]) -> Option<Vec<String>> {
     None
 }
 
-/// Unix seconds of `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`, which is all that certificates may have (RFC 5280, 4.1.2.5).
+/// Parses `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`, the only forms that certificates may use (RFC 5280, 4.1.2.5), to Unix seconds.
 fn time((tag, text): (u8, &[u8])) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
     let (year, rest) = match tag {
@@ -227,14 +227,14 @@ fn time((tag, text): (u8, &[u8])) -> Option<u64> {
     let part = |at: usize| -> Option<u64> { rest.get(at..at + 2)?.parse().ok() };
     let (month, day) = (part(0)?, part(2)?);
     let is_date = (1..=12).contains(&month) && (1..=31).contains(&day) && rest.len() == 10;
-    // What ended before 1970 has ended.
+    // Dates before 1970 become 1970: the certificate has expired either way.
     let days = is_date.then(|| days(year, month, day))?;
     Some(days * DAY_SECS + part(4)? * 3_600 + part(6)? * 60 + part(8)?)
 }
 
-/// Days from 1970 to this one; none before.
+/// Days from 1970 to this date; 0 before 1970.
 fn days(year: u64, month: u64, day: u64) -> u64 {
-    // Counted from March on, so that the day that some years have more comes last.
+    // Counts years from March, so that a leap day comes last.
     let (year, month) = if month > 2 {
         (year, month - 3)
     } else {
@@ -245,14 +245,14 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
     days.saturating_sub(DAYS_TO_1970)
 }
 
-/// Days from March of the year 0 to 1970.
+/// Days from March of year 0 to 1970.
 const DAYS_TO_1970: u64 = 719_468;
 
-/// A run of values in DER.
+/// A sequence of DER values.
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
-    /// The next value: its tag and its content.
+    /// The next value's tag and content.
     fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, rest) = rest.split_first()?;
@@ -265,7 +265,7 @@ impl<'a> Der<'a> {
                     .fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
                 (usize::try_from(length).ok()?, rest)
             }
-            // A length without an end is not DER, and no certificate has 4 GB.
+            // DER has no indefinite lengths, and no certificate has 4 GB.
             0x80 | 0x85.. => return None,
         };
         let (content, rest) = rest.split_at_checked(length)?;
@@ -273,13 +273,13 @@ impl<'a> Der<'a> {
         Some((tag, content))
     }
 
-    /// The content of the next value, if it has this tag.
+    /// The content of the next value; `None` if its tag differs.
     fn expect(&mut self, wanted: u8) -> Option<&'a [u8]> {
         let (tag, content) = self.next()?;
         (tag == wanted).then_some(content)
     }
 
-    /// Passes over the next value if it has this tag.
+    /// Skips the next value if it has this tag.
     fn skip(&mut self, tag: u8) {
         if self.0.first() == Some(&tag) {
             self.next();
@@ -294,7 +294,7 @@ mod tests {
     const NOW_SECS: u64 = 1_760_000_000;
 
     #[test]
-    fn days_are_counted_as_the_calendar_does() {
+    fn days_follow_the_calendar() {
         for (date, wanted) in [
             ((1970, 1, 1), 0),
             ((1970, 12, 31), 364),
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_says_its_time_and_its_names() {
+    fn a_certificate_is_read_with_its_validity_and_names() {
         let (der, pem) = certificate(
             (2025, 1, 2),
             (2051, 3, 4),
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(read.until_secs, days(2051, 3, 4) * DAY_SECS);
         assert_eq!(read.names, ["shop.example", "*.b.example"]);
         assert_eq!(Certificate::of_chain(pem.as_bytes()), Some(read));
-        // One above it that ends sooner ends the chain.
+        // An intermediate that expires sooner limits the chain.
         let (_, above) = certificate((2024, 1, 1), (2030, 1, 1), &[]);
         let chain = Certificate::of_chain(format!("{pem}{above}").as_bytes()).unwrap();
         assert_eq!(chain.until_secs, days(2030, 1, 1) * DAY_SECS);
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ends_in_days_or_has_ended_is_complained_about() {
+    fn an_expiring_or_expired_certificate_is_reported() {
         let of = |from_secs: u64, until_secs: u64| Certificate {
             from_secs,
             until_secs,
@@ -382,7 +382,7 @@ mod tests {
                 "not good yet",
             ),
             (of(NOW_SECS, NOW_SECS + days(3)), Term::EndsSoon, "3 days"),
-            // One of six days that this program has asked for is renewed after some four.
+            // An ACME certificate of six days is renewed after about four.
             (
                 renewed(NOW_SECS - days(2), NOW_SECS + days(4)),
                 Term::Good,

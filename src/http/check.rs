@@ -39,9 +39,9 @@ pub(crate) enum Refusal {
     Twice(HeaderName),
     /// The path is known, the method is not.
     Method {
-        /// The methods that are taken there.
+        /// The methods that are served there.
         methods: Vec<Method>,
-        /// Whether any of it is sold.
+        /// Whether any of these methods is sold.
         is_paid: bool,
     },
     /// No route.
@@ -55,8 +55,8 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// Whether a browser may ask all the same, so that its script can read the refusal: nothing behind us is reached by it. The
-    /// methods of a free resource are told by what is behind it.
+    /// Whether a preflight is answered all the same, so that a script can read the refusal. A preflight for a free resource
+    /// goes to the upstream.
     pub(crate) fn answers_preflight(&self) -> bool {
         match self {
             Self::Path(_) | Self::NoRoute => true,
@@ -75,7 +75,7 @@ impl Refusal {
         }
     }
 
-    /// The methods that are taken instead; empty if they are not known.
+    /// The methods that are served instead; empty if unknown.
     pub(crate) fn methods(&self) -> &[Method] {
         if let Self::Method { methods, .. } = self {
             return methods;

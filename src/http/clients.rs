@@ -37,7 +37,7 @@ pub struct Clients {
     pub allow: Networks,
     /// Who is not, whatever `allow` says.
     pub block: Networks,
-    /// Whose scripts may send a browser's credentials.
+    /// The origins whose scripts may send a browser's credentials.
     pub origins: Origins,
 }
 

@@ -1,5 +1,5 @@
-//! The `Date` of our answers (RFC 9110, section 6.6.1). hyper would write one, too, but its own stands still after the clock was set
-//! back, until the clock is where it was.
+//! The `Date` of our answers (RFC 9110, section 6.6.1). hyper's own `Date` stops after the clock is set back, until the clock
+//! catches up.
 
 use std::cell::RefCell;
 use std::time::{Duration, UNIX_EPOCH};
@@ -9,21 +9,21 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::clock::Clock;
 
-/// The last second that a header can say.
+/// The last second that a header can express.
 const LAST_SECS: u64 = 253_402_300_799;
 
 thread_local! {
-    /// The last second that was asked for, and how it is written.
+    /// The last second that was asked for, and its header value.
     static WRITTEN: RefCell<(u64, HeaderValue)> = RefCell::new((0, written(0)));
 }
 
-/// Says when an answer was made, unless what is behind us has said it.
+/// Sets `Date`, unless the upstream or handler has.
 pub(super) fn say(headers: &mut HeaderMap) {
     let date = headers.entry(DATE);
     date.or_insert_with(|| at(Clock::system().unix_secs()));
 }
 
-/// This second as a header says it. A worker writes each second once.
+/// The header value of this second. Each worker formats each second once.
 fn at(unix_secs: u64) -> HeaderValue {
     WRITTEN.with_borrow_mut(|last| {
         if last.0 != unix_secs {
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_date_goes_with_the_clock_forward_and_back() {
+    fn the_date_follows_the_clock_forward_and_back() {
         for (secs, date) in [
             (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
             (784_111_778, "Sun, 06 Nov 1994 08:49:38 GMT"),

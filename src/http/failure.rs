@@ -12,7 +12,7 @@ use crate::sparing::Sparing;
 use super::answer::{body_too_large, internal_error, problem, refusal};
 use super::check::Refusal;
 
-/// The answer when a permitted request could not be served; its use went back to the holder.
+/// The answer to a permitted request that could not be served; its use was given back.
 pub(crate) fn answer(failure: &Failure, route: &str, log: &Sparing) -> Response {
     match failure {
         Failure::NotFound | Failure::IsFolder => refusal(&Refusal::NoRoute),
@@ -67,7 +67,7 @@ pub(crate) fn answer(failure: &Failure, route: &str, log: &Sparing) -> Response 
                 "The server behind this one took too long. The request was not counted; ask again later.",
             )
         }
-        // Another running answer used up the rest; a retry finds out what is left.
+        // Another running answer used up the grant; the client can retry.
         Failure::UsedUp => refusal(&Refusal::Busy),
         Failure::Unreadable(error) => {
             if log.may(Level::ERROR, "Failed to read a file", route) {
@@ -81,7 +81,7 @@ pub(crate) fn answer(failure: &Failure, route: &str, log: &Sparing) -> Response 
     }
 }
 
-/// Tells the log what an upstream did instead of answering.
+/// Logs why an upstream did not answer.
 fn unanswered(kind: &'static str, why: Option<&BoxError>, route: &str, log: &Sparing) {
     if !log.may(Level::WARN, kind, route) {
         return;

@@ -42,7 +42,7 @@ impl Call {
             .headers()
             .contains_key(ACCESS_CONTROL_EXPOSE_HEADERS)
         {
-            // A browser's script hears how its call went, also where that stands in the head of the answer.
+            // Lets scripts read the call's status when it is in the response head.
             let exposed = HeaderValue::from_static("grpc-status, grpc-message");
             let headers = response.headers_mut();
             headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);

@@ -1,4 +1,4 @@
-//! Redirects of our own.
+//! Redirects that we make.
 
 use axum::response::Response;
 use http::header::LOCATION;
@@ -8,7 +8,7 @@ use crate::route::RequestPath;
 
 use super::answer::problem;
 
-/// 308: the address of a folder, which ends with a slash, with the query that was asked with.
+/// 308 to the folder's address, with a slash at the end and the query kept.
 pub(super) fn to_folder(path: &RequestPath, query: Option<&str>) -> Response {
     let mut location = format!("{}/", path.wire());
     if let Some(query) = query {
@@ -20,7 +20,7 @@ pub(super) fn to_folder(path: &RequestPath, query: Option<&str>) -> Response {
         "Moved",
         "The address of a folder ends with a slash.",
     );
-    // A path and a query are printable; where they are not, there is still the answer's text.
+    // A path and a query are printable; if not, the answer has no `Location`.
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, location);
     }

@@ -31,7 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// What is spoken behind it, the best first. An authority only shakes hands.
 const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", ACME_TLS_ALPN_NAME];
 
-/// U+FEFF in UTF-8.
+/// The byte order mark in UTF-8.
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A certificate and its key.
@@ -129,7 +129,7 @@ impl TlsFiles {
         let file = std::fs::File::open(&self.key).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         let mode = metadata.permissions().mode() & 0o777;
-        // A group of its own for such keys is usual; everybody is not, but where the key was handed over read-only.
+        // A group for such keys is usual. Access for everybody is refused, unless the key was handed over read-only.
         if mode & 0o022 != 0 || mode & 0o007 != 0 && !is_read_only(&file, &metadata) {
             return Err(TlsError::Exposed {
                 path: self.key.clone(),
@@ -178,7 +178,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         path: path.to_owned(),
         source,
     });
-    // Some editors put a mark before the first line, which would not be read as one of PEM then.
+    // Some editors add a byte order mark, which would hide the first PEM line.
     read.map(|pem| pem.strip_prefix(MARK).map(<[u8]>::to_vec).unwrap_or(pem))
 }
 

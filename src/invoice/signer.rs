@@ -1,16 +1,16 @@
-//! The signature of an invoice, the most expensive part of a challenge. `secp256k1` 0.31 makes the same bytes as the 0.29
-//! that `bitcoin` brings, in two thirds of the time. Its types stay in this file.
+//! Signs invoices, the most expensive part of a challenge. `secp256k1` 0.31 makes the same signatures as the 0.29 that
+//! `bitcoin` uses, in two thirds of the time. Its types stay in this file.
 
 use std::fmt;
 
 use secp256k1::{Message, Secp256k1, SecretKey, SignOnly};
 
-/// Bytes of a signature as BOLT 11 writes it: 64, and the recovery id.
+/// Bytes of a BOLT 11 signature: 64, and the recovery id.
 pub(super) const SIGNATURE_BYTES: usize = 65;
 
 /// Signs with the node's key.
 pub(super) struct Signer {
-    /// Kept, because making one costs more than a signature.
+    /// Kept, because creating a context costs more than a signature.
     secp: Secp256k1<SignOnly>,
     /// The node's key.
     secret: SecretKey,
@@ -23,11 +23,11 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// A signer with this key, which is a good one.
+    /// A signer with this key, which must be valid.
     pub(super) fn new(secret: [u8; 32]) -> Self {
         let mut secp = Secp256k1::signing_only();
         let mut seed = [0; 32];
-        // Blinds the computation against eavesdroppers on the same machine. The signatures stay the same, also without it.
+        // Blinds the computation against side channels. Signatures are the same without it.
         if getrandom::fill(&mut seed).is_ok() {
             secp.seeded_randomize(&seed);
         }

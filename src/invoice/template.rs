@@ -16,7 +16,7 @@ const GENERATOR: [u32; 5] = [
     0x3d42_33dd,
     0x2a14_62b3,
 ];
-/// What the five bits that leave the checksum add to it: this runs 400 times an invoice.
+/// The constants that the top five bits of the checksum add, as a table: a checksum step runs 400 times per invoice.
 const STEPS: [u32; 32] = {
     let mut steps = [0; 32];
     let mut top = 0;
@@ -34,7 +34,7 @@ const STEPS: [u32; 32] = {
 };
 /// Groups of five bits in the checksum.
 const CHECKSUM: usize = 6;
-/// Groups in the signature.
+/// Groups of five bits in the signature.
 const SIGNATURE: usize = SIGNATURE_BYTES * 8 / 5;
 /// Groups in the timestamp, with which the data begins.
 const TIMESTAMP: usize = 7;
@@ -142,7 +142,7 @@ fn expanded(prefix: &str) -> impl Iterator<Item = u8> {
 }
 
 fn checksum_step(checksum: u32, group: u8) -> u32 {
-    // A checksum has 30 bits.
+    // The checksum has 30 bits.
     let top = (checksum >> 25 & 31) as usize;
     (checksum & 0x01ff_ffff) << 5 ^ u32::from(group) ^ STEPS[top]
 }

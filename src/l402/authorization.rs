@@ -1,26 +1,26 @@
-//! An `Authorization` header, read as the list that it can be (RFC 9110, sections 5.6.1 and 11.6.3): libraries and proxies fold
-//! several lines into one, with commas between them. Reading and stripping both go by this.
+//! Parses an `Authorization` header as a list (RFC 9110, sections 5.6.1 and 11.6.3), because libraries and proxies join several
+//! lines with commas. Both reading and stripping use it.
 
 use std::ops::Range;
 
-/// No scheme's name is longer. The parts of our own credential, which commas separate too, are.
+/// The longest scheme name. The parts of our own credential, which commas separate as well, are longer.
 const SCHEME_BYTES_MAX: usize = 32;
 
-/// What is written between the credentials that are left.
+/// The separator between the remaining credentials.
 const SEPARATOR: &[u8] = b", ";
 
 /// One credential of the list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Listed<'a> {
-    /// A credential of ours: the text behind its scheme, up to the part with the preimage.
+    /// A credential of ours: the text after its scheme, up to the part with the preimage.
     Ours(&'a [u8]),
-    /// A credential of another scheme, as it is written.
+    /// A credential of another scheme, as the client wrote it.
     Foreign(&'a [u8]),
 }
 
-/// The credentials in the value of a header, in their order.
+/// The credentials in a header value, in order.
 ///
-/// Everything behind a credential of ours belongs to it until another scheme begins, so that no part of it reaches an upstream.
+/// Everything after a credential of ours belongs to it until another scheme begins, so that no part of it reaches an upstream.
 pub(super) fn credentials(value: &[u8]) -> impl Iterator<Item = Listed<'_>> {
     let mut elements = Elements { value, at: 0 }.peekable();
     std::iter::from_fn(move || {
@@ -42,7 +42,7 @@ pub(super) fn credentials(value: &[u8]) -> impl Iterator<Item = Listed<'_>> {
     })
 }
 
-/// The value without our credentials, empty if nothing is left; `None` if it holds none of ours.
+/// The value without our credentials, empty if nothing is left; `None` if it has none of ours.
 pub(super) fn without_ours(value: &[u8]) -> Option<Vec<u8>> {
     if !value.contains(&b',') {
         return after_our_scheme(value.trim_ascii()).map(|_| Vec::new());
@@ -58,24 +58,24 @@ pub(super) fn without_ours(value: &[u8]) -> Option<Vec<u8>> {
     has_ours.then(|| foreign.join(SEPARATOR))
 }
 
-/// Whether the value is one credential of ours, of one macaroon, and nothing else.
+/// Whether the value is exactly one credential of ours, with one macaroon.
 pub(super) fn is_one_of_ours(value: &[u8]) -> bool {
     !value.contains(&b',') && after_our_scheme(value.trim_ascii()).is_some()
 }
 
-/// The text behind the scheme, if the scheme is `L402` or its older name `LSAT`.
+/// The text after the scheme, if that is `L402` or its older name `LSAT`.
 fn after_our_scheme(credential: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = credential.split_at_checked(4)?;
     let is_ours = scheme.eq_ignore_ascii_case(b"L402") || scheme.eq_ignore_ascii_case(b"LSAT");
-    // A scheme that only begins like ours is somebody else's.
+    // A longer scheme name that only begins with ours is another scheme.
     let is_whole = rest
         .first()
         .is_none_or(|byte| !byte.is_ascii_alphanumeric());
     (is_ours && is_whole).then(|| rest.trim_ascii())
 }
 
-/// Whether a new credential begins here: a scheme and something behind it. A name with `=` behind it is a parameter, and a part
-/// of ours may have blanks before its colon.
+/// Whether a new credential begins here: a scheme followed by something. A name followed by `=` is a parameter, and a part of
+/// ours may have spaces before its colon.
 fn begins_credential(element: &[u8]) -> bool {
     if after_our_scheme(element).is_some() {
         return true;
@@ -89,15 +89,15 @@ fn begins_credential(element: &[u8]) -> bool {
         && !matches!(rest.trim_ascii_start().first(), Some(b'=' | b':'))
 }
 
-/// RFC 9110, section 5.6.2.
+/// A token character (RFC 9110, section 5.6.2).
 fn is_token_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The places of the elements between the commas, without blanks around them; empty ones are left out.
+/// The ranges of the elements between commas, trimmed; empty elements are skipped.
 struct Elements<'a> {
     value: &'a [u8],
-    /// Where the next element begins.
+    /// The start of the next element.
     at: usize,
 }
 
@@ -120,7 +120,7 @@ impl Iterator for Elements<'_> {
     }
 }
 
-/// How long the element is that begins here: up to the next comma outside of quotes.
+/// The length of the element at the start of `text`: up to the next comma outside quotes.
 fn element_length(text: &[u8]) -> usize {
     let mut at = 0;
     let mut before = 0;
@@ -141,8 +141,8 @@ fn element_length(text: &[u8]) -> usize {
     at
 }
 
-/// How long the quoted value of a parameter is, which begins here. One that does not end, or not with its element, is none: no
-/// lonely quotation mark hides what follows it.
+/// The length of the quoted parameter value at the start of `text`. `None` if the quotes do not close or text follows them in
+/// the same element: a stray quotation mark must not hide what follows.
 fn quoted_length(text: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -161,12 +161,12 @@ fn quoted_length(text: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// As long as parts of a credential are.
+    /// Placeholders with the length of real macaroons and preimages.
     const M: &str = "AgEEbHahdAJCAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     const N: &str = "AgEEbHahdAJCAAB_-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
     const P: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-    /// A value with `%M`, `%N` and `%P` in it, as it is read: ours, and what is left without ours.
+    /// Parses a value with `%M`, `%N` and `%P` in it: our credentials, and the value without them.
     fn read(value: &str) -> (Vec<String>, Option<String>) {
         let short = |text: &[u8]| {
             let text = String::from_utf8(text.to_vec()).unwrap();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_with_ours_and_others_in_any_order() {
+    fn a_list_may_mix_our_credentials_and_others_in_any_order() {
         for (value, ours, rest) in [
             ("L402 %M:%P", &["%M:%P"][..], Some("")),
             ("lsat  %M:%P ", &["%M:%P"], Some("")),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_ours_is_left_whatever_is_wrong_with_it() {
+    fn malformed_credentials_of_ours_are_removed_completely() {
         for value in [
             "L402",
             "L402,%M:%P",
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn one_credential_alone_is_told_from_a_list() {
+    fn a_single_credential_is_distinguished_from_a_list() {
         for (value, is_one) in [
             ("L402 %M:%P", true),
             ("lsat %M:%P", true),

@@ -32,7 +32,7 @@ pub struct Subject<'a> {
 /// A caveat that keeps a token from opening a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsatisfied {
-    /// No `services` caveat, or none that lists this service.
+    /// There is no `services` caveat, or none lists this service.
     Service,
     /// The service is listed with a lower price class.
     Class,

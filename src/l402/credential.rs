@@ -81,7 +81,7 @@ pub enum Presented {
     Credentials(Vec<Credential>),
 }
 
-/// Looks through a request's headers for credentials. Each header may be a list.
+/// Collects the credentials in a request's headers. Each header may be a list.
 pub fn presented(headers: &HeaderMap) -> Presented {
     let mut found = Vec::new();
     let mut unreadable = false;
@@ -119,7 +119,7 @@ pub fn presented(headers: &HeaderMap) -> Presented {
     }
 }
 
-/// The one value that presents a credential: one credential of ours, of one macaroon, and no other anywhere.
+/// The value of the only credential: one of ours, with one macaroon, and none in any other header.
 pub fn only_credential(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next()?.as_bytes();
@@ -131,8 +131,8 @@ pub fn only_credential(headers: &HeaderMap) -> Option<&[u8]> {
     is_only.then_some(value)
 }
 
-/// Takes everything out of these headers that could be a credential of ours, so that no upstream ever sees one. A credential of
-/// another scheme on the same line stays as it is written.
+/// Removes everything that could be a credential of ours from these headers, so that no upstream sees it. A credential of
+/// another scheme on the same line stays as it is.
 pub fn strip(headers: &mut HeaderMap) {
     for name in [AUTHORIZATION, GRPC_AUTHORIZATION] {
         edit_values(headers, name, without_ours);
@@ -146,13 +146,13 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether [`strip`] looks at this header.
+/// Whether [`strip`] edits this header.
 pub fn may_be_in(name: &HeaderName) -> bool {
     [AUTHORIZATION, GRPC_AUTHORIZATION, GRPC_TOKEN].contains(name)
         || MACAROON_HEADERS.contains(name)
 }
 
-/// Edits the values of a header: `None` leaves a value as it is, an empty one goes.
+/// Edits the values of a header: `None` keeps a value, an empty result removes it.
 fn edit_values(headers: &mut HeaderMap, name: HeaderName, edit: fn(&[u8]) -> Option<Vec<u8>>) {
     if let http::header::Entry::Occupied(entry) = headers.entry(name) {
         let (name, values) = entry.remove_entry_mult();
@@ -172,15 +172,15 @@ fn edit_values(headers: &mut HeaderMap, name: HeaderName, edit: fn(&[u8]) -> Opt
     }
 }
 
-/// The elements of a header that is a list, without the empty ones.
+/// The elements of a list header, without empty ones.
 fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let elements = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     elements.filter(|element| !element.is_empty())
 }
 
-/// The list without the hex of tokens; `None` if it holds none.
+/// The list without hex macaroons; `None` if it has none.
 fn without_macaroons(value: &[u8]) -> Option<Vec<u8>> {
-    // In the form that we write.
+    // Any token in the binary format that we mint.
     let is_macaroon =
         |element: &&[u8]| hex::decode(element).is_ok_and(|bytes| Parsed::read(&bytes).is_ok());
     let (macaroons, others): (Vec<_>, Vec<_>) = elements(value).partition(is_macaroon);

@@ -1,7 +1,7 @@
 //! The token's format: macaroons in their version 2 binary form, as the macaroon libraries write it.
 //!
-//! Minting, reading and the HMAC chain are our own few lines, because every challenge and every paid request needs them. Property
-//! tests hold them to the `macaroon` crate, which mints the operator's tokens.
+//! Minting, parsing and the HMAC chain are our own code, because every challenge and every paid request needs them. Property
+//! tests compare them with the `macaroon` crate, which mints the operator's tokens.
 
 use ::macaroon::{ByteString, Macaroon, MacaroonKey};
 use hmac::Mac;
@@ -55,7 +55,7 @@ pub fn mint(keys: &RootKeys, identifier: &Identifier, caveats: &[String]) -> Opt
     Some(token)
 }
 
-/// The same by the `macaroon` crate, which takes four times as long: for tokens that are rare, and to hold [`mint`] to.
+/// Mints with the `macaroon` crate, which takes four times as long: for rare tokens, and for tests of [`mint`].
 pub fn mint_by_crate(
     keys: &RootKeys,
     identifier: &Identifier,

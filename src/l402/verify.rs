@@ -43,13 +43,13 @@ pub enum Refusal {
     /// Several tokens, and not all for the same payment.
     #[error("the tokens belong to different payments")]
     MixedTokens,
-    /// For another service.
+    /// The token is for another service.
     #[error("the token is for another service")]
     OtherService,
-    /// For a cheaper class of this service.
+    /// The token is for a lower price class of this service.
     #[error("the token is for a lower price class of this service than this request is in now")]
     LowerClass,
-    /// For this service, and sold at another price or for another class of requests.
+    /// The token is for this service, but was sold at another price or for another class of requests.
     #[error("the token was sold for other requests of this service")]
     OtherRequests,
     /// Its time is over.

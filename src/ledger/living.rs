@@ -1,10 +1,10 @@
-//! Tokens that were sold and may still open something, for whoever changes what is sold.
+//! Reads the sold tokens that may still be valid, to show the effect of new settings.
 
 use super::record::{SaleRecord, TokenRecord};
 use super::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::l402::TokenId;
 
-/// Sales that are looked at, the newest first: reading so many takes about a second.
+/// The most sales that are read, newest first: reading them takes about a second.
 const SALES_MAX: usize = 100_000;
 
 /// A sale whose token was neither revoked nor lost its payment.
@@ -12,13 +12,12 @@ const SALES_MAX: usize = 100_000;
 pub struct Living {
     /// The sale.
     pub sale: SaleRecord,
-    /// What was had for it so far; `None` if nothing was.
+    /// The token's use so far; `None` if it was never used.
     pub used: Option<TokenRecord>,
 }
 
 impl Ledger {
-    /// Calls this with each such sale that was settled at this moment or later, and tells whether those were all: only so many
-    /// are looked at.
+    /// Calls `each` with every such sale settled at this time or later. Returns whether all were read: at most `SALES_MAX` are.
     pub fn each_living(
         &self,
         settled_from_ms: u64,

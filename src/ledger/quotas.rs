@@ -76,7 +76,7 @@ pub(super) struct WriteBehind {
     pub(super) was_full: bool,
 }
 
-/// One request's use of a quota, reserved. Dropped, it counts as served, except by a panic.
+/// One reserved use of a quota. Dropping it counts it as served, except during a panic.
 #[derive(Debug)]
 #[must_use = "dropped, it counts as served; call `give_back` if it was not"]
 pub struct QuotaUse {
@@ -88,7 +88,7 @@ pub struct QuotaUse {
     left: u64,
     /// The number of requests in a window.
     max: u64,
-    /// Whether it is returned.
+    /// Whether the use was returned.
     is_returned: bool,
 }
 
@@ -125,7 +125,7 @@ impl QuotaUse {
 
 impl Drop for QuotaUse {
     fn drop(&mut self) {
-        // The panic is ours. Whether anything was delivered is not known here; a free request more is the smaller wrong.
+        // A panic is our fault. Whether anything was delivered is unknown here, so the client gets the use back.
         if std::thread::panicking() && !self.is_returned {
             self.return_it();
         }
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_use_that_a_panic_drops_is_returned() {
+    fn a_use_dropped_by_a_panic_is_returned() {
         let quotas = Arc::new(Quotas::new(3, [], at(0)));
         let client = "192.0.2.1".parse().unwrap();
         for returns in [false, true] {

@@ -42,8 +42,8 @@ const LEFT_EARLY_MAX: u64 = 3;
 /// How long a count must be idle before it is dropped from memory; the next use reads it from the store again.
 const IDLE_MS: u64 = 60_000;
 
-/// How often a token gets a use back for an answer that brought its client nothing: this often, and so much oftener for each
-/// use that counted. Further such answers count.
+/// How often a token gets a use back for an answer that brought the client nothing: this many times, and this many more for each
+/// use that counted. Further ones count.
 const EXCUSED_FIRST: u64 = 20;
 const EXCUSED_PER_USE: u64 = 4;
 
@@ -94,7 +94,7 @@ pub(super) struct Usage {
     late_secs: AtomicU64,
     /// The uses taken from its pace. A `std` mutex: held to count.
     bucket: Mutex<Bucket>,
-    /// Files whose requests count as one. A `std` mutex: held to look through a short list.
+    /// The files whose requests count as one. A `std` mutex: held only to search a short list.
     windows: Mutex<Windows>,
     /// What does not change.
     token: TokenRecord,
@@ -193,7 +193,8 @@ impl Usage {
         Some((left, meters.claim(now_ms)))
     }
 
-    /// Reserves a request for this file, which does not count if another one does. Says besides which window it is of.
+    /// Reserves a request for this file, which joins the file's open window if there is one. Returns the number of the window
+    /// as well.
     fn reserve_of_file(
         &self,
         allowance: &Allowance,
@@ -382,7 +383,7 @@ pub(super) struct Unwritten {
 pub(super) struct Usages {
     /// Each shard a `std` mutex: held for a look-up, never across an await.
     shards: [Mutex<HashMap<TokenId, Arc<Usage>>>; SHARDS],
-    /// How files are told apart.
+    /// Hashes file paths.
     hasher: RandomState,
 }
 
@@ -404,7 +405,7 @@ impl Usages {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What stands for a file with this path.
+    /// The hash of this path.
     pub(super) fn file(&self, path: &str) -> u64 {
         self.hasher.hash_one(path)
     }

@@ -10,7 +10,7 @@ use super::operation::{OperationError, refused};
 use super::peers::{PeerAddress, dialled, unreachable};
 use super::wallet::{FEE, above, balance, is_there};
 
-/// What opening a channel takes besides its size.
+/// The amount that opening a channel takes besides its size.
 const FEE_AND_RESERVE: &str = "the fee, and what node.reserve keeps for the channel,";
 
 /// Weight of a commitment transaction with anchors and no payment in flight (BOLT 3).

@@ -103,34 +103,34 @@ pub enum OperationError {
         /// What is kept.
         reserved_sat: u64,
     },
-    /// As much as there is, so that nothing is left for the fee.
+    /// The amount fits, but leaves nothing for the fee.
     #[error(
         "{asked_sat} sat and {besides} are more than the {spendable_sat} sat that can be spent on chain now \
          ({unconfirmed_sat} sat wait for confirmations, {reserved_sat} sat are kept to pay for closing channels): send less, or all of it"
     )]
     AboveOnchainWithFee {
-        /// What was asked for.
+        /// The amount that was asked for.
         asked_sat: u64,
-        /// What it takes besides.
+        /// The additional cost.
         besides: &'static str,
-        /// What can be spent.
+        /// The amount that can be spent.
         spendable_sat: u64,
-        /// What is not confirmed yet.
+        /// The unconfirmed amount.
         unconfirmed_sat: u64,
-        /// What is kept.
+        /// The reserve for closing channels.
         reserved_sat: u64,
     },
-    /// Not even the fee.
+    /// The balance does not even cover the fee.
     #[error(
         "the {spendable_sat} sat that can be spent on chain now do not pay for a transaction ({unconfirmed_sat} sat wait for \
          confirmations, {reserved_sat} sat are kept to pay for closing channels)"
     )]
     NothingOnchain {
-        /// What can be spent.
+        /// The amount that can be spent.
         spendable_sat: u64,
-        /// What is not confirmed yet.
+        /// The unconfirmed amount.
         unconfirmed_sat: u64,
-        /// What is kept.
+        /// The reserve for closing channels.
         reserved_sat: u64,
     },
     /// More than the channels can send.
@@ -170,19 +170,17 @@ pub enum OperationError {
         "this is neither a BOLT 11 invoice nor a BOLT 12 offer: a character is wrong or missing"
     )]
     NotPayable,
-    /// A link that cannot be followed safely.
+    /// A payment link that contradicts itself or demands something unknown.
     #[error("the payment link cannot be read: {0}")]
     BadLink(&'static str),
-    /// An address, or a link with nothing else in it.
+    /// An on-chain address, or a link with nothing else.
     #[error("this asks for a payment on chain: `tollhouse send {0} AMOUNT`")]
     OnlyOnchain(String),
-    /// A name of a payee.
-    #[error(
-        "`{0}` is a Lightning address, not an invoice: have the payee make an invoice, and pay that"
-    )]
+    /// A Lightning address.
+    #[error("`{0}` is a Lightning address, not an invoice: ask the payee for an invoice")]
     PayeeName(String),
     /// A link to a server that makes invoices.
-    #[error("this is an LNURL, not an invoice: have the payee make an invoice, and pay that")]
+    #[error("this is an LNURL, not an invoice: ask the payee for an invoice")]
     Lnurl,
     /// Made for another network.
     #[error("the invoice or offer is not for {0}, this node's network")]

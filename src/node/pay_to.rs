@@ -1,4 +1,4 @@
-//! What people paste to be paid: an invoice or an offer, by itself or in a link, or something else that is called by its name.
+//! Extracts the invoice or offer from the text that people paste, or says what else the text is.
 
 use std::borrow::Cow;
 use std::str::FromStr as _;
@@ -9,16 +9,16 @@ use percent_encoding::percent_decode_str;
 
 use super::operation::OperationError;
 
-/// What a link to a wallet begins with.
+/// The prefix of a Lightning link.
 const LIGHTNING: &str = "lightning:";
 
-/// What a payment instruction by BIP 21 begins with.
+/// The prefix of a BIP 21 link.
 const BITCOIN: &str = "bitcoin:";
 
-/// Its parameters for an invoice and for an offer, in the order in which they are taken.
+/// The BIP 21 parameters for an invoice and for an offer, in order of preference.
 const PARAMETERS: [&str; 2] = ["lightning", "lno"];
 
-/// What an LNURL begins with.
+/// The prefix of an LNURL.
 const LNURL: &str = "lnurl1";
 
 /// An invoice or offer that was found in a text and is not read yet.
@@ -80,7 +80,7 @@ pub(super) fn invoice_or_offer(text: &str) -> Result<Found<'_>, OperationError> 
     Ok(Found { text, amount_msat })
 }
 
-/// The text, unless it is something that is paid in another way.
+/// Returns the text, unless it is something that is paid in another way.
 fn named(text: &str) -> Result<Cow<'_, str>, OperationError> {
     if Address::<NetworkUnchecked>::from_str(text).is_ok() {
         return Err(OperationError::OnlyOnchain(text.to_owned()));
@@ -99,7 +99,7 @@ fn named(text: &str) -> Result<Cow<'_, str>, OperationError> {
     Ok(text.into())
 }
 
-/// The text after this beginning, in letters of any size.
+/// The text after this prefix, in any case.
 fn without<'a>(text: &'a str, beginning: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(beginning.len())?;
     start.eq_ignore_ascii_case(beginning).then_some(rest)
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_paid_in_another_way_is_called_by_its_name() {
+    fn other_payment_texts_are_refused_by_name() {
         let upper = ADDRESS.to_uppercase();
         for (text, word) in [
             (ADDRESS.to_owned(), "tollhouse send"),

@@ -25,7 +25,7 @@ pub(super) const USUAL_BLOCKS: u16 = 6;
 /// How long it is waited for a word on what was sent: endpoints are asked at once, and each has four seconds.
 const WORD_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a transaction takes besides what is sent.
+/// The additional cost of a transaction.
 pub(super) const FEE: &str = "the fee";
 
 /// The longest confirmation target that chain sources give a rate for, in blocks: a week.
@@ -66,12 +66,13 @@ pub struct OnchainBalance {
     pub pending_sat: u64,
 }
 
-/// What was sent on the chain, and what stays in the wallet.
+/// An on-chain payment, and what stays in the wallet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SentOnchain {
-    /// The transaction, hex. An Esplora API has taken it; to another kind of chain source it was handed.
+    /// The transaction id, hex. An Esplora API has accepted the transaction; to another kind of chain source it was handed
+    /// over.
     pub txid: String,
-    /// What stays in the wallet to pay for closing channels, in sat.
+    /// The amount kept in the wallet to pay for closing channels, in sat.
     pub kept_sat: u64,
 }
 
@@ -93,7 +94,7 @@ impl Node {
         .await
     }
 
-    /// Sends money to this address, once what was sent before is seen. On return the chain source has taken the transaction.
+    /// Sends money to this address, once the previous transaction was seen. On return, the chain source has the transaction.
     pub async fn send_onchain(
         &self,
         address: &str,
@@ -239,7 +240,7 @@ pub(super) fn is_there(node: &ldk_node::Node, sat: u64) -> Result<(), OperationE
     Ok(())
 }
 
-/// Why so much cannot be spent, by itself or with the fee on top.
+/// The error for an amount that cannot be spent, by itself or with the fee.
 pub(super) fn above(
     asked_sat: u64,
     besides: &'static str,
@@ -281,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn money_that_is_there_and_does_not_pay_the_fee_is_not_called_too_little_for_itself() {
+    fn an_amount_without_room_for_the_fee_has_its_own_error() {
         let balance = OnchainBalance {
             total_sat: 200_000,
             spendable_sat: 200_000,

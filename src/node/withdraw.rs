@@ -215,7 +215,7 @@ impl Node {
             return Ok(None);
         };
         let fee_sat = self.fee_for(sat).await?;
-        // All of it goes without change; a part of it leaves its fee besides what is kept.
+        // Sending everything needs no change output. Otherwise the fee comes off the amount, so that `keep` stays.
         let (amount, sat) = if config.keep == Msat::ZERO {
             (OnchainAmount::All, sat)
         } else {
@@ -276,7 +276,7 @@ fn whole_sat(msat: u64) -> u64 {
     msat / 1_000
 }
 
-/// What is withdrawn of this, so that the fee is not taken from what is kept; `None` if the fee may take more than half of it.
+/// The amount to withdraw of this excess, so that the fee does not reduce `keep`; `None` if the fee may take more than half.
 fn less_fee(excess_sat: u64, fee_sat: u64) -> Option<u64> {
     let sat = excess_sat.saturating_sub(fee_sat);
     (sat >= excess_sat / 2 && sat > 0).then_some(sat)
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fee_of_a_splice_is_not_taken_from_what_is_kept() {
+    fn the_fee_does_not_reduce_what_is_kept() {
         assert_eq!(less_fee(100_000, 5_000), Some(95_000));
         // Where no fee rate is known, a small excess waits.
         let unknown_sat = FEE_RATE_UNKNOWN * ONCHAIN_VBYTES;

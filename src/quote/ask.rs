@@ -22,8 +22,8 @@ use super::Address;
 /// The longest answer that is read: a price is a line, and a list of every currency some 20 KiB.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// How long an unused connection is kept: below the 2 s after which gunicorn drops its connections. A question that meets the end
-/// of a connection is lost.
+/// How long an idle connection is kept. gunicorn closes its connections after 2 s, and a question on a connection that is just
+/// closing is lost.
 const POOL_IDLE: Duration = Duration::from_secs(1);
 
 /// How much of what somebody said goes into the log.
@@ -228,7 +228,7 @@ mod tests {
         is_absent
     }
 
-    /// Answers the first request of each connection, and closes it at the second one.
+    /// Answers the first request of each connection, and closes it on the second one.
     async fn closing(listener: tokio::net::TcpListener) {
         let mut open = tokio::task::JoinSet::new();
         loop {
@@ -238,14 +238,14 @@ mod tests {
                 assert!(stream.read(&mut buffer).await.unwrap() > 0);
                 let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
                 stream.write_all(answer).await.unwrap();
-                // Whether another one comes or the connection ends.
+                // Waits for a second request or the end of the connection.
                 let _ = stream.read(&mut buffer).await;
             });
         }
     }
 
     #[tokio::test]
-    async fn a_question_takes_no_connection_that_was_idle_for_long() {
+    async fn a_question_uses_no_connection_that_was_idle_for_long() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let address: Address = url.parse().unwrap();

@@ -24,8 +24,8 @@ pub(super) fn empty() -> Body {
     Body::new(Empty::new().map_err(|never| match never {}))
 }
 
-/// The answer as it is. Of one whose body is not sent nobody knows how long that would be, unless the head says it: measured like
-/// others, it would be said to be empty. 204 and 304 say nothing of it (RFC 9110, sections 8.6 and 15.4.5).
+/// Hides the length of a body that is not sent, unless the head says it: hyper would otherwise write `content-length: 0`. 204
+/// and 304 have no length (RFC 9110, sections 8.6 and 15.4.5).
 pub(super) fn without_length(mut response: Response<Body>, is_head: bool) -> Response<Body> {
     let has_none = matches!(
         response.status(),
@@ -41,7 +41,7 @@ pub(super) fn without_length(mut response: Response<Body>, is_head: bool) -> Res
     }
 }
 
-/// A body of a length that is not said.
+/// A body without a size hint.
 struct Unmeasured(Body);
 
 impl HttpBody for Unmeasured {

@@ -23,14 +23,14 @@ use crate::route::{Protocol, Upstream};
 use super::line::{Line, Told};
 use super::{Body, BoxError};
 
-/// What keeps connections of one age, or none.
+/// A pool of connections.
 type Pool = legacy::Client<Connector, Body>;
 
 /// How long an unused connection is kept: below the 5 s after which Node, uvicorn and Apache drop theirs, for a request that
 /// crosses such an end is lost.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
-/// The same for a request that cannot be asked twice: below the 2 s after which gunicorn drops its connections.
+/// The same for a request that must not be sent twice. gunicorn closes its connections after 2 s.
 const CAREFUL_POOL_IDLE: Duration = Duration::from_secs(1);
 
 /// The same for HTTP/2, which says goodbye and loses nothing.
@@ -48,36 +48,36 @@ const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 /// are, or a few who take nothing would stop everybody. RFC 9113 allows no more.
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
 
-/// Which connection a request may take.
+/// Which connection a request may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// A kept one: if it breaks, the request is sent again.
     Kept,
     /// A kept one that was in use a moment ago: if it breaks, the request is lost.
     Careful,
-    /// A new one, which is used for nothing else.
+    /// A new one, which is not reused.
     Fresh,
 }
 
 /// The connections to the servers of one upstream.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// Makes pools.
+    /// Builds pools.
     builder: legacy::Builder,
-    /// Makes connections.
+    /// Opens connections.
     connector: Connector,
-    /// What is spoken on them.
+    /// The protocol on the connections.
     protocol: Protocol,
-    /// How old a connection gets that requests still take.
+    /// The age at which a connection takes no new request.
     age_max: Duration,
-    /// The kept connections. A `std` lock: held to begin a request.
+    /// The current pools. A `std` lock: held only to start a request.
     kept: RwLock<Kept>,
-    /// Keeps none.
+    /// A pool that keeps no connection.
     fresh: Pool,
 }
 
-/// Kept connections that were opened within one span. When it is over, others take their place, which look the server's address
-/// up again; requests in flight end on the old ones.
+/// Pools whose connections were opened within one period. After it, new pools replace them, whose connections look up the
+/// server's address again; running requests end on the old ones.
 #[derive(Debug)]
 struct Kept {
     until: Instant,
@@ -86,12 +86,12 @@ struct Kept {
 }
 
 impl Client {
-    /// Without a connection yet.
+    /// Builds a client without any connection.
     pub(super) fn new(upstream: &Upstream) -> Self {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
-        // Where a name has several addresses, each gets its part.
+        // A name with several addresses shares this time among them.
         http.set_connect_timeout(Some(upstream.connect_timeout));
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls(&upstream.authorities))
@@ -100,7 +100,7 @@ impl Client {
         builder.pool_timer(TokioTimer::new());
         let https = match upstream.protocol {
             Protocol::Http1 => {
-                // Each fold becomes a blank, as RFC 9112, section 5.2, has it.
+                // Replaces each fold by a space (RFC 9112, section 5.2).
                 builder.http1_allow_obsolete_multiline_headers_in_responses(true);
                 https.enable_http1().wrap_connector(http)
             }
@@ -159,8 +159,8 @@ impl Client {
         self.kept.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a request that was sent at this time failed because its server had closed a kept connection meanwhile: nothing of an
-    /// answer had come.
+    /// Whether a request sent at this time failed because the server had closed a kept connection, before any part of an answer
+    /// arrived.
     pub(super) fn was_stale(&self, error: &legacy::Error, sent: Instant) -> bool {
         let Some(connected) = error.connect_info() else {
             return false;
@@ -172,7 +172,7 @@ impl Client {
         };
         let is_unanswered = match self.protocol {
             Protocol::Http1 => !line.is_answering(),
-            // What comes on it may be other answers.
+            // Bytes on the connection may belong to other answers.
             Protocol::Http2 => true,
         };
         line.opened() < sent && line.has_ended() && is_unanswered
@@ -204,12 +204,12 @@ fn kept(
     }
 }
 
-/// What went wrong below the pool of connections.
+/// The hyper error below the pool's error.
 pub(super) fn cause(error: &legacy::Error) -> Option<&hyper::Error> {
     error.source()?.downcast_ref()
 }
 
-/// Whether there was an answer, and it cannot be read.
+/// Whether the server sent an answer that cannot be parsed.
 pub(super) fn is_unreadable(error: &legacy::Error) -> bool {
     cause(error).is_some_and(hyper::Error::is_parse)
 }

@@ -27,7 +27,7 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 /// so long: that nothing has happened is what its client wanted to know.
 pub(super) const OPEN_DELIVERS: Duration = Duration::from_secs(10);
 
-/// How long the rest of a message may take that has begun when its answer is over.
+/// How long an answer that is over may take to send the rest of a message.
 pub(super) const REST: Duration = Duration::from_secs(2);
 
 /// What has to be known of an answer besides its head.
@@ -35,7 +35,7 @@ pub(super) const REST: Duration = Duration::from_secs(2);
 pub(super) struct Shape {
     /// Whether it answers a HEAD request.
     pub(super) is_head: bool,
-    /// Whether it only sends the client on to another place of the shop.
+    /// Whether the answer only redirects to another path of the shop.
     pub(super) sends_on: bool,
     /// Whether it can be that of gRPC.
     pub(super) can_be_call: bool,
@@ -69,17 +69,17 @@ pub(super) struct Delivered<B> {
     /// Where it is not: when to look whether the token is still good, the next time that something is to be delivered. A timer
     /// for each answer would cost more than all of the gate.
     look_at: Instant,
-    /// Why it ends in the middle, once it does.
+    /// Why the answer is cut off, once it is.
     over: Option<Over>,
-    /// What it is spoken in.
+    /// The protocol of the answer.
     speech: Speech,
-    /// Its messages, where none is cut in two.
+    /// The state of its messages, if messages must not be cut in two.
     framing: Option<Framing>,
     /// The beginning of a message whose length is not known yet.
     unread: Bytes,
-    /// Runs out while the rest of a message is waited for, though the answer is over.
+    /// The deadline for the rest of a message when the answer is over.
     rest: Option<Pin<Box<Sleep>>>,
-    /// Whether the client was told, or the connection was given a moment to send what was delivered until then.
+    /// Whether the client was told, or has had a moment to receive what was delivered before.
     is_said: bool,
 }
 
@@ -103,7 +103,7 @@ where
         let is_call = shape.can_be_call && headers::is_call(&head.headers);
         let has_failed =
             head.status.is_server_error() || (is_call && headers::is_failed_call(&head.headers));
-        // Asked last: it is noted.
+        // Asked last, because `is_excused` counts towards a limit.
         if has_failed || (brings_nothing(head.status, shape) && permit.is_excused()) {
             return Ok((Body::new(inner.map_err(Into::into)), permit.give_back()));
         }
@@ -220,7 +220,8 @@ impl<B> Delivered<B> {
         self.over = self.over.or(permit.pass_time().err());
     }
 
-    /// Why the answer ends here, if it does: not within a message, unless the rest of that does not come.
+    /// Why the answer ends here, if it does. An answer ends between messages, unless the rest of a message does not arrive in
+    /// time.
     fn over_here(&mut self, cx: &mut Context<'_>) -> Option<Over> {
         let over = self.over?;
         let is_within = self
@@ -240,8 +241,8 @@ impl<B> Delivered<B> {
         Some(over)
     }
 
-    /// Ends an answer in the middle: in the words of its protocol, or else by breaking it off after a moment for what was delivered
-    /// until then.
+    /// Cuts the answer off: with the protocol's own status, or else by an error, after a moment in which the client receives
+    /// what was delivered before.
     fn end(
         &mut self,
         over: Over,
@@ -279,7 +280,7 @@ impl<B> Delivered<B> {
 
     /// The answer broke off in the middle.
     fn broken(&mut self, error: BoxError) -> BoxError {
-        // The client sees only that its answer ends early.
+        // Logged here, because the client only sees an early end.
         if let Some(permit) = &self.permit {
             let cause = permit.cause();
             if cause.may_log(tracing::Level::WARN, "An answer broke off in the middle") {
@@ -301,7 +302,7 @@ impl<B> Delivered<B> {
         given_back
     }
 
-    /// What was no message, and is not the beginning of one either.
+    /// The rest that is not a whole message.
     fn take_unread(&mut self) -> Option<Frame<Bytes>> {
         let unread = std::mem::take(&mut self.unread);
         if unread.is_empty() {
@@ -357,7 +358,7 @@ impl<B> Delivered<B> {
     }
 }
 
-/// Both, one behind the other.
+/// Concatenates both.
 fn joined(begin: Bytes, data: Bytes) -> Bytes {
     if begin.is_empty() {
         data
@@ -423,7 +424,7 @@ where
             match this.count(frame) {
                 Some(frame) => return Poll::Ready(Some(Ok(frame))),
                 None if is_empty => return Poll::Ready(Some(Ok(Frame::data(Bytes::new())))),
-                // Over, or to be gone on with.
+                // The frame was withheld: the answer is over, or a message's length is not known yet.
                 None => {}
             }
         }
@@ -453,8 +454,8 @@ impl<B> Delivered<B> {
     }
 }
 
-/// Whether an answer that did not fail brings its client nothing that it came for: no body by its nature, or word that it has to
-/// ask otherwise.
+/// Whether a successful answer brings the client nothing that it came for: it has no body by its nature, or asks for another
+/// request.
 fn brings_nothing(status: StatusCode, shape: Shape) -> bool {
     let asks_otherwise = [
         StatusCode::NOT_MODIFIED,

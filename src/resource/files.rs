@@ -1,5 +1,5 @@
-//! The files of a folder. A small file that is asked for often is kept in memory, and sent without a trip to the disk. Every request
-//! looks whether the file is still what it was.
+//! Serves the files of folders. A small file that is requested often is kept in memory and sent without reading the disk. Every
+//! request checks that the file has not changed.
 
 mod known;
 mod memory;
@@ -33,15 +33,15 @@ use stamp::Stamp;
 
 pub(super) use place::Place;
 
-/// How much of a file is read at once where it is not read as a whole.
+/// How much of a large file is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Serves the files of folders.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// What is not served. What is kept was held against these, so it ends with them when the settings are read again.
+    /// The files that are never served. The kept files were checked against these, so each reload starts with an empty memory.
     secrets: Arc<Secrets>,
-    /// What was looked at last.
+    /// The files that were checked last.
     memory: Arc<Memory>,
 }
 
@@ -52,23 +52,23 @@ struct Found {
     content: Content,
 }
 
-/// Where the bytes of a file are.
+/// Where a file's bytes are.
 #[derive(Debug)]
 enum Content {
-    /// Here.
+    /// In memory.
     Here(Bytes),
-    /// In this file.
+    /// In this open file.
     In(File),
-    /// Nobody wants them.
+    /// Not read, because only the headers are needed.
     Unread,
 }
 
-/// What a request wants to know of a file.
+/// What a request needs of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum For {
-    /// That it is there, and what its answer's headers are.
+    /// The headers only.
     Head,
-    /// Its content, too.
+    /// The headers and the content.
     Content,
 }
 
@@ -80,7 +80,7 @@ impl Files {
         }
     }
 
-    /// Looks whether there is a file to sell.
+    /// Checks that there is a file to sell.
     pub(super) async fn look(&self, place: Place<'_>) -> Result<(), Failure> {
         self.find(place, For::Head).await.map(|_| ())
     }
@@ -109,7 +109,7 @@ impl Files {
             Wanted::Whole => 0..found.known.stamp.size,
             Wanted::Part(part) => part,
             Wanted::NotModified => 0..0,
-            // Nothing was delivered.
+            // Nothing was delivered, so the use goes back.
             Wanted::Unmet | Wanted::NoSuchPart => {
                 parts.extensions.insert(permit.give_back());
                 return Ok(Response::from_parts(parts, super::body::empty()));
@@ -140,7 +140,7 @@ impl Files {
         Ok(Response::from_parts(parts, body))
     }
 
-    /// Finds the file, in memory if it is still what it was, else on the disk.
+    /// Finds the file: in memory if it has not changed, else on disk.
     async fn find(&self, place: Place<'_>, wants: For) -> Result<Found, Failure> {
         let path = named(&place).ok_or(Failure::NotFound)?;
         if let Some(found) = self.remembered(&path, wants) {
@@ -176,7 +176,7 @@ impl Files {
     }
 }
 
-/// What a full look at a place came to.
+/// The result of a full check.
 #[derive(Debug)]
 enum Seen {
     File(Found),
@@ -184,7 +184,7 @@ enum Seen {
     Nothing,
 }
 
-/// A full look at a place, which may wait for the disk.
+/// A full check of a path, which may wait for the disk.
 #[derive(Debug)]
 struct Looking {
     folder: PathBuf,
@@ -226,7 +226,7 @@ impl Looking {
             known.content = Some(content.clone());
         }
         let known = Arc::new(known);
-        // Where links lead changes without the file.
+        // A path with links is not kept: a link can change without the file.
         if file == self.path {
             self.memory.keep(&self.path, Arc::clone(&known));
         } else {
@@ -236,7 +236,7 @@ impl Looking {
     }
 }
 
-/// The bytes of a small file, if nobody changes it meanwhile, or the file.
+/// The content of a small file that does not change while it is read, or else the open file.
 fn content_of(mut file: File, stamp: &Stamp) -> io::Result<Content> {
     if stamp.size > CONTENT_BYTES_MAX {
         return Ok(Content::In(file));
@@ -251,7 +251,7 @@ fn content_of(mut file: File, stamp: &Stamp) -> io::Result<Content> {
     })
 }
 
-/// A part of what was read.
+/// A part of the content.
 fn of(bytes: &Bytes, part: std::ops::Range<u64>) -> Bytes {
     let at = |place: u64| usize::try_from(place).map_or(bytes.len(), |at| at.min(bytes.len()));
     bytes.slice(at(part.start)..at(part.end))
@@ -267,7 +267,7 @@ fn status(wanted: &Wanted) -> StatusCode {
     }
 }
 
-/// A whole file, a part of it, or word that it has not changed.
+/// Delivers a whole file, a part of it, or 304.
 async fn deliver<B>(
     body: B,
     permit: Permit,

@@ -26,7 +26,7 @@ use super::{Body, Downstream, Failure, Resources, Unserved};
 
 /// How asking one server ended without an answer.
 enum Unanswered {
-    /// Path and query make no address.
+    /// Path and query do not form a valid address.
     NoAddress,
     /// No connection, or one that broke.
     Broken(legacy::Error),
@@ -37,7 +37,7 @@ enum Unanswered {
 }
 
 impl Resources {
-    /// Sends the request on, with this path, of which that prefix was taken, and streams the answer back.
+    /// Forwards the request with this path, of which `strip_prefix` removed this prefix, and streams the answer back.
     pub(super) async fn forward(
         &self,
         permit: Permit,
@@ -111,8 +111,8 @@ impl Resources {
         Err(Unserved::giving_back(permit, failure))
     }
 
-    /// Asks one server. If it has closed a kept connection before the request reached it, it is asked again by a new one, where that
-    /// does no harm: as nginx does, which does not count such a failure either.
+    /// Sends the request to one server. If the server closed a kept connection before the request arrived, a repeatable request
+    /// is sent again over a new connection. As in nginx, that does not count as a failure.
     async fn ask_server(
         &self,
         servers: &Servers,
@@ -146,7 +146,7 @@ impl Resources {
         answered
     }
 
-    /// Sends a request, and waits for the head of its answer.
+    /// Sends a request and waits for the head of the answer.
     async fn ask(
         &self,
         servers: &Servers,
@@ -270,7 +270,7 @@ impl Resources {
     }
 }
 
-/// Why no server has answered.
+/// Why no server answered.
 fn unanswered(error: legacy::Error) -> Failure {
     if is_unreadable(&error) {
         Failure::UpstreamUnreadable(error.into())

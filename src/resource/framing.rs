@@ -1,24 +1,24 @@
-//! Messages on a connection, as far as their lengths go: where one ends, and whether the next one may pass as a whole.
+//! Finds the ends of messages in a byte stream, and decides whether the next message may pass as a whole.
 
 /// How messages are framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frames {
-    /// gRPC's: a flag, and the length in four bytes.
+    /// gRPC: one byte of flags and four bytes of length.
     Grpc,
-    /// WebSocket's (RFC 6455, section 5.2).
+    /// WebSocket (RFC 6455, section 5.2).
     WebSocket,
 }
 
-/// WebSocket's opcode of a frame behind which there is none.
+/// The opcode of a WebSocket close frame, which is the last frame.
 const CLOSE: u8 = 8;
 
-/// How far a stream of messages has passed.
+/// The position in a stream of messages.
 #[derive(Debug)]
 pub(super) struct Framing {
     frames: Frames,
-    /// Bytes of the current message that are still to pass.
+    /// Remaining bytes of the current message.
     rest: u64,
-    /// Whether the last message has begun.
+    /// Whether the current message is the last one.
     is_last: bool,
 }
 
@@ -36,14 +36,14 @@ impl Framing {
         self.rest == 0
     }
 
-    /// Whether the sender has said that there is no other message behind this one.
+    /// Whether the sender has announced the end with this message.
     pub(super) fn is_last(&self) -> bool {
         self.is_last
     }
 
-    /// How many of these bytes pass, and whether that is all: `may_pass` says of each message that begins in them whether it does,
-    /// by what passes before it and by its length. What is left over without an end is the beginning of a head, and comes again
-    /// before what follows it.
+    /// Returns how many of these bytes pass, and whether the stream ends there. `may_pass` decides for each message that begins
+    /// in them, by the bytes that pass before it and by its length. If bytes are left without an end, they are an incomplete
+    /// header, to be passed again in front of the next data.
     pub(super) fn pass(
         &mut self,
         data: &[u8],
@@ -71,7 +71,7 @@ impl Framing {
 }
 
 impl Frames {
-    /// How long the message is that begins so; `None` while its head is not all there.
+    /// The length of the message that begins with these bytes; `None` while its header is incomplete.
     fn bytes(self, begin: &[u8]) -> Option<u64> {
         match self {
             Self::Grpc => {
@@ -99,7 +99,7 @@ impl Frames {
 mod tests {
     use super::*;
 
-    /// Passes the bytes in pieces of this size, and says what came through and which messages were asked for.
+    /// Passes the bytes in pieces of this size; returns what passed and the messages that were asked about.
     fn passed(frames: Frames, stream: &[u8], piece: usize, most: usize) -> (Vec<u8>, Vec<u64>) {
         let mut framing = Framing::new(frames);
         let (mut out, mut asked, mut unread) = (Vec::new(), Vec::new(), Vec::new());
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_farewell_of_a_websocket_is_seen() {
+    fn a_websocket_close_frame_is_recognised() {
         let mut framing = Framing::new(Frames::WebSocket);
         assert_eq!(framing.pass(&[0x88, 2, 3, 232], |_, _| true), (4, false));
         assert!(framing.is_last() && framing.is_between());

@@ -76,8 +76,7 @@ pub fn remove_named(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes one line of cookies that came in several, as HTTP/2 allows (RFC 9113, section 8.2.3): price, hook and upstream read the
-/// same from then on.
+/// Joins several `Cookie` lines, which HTTP/2 allows (RFC 9113, section 8.2.3), so that price, hook and upstream read the same.
 pub fn join_cookies(headers: &mut HeaderMap) {
     let lines: Vec<&HeaderValue> = headers.get_all(COOKIE).iter().collect();
     if lines.len() < 2 {
@@ -168,8 +167,8 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap, forward: Option<&Forward>
     }
 }
 
-/// Says where a request comes from: in the standard's header (RFC 7239) and in those that everybody reads; and what was taken off
-/// its path, if anything was.
+/// Sets `Forwarded` (RFC 7239), `X-Forwarded-For`, `-Host` and `-Proto`, and `X-Forwarded-Prefix` if a prefix was removed from
+/// the path.
 pub(super) fn set_forwarded(
     headers: &mut HeaderMap,
     downstream: Downstream,

@@ -1,4 +1,4 @@
-//! A connection to a server that tells when it was opened, and whether it ended before an answer had begun.
+//! A connection to a server that records when it was opened, and whether it closed before an answer began.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,40 +13,40 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// What is connected: by TCP, with TLS on it or without.
+/// A TCP connection, with or without TLS.
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// What is known of a connection. The client hands it out with every error.
+/// The recorded state of a connection. The client returns it with every error.
 #[derive(Clone, Debug)]
 pub(super) struct Line(Arc<Known>);
 
 #[derive(Debug)]
 struct Known {
     opened: Instant,
-    /// Whether the server has said something since we last did.
+    /// Whether bytes have arrived since we last sent any.
     is_answering: AtomicBool,
-    /// Whether it has ended, by the server's doing.
+    /// Whether the server has closed the connection.
     has_ended: AtomicBool,
 }
 
 impl Line {
-    /// When it was opened.
+    /// When the connection was opened.
     pub(super) fn opened(&self) -> Instant {
         self.0.opened
     }
 
-    /// Whether it has ended, by the server's doing.
+    /// Whether the server has closed the connection.
     pub(super) fn has_ended(&self) -> bool {
         self.0.has_ended.load(Ordering::Relaxed)
     }
 
-    /// Whether a byte has come since something was last sent.
+    /// Whether bytes have arrived since we last sent any.
     pub(super) fn is_answering(&self) -> bool {
         self.0.is_answering.load(Ordering::Relaxed)
     }
 
     fn note(&self, is_answering: bool) {
-        // Written only where it is news: it changes twice a request, and is passed many times.
+        // Written only if it changes, which is twice per request; this runs far more often.
         if self.0.is_answering.load(Ordering::Relaxed) != is_answering {
             self.0.is_answering.store(is_answering, Ordering::Relaxed);
         }
@@ -57,7 +57,7 @@ impl Line {
     }
 }
 
-/// A connection of which all that happens is told.
+/// A connection that records its state.
 #[derive(Debug)]
 pub(super) struct Told {
     inner: TokioIo<Stream>,

@@ -1,9 +1,8 @@
-//! A route's two names: what its clients call it, and what its upstream calls itself. Where an answer's headers name the upstream,
-//! they are rewritten to what the client can ask for.
+//! Rewrites headers of an answer that name the upstream, so that they name the route instead.
 //!
-//! The model is nginx with `proxy_redirect default` (`Location` and `Refresh`), `proxy_cookie_path` and `proxy_cookie_domain`. Two
-//! things differ: a bare path is rewritten as well as a whole URL, as most servers redirect by path today; and the public name is
-//! left out of what is written, as every client resolves a path against the name that it asked.
+//! Follows nginx with `proxy_redirect default` (`Location` and `Refresh`), `proxy_cookie_path` and `proxy_cookie_domain`, with
+//! two differences. Bare paths are rewritten as well as whole URLs, because most servers redirect by path today. The result is
+//! a path without a host, because clients resolve it against the host that they asked.
 
 use std::borrow::Cow;
 
@@ -17,42 +16,42 @@ use crate::route::Forward;
 
 use super::servers::{Server, Servers};
 
-/// Cookies whose name begins so are only kept with `Path=/` and without a domain (RFC 6265bis, section 4.1.3.2).
+/// The prefix of cookie names that browsers accept only with `Path=/` and without a domain (RFC 6265bis, section 4.1.3.2).
 const HOST_COOKIE: &str = "__Host-";
 
-/// What becomes of a header's value; `None` if it stays as it is.
+/// Rewrites a header value; `None` if it stays as it is.
 type Rewrite<'n> = fn(&Names<'n>, &str) -> Option<String>;
 
-/// The names of a route, for one answer.
+/// The names for one answer.
 #[derive(Clone, Copy)]
 pub(super) struct Names<'a> {
-    /// How the route is forwarded.
+    /// The forwarding settings of the route.
     pub(super) forward: &'a Forward,
-    /// The servers that may be named.
+    /// All servers of the upstream.
     pub(super) servers: &'a Servers,
-    /// The one that answers.
+    /// The server that answered.
     pub(super) server: &'a Server,
-    /// What was taken off the path; empty if nothing was.
+    /// The prefix that was removed from the path; empty if none was.
     pub(super) prefix: &'a str,
-    /// What the client calls us: host and port, if it has one.
+    /// The host and port that the client used for us, if any.
     pub(super) host: Option<&'a HeaderValue>,
     /// The path that was asked for, without the prefix.
     pub(super) asked: &'a str,
 }
 
-/// A reference to something on a server, taken apart.
+/// A parsed URL reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reference<'a> {
-    /// Host and port, if it names them.
+    /// Host and port, if the reference has them.
     place: Option<(&'a str, Option<u16>)>,
-    /// Empty, or with a slash at its beginning.
+    /// The path: empty, or beginning with a slash.
     path: &'a str,
-    /// Query and fragment, with what begins them.
+    /// Query and fragment, with their `?` or `#`.
     rest: &'a str,
 }
 
 impl<'a> Reference<'a> {
-    /// `None` for what is relative to a path, belongs to another scheme or cannot be read.
+    /// `None` for a relative path, another scheme, or text that cannot be parsed.
     fn of(text: &'a str) -> Option<Self> {
         let after = |scheme: &str| {
             let begin = text.get(..scheme.len())?;
@@ -85,7 +84,7 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// Host and port; `None` if there is something else, too.
+/// Host and port; `None` if there is anything else.
 fn place(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
@@ -96,7 +95,7 @@ fn place(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 impl<'n> Names<'n> {
-    /// Rewrites what names the upstream.
+    /// Rewrites the headers that name the upstream.
     pub(super) fn publish(&self, headers: &mut HeaderMap) {
         if self.forward.keeps_redirects {
             return;
@@ -109,7 +108,7 @@ impl<'n> Names<'n> {
             (SET_COOKIE, Self::cookie),
         ];
         for (name, rewrite) in rewrites {
-            // An entry makes room for what is not there.
+            // `entry` would allocate for an absent header.
             if !headers.contains_key(&name) {
                 continue;
             }
@@ -126,7 +125,7 @@ impl<'n> Names<'n> {
         }
     }
 
-    /// `None` if it stays as it is.
+    /// Rewrites a URL or path; `None` if it stays as it is.
     fn reference(&self, text: &str) -> Option<String> {
         // Of a path that began with two slashes (`encoded_slashes`), an upstream repeats the path, not a host.
         let text = text.trim();
@@ -184,7 +183,7 @@ impl<'n> Names<'n> {
         sends_on(is_read, status, headers, is_ours)
     }
 
-    /// The path for clients of a path on this server; `None` if the route does not reach it.
+    /// The public path of a path on this server; `None` if the route does not reach it.
     fn path<'p>(&self, path: &'p str, server: &Server) -> Option<Cow<'p, str>> {
         let path = if path.is_empty() { "/" } else { path };
         let inner = (server.base_path(), self.forward.add_prefix.as_str());
@@ -192,7 +191,7 @@ impl<'n> Names<'n> {
         let inner_bytes = inner.0.len() + inner.1.len();
         let is_public = !self.prefix.is_empty() && below(path, self.prefix).is_some();
         match rest {
-            // What fits better: some servers are told what they are called (`X-Forwarded-Prefix`, or a setting) and say it.
+            // The path may be public already: some servers use `X-Forwarded-Prefix` or a setting. The longer match decides.
             _ if is_public && (rest.is_none() || self.prefix.len() >= inner_bytes) => {
                 Some(path.into())
             }
@@ -203,7 +202,7 @@ impl<'n> Names<'n> {
         }
     }
 
-    /// `5; url=/path`, as browsers read it.
+    /// `5; url=/path`, parsed as browsers do.
     fn refresh(&self, text: &str) -> Option<String> {
         let separator = text.find([';', ','])?;
         let after = text[separator + 1..].trim_start();
@@ -245,7 +244,7 @@ impl<'n> Names<'n> {
                 (b'"', _) => is_quoted = !is_quoted,
                 _ => {}
             }
-            // What a backslash stands before in quotes ends none.
+            // A backslash in quotes escapes the next character.
             let is_escape = is_quoted && from.starts_with('\\');
             let taken = from.chars().take(1 + usize::from(is_escape));
             let bytes = taken.map(char::len_utf8).sum();
@@ -268,7 +267,7 @@ impl<'n> Names<'n> {
             let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
             let (name, value) = (name.trim(), value.trim());
             if name.eq_ignore_ascii_case("domain") && self.is_upstreams_domain(value) {
-                // The cookie is for the host alone that was asked, then.
+                // Without `Domain`, the cookie belongs only to the host that the client asked.
                 has_changed = true;
                 continue;
             }
@@ -289,7 +288,7 @@ impl<'n> Names<'n> {
         has_changed.then_some(new)
     }
 
-    /// The public path of a cookie that the upstream keeps to this one; `None` if it stays as it is.
+    /// The public path of a cookie with this path; `None` if it stays as it is.
     fn cookie_path(&self, path: &str) -> Option<String> {
         if !path.starts_with('/') {
             return None;
@@ -298,7 +297,7 @@ impl<'n> Names<'n> {
             if public == path {
                 return None;
             }
-            // Not `/prefix/`: the route is at `/prefix`, too.
+            // Without the slash at the end, because the route also serves the bare prefix.
             let is_root = public.strip_suffix('/') == Some(self.prefix);
             return Some(if is_root && !self.prefix.is_empty() {
                 self.prefix.to_owned()
@@ -306,7 +305,7 @@ impl<'n> Names<'n> {
                 public.into_owned()
             });
         }
-        // One for all of the server is one for all of the route.
+        // A cookie for the whole server becomes one for the whole route.
         let inner = format!("{}{}", self.server.base_path(), self.forward.add_prefix);
         let covers_all = below(&inner, path.trim_end_matches('/')).is_some();
         let all = if self.prefix.is_empty() {
@@ -317,7 +316,7 @@ impl<'n> Names<'n> {
         covers_all.then(|| all.to_owned())
     }
 
-    /// Whether a cookie for this domain is one for the upstream that the client would not take from us.
+    /// Whether this domain is the upstream's and not the host that the client asked, which could not set it.
     fn is_upstreams_domain(&self, domain: &str) -> bool {
         let domain = domain.strip_prefix('.').unwrap_or(domain);
         let is_of = |host: &str| {
@@ -336,13 +335,13 @@ impl<'n> Names<'n> {
     }
 }
 
-/// What comes behind this prefix, which has no slash at its end: nothing, or from a slash on.
+/// The part of a path after this prefix, which has no slash at its end: empty, or beginning with a slash.
 fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix)
         .filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether this `Host` is that place.
+/// Whether this `Host` value names that place.
 fn is_place(value: &HeaderValue, (host, port): (&str, Option<u16>)) -> bool {
     let Some((own_host, own_port)) = value.to_str().ok().and_then(place) else {
         return false;
@@ -352,9 +351,8 @@ fn is_place(value: &HeaderValue, (host, port): (&str, Option<u16>)) -> bool {
     own_host.eq_ignore_ascii_case(host) && is_port
 }
 
-/// Whether an answer only sends its client on to another place of the shop, where `is_ours` says which hosts belong to it. After
-/// a 301, 302 or 303 to a request that changes something (`is_read` is false), the upstream has done what was asked (RFC 9110,
-/// section 15.4).
+/// Whether an answer only redirects to another path of the shop, where `is_ours` knows the shop's hosts. After a 301, 302 or 303 to
+/// a request that changes something (`is_read` is false), the upstream has done what was asked (RFC 9110, section 15.4).
 pub(super) fn sends_on(
     is_read: bool,
     status: StatusCode,
@@ -377,7 +375,7 @@ pub(super) fn sends_on(
         }) => is_ours(place),
         // Browsers read backslashes as slashes, and what follows two of them as a host.
         Some(_) => !location[1..].starts_with(['/', '\\']),
-        // Relative to the path, unless it begins with a host that cannot be read or with a scheme.
+        // A relative path, unless a scheme or a host that cannot be read comes first.
         None => {
             let first = location.split(['/', '?', '#']).next().unwrap_or_default();
             !location.starts_with(['/', '\\']) && !first.contains(':')

@@ -1,4 +1,4 @@
-//! A request on its way to an upstream: as every server of it would get it, whichever is asked.
+//! A request to an upstream, in the form that is the same for all of its servers.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -26,13 +26,13 @@ use super::servers::{Server, Servers};
 use super::tunnel::Switch;
 use super::{Body, Downstream};
 
-/// The only word of `TE` that passes, and always as ours: the body's frames pass, and so do its trailers.
+/// The only `TE` value that is sent. It is always our own, because we pass trailers.
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// What a body is that nobody says more of (RFC 9110, section 8.3).
+/// The type of a body without `Content-Type` (RFC 9110, section 8.3).
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// Methods of which twice is as good as once.
+/// The idempotent methods (RFC 9110, section 9.2.2).
 const IDEMPOTENT: [Method; 5] = [
     Method::GET,
     Method::HEAD,
@@ -41,38 +41,38 @@ const IDEMPOTENT: [Method; 5] = [
     Method::DELETE,
 ];
 
-/// A request as every server of an upstream would get it.
+/// A request that can be sent to any server of the upstream.
 pub(super) struct Outgoing<'a> {
-    /// How it is forwarded.
+    /// The forwarding settings of the route.
     pub(super) forward: &'a Arc<Forward>,
-    /// Whether trailers pass: not where a header has set the price, which could be another one's behind the body.
+    /// Whether trailers pass. Not if a header chose the price: a trailer after the body could contradict it.
     with_trailers: bool,
     /// The normalised path, beginning with a slash.
     path: &'a str,
-    /// What was taken off it.
+    /// The prefix that was removed from the path.
     prefix: &'a str,
-    /// What the client calls us.
+    /// The host and port that the client used for us.
     host: Option<HeaderValue>,
-    /// Taken by the last attempt; copied for those before.
+    /// Taken by the last attempt; copied for earlier ones.
     head: Option<http::request::Parts>,
-    /// Taken by an attempt; one that was dropped unread comes back here.
+    /// Taken by an attempt; returned here if it was dropped unread.
     body: Option<Body>,
-    /// Where an unread body comes back to; only where there is another server to ask.
+    /// Returns an unread body; only if there is another server to try.
     unread: Option<Unread>,
-    /// The conversation that a body may become.
+    /// The state of a two-way HTTP/2 call.
     talk: Option<Talk>,
-    /// Whether there is no body.
+    /// Whether the request has no body.
     is_empty: bool,
-    /// Whether it can be sent twice and means what it means once (RFC 9110, section 9.2.2).
+    /// Whether sending it twice has the same effect as once (RFC 9110, section 9.2.2).
     pub(super) is_repeatable: bool,
     /// Whether it only reads (GET or HEAD).
     is_read: bool,
-    /// The protocol that the client would rather speak.
+    /// The protocol that the client wants to switch to.
     pub(super) switch: Option<Switch>,
 }
 
 impl<'a> Outgoing<'a> {
-    /// The request as it came, but for what belongs to the connection that it came on.
+    /// The client's request without the headers of its connection.
     pub(super) fn new(
         forward: &'a Arc<Forward>,
         (path, prefix): (&'a str, &'a str),
@@ -88,7 +88,7 @@ impl<'a> Outgoing<'a> {
         let host = headers.remove(HOST);
         let wants_trailers = headers.contains_key(TE) && names(headers, &TE, "trailers");
         remove_hop_by_hop(headers);
-        // It has been answered already.
+        // Our server has already answered `Expect`.
         headers.remove(EXPECT);
         if !forward.forward_credential {
             credential::strip(headers);
@@ -127,13 +127,13 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// Adds what we and the settings say.
+    /// Adds our headers and those of the settings.
     pub(super) fn tell(&mut self, permit: &Permit, offer: Option<&Offer>, via: &Via) {
         self.with_trailers = !offer.is_some_and(|offer| offer.pricing.reads_headers());
         let Some(head) = &mut self.head else {
             return;
         };
-        // Some servers take a body of no kind for a form (Rack), and its fields for the query's.
+        // Some servers (Rack) parse a body without a type as a form, whose fields then override the query.
         let is_priced_by_query = offer.is_some_and(|offer| offer.pricing.reads_query());
         if is_priced_by_query && !self.is_empty && !head.headers.contains_key(CONTENT_TYPE) {
             head.headers.insert(CONTENT_TYPE, BYTES);
@@ -151,7 +151,7 @@ impl<'a> Outgoing<'a> {
             }
         }
         let edits = &self.forward.request_headers;
-        // Settings may take out what others said of the way; what tells a circle stays.
+        // Settings may remove the `Via` entries of others; those that detect loops stay.
         let kept = if edits.names(&VIA) {
             via::kept(&head.headers)
         } else {
@@ -164,7 +164,7 @@ impl<'a> Outgoing<'a> {
         via.say(&mut head.headers);
     }
 
-    /// Adds what a body needs.
+    /// Prepares to send a body.
     pub(super) fn prepare(&mut self, servers: usize, idle_timeout: Duration) {
         if self.is_empty {
             return;
@@ -172,7 +172,7 @@ impl<'a> Outgoing<'a> {
         if servers > 1 {
             self.unread = Some(Unread::default());
         }
-        // In HTTP/1.1 nobody answers before the request is there; in HTTP/2 a call may go on for hours.
+        // An HTTP/1.1 server answers after the body; an HTTP/2 call may answer while the body is still coming.
         if self.forward.upstream.protocol == Protocol::Http2 {
             self.talk = Some(Talk {
                 has_begun: Arc::default(),
@@ -181,7 +181,7 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// The request for this server; `None` if its path and query make no address.
+    /// The request for this server; `None` if path and query do not form a valid address.
     pub(super) fn attempt(
         &mut self,
         server: &Server,
@@ -213,8 +213,8 @@ impl<'a> Outgoing<'a> {
         server.uri(prefix, self.path, asked.query()).ok()
     }
 
-    /// Notes that this server has begun to answer, and rewrites what names it in the answer's head. Whether that only sends the
-    /// client on to another place of the shop.
+    /// Notes that this server has begun to answer, and rewrites the headers that name it. Returns whether the answer only
+    /// redirects to another path of the shop.
     pub(super) fn receive<B>(
         &self,
         servers: &Servers,
@@ -237,9 +237,9 @@ impl<'a> Outgoing<'a> {
         sends_on
     }
 
-    /// Whether another server may be asked after this error. Where there was no connection, nothing was sent. Where one broke
-    /// before the answer, the server may have done what it was asked: then only what can be done twice is asked again
-    /// (RFC 9110, section 9.2.2).
+    /// Whether another server may be tried after this error. If there was no connection, nothing was sent. If one broke before
+    /// the answer, the server may have acted on the request, so only a repeatable request without a body is sent again (RFC
+    /// 9110, section 9.2.2).
     pub(super) fn may_go_elsewhere(&mut self, error: &legacy::Error) -> bool {
         if !self.is_empty {
             let unread = self.unread.as_ref();
@@ -249,13 +249,13 @@ impl<'a> Outgoing<'a> {
             });
             return error.is_connect() && self.body.is_some();
         }
-        // An answer that makes no sense is an answer.
+        // An answer that cannot be parsed is still an answer.
         let is_sense = cause(error).is_none_or(|error| !error.is_parse() && !error.is_user());
         error.is_connect() || (self.is_repeatable && is_sense)
     }
 }
 
-/// Headers that belong to the connection to the upstream.
+/// Adds the headers of the connection to the upstream.
 fn speak(headers: &mut HeaderMap, protocol: Protocol, wants_trailers: bool, is_empty: bool) {
     if wants_trailers {
         headers.insert(TE, TRAILERS);
@@ -266,7 +266,7 @@ fn speak(headers: &mut HeaderMap, protocol: Protocol, wants_trailers: bool, is_e
                 headers.insert(CONNECTION, HeaderValue::from_static("te"));
             }
             if !is_empty && !headers.contains_key(CONTENT_LENGTH) {
-                // hyper would leave out the body of a GET whose length it does not know.
+                // hyper would drop the body of a GET of unknown length.
                 headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
         }

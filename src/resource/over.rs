@@ -1,5 +1,5 @@
-//! How each protocol says that an answer is over before its end: the one place that knows. Clients take what just breaks off for
-//! an accident, and ask again.
+//! Tells clients, in each protocol's own way, that an answer ends early. Without that, clients take the end for a network error
+//! and retry.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -10,30 +10,30 @@ use crate::gate::Over;
 use super::framing::{Frames, Framing};
 use super::headers::is_call;
 
-/// What an answer is spoken in.
+/// The protocol of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speech {
-    /// Something that has no words for it: it breaks off.
+    /// No way to say it: the answer breaks off.
     Plain,
-    /// gRPC: trailers.
+    /// gRPC: status in the trailers.
     Grpc,
-    /// gRPC for browsers: trailers in the body.
+    /// grpc-web: status in a last frame of the body.
     GrpcWeb,
 }
 
 /// Why a switched connection ends.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(super) enum Ending {
-    /// Its client may have no more of it.
+    /// The client may not receive any more.
     #[error(transparent)]
     Over(#[from] Over),
-    /// Nobody has said anything for too long.
-    #[error("it was silent for too long")]
+    /// No bytes were sent for too long.
+    #[error("no bytes were sent for too long")]
     Silent,
 }
 
 impl Speech {
-    /// By the head of an answer; what comes over HTTP/1.1 is no gRPC.
+    /// Detected by the head of an answer. Over HTTP/1.1, an answer is never gRPC.
     pub(super) fn of(headers: &HeaderMap, can_be_call: bool) -> Self {
         if !is_call(headers) {
             return Self::Plain;
@@ -41,7 +41,7 @@ impl Speech {
         let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         let web = kind.and_then(|kind| kind.strip_prefix(b"application/grpc-web"));
         match web {
-            // In base64 no message is told from the next one.
+            // The messages in base64 text are not parsed.
             Some(rest) if rest.starts_with(b"-text") => Self::Plain,
             Some(_) => Self::GrpcWeb,
             None if can_be_call => Self::Grpc,
@@ -49,7 +49,7 @@ impl Speech {
         }
     }
 
-    /// Its messages, where they are told apart.
+    /// The message format, if messages can be told apart.
     pub(super) fn framing(self) -> Option<Framing> {
         match self {
             Self::Plain => None,
@@ -57,7 +57,7 @@ impl Speech {
         }
     }
 
-    /// What comes behind the last message.
+    /// The frame to send after the last message.
     pub(super) fn last_words(self, over: Over) -> Option<Frame<Bytes>> {
         match self {
             Self::Plain => None,
@@ -67,7 +67,7 @@ impl Speech {
     }
 }
 
-/// The status of gRPC, and a line for people.
+/// The gRPC status code and message.
 fn grpc(over: Over) -> (&'static str, &'static str) {
     match over {
         // RESOURCE_EXHAUSTED
@@ -85,7 +85,7 @@ fn trailers(over: Over) -> HeaderMap {
     trailers
 }
 
-/// A message with the highest bit of its flag set (PROTOCOL-WEB of gRPC).
+/// A grpc-web trailer frame: a message with the highest bit of its flags set.
 fn trailers_in_body(over: Over) -> Bytes {
     let (status, message) = grpc(over);
     let text = format!("grpc-status:{status}\r\ngrpc-message:{message}\r\n");
@@ -97,7 +97,7 @@ fn trailers_in_body(over: Over) -> Bytes {
 }
 
 impl Ending {
-    /// WebSocket's close frame (RFC 6455, section 5.5.1): 1008 where a policy ends it, 1001 where we go away.
+    /// A WebSocket close frame (RFC 6455, section 5.5.1): 1008 for a policy, 1001 for going away.
     pub(super) fn close_frame(self) -> Bytes {
         let (code, reason) = match self {
             Self::Over(Over::UsedUp) => (1_008, "what was bought is used up"),
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_known_by_its_kind() {
+    fn the_protocol_is_detected_by_the_content_type() {
         for (kind, can_be_call, speech) in [
             ("application/grpc", true, Speech::Grpc),
             ("application/grpc+proto", true, Speech::Grpc),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_what_each_protocol_reads() {
+    fn each_protocol_gets_its_own_final_status() {
         let Some(Ok(trailers)) = Speech::Grpc
             .last_words(Over::Revoked)
             .map(Frame::into_trailers)

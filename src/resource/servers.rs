@@ -179,7 +179,7 @@ impl Server {
         self.is_well.load(Ordering::Relaxed) && (until_ms == 0 || self.now_ms() >= until_ms)
     }
 
-    /// The base address's path, without a slash at its end.
+    /// The path of the base URL, without a slash at its end.
     pub(super) fn base_path(&self) -> &str {
         &self.path
     }

@@ -31,7 +31,7 @@ use super::servers::InFlight;
 /// farewell then.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The protocol whose messages are never cut in two, and whose clients are told why it ends.
+/// The protocol whose messages are never cut in two and whose clients are told why the connection ends.
 const WEBSOCKET: &[u8] = b"websocket";
 
 /// A client's wish to speak another protocol.
@@ -96,7 +96,7 @@ impl Switch {
 pub(super) struct Tunnel {
     client: OnUpgrade,
     upstream: OnUpgrade,
-    /// The upstream's messages, where they are told apart.
+    /// The state of the upstream's messages, if they can be told apart.
     framing: Option<Framing>,
     /// Held to the end: the use is delivered then.
     permit: Permit,
@@ -131,7 +131,7 @@ impl Tunnel {
             let mut copying = pin!(copy_bidirectional(&mut client, &mut upstream));
             let ending = tokio::select! {
                 ended = &mut copying => Err(match ended {
-                    Ok(_) => "both sides have ended it".to_owned(),
+                    Ok(_) => "both sides closed it".to_owned(),
                     Err(error) => error.to_string(),
                 }),
                 () = activity.is_over(self.idle_timeout) => Ok(Ending::Silent),
@@ -140,7 +140,7 @@ impl Tunnel {
             };
             match ending {
                 Ok(ending) if meter.end(ending) => {
-                    // The client gets the rest of a message, is told, and may say goodbye.
+                    // The client gets the rest of the message and a close frame, and may answer with its own.
                     let farewell = timeout(FAREWELL, &mut copying);
                     let _ = cut.run_until_cancelled(farewell).await;
                     ending.to_string()
@@ -169,11 +169,11 @@ impl Tunnel {
 struct Meter {
     /// A `std` mutex: held to count, in one task.
     permit: Mutex<Permit>,
-    /// Why nothing more passes, once it does not.
+    /// Why the connection ends, once it does.
     ending: OnceLock<Ending>,
-    /// Whether the client has been told, or the upstream has ended it.
+    /// Whether the client has been told, or the upstream has closed the connection itself.
     is_told: AtomicBool,
-    /// Reads what the upstream sends.
+    /// Wakes the task that reads from the upstream.
     reader: AtomicWaker,
 }
 
@@ -197,9 +197,9 @@ impl Meter {
         self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets no other message pass. Whether the client is still to be told.
+    /// Stops after the current message. Returns whether the client must still be told.
     fn end(&self, ending: Ending) -> bool {
-        // The first reason is the reason.
+        // Only the first reason is kept.
         let _ = self.ending.set(ending);
         self.reader.wake();
         !self.is_told.load(Ordering::Relaxed)
@@ -217,14 +217,14 @@ impl Meter {
     }
 }
 
-/// What the upstream sends, as far as it was bought.
+/// The data from the upstream, as far as the grant allows.
 struct Sale<'a> {
     meter: &'a Meter,
-    /// Its messages, where they are told apart.
+    /// The state of its messages, if they can be told apart.
     framing: Option<Framing>,
     /// The beginning of a message whose length is not known yet.
     unread: Bytes,
-    /// What is still to be said; then it is at its end.
+    /// The close frame still to send, if any; after it comes the end.
     last_words: Option<Bytes>,
 }
 
@@ -238,14 +238,14 @@ impl<'a> Sale<'a> {
         }
     }
 
-    /// Why it ends here, if it does: not within a message.
+    /// Why the connection ends here, if it does; never within a message.
     fn ending_here(&self) -> Option<Ending> {
         let is_between = self.framing.as_ref().is_none_or(Framing::is_between);
         let ending = self.meter.ending.get().copied();
         ending.filter(|_| is_between)
     }
 
-    /// Ends it, with a word to the client where there is one and the upstream has not said it.
+    /// Ends the connection, with a close frame for a WebSocket whose upstream has not sent one.
     fn end(&mut self, ending: Ending) {
         tracing::debug!("A switched connection ends: {ending}");
         let framing = self.framing.as_ref();
@@ -258,7 +258,7 @@ impl<'a> Sale<'a> {
         self.meter.is_told.store(true, Ordering::Relaxed);
     }
 
-    /// How many of these bytes go out now. What is left of them waits for its length, or ends it.
+    /// How many of these bytes may be sent now. The rest waits for its length, or the connection ends there.
     fn take(&mut self, data: &[u8]) -> usize {
         let mut permit = self.meter.permit();
         let is_open = self.meter.ending.get().is_none();
@@ -361,7 +361,7 @@ struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// Reads something, or the end. Says how many bytes it was.
+    /// Reads some bytes, or the end. Returns the number of bytes.
     fn read(
         &mut self,
         is_upstream: bool,
@@ -394,7 +394,7 @@ impl AsyncRead for Watched<'_> {
         sale.meter.reader.register(cx.waker());
         let read = loop {
             if let Some(words) = &mut sale.last_words {
-                // Behind them it is as if the upstream had ended it: an error would drop what was counted and not sent yet.
+                // Then ends as if the upstream had closed it: an error would drop bytes that were counted but not sent yet.
                 let said = words.split_to(words.len().min(buffer.remaining()));
                 buffer.put_slice(&said);
                 break Poll::Ready(Ok(()));
@@ -406,7 +406,7 @@ impl AsyncRead for Watched<'_> {
             }
             let before = buffer.filled().len();
             if buffer.remaining() <= sale.unread.len() {
-                // It is not empty, so that what is in it goes out first.
+                // The buffer is not empty, so its content is sent first.
                 cx.waker().wake_by_ref();
                 break Poll::Pending;
             }
@@ -417,7 +417,7 @@ impl AsyncRead for Watched<'_> {
                     break Poll::Pending;
                 }
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                // What was no message goes out as it is.
+                // An incomplete message is passed on as it is.
                 Poll::Ready(Ok(0)) => {
                     sale.unread.clear();
                     sale.meter.is_told.store(true, Ordering::Relaxed);

@@ -137,16 +137,16 @@ pub enum NotABundle {
     DryRun,
 }
 
-/// Which answers cost a use, of those that were delivered. An answer that failed never does.
+/// Which delivered answers cost a use. A failed answer never does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Count {
-    /// Those that bring the client what it came for. The answer to a HEAD request, 304, 401, 404, 410, 429 and a redirect to the
-    /// same shop cost nothing.
+    /// All except those that bring the client nothing: answers to HEAD requests, 304, 401, 404, 410, 429 and redirects to the
+    /// same shop.
     #[default]
     Delivered,
-    /// All of them.
+    /// Every delivered answer.
     All,
-    /// As the first; and of a file, all answers within ten minutes are one, so that it can be had in parts.
+    /// As `Delivered`, but all requests for one file within ten minutes count as one, so that it can be fetched in parts.
     File,
 }
 
@@ -163,7 +163,7 @@ pub struct Offer {
     pub free: Option<FreeQuota>,
     /// Whether an answer that runs beyond the grant's bytes or seconds is cut off.
     pub cuts_overrun: bool,
-    /// Which answers cost a use.
+    /// Which delivered answers cost a use.
     pub count: Count,
     /// The response header or trailer in which the upstream says how many seconds it worked.
     pub metered_by: Option<HeaderName>,

@@ -10,7 +10,7 @@ pub struct RequestPath {
     matched: String,
     /// The same, with `!$&'()*+,;=:@` as the client wrote them.
     wire: String,
-    /// Doubled or encoded slashes, which only a route that passes them takes.
+    /// The doubled or encoded slashes in the path, if any: only some routes pass them on.
     slashes: Option<PathError>,
 }
 
@@ -54,7 +54,7 @@ impl RequestPath {
         path.slashes.map_or(Ok(path), Err)
     }
 
-    /// The same for a path that may have doubled and encoded slashes: whether they are taken is the route's to say.
+    /// Parses a path that may have doubled or encoded slashes; the route decides whether it passes them on.
     pub fn read(raw: &str) -> Result<Self, PathError> {
         if !raw.starts_with('/') {
             return Err(PathError::NotAbsolute);
@@ -114,14 +114,14 @@ impl RequestPath {
         })
     }
 
-    /// What is wrong with its slashes, where a route does not pass them.
+    /// The error about the path's slashes, for routes that do not pass them on.
     pub(super) fn slashes(&self) -> Option<PathError> {
         self.slashes
     }
 
-    /// What servers make of its slashes: they decode them and take several for one, and some take what stands behind two of them at
-    /// the beginning for a host, or cut path parameters off first. Whatever pattern a path matches when only some of that is done, one
-    /// of these matches, too.
+    /// The ways in which servers read the slashes. They decode `%2F` and merge several slashes; some take the text after two
+    /// leading slashes for a host, or remove path parameters first. Any pattern that a partly decoded path matches also matches
+    /// one of these.
     pub(super) fn readings(&self) -> Result<Vec<Self>, PathError> {
         let mut readings = Vec::new();
         for text in [self.matched.clone(), cut_parameters(&self.matched)] {
@@ -166,17 +166,17 @@ impl RequestPath {
     }
 }
 
-/// A slash that is part of a segment, in the normal form.
+/// An encoded slash in the normalised path.
 const ENCODED_SLASH: &str = "%2F";
 
-/// The path without what stands behind a `;` in each segment.
+/// The path without parameters: `;` and what follows it in each segment.
 fn cut_parameters(path: &str) -> String {
     let cut = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
     let segments: Vec<_> = path.split('/').map(cut).collect();
     segments.join("/")
 }
 
-/// The path with one slash where it has several.
+/// The path with runs of slashes merged into one.
 fn merge_slashes(path: &str) -> String {
     let mut merged = String::with_capacity(path.len());
     for char in path.chars() {
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn slashes_that_servers_read_in_several_ways_have_all_their_readings() {
+    fn ambiguous_slashes_have_all_their_readings() {
         for (raw, read) in [
             ("/a%2fb", &["/a/b", "/a/b"][..]),
             ("/a//b%2F", &["/a/b/", "/a/b/"]),

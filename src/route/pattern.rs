@@ -98,7 +98,7 @@ impl Pattern {
         }
     }
 
-    /// The pattern's own prefix, without a slash at its end; empty for an exact pattern.
+    /// The pattern's prefix, without a slash at its end; empty for an exact pattern.
     pub fn prefix(&self) -> &str {
         match self {
             Self::Exact(_) => "",

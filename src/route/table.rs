@@ -145,8 +145,8 @@ impl RouteTable {
         }
     }
 
-    /// Whether a path with doubled or encoded slashes belongs to this route, however it is read, and the route passes it. If not, the error
-    /// says what is wrong with the path besides its slashes.
+    /// Whether the route passes a path with doubled or encoded slashes on, and the path belongs to it however servers read it.
+    /// If not, the error holds anything else that is wrong with the path.
     fn slashes(
         &self,
         method: &Method,

@@ -17,7 +17,7 @@ pub struct Forward {
     pub strip_prefix: bool,
     /// What is put in front of the path then: empty, or with a slash at its beginning and none at its end.
     pub add_prefix: String,
-    /// Whether paths with doubled slashes (`//`) and encoded ones (`%2F`) are passed on as they are.
+    /// Whether paths with doubled (`//`) and encoded (`%2F`) slashes are passed on as they are.
     pub pass_slashes: bool,
     /// What is done to a request's headers.
     pub request_headers: HeaderEdits,
@@ -27,7 +27,7 @@ pub struct Forward {
     pub forward_credential: bool,
     /// The protocols that a connection may be switched to, in small letters.
     pub upgrades: Vec<String>,
-    /// Whether redirects, links and cookies that name the upstream reach the client as they are.
+    /// Whether redirects, links and cookies that name the upstream are left as they are.
     pub keeps_redirects: bool,
 }
 
@@ -45,7 +45,7 @@ pub struct Upstream {
     pub first_byte_timeout: Option<Duration>,
     /// How long one may pause within an answer, or both sides of a switched connection; `None` for what holds for all routes.
     pub idle_timeout: Option<Duration>,
-    /// How long requests take a connection from the time at which it was opened: the next one is opened to where the server is then.
+    /// How long a connection takes new requests after it was opened. The next one is opened to the server's current address.
     pub connection_age_max: Duration,
     /// The certificates (DER) of the authorities that are trusted instead of the public ones; empty for those.
     pub authorities: Vec<Vec<u8>>,
@@ -83,7 +83,7 @@ pub struct HeaderEdits {
 /// How long a server may take to accept a connection if the settings do not say.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How old a connection gets if the settings do not say: as old as most names' addresses may get in a cache.
+/// The default of `connection_age_max`: a common DNS time-to-live.
 pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
 
 impl Forward {

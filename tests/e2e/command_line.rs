@@ -113,7 +113,7 @@ fn check_reads_every_file_that_a_run_reads() {
             "{said}"
         );
     }
-    // bitcoind makes it, and may start later.
+    // bitcoind creates the cookie, and may start later.
     let (code, said) = check(&bitcoind("cookie_file = \"none\""));
     assert_eq!(code, Some(0), "{said}");
     assert!(
@@ -147,7 +147,7 @@ fn check_shows_every_setting_and_where_it_comes_from() {
 }
 
 #[test]
-fn check_warns_of_a_certificate_that_ends_in_days_or_has_ended() {
+fn check_warns_of_an_expiring_or_expired_certificate() {
     let dir = folder::temporary().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::create_dir(at("pages")).unwrap();
@@ -157,7 +157,7 @@ fn check_warns_of_a_certificate_that_ends_in_days_or_has_ended() {
     let check = |from_days: i64, until_days: i64| {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut wanted = rcgen::CertificateParams::new(["shop.example".to_owned()]).unwrap();
-        // The one date that rcgen makes without another crate, and days from it on.
+        // The only date that rcgen makes without another crate, and later days from it.
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
         let at_day = |days: i64| {
             let secs = now_secs.saturating_add_signed(days * 86_400 + 3_600);

@@ -26,7 +26,7 @@ impl Disk {
         Self::with(merchant, DISK)
     }
 
-    /// The same with other options of its mount.
+    /// The same with other mount options.
     fn with(merchant: &Merchant, options: &str) -> Self {
         let data = merchant.data_dir().to_owned();
         let aside = data.with_extension("aside");
@@ -173,7 +173,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn on_a_disk_that_takes_no_more_files_nothing_is_sold_and_doctor_says_so() {
+async fn without_free_inodes_nothing_is_sold_and_doctor_says_so() {
     let mut shop = Shop::open().await;
     shop.network.merchant.terminate().await.unwrap();
     let disk = Disk::with(&shop.network.merchant, "size=400m,nr_inodes=3000");

@@ -1,5 +1,5 @@
-//! Commands whose answer cannot be written: how they end, and that they never end in a panic. The program that they ask is a listener
-//! that says yes to everything.
+//! Commands whose output cannot be written: their exit codes, and that none panics. A listener that answers every request with
+//! success stands in for the program.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -45,7 +45,7 @@ impl Setup {
         self.dir.path().join(name)
     }
 
-    /// Runs a command with this for its standard output.
+    /// Runs a command with this standard output.
     fn run(&self, arguments: &[&str], stdout: Stdio) -> Output {
         Command::new(env!("CARGO_BIN_EXE_tollhouse"))
             .args(arguments)
@@ -57,7 +57,7 @@ impl Setup {
             .unwrap()
     }
 
-    /// The same of one that asks the listener.
+    /// The same for a command that asks the listener.
     fn ask(&self, arguments: &[&str], stdout: Stdio) -> Output {
         let token = self.file("token").display().to_string();
         let asked = ["--url", &self.url, "--token-file", &token];
@@ -77,7 +77,7 @@ price = "21 sat"
 files = "pages"
 "#;
 
-/// Reads one request and says yes.
+/// Reads one request and answers with success.
 fn answer(mut stream: TcpStream) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut length = 0;
@@ -92,11 +92,11 @@ fn answer(mut stream: TcpStream) {
     reader.read_exact(&mut body).unwrap();
     let body = r#"{"status":"succeeded","node":{"deposit_address":"bcrt1q"}}"#;
     let (head, length) = ("HTTP/1.1 200 OK\r\nconnection: close", body.len());
-    // Who has heard enough may be gone.
+    // The client may have closed the connection.
     let _ = write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n{body}");
 }
 
-/// A disk without room.
+/// A disk without free space.
 fn full() -> Stdio {
     File::options()
         .write(true)
@@ -105,7 +105,7 @@ fn full() -> Stdio {
         .into()
 }
 
-/// A pipe whose reader is gone.
+/// A pipe whose reader has closed it.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -120,7 +120,7 @@ fn assert_ends(output: &Output, code: i32, what: &[&str]) {
 }
 
 #[test]
-fn a_command_that_only_looks_fails_in_one_sentence_where_it_cannot_write() {
+fn a_command_that_only_reads_fails_with_one_sentence_if_it_cannot_write() {
     let setup = Setup::new();
     for command in [
         &["status"][..],
@@ -162,7 +162,7 @@ fn a_command_that_only_looks_fails_in_one_sentence_where_it_cannot_write() {
 }
 
 #[test]
-fn a_command_that_had_an_effect_says_that_it_is_done_where_it_cannot_show_it() {
+fn a_command_with_an_effect_says_that_it_is_done_if_it_cannot_write() {
     let setup = Setup::new();
     for command in [
         &["send", "bcrt1q", "1000 sat"][..],
@@ -196,7 +196,7 @@ fn a_command_that_had_an_effect_says_that_it_is_done_where_it_cannot_show_it() {
 }
 
 #[test]
-fn what_init_and_a_backup_have_made_is_said_to_be_there() {
+fn init_and_backup_say_what_they_made_if_they_cannot_write() {
     let setup = Setup::new();
     for (stdout, code) in [(full as fn() -> Stdio, NOT_SHOWN), (closed, DONE)] {
         let made = regtest::folder::temporary().unwrap();
@@ -226,12 +226,12 @@ fn what_init_and_a_backup_have_made_is_said_to_be_there() {
 }
 
 #[test]
-fn a_payment_that_is_under_way_keeps_its_own_code() {
+fn a_pending_payment_keeps_its_exit_code() {
     let setup = Setup::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        // Hangs up before it answers: nobody knows whether it was done.
+        // Closes the connection without an answer: the outcome is unknown.
         for stream in listener.incoming() {
             let mut start = [0; 16];
             let _ = stream.unwrap().read(&mut start);

@@ -139,7 +139,7 @@ async fn no_request_fails_while_settings_are_read_again_and_again() {
 }
 
 #[tokio::test]
-async fn a_reload_that_ends_tokens_says_so_before_it_happens() {
+async fn a_reload_reports_the_tokens_that_it_would_end() {
     let shop = Shop::open().await;
     let sold = shop.buy(ARTICLE).await;
     let look = || async {
@@ -158,7 +158,7 @@ async fn a_reload_that_ends_tokens_says_so_before_it_happens() {
     assert_eq!(broken[0]["tokens"], 1, "{broken}");
     let what = broken[0]["what"].as_str().unwrap();
     assert!(what.contains("was price class 0 and is 1"), "{what}");
-    // Nobody is there to be asked: nothing happens.
+    // There is no terminal to ask on: nothing happens.
     not_done(&shop.network, &["reload"], 4, "1 tokens that are good now").await;
     assert_eq!(shop.get(ARTICLE, Some(&sold)).await.status, StatusCode::OK);
     assert_eq!(price_msat(&shop, ARTICLE).await, 21_000);
@@ -181,7 +181,7 @@ async fn a_reload_that_ends_tokens_says_so_before_it_happens() {
 }
 
 #[tokio::test]
-async fn a_token_of_a_class_that_counts_for_less_is_told_so() {
+async fn a_token_of_a_lower_class_is_refused_with_that_reason() {
     let shop = Shop::open().await;
     let sold = shop.buy(ARTICLE).await;
     let classes =

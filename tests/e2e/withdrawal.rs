@@ -87,8 +87,8 @@ async fn what_is_above_a_threshold_on_the_chain_is_withdrawn_once_however_often_
     assert_eq!(count(&one) + count(&other), 1, "{one} {other}");
     network.mine(1).await.unwrap();
     let left = sat(&done(network, &["balance"]).await, "total_sat");
-    // The fee is not taken from what is kept. A channel with anchors also needs coins (node.reserve). The customer's
-    // channel has anchors if the coins were seen before it was opened.
+    // The fee does not reduce the amount kept. A channel with anchors also needs coins (node.reserve); the customer's channel
+    // has anchors if the coins were seen before it was opened.
     let log = std::fs::read_to_string(network.merchant.log()).unwrap();
     let wanted = if log.contains("Accepting inbound Anchor channel") {
         25_000

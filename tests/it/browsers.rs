@@ -1,4 +1,4 @@
-//! Browsers whose scripts come from another origin: what they may send, and what they may read.
+//! CORS: what scripts of other origins may send and read.
 
 use http::header::{AUTHORIZATION, ORIGIN};
 use http::{Method, StatusCode};
@@ -11,7 +11,7 @@ use crate::raw;
 use crate::support::{Closed, Shop};
 use crate::upstream::Upstream;
 
-/// A browser asks whether its script may send these headers.
+/// A preflight for these headers.
 async fn preflight(shop: &Shop, path: &str, origin: &str, wanted: &str) -> Answer {
     let request = shop
         .request(Method::OPTIONS, path)
@@ -53,7 +53,7 @@ async fn a_preflight_allows_the_headers_that_the_script_asks_for() {
 }
 
 #[tokio::test]
-async fn what_an_upstream_exposes_is_exposed_beside_ours() {
+async fn headers_that_the_upstream_exposes_stay_exposed() {
     let upstream = Answering::with(
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\nAccess-Control-Expose-Headers: X-Total, retry-after\r\n\
          Access-Control-Expose-Headers: X-Page\r\nAccess-Control-Allow-Origin: https://app.example\r\n\r\n",
@@ -117,7 +117,7 @@ async fn scripts_of_named_origins_may_send_credentials() {
     }
 }
 
-/// Whether a cache is told that the answer depends on the origin, once.
+/// Whether `Vary` names `Origin` exactly once.
 fn varies(answer: &Answer) -> bool {
     let lines = answer.headers.get_all("vary").iter();
     let names = lines.flat_map(|line| line.to_str().unwrap().split(", "));
@@ -125,7 +125,7 @@ fn varies(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn every_error_of_ours_can_be_read_by_a_script() {
+async fn scripts_can_read_all_our_errors() {
     let upstream = Upstream::start().await;
     let closed = Closed::new();
     let settings = [
@@ -157,12 +157,12 @@ async fn every_error_of_ours_can_be_read_by_a_script() {
         let exposed = answer.header(EXPOSED).expect(path);
         assert!(exposed.contains("Retry-After"), "{path}: {exposed}");
     }
-    // The browser asks first, and reads the error then.
+    // The browser sends a preflight first, and then reads the error.
     for path in ["/a//x", "/a/%00", "/nothing"] {
         let answer = preflight(&shop, path, ELSEWHERE, "authorization").await;
         assert_eq!(answer.status, StatusCode::NO_CONTENT, "{path}");
     }
-    // An answer of what is behind a free route is its own.
+    // A preflight for a free route is answered by the upstream.
     let answer = from(&shop, "/own/page.txt", ELSEWHERE).await;
     assert_served(&answer);
     assert_eq!(answer.header(ALLOW_ORIGIN), None);
@@ -171,7 +171,7 @@ async fn every_error_of_ours_can_be_read_by_a_script() {
 }
 
 #[tokio::test]
-async fn the_errors_of_a_guard_can_be_read_by_a_script_too() {
+async fn scripts_can_read_the_errors_of_a_guard() {
     let mut program = Program::with("http.cors_credentials = [\"https://app.example\"]\n").await;
     let at = program.jokes(None).await;
     for (path, status) in [("/jokes/a%2fb", 400), ("/jokes/one", 402)] {

@@ -156,7 +156,7 @@ fn answer(seen: &Mutex<Vec<Call>>, request: Request<Incoming>) -> Result<Respons
     Ok(head(body))
 }
 
-/// Three messages of ten bytes, in pieces that end within them.
+/// Three messages of ten bytes, sent in pieces that cut through them.
 fn framed() -> Vec<Result<Frame<Bytes>, hyper::Error>> {
     let all = b"\0\0\0\0\x05first\0\0\0\0\x05again\0\0\0\0\x05third";
     let pieces = [&all[..7], &all[7..12], &all[12..28], &all[28..]];
@@ -164,7 +164,7 @@ fn framed() -> Vec<Result<Frame<Bytes>, hyper::Error>> {
     pieces.into_iter().chain([Ok(trailers("0"))]).collect()
 }
 
-/// A message of eight bytes now and then.
+/// Sends a message of eight bytes from time to time.
 fn endless() -> Body {
     let tick = tokio::time::interval(Duration::from_millis(100));
     StreamBody::new(futures_util::stream::unfold(tick, |mut tick| async move {

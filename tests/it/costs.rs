@@ -1,4 +1,4 @@
-//! Which answers of an upstream cost a use of a token: those that bring what was asked for.
+//! Which answers of an upstream cost a use of a token.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::gate::assert_challenged;
 use crate::support::{Shop, Sold};
 
-/// A server that answers with the status that the path ends with, and sends on to where the query says.
+/// A server that answers with the status at the end of the path, and redirects to the URL in the query.
 async fn obliging() -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -59,7 +59,7 @@ async fn ask(shop: &Shop, method: Method, path: &str, sold: &Sold) -> Answer {
     shop.send(request).await
 }
 
-/// What is left of three requests after this one.
+/// The requests that are left of three after this one.
 async fn left(shop: &Shop, method: Method, path: &str) -> u64 {
     let sold = shop.sell(&path[1..2], Some(3));
     let answer = ask(shop, method, path, &sold).await;
@@ -72,7 +72,7 @@ async fn left(shop: &Shop, method: Method, path: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn what_brings_nothing_costs_nothing_unless_the_route_says_so() {
+async fn answers_that_bring_nothing_cost_nothing_unless_the_route_says_so() {
     let (upstream, _serving) = obliging().await;
     let shop = selling(upstream, "").await;
     let inside = format!("303?http://{upstream}/login");
@@ -120,9 +120,9 @@ async fn what_brings_nothing_costs_nothing_unless_the_route_says_so() {
             assert_eq!(left(&shop, Method::GET, &path).await, 2, "{path}");
         }
     }
-    // What was asked is done before a 303 (RFC 9110, section 15.4.4).
+    // A POST is done before a 303 answers it (RFC 9110, section 15.4.4).
     assert_eq!(left(&shop, Method::POST, "/a/303?/jobs/17").await, 2);
-    // Whoever says that it failed is not paid, whatever the route says.
+    // A 5xx never costs a use, even with `count = "all"`.
     assert_eq!(left(&shop, Method::GET, "/b/503").await, 3);
 }
 
@@ -168,7 +168,7 @@ async fn a_token_gets_twenty_for_nothing_and_four_more_for_each_use_that_counted
 }
 
 #[tokio::test]
-async fn the_limits_hold_for_them_as_for_others() {
+async fn free_answers_count_towards_the_limits() {
     let (upstream, _serving) = obliging().await;
     let limits = "[limits]\ntokens = { requests = 3, per = \"1m\" }";
     let shop = selling(upstream, limits).await;
@@ -181,7 +181,7 @@ async fn the_limits_hold_for_them_as_for_others() {
 }
 
 #[tokio::test]
-async fn a_free_quota_counts_them() {
+async fn a_free_quota_counts_free_answers() {
     let (upstream, _serving) = obliging().await;
     let shop = selling(upstream, "").await;
     for left in ["1", "0"] {

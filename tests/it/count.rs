@@ -95,7 +95,7 @@ async fn fifty_at_once_on_ten_left_are_ten_served() {
 }
 
 #[tokio::test]
-async fn of_a_file_a_range_counts_and_its_head_and_not_modified_do_not() {
+async fn a_range_of_a_file_counts_but_head_and_304_do_not() {
     let shop = Shop::open().await;
     let sold = shop.sell("counted", Some(2));
     let ask = |method, name: &'static str, value: String| {

@@ -1,4 +1,4 @@
-//! The defaults file as people use it: they take the mark of a comment away from an example, and mean nothing else to change.
+//! The examples in the defaults file: removing the `#` of one must change no other setting.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::settings::Settings;
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// Settings of this text that stand in the file, each with its value.
+/// The settings of this text that are in the file, with their values.
 fn written(settings: &Settings, text: &str) -> BTreeMap<String, String> {
     std::fs::write(settings.file(), text).unwrap();
     let file = settings.file().display().to_string();
@@ -17,7 +17,7 @@ fn written(settings: &Settings, text: &str) -> BTreeMap<String, String> {
     there.map(|it| (it.key, it.value)).collect()
 }
 
-/// Whether a line is an example's setting, and not a sentence.
+/// Whether a commented line is a setting of an example, and not a sentence.
 fn is_setting(line: &str) -> bool {
     let Some(text) = line.strip_prefix("# ") else {
         return false;
@@ -27,7 +27,7 @@ fn is_setting(line: &str) -> bool {
 }
 
 #[test]
-fn an_example_that_is_taken_in_moves_no_other_setting() {
+fn uncommenting_an_example_changes_no_other_setting() {
     let settings = Settings::new();
     let before = written(&settings, DEFAULTS);
     let lines: Vec<&str> = DEFAULTS.lines().collect();
@@ -40,7 +40,7 @@ fn an_example_that_is_taken_in_moves_no_other_setting() {
         else {
             continue;
         };
-        // Tables in lists stand at the end, and are tried together elsewhere.
+        // The tables in lists come last in the file; another test uses them together.
         if name.starts_with("[[") || name.starts_with("[route.") {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What is over before its end says so in the words of its protocol, and behind a whole message.
+//! Answers that end early say so in their protocol, after a whole message.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::raw;
 use crate::support::{DEADLINE, Shop, Sold};
 use crate::websocket::{Echo, Socket, connect, say, sold_by};
 
-/// A shop in front of a server that speaks gRPC, or as this says.
+/// A shop in front of a server that speaks gRPC, or another protocol.
 async fn shop_before(address: SocketAddr, protocol: &str, keys: &str) -> Shop {
     Shop::selling(&format!(
         "[[route]]\npath = \"/rpc/*\"\nservice = \"rpc\"\nprice = \"10 sat\"\n\
@@ -46,7 +46,7 @@ async fn call(client: &Client, path: &str, sold: &Sold) -> Response<Incoming> {
     client.send(request.body(ping).unwrap()).await.unwrap()
 }
 
-/// The messages of a call, and what stands behind them.
+/// The messages of a call, and what follows them.
 async fn messages(call: Response<Incoming>) -> (Vec<u8>, HeaderMap) {
     let body = timeout(DEADLINE, call.into_body().collect()).await;
     let body = body.expect("an end in time").expect("an end of its own");
@@ -55,7 +55,7 @@ async fn messages(call: Response<Incoming>) -> (Vec<u8>, HeaderMap) {
 }
 
 #[tokio::test]
-async fn a_call_that_uses_its_grant_up_ends_behind_a_message_with_that_status() {
+async fn a_call_that_uses_up_its_grant_ends_after_a_message_with_a_status() {
     let calls = Calls::start(Speech::Clear).await;
     for (bytes, whole) in [(25, 20), (20, 20), (19, 10), (9, 0), (30, 30)] {
         let keys = format!("grant = {{ bytes = {bytes} }}\noverrun = \"cut\"");
@@ -67,7 +67,7 @@ async fn a_call_that_uses_its_grant_up_ends_behind_a_message_with_that_status() 
         let status = if whole == 30 { "0" } else { "8" };
         assert_eq!(trailers["grpc-status"], status, "{bytes}");
         if whole > 0 && whole < 30 {
-            // What was too little for a message buys no other one.
+            // A rest that was too small for a message buys nothing else.
             let refused = call(&client, "/rpc/framed", &sold).await;
             assert_eq!(refused.headers()["grpc-message"], "payment required");
         }
@@ -75,7 +75,7 @@ async fn a_call_that_uses_its_grant_up_ends_behind_a_message_with_that_status() 
 }
 
 #[tokio::test]
-async fn a_call_whose_token_is_revoked_ends_with_that_status() {
+async fn a_call_whose_token_is_revoked_ends_with_a_status() {
     let calls = Calls::start(Speech::Clear).await;
     let shop = shop_before(calls.address, "http2", "").await;
     let sold = bought(&shop).await;
@@ -91,7 +91,7 @@ async fn a_call_whose_token_is_revoked_ends_with_that_status() {
 }
 
 #[tokio::test]
-async fn a_call_that_takes_all_the_time_that_was_bought_ends_with_that_status() {
+async fn a_call_that_uses_up_its_time_ends_with_a_status() {
     let calls = Calls::start(Speech::Clear).await;
     let keys = "grant = { seconds = 1 }\noverrun = \"cut\"";
     let shop = shop_before(calls.address, "http2", keys).await;
@@ -102,7 +102,7 @@ async fn a_call_that_takes_all_the_time_that_was_bought_ends_with_that_status() 
     assert_eq!(trailers["grpc-status"], "8");
 }
 
-/// A server that answers everything with this head and body, in chunks of seven bytes.
+/// A server that sends this head and body, in chunks of seven bytes, to every request.
 async fn chunking(head: &'static str, body: &'static [u8]) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -110,7 +110,7 @@ async fn chunking(head: &'static str, body: &'static [u8]) -> (SocketAddr, JoinS
     serving.spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            // Clients come and go as they like.
+            // Clients may disconnect at any time.
             let _ = stream.read(&mut [0; 16 * 1024]).await;
             let _ = stream.write_all(head.as_bytes()).await;
             for piece in body.chunks(7) {
@@ -125,7 +125,7 @@ async fn chunking(head: &'static str, body: &'static [u8]) -> (SocketAddr, JoinS
 }
 
 #[tokio::test]
-async fn a_call_of_a_browser_ends_with_a_frame_of_trailers() {
+async fn a_grpc_web_call_ends_with_a_trailer_frame() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc-web+proto\r\nTransfer-Encoding: chunked\r\n\r\n";
     let body = b"\0\0\0\0\x05first\0\0\0\0\x05again\x80\0\0\0\x0fgrpc-status:0\r\n";
     let (address, _serving) = chunking(head, body).await;
@@ -156,7 +156,7 @@ async fn a_call_of_a_browser_ends_with_a_frame_of_trailers() {
 }
 
 #[tokio::test]
-async fn a_browser_may_send_the_headers_of_its_calls() {
+async fn a_browser_may_send_the_headers_of_grpc_web() {
     let (address, _serving) = chunking("", b"").await;
     let shop = shop_before(address, "http1", "").await;
     let wanted = [
@@ -182,7 +182,7 @@ async fn a_browser_may_send_the_headers_of_its_calls() {
     }
 }
 
-/// The next frame is a farewell with this code and reason, and then it is over.
+/// The next frame is a close frame with this code and reason, and the connection ends.
 async fn says_goodbye(socket: &mut Socket, code: u16, reason: &str) {
     let heard = timeout(DEADLINE, socket.next()).await;
     let Some(Ok(Message::Close(Some(CloseFrame {
@@ -200,9 +200,9 @@ async fn says_goodbye(socket: &mut Socket, code: u16, reason: &str) {
 const USED_UP: &str = "what was bought is used up";
 
 #[tokio::test]
-async fn a_websocket_that_uses_its_grant_up_says_so_behind_a_message() {
+async fn a_websocket_that_uses_up_its_grant_says_so_after_a_message() {
     let echo = Echo::start().await;
-    // What comes back is framed: two bytes and five.
+    // The echo is framed: two bytes of header and five of content.
     for bytes in [14, 20] {
         let keys = format!("grant = {{ bytes = {bytes} }}\noverrun = \"cut\"");
         let (shop, sold) = sold_by(&echo, &keys).await;
@@ -216,7 +216,7 @@ async fn a_websocket_that_uses_its_grant_up_says_so_behind_a_message() {
 }
 
 #[tokio::test]
-async fn a_websocket_whose_time_is_over_or_token_is_revoked_says_so() {
+async fn a_websocket_says_that_its_time_is_over_or_its_token_revoked() {
     let echo = Echo::start().await;
     let keys = "grant = { seconds = 1 }\noverrun = \"cut\"";
     let (shop, sold) = sold_by(&echo, keys).await;
@@ -231,7 +231,7 @@ async fn a_websocket_whose_time_is_over_or_token_is_revoked_says_so() {
 }
 
 #[tokio::test]
-async fn a_websocket_that_nobody_speaks_on_is_told_why_it_is_closed() {
+async fn an_idle_websocket_is_closed_with_a_reason() {
     let echo = Echo::start().await;
     let shop = echo
         .shop(|upstream| upstream.idle_timeout = Some(Duration::from_secs(1)))
@@ -241,7 +241,7 @@ async fn a_websocket_that_nobody_speaks_on_is_told_why_it_is_closed() {
 }
 
 #[tokio::test]
-async fn half_a_message_is_not_followed_by_a_word() {
+async fn half_a_message_is_not_followed_by_a_close_frame() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let route = format!(
         "[[route]]\npath = \"/ws/*\"\nservice = \"ws\"\nprice = \"1 sat\"\nupstream = \"http://{}\"\n",
@@ -263,7 +263,7 @@ async fn half_a_message_is_not_followed_by_a_word() {
     let token_id = sold.identifier().token_id.0;
     shop.ledger.revoke(Revoked::Token(token_id), "").unwrap();
     let mut rest = Vec::new();
-    // A reset is an end, too.
+    // A reset also ends the connection.
     let _ = timeout(DEADLINE, client.read_to_end(&mut rest))
         .await
         .unwrap();

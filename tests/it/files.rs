@@ -161,7 +161,7 @@ async fn the_address_of_a_folder_ends_with_a_slash_before_anybody_pays() {
     assert_eq!(answer.text(), PAGE);
     let post = shop.request(Method::POST, "/free/deep");
     assert_eq!(shop.send(post).await.status, StatusCode::METHOD_NOT_ALLOWED);
-    // A folder that shows nothing is not spoken of.
+    // A folder without an index is answered like a missing file.
     let empty = shop.get("/free/empty").await;
     assert_eq!(empty.status, StatusCode::NOT_FOUND);
 }
@@ -195,7 +195,7 @@ async fn well_known_files_are_served_and_other_hidden_ones_are_not() {
 }
 
 #[tokio::test]
-async fn a_file_from_before_1970_is_a_file() {
+async fn a_file_dated_before_1970_is_served() {
     let shop = Shop::open().await;
     let file = std::fs::File::options()
         .write(true)
@@ -215,7 +215,7 @@ async fn a_file_from_before_1970_is_a_file() {
 }
 
 #[tokio::test]
-async fn a_version_has_a_tag_and_parts_of_another_one_are_not_mixed_with_it() {
+async fn parts_of_two_versions_are_not_mixed() {
     let shop = Shop::open().await;
     let first = ask(&shop, &[]).await;
     let etag = first.header("etag").unwrap();
@@ -351,7 +351,7 @@ async fn head_says_what_get_would_and_no_other_method_is_taken() {
     );
 }
 
-/// Half of the file, with a grant of two requests.
+/// Fetches half of the file, with a grant of two requests.
 async fn half(shop: &Shop, sold: &crate::support::Sold, name: &str, range: &str) -> StatusCode {
     let request = shop.request(Method::GET, &format!("/parts/{name}"));
     let request = request.header("authorization", sold.header());
@@ -359,13 +359,13 @@ async fn half(shop: &Shop, sold: &crate::support::Sold, name: &str, range: &str)
 }
 
 #[tokio::test]
-async fn the_parts_of_a_file_are_one_request_where_files_are_counted() {
+async fn with_count_file_the_parts_of_a_file_are_one_request() {
     let route = "[[route]]\npath = \"/parts/*\"\nservice = \"parts\"\nprice = \"10 sat\"\nfiles = \"shop\"\n";
     for (count, is_one) in [("", false), ("count = \"file\"\n", true)] {
         let shop = Shop::selling(&format!("{route}{count}")).await;
         std::fs::write(shop.folder.join("other.txt"), PAGE).unwrap();
         let sold = shop.sell("parts", Some(2));
-        // There is no such part: it costs nothing, before the first part or after.
+        // A range outside the file costs nothing, before or after another range.
         let none = StatusCode::RANGE_NOT_SATISFIABLE;
         assert_eq!(half(&shop, &sold, "page.txt", "bytes=99-").await, none);
         assert_eq!(
@@ -385,7 +385,7 @@ async fn the_parts_of_a_file_are_one_request_where_files_are_counted() {
         }
         assert_eq!(third, StatusCode::PARTIAL_CONTENT);
         shop.is_counted(&sold, 2).await;
-        // Used up, and these two are still open.
+        // The grant is used up; these two windows are still open.
         for name in ["page.txt", "other.txt"] {
             let again = half(&shop, &sold, name, "bytes=0-").await;
             assert_eq!(again, StatusCode::PARTIAL_CONTENT, "{name}");

@@ -122,7 +122,7 @@ async fn what_another_server_would_read_as_a_claim_or_a_credential_does_not_pass
     }
 }
 
-/// A shop with a free route, and routes that let requests through unpaid.
+/// A shop with a free route, and with routes in dry run.
 async fn letting_through(upstream: &Upstream) -> Shop {
     let route = |path: &str, access: &str| {
         format!(
@@ -144,7 +144,7 @@ async fn letting_through(upstream: &Upstream) -> Shop {
 }
 
 #[tokio::test]
-async fn no_line_shows_the_upstream_a_credential_and_others_on_it_arrive_unharmed() {
+async fn the_upstream_gets_other_credentials_on_a_line_but_never_ours() {
     let upstream = Upstream::start().await;
     let shop = letting_through(&upstream).await;
     let sold = shop.sell("up", None);
@@ -199,7 +199,7 @@ async fn no_line_shows_the_upstream_a_credential_and_others_on_it_arrive_unharme
 }
 
 #[tokio::test]
-async fn a_price_by_the_credential_for_the_upstream_is_the_same_beside_one_of_ours() {
+async fn a_price_by_the_upstreams_credential_ignores_ours() {
     let upstream = Upstream::start().await;
     let price = "price = { by = \"header:authorization\", values = { \"Bearer gold\" = \"5 sat\" }, missing = \"1 sat\" }";
     let shop = Shop::selling(&format!(

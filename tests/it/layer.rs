@@ -217,8 +217,7 @@ async fn a_payment_buys_its_requests_from_a_handler_and_not_one_more() {
 }
 
 #[tokio::test]
-async fn a_handler_that_fails_or_panics_or_has_nothing_gives_the_use_back_and_another_answer_does_not()
- {
+async fn a_handler_that_fails_panics_or_has_nothing_gives_the_use_back() {
     let mut program = Program::new().await;
     let at = program.jokes(Some(1)).await;
     let sold = program.shop.sell("jokes", Some(1));

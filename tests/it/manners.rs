@@ -1,4 +1,4 @@
-//! What clients and servers meet around a sale: cookies in pieces, answers that are hard to read.
+//! Cookies in several lines, and upstream answers that are hard to parse.
 
 use std::net::SocketAddr;
 
@@ -35,7 +35,7 @@ pub(crate) fn sold(path: &str, upstream: SocketAddr, more: &str) -> String {
 
 pub(crate) const FREE: &str = "access = \"free\"";
 
-/// GET over HTTP/2 with a cookie in pieces.
+/// A GET over HTTP/2 with the cookie in several lines.
 fn in_pieces(path: &str) -> Request<Full<Bytes>> {
     let request = Request::get(format!("http://shop{path}"));
     let request = request
@@ -50,7 +50,7 @@ fn in_pieces(path: &str) -> Request<Full<Bytes>> {
 const COOKIE: &str = "plan=large; b=c; d=e";
 
 #[tokio::test]
-async fn a_cookie_in_pieces_is_one_cookie_for_the_upstream_and_the_price() {
+async fn several_cookie_lines_are_one_for_the_upstream_and_the_price() {
     let upstream = Upstream::start().await;
     let by_cookie = format!(
         "service = \"b\"\nprice = {{ by = \"header:cookie\", values = {{ \"{COOKIE}\" = \"7 sat\" }}, missing = \"1 sat\" }}"
@@ -89,7 +89,7 @@ async fn a_cookie_in_pieces_is_one_cookie_for_the_upstream_and_the_price() {
 }
 
 #[tokio::test]
-async fn a_cookie_in_pieces_is_one_cookie_for_the_hook_and_for_a_handler() {
+async fn several_cookie_lines_are_one_for_the_hook_and_a_handler() {
     let hook = Teller::who_says("{\"price_msat\": 2000}").await;
     let shop = hooked(&hook, "headers = [\"cookie\"]").await;
     let client = Client::connect(&shop).await;
@@ -110,13 +110,13 @@ async fn a_cookie_in_pieces_is_one_cookie_for_the_hook_and_for_a_handler() {
     assert_eq!(reply.text(), "[\"a=b; c=d\"]");
 }
 
-/// A handler that says which cookies it sees.
+/// A handler that returns the cookies that it sees.
 async fn cookies(request: axum::extract::Request) -> String {
     let lines = request.headers().get_all("cookie").iter();
     format!("{:?}", lines.collect::<Vec<_>>())
 }
 
-/// A server that answers every request with the same bytes, and closes.
+/// A server that sends the same bytes to every request, and closes the connection.
 pub(crate) struct Answering {
     pub(crate) address: SocketAddr,
     _serving: JoinSet<()>,
@@ -157,7 +157,7 @@ async fn shop_in_front_of(upstream: &Answering) -> Shop {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_not_said_to_be_none() {
+async fn an_answer_that_cannot_be_parsed_is_not_reported_as_missing() {
     let many: String = (0..101).map(|n| format!("X-{n}: y\r\n")).collect();
     for answer in [
         format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 0\r\n\r\n"),
@@ -183,7 +183,7 @@ async fn an_answer_that_cannot_be_read_is_not_said_to_be_none() {
 
 #[tokio::test]
 async fn many_headers_and_folded_lines_of_an_upstream_pass() {
-    // With the date of ours as many as this client reads.
+    // With the `Date` header, this is the limit of our HTTP client.
     let many: String = (0..97).map(|n| format!("X-{n}: y\r\n")).collect();
     let upstream = Answering::with(&format!(
         "HTTP/1.1 200 OK\r\n{many}X-Folded: one,\r\n two,\r\n\tthree\r\nContent-Length: {}\r\n\r\n{HELLO}",
@@ -200,7 +200,7 @@ async fn many_headers_and_folded_lines_of_an_upstream_pass() {
 }
 
 #[tokio::test]
-async fn an_answer_says_when_it_was_made_and_an_upstreams_word_stands() {
+async fn an_answer_has_a_date_and_the_upstreams_is_kept() {
     let date = "Sun, 06 Nov 1994 08:49:37 GMT";
     let upstream = Answering::with(&format!(
         "HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n"

@@ -1,4 +1,4 @@
-//! Answers that name their upstream: what the client is told is what it can ask for.
+//! Answers whose headers name the upstream are rewritten to names that the client can use.
 
 use std::net::SocketAddr;
 
@@ -17,10 +17,10 @@ use crate::forward::{assert_hello, shop_before};
 use crate::support::Shop;
 use crate::upstream::Upstream;
 
-/// What the upstream was told of its prefix.
+/// The `X-Forwarded-Prefix` that the upstream received.
 const TOLD: HeaderName = HeaderName::from_static("x-told");
 
-/// A server that speaks of itself by the name that it is asked by, and knows nothing of us.
+/// A server that uses the `Host` that it receives in its headers, and does not know the shop.
 struct Proud {
     address: SocketAddr,
     _serving: JoinSet<()>,
@@ -76,7 +76,7 @@ async fn answer(State(address): State<SocketAddr>, request: Request) -> Response
         .unwrap()
 }
 
-/// What this shop says to a client that has paid.
+/// The headers that this shop returns to a client that has paid.
 async fn said(shop: &Shop) -> HeaderMap {
     let sold = shop.sell("api", None);
     let answer = shop.get_with("/api/x", &sold).await;
@@ -90,7 +90,7 @@ fn cookies(headers: &HeaderMap) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn what_names_the_upstream_names_the_route() {
+async fn headers_that_name_the_upstream_name_the_route() {
     let proud = Proud::start().await;
     let shop = proud.shop("strip_prefix = true").await;
     let headers = said(&shop).await;
@@ -101,7 +101,7 @@ async fn what_names_the_upstream_names_the_route() {
         headers[LINK],
         "</api/x?page=2>; rel=\"next\", <https://elsewhere.example/>"
     );
-    // The client's name for us is the same as ours for the upstream here: a cookie for it is one for both.
+    // The client uses the same host for us as we use for the upstream, so a cookie domain names both.
     assert_eq!(
         cookies(&headers),
         [
@@ -117,7 +117,7 @@ async fn what_names_the_upstream_names_the_route() {
 }
 
 #[tokio::test]
-async fn without_a_prefix_to_strip_the_upstreams_own_one_goes() {
+async fn without_strip_prefix_only_the_upstreams_own_prefix_is_removed() {
     let proud = Proud::start().await;
     let shop = proud.shop("").await;
     let headers = said(&shop).await;
@@ -130,12 +130,12 @@ async fn without_a_prefix_to_strip_the_upstreams_own_one_goes() {
         .await;
     let headers = said(&added).await;
     assert_eq!(headers[LOCATION], "/api/x/next?a=b");
-    // That covers more than the route, which is all of it that the client sees.
+    // The path covers more than the route, so the cookie is for the whole route.
     assert_eq!(cookies(&headers)[0], "a=b; Path=/api; HttpOnly");
 }
 
 #[tokio::test]
-async fn a_route_can_keep_them_or_set_its_own() {
+async fn a_route_can_keep_these_headers_or_set_its_own() {
     let proud = Proud::start().await;
     let shop = proud
         .shop("strip_prefix = true\nredirects = \"keep\"")
@@ -150,7 +150,7 @@ async fn a_route_can_keep_them_or_set_its_own() {
 }
 
 #[tokio::test]
-async fn the_upstream_is_told_the_prefix_by_nobody_but_us() {
+async fn only_we_set_the_forwarded_prefix() {
     let upstream = Upstream::start().await;
     let shop = shop_before(&upstream).await;
     let sold = shop.sell("up", None);

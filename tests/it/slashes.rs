@@ -1,4 +1,4 @@
-//! Paths with slashes that servers read in several ways: passed on where a route says so and every reading is its own.
+//! Paths with slashes that servers read in several ways: a route passes them only if every reading belongs to it.
 
 use http::{Method, StatusCode};
 
@@ -11,7 +11,7 @@ use crate::upstream::Upstream;
 
 const PASS: &str = "encoded_slashes = \"pass\"";
 
-/// Statuses of requests for these paths, sent to the letter, and the path that arrived, if one did.
+/// The status for each of these paths, sent unchanged, and the path that reached the upstream, if any.
 async fn assert_paths(shop: &Shop, upstream: &Upstream, rows: &[(&str, u16, Option<&str>)]) {
     for (path, status, arrived) in rows {
         let reply = raw::get(shop.address, path).await;
@@ -47,7 +47,7 @@ async fn a_route_that_takes_everything_passes_slashes_as_they_are() {
 }
 
 #[tokio::test]
-async fn slashes_lead_to_no_other_route_however_they_are_read() {
+async fn slashes_never_lead_to_another_route() {
     let upstream = Upstream::start().await;
     let settings = [
         route(
@@ -79,7 +79,7 @@ async fn slashes_lead_to_no_other_route_however_they_are_read() {
         &[
             ("/x//y", 200, Some("/x//y")),
             ("/x%2Fa%2Fb", 200, Some("/x%2Fa%2Fb")),
-            // Some server would take each of these for one that is sold.
+            // Some servers would read each of these as a sold path.
             ("/a%2Fb", 400, None),
             ("/%61%2fb", 400, None),
             ("/%2Fa/b", 400, None),
@@ -91,12 +91,12 @@ async fn slashes_lead_to_no_other_route_however_they_are_read() {
             ("/A%2Fb", 400, None),
             ("/big//b", 400, None),
             ("/pass%2Fx", 400, None),
-            // Sold, and the route does not pass them.
+            // A sold path, and the route does not pass slashes.
             ("/a//b", 400, None),
-            // Sold, and it does.
+            // A sold path, and the route passes slashes.
             ("/pass//x", 402, None),
             ("/pass/x%2Fy", 402, None),
-            // Free, and it does not; or another reading is.
+            // A free path, and the route does not pass slashes or another reading belongs to another route.
             ("/pass/free//x", 400, None),
             ("/pass//free/x", 400, None),
             ("/pass/free%2Fx", 400, None),
@@ -112,7 +112,7 @@ async fn slashes_lead_to_no_other_route_however_they_are_read() {
 }
 
 #[tokio::test]
-async fn slashes_stay_what_they_are_when_a_prefix_is_taken_off() {
+async fn slashes_stay_unchanged_when_a_prefix_is_stripped() {
     let upstream = Upstream::start().await;
     let keys = format!("{FREE}\n{PASS}\nstrip_prefix = true\nadd_prefix = \"/v2\"");
     let shop = Shop::selling(&route("/a/*", upstream.address, &keys)).await;

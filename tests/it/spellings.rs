@@ -90,7 +90,7 @@ fn accepted(sold: &Sold) -> Vec<Headers> {
     all
 }
 
-/// Lines of which some library or proxy has made one.
+/// Header lines that a library or proxy has joined.
 fn lists(good: &str, sold: &Sold) -> Vec<Headers> {
     let older = good.replacen("L402", "LSAT", 1);
     let (token, preimage) = (sold.base64(), hex::encode(sold.preimage));

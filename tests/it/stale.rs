@@ -1,5 +1,4 @@
-//! Connections to an upstream that are kept: one that the server closes as a request is on its way loses nobody's request, and none
-//! is kept for ever.
+//! Kept connections to an upstream: no request is lost when the server closes one, and none is kept without end.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,10 +21,10 @@ use crate::support::{DEADLINE, Setup, Shop, Sold};
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
-/// A server that answers the first request of each connection, says something else to the second one, and closes it then.
+/// A server that answers the first request of each connection, and answers the second one differently and closes it.
 struct Closer {
     address: SocketAddr,
-    /// Methods, in the order in which they came.
+    /// The methods, in the order of arrival.
     asked: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
     _serving: JoinSet<()>,
@@ -102,7 +101,7 @@ async fn serve(
     let mut is_first = true;
     while let Some(method) = read(&mut stream).await {
         asked.lock().unwrap().push(method);
-        // Clients come and go as they like.
+        // Clients may disconnect at any time.
         let said = if is_first { Some(first) } else { second };
         let Some(said) = said.filter(|said| !said.is_empty()) else {
             return;
@@ -123,7 +122,7 @@ async fn ask(shop: &Shop, method: Method, sold: &Sold, body: &'static str) -> An
 }
 
 #[tokio::test]
-async fn a_request_that_meets_a_connection_at_its_end_is_sent_again_on_another_one() {
+async fn a_request_on_a_stale_connection_is_sent_again_on_a_new_one() {
     for method in [Method::GET, Method::OPTIONS, Method::PUT, Method::DELETE] {
         let closer = Closer::start(HELLO, None).await;
         let shop = closer.shop(|_| {}).await;
@@ -137,7 +136,7 @@ async fn a_request_that_meets_a_connection_at_its_end_is_sent_again_on_another_o
 }
 
 #[tokio::test]
-async fn what_is_not_to_be_done_twice_is_not_sent_again() {
+async fn a_request_that_must_not_be_repeated_is_not_sent_again() {
     for (method, body) in [
         (Method::POST, ""),
         (Method::PATCH, ""),
@@ -156,7 +155,7 @@ async fn what_is_not_to_be_done_twice_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_has_begun_is_not_asked_for_again() {
+async fn a_request_whose_answer_has_begun_is_not_sent_again() {
     let closer = Closer::start(HELLO, Some("HTTP/1.1 2")).await;
     let shop = closer.shop(|_| {}).await;
     let sold = shop.sell("up", None);
@@ -167,7 +166,7 @@ async fn an_answer_that_has_begun_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_new_connections_is_asked_no_more_than_once() {
+async fn a_server_that_closes_new_connections_is_retried_only_once() {
     let closer = Closer::start("", None).await;
     let shop = closer.shop(|_| {}).await;
     let sold = shop.sell("up", None);
@@ -179,11 +178,11 @@ async fn a_server_that_closes_new_connections_is_asked_no_more_than_once() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_again_takes_no_connection_that_was_idle_for_long() {
+async fn a_request_that_cannot_be_repeated_uses_no_connection_that_was_idle_for_long() {
     let closer = Closer::start(HELLO, None).await;
     let shop = closer.shop(|_| {}).await;
     let sold = shop.sell("up", None);
-    // Longer than a second, and less than the two after which gunicorn closes.
+    // Longer than one second, and less than the two after which gunicorn closes.
     let mut tick = tokio::time::interval(Duration::from_millis(1_300));
     for _ in 0..3 {
         tick.tick().await;
@@ -218,7 +217,7 @@ async fn a_connection_that_is_never_idle_is_replaced_when_it_is_old() {
 }
 
 #[tokio::test]
-async fn an_answer_goes_on_when_its_connection_has_grown_old() {
+async fn an_answer_continues_on_an_old_connection() {
     let calls = Calls::start(Speech::Clear).await;
     let base = format!("http://{}", calls.address).parse().unwrap();
     let shop = Shop::with(Setup {
@@ -238,7 +237,7 @@ async fn an_answer_goes_on_when_its_connection_has_grown_old() {
     let request = http::Request::get("http://shop/open/for-ever");
     let request = request.body(http_body_util::Full::default()).unwrap();
     let mut endless = client.send(request).await.unwrap().into_body();
-    // A message comes every 100 ms.
+    // A message arrives every 100 ms.
     for _ in 0..15 {
         let frame = tokio::time::timeout(DEADLINE, endless.frame()).await;
         assert!(frame.unwrap().unwrap().unwrap().is_data());
@@ -247,7 +246,7 @@ async fn an_answer_goes_on_when_its_connection_has_grown_old() {
 }
 
 #[tokio::test]
-async fn a_health_check_is_not_deceived_by_the_end_of_a_connection() {
+async fn a_stale_connection_does_not_fail_a_health_check() {
     let closer = Closer::start(HELLO, None).await;
     let every = Duration::from_millis(200);
     let shop = closer
@@ -265,7 +264,7 @@ async fn a_health_check_is_not_deceived_by_the_end_of_a_connection() {
     assert!(closer.asked().len() > 3);
 }
 
-/// An answer of this upstream to that method, in HTTP/1.1 and in HTTP/2: the lengths that it says.
+/// The lengths that this upstream's answer to the method states, over HTTP/1.1 and HTTP/2.
 async fn lengths(answer: &'static str, method: &str) -> [Option<String>; 2] {
     let closer = Closer::start(answer, Some(answer)).await;
     let shop = closer.shop(|_| {}).await;
@@ -287,7 +286,7 @@ async fn lengths(answer: &'static str, method: &str) -> [Option<String>; 2] {
 }
 
 #[tokio::test]
-async fn nobody_says_a_length_of_an_answer_that_has_none() {
+async fn an_answer_without_a_length_gets_none() {
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(lengths(chunked, "HEAD").await, [None, None]);
     let none = "HTTP/1.1 204 No Content\r\n\r\n";
@@ -297,7 +296,7 @@ async fn nobody_says_a_length_of_an_answer_that_has_none() {
             assert_eq!(lengths(answer, method).await, [None, None], "{answer}");
         }
     }
-    // What the upstream says of it stands.
+    // The length that the upstream states is passed on.
     let said = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(
         lengths(said, "GET").await,
@@ -306,7 +305,7 @@ async fn nobody_says_a_length_of_an_answer_that_has_none() {
 }
 
 #[tokio::test]
-async fn the_length_of_a_head_is_that_of_the_body() {
+async fn the_length_of_a_head_answer_is_that_of_the_body() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
     let closer = Closer::start(answer, Some(answer)).await;
     let shop = closer.shop(|_| {}).await;

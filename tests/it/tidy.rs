@@ -216,7 +216,7 @@ fn unwanted(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// Macros that panic where nothing can be written: a command's answer goes through `cli/output.rs`, the rest is logged.
+/// Macros that panic if they cannot write: commands write through `cli/output.rs`, everything else is logged.
 fn printing(source: &Source) -> Vec<String> {
     let found = source.code().filter(|(_, line)| {
         line.contains(concat!("print", "ln!(")) || line.contains(concat!("print", "!("))
@@ -298,7 +298,7 @@ fn nothing_is_left_for_later() {
 }
 
 #[test]
-fn nothing_is_printed_by_a_macro_that_panics() {
+fn no_panicking_print_macro_is_used() {
     assert_none(sources(PROGRAM).iter().flat_map(printing).collect());
     for bad in ["println!(\"a\")", "    eprint!(\"a\")", "std::eprintln!()"] {
         assert_eq!(printing(&source("src/x.rs", bad)).len(), 1, "{bad}");

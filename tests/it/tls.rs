@@ -264,7 +264,7 @@ async fn settings_name_the_files() {
 }
 
 #[test]
-fn a_key_is_taken_as_it_is_handed_over_and_as_every_editor_writes_it() {
+fn a_key_is_accepted_as_handed_over_and_with_a_byte_order_mark() {
     let files = Files::new();
     for path in [&files.files.cert, &files.files.key] {
         let pem = std::fs::read_to_string(path).unwrap();

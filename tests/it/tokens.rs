@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn we_mint_the_bytes_that_the_crate_mints(identifier in identifier(), caveats in caveats()) {
+    fn our_minting_equals_the_crates(identifier in identifier(), caveats in caveats()) {
         let (ours, theirs) = (mint(&keys(), &identifier, &caveats), mint_by_crate(&keys(), &identifier, &caveats));
         prop_assert!(ours.is_some());
         prop_assert_eq!(ours, theirs);

@@ -52,7 +52,7 @@ pub(crate) struct Upstream {
 #[derive(Debug)]
 struct Shared {
     seen: Mutex<Vec<Seen>>,
-    /// Who has connected.
+    /// The peers that have connected.
     peers: Mutex<HashSet<SocketAddr>>,
     /// One permit a chunk of `/stream`.
     chunks: Semaphore,
@@ -88,7 +88,7 @@ impl Upstream {
         self.shared.seen.lock().unwrap().len()
     }
 
-    /// How many connections requests have come by.
+    /// The number of connections that requests used.
     pub(crate) fn peers(&self) -> usize {
         self.shared.peers.lock().unwrap().len()
     }

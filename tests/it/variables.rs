@@ -1,11 +1,11 @@
-//! Settings in the environment: what Kubernetes puts there, what a file of variables leaves in a value, and what only a file can say.
+//! Settings in the environment: variables of Kubernetes, values spoilt by env files, and settings that only a file can hold.
 
 use tollhouse::config::understood_with;
 
 use crate::settings::{CHAIN, Settings};
 
 #[test]
-fn what_kubernetes_says_of_a_service_of_our_name_is_passed_over() {
+fn variables_of_a_kubernetes_service_called_tollhouse_are_ignored() {
     let settings = Settings::new();
     let variables = [
         ("TOLLHOUSE_SERVICE_HOST", "10.0.0.7"),
@@ -36,7 +36,7 @@ fn what_kubernetes_says_of_a_service_of_our_name_is_passed_over() {
 }
 
 #[test]
-fn a_value_that_a_shell_or_a_file_has_spoilt_is_refused() {
+fn a_value_with_quotes_blanks_or_control_characters_is_refused() {
     let settings = Settings::new();
     for (value, why) in [
         ("\"/data\"", "quotes"),
@@ -65,7 +65,7 @@ fn a_value_that_a_shell_or_a_file_has_spoilt_is_refused() {
 }
 
 #[test]
-fn what_only_a_file_can_say_is_refused_by_the_name_of_the_variable() {
+fn a_variable_for_a_table_is_refused_by_name() {
     let settings = Settings::new();
     for (name, value) in [
         ("TOLLHOUSE__ROUTE", "[{ path = \"/a\" }]"),
@@ -88,7 +88,7 @@ fn what_only_a_file_can_say_is_refused_by_the_name_of_the_variable() {
 }
 
 #[test]
-fn every_setting_is_shown_with_where_it_was_written_and_without_secrets() {
+fn every_setting_is_shown_with_its_origin_and_without_secrets() {
     let settings = Settings::new();
     let text = format!(
         "data_dir = \"here\"\n{CHAIN}[[route]]\npath = \"/a/*\"\naccess = \"free\"\nupstream = \"http://127.0.0.1:1\"\n\

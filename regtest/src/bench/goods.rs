@@ -1,4 +1,4 @@
-//! What is sold and what is given away during the measurements: the same things under two routes each, and at nginx.
+//! The files and the upstream that the benchmark serves: under a sold route, under a free route and from nginx.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,13 +12,13 @@ use super::upstream::Upstream;
 
 /// The one service: one price, one kind of token for everything.
 pub(super) const SERVICE: &str = "bench";
-/// The paths of a file of 10 KB. Those of the merchant have the same length.
+/// The paths of a 10 KB file. The merchant's two paths have the same length.
 pub(super) const PAGE: Paths = Paths {
     sold: "/sold/files/page.html",
     open: "/open/files/page.html",
     nginx: "/files/page.html",
 };
-/// The paths of a file of 20 bytes.
+/// The paths of a 20-byte file.
 pub(super) const SMALL: Paths = Paths {
     sold: "/sold/files/small.txt",
     open: "/open/files/small.txt",
@@ -36,14 +36,14 @@ const PAGE_BYTES: usize = 10 * 1024;
 /// 20 bytes.
 const SMALL_TEXT: &str = "twenty bytes of text";
 
-/// One thing under two paths of the merchant's, and one of nginx's.
+/// One resource: two paths at the merchant and one at nginx.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paths {
     /// Where it is sold.
     pub(super) sold: &'static str,
     /// Where it is free.
     pub(super) open: &'static str,
-    /// Where nginx has it.
+    /// The path at nginx.
     pub(super) nginx: &'static str,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Paths {
 pub(super) struct Goods {
     /// The server behind the upstream's routes.
     upstream: Upstream,
-    /// The nginx that is to be measured beside the merchant.
+    /// The nginx binary to compare with.
     nginx_exe: PathBuf,
     /// Removed last.
     dir: TempDir,
@@ -74,12 +74,12 @@ impl Goods {
         })
     }
 
-    /// Host and port of the server behind the upstream's routes.
+    /// Host and port of the upstream server.
     pub(super) fn upstream_address(&self) -> SocketAddr {
         self.upstream.address()
     }
 
-    /// The nginx that is to be measured beside the merchant.
+    /// The nginx binary to compare with.
     pub(super) fn nginx_exe(&self) -> &Path {
         &self.nginx_exe
     }

@@ -1,5 +1,6 @@
 //! What guarding costs: requests a second of a guarded route with good credentials, against those of the same route
-//! unguarded, and against those of nginx. All are sent the same headers: receiving and parsing them is not the guard's doing.
+//! unguarded, and against nginx. All requests carry the same headers, so that header parsing is not counted as a cost of the
+//! guard.
 
 use std::path::Path;
 
@@ -39,16 +40,16 @@ function request()
 end
 "#;
 
-/// Guarded requests a second, as a part of what others serve.
+/// Guarded requests per second, divided by those of another server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ratios {
-    /// Of the same unguarded.
+    /// Against the unguarded route.
     pub(super) of_unguarded: f64,
-    /// Of nginx, which is unguarded, too.
+    /// Against nginx, which guards nothing.
     pub(super) of_nginx: f64,
 }
 
-/// The ratios of everything that is sold.
+/// The ratios of every resource.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AllRatios {
     /// A file of 10 KB.
@@ -92,7 +93,7 @@ pub(super) async fn ratios(
 struct Comparison<'a> {
     /// The network.
     network: &'a Network,
-    /// What the merchant is held against.
+    /// The nginx to compare with.
     nginx: &'a Nginx,
     /// How long.
     effort: &'a Effort,
@@ -103,8 +104,8 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Unguarded, guarded and nginx in turn, then the other way round and so on, so that all meet the same machine; the ratios
-    /// of the medians.
+    /// Runs unguarded, guarded and nginx in turn, then in reverse order, and so on, so that all run under the same conditions;
+    /// returns the ratios of the medians.
     async fn ratios(&mut self, what: &str, paths: Paths) -> Result<Ratios> {
         self.notes.progress(&format!(
             "{what}, unguarded, guarded and from nginx in turn"
@@ -133,7 +134,7 @@ impl Comparison<'_> {
         })
     }
 
-    /// Where it is unguarded, where it is guarded, and where nginx has it.
+    /// The unguarded, guarded and nginx URLs.
     fn urls(&self, paths: Paths) -> [String; 3] {
         let gate = self.network.gate_url();
         [
@@ -143,7 +144,7 @@ impl Comparison<'_> {
         ]
     }
 
-    /// Requests a second to this URL, all of which must be served.
+    /// Requests per second to this URL; fails if any is not served.
     async fn per_sec(&self, url: &str, secs: u32) -> Result<f64> {
         let load = Load {
             url,
@@ -155,7 +156,8 @@ impl Comparison<'_> {
         Ok(outcome.per_sec())
     }
 
-    /// Fails unless the guarded path is guarded, opens with the credentials, and gives what the unguarded one and nginx do.
+    /// Fails unless the guarded path asks for payment, accepts the credentials, and returns the same body as the unguarded path
+    /// and nginx.
     async fn check(&self, paths: Paths, credentials: &[Credential]) -> Result<()> {
         let client = self.network.client();
         let [open_url, sold_url, nginx_url] = self.urls(paths);

@@ -1,5 +1,5 @@
-//! nginx beside the merchant: the same files, the same upstream, no gate. What a merchant would put in front otherwise, and the
-//! measure of the server around the gate.
+//! An nginx beside the merchant with the same files and the same upstream, but without payment: the baseline for the server
+//! around the gate.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,21 +14,21 @@ use tempfile::TempDir;
 
 use super::goods::Goods;
 
-/// It listens within milliseconds; this is for a busy machine.
+/// nginx listens within milliseconds; the deadline is for a busy machine.
 const UP_DEADLINE: Duration = Duration::from_secs(15);
 
-/// A running nginx; dropping it stops it.
+/// A running nginx; dropping it stops the process.
 #[derive(Debug)]
 pub(super) struct Nginx {
-    /// The master, which takes its workers along when it ends.
+    /// The master process; its workers end with it.
     child: Child,
     exe: PathBuf,
     address: SocketAddr,
-    /// Its settings, its log and the number of its process.
+    /// Configuration, log and PID file.
     dir: TempDir,
 }
 
-/// The program that this names, or the one of the system, which is not on everybody's `PATH`.
+/// The named binary, or the system's, which may not be on `PATH`.
 pub(super) fn exe(named: Option<&Path>) -> Result<PathBuf> {
     let found = match named {
         Some(exe) => Some(exe.to_owned()),
@@ -40,15 +40,15 @@ pub(super) fn exe(named: Option<&Path>) -> Result<PathBuf> {
 }
 
 impl Nginx {
-    /// Serves these goods on a free loopback port, with a worker for each processor. Started from a thread that lives as long as the
-    /// harness does, or the system would stop it with that thread.
+    /// Serves these resources on a free loopback port, with one worker per processor. Call it from a thread that lives as long
+    /// as the benchmark: the system stops nginx when that thread ends.
     pub(super) async fn start(exe: &Path, goods: &Goods) -> Result<Self> {
         let address = port::free()?;
         let dir = regtest::folder::temporary()?;
         let settings = settings(address, goods);
         fs::write(dir.path().join("nginx.conf"), settings).context("failed to write nginx.conf")?;
         let mut command = match environment::on_path("setpriv") {
-            // On SIGTERM it stops its workers, on SIGKILL it could not.
+            // On SIGTERM the master stops its workers; on SIGKILL it could not.
             Some(setpriv) => {
                 let mut command = Command::new(setpriv);
                 command.args(["--pdeathsig", "TERM", "--"]).arg(exe);
@@ -76,7 +76,11 @@ impl Nginx {
             connected.map(Some).map_err(|error| error.to_string())
         });
         let waited = up.await.map(drop);
-        if let Some(status) = self.child.try_wait().context("failed to look at nginx")? {
+        if let Some(status) = self
+            .child
+            .try_wait()
+            .context("failed to check whether nginx runs")?
+        {
             let log = fs::read_to_string(self.dir.path().join("error.log"));
             bail!("nginx ended with {status}: {}", log.unwrap_or_default());
         }
@@ -96,14 +100,14 @@ impl Drop for Nginx {
             .args(["-s", "stop"])
             .status();
         if !stopped.is_ok_and(|status| status.success()) {
-            // Its workers would stay. They end with their connections at the latest.
+            // The workers would stay, and end with their last connection.
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
     }
 }
 
-/// What it is called with. It says what it has to say in its log.
+/// Adds the arguments. nginx writes errors to its log.
 fn arguments<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
     command
         .arg("-p")
@@ -114,12 +118,12 @@ fn arguments<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
         .stderr(Stdio::null())
 }
 
-/// As Debian ships it, but for the connections to the upstream, which are kept and not limited, and for the log of requests.
+/// Debian's configuration, except for unlimited kept-alive upstream connections and the access log.
 fn settings(address: SocketAddr, goods: &Goods) -> String {
     let upstream = goods.upstream_address();
     let root = goods.dir().display();
     format!(
-        r#"user root; # without it a worker could not read a temporary folder; only root may say it, others are warned
+        r#"user root; # lets workers read a temporary folder; ignored with a warning unless nginx is started by root
 daemon off;
 worker_processes auto;
 pid nginx.pid;

@@ -29,11 +29,11 @@ pub(super) struct Report {
     pub(super) guarded_ratio_upstream: f64,
     /// The same of a file of 20 bytes.
     pub(super) guarded_ratio_small: f64,
-    /// Requests a second of a guarded file of 10 KB, as a part of what nginx serves of the same file unguarded.
+    /// Requests per second of a guarded 10 KB file, divided by those of nginx for the same file unguarded.
     pub(super) files_vs_nginx: f64,
-    /// The same of a file of 20 bytes.
+    /// The same for a 20-byte file.
     pub(super) files_small_vs_nginx: f64,
-    /// The same of an upstream.
+    /// The same for an upstream.
     pub(super) proxy_vs_nginx: f64,
     /// From the start of the process to its first 402, ms.
     pub(super) first_402_ms: f64,

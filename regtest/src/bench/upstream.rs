@@ -52,7 +52,7 @@ impl Upstream {
         })
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }

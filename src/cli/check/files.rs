@@ -1,4 +1,4 @@
-//! The files that a run reads beyond those that the settings cannot be understood without: read here as the run reads them.
+//! Reads, as a run does, the files that are not needed to parse the settings.
 
 use std::path::Path;
 
@@ -11,19 +11,19 @@ use crate::http::TlsSource;
 use crate::node::{ChainSource, Login, NodeKeys};
 use crate::secret_file;
 
-/// Reads one as the run does, and says what is wrong with it.
+/// Reads one file as a run does; the error says what is wrong with it.
 type Reading<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
 
-/// What was found.
+/// The findings.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
-    /// Files with which the program would not run.
+    /// Files that would keep the program from running.
     pub(super) wrong: Vec<String>,
-    /// Files that may be good later, or for the user that the program runs as.
+    /// Files that may be readable later, or by the user that the program runs as.
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads each of them.
+/// Reads each file.
 pub(super) fn look(config: &Config) -> Looked {
     let mut looked = Looked::default();
     match &config.node.chain.source {
@@ -52,7 +52,7 @@ pub(super) fn look(config: &Config) -> Looked {
             Ok(true) => looked.wrong.extend(open(&path).err()),
             Ok(false) => {}
             Err(error) => looked.warnings.push(format!(
-                "{} cannot be looked at ({error}): run this as the user that the program runs as",
+                "{} cannot be accessed ({error}): run this as the user that the program runs as",
                 path.display()
             )),
         }
@@ -68,7 +68,7 @@ fn login(login: &Login, looked: &mut Looked) {
                 looked.wrong.push(what);
             }
         }
-        // bitcoind makes it when it starts, which may be later.
+        // bitcoind creates the cookie when it starts, which may be later.
         Login::Cookie(file) => {
             if let Err(error) = secret_file::line_of_another(file) {
                 let what = format!("node.chain.bitcoind.cookie_file: {}", chain(&error));

@@ -1,4 +1,5 @@
-//! What customers meet: whether the public name leads here, what certificate is shown there, and what time the answers tell.
+//! Checks the public listener from outside: whether its public name resolves to it, which certificate it shows and what `Date`
+//! it sends.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -14,26 +15,26 @@ use crate::http::{Certificate, Term, TlsSource};
 
 use super::{CONNECT_TIMEOUT, Findings, Grade};
 
-/// How long an answer is waited for.
+/// How long to wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest head of an answer that is read.
+/// The longest response head to read.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// How far the time of an answer may be off: the answer itself takes a part of it.
+/// How far the `Date` of an answer may differ from the clock; the request itself takes part of it.
 const DATE_OFF_SECS: u64 = 10;
 
-/// Where browsers look.
+/// The port that browsers use.
 const HTTPS_PORT: u16 = 443;
 
-/// Names and addresses that are tried.
+/// How many names and addresses are tried.
 const NAMES_MAX: usize = 8;
 const ADDRESSES_MAX: usize = 4;
 
-/// What is asked: it concerns the server as a whole, so it is neither sold nor forwarded.
+/// The request. `OPTIONS *` concerns the server as a whole, so it is neither sold nor forwarded.
 const QUESTION: &str = "OPTIONS * HTTP/1.1\r\nConnection: close\r\nHost: ";
 
-/// The certificates on the disk.
+/// Checks the certificates on disk.
 pub(super) fn certificates(config: &Config, findings: &mut Findings) {
     let now_secs = Clock::system().unix_secs();
     for (key, source) in config.certificates() {
@@ -43,21 +44,22 @@ pub(super) fn certificates(config: &Config, findings: &mut Findings) {
                 findings.note("certificate", grade, format!("{key}: {found}"));
             }
             None if matches!(source, TlsSource::Acme(_)) => {
-                let found =
-                    format!("{key}: the authority has given no certificate yet: the log says why");
+                let found = format!(
+                    "{key}: the authority has not issued a certificate yet: the log says why"
+                );
                 findings.note("certificate", Grade::Look, found);
             }
-            // The settings were read with it.
+            // The settings could not have been read without the file.
             None => {}
         }
     }
 }
 
-/// Asks the public listener as a customer does. The program has to run.
+/// Sends a request to the public listener as a customer does. The program must be running.
 pub(super) fn look(config: &Config, findings: &mut Findings) {
     let listen = config.http.listen;
     match &config.http.tls {
-        // A proxy in front speaks first, in words of its own.
+        // With the PROXY protocol, only the proxy can connect.
         None if config.http.proxy_protocol => {}
         None => local(here(listen), findings),
         Some(source) => {
@@ -113,7 +115,7 @@ fn local(address: SocketAddr, findings: &mut Findings) {
     }
 }
 
-/// One public name: where it leads, what is shown there, and what time it is there.
+/// Checks one public name: its addresses, its certificate and the `Date` there.
 fn public(name: &str, port: u16, findings: &mut Findings) {
     let what = "public name";
     let addresses: Vec<_> = (name, port)
@@ -129,7 +131,7 @@ fn public(name: &str, port: u16, findings: &mut Findings) {
     let tried = addresses.iter().take(ADDRESSES_MAX);
     let Some(stream) = tried.filter_map(|address| connect(*address).ok()).next() else {
         let found = format!(
-            "{name}:{port} takes no connection from this machine: if it takes none from elsewhere either, open the port or forward it here"
+            "{name}:{port} accepts no connection from this machine: if it is the same elsewhere, open or forward the port"
         );
         findings.note(what, Grade::Look, found);
         return;
@@ -159,16 +161,16 @@ fn public(name: &str, port: u16, findings: &mut Findings) {
     }
 }
 
-/// Why clients do not accept what they are shown. A certificate of a private authority may be meant so.
+/// Why clients refuse the certificate. A private authority may be intended.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "rustls may know more reasons later"
 )]
 fn refused(name: &str, port: u16, why: &CertificateError) -> (Grade, String) {
     let reason = match why {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has ended",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "it is not good yet"
+            "it is not valid yet"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "it is not for this name"
@@ -176,7 +178,7 @@ fn refused(name: &str, port: u16, why: &CertificateError) -> (Grade, String) {
         CertificateError::Revoked => "it was revoked",
         _ => {
             let found = format!(
-                "{name}:{port} shows a certificate that no public authority vouches for: only clients that know yours accept it"
+                "{name}:{port} shows a certificate that no public authority signed: only clients that trust yours accept it"
             );
             return (Grade::Look, found);
         }
@@ -185,7 +187,7 @@ fn refused(name: &str, port: u16, why: &CertificateError) -> (Grade, String) {
     (Grade::Bad, found)
 }
 
-/// Whether an answer tells the time that it is.
+/// Compares the `Date` of an answer with the clock.
 fn clock(whose: &str, date_secs: Option<u64>, findings: &mut Findings) {
     let Some(date_secs) = date_secs else {
         return;
@@ -210,7 +212,7 @@ fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     limited.map_err(|error| error.to_string())
 }
 
-/// Shakes hands as a client does that trusts the public authorities.
+/// Does a TLS handshake as a client that trusts the public authorities.
 fn shaken(
     name: &str,
     mut stream: TcpStream,
@@ -235,7 +237,7 @@ fn shaken(
     Ok(StreamOwned::new(connection, stream))
 }
 
-/// Asks, and reads the time out of the head of the answer.
+/// Sends the request and reads the `Date` of the answer.
 fn date(stream: &mut (impl std::io::Read + Write), host: &str) -> Result<Option<u64>, String> {
     let mut ask = || {
         stream.write_all(format!("{QUESTION}{host}\r\n\r\n").as_bytes())?;
@@ -271,7 +273,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that gives each connection this answer.
+    /// A server that sends this answer on each connection.
     fn server(answer: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_tells_another_time_is_bad() {
+    fn an_answer_with_a_wrong_date_is_bad() {
         let good = ("http.listen", Grade::Good);
         let stale =
             server("HTTP/1.1 400 Bad Request\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n");
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_leads_nowhere_is_bad() {
+    fn a_name_without_an_address_is_bad() {
         let mut findings = Findings::default();
         public("nowhere.invalid", 443, &mut findings);
         assert_eq!(findings.0[0].grade, Grade::Bad);

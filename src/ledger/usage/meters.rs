@@ -246,8 +246,8 @@ impl Meters {
         promised + allowed
     }
 
-    /// Holds so many bytes in all, the next ones of this answer, for messages that must pass as a whole. `false` if less is left:
-    /// then the rest is used up, because nobody could get anything for it.
+    /// Reserves this many bytes in all for the answer's next messages, which must pass as a whole. `false` if less is left:
+    /// then the rest counts as used up, because no message fits into it.
     pub(super) fn hold(
         &mut self,
         claim: &mut Claim,
@@ -364,7 +364,7 @@ fn share(max: u64) -> u64 {
     (max / AT_ONCE).max(1)
 }
 
-/// How far an answer of unknown length may run beyond this grant.
+/// The last byte that an answer of unknown length may reach beyond this grant.
 fn last_byte(max: u64) -> u64 {
     max.saturating_add(max.max(BEYOND_BYTES_MIN))
 }

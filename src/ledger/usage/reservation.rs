@@ -45,8 +45,8 @@ pub enum Unreserved {
     TooFast(Room),
 }
 
-/// One request's use of a token, reserved. Dropped, it counts as served: a client that hangs up in the middle has had the
-/// resource. [`Reservation::give_back`] returns it, and so does a panic before anything was delivered.
+/// One reserved use of a token. Dropping it counts it as served: a client that hangs up midway has had the resource.
+/// [`Reservation::give_back`] returns it, and so does a panic before anything was delivered.
 #[derive(Debug)]
 #[must_use = "a dropped reservation counts as served; call `give_back` if it was not"]
 pub struct Reservation {
@@ -62,11 +62,11 @@ pub struct Reservation {
     left: Left,
     /// Its part of bytes and time.
     claim: Claim,
-    /// The window that it is of, where all requests for a file count as one.
+    /// The number of its window, if all requests for the file count as one.
     window: Option<u64>,
     /// Whether somebody else meters its time.
     is_metered_elsewhere: bool,
-    /// Whether the client had any of its bytes.
+    /// Whether the client has received any bytes.
     has_delivered: bool,
 }
 
@@ -165,8 +165,8 @@ impl Reservation {
         allowed
     }
 
-    /// Holds the next bytes of the answer, so many in all, for messages that are to pass as a whole. `false` if less is left, which
-    /// is used up then.
+    /// Reserves this many bytes in all for the answer's next messages, which must pass as a whole. `false` if less is left,
+    /// which is then used up.
     pub fn hold(&mut self, bytes: u64) -> bool {
         let Some(usage) = &self.usage else {
             return false;
@@ -248,8 +248,8 @@ impl Reservation {
         usage.left(&self.allowance)
     }
 
-    /// Whether the use may go back because its answer brought nothing. Each time counts towards a limit of the token. A
-    /// grant of bytes or seconds counts what such an answer takes: a HEAD may have worked for a minute.
+    /// Whether the use may be given back because its answer brought nothing. Each call counts towards the token's limit. A
+    /// grant of bytes or seconds always counts what such an answer takes: a HEAD may have worked for a minute.
     pub fn is_excused(&self) -> bool {
         let is_metered = self.allowance.bytes_max.is_some() || self.allowance.seconds_max.is_some();
         let usage = self.usage.as_ref().filter(|_| !is_metered);
@@ -282,7 +282,7 @@ fn ms_begun(span: Duration) -> u64 {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // The panic is ours, and the client has nothing.
+        // A panic is our fault, and the client has received nothing.
         if std::thread::panicking() && !self.has_delivered {
             self.return_it();
         }

@@ -57,7 +57,7 @@ fn a_dropped_reservation_is_served_and_a_returned_one_is_not() {
 }
 
 #[test]
-fn a_use_that_a_panic_drops_is_returned_if_nothing_of_it_was_delivered() {
+fn a_use_dropped_by_a_panic_is_returned_if_nothing_was_delivered() {
     let clock = Clock::fixed(7);
     let usage = usage(0);
     for (delivered, counted) in [(0, 0), (1, 1)] {
@@ -85,7 +85,7 @@ fn requests_for_one_file_count_as_one_for_ten_minutes() {
     let first = of_file(1).unwrap();
     let beside = of_file(1).unwrap();
     assert_eq!((counted(), beside.left().requests), (1, Some(1)));
-    // What the first one held is the second one's to count.
+    // The second request takes over the use that the first one held.
     first.give_back();
     assert_eq!(counted(), 1);
     drop(beside);
@@ -265,7 +265,7 @@ fn time_is_counted_while_it_passes_and_cut_where_the_route_says() {
     assert!((2_800..=2_900).contains(&metered_ms), "{metered_ms}");
     assert!(!running.pass_time_to(begin + Duration::from_millis(3_200)));
     assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, None, &clock).is_err());
-    // Nothing of an answer that is given back counts.
+    // An answer that is given back counts no seconds.
     let left = running.give_back();
     assert_eq!(left.seconds, Some(3));
     assert!(Reservation::reserve(&usage, &allowance, Overrun::Cut, None, None, &clock).is_ok());

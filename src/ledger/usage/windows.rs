@@ -1,45 +1,45 @@
-//! Requests for one file that count as one: the ranges in which a player or a download fetches it. In memory: a restart ends them.
+//! Counts the requests for one file as one, such as the ranges that a player or a download fetches. Kept in memory; a restart
+//! ends the windows.
 
-/// For how long the requests for a file count as one, from the first of them on: ten minutes, which is time for a download to be
-/// resumed and for a player to look around.
+/// How long the requests for a file count as one, from the first one: enough to resume a download or to seek in a video.
 const WINDOW_MS: u64 = 600_000;
 
-/// Files of one token whose requests count as one at the same time. Of a further file, each request counts.
+/// The most open windows of one token. Beyond that, each request counts.
 const WINDOWS_MAX: usize = 64;
 
-/// The files that were asked for with one token.
+/// The open windows of one token.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
     list: Vec<Window>,
-    /// The number of the next one.
+    /// The number of the next window.
     next: u64,
 }
 
-/// The requests for one file, of which one counts: once the first of them is delivered.
+/// The requests for one file. One use is held for them, and counts once any of them is delivered.
 #[derive(Debug)]
 struct Window {
-    /// The file, by a hash that nobody can foresee.
+    /// The hash of the path, with a random key.
     file: u64,
     number: u64,
-    /// Milliseconds since the machine was started.
+    /// When the window closes, in milliseconds since boot.
     until_ms: u64,
     running: usize,
     is_delivered: bool,
 }
 
-/// What becomes of the one request that a window holds.
+/// The state of the use that a window holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Held {
     /// It counts from now on.
     Counts,
-    /// Nothing was delivered, and nothing more is to come: it goes back.
+    /// Nothing was delivered and no request is running: give it back.
     GoesBack,
-    /// What became of it before, or what another request will make of it.
+    /// Unchanged: it was settled before, or another request is still running.
     Stays,
 }
 
 impl Windows {
-    /// Adds a request to the window of its file, if that is open, and says which one it is.
+    /// Joins the open window of this file, and returns its number.
     pub(super) fn join(&mut self, file: u64, now_ms: u64) -> Option<u64> {
         let mut open = self.list.iter_mut();
         let window = open.find(|it| it.file == file && it.until_ms > now_ms)?;
@@ -47,7 +47,7 @@ impl Windows {
         Some(window.number)
     }
 
-    /// Opens a window for a request, and says which one it is. `None` if there are too many.
+    /// Opens a window, and returns its number. `None` if there are too many.
     pub(super) fn open(&mut self, file: u64, now_ms: u64) -> Option<u64> {
         self.list
             .retain(|window| window.running > 0 || window.until_ms > now_ms);
@@ -87,7 +87,7 @@ impl Windows {
         Held::GoesBack
     }
 
-    /// Whether no window is open.
+    /// Whether all windows are closed.
     pub(super) fn are_over(&self, now_ms: u64) -> bool {
         self.list.iter().all(|window| window.until_ms <= now_ms)
     }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_requests_of_a_window_hold_one_until_one_is_delivered_or_none_is_left() {
+    fn a_window_holds_one_use_until_a_request_is_delivered_or_all_have_ended() {
         let mut windows = Windows::default();
         assert_eq!(windows.join(7, 0), None);
         let first = windows.open(7, 0).unwrap();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_is_over_is_not_joined_and_what_runs_in_it_ends_in_it() {
+    fn a_closed_window_takes_no_requests_and_ends_its_running_ones() {
         let mut windows = Windows::default();
         let first = windows.open(7, 0).unwrap();
         assert_eq!(windows.join(7, WINDOW_MS), None);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_only_so_many() {
+    fn the_number_of_windows_is_limited() {
         let mut windows = Windows::default();
         for file in 0..WINDOWS_MAX as u64 {
             let number = windows.open(file, 0).unwrap();

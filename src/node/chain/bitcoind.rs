@@ -37,7 +37,7 @@ pub(in crate::node) fn credentials(login: &Login) -> Result<Credentials, String>
         }
         Login::Cookie(file) => {
             let shown = file.display();
-            // bitcoind makes it, as the user that it runs as.
+            // bitcoind creates the cookie as its own user, so its owner and mode are not ours to check.
             let cookie = secret_file::line_of_another(file).map_err(|error| {
                 let why = causes::chain(&error);
                 format!("failed to read its cookie {shown}: {why}; does it run?")

@@ -1,4 +1,4 @@
-//! A file that was looked at: what every answer about it says.
+//! A file that was checked, with the headers of every answer about it.
 
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -14,34 +14,34 @@ use tokio::time::Instant;
 use super::preconditions::{Version, Wanted};
 use super::stamp::Stamp;
 
-/// The last second that a date in a header can name: the end of the year 9999.
+/// The last second that a date header can express: the end of the year 9999.
 const DATE_MAX_SECS: u64 = 253_402_300_799;
 
-/// How many bytes of a digest tell two versions of a file apart: 2^48 versions until two are likely to look alike.
+/// Bytes of the digest in an entity tag: a collision is unlikely below 2^48 versions.
 const ETAG_BYTES: usize = 12;
 
-/// The type of what has no known ending.
+/// The type of a file without a known extension.
 const BYTES: &str = "application/octet-stream";
 
-/// A file, in the version that was looked at.
+/// One version of a file.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    /// Which one.
+    /// The identity of the version.
     pub(super) stamp: Stamp,
     content_type: HeaderValue,
     etag: HeaderValue,
-    /// `None` if no header can name the date.
+    /// `None` if no header can express the date.
     last_modified: Option<HeaderValue>,
-    /// All of it, if it is kept.
+    /// The whole content, if it is kept.
     pub(super) content: Option<Bytes>,
-    /// When it was first seen like this.
+    /// When this version was first seen.
     pub(super) first_seen: Instant,
-    /// When it was last looked at in full.
+    /// When the file was last checked in full.
     pub(super) looked_at: Instant,
 }
 
 impl Known {
-    /// A file that was found at this path just now.
+    /// A file that was just found at this path.
     pub(super) fn new(file: &Path, stamp: Stamp) -> Self {
         let now = Instant::now();
         Self {
@@ -55,7 +55,7 @@ impl Known {
         }
     }
 
-    /// What preconditions and ranges are held against.
+    /// The version for preconditions and ranges.
     pub(super) fn version(&self) -> Version<'_> {
         Version {
             etag: self.etag.as_bytes(),
@@ -64,7 +64,7 @@ impl Known {
         }
     }
 
-    /// The headers of the answer that this request wants.
+    /// The headers of this answer.
     pub(super) fn headers(&self, wanted: &Wanted) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         let size = self.stamp.size;
@@ -101,7 +101,7 @@ fn header(text: &str) -> HeaderValue {
     HeaderValue::try_from(text).expect("letters and digits are a header's value")
 }
 
-/// By the name's ending. What is text is UTF-8 by now; without the word, browsers take it for something else.
+/// The type by the file's extension. Text is declared as UTF-8, because browsers otherwise guess another encoding.
 fn content_type(file: &Path) -> HeaderValue {
     let kind = mime_guess::from_path(file).first_raw().unwrap_or(BYTES);
     if kind.starts_with("text/") {
@@ -111,7 +111,7 @@ fn content_type(file: &Path) -> HeaderValue {
     }
 }
 
-/// A strong entity tag. A digest: the number of a file is nobody's business.
+/// A strong entity tag. Hashed, so that it does not reveal the inode.
 fn etag(stamp: &Stamp) -> HeaderValue {
     let (secs, nanos) = stamp.modified;
     let version = format!("{} {} {secs} {nanos}", stamp.inode(), stamp.size);
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_date_that_no_header_can_name_is_left_out() {
+    fn a_date_beyond_what_headers_can_express_is_omitted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("page.txt");
         let file = File::create(&path).unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_utf_8_and_what_is_not_known_is_bytes() {
+    fn text_is_utf_8_and_unknown_types_are_bytes() {
         for (name, kind) in [
             ("page.html", "text/html; charset=utf-8"),
             ("a.css", "text/css; charset=utf-8"),

@@ -1,4 +1,4 @@
-//! The files that were looked at last, with the content of small ones. Knows nothing about what may be served.
+//! Remembers the files that were checked last, with the content of small ones. Does not know which files may be served.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -11,24 +11,24 @@ use tokio::time::Instant;
 
 use super::known::Known;
 
-/// The largest file whose content is kept. Of a larger one, sending takes so long that opening it no longer matters.
+/// The largest file whose content is kept. Sending a larger one takes so long that opening it hardly matters.
 pub(super) const CONTENT_BYTES_MAX: u64 = 64 * 1024;
 
-/// All that is kept, in bytes: 128 of the largest files, or a thousand pages of 7 KB. A Raspberry Pi has a hundred times as much, and
-/// nothing of it is taken before files are asked for.
+/// The most memory used, in bytes: 128 of the largest files, or a thousand pages of 7 KB. Nothing is allocated before files are
+/// requested.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What an entry takes besides its content and twice its path: the headers, and its places in the table and in the queue.
+/// The size of an entry besides its content and twice its path: the headers, and its places in the table and the queue.
 const ENTRY_BYTES: usize = 1024;
 
-/// When files are looked at in full again, and when their content is kept.
+/// When files are checked in full again, and when their content is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// A file is looked at in full at least so often: all links are followed, it is opened, and whether it is secret is asked. In between,
-    /// each request sees only whether path and file are what they were.
+    /// The longest time between full checks: all links are followed, the file is opened and checked against the secrets. In
+    /// between, each request checks only that path and file have not changed.
     pub(super) look_every: Duration,
-    /// How long a file must have looked the same before its content is kept. A file system counts time in steps, of two seconds at
-    /// most (FAT): a change within the same step as the one before would not be seen.
+    /// How long a file must stay unchanged before its content is kept. File systems count time in steps of up to two seconds
+    /// (FAT), so a second change within one step would not be noticed.
     pub(super) settled: Duration,
 }
 
@@ -41,20 +41,20 @@ impl Default for Pace {
     }
 }
 
-/// Files that were looked at, by the paths that lead to them without a link.
+/// The files that were checked, by their paths without links.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pace: Pace,
-    /// A `std` mutex: held for a look into a table.
+    /// A `std` mutex: held only for a lookup in the table.
     table: Mutex<Table>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     entries: HashMap<OsString, Entry>,
-    /// The paths of all entries; the next to go is in front.
+    /// The paths of all entries; the front one is removed next.
     queue: VecDeque<OsString>,
-    /// What they take.
+    /// The size of all entries.
     bytes: usize,
 }
 
@@ -62,7 +62,7 @@ struct Table {
 struct Entry {
     known: Arc<Known>,
     bytes: usize,
-    /// Whether it was asked for since it last stood in front of the queue.
+    /// Whether it was requested since it last reached the front of the queue.
     is_used: AtomicBool,
 }
 
@@ -79,13 +79,13 @@ impl Memory {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file at this path, if it was looked at within the last second.
+    /// The file at this path, if it was checked within the last second.
     pub(super) fn find(&self, path: &Path) -> Option<Arc<Known>> {
         let known = self.last(path)?;
         (known.looked_at.elapsed() < self.pace.look_every).then_some(known)
     }
 
-    /// The same, however long ago that was.
+    /// The same, regardless of when it was checked.
     pub(super) fn last(&self, path: &Path) -> Option<Arc<Known>> {
         let table = self.table();
         let entry = table.entries.get(path.as_os_str())?;
@@ -93,12 +93,12 @@ impl Memory {
         Some(Arc::clone(&entry.known))
     }
 
-    /// Whether a file that looks the same since then may be read to be kept.
+    /// Whether a file that has not changed since `first_seen` may be kept with its content.
     pub(super) fn is_settled(&self, first_seen: Instant, now: Instant) -> bool {
         now.duration_since(first_seen) >= self.pace.settled
     }
 
-    /// Keeps what was found at this path, instead of what was found there before.
+    /// Keeps the file at this path, replacing an older entry.
     pub(super) fn keep(&self, path: &Path, known: Arc<Known>) {
         let content = known.content.as_ref().map_or(0, |content| content.len());
         let bytes = ENTRY_BYTES + 2 * path.as_os_str().len() + content;
@@ -118,7 +118,7 @@ impl Memory {
         table.make_room();
     }
 
-    /// Forgets what was found at this path.
+    /// Removes the entry of this path.
     pub(super) fn forget(&self, path: &Path) {
         let mut table = self.table();
         if table.entries.contains_key(path.as_os_str()) {
@@ -129,7 +129,7 @@ impl Memory {
 }
 
 impl Table {
-    /// Removes entries that nobody has asked for since their last turn, until the rest is small enough.
+    /// Removes entries that were not requested since their last turn, until the rest fits.
     fn make_room(&mut self) {
         while self.bytes > BYTES_MAX
             && let Some(path) = self.queue.pop_front()
@@ -150,7 +150,7 @@ impl Table {
     }
 }
 
-/// What is kept, for tests.
+/// Access to the entries for tests.
 #[cfg(test)]
 impl Memory {
     pub(super) fn paths(&self) -> Vec<std::path::PathBuf> {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_what_is_asked_for_stays() {
+    fn memory_is_bounded_and_keeps_requested_files() {
         let memory = Memory::default();
         let each = usize::try_from(CONTENT_BYTES_MAX).unwrap();
         let at = |number: usize| PathBuf::from(format!("/{number}"));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_again_replaces_what_was_found_before() {
+    fn a_new_entry_replaces_the_old_one() {
         let memory = Memory::default();
         let path = Path::new("/page");
         memory.keep(path, known(10));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_looked_at_for_a_time_is_looked_at_again() {
+    fn a_file_is_checked_again_after_a_while() {
         let memory = Memory::with(Pace {
             look_every: Duration::ZERO,
             settled: Duration::ZERO,

@@ -1,4 +1,4 @@
-//! Which file of a folder a path means, and which files are not served. Every way to a file leads through here.
+//! Resolves a path in a folder to a file, and decides which files are never served. All access to files goes through here.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -10,24 +10,24 @@ use percent_encoding::percent_decode_str;
 
 use crate::secret_file::Secrets;
 
-/// The file that stands for its folder.
+/// The file that is served for a folder.
 const INDEX: &str = "index.html";
 
-/// The one name with a dot in front that is served (RFC 8615), where it is a folder right in the folder that is served.
+/// The only name with a leading dot that is served (RFC 8615), and only directly in the served folder.
 const WELL_KNOWN: &str = ".well-known";
 
-/// A path below a folder that is served.
+/// A path below a served folder.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::resource) struct Place<'a> {
     /// The folder, absolute and without links.
     pub(in crate::resource) folder: &'a Path,
     /// The path below it, percent-encoded, beginning with a slash.
     pub(in crate::resource) path: &'a str,
-    /// Whether the client's path ends with a slash: then it means a folder.
+    /// Whether the client's path ends with a slash, and so means a folder.
     pub(in crate::resource) has_slash: bool,
 }
 
-/// What is at a place.
+/// The result of resolving a place.
 #[derive(Debug)]
 pub(super) enum At {
     /// A file that may be served, open for reading.
@@ -38,7 +38,7 @@ pub(super) enum At {
     Nothing,
 }
 
-/// The file that a place means, as far as its name tells: links are not followed yet. `None` if the name rules it out.
+/// The file path of a place, before links are followed. `None` if the name rules it out.
 pub(super) fn named(place: &Place<'_>) -> Option<PathBuf> {
     let path = place.path.strip_prefix('/').unwrap_or(place.path);
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -46,7 +46,7 @@ pub(super) fn named(place: &Place<'_>) -> Option<PathBuf> {
     if relative.is_empty() {
         return Some(wanted(place.folder.to_owned(), place.has_slash));
     }
-    // Normalised paths have neither encoded separators nor dot segments: this is the second lock on the same door.
+    // Normalised paths have neither encoded separators nor dot segments; this checks it a second time.
     let is_plain = |(number, segment): (usize, &str)| {
         let is_visible = !segment.starts_with('.') || (number == 0 && segment == WELL_KNOWN);
         !segment.is_empty() && is_visible && !segment.contains(['\\', '\0'])
@@ -59,7 +59,7 @@ fn wanted(path: PathBuf, is_folder: bool) -> PathBuf {
     if is_folder { path.join(INDEX) } else { path }
 }
 
-/// Follows all links. Nothing outside the folder, nothing hidden, nothing secret and nothing that is not a file is served.
+/// Follows all links. Serves only regular files inside the folder that are neither hidden nor secret.
 pub(super) fn look(
     folder: &Path,
     named: &Path,
@@ -76,21 +76,21 @@ pub(super) fn look(
     let Ok(inside) = file.strip_prefix(folder) else {
         return Ok(At::Nothing);
     };
-    // A link may point inside the folder, but not at something hidden there.
+    // A link inside the folder may point at something hidden there.
     if is_hidden(inside) || !file.is_file() {
         return Ok(At::Nothing);
     }
-    // What we may not read must not be sold.
+    // Opened before anything is sold, so that an unreadable file is not sold.
     let opened = open(&file)?;
     let metadata = opened.metadata()?;
-    // Looked at again: it is what was opened that is served.
+    // Checks the opened file, which is the one that is served.
     if !metadata.is_file() || secrets.hold(&file, &metadata) {
         return Ok(At::Nothing);
     }
     Ok(At::File(file, opened))
 }
 
-/// Opens a file. Should it have become a link a moment ago, that is not followed.
+/// Opens a file without following a link that has just replaced it.
 fn open(file: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW;
     OpenOptions::new()
@@ -111,7 +111,7 @@ fn is_hidden(inside: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// A folder with one of everything, beside a secret.
+    /// A folder with one of each kind of file, next to a secret.
     fn everything(root: &Path) -> PathBuf {
         let folder = root.canonicalize().unwrap().join("folder");
         for name in [

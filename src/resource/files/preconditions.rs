@@ -1,4 +1,4 @@
-//! What a request's preconditions and its range come to (RFC 9110, sections 13 and 14). Pure.
+//! Evaluates a request's preconditions and range (RFC 9110, sections 13 and 14). Pure.
 
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use http::header::{
 /// A version of a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Version<'a> {
-    /// Its entity tag, which is strong: in quotes, without a `W/`.
+    /// Its strong entity tag: in quotes, without a `W/`.
     pub(super) etag: &'a [u8],
     /// When it was modified, seconds since 1970.
     pub(super) modified_secs: i64,
@@ -19,22 +19,22 @@ pub(super) struct Version<'a> {
     pub(super) size: u64,
 }
 
-/// What to answer with.
+/// The answer to give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// All of it.
+    /// The whole file.
     Whole,
-    /// These bytes of it.
+    /// These bytes of the file.
     Part(Range<u64>),
-    /// Word that it has not changed.
+    /// 304: the file has not changed.
     NotModified,
-    /// Word that a precondition does not hold.
+    /// 412: a precondition failed.
     Unmet,
-    /// Word that it has no such part.
+    /// 416: the range is outside the file.
     NoSuchPart,
 }
 
-/// What a GET or HEAD with these headers wants of this version.
+/// The answer to a GET or HEAD with these headers.
 pub(super) fn wanted(headers: &HeaderMap, version: &Version<'_>) -> Wanted {
     let is_met = if headers.contains_key(IF_MATCH) {
         names(headers, &IF_MATCH, |tag| tag == version.etag)
@@ -60,7 +60,7 @@ pub(super) fn wanted(headers: &HeaderMap, version: &Version<'_>) -> Wanted {
     }
 }
 
-/// Whether the range is one of this version, or of any. A weak tag never is (section 13.1.5).
+/// Whether `If-Range` matches this version or is absent. A weak tag never matches (section 13.1.5).
 fn is_of_this_version(headers: &HeaderMap, version: &Version<'_>) -> bool {
     let Some(named) = headers.get(IF_RANGE) else {
         return true;
@@ -73,10 +73,10 @@ fn is_of_this_version(headers: &HeaderMap, version: &Version<'_>) -> bool {
     }
 }
 
-/// Whether one of the tags in this header is like that, or it is `*`: any.
+/// Whether one of the tags in this header matches, or the header is `*`.
 fn names(headers: &HeaderMap, name: &HeaderName, is_it: impl Fn(&[u8]) -> bool) -> bool {
     let lines = headers.get_all(name).iter();
-    // A tag may hold a comma. Ours does not, so no piece of another one can be mistaken for it.
+    // A tag may contain a comma. Ours has none, so no piece of a foreign tag equals it.
     let mut tags = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     tags.any(|tag| {
         let tag = tag.trim_ascii();
@@ -84,7 +84,7 @@ fn names(headers: &HeaderMap, name: &HeaderName, is_it: impl Fn(&[u8]) -> bool) 
     })
 }
 
-/// The date in this header, seconds since 1970. What is not a date is passed over.
+/// The date in this header, seconds since 1970. An invalid date is ignored.
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<i64> {
     let text = headers.get(name)?.to_str().ok()?;
     let date: SystemTime = httpdate::parse_http_date(text).ok()?;
@@ -92,12 +92,13 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<i64> {
     i64::try_from(since.as_secs()).ok()
 }
 
-/// The one range that this asks for; `None` if it has no byte, or is several. `bytes=0-9`, `bytes=10-` and `bytes=-10`.
+/// The single range that the header asks for; `None` if it selects no byte or several ranges. `bytes=0-9`, `bytes=10-` and
+/// `bytes=-10`.
 fn part(range: &str, size: u64) -> Option<Range<u64>> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let number = |text: &str| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        // More digits than fit say: beyond the end.
+        // A number that does not fit means beyond the end.
         is_number.then(|| text.parse().unwrap_or(u64::MAX))
     };
     let part = if first.is_empty() {
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     const ETAG: &str = "\"abc\"";
-    /// When the file was modified, and a second before and after.
+    /// The modification time of the file, and a second before and after.
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
     const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_one_of_bytes_that_are_there() {
+    fn a_range_selects_bytes_that_exist() {
         for (range, part) in [
             ("bytes=0-9", 0..10),
             ("bytes=99-", 99..100),
@@ -170,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_has_no_part() {
+    fn an_empty_file_has_no_ranges() {
         for range in ["bytes=0-", "bytes=0-0", "bytes=-1"] {
             assert_eq!(part(range, 0), None, "{range}");
         }
     }
 
     #[test]
-    fn a_validator_spares_what_the_client_has() {
+    fn a_validator_avoids_sending_what_the_client_has() {
         for (name, value, wanted) in [
             ("if-none-match", ETAG, Wanted::NotModified),
             ("if-none-match", "W/\"abc\"", Wanted::NotModified),
@@ -198,7 +199,7 @@ mod tests {
         ] {
             assert_eq!(asked(&[(name, value)]), wanted, "{name}: {value}");
         }
-        // A tag says more than a date.
+        // A tag takes precedence over a date.
         let both = [("if-none-match", "\"other\""), ("if-modified-since", AFTER)];
         assert_eq!(asked(&both), Wanted::Whole);
         let both = [("if-match", ETAG), ("if-unmodified-since", BEFORE)];

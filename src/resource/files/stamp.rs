@@ -1,4 +1,4 @@
-//! What the file system says of a file. As long as that is the same, so is the file.
+//! The file attributes that tell whether a file has changed.
 
 use std::path::Path;
 
@@ -6,23 +6,23 @@ use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
 use rustix::io;
 
-/// Which file it is, and which version of it.
+/// The identity of a file and of its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// The file system, and the file's number there.
+    /// The file system and the inode.
     file: (u32, u32, u64),
     /// Length in bytes.
     pub(super) size: u64,
-    /// When its content was changed, or says that it was: seconds since 1970, which can be fewer than none, and nanoseconds.
+    /// The modification time, which programs can set: seconds since 1970, possibly negative, and nanoseconds.
     pub(super) modified: (i64, u32),
-    /// When anything about it was changed: content, permissions, names. No program can set this.
+    /// The time of the last change to content, permissions or names. Programs cannot set it.
     changed: (i64, u32),
     /// Its type and permissions.
     mode: u16,
 }
 
 impl Stamp {
-    /// That of an open file.
+    /// The stamp of an open file.
     pub(super) fn of(file: impl AsFd) -> io::Result<Self> {
         Self::read(file, AtFlags::empty())
     }
@@ -32,16 +32,16 @@ impl Stamp {
         statx(file, c"", how, StatxFlags::BASIC_STATS).map(Self::from)
     }
 
-    /// The number that tells it from the other files of its file system.
+    /// The inode number.
     pub(super) fn inode(&self) -> u64 {
         self.file.2
     }
 
-    /// Whether this path still leads to the file, unchanged, without any link on the way.
+    /// Whether this path still leads to the unchanged file, without any link on the way.
     ///
-    /// Only what the system holds in memory is asked for, so that a worker may call this: it takes about two microseconds and never
-    /// waits for a disk, not even for that of a network that is down. Where memory is not enough, or a system older than Linux 5.12 or a
-    /// sandbox does not know the question, it is `false`, and the file is looked at in full.
+    /// Uses only what the kernel holds in memory, so a worker may call it: it takes about two microseconds and never waits for
+    /// a disk or a network file system. It returns `false` if memory is not enough, or if a kernel before Linux 5.12 or a
+    /// sandbox does not support the call; the file is then checked in full.
     pub(super) fn is_unchanged_at(&self, path: &Path) -> bool {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::CACHED;

@@ -1,4 +1,4 @@
-//! What was kept of a file is served only as long as a full look would come to the same.
+//! A kept file is served only while a full check would give the same result.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -10,14 +10,14 @@ use tempfile::TempDir;
 use super::memory::Pace;
 use super::*;
 
-/// A folder that is served, in a folder that is not.
+/// A served folder inside a folder that is not served.
 struct Shop {
     dir: TempDir,
     files: Files,
 }
 
 impl Shop {
-    /// Every file of it is kept at once, and never looked at in full again of itself.
+    /// Keeps every file at once, and never repeats a full check because of its age.
     fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let secret = dir.path().join("secret.key");
@@ -54,7 +54,7 @@ impl Shop {
     }
 }
 
-/// What is served at this path.
+/// The content served at this path.
 async fn read(files: &Files, folder: &Path, path: &str) -> String {
     let place = Place {
         folder,
@@ -79,8 +79,8 @@ const PATH: &str = "/deep/deeper/page.txt";
 const FILE: &str = "shop/deep/deeper/page.txt";
 const GONE: &str = "there is nothing here";
 
-/// Serves a file from memory, changes something, and holds what is served then against what a program that was just started would
-/// serve. `None` where that depends on who runs the test.
+/// Serves a file from memory, changes something, and compares the next answer with that of a newly started program. `None` if
+/// the result depends on the user that runs the test.
 async fn is_seen(what: &str, change: impl FnOnce(&Shop), expected: Option<&str>) {
     let shop = Shop::open();
     shop.write(FILE, "as it was");
@@ -141,19 +141,19 @@ async fn every_change_of_a_file_is_seen_by_the_next_request() {
             let mode = fs::Permissions::from_mode(mode);
             fs::set_permissions(shop.at(FILE), mode).unwrap();
         };
-        // Root reads it all the same.
+        // Root can read it anyway.
         is_seen("may not be read", closed, None).await;
     }
 }
 
 #[tokio::test]
-async fn a_link_is_never_followed_out_of_the_folder_by_what_is_remembered() {
+async fn a_kept_file_is_never_served_through_a_link_out_of_the_folder() {
     let moved = |shop: &Shop| {
         fs::rename(shop.at(FILE), shop.at("outside.txt")).unwrap();
         symlink(shop.at("outside.txt"), shop.at(FILE)).unwrap();
     };
     is_seen("the file is outside, with a link to it", moved, Some(GONE)).await;
-    // The file itself is not touched by these: it is the same in every respect.
+    // These changes do not touch the file itself: all its attributes stay the same.
     for folder in ["shop/deep/deeper", "shop/deep", "shop"] {
         let moved = |shop: &Shop| {
             fs::rename(shop.at(folder), shop.at("outside")).unwrap();
@@ -194,7 +194,7 @@ async fn a_link_is_never_followed_out_of_the_folder_by_what_is_remembered() {
 }
 
 #[tokio::test]
-async fn what_is_reached_by_a_link_is_looked_at_in_full_each_time() {
+async fn a_file_behind_a_link_is_checked_in_full_each_time() {
     let shop = Shop::open();
     shop.write(FILE, "a page");
     shop.write("outside.txt", "outside");
@@ -208,13 +208,13 @@ async fn what_is_reached_by_a_link_is_looked_at_in_full_each_time() {
 }
 
 #[tokio::test]
-async fn a_file_is_kept_once_it_has_settled_and_if_it_is_small() {
+async fn a_small_file_is_kept_once_it_has_settled() {
     let shop = Shop::open();
     let folder = shop.folder().canonicalize().unwrap();
     let files = Files::new(&shop.files.secrets);
     shop.write(FILE, "a page");
     assert_eq!(read(&files, &folder, PATH).await, "a page");
-    // Changed a moment ago: what is known of it is kept, its content is read again.
+    // The file changed a moment ago: its headers are kept, its content is not.
     let known = files.memory.last(&shop.at(FILE)).unwrap();
     assert!(known.content.is_none());
     let large = "x".repeat(usize::try_from(CONTENT_BYTES_MAX).unwrap() + 1);
@@ -243,7 +243,7 @@ async fn an_index_is_kept_under_the_name_of_the_file() {
 }
 
 #[tokio::test]
-async fn a_date_before_1970_is_a_date() {
+async fn dates_before_1970_are_served() {
     let shop = Shop::open();
     shop.write(FILE, "an old page");
     let file = File::options().write(true).open(shop.at(FILE)).unwrap();

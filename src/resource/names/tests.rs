@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::route::Upstream;
 
-/// What becomes of each header's value on a route with this prefix, in front of these two servers.
+/// Checks how header values are rewritten on a route with this prefix, in front of two servers.
 fn assert_published(
     (prefix, add_prefix): (&str, &str),
     base: &str,
@@ -36,7 +36,7 @@ fn assert_published(
 }
 
 #[tokio::test]
-async fn a_redirect_to_the_upstream_is_one_to_the_route() {
+async fn a_redirect_to_the_upstream_becomes_one_to_the_route() {
     let unchanged = |said| (said, LOCATION, said);
     let prefixed = [
         (
@@ -52,13 +52,13 @@ async fn a_redirect_to_the_upstream_is_one_to_the_route() {
         ("/login", LOCATION, "/api/login"),
         ("/", LOCATION, "/api/"),
         ("/apix", LOCATION, "/api/apix"),
-        // By the name that we have told it.
+        // The upstream was asked by this name.
         ("http://shop.example:8402/login", LOCATION, "/api/login"),
-        // It knows the prefix already.
+        // The upstream knows the prefix already.
         ("http://up.internal:3000/api/login", LOCATION, "/api/login"),
         unchanged("/api/login"),
         unchanged("/api"),
-        // Another host must not come of it.
+        // The result must not name another host.
         (
             "http://up.internal:3000//evil.example",
             LOCATION,

@@ -8,13 +8,13 @@ fn bytes() -> Allowance {
     }
 }
 
-/// Requests that were passed on at once.
+/// Starts this many requests at once.
 fn at_once(meters: &mut Meters, count: usize) -> Vec<Claim> {
     (0..count).map(|_| meters.claim(0)).collect()
 }
 
 #[test]
-fn of_many_answers_of_known_length_one_runs_beyond_or_is_cut_and_the_rest_do_not_begin() {
+fn one_answer_of_known_length_runs_beyond_or_is_cut_and_others_do_not_begin() {
     for (overrun, delivered) in [(Overrun::Serve, 1_400_000), (Overrun::Cut, MEGABYTE)] {
         let mut meters = Meters::default();
         let mut claims = at_once(&mut meters, 50);
@@ -37,7 +37,7 @@ fn of_many_answers_of_known_length_one_runs_beyond_or_is_cut_and_the_rest_do_not
 }
 
 #[test]
-fn of_many_answers_of_unknown_length_one_runs_beyond_and_the_others_end_with_the_grant() {
+fn one_answer_of_unknown_length_runs_beyond_and_the_others_end_with_the_grant() {
     let mut meters = Meters::default();
     let mut claims = at_once(&mut meters, 50);
     let begin = |claim| meters.begin(claim, &bytes(), Overrun::Serve, (None, 0));
@@ -52,7 +52,7 @@ fn of_many_answers_of_unknown_length_one_runs_beyond_and_the_others_end_with_the
     assert_eq!(whole, 1);
     let all: u64 = got.iter().sum();
     assert!((MEGABYTE..MEGABYTE + 700_000).contains(&all), "{all}");
-    // Not endlessly either.
+    // The answer that runs beyond the grant has a limit, too.
     let one = claims.iter_mut().zip(&got).max_by_key(|(_, got)| **got);
     let (one, _) = one.unwrap();
     meters.deliver(one, &bytes(), Overrun::Serve, 100 * MEGABYTE);
@@ -60,7 +60,7 @@ fn of_many_answers_of_unknown_length_one_runs_beyond_and_the_others_end_with_the
 }
 
 #[test]
-fn a_hold_that_is_not_used_goes_back_and_another_may_run_beyond_then() {
+fn an_unused_hold_is_returned_and_another_answer_may_run_beyond() {
     let mut meters = Meters::default();
     let mut stream = meters.claim(0);
     assert!(meters.begin(&mut stream, &bytes(), Overrun::Serve, (None, 0)));
@@ -77,12 +77,12 @@ fn a_hold_that_is_not_used_goes_back_and_another_may_run_beyond_then() {
     let mut next = meters.claim(0);
     let length = Some(2 * MEGABYTE);
     assert!(meters.begin(&mut next, &bytes(), Overrun::Serve, (length, 0)));
-    // The one that ran beyond while all was held ends with the grant now.
+    // The stream that ran beyond the grant while everything was reserved now ends with the grant.
     assert_eq!(meters.deliver(&mut stream, &bytes(), Overrun::Serve, 10), 0);
 }
 
 #[test]
-fn shares_of_the_largest_grant_are_no_more_than_it_has() {
+fn shares_of_the_largest_grant_do_not_exceed_it() {
     let mut meters = Meters::default();
     let endless = Allowance {
         bytes_max: Some(u64::MAX),
@@ -94,7 +94,7 @@ fn shares_of_the_largest_grant_are_no_more_than_it_has() {
 }
 
 #[test]
-fn an_answer_without_a_body_needs_nothing_of_the_bytes() {
+fn an_answer_without_a_body_needs_no_bytes() {
     let mut meters = Meters::default();
     let mut first = meters.claim(0);
     let mut head = meters.claim(0);
@@ -103,7 +103,7 @@ fn an_answer_without_a_body_needs_nothing_of_the_bytes() {
 }
 
 #[test]
-fn time_of_all_that_runs_counts_at_once_and_one_runs_beyond() {
+fn seconds_of_concurrent_answers_add_up_and_one_runs_beyond() {
     let minute = Allowance {
         bytes_max: None,
         seconds_max: Some(60),
@@ -112,7 +112,7 @@ fn time_of_all_that_runs_counts_at_once_and_one_runs_beyond() {
     let mut meters = Meters::default();
     let mut claims = at_once(&mut meters, 3);
     assert!(meters.has_room(&minute, Overrun::Serve, 10_000));
-    // Sixty seconds of three.
+    // Three answers have used sixty seconds together.
     assert!(!meters.has_room(&minute, Overrun::Serve, 20_000));
     for claim in &mut claims {
         assert!(meters.begin(claim, &minute, Overrun::Serve, (None, 1_000)));
@@ -133,7 +133,7 @@ fn time_of_all_that_runs_counts_at_once_and_one_runs_beyond() {
 }
 
 #[test]
-fn what_waited_for_its_answer_while_others_used_the_time_up_does_not_begin() {
+fn an_answer_does_not_begin_after_others_used_the_time_up() {
     let minute = Allowance {
         bytes_max: None,
         seconds_max: Some(60),
@@ -152,14 +152,14 @@ fn what_waited_for_its_answer_while_others_used_the_time_up_does_not_begin() {
 }
 
 #[test]
-fn a_message_passes_as_a_whole_or_the_grant_ends_before_it() {
+fn a_message_passes_whole_or_not_at_all() {
     for overrun in [Overrun::Serve, Overrun::Cut] {
         let mut meters = Meters::default();
         let (mut one, mut other) = (meters.claim(0), meters.claim(0));
         assert!(meters.begin(&mut one, &bytes(), overrun, (None, 0)));
         assert!(meters.begin(&mut other, &bytes(), overrun, (None, 0)));
         assert!(meters.hold(&mut one, &bytes(), overrun, 900_000));
-        // Held for the one, it is not there for the other, and what is too little for a message is used up.
+        // Bytes held for one answer are not available to the other, and a rest too small for its message is used up.
         let is_served = meters.hold(&mut other, &bytes(), overrun, 200_000);
         assert_eq!(is_served, overrun == Overrun::Serve);
         for _ in 0..9 {
