@@ -179,7 +179,7 @@ impl<'n> Names<'n> {
 
     /// Whether an answer only sends its client on to another place of the shop. Asked before the names are rewritten.
     pub(super) fn sends_on(&self, is_read: bool, status: StatusCode, headers: &HeaderMap) -> bool {
-        let is_ours = |place| self.named_by_settings(place).is_some();
+        let is_ours = |place: (&str, Option<u16>)| self.named_by_settings(place).is_some();
         sends_on(is_read, status, headers, is_ours)
     }
 

@@ -26,6 +26,7 @@ fn assert_published(
         server: &servers.list[0],
         prefix,
         host: Some(&host),
+        asked: "//evil.example",
     };
     for (said, name, wanted) in cases {
         let mut headers = HeaderMap::new();
@@ -33,6 +34,17 @@ fn assert_published(
         names.publish(&mut headers);
         assert_eq!(headers[name], wanted, "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_path_with_two_slashes_that_an_upstream_repeats_does_not_name_a_host() {
+    let cases = [
+        ("//evil.example/", LOCATION, "/.//evil.example/"),
+        ("//elsewhere.example/", LOCATION, "//elsewhere.example/"),
+    ];
+    assert_published(("", ""), "", &cases);
+    let prefixed = [("//evil.example/?a", LOCATION, "/api//evil.example/?a")];
+    assert_published(("/api", ""), "", &prefixed);
 }
 
 #[tokio::test]
