@@ -8,7 +8,7 @@
 mod guests;
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -321,9 +321,18 @@ fn sentence(what: &str) -> String {
     first.into_iter().chain(chars).collect()
 }
 
-/// An unused port on loopback. ldk-node binds it a moment later.
+/// An unused port on a loopback address that is drawn at random. ldk-node binds it some seconds later, if the chain source is slow. At
+/// 127.0.0.1, a connection of any program could take the port meanwhile, and the node would not start. Systems other than Linux
+/// may have no other loopback address.
 fn free_port() -> std::io::Result<SocketAddr> {
-    std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()
+    let mut drawn = [0; 3];
+    let address = match getrandom::fill(&mut drawn) {
+        Ok(()) => Ipv4Addr::new(127, drawn[0], drawn[1], drawn[2].clamp(1, 254)),
+        Err(_) => Ipv4Addr::LOCALHOST,
+    };
+    let bound = std::net::TcpListener::bind((address, 0));
+    let bound = bound.or_else(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    bound?.local_addr()
 }
 
 /// Whether [`DESCRIPTORS_SPARE`] files can be opened now.
@@ -332,4 +341,18 @@ fn are_descriptors_left() -> bool {
         .map(|_| std::fs::File::open("/dev/null"))
         .collect();
     opened.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_port_for_the_node_is_at_an_address_that_no_other_program_uses() {
+        let drawn: Vec<_> = (0..8).map(|_| free_port().unwrap().ip()).collect();
+        assert!(drawn.iter().all(IpAddr::is_loopback), "{drawn:?}");
+        let others = drawn.iter().filter(|ip| **ip != Ipv4Addr::LOCALHOST);
+        assert_eq!(others.count(), 8, "{drawn:?}");
+    }
 }
