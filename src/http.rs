@@ -179,7 +179,7 @@ async fn serve(
     };
     let response = caught(public.answer(peer, request)).await;
     let response = response.unwrap_or_else(|Panicked| {
-        tracing::error!("A request was answered 500: its task panicked");
+        tracing::error!("Returned 500: the task of a request panicked");
         answer::internal_error()
     });
     match call {

@@ -94,9 +94,7 @@ pub enum Unready {
     #[error("the node recovers from a backup: its old channels are closed and swept first")]
     Recovering,
     /// What it would have to write might not find room.
-    #[error(
-        "the disk that data_dir is on is nearly full, in bytes or in files (inodes): make room"
-    )]
+    #[error("the disk of data_dir is nearly full, in bytes or in files (inodes): free some space")]
     DiskFull,
     /// Payers would take what is made now for expired.
     #[error("the clock of this machine is minutes behind: set it (NTP)")]
@@ -279,7 +277,7 @@ impl Minter {
         template
     }
 
-    /// Writes an invoice with `lightning-invoice`, signed by the library whose signatures that crate takes.
+    /// Writes an invoice with `lightning-invoice`, signed by the library that the crate supports.
     fn write(
         &self,
         terms: &Terms<'_>,

@@ -18,7 +18,7 @@ use crate::text;
 /// The most bytes in the queue: some twenty thousand lines, for a disk or reader that is slow for a moment.
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The bytes that a line takes in the queue besides its text.
+/// The bytes that a line takes in the queue in addition to its text.
 const LINE_BYTES: usize = 64;
 
 /// How long the end of the program waits until the queued lines are written.
@@ -111,7 +111,7 @@ impl Drop for Ending {
             .0
             .changed
             .wait_timeout_while(queue, FLUSH_TIMEOUT, is_open);
-        // If the wait timed out, the reader has stopped, and nobody can be told.
+        // If the wait timed out, the reader has stopped, and no report can reach it.
         drop(waited);
     }
 }
@@ -139,14 +139,14 @@ impl Log {
         Ok(Ending(Arc::clone(&self.shared)))
     }
 
-    /// Queues a line, or loses it if there is no room.
+    /// Queues a line, or drops it if the queue is full.
     fn push(&self, line: &[u8]) {
         let tells_of = TELLS_OF.take();
         let text = self.clean(line);
         let bytes = text.len() + LINE_BYTES;
         let mut queue = lock(&self.shared);
         let has_room = !queue.is_closed && queue.bytes + bytes <= QUEUE_BYTES_MAX;
-        // A line that reports lost ones is queued even if there is no room.
+        // Queue a line that reports dropped ones even if the queue is full.
         if !has_room && tells_of == 0 {
             queue.lose(tells_of);
             return;

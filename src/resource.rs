@@ -91,8 +91,8 @@ pub enum Failure {
     /// No such file, or none that is served.
     #[error("there is nothing here")]
     NotFound,
-    /// A folder that was asked for without a slash at the end: relative links in its index would break.
-    #[error("an address of a folder ends with a slash")]
+    /// A folder requested without a final slash: relative links in its index would break.
+    #[error("the URL of a folder must end with a slash")]
     IsFolder,
     /// Files take GET and HEAD.
     #[error("a file takes GET and HEAD only")]
@@ -110,7 +110,7 @@ pub enum Failure {
     #[error("the upstream does not answer")]
     UpstreamUnreachable(#[source] BoxError),
     /// The upstream's answer is not HTTP, or has too many headers.
-    #[error("the upstream's answer cannot be read")]
+    #[error("the upstream sent an invalid response")]
     UpstreamUnreadable(#[source] BoxError),
     /// The upstream did not answer in time.
     #[error("the upstream took too long")]

@@ -24,7 +24,7 @@ pub enum SecretFileError {
         mode: u32,
     },
     /// Another user could replace the secret.
-    #[error("{path} belongs to user {owner}, who can change it: it must belong to root or to the user that the program runs as, or have mode 600", path = .path.display())]
+    #[error("user {owner} owns {path} and can change it: root or the user that runs Tollhouse must own it, or it must have mode 600", path = .path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum SecretFileError {
         owner: u32,
     },
     /// The permission bits let others change the file.
-    #[error("{path} can be changed by others (mode {mode:03o}): run `chmod 600 {path}`, or `chmod 440 {path}` if its group is to read it", path = .path.display())]
+    #[error("other users can change {path} (mode {mode:03o}): run `chmod 600 {path}`, or `chmod 440 {path}` for access by its group", path = .path.display())]
     Writable {
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum SecretFileError {
     #[error("{path} is empty", path = .0.display())]
     Empty(PathBuf),
     /// The file has more than one line, or control characters.
-    #[error("{path} must hold one line of text, and it holds several or control characters: write the secret alone into it", path = .0.display())]
+    #[error("{path} must contain one line of text, and it contains several lines or control characters: write only the secret into it", path = .0.display())]
     NotOneLine(PathBuf),
     /// The operating system refused.
     #[error("failed to read or make {path}", path = .path.display())]
@@ -148,7 +148,7 @@ pub fn read(path: &Path) -> Result<String, SecretFileError> {
         file.set_permissions(Permissions::from_mode(MODE))
             .map_err(failed)?;
         tracing::warn!(
-            "{} was open to its group (mode {:03o}): removed the group's access",
+            "{} had group access (mode {:03o}): removed the group's access",
             path.display(),
             mode_of(&metadata)
         );
@@ -165,14 +165,14 @@ pub fn read(path: &Path) -> Result<String, SecretFileError> {
     Ok(secret)
 }
 
-/// Whether our own file or folder was opened to its group, but not to everybody. Kubernetes does so for all files on a volume
-/// (`fsGroup`).
+/// Whether our own file or folder has group access, but no access for all users. Kubernetes sets this on all files of
+/// a volume (`fsGroup`).
 pub fn is_given_to_a_group(metadata: &Metadata) -> bool {
     let mode = mode_of(metadata);
     metadata.uid() == process_user() && mode & 0o070 != 0 && mode & 0o007 == 0
 }
 
-/// Reads a secret that was handed over by the operator, systemd, Kubernetes or Docker.
+/// Reads a secret from the operator, systemd, Kubernetes or Docker.
 pub fn handed_over(path: &Path) -> Result<String, SecretFileError> {
     let failed = io_at(path);
     let file = File::open(path).map_err(failed)?;
@@ -198,7 +198,8 @@ pub fn line_of_another(path: &Path) -> Result<String, SecretFileError> {
     one_line(path, &of_another(path)?)
 }
 
-/// Whether the file has no write permission or is on a read-only mount, as Docker's secrets are; then everybody may read it.
+/// Whether the file has no write permission or is on a read-only mount, like Docker's secrets. All users may then
+/// read it.
 pub fn is_read_only(file: &File, metadata: &Metadata) -> bool {
     let is_mounted_so = || {
         let mount = rustix::fs::fstatvfs(file);
@@ -207,7 +208,7 @@ pub fn is_read_only(file: &File, metadata: &Metadata) -> bool {
     mode_of(metadata) & 0o222 == 0 || is_mounted_so()
 }
 
-/// Refuses a file that others can change, and one that everybody can read unless it is read-only.
+/// Refuses a file that other users can change, and one that all users can read unless it is read-only.
 fn may_be_handed_over(
     path: &Path,
     file: &File,
@@ -416,8 +417,8 @@ mod tests {
         }
         for (mode, advice) in [
             (0o644, "chmod 600"),
-            (0o660, "can be changed by others"),
-            (0o622, "can be changed by others"),
+            (0o660, "other users can change"),
+            (0o622, "other users can change"),
         ] {
             with_mode(&path, mode);
             let error = handed_over_line(&path).unwrap_err().to_string();
@@ -430,7 +431,7 @@ mod tests {
         std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
         with_mode(&path, 0o440);
         let error = handed_over(&path).unwrap_err().to_string();
-        assert!(error.contains("belongs to user 65534"), "{error}");
+        assert!(error.contains("user 65534 owns"), "{error}");
         with_mode(&path, 0o600);
         assert_eq!(handed_over_line(&path).unwrap(), "secret");
     }

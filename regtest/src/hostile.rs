@@ -1,8 +1,8 @@
 //! Hostile Lightning peers, and the regtest setup that they share with a merchant ([`Ground`]).
 //!
-//! The peers are real LDK nodes. They become hostile by the connection between them and the merchant, which can delay, hold and
-//! cut their messages ([`Wire`]), by a chain source that drops the transactions that they broadcast ([`Manner::Swallows`]), and
-//! by idle connections ([`Idle`]).
+//! The peers are real LDK nodes. Three things make them hostile. Their connection to the merchant can delay, hold and
+//! cut messages ([`Wire`]). Their chain source drops their transactions ([`Manner::Swallows`]). They also hold idle
+//! connections ([`Idle`]).
 
 mod crowd;
 mod pest;

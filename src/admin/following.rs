@@ -13,19 +13,18 @@ use crate::node::{Node, OperationError, Payment, Progress};
 use super::spending::Pending;
 use super::{Admin, Spending};
 
-/// How often the node is polled when it reports no event.
+/// The polling interval for the node without events.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
-/// The age at which a payment that was about to be sent, and of which the node has no record, counts as not sent:
-/// the program was killed in between. If the kill came within the same millisecond, LDK may have sent the payment
-/// all the same.
+/// The age at which an unsent payment without a record at the node counts as not sent: the program was killed in
+/// between. If the kill came within the same millisecond, LDK may still have sent the payment.
 const UNKNOWN_SECS: u64 = 600;
 
 /// The same age for a payment that may have been sent although its record was not written. By then the payment has
 /// ended: LDK lets a payment run for 1,008 blocks at most.
 const UNSURE_SECS: u64 = 14 * 86_400;
 
-/// How many of the node's payments are searched for a payment whose id is not known.
+/// The number of node payments to search for a payment with an unknown id.
 const LOOKED_THROUGH: usize = 1_000;
 
 /// Follows reserved payments and settles their reservations.
@@ -49,7 +48,7 @@ impl Following {
         }
     }
 
-    /// Follows the reservations until told to stop.
+    /// Follows the reservations until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         let mut handled = self.node.handled();
         loop {
@@ -109,7 +108,7 @@ impl Following {
         }
     }
 
-    /// Finds the payment of an offer whose id was not written before the program was killed. Of several matching
+    /// Finds an offer's payment if the program was killed before it wrote the id. Of several matching
     /// payments, prefers one that did not fail.
     async fn of_an_offer(&self, pending: &Pending) -> Result<Option<Payment>, OperationError> {
         let payments = self.node.payments(LOOKED_THROUGH).await?;
@@ -132,7 +131,7 @@ fn unknown_secs(is_unsure: bool) -> u64 {
     if is_unsure { UNSURE_SECS } else { UNKNOWN_SECS }
 }
 
-/// The cost of a payment whose maximum cost is `most_msat`; `None` while it is under way. If the node does not know
+/// The cost of a payment with the maximum cost `most_msat`; `None` while it is pending. If the node does not know
 /// the cost, the maximum counts.
 pub(super) fn spent(payment: &Payment, most_msat: u64) -> Option<u64> {
     match (payment.status, payment.amount_msat, payment.fee_msat) {

@@ -23,7 +23,7 @@ pub(super) async fn in_json(response: Response) -> Response {
     let error = match head.status {
         _ if !said.is_empty() => said,
         StatusCode::NOT_FOUND => {
-            "no such path: GET /openapi.json describes those that exist".to_owned()
+            "unknown path: see GET /openapi.json for the available paths".to_owned()
         }
         StatusCode::METHOD_NOT_ALLOWED => "this path does not support that method".to_owned(),
         status => status.canonical_reason().unwrap_or("refused").to_owned(),

@@ -69,7 +69,7 @@ impl Reload {
         told.await.ok()
     }
 
-    /// Asks what a reload would do. `None` while the program is stopping.
+    /// Requests a preview of a reload. `None` while the program is stopping.
     pub async fn look(&self) -> Option<Result<Ahead, String>> {
         let (tell, told) = oneshot::channel();
         self.0.send(Wish::Look(tell)).await.ok()?;

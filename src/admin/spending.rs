@@ -41,7 +41,7 @@ pub struct Spending {
 struct Kept {
     /// The accounts by token id in hex, equal to the content of the file.
     accounts: Accounts,
-    /// Reservations whose owner still holds a [`Reserved`].
+    /// Reservations with an owner that still holds a [`Reserved`].
     live: BTreeSet<u64>,
     /// The number of the next reservation.
     next: u64,

@@ -240,7 +240,7 @@ pub(super) struct RotateBody {
 pub(super) struct RotatedBody {
     #[serde(flatten)]
     keys: KeysBody,
-    /// The backup that contains the new key; null if there is none, which only `force` allows.
+    /// The backup that contains the new key; null without a backup, which only `force` allows.
     #[schema(value_type = Option<String>)]
     backup: Option<PathBuf>,
 }
@@ -252,7 +252,7 @@ pub(super) struct RotatedBody {
     post, path = "/keys/rotate", tag = "tokens", request_body = Option<RotateBody>,
     responses(
         (status = 200, body = RotatedBody),
-        (status = 409, description = "no backup of the new key could be made; `force` rotates without one")
+        (status = 409, description = "failed to back up the new key; `force` rotates without a backup")
     )
 )]
 pub(super) async fn rotate(

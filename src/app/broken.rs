@@ -71,7 +71,7 @@ pub(super) fn broken(
 fn told(service: &str, loss: &Loss) -> String {
     match loss {
         Loss::Service => format!(
-            "no route sells {service} any more: its tokens stop working. Keep the name to keep them valid"
+            "no route sells {service} after the reload: its tokens become invalid. Keep the name to keep them valid"
         ),
         Loss::Class { price, old, new } => format!(
             "{price} of service {service} was price class {old} and is {new} after the reload: tokens sold at that \
@@ -265,7 +265,10 @@ mod tests {
         let after = table("pictures", &["1 sat", "9 sat"]);
         let lost_now = lost(&before, &after, &ledger, NOW_SECS);
         assert_eq!(lost_now.len(), 1);
-        assert!(lost_now[0].0.contains("images any more"), "{lost_now:?}");
+        assert!(
+            lost_now[0].0.contains("images after the reload"),
+            "{lost_now:?}"
+        );
         assert_eq!(lost_now[0].1, 2, "one was revoked");
         let a_week_later = NOW_SECS + 7 * 86_400;
         assert_eq!(lost(&before, &after, &ledger, a_week_later)[0].1, 0);

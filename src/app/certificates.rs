@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(12 * 60 * 60);
 /// The certificates of both listeners, each with the settings key that names it.
 pub(super) type Certificates = Vec<(&'static str, TlsSource)>;
 
-/// Checks the certificates until told to stop.
+/// Checks the certificates until the program stops.
 pub(super) async fn watch(certificates: Certificates, clock: Clock, stop: CancellationToken) {
     if certificates.is_empty() {
         return;

@@ -49,7 +49,7 @@ pub enum AppError {
     },
     /// The disk has free bytes but too few free inodes.
     #[error(
-        "the disk of {path} has room for {left} more files (inodes), and a start takes {wanted}: delete files there, then start again",
+        "the disk of {path} has space for {left} more files (inodes), and a start needs {wanted}: delete files there, then start again",
         path = .path.display()
     )]
     NoFiles {

@@ -29,7 +29,7 @@ pub(crate) fn make(path: &Path) -> Result<(), AppError> {
     if path.join("seed.words").exists() && secret_file::is_given_to_a_group(&metadata) {
         std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
         tracing::warn!(
-            "The data folder {} was open to its group (mode {mode:03o}): removed the group's access",
+            "The data folder {} had group access (mode {mode:03o}): removed the group's access",
             path.display()
         );
     } else if mode & 0o077 != 0 {

@@ -160,7 +160,7 @@ impl Reloading {
             .expect("looking through the books does not panic")
             .unwrap_or_else(|error| {
                 tracing::error!(
-                    "Failed to count the tokens that a reload concerns: {}",
+                    "Failed to count the tokens that a reload affects: {}",
                     chain(&error)
                 );
                 Vec::new()
@@ -176,7 +176,7 @@ impl Reloading {
                 "at least "
             };
             tracing::warn!(
-                "{} (tokens that are good now: {at_least}{})",
+                "{} (currently valid tokens: {at_least}{})",
                 broken.what,
                 broken.tokens
             );

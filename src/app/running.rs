@@ -90,7 +90,7 @@ impl Tasks {
         }
     }
 
-    /// Spawns a task that runs until it is told to stop.
+    /// Spawns a task that runs until the program stops it.
     fn spawn<T: Future<Output = ()> + Send + 'static>(
         &self,
         task: impl FnOnce(CancellationToken) -> T,

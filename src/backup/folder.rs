@@ -102,7 +102,7 @@ fn written_secs(entry: &DirEntry) -> Option<u64> {
     Some(written.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// The number of days of which one backup is kept besides the newest ones. Many backups in one day so never remove
+/// The number of days that keep one backup each, in addition to the newest ones. So many backups in one day never remove
 /// those of the days before.
 const DAYS_KEPT: usize = 7;
 

@@ -124,7 +124,7 @@ pub(super) enum RemoteError {
 pub(super) struct Wanted {
     /// Whose backups they are.
     pub(super) node_id: String,
-    /// The number of newest backups that the store keeps, besides one of each of the last days.
+    /// The number of newest backups that the store keeps, in addition to one for each of the last days.
     pub(super) keep: usize,
     /// Which of them may be let go.
     pub(super) made: Made,

@@ -71,7 +71,7 @@ fn told(file: &Path, config: &Config, understood: &[Understood], warnings: &[Str
     told.push(table(
         &titles,
         &rows,
-        "There are no routes: nothing is sold.",
+        "The settings have no routes, so Tollhouse sells nothing.",
     ));
     let setting = |it: &Understood| vec![it.key.clone(), it.value.clone(), it.origin.clone()];
     let rows: Vec<_> = understood.iter().map(setting).collect();

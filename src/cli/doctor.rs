@@ -234,7 +234,7 @@ fn disk(folder: &Path, findings: &mut Findings) {
     let left = room::files_left(folder).filter(|left| *left < room::CALM_FILES);
     if let Some(left) = left {
         let found = format!(
-            "{} more files (inodes) fit on the disk of {there}: delete unneeded files. With less than {} nothing is sold",
+            "{} free inodes on the disk of {there}: delete unneeded files. With less than {}, Tollhouse sells nothing",
             grouped(left),
             room::SELL_FILES
         );
@@ -287,7 +287,7 @@ fn running(status: &Value, config: &Config, findings: &mut Findings) {
         .filter(|count| *count > 0)
     {
         let found = format!(
-            "{} lines were lost since the start: free space on its disk, or check the program that reads it",
+            "the log dropped {} lines since the start: free space on its disk, or check the program that reads it",
             grouped(count)
         );
         findings.note("log", Grade::Look, found);

@@ -67,8 +67,8 @@ pub(super) struct Init {
     restore_words_file: Option<PathBuf>,
 }
 
-/// Exits with 0 if everything was created, 2 if an answer is missing or wrong, 1 if something could not be created (then
-/// nothing is), and 6 if everything was created but the output could not be written.
+/// Exits with 0 on success, 1 if it failed to create something (then it creates nothing), and 2 if an answer is
+/// missing or wrong. Exits with 6 if it created everything but failed to write the output.
 pub(super) fn init(init: &Init) -> ExitCode {
     let stdin = io::stdin();
     let is_asked = !init.yes && stdin.is_terminal() && io::stdout().is_terminal();

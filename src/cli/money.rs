@@ -204,7 +204,7 @@ fn sent_all(answer: &Value) -> String {
     match answer["kept_sat"].as_u64() {
         None | Some(0) => told,
         Some(kept) => format!(
-            "{told}\n{} sat are kept to pay for closing channels; `--reserve-too` sends them, too",
+            "{told}\n{} sat remain in reserve for closing channels; `--reserve-too` sends them as well",
             grouped(kept)
         ),
     }
@@ -312,7 +312,7 @@ mod tests {
         let answer = json!({ "txid": "ab", "kept_sat": 25_000 });
         assert_eq!(
             sent_all(&answer),
-            "Sent: transaction ab\n25,000 sat are kept to pay for closing channels; `--reserve-too` sends them, too"
+            "Sent: transaction ab\n25,000 sat remain in reserve for closing channels; `--reserve-too` sends them as well"
         );
         assert_eq!(sent(&answer), "Sent: transaction ab");
         let answer = json!({ "txid": "ab", "kept_sat": 0 });

@@ -48,5 +48,5 @@ pub(super) fn start(config: &LogConfig) -> io::Result<Ending> {
 
 /// Logs lost lines as an error, so that no `log.level` hides them.
 fn tell_dropped(count: u64) {
-    tracing::error!("{count} log lines were dropped: the log could not be written for a while");
+    tracing::error!("Dropped {count} log lines: failed to write the log for a while");
 }

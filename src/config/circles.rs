@@ -20,8 +20,8 @@ const NAMES_TIMEOUT: Duration = Duration::from_secs(2);
 const HTTPS_PORT: u16 = 443;
 
 impl Config {
-    /// Warnings about settings that lead back to this program. The program can run with them, but nobody wants
-    /// them. Resolves names, for two seconds at most.
+    /// Warnings about settings that lead back to this program. The program can run with them, but they are surely
+    /// mistakes. Resolves names, for two seconds at most.
     pub fn circles(&self) -> Vec<String> {
         let ours = Ours::of(self);
         let mut warnings = Vec::new();
@@ -32,7 +32,7 @@ impl Config {
             for server in &forward.upstream.servers {
                 if let Some(which) = ours.listener_at(server) {
                     warnings.push(format!(
-                        "route {}: its upstream {server} is {which}: every request would return here and be answered with 508",
+                        "route {}: its upstream {server} is {which}: every request would return to Tollhouse and fail with 508",
                         route.name
                     ));
                 }

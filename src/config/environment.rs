@@ -56,26 +56,26 @@ pub(super) fn own_variables(
 fn setting(name: &str, value: OsString) -> Result<String, &'static str> {
     let value = value.into_string().map_err(|_| "the value is not UTF-8")?;
     if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
-        return Err("variables are written in capitals, as TOLLHOUSE__HTTP__LISTEN");
+        return Err("write the variable in capitals, such as TOLLHOUSE__HTTP__LISTEN");
     }
     if !name[PREFIX.len()..].starts_with(SEPARATOR) {
         return Err(
-            "there is no such setting; they are written with two underscores, as TOLLHOUSE__HTTP__LISTEN",
+            "unknown setting: write two underscores between the parts, such as TOLLHOUSE__HTTP__LISTEN",
         );
     }
     if value.contains(char::is_control) {
-        return Err("the value has a control character, such as a line end");
+        return Err("the value contains a control character, such as a line break");
     }
     let is_blank = |char: char| char.is_whitespace() || char == '\u{feff}';
     if value.starts_with(is_blank) || value.ends_with(is_blank) {
-        return Err("the value begins or ends with a blank (white space)");
+        return Err("the value begins or ends with white space (a blank)");
     }
     let is_quoted = |(first, last): (char, char)| {
         let inner = value.strip_prefix(first);
         inner.is_some_and(|inner| inner.ends_with(last))
     };
     if QUOTES.into_iter().any(is_quoted) {
-        return Err("the value has quotes around it, which would be part of it: remove them");
+        return Err("the value is quoted, and the quotes would be part of it: remove them");
     }
     Ok(value)
 }

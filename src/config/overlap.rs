@@ -83,7 +83,7 @@ impl Meaning<'_> {
         warnings.truncate(WARNINGS_MAX);
         if more > 0 {
             warnings.push(format!(
-                "{more} more pairs of routes reach the same paths and differ in what they ask for them"
+                "{more} more pairs of routes reach the same paths at different prices"
             ));
         }
         self.warnings.extend(warnings);

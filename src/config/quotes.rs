@@ -143,7 +143,7 @@ impl Meaning<'_> {
             self.complain(
                 &format!("{key}.at_least"),
                 format!(
-                    "there are no usual bounds for the price of a bitcoin in {currency}, so one server alone could set any \
+                    "{currency} has no default price bounds, so a single server could set any \
                      rate: give `at_least` and `at_most`, or sources of several servers, of which two must agree (quorum = 2)"
                 ),
             );

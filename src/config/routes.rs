@@ -61,7 +61,7 @@ impl Meaning<'_> {
         if matches!(pattern, Pattern::Exact(_)) && raw.encoded_slashes.as_deref() == Some("pass") {
             self.complain(
                 &format!("{key}.encoded_slashes"),
-                "an exact path has no such slashes: end the path with `/*`, or remove this key",
+                "an exact path cannot contain such slashes: end the path with `/*`, or remove this key",
             );
         }
         if matches!(resource, Resource::Files { .. })

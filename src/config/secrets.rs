@@ -7,8 +7,8 @@ use crate::route::{Resource, Route};
 use super::Meaning;
 use super::raw::Raw;
 
-/// Secret files in the data folder. They are listed besides the folder, so that a hard link to one of them is
-/// recognized too.
+/// Secret files in the data folder. The list has them in addition to the folder, so that it also detects a hard link
+/// to one.
 const IN_DATA_DIR: [&str; 3] = ["seed.words", "master.key", "admin.token"];
 
 impl Meaning<'_> {
@@ -40,7 +40,7 @@ impl Meaning<'_> {
         self.secrets.add("", file);
     }
 
-    /// Refuses routes whose folder contains a secret, or lies in a secret folder.
+    /// Rejects routes with a folder that contains a secret or is inside a secret folder.
     pub(super) fn no_secrets_for_sale(&mut self, routes: &[Route]) {
         let secrets: Vec<_> = self
             .secrets
@@ -62,13 +62,13 @@ impl Meaning<'_> {
                 let (folder, place) = (folder.display(), place.display());
                 let what = match key.as_str() {
                     "data_dir" => format!(
-                        "{folder} contains the data folder {place}, or lies in it: the seed and keys would be for sale"
+                        "{folder} contains the data folder {place}, or is inside it: the seed and keys would be for sale"
                     ),
                     "" => format!(
                         "this settings file, {place}, would be for sale: move it out of {folder}"
                     ),
                     _ => format!(
-                        "{place}, which {key} names as secret, would be for sale: move it out of {folder}"
+                        "{place}, the secret file in {key}, would be for sale: move it out of {folder}"
                     ),
                 };
                 self.complain(&format!("route[{number}].files"), what);

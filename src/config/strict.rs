@@ -105,7 +105,7 @@ fn no_table() -> Mismatch {
     Mismatch {
         is_table: true,
         ..Mismatch::custom(
-            "a variable sets one value; tables and lists of tables are written into the settings file",
+            "a variable sets one value: tables and lists of tables must be written into the settings file",
         )
     }
 }

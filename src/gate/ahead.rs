@@ -1,4 +1,4 @@
-//! Decisions made before the operator's price hook is asked, so that no client keeps the hook busy beyond the
+//! Decisions made before the call to the operator's price hook, so that no client keeps the hook busy beyond the
 //! limits, whatever credentials it presents.
 
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::route::Offer;
 use super::cost::Cost;
 use super::{Admission, Asked, Decision, Denial, Gate, Permit, Why};
 
-/// A use that is reserved while the hook is asked for the price. When this is dropped, the use is withdrawn: a
-/// client that kept the hook busy for nothing is treated as a stranger for a while.
+/// A use reserved during the hook call for the price. Dropping it withdraws the use and treats the client as a
+/// stranger for a while, because it kept the hook busy for nothing.
 #[derive(Default)]
 pub(super) struct Ahead {
     /// The use, and the index of its credential.
@@ -115,7 +115,7 @@ impl Gate {
         Decision::Permit(permit)
     }
 
-    /// Decides about a request whose price is not known.
+    /// Decides about a request with an unknown price.
     pub(super) fn uncosted<'a>(
         &self,
         name: &Arc<str>,
@@ -139,9 +139,9 @@ impl Gate {
         Decision::Denied(denial)
     }
 
-    /// Reserves a use before the hook is asked, for the first credential that could open the request at any price.
-    /// A credential over its pace is refused here, before the hook is asked. A credential whose use was withdrawn a
-    /// short while ago is only tried once the price is known.
+    /// Reserves a use before the hook call, for the first credential that could open the request at any price.
+    /// Refuses a credential over its limit here, before the hook call. Skips a credential with a recently withdrawn use
+    /// until the price is known.
     pub(super) async fn reserve_ahead(
         &self,
         name: &Arc<str>,

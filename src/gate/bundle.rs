@@ -5,9 +5,9 @@
 //! the nodes that forward a payment learn its preimage. That it was handed out is remembered in memory only, since a challenge
 //! waits for no disk; so after a start nothing is laid ready until another invoice is made.
 //!
-//! Only a few bundles can be made a day. A network that was handed one and has not paid for it gets no other for a
-//! day, nor is one made for it. A network that had one before waits while others wait for their first. Loopback
-//! clients come through a proxy that the settings do not name, so no such share applies to them.
+//! The provider allows only a few bundles a day. A network that received one without paying gets no other for a day.
+//! A network that had one before waits while others wait for their first. Loopback clients come through a proxy
+//! outside the settings, so no such share applies to them.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -28,8 +28,8 @@ const LEFT_SECS_MIN: u64 = 600;
 /// How long a network that did not pay gets no other bundle.
 const BARRED_MS: u64 = 86_400_000;
 
-/// How long a new bundle is reserved for networks that never had one, if any are waiting. Clients are told to retry
-/// in half a minute.
+/// How long a new bundle is reserved for waiting networks that never had one. Other clients get a `Retry-After` of
+/// half a minute.
 const FIRST_MS: u64 = 5 * 60 * 1_000;
 
 /// The most networks remembered in each list: more than a week of six bundles a day, and bounded under a flood of
@@ -73,13 +73,13 @@ struct State {
     laid: Option<LaidReady>,
     /// When the bundle was laid ready, Unix milliseconds.
     laid_ms: u64,
-    /// The networks that were handed a bundle, each once, the latest last.
+    /// The networks that received a bundle, each once, the latest last.
     handed: VecDeque<Handed>,
     /// Networks that wait for their first bundle, and since when, Unix milliseconds.
     waiting: VecDeque<(IpAddr, u64)>,
 }
 
-/// The last bundle that a network was handed.
+/// The last bundle that a network received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Handed {
     network: IpAddr,
@@ -194,7 +194,7 @@ impl Bundles {
             return Instead::Nothing;
         }
         self.with(|state| {
-            // Another request of this network was handed a bundle in between.
+            // Another request of this network received a bundle in between.
             if state.last_of(wish.network) != last {
                 return Instead::Nothing;
             }

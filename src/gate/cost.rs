@@ -90,7 +90,7 @@ impl Cost {
     }
 
     /// Limits a token that was sold while the hook was away to the grant that the hook gives for this request. So
-    /// nobody gains by taking the hook down.
+    /// no client gains by taking the hook down.
     pub(super) fn limit(&self, allowance: &mut Allowance, now_secs: u64) -> Result<(), Refusal> {
         let Some((grant, sold_secs)) = self.back_after(allowance) else {
             return Ok(());

@@ -107,7 +107,7 @@ impl Gate {
                 .map_err(Denial::TooMany)?;
         }
         let made = self.issue(unpaid);
-        // A challenge counted before the hook was asked stays counted.
+        // A challenge counted before the hook call stays counted.
         if !unpaid.is_counted && made.as_ref().is_err_and(Denial::took_nothing) {
             self.limiter.give_back_challenge(unpaid.client);
         }
@@ -194,7 +194,7 @@ impl Gate {
             network: unpaid.network,
             now_ms,
         };
-        // A payment whose record cannot be read does not count as paid.
+        // A payment with an unreadable record does not count as paid.
         let is_paid = |payment_hash: &[u8; 32]| {
             let known = self.ledger.activation(payment_hash).ok().flatten();
             known.is_some_and(|activation| activation.settled_ms.is_some())

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use crate::clock::Clock;
 use crate::pace::{Bucket, Pace, Room};
 
-/// The most networks whose pace is remembered, over all shards: some 6 MB.
+/// The maximum number of networks with a bucket, over all shards: about 6 MB.
 const NETWORKS_MAX: usize = 65_536;
 
 /// Locks over the table; two cores rarely meet in one of sixteen.

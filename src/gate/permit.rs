@@ -31,7 +31,7 @@ pub struct Permit {
     cause: Cause,
 }
 
-/// The route on whose behalf log lines are written.
+/// The route that log lines name.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause {
     /// Limits the log lines that requests can cause.
@@ -89,7 +89,7 @@ pub enum Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Over {
     /// The grant ran out during the answer, and the route cuts answers there.
-    #[error("what was bought is used up")]
+    #[error("the grant is used up")]
     UsedUp,
     /// The token was revoked during the answer, or its root key was retired.
     #[error("the token is revoked")]
@@ -327,7 +327,7 @@ impl Permit {
         }
     }
 
-    /// Returns a use that was reserved while the hook was asked and was not needed.
+    /// Gives back a use that was reserved for the hook call and not needed.
     pub(super) fn withdraw(self) {
         match self.ground {
             Ground::Paid(reservation, _) => reservation.withdraw(),

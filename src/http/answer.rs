@@ -374,7 +374,9 @@ pub(crate) fn fault(fault: &LedgerError, route: &str, log: &Sparing) -> Response
 /// 508 (RFC 5842): a request that goes in a circle.
 fn circle(circle: Circle) -> Response {
     let detail = match circle {
-        Circle::Seen => "This request has passed this server before: the upstream leads back here.",
+        Circle::Seen => {
+            "This request has passed this server before: the upstream forwards it back."
+        }
         Circle::TooMany => "This request has passed through too many servers.",
     };
     problem(StatusCode::LOOP_DETECTED, "Loop detected", detail)

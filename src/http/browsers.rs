@@ -26,14 +26,14 @@ const EXPOSED_BEHIND_PAYMENT: HeaderValue = HeaderValue::from_static(
      L402-Remaining-Seconds, L402-Expires",
 );
 
-/// The origins whose scripts may send a browser's credentials: cookies, client certificates and HTTP authentication.
+/// The origins that may send a browser's credentials: cookies, client certificates and HTTP authentication.
 #[derive(Clone, Debug, Default)]
 pub struct Origins(Vec<HeaderValue>);
 
 /// Text that is not an origin in the form that browsers send.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not an origin as browsers send it: lower case, no default port and no path, as in \"https://app.example\""
+    "`{0}` is not an origin as browsers send it: use lower case, no default port and no path, such as \"https://app.example\""
 )]
 pub struct NotAnOrigin(String);
 

@@ -63,9 +63,11 @@ impl Certificate {
         let extension = certificate.subject_alternative_name().ok().flatten();
         let names = extension.map_or_else(Vec::new, |names| {
             let names = names.value.general_names.iter();
-            let names = names.filter_map(|name| match name {
-                GeneralName::DNSName(name) => Some((*name).to_owned()),
-                _ => None,
+            let names = names.filter_map(|name| {
+                let GeneralName::DNSName(name) = name else {
+                    return None;
+                };
+                Some((*name).to_owned())
             });
             names.collect()
         });

@@ -55,7 +55,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// Whether a preflight is answered all the same, so that a script can read the refusal. A preflight for a free resource
+    /// Whether to answer a preflight anyway, so that a script can read the refusal. A preflight for a free resource
     /// goes to the upstream.
     pub(crate) fn answers_preflight(&self) -> bool {
         match self {

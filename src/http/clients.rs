@@ -37,7 +37,7 @@ pub struct Clients {
     pub allow: Networks,
     /// Who is not, whatever `allow` says.
     pub block: Networks,
-    /// The origins whose scripts may send a browser's credentials.
+    /// The origins that may send a browser's credentials.
     pub origins: Origins,
 }
 

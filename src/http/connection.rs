@@ -190,7 +190,7 @@ impl Speaking {
 
     fn tell(&self, error: &Ended) {
         // Most likely a wrong setting here or at the proxy.
-        let kind = "Refused a connection that did not come through the proxy";
+        let kind = "Refused a connection that bypassed the proxy";
         if error.is_of_the_proxy() && self.log.may(Level::WARN, kind, "http.proxy_protocol") {
             tracing::warn!("Refused a connection: {error}");
         } else {
@@ -353,7 +353,7 @@ impl Speaking {
 enum Ended {
     #[error("the client asked nothing in time")]
     Silent,
-    #[error("another connection needed its place, or its network has reached its share")]
+    #[error("a newer connection replaced it, or its network has reached its share")]
     Displaced,
     #[error("{0} is no trusted proxy, and only those may connect")]
     Stranger(IpAddr),

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 const LAST_SECS: u64 = 253_402_300_799;
 
 thread_local! {
-    /// The last second that was asked for, and its header value.
+    /// The latest second and its header value.
     static WRITTEN: RefCell<(u64, HeaderValue)> = RefCell::new((0, written(0)));
 }
 

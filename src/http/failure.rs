@@ -20,7 +20,7 @@ pub(crate) fn answer(failure: &Failure, route: &str, log: &Sparing) -> Response 
             let mut response = problem(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "Method not allowed",
-                "A file takes GET and HEAD only.",
+                "A file supports GET and HEAD only.",
             );
             response
                 .headers_mut()
@@ -36,19 +36,19 @@ pub(crate) fn answer(failure: &Failure, route: &str, log: &Sparing) -> Response 
         Failure::BodyBroken => problem(
             StatusCode::BAD_REQUEST,
             "Bad body",
-            "The request's body broke off or cannot be read.",
+            "The request's body ended early or is invalid.",
         ),
         Failure::UpstreamUnreachable(why) => {
             unanswered("The upstream does not answer", Some(why), route, log);
             problem(
                 StatusCode::BAD_GATEWAY,
                 "Bad gateway",
-                "The server behind this one does not answer. The request was not counted; ask again later.",
+                "The upstream server does not respond. The request was not counted; retry later.",
             )
         }
         Failure::UpstreamUnreadable(why) => {
             unanswered(
-                "The upstream gives an answer that cannot be read",
+                "The upstream sent an invalid response",
                 Some(why),
                 route,
                 log,
@@ -56,7 +56,7 @@ pub(crate) fn answer(failure: &Failure, route: &str, log: &Sparing) -> Response 
             problem(
                 StatusCode::BAD_GATEWAY,
                 "Bad gateway",
-                "The answer of the server behind this one cannot be read. The request was not counted.",
+                "The upstream server sent an invalid response. The request was not counted.",
             )
         }
         Failure::UpstreamTimeout => {
@@ -64,7 +64,7 @@ pub(crate) fn answer(failure: &Failure, route: &str, log: &Sparing) -> Response 
             problem(
                 StatusCode::GATEWAY_TIMEOUT,
                 "Gateway timeout",
-                "The server behind this one took too long. The request was not counted; ask again later.",
+                "The upstream server took too long. The request was not counted; retry later.",
             )
         }
         // Another running answer used up the grant; the client can retry.

@@ -16,7 +16,7 @@ use super::seats::Guest;
 #[derive(Debug)]
 pub(super) struct Leashed<T> {
     stream: T,
-    /// The connection, told whether bytes wait for the client to take them.
+    /// The connection, which learns whether bytes wait for the client.
     guest: Guest,
     /// Closed when the stream is to end.
     cut: oneshot::Receiver<Infallible>,

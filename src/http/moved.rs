@@ -18,7 +18,7 @@ pub(super) fn to_folder(path: &RequestPath, query: Option<&str>) -> Response {
     let mut response = problem(
         StatusCode::PERMANENT_REDIRECT,
         "Moved",
-        "The address of a folder ends with a slash.",
+        "The URL of a folder ends with a slash.",
     );
     // A path and a query are printable; if not, the answer has no `Location`.
     if let Ok(location) = HeaderValue::try_from(location) {

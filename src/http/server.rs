@@ -26,9 +26,9 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The most connections at once. Beyond that, a new connection displaces the longest idle one that has not
-    /// paid. Also the most HTTP/2 requests served at once over all connections; further ones are told to retry. One
-    /// client may have a quarter of them, or a hundred if that is more.
+    /// The maximum number of connections. Beyond it, a new connection replaces the longest idle one that has not paid.
+    /// Also the maximum number of concurrent HTTP/2 requests over all connections; further ones get 503. One client may
+    /// have a quarter of them, or 100 if that is more.
     pub connections_max: usize,
     /// The most connections of one network; trusted proxies are exempt.
     pub connections_of_network: usize,

@@ -129,7 +129,7 @@ impl TlsFiles {
         let file = std::fs::File::open(&self.key).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         let mode = metadata.permissions().mode() & 0o777;
-        // A group for such keys is usual. Access for everybody is refused, unless the key was handed over read-only.
+        // A group for such keys is usual. Tollhouse refuses access for all users, unless the key is read-only.
         if mode & 0o022 != 0 || mode & 0o007 != 0 && !is_read_only(&file, &metadata) {
             return Err(TlsError::Exposed {
                 path: self.key.clone(),

@@ -47,7 +47,7 @@ pub enum Refusal {
     #[error("the token is for another service")]
     OtherService,
     /// The token is for a lower price class of this service.
-    #[error("the token is for a lower price class of this service than this request is in now")]
+    #[error("the token is for a lower price class of this service than this request")]
     LowerClass,
     /// The token is for this service, but was sold at another price or for another class of requests.
     #[error("the token was sold for other requests of this service")]

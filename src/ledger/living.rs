@@ -7,7 +7,7 @@ use crate::l402::TokenId;
 /// The most sales that are read, newest first: reading them takes about a second.
 const SALES_MAX: usize = 100_000;
 
-/// A sale whose token was neither revoked nor lost its payment.
+/// A sale with a valid token: not revoked, and with its payment intact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Living {
     /// The sale.

@@ -1,5 +1,5 @@
-//! Sales whose payment was lost on chain: the channel was closed before its peer had signed a commitment that pays the amount to
-//! this node, and the peer has taken the payment back.
+//! Sales that lost their payment on chain. The channel closed before its peer signed a commitment that pays this
+//! node, and the peer took the payment back.
 
 use super::record::{RevocationRecord, Revoked, SaleRecord};
 use super::{Ledger, LedgerError};

@@ -84,7 +84,7 @@ pub(super) struct Usage {
     journaled: AtomicU64,
     /// The change up to which the store knows them.
     stored: AtomicU64,
-    /// When the store was last told, in milliseconds since the machine started.
+    /// The time of the last write to the store, in milliseconds since the machine started.
     stored_ms: AtomicU64,
     /// When it was last used, Unix milliseconds.
     last_used_ms: AtomicU64,
@@ -94,7 +94,7 @@ pub(super) struct Usage {
     late_secs: AtomicU64,
     /// The uses taken from its pace. A `std` mutex: held to count.
     bucket: Mutex<Bucket>,
-    /// The files whose requests count as one. A `std` mutex: held only to search a short list.
+    /// The files with requests that count as one. A `std` mutex: held only to search a short list.
     windows: Mutex<Windows>,
     /// What does not change.
     token: TokenRecord,
@@ -261,7 +261,7 @@ impl Usage {
     }
 
     /// Whether a use whose client left before the first byte may go back. This is allowed a few times only, so that
-    /// nobody makes the upstream work for nothing over and over.
+    /// no client makes the upstream work without payment again and again.
     fn forgives_leaving(&self, allowance: &Allowance) -> bool {
         self.keep_until(allowance);
         let forgive = |times| (times < LEFT_EARLY_MAX).then_some(times + 1);
@@ -288,7 +288,7 @@ impl Usage {
             .fetch_max(until_secs, Ordering::Relaxed);
     }
 
-    /// Records that a hook was asked for a price because of this token, and that the use was not needed.
+    /// Records a hook call for this token that did not need the use.
     fn be_withdrawn(&self, since_boot_ms: u64) {
         self.touch(since_boot_ms);
         self.withdrawn_until_ms
@@ -424,8 +424,8 @@ impl Usages {
         )
     }
 
-    /// All counts that the journal lacks, and those that the store lacks and was not told since `stored_before_ms`,
-    /// in milliseconds since the machine started.
+    /// All counts that the journal lacks, and counts that the store lacks and last received before `stored_before_ms`, in
+    /// milliseconds since the machine started.
     pub(super) fn take_unwritten(&self, stored_before_ms: u64, now_ms: u64) -> Vec<Unwritten> {
         let mut unwritten = Vec::new();
         for shard in &self.shards {

@@ -10,7 +10,7 @@ use super::operation::{OperationError, refused};
 use super::peers::{PeerAddress, dialled, unreachable};
 use super::wallet::{FEE, above, balance, is_there};
 
-/// The amount that opening a channel takes besides its size.
+/// The cost of opening a channel in addition to its size.
 const FEE_AND_RESERVE: &str = "the fee, and what node.reserve keeps for the channel,";
 
 /// Weight of a commitment transaction with anchors and no payment in flight (BOLT 3).

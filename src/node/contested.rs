@@ -104,7 +104,7 @@ impl Contested {
         }
         let claims = std::mem::take(&mut self.claims).into_iter();
         let mut gone: Vec<_> = claims.filter(|(key, _)| !still.contains_key(key)).collect();
-        // Of claims of the same amount, those whose money was seen before are matched first.
+        // Among claims of the same amount, match those with known funds first.
         gone.sort_by_key(|(key, claim)| (!claim.is_won, *key));
         let mut money: Vec<_> = balances.iter().collect();
         for (key, claim) in gone {

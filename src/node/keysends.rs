@@ -1,8 +1,8 @@
-//! Payments without an invoice (keysend). ldk-node accepts them from any payer, cannot be told to refuse them, and never deletes
+//! Payments without an invoice (keysend). ldk-node accepts them from any payer, cannot refuse them, and never deletes
 //! its record of one. So Tollhouse keeps only the newest records.
 //!
-//! While a payment's channel is closed and its claim is not final, LDK reports the payment again after each start. A payment
-//! without a record is taken for a sale, so the payment hashes of deleted records are kept.
+//! While a payment's channel is closed and its claim is not final, LDK reports the payment again after each start.
+//! Without a record, the payment would become a sale, so Tollhouse keeps the payment hashes of deleted records.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, OpenOptions};
@@ -47,7 +47,7 @@ impl Keysends {
         }
     }
 
-    /// Whether this payment was a keysend whose record was deleted.
+    /// Whether this payment was a keysend with a deleted record.
     pub(super) fn has_forgotten(&self, payment_hash: &[u8; 32]) -> bool {
         self.forgotten().all.contains(payment_hash)
     }
@@ -87,7 +87,7 @@ impl Keysends {
     }
 }
 
-/// The payments whose records were deleted.
+/// The payments with deleted records.
 #[derive(Debug)]
 struct Forgotten {
     file: PathBuf,

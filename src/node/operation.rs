@@ -109,7 +109,7 @@ pub enum OperationError {
          ({unconfirmed_sat} sat wait for confirmations, {reserved_sat} sat are kept to pay for closing channels): send less, or all of it"
     )]
     AboveOnchainWithFee {
-        /// The amount that was asked for.
+        /// The requested amount.
         asked_sat: u64,
         /// The additional cost.
         besides: &'static str,
@@ -122,7 +122,7 @@ pub enum OperationError {
     },
     /// The balance does not even cover the fee.
     #[error(
-        "the {spendable_sat} sat that can be spent on chain now do not pay for a transaction ({unconfirmed_sat} sat wait for \
+        "the {spendable_sat} sat that can be spent on chain now do not cover a transaction ({unconfirmed_sat} sat wait for \
          confirmations, {reserved_sat} sat are kept to pay for closing channels)"
     )]
     NothingOnchain {
@@ -171,16 +171,16 @@ pub enum OperationError {
     )]
     NotPayable,
     /// A payment link that contradicts itself or demands something unknown.
-    #[error("the payment link cannot be read: {0}")]
+    #[error("failed to parse the payment link: {0}")]
     BadLink(&'static str),
     /// An on-chain address, or a link with nothing else.
-    #[error("this asks for a payment on chain: `tollhouse send {0} AMOUNT`")]
+    #[error("this is an on-chain payment request: use `tollhouse send {0} AMOUNT`")]
     OnlyOnchain(String),
     /// A Lightning address.
-    #[error("`{0}` is a Lightning address, not an invoice: ask the payee for an invoice")]
+    #[error("`{0}` is a Lightning address, not an invoice: request an invoice from the payee")]
     PayeeName(String),
     /// A link to a server that makes invoices.
-    #[error("this is an LNURL, not an invoice: ask the payee for an invoice")]
+    #[error("this is an LNURL, not an invoice: request an invoice from the payee")]
     Lnurl,
     /// Made for another network.
     #[error("the invoice or offer is not for {0}, this node's network")]

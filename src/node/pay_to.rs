@@ -58,13 +58,13 @@ pub(super) fn invoice_or_offer(text: &str) -> Result<Found<'_>, OperationError> 
             None if name.eq_ignore_ascii_case("amount") => &mut amount,
             None if without(name, "req-").is_some() => {
                 return Err(OperationError::BadLink(
-                    "it demands something that this program does not know (`req-…`)",
+                    "it requires an unknown parameter (`req-…`)",
                 ));
             }
             None => continue,
         };
         if place.replace(value).is_some() {
-            return Err(OperationError::BadLink("it says the same thing twice"));
+            return Err(OperationError::BadLink("it repeats a parameter"));
         }
     }
     let Some(value) = ways.into_iter().flatten().next() else {

@@ -1,6 +1,6 @@
-//! The standing of a peer: trusted, chosen by the operator, or a stranger. It decides which channels the node relies on, how the
-//! node is reached and which coins it keeps on chain, because anyone who finds the port can connect and open a channel without
-//! the operator's choice.
+//! The standing of a peer: trusted, chosen by the operator, or a stranger. Any peer that finds the port can connect
+//! and open a channel. So the standing decides which channels the node relies on, how payers reach it and which coins
+//! it reserves on chain.
 
 use std::collections::BTreeSet;
 use std::io;

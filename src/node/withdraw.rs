@@ -246,7 +246,7 @@ impl Node {
         let Some(excess_sat) = excess_msat.map(whole_sat).filter(is_worth_it) else {
             return Ok(None);
         };
-        // The channel pays the fee, and LDK estimates it anew.
+        // The channel pays the fee, and LDK estimates it again.
         let fee_sat = self.fee_for(excess_sat).await?.max(excess_sat / FEE_PART);
         let Some(sat) = less_fee(excess_sat, fee_sat) else {
             return Ok(None);

@@ -53,7 +53,7 @@ pub enum AskError {
     /// Nobody there, or nobody who can prove it.
     #[error("it cannot be reached: {why}")]
     Unreachable {
-        /// Whether no server is there: the connection was refused, there is no route, or the name has no address.
+        /// Whether the server is absent: connection refused, host unreachable, or a name without an address.
         /// `false` if this machine has run out of something, or if the server has no valid certificate.
         is_absent: bool,
         /// The error with its causes.
@@ -176,7 +176,7 @@ fn question(address: &Address, method: Method, body: Bytes) -> (Request<Full<Byt
     headers.insert(USER_AGENT, OURSELVES);
     if method == Method::POST {
         headers.insert(CONTENT_TYPE, JSON);
-        // A hook that leads back to this program would otherwise be asked in an endless circle.
+        // A hook that leads back to this program would otherwise cause an endless loop.
         Via::of_process().say(headers);
     }
     *request.method_mut() = method;

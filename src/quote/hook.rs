@@ -164,7 +164,7 @@ impl Hook {
         }
     }
 
-    /// Whether this failure means that the hook is away, and is not due to what this client asked.
+    /// Whether this failure means that the hook is unreachable, and this client did not cause it.
     fn is_away(&self, why: &HookError) -> bool {
         match why {
             HookError::Ask(why) => {

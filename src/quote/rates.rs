@@ -433,7 +433,7 @@ impl Known {
             Ok(Believed { rate, changed_from }) => {
                 if let Some(last) = changed_from {
                     tracing::warn!(
-                        "A bitcoin costs {rate} after {last}: its sources stood by that change, so the rate is taken"
+                        "Accepted the rate of {rate} after {last}: the sources confirmed the change"
                     );
                 } else if self.doubt.is_some() || self.taken.is_none() {
                     tracing::info!("A bitcoin costs {rate}");

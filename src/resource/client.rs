@@ -76,8 +76,8 @@ pub(super) struct Client {
     fresh: Pool,
 }
 
-/// Pools whose connections were opened within one period. After it, new pools replace them, whose connections look up the
-/// server's address again; running requests end on the old ones.
+/// The connection pools of one period. After it, new pools replace them and resolve the server's address again.
+/// Running requests finish on the old pools.
 #[derive(Debug)]
 struct Kept {
     until: Instant,

@@ -75,11 +75,11 @@ pub(super) struct Delivered<B> {
     speech: Speech,
     /// The state of its messages, if messages must not be cut in two.
     framing: Option<Framing>,
-    /// The beginning of a message whose length is not known yet.
+    /// The beginning of a message of unknown length.
     unread: Bytes,
     /// The deadline for the rest of a message when the answer is over.
     rest: Option<Pin<Box<Sleep>>>,
-    /// Whether the client was told, or has had a moment to receive what was delivered before.
+    /// Whether the client has received the reason, or has had time to receive the earlier data.
     is_said: bool,
 }
 

@@ -33,7 +33,7 @@ enum Unwell {
     Status(StatusCode),
     #[error("it does not answer")]
     Unreachable(#[source] legacy::Error),
-    #[error("its answer cannot be read")]
+    #[error("its response is invalid")]
     Unreadable(#[source] legacy::Error),
     #[error("it takes too long")]
     TooSlow,

@@ -35,7 +35,7 @@ pub(super) struct Names<'a> {
     pub(super) prefix: &'a str,
     /// The host and port that the client used for us, if any.
     pub(super) host: Option<&'a HeaderValue>,
-    /// The path that was asked for, without the prefix.
+    /// The requested path, without the prefix.
     pub(super) asked: &'a str,
 }
 
@@ -267,7 +267,7 @@ impl<'n> Names<'n> {
             let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
             let (name, value) = (name.trim(), value.trim());
             if name.eq_ignore_ascii_case("domain") && self.is_upstreams_domain(value) {
-                // Without `Domain`, the cookie belongs only to the host that the client asked.
+                // Without `Domain`, the cookie belongs only to the client's request host.
                 has_changed = true;
                 continue;
             }
@@ -316,7 +316,7 @@ impl<'n> Names<'n> {
         covers_all.then(|| all.to_owned())
     }
 
-    /// Whether this domain is the upstream's and not the host that the client asked, which could not set it.
+    /// Whether this domain is the upstream's and not the client's request host, which could not set it.
     fn is_upstreams_domain(&self, domain: &str) -> bool {
         let domain = domain.strip_prefix('.').unwrap_or(domain);
         let is_of = |host: &str| {
@@ -352,7 +352,7 @@ fn is_place(value: &HeaderValue, (host, port): (&str, Option<u16>)) -> bool {
 }
 
 /// Whether an answer only redirects to another path of the shop, where `is_ours` knows the shop's hosts. After a 301, 302 or 303 to
-/// a request that changes something (`is_read` is false), the upstream has done what was asked (RFC 9110, section 15.4).
+/// a request that changes something (`is_read` is false), the upstream has done the work (RFC 9110, section 15.4).
 pub(super) fn sends_on(
     is_read: bool,
     status: StatusCode,

@@ -133,7 +133,7 @@ impl<'a> Outgoing<'a> {
         let Some(head) = &mut self.head else {
             return;
         };
-        // Some servers (Rack) parse a body without a type as a form, whose fields then override the query.
+        // Some servers (Rack) parse a body without a type as a form. Its fields then override the query.
         let is_priced_by_query = offer.is_some_and(|offer| offer.pricing.reads_query());
         if is_priced_by_query && !self.is_empty && !head.headers.contains_key(CONTENT_TYPE) {
             head.headers.insert(CONTENT_TYPE, BYTES);
@@ -213,7 +213,7 @@ impl<'a> Outgoing<'a> {
         server.uri(prefix, self.path, asked.query()).ok()
     }
 
-    /// Notes that this server has begun to answer, and rewrites the headers that name it. Returns whether the answer only
+    /// Records the start of this server's answer, and rewrites the headers that name it. Returns whether the answer only
     /// redirects to another path of the shop.
     pub(super) fn receive<B>(
         &self,

@@ -28,7 +28,7 @@ pub(super) enum Ending {
     #[error(transparent)]
     Over(#[from] Over),
     /// No bytes were sent for too long.
-    #[error("no bytes were sent for too long")]
+    #[error("no data for too long")]
     Silent,
 }
 
@@ -49,7 +49,7 @@ impl Speech {
         }
     }
 
-    /// The message format, if messages can be told apart.
+    /// The message format, if it is known.
     pub(super) fn framing(self) -> Option<Framing> {
         match self {
             Self::Plain => None,
@@ -71,7 +71,7 @@ impl Speech {
 fn grpc(over: Over) -> (&'static str, &'static str) {
     match over {
         // RESOURCE_EXHAUSTED
-        Over::UsedUp => ("8", "what was bought is used up"),
+        Over::UsedUp => ("8", "the grant is used up"),
         // PERMISSION_DENIED
         Over::Revoked => ("7", "the token is revoked"),
     }
@@ -100,9 +100,9 @@ impl Ending {
     /// A WebSocket close frame (RFC 6455, section 5.5.1): 1008 for a policy, 1001 for going away.
     pub(super) fn close_frame(self) -> Bytes {
         let (code, reason) = match self {
-            Self::Over(Over::UsedUp) => (1_008, "what was bought is used up"),
+            Self::Over(Over::UsedUp) => (1_008, "the grant is used up"),
             Self::Over(Over::Revoked) => (1_008, "the token is revoked"),
-            Self::Silent => (1_001, "silent for too long"),
+            Self::Silent => (1_001, "no data for too long"),
         };
         let mut frame = BytesMut::with_capacity(4 + reason.len());
         frame.put_u8(0x88);

@@ -31,7 +31,7 @@ use super::servers::InFlight;
 /// farewell then.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The protocol whose messages are never cut in two and whose clients are told why the connection ends.
+/// The protocol. Its messages are never split, and its clients receive the reason for the end of the connection.
 const WEBSOCKET: &[u8] = b"websocket";
 
 /// A client's wish to speak another protocol.
@@ -96,7 +96,7 @@ impl Switch {
 pub(super) struct Tunnel {
     client: OnUpgrade,
     upstream: OnUpgrade,
-    /// The state of the upstream's messages, if they can be told apart.
+    /// The state of the upstream's messages, if their format is known.
     framing: Option<Framing>,
     /// Held to the end: the use is delivered then.
     permit: Permit,
@@ -136,7 +136,7 @@ impl Tunnel {
                 }),
                 () = activity.is_over(self.idle_timeout) => Ok(Ending::Silent),
                 over = meter.is_over() => Ok(Ending::Over(over)),
-                () = cut.cancelled() => Err("the program is ending".to_owned()),
+                () = cut.cancelled() => Err("the program is stopping".to_owned()),
             };
             match ending {
                 Ok(ending) if meter.end(ending) => {
@@ -171,7 +171,7 @@ struct Meter {
     permit: Mutex<Permit>,
     /// Why the connection ends, once it does.
     ending: OnceLock<Ending>,
-    /// Whether the client has been told, or the upstream has closed the connection itself.
+    /// Whether the client has received the reason, or the upstream has closed the connection itself.
     is_told: AtomicBool,
     /// Wakes the task that reads from the upstream.
     reader: AtomicWaker,
@@ -197,7 +197,7 @@ impl Meter {
         self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops after the current message. Returns whether the client must still be told.
+    /// Stops after the current message. Returns whether the client still needs the reason.
     fn end(&self, ending: Ending) -> bool {
         // Only the first reason is kept.
         let _ = self.ending.set(ending);
@@ -220,9 +220,9 @@ impl Meter {
 /// The data from the upstream, as far as the grant allows.
 struct Sale<'a> {
     meter: &'a Meter,
-    /// The state of its messages, if they can be told apart.
+    /// The state of its messages, if their format is known.
     framing: Option<Framing>,
-    /// The beginning of a message whose length is not known yet.
+    /// The beginning of a message of unknown length.
     unread: Bytes,
     /// The close frame still to send, if any; after it comes the end.
     last_words: Option<Bytes>,
@@ -245,9 +245,9 @@ impl<'a> Sale<'a> {
         ending.filter(|_| is_between)
     }
 
-    /// Ends the connection, with a close frame for a WebSocket whose upstream has not sent one.
+    /// Ends the connection. Sends a WebSocket close frame if the upstream has not sent one.
     fn end(&mut self, ending: Ending) {
-        tracing::debug!("A switched connection ends: {ending}");
+        tracing::debug!("Closed an upgraded connection: {ending}");
         let framing = self.framing.as_ref();
         let is_told = framing.is_none_or(Framing::is_last);
         self.last_words = Some(if is_told {

@@ -178,10 +178,10 @@ fn check_warns_of_an_expiring_or_expired_certificate() {
     };
     assert!(!check(-30, 60).contains("Warning"));
     for (from_days, until_days, said) in [
-        (-80, 10, "ends in 10 days"),
-        (-1, 3, "ends in 3 days"),
-        (-90, -2, "ended 1 days ago"),
-        (1, 90, "not good yet"),
+        (-80, 10, "expires in 10 days"),
+        (-1, 3, "expires in 3 days"),
+        (-90, -2, "expired 1 days ago"),
+        (1, 90, "not valid yet"),
     ] {
         let shown = check(from_days, until_days);
         let warning = shown.lines().find(|line| line.starts_with("Warning"));

@@ -29,7 +29,7 @@ fn provides(provider: &Stranger) -> String {
     format!("node.liquidity.provider = {{ node_id = \"{id}\", address = \"{at}\" }}\n")
 }
 
-/// A ground whose settings name a provider, and that provider, which has a channel to the merchant.
+/// A ground with a provider in its settings, and that provider, which has a channel to the merchant.
 async fn provided(settings: &str) -> (Ground, Stranger) {
     let mut ground = ground(CHEAP, "").await;
     let provider = ground.stranger("provider", FUNDS_SAT).await.unwrap();
@@ -270,7 +270,7 @@ async fn a_stranger_uses_up_no_reserve_that_a_bought_channel_needs() {
     assert!(taken.contains("Anchor"), "{taken}");
 }
 
-/// A ground whose merchant has the reserve for one channel, and a provider without a channel.
+/// A ground with a merchant that has the reserve for one channel, and a provider without a channel.
 async fn reserved() -> (Ground, Stranger) {
     let mut ground = ground(CHEAP, "").await;
     let provider = ground.stranger("provider", FUNDS_SAT).await.unwrap();

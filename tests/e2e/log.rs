@@ -1,4 +1,4 @@
-//! Whatever happens to its log, the shop goes on selling, and ends when it is told to.
+//! The shop keeps selling whatever happens to its log, and stops on request.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, PipeReader, Write as _, pipe};

@@ -1,4 +1,4 @@
-//! Commands whose output cannot be written: their exit codes, and that none panics. A listener that answers every request with
+//! Commands that fail to write their output: their exit codes, and that none panics. A listener that answers every request with
 //! success stands in for the program.
 
 use std::fs::{self, File};
@@ -105,7 +105,7 @@ fn full() -> Stdio {
         .into()
 }
 
-/// A pipe whose reader has closed it.
+/// A pipe that its reader has closed.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

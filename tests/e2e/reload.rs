@@ -158,8 +158,8 @@ async fn a_reload_reports_the_tokens_that_it_would_end() {
     assert_eq!(broken[0]["tokens"], 1, "{broken}");
     let what = broken[0]["what"].as_str().unwrap();
     assert!(what.contains("was price class 0 and is 1"), "{what}");
-    // There is no terminal to ask on: nothing happens.
-    not_done(&shop.network, &["reload"], 4, "1 tokens that are good now").await;
+    // Without a terminal, nothing happens.
+    not_done(&shop.network, &["reload"], 4, "1 valid tokens").await;
     assert_eq!(shop.get(ARTICLE, Some(&sold)).await.status, StatusCode::OK);
     assert_eq!(price_msat(&shop, ARTICLE).await, 21_000);
 
@@ -176,7 +176,7 @@ async fn a_reload_reports_the_tokens_that_it_would_end() {
         shop.network
             .merchant
             .log_tail()
-            .contains("tokens that are good now: 1")
+            .contains("currently valid tokens: 1")
     );
 }
 

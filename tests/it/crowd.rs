@@ -194,7 +194,7 @@ async fn unpaid_answers_are_displaced_and_paid_ones_stay() {
             free.push(stream);
         }
     }
-    // Each answer has begun when its head is here.
+    // Each answer has started once its head arrives.
     for stream in &mut free {
         raw::expect(stream, "200 OK").await;
     }

@@ -197,7 +197,7 @@ async fn says_goodbye(socket: &mut Socket, code: u16, reason: &str) {
     timeout(DEADLINE, over).await.expect("the end in time");
 }
 
-const USED_UP: &str = "what was bought is used up";
+const USED_UP: &str = "the grant is used up";
 
 #[tokio::test]
 async fn a_websocket_that_uses_up_its_grant_says_so_after_a_message() {
@@ -237,7 +237,7 @@ async fn an_idle_websocket_is_closed_with_a_reason() {
         .shop(|upstream| upstream.idle_timeout = Some(Duration::from_secs(1)))
         .await;
     let mut socket = connect(&shop, "/open/x", None).await.unwrap();
-    says_goodbye(&mut socket, 1_001, "silent for too long").await;
+    says_goodbye(&mut socket, 1_001, "no data for too long").await;
 }
 
 #[tokio::test]

@@ -341,7 +341,7 @@ async fn a_guard_obeys_the_rules_of_the_settings() {
         "{cheap:?}"
     );
     guard(with_plans(sizes(), &[plan("month", Some("90 sat"))])).unwrap();
-    // A fixed price besides a hook's price.
+    // A fixed price next to a hook's price.
     for wrong in [
         with_plans(hooked("h"), &[plan("month", Some("1 sat"))]),
         with_plans(hooked("h"), &[plan("month", None)]),

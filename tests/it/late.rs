@@ -40,7 +40,7 @@ fn payment(sold: &Sold) -> Payment {
     }
 }
 
-/// The challenge as the ledger would have it if its invoice were the one whose preimage is known.
+/// The challenge as the ledger would have it for the invoice with the known preimage.
 fn challenged(sold: &Sold) -> Challenge {
     Challenge {
         payment_hash: sold.identifier().payment_hash,

@@ -350,7 +350,7 @@ async fn the_holder_of_a_token_that_opens_nothing_asks_the_hook_as_a_stranger() 
         let sold = sold.with_caveat(caveat);
         assert_eq!(asks_for(&shop, &hook, &sold).await, 2, "{caveat}");
     }
-    // A token that might have opened the request lets the hook be asked once.
+    // A token that might open the request allows one hook call.
     let (shop, sold) = limited(&hook, 1).await;
     let cheap = sold.with_caveat("a_price_msat=1");
     assert_eq!(asks_for(&shop, &hook, &cheap).await, 1);

@@ -1,4 +1,4 @@
-//! Answers whose headers name the upstream are rewritten to names that the client can use.
+//! Tollhouse rewrites headers that name the upstream to names that the client can use.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Log lines that anybody can cause: their number is limited.
+//! A limit on the log lines that any client can cause.
 
 use std::time::Duration;
 

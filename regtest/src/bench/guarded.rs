@@ -164,7 +164,7 @@ impl Comparison<'_> {
         let open = client.get(&open_url, None).await?;
         let nginx = client.get(&nginx_url, None).await?;
         let unpaid = client.get(&sold_url, None).await?;
-        let last = credentials.last().context("there are no credentials")?;
+        let last = credentials.last().context("failed to find a credential")?;
         let paid = client.get(&sold_url, Some(last)).await?;
         if (open.status, unpaid.status) != (StatusCode::OK, StatusCode::PAYMENT_REQUIRED) {
             bail!(

@@ -130,7 +130,7 @@ impl Pest {
         let node = &self.stranger.node;
         let _ = node.connect(self.merchant).await;
         let _ = node.sync().await;
-        // A channel whose funding transaction was broadcast at the last moment is funded, and is closed here all the same.
+        // If a funding transaction appears at the last moment, its channel is funded, and is closed here anyway.
         let _known = self.fundings();
         let mut has_funded = false;
         for channel in node.channels() {
@@ -212,7 +212,7 @@ impl Pest {
         };
         let opened = node.blocking(open).await;
         self.note(matches!(opened, Ok(Ok(_))));
-        // Begins to open another channel, and hangs up before it is open.
+        // Starts to open another channel, and disconnects before it is open.
         let opened = self.stranger.opens_and_hangs_up(self.merchant, CHANNEL_SAT);
         self.note(opened.await.is_ok());
         let connect = move |node: &ldk_node::Node| node.connect(node_id, address.into(), true);

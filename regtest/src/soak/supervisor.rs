@@ -1,4 +1,4 @@
-//! What an init system does for a merchant: a program that has ended by itself is started again.
+//! Restarts the merchant after it exits by itself, as an init system does.
 //!
 //! Tollhouse ends with a reason when something in its node is dead and only a new start can mend it. One such end is known: LDK
 //! panics when a payment times out at the very moment at which the peer signs it ("Cannot use both `ChannelMonitorUpdateStatus`

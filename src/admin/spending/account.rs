@@ -13,7 +13,7 @@ pub(super) type Accounts = BTreeMap<String, Account>;
 pub(super) struct Account {
     /// The amount spent, in msat.
     pub(super) spent_msat: u64,
-    /// Payments whose outcome is not known.
+    /// Payments with an unknown outcome.
     pub(super) pending: Vec<Pending>,
 }
 
@@ -64,7 +64,7 @@ impl Account {
     }
 }
 
-/// A payment whose outcome is not known.
+/// A payment with an unknown outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::admin) struct Pending {
     /// The reservation's number.

@@ -109,7 +109,7 @@ impl Backups {
             }
         }
         let why = format!(
-            "the store did not have it within {} s",
+            "the upload to the store did not finish within {} s",
             SENT_WITHIN.as_secs()
         );
         Err(BackupError::NotSent(why))

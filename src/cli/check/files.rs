@@ -52,7 +52,7 @@ pub(super) fn look(config: &Config) -> Looked {
             Ok(true) => looked.wrong.extend(open(&path).err()),
             Ok(false) => {}
             Err(error) => looked.warnings.push(format!(
-                "{} cannot be accessed ({error}): run this as the user that the program runs as",
+                "failed to access {} ({error}): run this command as the user that runs Tollhouse",
                 path.display()
             )),
         }

@@ -45,7 +45,7 @@ pub(super) fn certificates(config: &Config, findings: &mut Findings) {
             }
             None if matches!(source, TlsSource::Acme(_)) => {
                 let found = format!(
-                    "{key}: the authority has not issued a certificate yet: the log says why"
+                    "{key}: the authority has not issued a certificate yet: see the log for the reason"
                 );
                 findings.note("certificate", Grade::Look, found);
             }
@@ -84,7 +84,7 @@ fn said_of(certificate: &Certificate, now_secs: u64) -> (Grade, String) {
         Term::Ended | Term::NotYet => Grade::Bad,
     };
     let days = certificate.until_secs.saturating_sub(now_secs) / 86_400;
-    let good = || format!("the certificate is good for {days} days");
+    let good = || format!("the certificate is valid for {days} days");
     (grade, certificate.complaint(now_secs).unwrap_or_else(good))
 }
 
@@ -108,7 +108,7 @@ fn local(address: SocketAddr, findings: &mut Findings) {
         }
         Err(why) => {
             let found = format!(
-                "{address} does not answer this machine ({why}): do http.allow and http.block let it in?"
+                "{address} does not respond to this machine ({why}): check http.allow and http.block"
             );
             findings.note(what, Grade::Look, found);
         }
@@ -124,14 +124,14 @@ fn public(name: &str, port: u16, findings: &mut Findings) {
         .flatten()
         .collect();
     if addresses.is_empty() {
-        let found = format!("{name} has no address in the DNS: customers cannot find it");
+        let found = format!("the DNS has no address for {name}: customers cannot reach it");
         findings.note(what, Grade::Bad, found);
         return;
     }
     let tried = addresses.iter().take(ADDRESSES_MAX);
     let Some(stream) = tried.filter_map(|address| connect(*address).ok()).next() else {
         let found = format!(
-            "{name}:{port} accepts no connection from this machine: if it is the same elsewhere, open or forward the port"
+            "{name}:{port} refuses connections from this machine: if other machines fail too, open or forward the port"
         );
         findings.note(what, Grade::Look, found);
         return;
@@ -142,7 +142,7 @@ fn public(name: &str, port: u16, findings: &mut Findings) {
             findings.note(what, grade, found);
         }
         Err(why) => {
-            let found = format!("{name}:{port} does not speak TLS as clients do ({why})");
+            let found = format!("the TLS handshake with {name}:{port} failed ({why})");
             findings.note(what, Grade::Look, found);
         }
         Ok(mut stream) => {
@@ -178,12 +178,12 @@ fn refused(name: &str, port: u16, why: &CertificateError) -> (Grade, String) {
         CertificateError::Revoked => "it was revoked",
         _ => {
             let found = format!(
-                "{name}:{port} shows a certificate that no public authority signed: only clients that trust yours accept it"
+                "the certificate of {name}:{port} comes from a private authority: only clients that trust that authority accept it"
             );
             return (Grade::Look, found);
         }
     };
-    let found = format!("clients refuse the certificate at {name}:{port}: {reason}");
+    let found = format!("clients reject the certificate of {name}:{port}: {reason}");
     (Grade::Bad, found)
 }
 
@@ -195,7 +195,7 @@ fn clock(whose: &str, date_secs: Option<u64>, findings: &mut Findings) {
     let off_secs = date_secs.abs_diff(Clock::system().unix_secs());
     if off_secs > DATE_OFF_SECS {
         let found = format!(
-            "the `Date` that {whose} sends is {off_secs} seconds off the clock of this machine: clients that go by it take invoices and \
+            "the `Date` that {whose} sends is {off_secs} seconds off the clock of this machine: clients that use it treat invoices and \
              tokens for expired"
         );
         findings.note("date", Grade::Bad, found);
@@ -255,7 +255,7 @@ fn date(stream: &mut (impl std::io::Read + Write), host: &str) -> Result<Option<
     let head = ask().map_err(|error: std::io::Error| error.to_string())?;
     let head = String::from_utf8_lossy(&head);
     if !head.starts_with("HTTP/1.") {
-        return Err("it is not HTTP".to_owned());
+        return Err("the response is not HTTP".to_owned());
     }
     let value = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -317,6 +317,6 @@ mod tests {
         let mut findings = Findings::default();
         public("nowhere.invalid", 443, &mut findings);
         assert_eq!(findings.0[0].grade, Grade::Bad);
-        assert!(findings.0[0].found.contains("no address in the DNS"));
+        assert!(findings.0[0].found.contains("the DNS has no address for"));
     }
 }

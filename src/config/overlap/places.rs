@@ -40,7 +40,7 @@ impl Place {
     }
 }
 
-/// `http://localhost:3000`; empty for the disk, whose paths are absolute.
+/// `http://localhost:3000`; empty for the disk, where paths are absolute.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

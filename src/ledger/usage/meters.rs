@@ -13,8 +13,8 @@ use super::Overrun;
 /// Bytes are not set aside if answers are cut at the last byte.
 const AT_ONCE: u64 = 64;
 
-/// An answer of unknown length may be endless, so it runs beyond the grant by at most the grant's size, or by this
-/// many bytes if that is more. A token so gets at most twice its grant, or its grant and a mebibyte.
+/// An answer of unknown length may be endless. It exceeds the grant by at most the grant's size, or by this many
+/// bytes if that is more. So a token gets at most twice its grant, or its grant and a mebibyte.
 const BEYOND_BYTES_MIN: u64 = 1024 * 1024;
 
 /// The same for time, in seconds.
@@ -26,11 +26,11 @@ pub(super) struct Meters {
     bytes: Meter,
     /// In milliseconds. Time is never held in advance.
     time: Meter,
-    /// The number of requests and answers whose length is not known.
+    /// The number of requests and answers of unknown length.
     unknown: u64,
     /// The time of all requests in flight that is not in `time` yet.
     asked: Running,
-    /// The same for those whose answer has begun.
+    /// The same for those with a started answer.
     begun: Running,
     /// The number of the last claim.
     last_id: u64,
@@ -62,7 +62,7 @@ pub(super) struct Claim {
     is_unknown: bool,
     /// Whether its answer has begun.
     has_begun: bool,
-    /// Up to when its time is counted, in ms on the meters' clock; `None` once somebody else has metered it.
+    /// The end of its counted time, in ms on the meters' clock; `None` once an external meter has counted it.
     counted_to_ms: Option<u64>,
     /// Its part of the token's counted time, in milliseconds.
     time_ms: u64,
@@ -315,7 +315,7 @@ impl Meters {
             && secs_left(last, used_ms) > 0
     }
 
-    /// Counts the time that somebody else has metered, instead of the time that passes.
+    /// Counts time metered elsewhere, instead of the elapsed time.
     pub(super) fn report(&mut self, claim: &mut Claim, worked_ms: u64) {
         self.stop_time(claim);
         self.add_time(claim, worked_ms);

@@ -256,8 +256,8 @@ impl Reservation {
         usage.is_some_and(|usage| usage.excuses(&self.allowance))
     }
 
-    /// Returns a use that was reserved while a hook was asked for a price, and that was not needed. For a minute,
-    /// no use of this token is reserved before the price is known.
+    /// Gives back a use that was reserved for a hook call and not needed. For a minute, this token reserves no use before
+    /// the price is known.
     pub fn withdraw(self) {
         if let Some(usage) = &self.usage {
             usage.be_withdrawn(self.clock.since_boot_ms());

@@ -40,7 +40,7 @@ pub(in crate::node) fn credentials(login: &Login) -> Result<Credentials, String>
             // bitcoind creates the cookie as its own user, so its owner and mode are not ours to check.
             let cookie = secret_file::line_of_another(file).map_err(|error| {
                 let why = causes::chain(&error);
-                format!("failed to read its cookie {shown}: {why}; does it run?")
+                format!("failed to read its cookie {shown}: {why}; check that it runs")
             })?;
             let (user, password) = cookie
                 .split_once(':')
@@ -168,7 +168,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(".cookie");
         let missing = credentials(&Login::Cookie(file.clone())).unwrap_err();
-        assert!(missing.contains("does it run"), "{missing}");
+        assert!(missing.contains("check that it runs"), "{missing}");
         std::fs::write(&file, "__cookie__:a:b").unwrap();
         let read = credentials(&Login::Cookie(file)).unwrap();
         assert_eq!((&*read.user, &*read.password), ("__cookie__", "a:b"));

@@ -104,7 +104,7 @@ pub(in crate::node) async fn watch(
                     }
                     Err(error) => {
                         let why = causes::chain(&error);
-                        tracing::warn!("The search for closings goes on within an hour: {why}");
+                        tracing::warn!("Continuing the search for closings within an hour: {why}");
                     }
                 }
             }
@@ -139,8 +139,8 @@ async fn is_another_wanted(node: &Node) -> bool {
     }
 }
 
-/// The fundings of the channels whose closings are no business of the search: the node sweeps them, now or once their monitors are
-/// loaded. Both would spend the same outputs.
+/// The fundings of channels that the search must skip. The node sweeps them itself, now or after it loads their
+/// monitors, and both would spend the same outputs.
 async fn fundings(node: &Node) -> Result<HashSet<OutPoint>, NodeError> {
     let keys = node.keys.clone();
     on(node.config.folder.clone(), move |folder| {
@@ -154,7 +154,7 @@ async fn go_on(node: &Node, ldk: &Arc<ldk_node::Node>, search: &mut Search) {
     let seen = search.again_and_again(&node.keys);
     if let Err(error) = search.go_on(node, seen + SCRIPTS_PER_LOOK).await {
         let why = causes::chain(&error);
-        tracing::info!("The search for closings goes on within an hour: {why}");
+        tracing::info!("Continuing the search for closings within an hour: {why}");
         return;
     }
     if search.found.is_empty() {

@@ -1,8 +1,8 @@
-//! Channels that ended before their funding transaction was seen. LDK would keep asking for it as long as it keeps the channel's
-//! monitor, and it never deletes one.
+//! Channels that ended before their funding transaction appeared. LDK queries it while it keeps the channel's
+//! monitor, and never deletes a monitor.
 //!
-//! The money of such a channel does not exist. If its funding transaction is broadcast after all, the money is the peer's own,
-//! and waits until the peer closes the channel.
+//! Such a channel holds no money. If the peer still broadcasts the funding transaction, the money belongs to the
+//! peer, and stays there until the peer closes the channel.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -15,22 +15,22 @@ use super::super::relay::Where;
 use super::bounds::Pending;
 use crate::secret_file;
 
-/// The file in the node's folder that lists these channels, one a line: the id of the funding transaction, the id of the channel,
-/// and `?` until the chain source was asked for the transaction.
+/// The file in the node's folder that lists these channels, one per line: the funding transaction id, the channel id,
+/// and `?` until the first query for the transaction.
 const FILE: &str = "channels.abandoned";
 
-/// The most channels that are listed; the funding transactions of the oldest beyond that are asked for again. Each takes 130
-/// bytes here, and its monitor takes some thousands on the disk.
+/// The maximum number of channels in the list. Beyond it, the node queries the funding transactions of the oldest
+/// again. Each takes 130 bytes here, and its monitor some thousands on the disk.
 const MAX: usize = 2_000;
 
 /// The answer of the chain source about the funding transaction of a channel, or `None` without an answer.
 pub(super) type Heard = (ChannelId, Txid, Option<Where>);
 
-/// The channels that ended before their funding transaction was seen.
+/// The channels that ended before their funding transaction appeared.
 #[derive(Debug)]
 pub(super) struct Abandoned {
     file: PathBuf,
-    /// Those whose funding transaction the chain source did not have, in the order in which that was found.
+    /// Those without a funding transaction at the chain source, in the order of discovery.
     nowhere: Vec<(Txid, ChannelId)>,
     /// Those for which this is not known yet.
     unknown: HashMap<ChannelId, Pending>,
@@ -67,7 +67,7 @@ impl Abandoned {
 
     /// Adds channels that ended, on the disk too: after a restart LDK asks for their funding transactions again.
     pub(super) fn add(&mut self, ended: Vec<(ChannelId, Pending)>) {
-        // A channel whose funding transaction is in a block is watched like any other channel.
+        // A channel with a confirmed funding transaction is watched like any other channel.
         let mut ended = ended
             .into_iter()
             .filter(|(_, it)| !it.is_in_a_block())
@@ -79,8 +79,7 @@ impl Abandoned {
         self.write();
     }
 
-    /// The channels whose funding transactions are to be asked for now, at most `max` of them, those that have waited longest
-    /// first.
+    /// The channels with funding transactions to query now, at most `max` of them, longest waiting first.
     pub(super) fn ask(&mut self, now: Instant, max: usize) -> Vec<(ChannelId, Txid)> {
         let due = self.unknown.iter_mut();
         let mut due: Vec<_> = due.filter(|(_, it)| it.is_to_be_asked(now)).collect();
@@ -139,7 +138,7 @@ impl Abandoned {
     }
 }
 
-/// Reads a line. A line that cannot be read is skipped: its transaction is asked for again, which only costs requests.
+/// Parses a line. Skips an invalid line: its transaction is queried again, which only costs requests.
 fn line(text: &str) -> Option<(Txid, ChannelId, bool)> {
     let mut parts = text.split(' ');
     let (funding, channel) = (parts.next()?, parts.next()?);

@@ -27,9 +27,9 @@ pub(super) struct Pending {
     pub(super) peer: Option<PublicKey>,
     /// The time since when the channel is known.
     pub(super) since: Instant,
-    /// Where the funding transaction was last seen; `None` if the chain source was not asked, or did not answer.
+    /// The last known place of the funding transaction; `None` without a query or an answer.
     pub(super) seen: Option<Where>,
-    /// When the chain source was last asked for it.
+    /// The time of the last query to the chain source.
     pub(super) asked: Option<Instant>,
     /// When the chain source last answered.
     pub(super) heard: Option<Instant>,
@@ -61,7 +61,7 @@ impl Pending {
         is_due && !self.is_in_a_block()
     }
 
-    /// Notes that the funding transaction is asked for now, and returns its id.
+    /// Records a query for the funding transaction now, and returns its id.
     pub(super) fn ask(&mut self, now: Instant) -> Txid {
         self.asked = Some(now);
         self.funding
@@ -113,7 +113,7 @@ impl fmt::Display for Beyond {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAnyone => {
-                f.write_str("this node accepts channels only from peers that its operator chose")
+                f.write_str("this node accepts channels only from peers that its operator selected")
             }
             Self::TooSmall(sat) => write!(f, "this node takes channels of {sat} sat or more"),
             Self::TooLarge(sat) => write!(f, "this node takes channels of {sat} sat at most"),

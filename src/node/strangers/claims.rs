@@ -1,9 +1,9 @@
 //! Whether payments over strangers' channels could be claimed on chain.
 //!
-//! The transaction that claims a payment over a channel with anchors carries no fee of its own: without coins in the wallet, a
-//! peer that goes silent once it has the preimage takes the payment back. ldk-node accepts no such channel while coins are
-//! missing, but coins may be spent later, and a channel may have been opened before this program checked the coins. Nothing is
-//! sold over such channels, and they are closed cooperatively: from then on LDK accepts no payment over them.
+//! The transaction that claims a payment over an anchor channel pays no fee of its own. Without coins in the wallet,
+//! a peer that goes silent after it learns the preimage takes the payment back. ldk-node accepts no such channel
+//! while coins are missing. But the operator may spend coins later, and older channels predate this check. Tollhouse
+//! sells nothing over such channels and closes them cooperatively. LDK then accepts no payment over them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -158,7 +158,7 @@ impl Strangers {
         }
     }
 
-    /// Finds the channels whose payments could not be claimed, and closes them cooperatively.
+    /// Finds the channels with payments that cannot be claimed, and closes them cooperatively.
     pub(in crate::node) fn withhold(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails]) {
         let theirs: Vec<_> = self.theirs(channels).collect();
         let now = Instant::now();

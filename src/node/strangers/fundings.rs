@@ -1,5 +1,5 @@
-//! The funding transactions of strangers' channels, asked for apart from the syncs with the chain. ldk-node itself would ask for
-//! each of them twice, one after the other, in every sync, and the requests that guard the other channels would wait for it.
+//! Queries the funding transactions of strangers' channels outside the chain syncs. ldk-node itself would query each
+//! of them twice in every sync, one after the other. The requests that guard the other channels would wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use super::super::relay::{Fundings, Relay, Where};
 use super::abandoned::Heard;
 use super::{State, Strangers};
 
-/// The least time between two questions for the same transaction: one sync may follow another at once.
+/// The minimum time between two queries for the same transaction: one sync may directly follow another.
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(10);
 
-/// How long an answer decides what the node is told about a transaction.
+/// How long a cached answer about a transaction stays in use.
 const FRESH_FOR: Duration = Duration::from_secs(15);
 
-/// The most such questions at once for pending channels, and as many for channels that have ended.
+/// The maximum number of concurrent queries for pending channels, and the same number for ended channels.
 const ASKED_MAX: usize = 10;
 
-/// How long a sync with the chain waits for an answer; the questions are asked concurrently.
+/// How long a chain sync waits for an answer; the queries run concurrently.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 
 impl Strangers {
-    /// Asks the chain source for the funding transactions that strangers' channels wait for.
+    /// Queries the chain source for the funding transactions of strangers' pending channels.
     pub(in crate::node) async fn look_for_fundings(&self, relay: &Arc<Relay>) {
         let asked = {
             let mut state = self.state();
@@ -56,7 +56,7 @@ impl Strangers {
 }
 
 impl State {
-    /// The transactions to ask for now, those that have waited longest first.
+    /// The transactions to query now, longest waiting first.
     fn ask(&mut self, now: Instant) -> Vec<(lightning::ln::types::ChannelId, bitcoin::Txid)> {
         let due = self.pending.iter_mut();
         let mut due: Vec<_> = due.filter(|(_, it)| it.is_to_be_asked(now)).collect();
@@ -77,8 +77,8 @@ impl State {
         self.abandoned.hear(answers);
     }
 
-    /// Notes the funding transactions of the existing channels. A stranger may name any transaction as its funding transaction:
-    /// one of these is asked for, whichever peer names it.
+    /// Records the funding transactions of the existing channels. A stranger may name any transaction as its funding
+    /// transaction. The node queries one of these for every peer that names it.
     pub(super) fn know(&mut self, channels: &[ChannelDetails]) {
         let is_real = |channel: &&ChannelDetails| {
             let pending = self.pending.get(&channel.channel_id);
@@ -89,8 +89,7 @@ impl State {
         self.abandoned.purge(&self.real);
     }
 
-    /// Transactions that the chain source need not be asked for during a sync: those that were asked for apart from it just now,
-    /// and those that the node no longer waits for.
+    /// Transactions that a sync need not query: recently queried ones, and ones that the node no longer waits for.
     pub(super) fn left_out(&self, now: Instant) -> Fundings {
         let is_real = |txid: &bitcoin::Txid| self.real.contains(txid);
         let is_fresh = |heard: Option<Instant>| heard.is_some_and(|heard| now < heard + FRESH_FOR);

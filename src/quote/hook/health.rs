@@ -24,7 +24,7 @@ pub(super) struct Health {
     failed: u64,
     /// The last failure, and when it was, in milliseconds since the machine started.
     last_failure: Option<(String, u64)>,
-    /// Limits the log lines, because clients decide how often the hook is asked.
+    /// Limits the log lines, because clients decide how often Tollhouse calls the hook.
     log: Arc<Sparing>,
     /// Whether the log thinks that it fails.
     is_told_failing: bool,
@@ -48,7 +48,7 @@ pub struct HookStatus {
 }
 
 impl Health {
-    /// The health of a hook that was not asked yet.
+    /// The health of a hook before its first call.
     pub(super) fn new(clock: &Clock) -> Self {
         Self {
             asked: 0,

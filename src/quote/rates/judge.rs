@@ -47,7 +47,7 @@ pub enum Doubt {
     },
     /// Too far from the last one.
     #[error(
-        "its sources gave {rate} after {last}; it is taken if two or more servers confirm it for ten minutes, or one for \
+        "the sources report {rate} after {last}; accepted once two or more servers confirm it for ten minutes, or one for \
          a day. If it is right, change the currency's settings (such as `at_least` and `at_most`) to take it at once"
     )]
     Jumped {

@@ -11,14 +11,14 @@ use tokio::time::Instant;
 
 use super::known::Known;
 
-/// The largest file whose content is kept. Sending a larger one takes so long that opening it hardly matters.
+/// The largest file to cache. Sending a larger one takes so long that opening it hardly matters.
 pub(super) const CONTENT_BYTES_MAX: u64 = 64 * 1024;
 
 /// The most memory used, in bytes: 128 of the largest files, or a thousand pages of 7 KB. Nothing is allocated before files are
 /// requested.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// The size of an entry besides its content and twice its path: the headers, and its places in the table and the queue.
+/// The overhead of an entry, without its content and twice its path: the headers, and its slots in the table and the queue.
 const ENTRY_BYTES: usize = 1024;
 
 /// When files are checked in full again, and when their content is kept.

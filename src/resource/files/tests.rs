@@ -235,7 +235,7 @@ async fn an_index_is_kept_under_the_name_of_the_file() {
         assert_eq!(shop.read(&folder, path).await, "an index");
     }
     assert_eq!(shop.files.memory.paths(), [shop.at("shop/deep/index.html")]);
-    let folder_itself = "an address of a folder ends with a slash";
+    let folder_itself = "the URL of a folder must end with a slash";
     assert_eq!(shop.read(&folder, "/deep").await, folder_itself);
     fs::remove_file(shop.at("shop/deep/index.html")).unwrap();
     assert_eq!(shop.read(&folder, "/deep").await, GONE);

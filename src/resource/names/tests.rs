@@ -64,7 +64,7 @@ async fn a_redirect_to_the_upstream_becomes_one_to_the_route() {
         ("/login", LOCATION, "/api/login"),
         ("/", LOCATION, "/api/"),
         ("/apix", LOCATION, "/api/apix"),
-        // The upstream was asked by this name.
+        // The request to the upstream used this name.
         ("http://shop.example:8402/login", LOCATION, "/api/login"),
         // The upstream knows the prefix already.
         ("http://up.internal:3000/api/login", LOCATION, "/api/login"),

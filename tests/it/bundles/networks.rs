@@ -51,7 +51,7 @@ fn lay_ready(shop: &Shop, number: u8) -> [u8; 32] {
     payment_hash
 }
 
-/// Whether this client is handed the bundle.
+/// Whether this client receives the bundle.
 async fn is_given(shop: &Shop, client: &str) -> bool {
     let request = shop
         .request(Method::GET, PATH)

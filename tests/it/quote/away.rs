@@ -222,7 +222,7 @@ async fn a_client_that_hangs_up_before_its_request_crashes_the_hook_gains_nothin
     assert!(is_fallback(&hook, "/b").await);
 }
 
-/// A listener whose backlog is full, so that no further connection is accepted.
+/// A listener with a full backlog, which accepts no further connection.
 async fn full_listener() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

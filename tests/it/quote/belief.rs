@@ -57,8 +57,12 @@ async fn a_real_doubling_is_believed_once_several_servers_confirm_it_for_minutes
         "{log:?}"
     );
     assert_eq!(
-        log.lines_with(&["WARN", "250000.00 USD after 97000.00 USD", "stood by"])
-            .len(),
+        log.lines_with(&[
+            "WARN",
+            "250000.00 USD after 97000.00 USD",
+            "confirmed the change"
+        ])
+        .len(),
         1,
         "{log:?}"
     );
