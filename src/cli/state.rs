@@ -78,10 +78,10 @@ impl Reload {
         }
         complain(&lines.join("\n"));
         if !std::io::stdin().is_terminal() {
-            let why = "not reloaded: pass --yes to reload anyway".to_owned();
+            let why = "reload cancelled: pass --yes to reload anyway".to_owned();
             return Err(NoAnswer { code: REFUSED, why }.tell());
         }
-        complain(&"Type `reload` to do it:");
+        complain(&"Type `reload` to continue:");
         let mut said = String::new();
         let heard = std::io::stdin().lock().read_line(&mut said);
         if heard.is_err() || said.trim() != "reload" {
@@ -101,7 +101,7 @@ fn lost(broken: &Value) -> String {
     };
     let count = number(&broken["tokens"], grouped);
     format!(
-        "This reload ends {at_least}{count} tokens that are good now: {}",
+        "This reload revokes {at_least}{count} valid tokens: {}",
         text(&broken["what"])
     )
 }
@@ -188,8 +188,13 @@ fn strangers(strangers: &Value) -> String {
         Some(fault) => format!("; PEERS CANNOT CONNECT: {fault}"),
         None => String::new(),
     };
+    let shut = if strangers["shut_out"] == true {
+        "; new strangers cannot connect for up to a day, because they did not fund the channels that they asked for"
+    } else {
+        ""
+    };
     format!(
-        "{who}; they have {} channels, {} of them waiting{fault}",
+        "{who}; they have {} channels, {} of them waiting{shut}{fault}",
         number(&strangers["channels"], grouped),
         number(&strangers["pending"], grouped),
     )

@@ -10,6 +10,7 @@ use ldk_node::payment::{ConfirmationStatus, PaymentDetails, PaymentDirection, Pa
 use serde::{Deserialize, Serialize};
 
 use super::operation::{OperationError, refused};
+use super::relay::Relay;
 
 /// Addresses that may be drawn, by who may only bring money in, while nothing arrives on the chain.
 ///
@@ -60,6 +61,7 @@ impl Drawn {
 pub(super) fn another(
     folder: &Path,
     node: &ldk_node::Node,
+    relay: Option<&Relay>,
     drawing: Drawing,
 ) -> Result<String, OperationError> {
     let path = folder.join("addresses.drawn");
@@ -75,7 +77,9 @@ pub(super) fn another(
     // Before it is drawn: a crash in between counts one too many, never one too few.
     keep(&path, &text);
     let address = node.onchain_payment().new_address();
-    Ok(address.map_err(refused("draw an address"))?.to_string())
+    let address = address.map_err(refused("draw an address"))?;
+    given(relay, &address);
+    Ok(address.to_string())
 }
 
 /// Whether it is confirmed money from the chain: what is not confirmed can be taken back at no cost.
@@ -100,16 +104,33 @@ fn keep(path: &Path, line: &str) {
 }
 
 /// The address to send on-chain money to; drawn from the wallet once. `None` if the wallet gives none.
-pub(super) fn deposit(folder: &Path, network: Network, node: &ldk_node::Node) -> Option<String> {
+pub(super) fn deposit(
+    folder: &Path,
+    network: Network,
+    node: &ldk_node::Node,
+    relay: Option<&Relay>,
+) -> Option<String> {
     let path = folder.join("deposit.address");
     let kept = std::fs::read_to_string(&path).ok();
     let kept = kept.and_then(|text| Address::<NetworkUnchecked>::from_str(text.trim()).ok());
-    if let Some(address) = kept.and_then(|address| address.require_network(network).ok()) {
-        return Some(address.to_string());
+    let kept = kept.and_then(|address| address.require_network(network).ok());
+    let address = match kept {
+        Some(address) => address,
+        None => {
+            let address = node.onchain_payment().new_address().ok()?;
+            keep(&path, &address.to_string());
+            address
+        }
+    };
+    given(relay, &address);
+    Some(address.to_string())
+}
+
+/// Notes that people are given this address: the chain source is asked about it in every sync.
+fn given(relay: Option<&Relay>, address: &Address) {
+    if let Some(relay) = relay {
+        relay.gives(address);
     }
-    let address = node.onchain_payment().new_address().ok()?.to_string();
-    keep(&path, &address);
-    Some(address)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Config, NodeError};
 
 use guests::Guests;
+pub(super) use guests::Violation;
 
 /// How long a peer may take to finish the handshake (BOLT 8: three messages, of which it sends two).
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
@@ -66,6 +67,8 @@ pub(super) struct DoorStatus {
     pub(super) connections: usize,
     /// Connections that were turned away or cut.
     pub(super) refused: u64,
+    /// Whether strangers without a channel cannot connect, because they exceeded the limits too often.
+    pub(super) is_shut: bool,
     /// The current fault.
     pub(super) fault: Option<String>,
 }
@@ -265,8 +268,16 @@ impl Door {
     }
 
     /// Counts a peer that exceeded the limits on strangers.
-    pub(super) fn strike(&self, peer: &PublicKey) {
-        self.guests().strike(peer, Instant::now());
+    pub(super) fn strike(&self, peer: &PublicKey, violation: Violation) {
+        let now = Instant::now();
+        let mut guests = self.guests();
+        let were_out = guests.are_all_shut_out(now);
+        guests.strike(peer, violation, now);
+        if guests.are_all_shut_out(now) && !were_out {
+            tracing::warn!(
+                "Strangers have asked for too many channels that they did not fund: for up to a day, only peers with a channel, and                  peers that you trust or have dialled, can connect"
+            );
+        }
     }
 
     pub(super) fn status(&self) -> DoorStatus {
@@ -274,6 +285,7 @@ impl Door {
         DoorStatus {
             connections: guests.count(),
             refused: guests.refused(),
+            is_shut: guests.are_all_shut_out(Instant::now()),
             fault: self.fault().as_ref().map(|(what, _)| what.clone()),
         }
     }

@@ -49,6 +49,9 @@ pub(super) async fn handle(
         let changes_channels = event
             .as_ref()
             .is_some_and(|event| node.strangers.changes_channels(event));
+        if let (Some(event), Some(door), false) = (&event, &node.door, changes_channels) {
+            node.strangers.given_up(event, door);
+        }
         let step = Step::of(node, ldk, ledger);
         // Every step may wait for the disk, or for a lock under which the node does.
         let handled = tokio::task::spawn_blocking(move || step.take(event));
@@ -166,7 +169,7 @@ impl Step {
         let (channels, peers) = (ldk.list_channels(), ldk.list_peers());
         let strangers = &self.strangers;
         if let Some(door) = &self.door {
-            door.know(&peers, |peer| strangers.keeps(peer, &channels));
+            door.know(&peers, strangers.keeps(&channels));
         }
         if !self.is_recovering {
             strangers.enforce(ldk, &channels, self.door.as_deref(), self.relay.as_deref());

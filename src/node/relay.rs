@@ -16,6 +16,7 @@ mod kept;
 mod left_out;
 mod ours;
 mod question;
+mod resting;
 mod serve;
 mod status;
 mod tip;
@@ -42,6 +43,7 @@ use left_out::LeftOut;
 pub(in crate::node) use left_out::{Fundings, Where};
 use ours::Ours;
 use question::{Answer, Learned, Question, Worth};
+use resting::Resting;
 use tip::TipSeen;
 
 pub(super) use kept::mark;
@@ -67,7 +69,7 @@ pub struct Config {
     pub endpoints: Vec<String>,
     /// Requests an hour to each of them.
     pub requests_per_hour: usize,
-    /// Where fee estimates and a block of the chain are kept for the next start.
+    /// Where fee estimates and a block of the chain are kept for the next start; other files are kept beside it.
     pub kept: PathBuf,
     /// Whether there must be fee estimates: ldk-node refuses to start without any on the main network.
     pub needs_fees: bool,
@@ -121,6 +123,8 @@ pub struct Relay {
     broadcasts: Broadcasts,
     /// Transactions that nobody is asked for on the node's behalf. A `std` mutex, too.
     left_out: Mutex<LeftOut>,
+    /// Scripts without a transaction. A `std` mutex, too; held while the list is written, on a thread that may block.
+    resting: Mutex<Resting>,
     /// Since when nobody answers, Unix seconds; 0 while somebody does.
     degraded_secs: AtomicU64,
     /// Requests sent to endpoints since the start.
@@ -155,6 +159,7 @@ impl Relay {
         });
         let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
         let kept = Kept::read(&config.kept).await;
+        let folder = config.kept.parent().map(PathBuf::from).unwrap_or_default();
         if let Some(kept) = &kept {
             kept.count(&endpoints, &clock);
         }
@@ -171,6 +176,7 @@ impl Relay {
             fees: Fees::new(config.needs_fees, kept.as_ref()),
             broadcasts: Broadcasts::default(),
             left_out: Mutex::default(),
+            resting: Mutex::new(Resting::read(&folder)),
             degraded_secs: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             url: format!("http://{address}{root}"),
@@ -274,7 +280,8 @@ impl Relay {
             newest: tip.newest(now),
         };
         drop(tip);
-        self.cache().get(question, &moment)
+        let kept = self.cache().get(question, &moment);
+        kept.or_else(|| self.rests(question))
     }
 
     /// When the first of them may be asked again.
@@ -301,6 +308,7 @@ impl Relay {
             self.ours().learn(&learned.heights);
         }
         self.use_from_now_on(index);
+        self.hear_scripts(question, &learned);
         self.cache()
             .put(question, &answer, &learned, Instant::now());
         let secs = self.clock.unix_secs();

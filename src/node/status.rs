@@ -220,7 +220,8 @@ impl Node {
         status.balances = Some(closed::balances(node, ledger, self.sees_mempool()));
         let mut deposit = self.deposit.lock().unwrap_or_else(PoisonError::into_inner);
         if deposit.is_none() {
-            *deposit = address::deposit(&self.config.folder, self.config.network, node);
+            let (folder, relay) = (&self.config.folder, self.chain.relay());
+            *deposit = address::deposit(folder, self.config.network, node, relay.map(Arc::as_ref));
         }
         status.deposit_address.clone_from(&deposit);
         drop(deposit);

@@ -2,8 +2,8 @@
 //! this module limits the cost of them: how many are pending, how many exist and how large they are. It also makes sure that the
 //! wallet's coins suffice to claim a payment over each of them.
 //!
-//! ldk-node does not ask before it accepts a channel, so a channel that exceeds the limits is closed while it is pending, long
-//! before it can carry a payment: a stranger's channel becomes usable with its sixth confirmation.
+//! ldk-node accepts a channel without a prior check. So Tollhouse closes a channel that exceeds the limits while it
+//! is pending, long before it can carry a payment: a stranger's channel becomes usable with its sixth confirmation.
 
 mod abandoned;
 mod bounds;
@@ -18,12 +18,13 @@ use std::time::Duration;
 use bitcoin::Txid;
 use bitcoin::secp256k1::PublicKey;
 use ldk_node::{ChannelDetails, Event};
+use lightning::events::ClosureReason;
 use lightning::ln::types::ChannelId;
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::door::Door;
+use super::door::{Door, Violation};
 use super::keys::NodeKeys;
 use super::relay::Relay;
 use super::standing::{Standing, Standings};
@@ -35,6 +36,9 @@ use claims::{Covered, Types};
 
 /// How long a stranger may take from asking for a channel to naming its funding transaction.
 const BEGUN_WITHIN: Duration = Duration::from_secs(60);
+
+/// What ldk-node says to a peer when it refuses a channel at once.
+const REFUSED: &str = "Channel request rejected";
 
 /// The strangers' channels, and the limits on them. Clones share the state.
 #[derive(Clone, Debug)]
@@ -54,11 +58,11 @@ pub(super) struct Strangers {
 /// The state of the strangers' channels.
 #[derive(Debug)]
 struct State {
-    /// Channels that were asked for and have no funding transaction yet, and since when.
+    /// Requested channels without a funding transaction, and their request times.
     unbegun: HashMap<ChannelId, Instant>,
     /// Channels that wait for their confirmations.
     pending: HashMap<ChannelId, Pending>,
-    /// Channels whose payments could not be claimed on chain with the wallet's coins.
+    /// Channels with payments that the wallet's coins cannot claim on chain.
     withheld: HashSet<ChannelId>,
     /// The last comparison of the channels with the coins.
     covered: Option<Covered>,
@@ -101,6 +105,9 @@ pub struct StrangersStatus {
     pub connections_max: usize,
     /// Connections that were turned away or cut because of the limits, since the start.
     pub connections_refused: u64,
+    /// Whether strangers without a channel cannot connect now: all of them together asked for too many channels that they did not
+    /// fund.
+    pub shut_out: bool,
     /// The current fault of the Lightning listener, if it has one.
     pub listener_fault: Option<String>,
 }
@@ -206,9 +213,9 @@ impl Strangers {
             if let Some(door) = door {
                 unstruck
                     .filter_map(|(_, it)| it.peer)
-                    .for_each(|peer| door.strike(&peer));
+                    .for_each(|peer| door.strike(&peer, Violation::Channel));
             }
-            // Without a chain source that can be asked for a single transaction, none is left out.
+            // Without a chain source that can look up a single transaction, this leaves none out.
             if relay.is_some() {
                 state.abandoned.add(ended);
             }
@@ -222,7 +229,7 @@ impl Strangers {
             if self.close(ldk, channel, why)
                 && let Some(door) = door
             {
-                door.strike(&channel.counterparty_node_id);
+                door.strike(&channel.counterparty_node_id, Violation::Channel);
             }
         }
         let left_out = self.state().left_out(now);
@@ -231,8 +238,8 @@ impl Strangers {
         }
     }
 
-    /// Channels that strangers asked for without naming the funding transaction in time. LDK waits for fifty peers at once, and
-    /// then accepts no more.
+    /// Strangers' requested channels without a funding transaction in time. LDK waits for fifty peers at once, and then
+    /// accepts no more.
     fn unbegun<'a>(
         &self,
         channels: &'a [ChannelDetails],
@@ -284,12 +291,35 @@ impl Strangers {
         channels.iter().filter(is_theirs)
     }
 
-    /// Whether a connection of this peer is never cut to make room for another.
-    pub(super) fn keeps(&self, peer: &PublicKey, channels: &[ChannelDetails]) -> bool {
-        let mut theirs = channels
-            .iter()
-            .filter(|it| it.counterparty_node_id == *peer);
-        self.standings.of_peer(peer) != Standing::Stranger || theirs.any(|it| it.is_channel_ready)
+    /// Tells of each peer whether a connection of it is never cut to make room for another. A stranger's channel counts from its
+    /// first confirmation: it has cost the stranger a transaction, and becomes ready only while both sides are connected.
+    pub(super) fn keeps(&self, channels: &[ChannelDetails]) -> impl Fn(&PublicKey) -> bool {
+        let is_funded = |it: &&ChannelDetails| it.is_channel_ready || it.confirmations > Some(0);
+        let funded = channels.iter().filter(is_funded);
+        let kept: HashSet<_> = funded.map(|it| it.counterparty_node_id).collect();
+        move |peer| self.standings.of_peer(peer) != Standing::Stranger || kept.contains(peer)
+    }
+
+    /// Counts a stranger whose channel ended before it named a funding transaction: it may begin and give up as many as it
+    /// likes, and nothing else counts them. LDK draws two of the wallet's addresses for each, and ldk-node never gives one back.
+    pub(super) fn given_up(&self, event: &Event, door: &Door) {
+        let Event::ChannelClosed {
+            counterparty_node_id: Some(peer),
+            reason,
+            ..
+        } = event
+        else {
+            return;
+        };
+        if self.standings.of_peer(peer) != Standing::Stranger {
+            return;
+        }
+        match reason {
+            // Closed here: a channel beyond the limits was counted when it was closed.
+            Some(ClosureReason::HolderForceClosed { message, .. }) if message != REFUSED => {}
+            Some(ClosureReason::HolderForceClosed { .. }) => door.strike(peer, Violation::Refused),
+            Some(_) | None => door.strike(peer, Violation::Channel),
+        }
     }
 
     /// The state of the strangers' channels and of the listener, for the operator.
@@ -313,6 +343,7 @@ impl Strangers {
             connections: doors.connections,
             connections_max: self.config.connections_max,
             connections_refused: doors.refused,
+            shut_out: doors.is_shut,
             listener_fault: doors.fault,
         }
     }
@@ -417,8 +448,8 @@ mod tests {
         let (folder, strangers) = strangers();
         let theirs = channel(1, 100_000);
         assert_eq!(strangers.standings.of_channel(&theirs), Standing::Stranger);
-        assert!(!strangers.keeps(&peer(2), std::slice::from_ref(&theirs)));
-        assert!(strangers.keeps(&peer(1), std::slice::from_ref(&theirs)));
+        assert!(!strangers.keeps(std::slice::from_ref(&theirs))(&peer(2)));
+        assert!(strangers.keeps(std::slice::from_ref(&theirs))(&peer(1)));
         strangers.standings.choose(peer(1));
         let again = Standings::in_folder(folder.path(), vec![peer(2)]);
         assert_eq!(again.of_channel(&theirs), Standing::Chosen);

@@ -87,9 +87,10 @@ impl Node {
     /// the status is enough.
     pub async fn new_address(&self, drawing: Drawing) -> Result<String, OperationError> {
         let (folder, turn) = (self.config.folder.clone(), Arc::clone(&self.drawing));
+        let relay = self.chain.relay().cloned();
         self.operate("draw an address", move |node| {
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            address::another(&folder, node, drawing)
+            address::another(&folder, node, relay.as_deref(), drawing)
         })
         .await
     }
@@ -293,6 +294,6 @@ mod tests {
         assert!(said.contains("200000 sat and the fee"), "{said}");
         let said = above(200_001, FEE, &balance).to_string();
         assert!(said.starts_with("200001 sat are more than"), "{said}");
-        assert!(nothing(&balance).to_string().contains("do not pay for"));
+        assert!(nothing(&balance).to_string().contains("do not cover"));
     }
 }

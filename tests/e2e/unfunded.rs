@@ -214,3 +214,72 @@ async fn a_channel_that_is_opened_and_given_up_at_once_causes_no_backup() {
     opened.unwrap();
     until_more_backups(&ground, before).await.unwrap();
 }
+
+/// How often a stranger begins a channel and hangs up.
+const GIVEN_UP: usize = 12;
+/// How often it may do that before it is shut out: the last time is one too many.
+const GIVEN_UP_MAX: usize = 4;
+/// The time in which the merchant accepts a channel, if it does.
+const ACCEPTED_DEADLINE: Duration = Duration::from_secs(3);
+/// The addresses of the wallet that LDK draws for each channel that it accepts.
+const ADDRESSES: usize = 2;
+
+/// The scripts about which the merchant asks in one sync.
+async fn scripts(ground: &Ground) -> Vec<String> {
+    let _before = ground.esplora.record_paths();
+    ground.merchant.admin().sync().await.unwrap();
+    let mut paths = ground.esplora.record_paths();
+    paths.retain(|path| path.contains("/scripthash/"));
+    paths.sort_unstable();
+    paths.dedup();
+    paths
+}
+
+/// Begins a channel from a new address of one network, and hangs up once it is accepted; `false` if it is not.
+async fn begins_and_hangs_up(ground: &Ground, stranger: &Stranger, number: u8) -> bool {
+    let accepted = || log(ground).matches("Accepting inbound").count();
+    let before = accepted();
+    let from = std::net::Ipv4Addr::new(127, 0, 9, number);
+    let wire = Wire::from(from, ground.merchant.p2p()).unwrap();
+    let at = Peer {
+        address: wire.address(),
+        ..ground.peer
+    };
+    if stranger.node.connect(at).await.is_err() {
+        return false;
+    }
+    wire.to_dialler(Flow::Held);
+    if stranger.begins_channel(at, CHANNEL_SAT).await.is_err() {
+        return false;
+    }
+    let taken = eventually("a channel to be accepted", ACCEPTED_DEADLINE, || async {
+        Ok::<_, String>((accepted() > before).then_some(()))
+    });
+    let is_taken = taken.await.is_ok();
+    let _ = stranger.hangs_up(at).await;
+    is_taken
+}
+
+#[tokio::test]
+async fn channels_that_are_begun_and_given_up_cost_no_requests_in_every_sync_and_end() {
+    let mut ground = ground(CHEAP, "").await;
+    ground.fund_merchant(MERCHANT_SAT).await.unwrap();
+    let stranger = ground.stranger("stranger", FUNDS_SAT).await.unwrap();
+    let before = scripts(&ground).await;
+
+    let mut taken = 0;
+    for number in 1..=GIVEN_UP {
+        let number = u8::try_from(number).unwrap();
+        taken += usize::from(begins_and_hangs_up(&ground, &stranger, number).await);
+    }
+    assert!(taken > 0, "the merchant accepted no channel");
+    let after = scripts(&ground).await;
+    assert!(
+        after.len() <= before.len() + ADDRESSES * (GIVEN_UP_MAX + 1),
+        "{taken} channels were accepted, and {} addresses more are asked about",
+        after.len() - before.len()
+    );
+    assert_eq!(scripts(&ground).await, before, "in the next sync");
+    ground.restart_merchant("").await.unwrap();
+    assert_eq!(scripts(&ground).await, before, "after a restart");
+}

@@ -46,6 +46,11 @@ pub(super) fn known(node: &Value, findings: &mut Findings) {
         Grade::Good
     };
     findings.note(PORT, grade, found);
+    if strangers["shut_out"] == true {
+        let found = "strangers without a channel cannot connect for up to a day: together they asked for too many channels that they \
+                     did not fund. Peers that you dial or trust can";
+        findings.note(PORT, Grade::Look, found.to_owned());
+    }
     if strangers["withheld"].as_u64() > Some(0) {
         let found = format!(
             "nothing is sold over {} channels, which are being closed: payments over them could not be claimed on chain with what \
@@ -80,6 +85,9 @@ mod tests {
         assert_eq!(grades(&strangers), [(PORT, Grade::Good)]);
         strangers["pending"] = json!(10);
         assert_eq!(grades(&strangers), [(PORT, Grade::Look)]);
+        strangers["pending"] = json!(0);
+        strangers["shut_out"] = json!(true);
+        assert_eq!(grades(&strangers)[1], (PORT, Grade::Look));
         strangers["listener_fault"] = json!("it is gone");
         assert_eq!(grades(&strangers)[0], (PORT, Grade::Bad));
     }

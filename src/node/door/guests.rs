@@ -16,20 +16,31 @@ use tokio_util::sync::CancellationToken;
 use super::super::PeersConfig;
 
 use strikes::Strikes;
+pub(in crate::node) use strikes::Violation;
 
 /// The most connections of peers without a channel, whatever the settings allow: with 250 such peers LDK accepts no others (its
 /// `MAX_NO_CHANNEL_PEERS`), and the peers that this node has dialled come on top.
 const WITHOUT_CHANNEL_MAX: usize = 220;
 
-/// The most peers whose network is remembered, each 60 bytes. Beyond it, peers whose connections may be cut are forgotten, and
-/// learned again when they connect.
+/// The maximum number of peers with a remembered network, 60 bytes each. Beyond it, the table drops peers with
+/// expendable connections, and adds them again when they connect.
 const PEERS_MAX: usize = 10_000;
+
+/// How long the peers without a channel are cut if their network exceeded the limits too often.
+const STRUCK_FOR: Duration = Duration::from_secs(3_600);
 
 /// How often the peers of a network may exceed the limits within [`STRUCK_FOR`]: people make mistakes.
 const STRIKES: u32 = 3;
 
 /// The same for this machine, from which all peers connect behind a proxy such as Tor's.
 const STRIKES_OF_LOOPBACK: u32 = 60;
+
+/// How often all strangers together may exceed the limits within [`ALL_STRUCK_FOR`]: whoever has many networks may do it from each of
+/// them. Beyond it, only kept peers connect.
+const STRIKES_IN_ALL: u32 = 100;
+
+/// The period for all strangers together: what each violation leaves behind stays for good.
+const ALL_STRUCK_FOR: Duration = Duration::from_secs(24 * 3_600);
 
 /// If a peer's connection ended before its peer was known, it is taken to be one of the connections that ended within this time.
 const ENDED_WITHIN: Duration = Duration::from_secs(10);
@@ -56,6 +67,8 @@ pub(super) struct Guests {
     struck: Strikes<IpAddr>,
     /// The same for each peer.
     struck_peers: Strikes<PublicKey>,
+    /// The same for all strangers together.
+    struck_in_all: Strikes<()>,
     /// The networks that are shut out and from which a connection was let in just now, and when.
     tried: HashMap<IpAddr, Instant>,
     refused: u64,
@@ -93,15 +106,17 @@ impl Guests {
             all: std::collections::BTreeMap::new(),
             networks: HashMap::new(),
             ended: VecDeque::new(),
-            struck: Strikes::default(),
-            struck_peers: Strikes::default(),
+            struck: Strikes::within(STRUCK_FOR),
+            struck_peers: Strikes::within(STRUCK_FOR),
+            struck_in_all: Strikes::within(ALL_STRUCK_FOR),
             tried: HashMap::new(),
             refused: 0,
         }
     }
 
-    /// Lets a connection in. If there are too many from its network, or in all, one of them is cut; `None` if none may be cut, or
-    /// if its network is shut out, except for one try at a time while a kept peer from there is not connected.
+    /// Admits a connection, and cuts another one if its network, or the whole table, is full. `None` if no connection is
+    /// expendable, or if the network is blocked. A blocked network gets one try at a time while a kept peer from there is
+    /// not connected.
     pub(super) fn enter(&mut self, from: IpAddr, now: Instant) -> Option<Entered> {
         let home = network(from);
         if self.is_shut_out(&home, now) && !self.may_try(home, now) {
@@ -141,8 +156,8 @@ impl Guests {
         Some(Entered { number, cut })
     }
 
-    /// Whether this connection, from a network that is shut out, may be that of a kept peer. One such try in some seconds: whoever
-    /// shares the network of a kept peer is let in by it as well, until its peer is known.
+    /// Whether this connection from a blocked network may belong to a kept peer. This allows one try every few seconds,
+    /// because other peers in the same network also pass until their node id is known.
     fn may_try(&mut self, home: IpAddr, now: Instant) -> bool {
         let is_here = |peer: &PublicKey| self.all.values().any(|it| it.peer == Some(*peer));
         let mut known = self.networks.iter();
@@ -158,15 +173,19 @@ impl Guests {
         } else {
             STRIKES
         };
-        self.struck.is_beyond(home, max, now)
+        self.struck.is_beyond(home, max, now) || self.are_all_shut_out(now)
+    }
+
+    /// Whether only kept peers connect, because the strangers together exceeded the limits too often.
+    pub(super) fn are_all_shut_out(&self, now: Instant) -> bool {
+        self.struck_in_all.is_beyond(&(), STRIKES_IN_ALL, now)
     }
 
     fn without_channel(&self) -> usize {
         self.all.values().filter(|guest| !guest.is_kept).count()
     }
 
-    /// The network with the most of these connections that may be cut; of several such networks, the one whose connection came
-    /// first.
+    /// The network with the most expendable connections; among several, the one with the oldest connection.
     fn largest_network(&self, those: impl Fn(&Guest) -> bool) -> Option<IpAddr> {
         let mut counts: HashMap<IpAddr, (usize, Reverse<u64>)> = HashMap::new();
         let may = |guest: &&Guest| !guest.is_kept && those(guest);
@@ -244,6 +263,10 @@ impl Guests {
             .filter_map(|peer| Some((loopback_port(&peer.address)?, peer.node_id)))
             .collect();
         let now = Instant::now();
+        // The channel of a peer that is not connected may have confirmed meanwhile.
+        for (peer, (_, is_kept)) in &mut self.networks {
+            *is_kept = keeps(peer) && !self.struck_peers.is_beyond(peer, STRIKES, now);
+        }
         if self.networks.len() > PEERS_MAX {
             self.networks.retain(|_, (_, is_kept)| *is_kept);
         }
@@ -281,10 +304,11 @@ impl Guests {
     }
 
     /// Counts a peer that exceeded the limits on strangers, against itself and its network.
-    pub(super) fn strike(&mut self, peer: &PublicKey, now: Instant) {
-        self.struck_peers.add(*peer, now);
+    pub(super) fn strike(&mut self, peer: &PublicKey, violation: Violation, now: Instant) {
+        self.struck_peers.add(*peer, violation, now);
+        self.struck_in_all.add((), violation, now);
         if let Some(home) = self.network_of(peer) {
-            self.struck.add(home, now);
+            self.struck.add(home, violation, now);
             return;
         }
         // It hung up before its connection was known to be its own. Each ended connection counts for one strike only.
@@ -292,7 +316,7 @@ impl Guests {
         let recent = ended.filter(|(_, at)| now.saturating_duration_since(*at) <= ENDED_WITHIN);
         let homes: HashSet<_> = recent.map(|(home, _)| home).collect();
         for home in homes {
-            self.struck.add(home, now);
+            self.struck.add(home, violation, now);
         }
     }
 
@@ -358,7 +382,16 @@ mod tests {
             is_persisted: false,
             is_connected: true,
         };
-        guests.know(&[details], |_| is_kept);
+        let others = guests.networks.iter().filter(|(_, (_, is_kept))| *is_kept);
+        let others: HashSet<_> = others.map(|(other, _)| *other).collect();
+        let this = peer(number);
+        guests.know(&[details], |it| {
+            if *it == this {
+                is_kept
+            } else {
+                others.contains(it)
+            }
+        });
     }
 
     #[test]
@@ -403,7 +436,7 @@ mod tests {
         let neighbour = enter(&mut guests, "192.0.2.2").unwrap();
         known(&mut guests, &bad, 1, false);
         for _ in 0..=STRIKES {
-            guests.strike(&peer(1), Instant::now());
+            guests.strike(&peer(1), Violation::Channel, Instant::now());
         }
         known(&mut guests, &bad, 1, false);
         assert!(bad.cut.is_cancelled());
@@ -422,7 +455,7 @@ mod tests {
             guests.passed_on(bad.number, 7);
             guests.shown(bad.number);
             guests.leave(bad.number, Instant::now());
-            guests.strike(&peer(100 + number), Instant::now());
+            guests.strike(&peer(100 + number), Violation::Channel, Instant::now());
         }
         assert!(enter(&mut guests, "192.0.2.1").is_none());
     }
@@ -436,7 +469,7 @@ mod tests {
         let stranger = enter(&mut guests, bad).unwrap();
         known(&mut guests, &stranger, 2, false);
         for _ in 0..=STRIKES {
-            guests.strike(&peer(2), Instant::now());
+            guests.strike(&peer(2), Violation::Channel, Instant::now());
         }
         assert!(enter(&mut guests, bad).is_none(), "the kept peer is here");
         guests.leave(here.number, Instant::now());
@@ -447,6 +480,25 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_is_missing_is_kept_once_its_channel_confirms() {
+        let mut guests = guests(10, 10);
+        let home = "192.0.2.1";
+        let customer = enter(&mut guests, home).unwrap();
+        known(&mut guests, &customer, 1, false);
+        for _ in 0..=STRIKES {
+            guests.struck.add(
+                network(home.parse().unwrap()),
+                Violation::Channel,
+                Instant::now(),
+            );
+        }
+        guests.leave(customer.number, Instant::now());
+        assert!(enter(&mut guests, home).is_none());
+        guests.know(&[], |it| *it == peer(1));
+        assert!(enter(&mut guests, home).is_some());
+    }
+
+    #[test]
     fn a_channel_does_not_keep_a_peer_that_goes_beyond_the_bounds_itself() {
         let mut guests = guests(10, 10);
         let bad = enter(&mut guests, "192.0.2.1").unwrap();
@@ -454,13 +506,52 @@ mod tests {
         let other = enter(&mut guests, "192.0.2.9").unwrap();
         known(&mut guests, &other, 2, true);
         for _ in 0..=STRIKES {
-            guests.strike(&peer(1), Instant::now());
+            guests.strike(&peer(1), Violation::Channel, Instant::now());
         }
         known(&mut guests, &bad, 1, true);
         known(&mut guests, &other, 2, true);
         assert!(bad.cut.is_cancelled() && !other.cut.is_cancelled());
         guests.leave(bad.number, Instant::now());
         assert!(enter(&mut guests, "192.0.2.1").is_none());
+    }
+
+    #[test]
+    fn strangers_of_many_networks_are_shut_out_together_and_kept_peers_are_not() {
+        let mut guests = guests(300, 10);
+        let home = "203.0.113.9";
+        let kept = enter(&mut guests, home).unwrap();
+        known(&mut guests, &kept, 250, true);
+        for number in 1..=u8::try_from(STRIKES_IN_ALL).unwrap() + 1 {
+            let bad = enter(&mut guests, &format!("198.51.{number}.1")).unwrap();
+            known(&mut guests, &bad, number, false);
+            guests.strike(&peer(number), Violation::Channel, Instant::now());
+        }
+        assert!(guests.are_all_shut_out(Instant::now()));
+        assert!(enter(&mut guests, "192.0.2.1").is_none());
+        known(&mut guests, &kept, 250, true);
+        assert!(!kept.cut.is_cancelled());
+        guests.leave(kept.number, Instant::now());
+        assert!(
+            enter(&mut guests, home).is_some(),
+            "it may be the kept peer"
+        );
+        let later = Instant::now() + ALL_STRUCK_FOR + Duration::from_secs(1);
+        assert!(!guests.are_all_shut_out(later));
+    }
+
+    #[test]
+    fn a_refused_channel_counts_less_than_one_that_is_given_up() {
+        let mut guests = guests(10, 10);
+        let honest = enter(&mut guests, "192.0.2.1").unwrap();
+        known(&mut guests, &honest, 1, false);
+        for _ in 0..STRIKES * Violation::Channel.weight() {
+            guests.strike(&peer(1), Violation::Refused, Instant::now());
+        }
+        known(&mut guests, &honest, 1, false);
+        assert!(!honest.cut.is_cancelled());
+        guests.strike(&peer(1), Violation::Refused, Instant::now());
+        known(&mut guests, &honest, 1, false);
+        assert!(honest.cut.is_cancelled());
     }
 
     #[test]

@@ -144,6 +144,7 @@ impl Relay {
         if self.leaves_out_spending(&tx) {
             return Sent::Accepted(txid);
         }
+        self.pays(&tx);
         let all = 0..self.endpoints.len();
         // The budget is no reason: there is always room for a broadcast.
         let is_paused = |index: &usize| {

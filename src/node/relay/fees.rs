@@ -1,7 +1,7 @@
 //! What a transaction costs: ldk-node does not start without an answer, so there always is one. What was heard last is kept in
 //! a file; before anything was ever heard there are estimates that are built in.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -77,7 +77,7 @@ impl Fees {
 
 impl Relay {
     /// Fee estimates: fresh ones, else the last ones, else those that are built in.
-    pub(super) async fn fee_estimates(&self) -> Bytes {
+    pub(super) async fn fee_estimates(self: &Arc<Self>) -> Bytes {
         let is_fresh = self.known(&Question::Fees).is_some();
         let asked: Result<Answer, NoAnswer> = self.ask(&Question::Fees).await;
         if let Ok(Answer::Body(estimates)) = asked {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Network;
@@ -64,7 +65,7 @@ pub(in crate::node) async fn mark(file: &Path, network: Network) -> Block {
 
 impl Relay {
     /// Writes down what the next start wants to know.
-    pub async fn keep(&self) {
+    pub async fn keep(self: &Arc<Self>) {
         let now = Instant::now();
         let known = self.fees.known();
         let estimates = known
@@ -94,6 +95,10 @@ impl Relay {
                 "Failed to keep what is known of the chain source in {}: {error}",
                 file.display()
             );
+        }
+        let relay = Arc::clone(self);
+        if let Err(panicked) = tokio::task::spawn_blocking(move || relay.keep_resting()).await {
+            tracing::warn!("Failed to keep which addresses are empty: {panicked}");
         }
     }
 }

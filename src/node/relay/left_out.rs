@@ -1,9 +1,9 @@
-//! Transactions that the chain source is not asked for on the node's behalf: funding transactions of strangers' channels that are
-//! not in a block. ldk-node asks for each of them in every sync, one after the other, and the requests that guard the other
-//! channels wait for it.
+//! Transactions that the relay does not forward to the chain source: unconfirmed funding transactions of strangers'
+//! channels. ldk-node queries each of them in every sync, one after the other, and the requests that guard the other
+//! channels wait.
 //!
-//! A stranger may name any transaction as its funding transaction, also one that a peer has prepared for cheating and not
-//! broadcast yet. So a transaction that an answer of the chain source mentions is never left out again.
+//! A stranger may name any transaction as its funding transaction, even one that a peer has prepared to cheat with
+//! and not broadcast yet. So the relay always forwards a transaction once the chain source has mentioned it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
@@ -64,8 +64,8 @@ impl LeftOut {
         !self.mentioned.contains(txid) && (is_named || is_spending())
     }
 
-    /// The funding transaction from which a spender of this transaction descends, if the chain source does not have that funding
-    /// transaction and so would not accept the spender.
+    /// The funding transaction behind a spender of this transaction, if the chain source does not have it and would
+    /// reject the spender.
     fn origin(&self, txid: &Txid) -> Option<Txid> {
         if self.mentioned.contains(txid) {
             return None;
@@ -92,8 +92,8 @@ impl Relay {
         self.left_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves out these transactions from now on, and no others: the node is told that they are not in a block, and the chain
-    /// source is not asked.
+    /// Leaves out exactly these transactions from now on. The relay reports them to the node as unconfirmed, without a
+    /// query to the chain source.
     pub(in crate::node) fn leave_out(&self, fundings: Fundings) {
         let mut left_out = self.left_out();
         let nowhere = &fundings.nowhere;
@@ -103,8 +103,8 @@ impl Relay {
         left_out.fundings = fundings;
     }
 
-    /// Whether the chain source is not asked this question. Only questions that LDK asks for its channels are left out: the
-    /// wallet learns of all of its transactions.
+    /// Whether to answer this query without the chain source. This applies only to LDK's channel queries: the wallet
+    /// learns of all its transactions.
     pub(super) fn leaves_out(&self, question: &Question) -> bool {
         let (Question::Proof(txid) | Question::RawTx(txid) | Question::Outspend(txid, _)) =
             question
@@ -192,7 +192,7 @@ mod tests {
         left.mention(txid(1));
         left.mention(txid(3));
         assert!(!left.has(&txid(1)) && !left.has(&txid(3)));
-        // It is still asked for when it is named once more.
+        // A later request for the same transaction queries it again.
         left.fundings = left_out(&[1, 2], &[]).fundings;
         assert!(!left.has(&txid(1)) && left.has(&txid(2)));
     }

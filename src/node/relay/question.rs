@@ -11,6 +11,8 @@ use bytes::Bytes;
 use esplora_client::{BlockInfo, BlockStatus, OutputStatus, Tx, TxStatus};
 use serde::de::DeserializeOwned;
 
+use super::resting;
+
 /// A fee rate beyond this is a mistake, in sat/vB: blocks have been full at some 2,000.
 const FEE_RATE_MAX: f64 = 10_000.0;
 
@@ -101,7 +103,9 @@ pub(super) struct Learned {
     pub(super) heights: Vec<(BlockHash, u32)>,
     /// Transactions in blocks.
     pub(super) blocks: Vec<(Txid, BlockHash)>,
-    /// Whether it holds anything: there may be no fee estimates.
+    /// The scripts to which transactions in it pay, by their hashes.
+    pub(super) paid: Vec<sha256::Hash>,
+    /// Whether it holds nothing: there may be no fee estimates, and no transactions of a script.
     pub(super) is_empty: bool,
 }
 
@@ -217,6 +221,7 @@ impl Question {
                 }
                 Ok(Learned {
                     place: Place::Tx(*txid),
+                    paid: paid(&tx).collect(),
                     ..Learned::default()
                 })
             }
@@ -239,7 +244,10 @@ impl Question {
             }
             Self::History(..) => {
                 let txs: Vec<Tx> = json(body)?;
-                let mut learned = Learned::default();
+                let mut learned = Learned {
+                    is_empty: txs.is_empty(),
+                    ..Learned::default()
+                };
                 txs.iter().try_for_each(|tx| learned.transaction(tx))?;
                 Ok(learned)
             }
@@ -287,11 +295,19 @@ impl Learned {
 
     /// A transaction that is what it says it is.
     fn transaction(&mut self, tx: &Tx) -> Result<(), Flaw> {
-        if tx.to_tx().compute_txid() != tx.txid {
+        let own = tx.to_tx();
+        if own.compute_txid() != tx.txid {
             return Err(Flaw("a transaction under another's name"));
         }
+        self.paid.extend(paid(&own));
         self.status(tx.txid, &tx.status)
     }
+}
+
+/// The scripts to which a transaction pays.
+fn paid(tx: &Transaction) -> impl Iterator<Item = sha256::Hash> {
+    let outputs = tx.output.iter();
+    outputs.map(|output| resting::hash(&output.script_pubkey))
 }
 
 /// Where something with this status has its place.

@@ -9,41 +9,64 @@ use tokio::time::Instant;
 /// The most networks or peers that are remembered for exceeding the limits, each 70 bytes.
 const STRUCK_MAX: usize = 10_000;
 
-/// How long the peers without a channel are cut if their network exceeded the limits too often. Each attempt leaves some
-/// kilobytes in the node's database.
-const STRUCK_FOR: Duration = Duration::from_secs(3_600);
+/// What a stranger did beyond the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) enum Violation {
+    /// It had a channel accepted that it never funded, or that exceeded the limits. Each leaves some kilobytes in the node's
+    /// database, and two addresses that the wallet has given out.
+    Channel,
+    /// It asked for a channel that ldk-node refused at once, as it does while coins are missing. An honest peer asks again for
+    /// a channel of another type.
+    Refused,
+}
 
-/// How often somebody exceeded the limits within [`STRUCK_FOR`].
-#[derive(Debug)]
-pub(super) struct Strikes<K>(HashMap<K, (u32, Instant)>);
-
-impl<K> Default for Strikes<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
+impl Violation {
+    /// How much it counts.
+    pub(super) const fn weight(self) -> u32 {
+        match self {
+            Self::Channel => 10,
+            Self::Refused => 1,
+        }
     }
 }
 
+/// The violations of the limits, by their weight, within a period that begins with the first of them.
+#[derive(Debug)]
+pub(super) struct Strikes<K> {
+    period: Duration,
+    sums: HashMap<K, (u32, Instant)>,
+}
+
 impl<K: Eq + Hash> Strikes<K> {
-    /// One more.
-    pub(super) fn add(&mut self, key: K, now: Instant) {
-        if self.0.len() >= STRUCK_MAX {
-            // Many that have one strike each do not make the others forgotten.
-            self.0.retain(|_, (count, _)| *count > 1);
+    pub(super) fn within(period: Duration) -> Self {
+        Self {
+            period,
+            sums: HashMap::new(),
         }
-        if self.0.len() >= STRUCK_MAX {
-            self.0.clear();
-        }
-        let (count, since) = self.0.entry(key).or_insert((0, now));
-        if now.saturating_duration_since(*since) > STRUCK_FOR {
-            (*count, *since) = (0, now);
-        }
-        *count = count.saturating_add(1);
     }
 
-    /// Whether it happened more often than that.
-    pub(super) fn is_beyond(&self, key: &K, max: u32, now: Instant) -> bool {
-        self.0.get(key).is_some_and(|(count, since)| {
-            *count > max && now.saturating_duration_since(*since) <= STRUCK_FOR
+    /// One more.
+    pub(super) fn add(&mut self, key: K, violation: Violation, now: Instant) {
+        let sums = &mut self.sums;
+        if sums.len() >= STRUCK_MAX {
+            // Many that have one strike each do not make the others forgotten.
+            sums.retain(|_, (sum, _)| *sum > Violation::Channel.weight());
+        }
+        if sums.len() >= STRUCK_MAX {
+            sums.clear();
+        }
+        let (sum, since) = sums.entry(key).or_insert((0, now));
+        if now.saturating_duration_since(*since) > self.period {
+            (*sum, *since) = (0, now);
+        }
+        *sum = sum.saturating_add(violation.weight());
+    }
+
+    /// Whether more was done than so many channels weigh.
+    pub(super) fn is_beyond(&self, key: &K, channels: u32, now: Instant) -> bool {
+        self.sums.get(key).is_some_and(|(sum, since)| {
+            *sum > channels * Violation::Channel.weight()
+                && now.saturating_duration_since(*since) <= self.period
         })
     }
 }
