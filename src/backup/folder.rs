@@ -3,7 +3,7 @@
 use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::made::Made;
 
@@ -52,6 +52,12 @@ pub(super) fn name(node_id: &str, unix_secs: u64, mark: [u8; MARK_BYTES]) -> Str
 pub(super) const MARK_BYTES: usize = 4;
 
 const SUFFIX: &str = ".backup";
+
+/// What the name of a backup ends with until it is complete.
+const UNFINISHED: &str = ".new";
+
+/// A backup that was last written to so long ago is not being written.
+const UNFINISHED_FOR: Duration = Duration::from_secs(3_600);
 
 /// What the names of a node's backups begin with.
 pub(super) fn prefix(node_id: &str) -> String {
@@ -142,6 +148,21 @@ pub(super) fn prune(
     for old in old(own, keep, |kept| Some(kept.named_secs)) {
         if spared.is_none_or(|spared| !old.path.ends_with(spared)) {
             std::fs::remove_file(old.path)?;
+        }
+    }
+    remove_unfinished(folder, node_id)
+}
+
+/// Deletes backups of this node that were begun and not finished, because the program was killed meanwhile.
+fn remove_unfinished(folder: &Path, node_id: &str) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let begun = name.to_str().and_then(|name| name.strip_suffix(UNFINISHED));
+        let is_own = begun.is_some_and(|begun| is_name(&format!("{begun}{SUFFIX}"), node_id));
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if is_own && age().is_some_and(|age| age > UNFINISHED_FOR) {
+            std::fs::remove_file(entry.path())?;
         }
     }
     Ok(())
@@ -312,6 +333,29 @@ mod tests {
         assert_eq!(secs(&others), [4, 3]);
         assert_eq!(of(folder.path(), &theirs).unwrap().len(), 1);
         assert!(folder.path().join("holiday.jpg").exists());
+    }
+
+    #[test]
+    fn an_unfinished_backup_of_this_node_is_deleted_once_nobody_writes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = ("02".repeat(33), "03".repeat(33));
+        let made = Made::read(folder.path()).unwrap();
+        let unfinished = |node_id: &str, mark: u8, age: Duration| {
+            let name = name(node_id, 1_000_000, [mark; MARK_BYTES]);
+            let path = folder.path().join(name).with_extension("new");
+            std::fs::write(&path, "half").unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            let written = std::time::SystemTime::now() - age;
+            file.set_modified(written).unwrap();
+            path
+        };
+        let old = UNFINISHED_FOR + Duration::from_secs(60);
+        let killed = unfinished(&ours, 1, old);
+        let written = unfinished(&ours, 2, Duration::ZERO);
+        let foreign = unfinished(&theirs, 3, old);
+        prune(folder.path(), &ours, 2, &made, None).unwrap();
+        let is_there = [killed, written, foreign].map(|path| path.exists());
+        assert_eq!(is_there, [false, true, true]);
     }
 
     #[test]
