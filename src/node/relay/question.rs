@@ -242,15 +242,7 @@ impl Question {
                 }
                 Ok(learned)
             }
-            Self::History(..) => {
-                let txs: Vec<Tx> = json(body)?;
-                let mut learned = Learned {
-                    is_empty: txs.is_empty(),
-                    ..Learned::default()
-                };
-                txs.iter().try_for_each(|tx| learned.transaction(tx))?;
-                Ok(learned)
-            }
+            Self::History(..) => history(body),
         }
     }
 }
@@ -391,6 +383,16 @@ fn block_status(hash: &BlockHash, body: &[u8]) -> Result<Learned, Flaw> {
             ..Learned::default()
         }),
     }
+}
+
+fn history(body: &[u8]) -> Result<Learned, Flaw> {
+    let txs: Vec<Tx> = json(body)?;
+    let mut learned = Learned {
+        is_empty: txs.is_empty(),
+        ..Learned::default()
+    };
+    txs.iter().try_for_each(|tx| learned.transaction(tx))?;
+    Ok(learned)
 }
 
 fn proof(txid: Txid, body: &[u8]) -> Result<Learned, Flaw> {
