@@ -3,7 +3,7 @@
 use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::made::Made;
 
@@ -57,7 +57,7 @@ const SUFFIX: &str = ".backup";
 const UNFINISHED: &str = ".new";
 
 /// A backup that was last written to so long ago is not being written.
-const UNFINISHED_FOR: Duration = Duration::from_secs(3_600);
+const UNFINISHED_SECS: u64 = 3_600;
 
 /// What the names of a node's backups begin with.
 pub(super) fn prefix(node_id: &str) -> String {
@@ -150,18 +150,18 @@ pub(super) fn prune(
             std::fs::remove_file(old.path)?;
         }
     }
-    remove_unfinished(folder, node_id)
+    Ok(())
 }
 
 /// Deletes backups of this node that were begun and not finished, because the program was killed meanwhile.
-fn remove_unfinished(folder: &Path, node_id: &str) -> io::Result<()> {
+pub(super) fn remove_unfinished(folder: &Path, node_id: &str, now_secs: u64) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let begun = name.to_str().and_then(|name| name.strip_suffix(UNFINISHED));
         let is_own = begun.is_some_and(|begun| is_name(&format!("{begun}{SUFFIX}"), node_id));
-        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
-        if is_own && age().is_some_and(|age| age > UNFINISHED_FOR) {
+        let is_old = || written_secs(&entry).is_some_and(|at| now_secs > at + UNFINISHED_SECS);
+        if is_own && is_old() {
             std::fs::remove_file(entry.path())?;
         }
     }
@@ -339,23 +339,19 @@ mod tests {
     fn an_unfinished_backup_of_this_node_is_deleted_once_nobody_writes_it() {
         let folder = tempfile::tempdir().unwrap();
         let (ours, theirs) = ("02".repeat(33), "03".repeat(33));
-        let made = Made::read(folder.path()).unwrap();
-        let unfinished = |node_id: &str, mark: u8, age: Duration| {
-            let name = name(node_id, 1_000_000, [mark; MARK_BYTES]);
+        let unfinished = |node_id: &str| {
+            let name = name(node_id, 1_000_000, MARK);
             let path = folder.path().join(name).with_extension("new");
             std::fs::write(&path, "half").unwrap();
-            let file = std::fs::File::options().write(true).open(&path).unwrap();
-            let written = std::time::SystemTime::now() - age;
-            file.set_modified(written).unwrap();
             path
         };
-        let old = UNFINISHED_FOR + Duration::from_secs(60);
-        let killed = unfinished(&ours, 1, old);
-        let written = unfinished(&ours, 2, Duration::ZERO);
-        let foreign = unfinished(&theirs, 3, old);
-        prune(folder.path(), &ours, 2, &made, None).unwrap();
-        let is_there = [killed, written, foreign].map(|path| path.exists());
-        assert_eq!(is_there, [false, true, true]);
+        let (own, foreign) = (unfinished(&ours), unfinished(&theirs));
+        let written = own.metadata().unwrap().modified().unwrap();
+        let written_secs = written.duration_since(UNIX_EPOCH).unwrap().as_secs();
+        remove_unfinished(folder.path(), &ours, written_secs + UNFINISHED_SECS).unwrap();
+        assert!(own.exists(), "it may be being written");
+        remove_unfinished(folder.path(), &ours, written_secs + UNFINISHED_SECS + 1).unwrap();
+        assert!(!own.exists() && foreign.exists());
     }
 
     #[test]

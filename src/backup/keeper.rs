@@ -217,7 +217,9 @@ impl Backups {
         let spared = self.checks().folder.spared();
         let made = Made::open(&self.source.data_dir);
         let keep = self.config.keep;
-        folder::prune(folder, &self.node_id(), keep, &made, spared.as_deref())
+        let node_id = self.node_id();
+        folder::prune(folder, &node_id, keep, &made, spared.as_deref())
+            .and_then(|()| folder::remove_unfinished(folder, &node_id, now_secs))
             .map_err(io_at("prune", folder))?;
         tracing::info!(
             "Backed up {} channels and the books to {}",
