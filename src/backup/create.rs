@@ -133,7 +133,7 @@ impl Source {
                 parts.extend(Part::of(copy, None));
             }
         }
-        for name in ["deposit.address", VSS_MARK] {
+        for name in ["deposit.address", "addresses.given", VSS_MARK] {
             let path = self.node_folder.join(name);
             if path.exists() {
                 parts.extend(Part::of(path, Some(NODE)));

@@ -10,7 +10,7 @@ use ldk_node::payment::{ConfirmationStatus, PaymentDetails, PaymentDirection, Pa
 use serde::{Deserialize, Serialize};
 
 use super::operation::{OperationError, refused};
-use super::relay::Relay;
+use super::relay::{self, Relay};
 
 /// Addresses that may be drawn, by who may only bring money in, while nothing arrives on the chain.
 ///
@@ -78,7 +78,7 @@ pub(super) fn another(
     keep(&path, &text);
     let address = node.onchain_payment().new_address();
     let address = address.map_err(refused("draw an address"))?;
-    given(relay, &address);
+    given(folder, relay, &address);
     Ok(address.to_string())
 }
 
@@ -122,12 +122,22 @@ pub(super) fn deposit(
             address
         }
     };
-    given(relay, &address);
+    if let Some(relay) = relay {
+        relay.gives(&address);
+    }
     Some(address.to_string())
 }
 
-/// Notes that people are given this address: the chain source is asked about it in every sync.
-fn given(relay: Option<&Relay>, address: &Address) {
+/// Notes that somebody was given this address: the chain source is asked about it in every sync, also after a restart, or with another
+/// chain source.
+pub(super) fn given(folder: &Path, relay: Option<&Relay>, address: &Address) {
+    let path = folder.join(relay::GIVEN);
+    let mut lines = std::fs::read_to_string(&path).unwrap_or_default();
+    let line = address.to_string();
+    if !lines.lines().any(|known| known == line) {
+        lines.push_str(&line);
+        keep(&path, &lines);
+    }
     if let Some(relay) = relay {
         relay.gives(address);
     }
@@ -149,5 +159,19 @@ mod tests {
         assert_eq!(drawn.another(0, Drawing::ByOthers), None);
         let drawn = drawn.another(1, Drawing::ByOthers).unwrap();
         assert_eq!((drawn.count, drawn.arrived), (1, 1));
+    }
+
+    #[test]
+    fn each_address_that_was_given_is_kept_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = |byte: u8| {
+            let script = bitcoin::Script::from_bytes(&[byte]).to_p2wsh();
+            Address::from_script(&script, Network::Regtest).unwrap()
+        };
+        for byte in [1, 2, 1] {
+            given(folder.path(), None, &address(byte));
+        }
+        let kept = std::fs::read_to_string(folder.path().join(relay::GIVEN)).unwrap();
+        assert_eq!(kept, format!("{}\n{}\n", address(1), address(2)));
     }
 }

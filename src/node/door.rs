@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Config, NodeError};
 
-use guests::Guests;
 pub(super) use guests::Violation;
+use guests::{Entered, Guests};
 
 /// How long a peer may take to finish the handshake (BOLT 8: three messages, of which it sends two).
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
@@ -33,6 +33,10 @@ const ACT_BYTES: usize = 50;
 
 /// The version that the first message begins with.
 const ACT_VERSION: u8 = 0;
+
+/// What a peer that is shut out may send before ldk-node knows who it is: the last message of the handshake (66 bytes) and `init`
+/// (some 100 bytes; BOLT 1), and not all of an `open_channel` behind them (353 bytes behind at least 40; BOLT 2).
+const UNKNOWN_BYTES: u64 = 400;
 
 /// How long to wait before accepting again when the operating system is out of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -144,7 +148,7 @@ impl Door {
                     let stop = stop.clone();
                     connections.spawn(async move {
                         tokio::select! {
-                            () = door.pass(stream, guest.number, &is_running) => {}
+                            () = door.pass(stream, &guest, &is_running) => {}
                             () = guest.cut.cancelled() => {}
                             () = stop.cancelled() => {}
                         }
@@ -163,7 +167,7 @@ impl Door {
     }
 
     /// Passes a connection on to ldk-node, and bytes both ways until it ends.
-    async fn pass(&self, stream: TcpStream, number: u64, is_running: &watch::Receiver<bool>) {
+    async fn pass(&self, stream: TcpStream, guest: &Entered, is_running: &watch::Receiver<bool>) {
         let deadline = Instant::now() + HANDSHAKE_WITHIN;
         let until = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         let (mut from_peer, mut to_peer) = stream.into_split();
@@ -177,13 +181,21 @@ impl Door {
             return;
         };
         if let Ok(address) = onward.local_addr() {
-            self.guests().passed_on(number, address.port());
+            self.guests().passed_on(guest.number, address.port());
         }
         let _ = from_peer.as_ref().set_nodelay(true);
         let _ = onward.set_nodelay(true);
         let (mut from_ldk, mut to_ldk) = onward.into_split();
         let up = async {
             to_ldk.write_all(&act).await?;
+            if !guest.released.is_cancelled() {
+                let mut first = (&mut from_peer).take(UNKNOWN_BYTES);
+                copy(&mut first, &mut to_ldk).await?;
+                if first.limit() > 0 {
+                    return Ok(0);
+                }
+                guest.released.cancelled().await;
+            }
             copy(&mut from_peer, &mut to_ldk).await
         };
         let down = async {
@@ -197,7 +209,7 @@ impl Door {
             if count == 0 {
                 return Ok(0);
             }
-            self.guests().shown(number);
+            self.guests().shown(guest.number);
             to_peer.write_all(&first[..count]).await?;
             drop(first);
             copy(&mut from_ldk, &mut to_peer).await
@@ -275,7 +287,8 @@ impl Door {
         guests.strike(peer, violation, now);
         if guests.are_all_shut_out(now) && !were_out {
             tracing::warn!(
-                "Strangers have asked for too many channels that they did not fund: for up to a day, only peers with a channel, and                  peers that you trust or have dialled, can connect"
+                "Strangers have asked for too many channels that they did not fund: for up to a day, only peers with a channel, and peers that \
+                 you trust or have dialled, can connect"
             );
         }
     }
@@ -366,5 +379,59 @@ mod tests {
         assert!(drawn.iter().all(IpAddr::is_loopback), "{drawn:?}");
         let others = drawn.iter().filter(|ip| **ip != Ipv4Addr::LOCALHOST);
         assert_eq!(others.count(), 8, "{drawn:?}");
+    }
+
+    /// A peer that is shut out, and the end of its connection at ldk-node.
+    async fn shut_out(
+        door: &Arc<Door>,
+        entered: Entered,
+        tasks: &mut JoinSet<()>,
+    ) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap());
+        let (peer, accepted) = tokio::join!(peer, listener.accept());
+        let ldk = TcpListener::bind(door.onward).await.unwrap();
+        let passing = Arc::clone(door);
+        tasks.spawn(async move {
+            let (_running, is_running) = watch::channel(true);
+            passing
+                .pass(accepted.unwrap().0, &entered, &is_running)
+                .await;
+        });
+        let mut peer = peer.unwrap();
+        peer.write_all(&[ACT_VERSION; ACT_BYTES]).await.unwrap();
+        let (mut node, _) = ldk.accept().await.unwrap();
+        node.read_exact(&mut [0; ACT_BYTES]).await.unwrap();
+        node.write_all(&[0; ACT_BYTES]).await.unwrap();
+        (peer, node)
+    }
+
+    #[tokio::test]
+    async fn who_is_shut_out_cannot_ask_for_a_channel_before_its_peer_is_known() {
+        let door = Arc::new(Door {
+            onward: free_port().unwrap(),
+            guests: Mutex::new(Guests::new(&super::super::strangers::testing::config())),
+            fault: Mutex::default(),
+            is_dead: Notify::new(),
+        });
+        let entered = Entered {
+            number: 0,
+            cut: CancellationToken::new(),
+            released: CancellationToken::new(),
+        };
+        let released = entered.released.clone();
+        let mut tasks = JoinSet::new();
+        let (mut peer, mut node) = shut_out(&door, entered, &mut tasks).await;
+        let sent = [7; 1_000];
+        peer.write_all(&sent).await.unwrap();
+        let mut first = vec![0; usize::try_from(UNKNOWN_BYTES).unwrap()];
+        node.read_exact(&mut first).await.unwrap();
+        let more = timeout(Duration::from_millis(100), node.read_u8()).await;
+        assert!(more.is_err(), "no byte more");
+        released.cancel();
+        let mut rest = vec![0; sent.len() - first.len()];
+        node.read_exact(&mut rest).await.unwrap();
+        drop(peer);
+        assert_eq!(node.read(&mut [0; 1]).await.unwrap(), 0);
     }
 }

@@ -43,6 +43,7 @@ use left_out::LeftOut;
 pub(in crate::node) use left_out::{Fundings, Where};
 use ours::Ours;
 use question::{Answer, Learned, Question, Worth};
+pub(in crate::node) use resting::GIVEN;
 use resting::Resting;
 use tip::TipSeen;
 
@@ -59,6 +60,9 @@ const FEES_PATIENCE: Duration = Duration::from_secs(3);
 
 /// With less time than this nobody is asked any more.
 const TIME_LEAST: Duration = Duration::from_millis(500);
+
+/// Between the base URL and the paths of a search.
+const SEARCHES: &str = "/search";
 
 /// What the relay is built from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,8 +127,10 @@ pub struct Relay {
     broadcasts: Broadcasts,
     /// Transactions that nobody is asked for on the node's behalf. A `std` mutex, too.
     left_out: Mutex<LeftOut>,
-    /// Scripts without a transaction. A `std` mutex, too; held while the list is written, on a thread that may block.
+    /// Scripts without a transaction. A `std` mutex, too.
     resting: Mutex<Resting>,
+    /// Held while the list of them is written, on a thread that may block.
+    writing_resting: Mutex<()>,
     /// Since when nobody answers, Unix seconds; 0 while somebody does.
     degraded_secs: AtomicU64,
     /// Requests sent to endpoints since the start.
@@ -177,6 +183,7 @@ impl Relay {
             broadcasts: Broadcasts::default(),
             left_out: Mutex::default(),
             resting: Mutex::new(Resting::read(&folder)),
+            writing_resting: Mutex::default(),
             degraded_secs: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             url: format!("http://{address}{root}"),
@@ -188,6 +195,11 @@ impl Relay {
     /// The base URL for the node, without a slash at the end.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The base URL for a search, whose questions are never answered from what is known of [resting] scripts.
+    pub fn url_for_searches(&self) -> String {
+        format!("{}{SEARCHES}", self.url)
     }
 
     /// Requests sent to endpoints since the start.
@@ -280,8 +292,7 @@ impl Relay {
             newest: tip.newest(now),
         };
         drop(tip);
-        let kept = self.cache().get(question, &moment);
-        kept.or_else(|| self.rests(question))
+        self.cache().get(question, &moment)
     }
 
     /// When the first of them may be asked again.
@@ -308,7 +319,7 @@ impl Relay {
             self.ours().learn(&learned.heights);
         }
         self.use_from_now_on(index);
-        self.hear_scripts(question, &learned);
+        self.hear_scripts(&learned);
         self.cache()
             .put(question, &answer, &learned, Instant::now());
         let secs = self.clock.unix_secs();

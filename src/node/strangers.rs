@@ -315,10 +315,18 @@ impl Strangers {
             return;
         }
         match reason {
-            // Closed here: a channel beyond the limits was counted when it was closed.
-            Some(ClosureReason::HolderForceClosed { message, .. }) if message != REFUSED => {}
-            Some(ClosureReason::HolderForceClosed { .. }) => door.strike(peer, Violation::Refused),
-            Some(_) | None => door.strike(peer, Violation::Channel),
+            // A channel beyond the limits was counted when it was closed.
+            Some(ClosureReason::HolderForceClosed { message, .. }) if message == REFUSED => {
+                door.strike(peer, Violation::Refused);
+            }
+            Some(
+                ClosureReason::DisconnectedPeer
+                | ClosureReason::CounterpartyForceClosed { .. }
+                | ClosureReason::ProcessingError { .. }
+                | ClosureReason::FundingTimedOut,
+            ) => door.strike(peer, Violation::Channel),
+            // How a channel with a funding transaction ends: LDK tells of it again after a restart.
+            Some(_) | None => {}
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Network;
+use bitcoin::hashes::{Hash as _, sha256};
 use http::StatusCode;
 use regtest::wait::eventually;
 use tempfile::TempDir;
@@ -297,6 +298,36 @@ async fn the_chain_never_goes_backwards() {
     for path in [TIP, "/blocks/tip/height"] {
         assert_eq!(alone.get(path).await.0, StatusCode::BAD_GATEWAY, "{path}");
     }
+}
+
+#[tokio::test]
+async fn an_empty_script_rests_until_it_is_paid_but_not_for_a_search() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("chain.json");
+    let oracle = Oracle::start(110).await;
+    let asked = Asked::open(config(vec![oracle.url()], &kept)).await;
+    // The script to which `transaction` pays, which is empty, and another one.
+    let hash = |script: &[u8]| sha256::Hash::hash(script);
+    let paid = format!("/scripthash/{}/txs", hash(b""));
+    let other = format!("/scripthash/{}/txs", hash(b"other"));
+    let times = |path: &str| oracle.paths().iter().filter(|it| *it == path).count();
+    let looks = async || {
+        for _ in 0..3 {
+            asked.relay.look_afresh();
+            assert_eq!(asked.good(&paid).await, "[]");
+            assert_eq!(asked.good(&other).await, "[]");
+        }
+    };
+    looks().await;
+    assert_eq!((times(&paid), times(&other)), (1, 1));
+    asked.relay.look_afresh();
+    let search = format!("{}{other}", asked.relay.url_for_searches());
+    let found = asked.http.get(search).send().await.unwrap();
+    assert_eq!(found.text().await.unwrap(), "[]");
+    assert_eq!(times(&other), 2);
+    assert_eq!(asked.broadcast(&transaction(7)).await.0, StatusCode::OK);
+    looks().await;
+    assert_eq!((times(&paid), times(&other)), (4, 2));
 }
 
 #[tokio::test]

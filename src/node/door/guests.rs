@@ -48,9 +48,6 @@ const ENDED_WITHIN: Duration = Duration::from_secs(10);
 /// The most such connections that are remembered, each 40 bytes.
 const ENDED_MAX: usize = 1_000;
 
-/// How often a connection from a network that is shut out is let in, to find a kept peer.
-const TRY_EVERY: Duration = Duration::from_secs(10);
-
 /// The connections.
 #[derive(Debug)]
 pub(super) struct Guests {
@@ -69,8 +66,6 @@ pub(super) struct Guests {
     struck_peers: Strikes<PublicKey>,
     /// The same for all strangers together.
     struck_in_all: Strikes<()>,
-    /// The networks that are shut out and from which a connection was let in just now, and when.
-    tried: HashMap<IpAddr, Instant>,
     refused: u64,
 }
 
@@ -86,6 +81,8 @@ struct Guest {
     /// Whether it is never cut to make room: its peer has a channel, or the operator chose its peer.
     is_kept: bool,
     cut: CancellationToken,
+    /// See [`Entered::released`].
+    released: CancellationToken,
 }
 
 /// A connection that was let in.
@@ -95,6 +92,9 @@ pub(super) struct Entered {
     pub(super) number: u64,
     /// Cancelled when the connection is to end.
     pub(super) cut: CancellationToken,
+    /// Cancelled when it may pass everything on. Until then ldk-node gets only what tells who the peer is: its network, or all
+    /// strangers, are shut out.
+    pub(super) released: CancellationToken,
 }
 
 impl Guests {
@@ -109,20 +109,14 @@ impl Guests {
             struck: Strikes::within(STRUCK_FOR),
             struck_peers: Strikes::within(STRUCK_FOR),
             struck_in_all: Strikes::within(ALL_STRUCK_FOR),
-            tried: HashMap::new(),
             refused: 0,
         }
     }
 
     /// Admits a connection, and cuts another one if its network, or the whole table, is full. `None` if no connection is
-    /// expendable, or if the network is blocked. A blocked network gets one try at a time while a kept peer from there is
-    /// not connected.
+    /// expendable.
     pub(super) fn enter(&mut self, from: IpAddr, now: Instant) -> Option<Entered> {
         let home = network(from);
-        if self.is_shut_out(&home, now) && !self.may_try(home, now) {
-            self.refused += 1;
-            return None;
-        }
         let of_home = |guest: &Guest| network(guest.from) == home && !guest.is_kept;
         let count = self.all.values().filter(|guest| of_home(guest)).count();
         let has_room = if count >= self.of_network_max {
@@ -141,7 +135,10 @@ impl Guests {
         }
         let number = self.next;
         self.next += 1;
-        let cut = CancellationToken::new();
+        let (cut, released) = (CancellationToken::new(), CancellationToken::new());
+        if !self.is_shut_out(&home, now) {
+            released.cancel();
+        }
         self.all.insert(
             number,
             Guest {
@@ -151,20 +148,14 @@ impl Guests {
                 peer: None,
                 is_kept: false,
                 cut: cut.clone(),
+                released: released.clone(),
             },
         );
-        Some(Entered { number, cut })
-    }
-
-    /// Whether this connection from a blocked network may belong to a kept peer. This allows one try every few seconds,
-    /// because other peers in the same network also pass until their node id is known.
-    fn may_try(&mut self, home: IpAddr, now: Instant) -> bool {
-        let is_here = |peer: &PublicKey| self.all.values().any(|it| it.peer == Some(*peer));
-        let mut known = self.networks.iter();
-        let is_missing = known.any(|(peer, at)| *at == (home, true) && !is_here(peer));
-        self.tried
-            .retain(|_, at| now.saturating_duration_since(*at) < TRY_EVERY);
-        is_missing && self.tried.insert(home, now).is_none()
+        Some(Entered {
+            number,
+            cut,
+            released,
+        })
     }
 
     fn is_shut_out(&self, home: &IpAddr, now: Instant) -> bool {
@@ -250,8 +241,8 @@ impl Guests {
         }
     }
 
-    /// Notes the peer of each connection. A connection from a network that is shut out is cut, unless its peer is kept. A peer
-    /// that exceeded the limits too often itself is cut, and is not kept for its channel.
+    /// Notes the peer of each connection, and releases the connection. One from a network that is shut out is cut instead, unless
+    /// its peer is kept. A peer that exceeded the limits too often itself is cut, and is not kept for its channel.
     pub(super) fn know(
         &mut self,
         peers: &[ldk_node::PeerDetails],
@@ -263,14 +254,10 @@ impl Guests {
             .filter_map(|peer| Some((loopback_port(&peer.address)?, peer.node_id)))
             .collect();
         let now = Instant::now();
-        // The channel of a peer that is not connected may have confirmed meanwhile.
-        for (peer, (_, is_kept)) in &mut self.networks {
-            *is_kept = keeps(peer) && !self.struck_peers.is_beyond(peer, STRIKES, now);
-        }
         if self.networks.len() > PEERS_MAX {
             self.networks.retain(|_, (_, is_kept)| *is_kept);
         }
-        let mut cut = Vec::new();
+        let mut strangers = Vec::new();
         for guest in self.all.values_mut() {
             let peer = guest.port.and_then(|port| by_port.get(&port));
             let Some(peer) = peer else { continue };
@@ -279,13 +266,18 @@ impl Guests {
             guest.peer = Some(*peer);
             guest.is_kept = keeps(peer) && !is_out;
             self.networks.insert(*peer, (home, guest.is_kept));
-            if !guest.is_kept {
-                cut.push((is_out, home, guest.cut.clone()));
+            if guest.is_kept {
+                guest.released.cancel();
+            } else {
+                strangers.push((is_out, home, guest.cut.clone(), guest.released.clone()));
             }
         }
-        for (is_out, home, cut) in cut {
+        for (is_out, home, cut, released) in strangers {
             if is_out || self.is_shut_out(&home, now) {
+                self.refused += u64::from(!cut.is_cancelled());
                 cut.cancel();
+            } else {
+                released.cancel();
             }
         }
     }
@@ -382,16 +374,7 @@ mod tests {
             is_persisted: false,
             is_connected: true,
         };
-        let others = guests.networks.iter().filter(|(_, (_, is_kept))| *is_kept);
-        let others: HashSet<_> = others.map(|(other, _)| *other).collect();
-        let this = peer(number);
-        guests.know(&[details], |it| {
-            if *it == this {
-                is_kept
-            } else {
-                others.contains(it)
-            }
-        });
+        guests.know(&[details], |_| is_kept);
     }
 
     #[test]
@@ -447,55 +430,42 @@ mod tests {
         assert!(!far.cut.is_cancelled());
     }
 
+    /// Whether a connection from there is admitted and waits until its peer is known.
+    fn is_held(guests: &mut Guests, from: &str) -> bool {
+        let entered = enter(guests, from).unwrap();
+        !entered.released.is_cancelled()
+    }
+
     #[test]
     fn who_hangs_up_at_once_is_shut_out() {
         let mut guests = guests(10, 10);
         for number in 0..=u8::try_from(STRIKES).unwrap() {
+            assert!(!is_held(&mut guests, "192.0.2.3"));
             let bad = enter(&mut guests, "192.0.2.1").unwrap();
             guests.passed_on(bad.number, 7);
             guests.shown(bad.number);
             guests.leave(bad.number, Instant::now());
             guests.strike(&peer(100 + number), Violation::Channel, Instant::now());
         }
-        assert!(enter(&mut guests, "192.0.2.1").is_none());
+        assert!(is_held(&mut guests, "192.0.2.1"));
+        assert!(!is_held(&mut guests, "192.0.3.1"));
     }
 
     #[test]
-    fn a_network_that_is_shut_out_is_tried_now_and_then_while_a_kept_peer_is_missing() {
+    fn of_a_network_that_is_shut_out_only_kept_peers_are_released() {
         let mut guests = guests(10, 10);
-        let (kept, bad) = ("192.0.2.1", "192.0.2.2");
-        let here = enter(&mut guests, kept).unwrap();
-        known(&mut guests, &here, 1, true);
-        let stranger = enter(&mut guests, bad).unwrap();
+        let home = network("192.0.2.1".parse().unwrap());
+        for _ in 0..=STRIKES {
+            guests.struck.add(home, Violation::Channel, Instant::now());
+        }
+        // It has never connected before.
+        let customer = enter(&mut guests, "192.0.2.1").unwrap();
+        let stranger = enter(&mut guests, "192.0.2.2").unwrap();
+        assert!(!customer.released.is_cancelled() && !stranger.released.is_cancelled());
+        known(&mut guests, &customer, 1, true);
         known(&mut guests, &stranger, 2, false);
-        for _ in 0..=STRIKES {
-            guests.strike(&peer(2), Violation::Channel, Instant::now());
-        }
-        assert!(enter(&mut guests, bad).is_none(), "the kept peer is here");
-        guests.leave(here.number, Instant::now());
-        assert!(enter(&mut guests, bad).is_some(), "it may be the kept peer");
-        assert!(enter(&mut guests, bad).is_none());
-        let later = Instant::now() + TRY_EVERY;
-        assert!(guests.enter(kept.parse().unwrap(), later).is_some());
-    }
-
-    #[test]
-    fn a_peer_that_is_missing_is_kept_once_its_channel_confirms() {
-        let mut guests = guests(10, 10);
-        let home = "192.0.2.1";
-        let customer = enter(&mut guests, home).unwrap();
-        known(&mut guests, &customer, 1, false);
-        for _ in 0..=STRIKES {
-            guests.struck.add(
-                network(home.parse().unwrap()),
-                Violation::Channel,
-                Instant::now(),
-            );
-        }
-        guests.leave(customer.number, Instant::now());
-        assert!(enter(&mut guests, home).is_none());
-        guests.know(&[], |it| *it == peer(1));
-        assert!(enter(&mut guests, home).is_some());
+        assert!(customer.released.is_cancelled() && !customer.cut.is_cancelled());
+        assert!(!stranger.released.is_cancelled() && stranger.cut.is_cancelled());
     }
 
     #[test]
@@ -512,29 +482,25 @@ mod tests {
         known(&mut guests, &other, 2, true);
         assert!(bad.cut.is_cancelled() && !other.cut.is_cancelled());
         guests.leave(bad.number, Instant::now());
-        assert!(enter(&mut guests, "192.0.2.1").is_none());
+        assert!(is_held(&mut guests, "192.0.2.1"));
     }
 
     #[test]
     fn strangers_of_many_networks_are_shut_out_together_and_kept_peers_are_not() {
         let mut guests = guests(300, 10);
-        let home = "203.0.113.9";
-        let kept = enter(&mut guests, home).unwrap();
-        known(&mut guests, &kept, 250, true);
         for number in 1..=u8::try_from(STRIKES_IN_ALL).unwrap() + 1 {
             let bad = enter(&mut guests, &format!("198.51.{number}.1")).unwrap();
+            assert!(bad.released.is_cancelled());
             known(&mut guests, &bad, number, false);
             guests.strike(&peer(number), Violation::Channel, Instant::now());
         }
         assert!(guests.are_all_shut_out(Instant::now()));
-        assert!(enter(&mut guests, "192.0.2.1").is_none());
-        known(&mut guests, &kept, 250, true);
-        assert!(!kept.cut.is_cancelled());
-        guests.leave(kept.number, Instant::now());
-        assert!(
-            enter(&mut guests, home).is_some(),
-            "it may be the kept peer"
-        );
+        let stranger = enter(&mut guests, "192.0.2.1").unwrap();
+        known(&mut guests, &stranger, 200, false);
+        assert!(stranger.cut.is_cancelled());
+        let customer = enter(&mut guests, "203.0.113.9").unwrap();
+        known(&mut guests, &customer, 201, true);
+        assert!(customer.released.is_cancelled() && !customer.cut.is_cancelled());
         let later = Instant::now() + ALL_STRUCK_FOR + Duration::from_secs(1);
         assert!(!guests.are_all_shut_out(later));
     }

@@ -7,7 +7,7 @@ use ldk_node::liquidity::LSPS1OrderStatus;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::{Node, NodeUnavailable};
+use super::super::{Node, NodeUnavailable, address};
 
 /// How long a channel is paid for, if nobody says otherwise: 13,000 blocks are some three months.
 const EXPIRY_BLOCKS: u32 = 13_000;
@@ -171,7 +171,16 @@ impl Node {
         }
         let node = self.running()?;
         let node = Arc::clone(&node);
-        let asked = tokio::task::spawn_blocking(move || ask(&node)).await;
+        let (folder, relay) = (self.config.folder.clone(), self.chain.relay().cloned());
+        let asked = tokio::task::spawn_blocking(move || {
+            let status = ask(&node)?;
+            let onchain = status.payment_options.onchain.as_ref();
+            if let Some(refund) = onchain.and_then(|it| it.refund_onchain_address.as_ref()) {
+                address::given(&folder, relay.as_deref(), refund);
+            }
+            Ok(status)
+        });
+        let asked = asked.await;
         match asked.map_err(NodeUnavailable::Panicked)? {
             Ok(status) => Ok(OrderStatus::from(status)),
             Err(ldk_node::NodeError::LiquidityRequestFailed) => Err(OrderError::Refused),

@@ -284,7 +284,7 @@ pub(super) async fn enter_closed(old: &[Watched], ledger: &Arc<Ledger>) -> Resul
 pub(super) fn client(node: &Node) -> Result<AsyncClient, esplora_client::Error> {
     let relay = node.chain.relay();
     let relay = relay.expect("a recovery does not begin without an Esplora API");
-    esplora_client::Builder::new(relay.url())
+    esplora_client::Builder::new(&relay.url_for_searches())
         .timeout(TIMEOUT_SECS)
         .build_async()
 }

@@ -105,7 +105,7 @@ pub(super) struct Learned {
     pub(super) blocks: Vec<(Txid, BlockHash)>,
     /// The scripts to which transactions in it pay, by their hashes.
     pub(super) paid: Vec<sha256::Hash>,
-    /// Whether it holds nothing: there may be no fee estimates, and no transactions of a script.
+    /// Whether it holds nothing: there may be no fee estimates.
     pub(super) is_empty: bool,
 }
 
@@ -387,10 +387,7 @@ fn block_status(hash: &BlockHash, body: &[u8]) -> Result<Learned, Flaw> {
 
 fn history(body: &[u8]) -> Result<Learned, Flaw> {
     let txs: Vec<Tx> = json(body)?;
-    let mut learned = Learned {
-        is_empty: txs.is_empty(),
-        ..Learned::default()
-    };
+    let mut learned = Learned::default();
     txs.iter().try_for_each(|tx| learned.transaction(tx))?;
     Ok(learned)
 }

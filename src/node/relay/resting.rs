@@ -11,18 +11,26 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
 
-use bitcoin::Address;
+use bitcoin::address::{Address, NetworkUnchecked};
 use bitcoin::hashes::{Hash as _, sha256};
-use bytes::Bytes;
+use serde::de::IgnoredAny;
+use tokio::time::Instant;
 
 use super::Relay;
-use super::question::{Answer, Learned, Question};
+use super::question::{Learned, Question};
 use crate::secret_file;
 
 /// The file in the node's folder that lists these scripts, one per line: its hash, and when the chain source was first and last
-/// asked about it (Unix seconds), or why it is asked about in every sync.
+/// asked about it (Unix seconds), or `paid`.
 const FILE: &str = "scripts.resting";
+
+/// The file in the node's folder that lists the addresses that people were given, one per line.
+pub(in crate::node) const GIVEN: &str = "addresses.given";
+
+/// The file in the node's folder with the deposit address.
+const DEPOSIT: &str = "deposit.address";
 
 /// The most scripts in the list, some 150 bytes each. Any others are asked about in every sync.
 const MAX: usize = 50_000;
@@ -34,12 +42,15 @@ const REST_MIN_SECS: u64 = 24 * 3_600;
 /// How long it rests at most, in seconds.
 const REST_MAX_SECS: u64 = 30 * 24 * 3_600;
 
+/// The least time between two writes of the list, for each script in it: some 9 KB a second, however many there are.
+const WRITE_PAUSE_EACH: Duration = Duration::from_millis(10);
+
 /// What is known of a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Script {
     /// People were given its address, and may pay to it at any time.
     Given,
-    /// A transaction that the chain source does not show yet pays to it.
+    /// A transaction pays to it, or did once: it may have been replaced, or taken back by a reorganisation.
     Paid,
     /// It was empty each time.
     Empty { first_secs: u64, asked_secs: u64 },
@@ -51,6 +62,8 @@ pub(super) struct Resting {
     file: PathBuf,
     scripts: HashMap<sha256::Hash, Script>,
     is_written: bool,
+    /// Until when the list is not written again, unless it has to be.
+    rewrite_at: Instant,
 }
 
 impl Resting {
@@ -66,10 +79,16 @@ impl Resting {
                 String::new()
             }
         };
+        let mut scripts: HashMap<_, _> = text.lines().filter_map(line).take(MAX).collect();
+        for given in [GIVEN, DEPOSIT] {
+            let text = std::fs::read_to_string(folder.join(given)).unwrap_or_default();
+            scripts.extend(text.lines().filter_map(given_line));
+        }
         Self {
             file,
-            scripts: text.lines().filter_map(line).take(MAX).collect(),
+            scripts,
             is_written: true,
+            rewrite_at: Instant::now(),
         }
     }
 
@@ -92,18 +111,12 @@ impl Resting {
 
     /// Notes whether the chain source has transactions of this script.
     fn heard(&mut self, script: sha256::Hash, is_empty: bool, now_secs: u64) {
-        let known = self.scripts.get(&script).copied();
-        let first_secs = match known {
+        let first_secs = match self.scripts.get(&script) {
             Some(Script::Given) => return,
-            Some(_) if !is_empty => {
-                self.scripts.remove(&script);
-                self.is_written = false;
-                return;
-            }
+            Some(_) | None if !is_empty => return self.put(script, Script::Paid),
             Some(Script::Paid) => return,
-            Some(Script::Empty { first_secs, .. }) => first_secs.min(now_secs),
-            None if is_empty => now_secs,
-            None => return,
+            Some(Script::Empty { first_secs, .. }) => now_secs.min(*first_secs),
+            None => now_secs,
         };
         let asked_secs = now_secs;
         self.put(
@@ -115,7 +128,8 @@ impl Resting {
         );
     }
 
-    /// Notes that a transaction on the chain pays to this script, which ends its rest.
+    /// Notes that a transaction on the chain pays to this script, which ends its rest. Most scripts that are paid to there are not
+    /// the wallet's.
     fn paid(&mut self, script: sha256::Hash) {
         if matches!(self.scripts.get(&script), Some(Script::Empty { .. })) {
             self.put(script, Script::Paid);
@@ -135,24 +149,24 @@ impl Resting {
         }
     }
 
-    /// Writes the list, if it has changed.
-    fn write(&mut self) {
-        if self.is_written {
-            return;
+    /// The list, if it has to be written: it has changed, and the last write is long enough ago for its length.
+    fn unwritten(&mut self, now: Instant) -> Option<String> {
+        if self.is_written || now < self.rewrite_at {
+            return None;
         }
         let lines = self.scripts.iter().map(|(script, known)| match known {
-            Script::Given => format!("{script} given\n"),
+            // It stands in a file of its own.
+            Script::Given => String::new(),
             Script::Paid => format!("{script} paid\n"),
             Script::Empty {
                 first_secs,
                 asked_secs,
             } => format!("{script} {first_secs} {asked_secs}\n"),
         });
-        let text: String = lines.collect();
-        match secret_file::replace(&self.file, &text) {
-            Ok(()) => self.is_written = true,
-            Err(error) => tracing::warn!("Failed to write {}: {error}", self.file.display()),
-        }
+        self.is_written = true;
+        self.rewrite_at =
+            now + WRITE_PAUSE_EACH * u32::try_from(self.scripts.len()).unwrap_or(u32::MAX);
+        Some(lines.collect())
     }
 }
 
@@ -161,7 +175,6 @@ fn line(text: &str) -> Option<(sha256::Hash, Script)> {
     let mut parts = text.split(' ');
     let script = parts.next()?.parse().ok()?;
     let known = match parts.next()? {
-        "given" => Script::Given,
         "paid" => Script::Paid,
         first_secs => Script::Empty {
             first_secs: first_secs.parse().ok()?,
@@ -169,6 +182,13 @@ fn line(text: &str) -> Option<(sha256::Hash, Script)> {
         },
     };
     Some((script, known))
+}
+
+/// Parses a line with an address.
+fn given_line(text: &str) -> Option<(sha256::Hash, Script)> {
+    let address: Address<NetworkUnchecked> = text.trim().parse().ok()?;
+    let script = address.assume_checked().script_pubkey();
+    Some((hash(&script), Script::Given))
 }
 
 /// The hash by which an Esplora API knows a script.
@@ -181,23 +201,29 @@ impl Relay {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer to a question about a script that rests.
-    pub(super) fn rests(&self, question: &Question) -> Option<Answer> {
+    /// Whether this question of ldk-node's wallet is about a script that rests.
+    pub(super) fn rests(&self, question: &Question) -> bool {
         let Question::History(script, None) = question else {
-            return None;
+            return false;
         };
-        let rests = self.resting().rests(script, self.clock.unix_secs());
-        rests.then(|| Answer::Body(Bytes::from_static(b"[]")))
+        self.resting().rests(script, self.clock.unix_secs())
     }
 
-    /// Notes what an answer tells of scripts.
-    pub(super) fn hear_scripts(&self, question: &Question, learned: &Learned) {
+    /// Notes the answer to a question of ldk-node's wallet.
+    pub(super) fn hear_history(&self, question: &Question, body: &[u8]) {
+        if let Question::History(script, None) = question {
+            let txs: Result<Vec<IgnoredAny>, _> = serde_json::from_slice(body);
+            let is_empty = txs.is_ok_and(|txs| txs.is_empty());
+            let now_secs = self.clock.unix_secs();
+            self.resting().heard(*script, is_empty, now_secs);
+        }
+    }
+
+    /// Notes the scripts to which transactions in an answer pay.
+    pub(super) fn hear_scripts(&self, learned: &Learned) {
         let mut resting = self.resting();
         for script in &learned.paid {
             resting.paid(*script);
-        }
-        if let Question::History(script, None) = question {
-            resting.heard(*script, learned.is_empty, self.clock.unix_secs());
         }
     }
 
@@ -209,16 +235,27 @@ impl Relay {
         }
     }
 
-    /// Asks about this address in every sync from now on, because people are given it. Blocks on the disk.
+    /// Asks about this address in every sync from now on, because people are given it.
     pub(in crate::node) fn gives(&self, address: &Address) {
-        let mut resting = self.resting();
-        resting.put(hash(&address.script_pubkey()), Script::Given);
-        resting.write();
+        let script = hash(&address.script_pubkey());
+        self.resting().put(script, Script::Given);
     }
 
-    /// Writes down which scripts rest. Blocks on the disk.
+    /// Writes down which scripts rest, if that is due. Blocks on the disk.
     pub(super) fn keep_resting(&self) {
-        self.resting().write();
+        // An older list never replaces a newer one.
+        let writing = self.writing_resting.lock();
+        let _writing = writing.unwrap_or_else(PoisonError::into_inner);
+        let (file, text) = {
+            let mut resting = self.resting();
+            let text = resting.unwritten(Instant::now());
+            (resting.file.clone(), text)
+        };
+        let Some(text) = text else { return };
+        if let Err(error) = secret_file::replace(&file, &text) {
+            tracing::warn!("Failed to write {}: {error}", file.display());
+            self.resting().is_written = false;
+        }
     }
 }
 
@@ -258,7 +295,14 @@ mod tests {
         resting.heard(empty, true, now_secs);
         assert!(!resting.rests(&empty, now_secs), "it is not in a block yet");
         resting.heard(empty, false, now_secs);
-        assert!(resting.scripts.is_empty());
+        resting.heard(empty, true, now_secs);
+        assert!(
+            !resting.rests(&empty, now_secs),
+            "its transaction may come back"
+        );
+        resting.heard(used, true, now_secs);
+        assert!(!resting.rests(&used, now_secs));
+        assert_eq!(resting.scripts.len(), 2);
         // A transaction of this node is not always at the chain source yet when it is first asked.
         resting.pays(script(9));
         resting.heard(script(9), true, now_secs);
@@ -281,8 +325,17 @@ mod tests {
             resting.heard(script(byte), true, 100);
         }
         resting.paid(script(7));
-        resting.put(script(200), Script::Given);
-        resting.write();
+        let text = resting.unwritten(Instant::now()).unwrap();
+        assert_eq!(resting.unwritten(Instant::now()), None);
+        std::fs::write(&resting.file, text).unwrap();
+        resting.heard(script(0), true, 101);
+        assert_eq!(resting.unwritten(Instant::now()), None, "too soon");
+        assert!(
+            resting
+                .unwritten(Instant::now() + WRITE_PAUSE_EACH * 100)
+                .is_some()
+        );
+        resting.heard(script(0), true, 100);
         let again = Resting::read(folder.path());
         assert_eq!(again.scripts, resting.scripts);
         let ends = (0..100).map(|byte| {
@@ -293,5 +346,13 @@ mod tests {
         assert!(ends.len() > 50, "their rests end at different times");
         std::fs::write(&resting.file, "x\n\n00 1\n").unwrap();
         assert!(Resting::read(folder.path()).scripts.is_empty());
+        let script = bitcoin::Script::new().to_p2wsh();
+        let address = Address::from_script(&script, bitcoin::Network::Regtest).unwrap();
+        for file in [GIVEN, DEPOSIT] {
+            std::fs::write(folder.path().join(file), format!("{address}\nx\n")).unwrap();
+            let read = Resting::read(folder.path());
+            assert_eq!(read.scripts.values().collect::<Vec<_>>(), [&Script::Given]);
+            std::fs::remove_file(folder.path().join(file)).unwrap();
+        }
     }
 }

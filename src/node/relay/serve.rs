@@ -18,9 +18,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::Relay;
 use super::broadcast::Sent;
 use super::question::{Answer, Question};
+use super::{Relay, SEARCHES};
 
 /// Connections at once: ldk-node asks four questions at a time, and broadcasts beside them. Beyond it, whoever has not shown that
 /// it knows the path makes room: other users of this machine can find the port.
@@ -123,7 +123,9 @@ impl Relay {
         stop: &CancellationToken,
     ) -> Response<Full<Bytes>> {
         let path = request.uri().path().strip_prefix(&self.root);
-        let path = path.map(str::to_owned);
+        let search = path.and_then(|path| path.strip_prefix(SEARCHES));
+        let is_search = search.is_some();
+        let path = search.or(path).map(str::to_owned);
         match (request.method(), path.as_deref()) {
             (&Method::POST, Some("/tx")) => self.send_on(request.into_body()).await,
             (&Method::GET, Some(path)) => {
@@ -140,10 +142,16 @@ impl Relay {
                 if self.leaves_out(&question) {
                     return said(StatusCode::NOT_FOUND, "not found");
                 }
+                if !is_search && self.rests(&question) {
+                    return said(StatusCode::OK, "[]");
+                }
                 tokio::select! {
                     answer = self.ask(&question) => match answer {
                         Ok(Answer::Body(body)) => {
                             self.hear_spender(&question, &body);
+                            if !is_search {
+                                self.hear_history(&question, &body);
+                            }
                             said(StatusCode::OK, body)
                         }
                         Ok(Answer::NotThere) => said(StatusCode::NOT_FOUND, "not found"),

@@ -236,6 +236,7 @@ fn well(path: &str, tip: u32, chain: &[Header], sent: Option<String>) -> Respons
             None => "{\"in_best_chain\":false,\"next_best\":null}".to_owned(),
         },
         ["tx", _, "outspend", _] => "{\"spent\":false}".to_owned(),
+        ["scripthash", _, "txs"] => "[]".to_owned(),
         ["tx"] => sent.unwrap(),
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
