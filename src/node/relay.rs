@@ -197,7 +197,7 @@ impl Relay {
         &self.url
     }
 
-    /// The base URL for a search, whose questions are never answered from what is known of [resting] scripts.
+    /// The base URL for a search, whose questions are never answered from what is known of resting scripts.
     pub fn url_for_searches(&self) -> String {
         format!("{}{SEARCHES}", self.url)
     }
