@@ -53,7 +53,7 @@ pub(super) const MARK_BYTES: usize = 4;
 
 const SUFFIX: &str = ".backup";
 
-/// What the name of a backup ends with until it is complete.
+/// The extension of an unfinished backup.
 const UNFINISHED: &str = ".new";
 
 /// A backup that was last written to so long ago is not being written.
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_backup_of_this_node_is_deleted_once_nobody_writes_it() {
+    fn an_unfinished_backup_of_this_node_is_deleted_after_an_hour() {
         let folder = tempfile::tempdir().unwrap();
         let (ours, theirs) = ("02".repeat(33), "03".repeat(33));
         let unfinished = |node_id: &str| {

@@ -101,7 +101,7 @@ fn lost(broken: &Value) -> String {
     };
     let count = number(&broken["tokens"], grouped);
     format!(
-        "This reload revokes {at_least}{count} valid tokens: {}",
+        "This reload invalidates {at_least}{count} valid tokens: {}",
         text(&broken["what"])
     )
 }
@@ -189,7 +189,7 @@ fn strangers(strangers: &Value) -> String {
         None => String::new(),
     };
     let shut = if strangers["shut_out"] == true {
-        "; new strangers cannot connect for up to a day, because they did not fund the channels that they asked for"
+        "; strangers without a confirmed channel are blocked for up to a day, because strangers exceeded the channel limits too often"
     } else {
         ""
     };

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::str::FromStr as _;
+use std::sync::{Mutex, PoisonError};
 
 use bitcoin::Network;
 use bitcoin::address::{Address, NetworkUnchecked};
@@ -20,6 +21,9 @@ use super::relay::{self, Relay};
 /// Whoever wants ten more has to have a transaction confirmed for it. To which address is not looked at, for ldk-node's payments do
 /// not say: so the gap can still be passed, but only as fast as money arrives.
 const UNPAID_MAX: u32 = 10;
+
+/// Held while an address is added to the file of those that were given.
+static GIVING: Mutex<()> = Mutex::new(());
 
 /// Who draws an address, or makes an invoice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +100,8 @@ fn has_arrived(payment: &PaymentDetails) -> bool {
 
 /// Keeps a line in a file, by a rename: a torn one would mean something else.
 fn keep(path: &Path, line: &str) {
-    let new = path.with_extension("new");
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
     let kept = std::fs::write(&new, format!("{line}\n")).and_then(|()| std::fs::rename(&new, path));
     if let Err(error) = kept {
         tracing::warn!("Failed to keep {}: {error}", path.display());
@@ -132,6 +137,7 @@ pub(super) fn deposit(
 /// chain source.
 pub(super) fn given(folder: &Path, relay: Option<&Relay>, address: &Address) {
     let path = folder.join(relay::GIVEN);
+    let _alone = GIVING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut lines = std::fs::read_to_string(&path).unwrap_or_default();
     let line = address.to_string();
     if !lines.lines().any(|known| known == line) {

@@ -34,8 +34,8 @@ const ACT_BYTES: usize = 50;
 /// The version that the first message begins with.
 const ACT_VERSION: u8 = 0;
 
-/// What a peer that is shut out may send before ldk-node knows who it is: the last message of the handshake (66 bytes) and `init`
-/// (some 100 bytes; BOLT 1), and not all of an `open_channel` behind them (353 bytes behind at least 40; BOLT 2).
+/// The most bytes from a blocked network's peer before ldk-node identifies it: the last message of the handshake (66 bytes) and
+/// `init` (some 100 bytes; BOLT 1), and not a whole `open_channel` behind them (353 bytes behind at least 40; BOLT 2).
 const UNKNOWN_BYTES: u64 = 400;
 
 /// How long to wait before accepting again when the operating system is out of a resource.
@@ -71,7 +71,7 @@ pub(super) struct DoorStatus {
     pub(super) connections: usize,
     /// Connections that were turned away or cut.
     pub(super) refused: u64,
-    /// Whether strangers without a channel cannot connect, because they exceeded the limits too often.
+    /// Whether strangers without a confirmed channel are blocked, because all strangers together exceeded the limits too often.
     pub(super) is_shut: bool,
     /// The current fault.
     pub(super) fault: Option<String>,
@@ -287,8 +287,8 @@ impl Door {
         guests.strike(peer, violation, now);
         if guests.are_all_shut_out(now) && !were_out {
             tracing::warn!(
-                "Strangers have asked for too many channels that they did not fund: for up to a day, only peers with a channel, and peers that \
-                 you trust or have dialled, can connect"
+                "Strangers exceeded the channel limits too often: for up to a day, only peers with a confirmed channel, providers, and \
+                 peers that you trust or dialled can connect"
             );
         }
     }
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_shut_out_cannot_ask_for_a_channel_before_its_peer_is_known() {
+    async fn a_blocked_peer_cannot_request_a_channel_before_it_is_identified() {
         let door = Arc::new(Door {
             onward: free_port().unwrap(),
             guests: Mutex::new(Guests::new(&super::super::strangers::testing::config())),

@@ -127,7 +127,7 @@ pub struct Relay {
     broadcasts: Broadcasts,
     /// Transactions that nobody is asked for on the node's behalf. A `std` mutex, too.
     left_out: Mutex<LeftOut>,
-    /// Scripts without a transaction. A `std` mutex, too.
+    /// The wallet's scripts, and which of them rest. A `std` mutex, too.
     resting: Mutex<Resting>,
     /// Held while the list of them is written, on a thread that may block.
     writing_resting: Mutex<()>,

@@ -37,7 +37,7 @@ use claims::{Covered, Types};
 /// How long a stranger may take from asking for a channel to naming its funding transaction.
 const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 
-/// What ldk-node says to a peer when it refuses a channel at once.
+/// The message that ldk-node sends when it refuses a channel at once.
 const REFUSED: &str = "Channel request rejected";
 
 /// The strangers' channels, and the limits on them. Clones share the state.
@@ -105,8 +105,7 @@ pub struct StrangersStatus {
     pub connections_max: usize,
     /// Connections that were turned away or cut because of the limits, since the start.
     pub connections_refused: u64,
-    /// Whether strangers without a channel cannot connect now: all of them together asked for too many channels that they did not
-    /// fund.
+    /// Whether strangers without a confirmed channel are blocked, because all strangers together exceeded the limits too often.
     pub shut_out: bool,
     /// The current fault of the Lightning listener, if it has one.
     pub listener_fault: Option<String>,
@@ -300,8 +299,8 @@ impl Strangers {
         move |peer| self.standings.of_peer(peer) != Standing::Stranger || kept.contains(peer)
     }
 
-    /// Counts a stranger whose channel ended before it named a funding transaction: it may begin and give up as many as it
-    /// likes, and nothing else counts them. LDK draws two of the wallet's addresses for each, and ldk-node never gives one back.
+    /// Counts a violation by a stranger whose channel ended before it had a funding transaction. No other limit covers these
+    /// channels. LDK draws two of the wallet's addresses for each, and ldk-node never reuses them.
     pub(super) fn given_up(&self, event: &Event, door: &Door) {
         let Event::ChannelClosed {
             counterparty_node_id: Some(peer),
@@ -325,7 +324,7 @@ impl Strangers {
                 | ClosureReason::ProcessingError { .. }
                 | ClosureReason::FundingTimedOut,
             ) => door.strike(peer, Violation::Channel),
-            // How a channel with a funding transaction ends: LDK tells of it again after a restart.
+            // Other reasons belong to channels with a funding transaction, and LDK reports those again after a restart.
             Some(_) | None => {}
         }
     }

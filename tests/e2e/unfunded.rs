@@ -261,7 +261,7 @@ async fn begins_and_hangs_up(ground: &Ground, stranger: &Stranger, number: u8) -
 }
 
 #[tokio::test]
-async fn channels_that_are_begun_and_given_up_cost_no_requests_in_every_sync_and_end() {
+async fn abandoned_channels_add_no_requests_to_later_syncs() {
     let mut ground = ground(CHEAP, "").await;
     ground.fund_merchant(MERCHANT_SAT).await.unwrap();
     let stranger = ground.stranger("stranger", FUNDS_SAT).await.unwrap();

@@ -47,8 +47,8 @@ pub(super) fn known(node: &Value, findings: &mut Findings) {
     };
     findings.note(PORT, grade, found);
     if strangers["shut_out"] == true {
-        let found = "strangers without a channel cannot connect for up to a day: together they asked for too many channels that they \
-                     did not fund. Peers that you dial or trust can";
+        let found = "strangers without a confirmed channel are blocked for up to a day: together they exceeded the channel limits \
+                     too often. Providers, and peers that you dial or trust, can still connect";
         findings.note(PORT, Grade::Look, found.to_owned());
     }
     if strangers["withheld"].as_u64() > Some(0) {

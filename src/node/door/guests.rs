@@ -26,7 +26,7 @@ const WITHOUT_CHANNEL_MAX: usize = 220;
 /// expendable connections, and adds them again when they connect.
 const PEERS_MAX: usize = 10_000;
 
-/// How long the peers without a channel are cut if their network exceeded the limits too often.
+/// The period for one network or peer, from its first violation. Too many violations block it until the period ends.
 const STRUCK_FOR: Duration = Duration::from_secs(3_600);
 
 /// How often the peers of a network may exceed the limits within [`STRUCK_FOR`]: people make mistakes.
@@ -35,8 +35,8 @@ const STRIKES: u32 = 3;
 /// The same for this machine, from which all peers connect behind a proxy such as Tor's.
 const STRIKES_OF_LOOPBACK: u32 = 60;
 
-/// How often all strangers together may exceed the limits within [`ALL_STRUCK_FOR`]: whoever has many networks may do it from each of
-/// them. Beyond it, only kept peers connect.
+/// The most violations by all strangers together within [`ALL_STRUCK_FOR`], because an attacker may use many networks. Beyond it,
+/// only kept peers stay connected.
 const STRIKES_IN_ALL: u32 = 100;
 
 /// The period for all strangers together: what each violation leaves behind stays for good.
@@ -92,8 +92,8 @@ pub(super) struct Entered {
     pub(super) number: u64,
     /// Cancelled when the connection is to end.
     pub(super) cut: CancellationToken,
-    /// Cancelled when it may pass everything on. Until then ldk-node gets only what tells who the peer is: its network, or all
-    /// strangers, are shut out.
+    /// Cancelled once everything may pass. While the peer's network or all strangers are blocked, ldk-node first receives only
+    /// enough to identify the peer.
     pub(super) released: CancellationToken,
 }
 
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_network_that_is_shut_out_only_kept_peers_are_released() {
+    fn only_kept_peers_of_a_blocked_network_are_released() {
         let mut guests = guests(10, 10);
         let home = network("192.0.2.1".parse().unwrap());
         for _ in 0..=STRIKES {

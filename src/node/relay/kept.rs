@@ -98,7 +98,7 @@ impl Relay {
         }
         let relay = Arc::clone(self);
         if let Err(panicked) = tokio::task::spawn_blocking(move || relay.keep_resting()).await {
-            tracing::warn!("Failed to keep which addresses are empty: {panicked}");
+            tracing::warn!("Failed to write the list of empty addresses: {panicked}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Transactions that the relay does not forward to the chain source: unconfirmed funding transactions of strangers'
+//! Transactions that the relay does not query at the chain source: unconfirmed funding transactions of strangers'
 //! channels. ldk-node queries each of them in every sync, one after the other, and the requests that guard the other
 //! channels wait.
 //!
 //! A stranger may name any transaction as its funding transaction, even one that a peer has prepared to cheat with
-//! and not broadcast yet. So the relay always forwards a transaction once the chain source has mentioned it.
+//! and not broadcast yet. So the relay always queries a transaction once an answer has mentioned it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
@@ -192,7 +192,7 @@ mod tests {
         left.mention(txid(1));
         left.mention(txid(3));
         assert!(!left.has(&txid(1)) && !left.has(&txid(3)));
-        // A later request for the same transaction queries it again.
+        // Naming it as a funding transaction again does not leave it out again.
         left.fundings = left_out(&[1, 2], &[]).fundings;
         assert!(!left.has(&txid(1)) && left.has(&txid(2)));
     }

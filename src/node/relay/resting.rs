@@ -35,8 +35,8 @@ const DEPOSIT: &str = "deposit.address";
 /// The most scripts in the list, some 150 bytes each. Any others are asked about in every sync.
 const MAX: usize = 50_000;
 
-/// How long a script rests at least, in seconds. It rests as long as it has been known to be empty: so a script rests more and
-/// more, and costs some ten requests in a year.
+/// The shortest rest, in seconds, before `rests` shortens it by up to half. A rest is as long as the script has been known to be
+/// empty, so rests grow: some 20 to 30 requests in the first year, 12 to 25 in later ones.
 const REST_MIN_SECS: u64 = 24 * 3_600;
 
 /// How long it rests at most, in seconds.
@@ -56,7 +56,7 @@ enum Script {
     Empty { first_secs: u64, asked_secs: u64 },
 }
 
-/// The scripts without a transaction.
+/// The wallet's scripts, and which of them rest.
 #[derive(Debug)]
 pub(super) struct Resting {
     file: PathBuf,
@@ -92,7 +92,7 @@ impl Resting {
         }
     }
 
-    /// Whether this script is taken to be still empty.
+    /// Whether the relay reports this script as empty without asking.
     fn rests(&self, script: &sha256::Hash, now_secs: u64) -> bool {
         let Some(Script::Empty {
             first_secs,
@@ -103,7 +103,7 @@ impl Resting {
         };
         let known_secs = asked_secs.saturating_sub(*first_secs);
         let rest_secs = known_secs.clamp(REST_MIN_SECS, REST_MAX_SECS);
-        // Those that were asked about together do not all end their rest together.
+        // Spreads out the ends of rests that began together.
         let early_secs = rest_secs / 2 * u64::from(script.as_byte_array()[0]) / 255;
         // After a clock was set back, it is asked about again.
         *asked_secs <= now_secs && now_secs < asked_secs + rest_secs - early_secs
@@ -128,8 +128,8 @@ impl Resting {
         );
     }
 
-    /// Notes that a transaction on the chain pays to this script, which ends its rest. Most scripts that are paid to there are not
-    /// the wallet's.
+    /// Notes that a transaction in an answer pays to this script, confirmed or not, which ends its rest. Ignores unknown scripts:
+    /// most belong to others.
     fn paid(&mut self, script: sha256::Hash) {
         if matches!(self.scripts.get(&script), Some(Script::Empty { .. })) {
             self.put(script, Script::Paid);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rests_is_known_after_a_restart() {
+    fn resting_scripts_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let mut resting = Resting::read(folder.path());
         for byte in 0..100 {
