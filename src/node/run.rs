@@ -185,6 +185,9 @@ impl Node {
             ended = async { tokio::join!(handling, watching, withdrawing, after) } => ended,
         };
         self.reach.send_replace(Reach::Unready(Unready::Stopping));
+        if let Some(relay) = self.chain.relay() {
+            relay.keep_at_the_end().await;
+        }
         if let Err(NodeError::Panicked(_) | NodeError::StateAway) = ended {
             // As above.
             std::mem::forget(node);

@@ -96,6 +96,16 @@ impl Relay {
                 file.display()
             );
         }
+        self.keep_scripts().await;
+    }
+
+    /// Writes down what the next start wants to know, however recent the last write is.
+    pub(in crate::node) async fn keep_at_the_end(self: &Arc<Self>) {
+        self.rewrite_resting();
+        self.keep().await;
+    }
+
+    async fn keep_scripts(self: &Arc<Self>) {
         let relay = Arc::clone(self);
         if let Err(panicked) = tokio::task::spawn_blocking(move || relay.keep_resting()).await {
             tracing::warn!("Failed to write the list of empty addresses: {panicked}");

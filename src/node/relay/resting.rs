@@ -241,6 +241,11 @@ impl Relay {
         self.resting().put(script, Script::Given);
     }
 
+    /// Makes the next write of the list due at once.
+    pub(super) fn rewrite_resting(&self) {
+        self.resting().rewrite_at = Instant::now();
+    }
+
     /// Writes down which scripts rest, if that is due. Blocks on the disk.
     pub(super) fn keep_resting(&self) {
         // An older list never replaces a newer one.
