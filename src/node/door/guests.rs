@@ -92,8 +92,8 @@ pub(super) struct Entered {
     pub(super) number: u64,
     /// Cancelled when the connection is to end.
     pub(super) cut: CancellationToken,
-    /// Cancelled once everything may pass. While the peer's network or all strangers are blocked, ldk-node first receives only
-    /// enough to identify the peer.
+    /// Cancelled once everything may pass. While all strangers are blocked, or after violations from the peer's network, ldk-node
+    /// first receives only enough to identify the peer.
     pub(super) released: CancellationToken,
 }
 
@@ -136,7 +136,9 @@ impl Guests {
         let number = self.next;
         self.next += 1;
         let (cut, released) = (CancellationToken::new(), CancellationToken::new());
-        if !self.is_shut_out(&home, now) {
+        // Also one from this machine, whose limit is higher: a peer that is blocked itself is cut before it asks for channels again.
+        let is_suspected = self.struck.is_beyond(&home, STRIKES, now);
+        if !is_suspected && !self.is_shut_out(&home, now) {
             released.cancel();
         }
         self.all.insert(
@@ -466,6 +468,23 @@ mod tests {
         known(&mut guests, &stranger, 2, false);
         assert!(customer.released.is_cancelled() && !customer.cut.is_cancelled());
         assert!(!stranger.released.is_cancelled() && stranger.cut.is_cancelled());
+    }
+
+    #[test]
+    fn of_this_machine_a_blocked_peer_is_cut_before_it_asks_again_and_others_are_not() {
+        let mut guests = guests(10, 10);
+        let bad = enter(&mut guests, "127.0.0.1").unwrap();
+        known(&mut guests, &bad, 1, false);
+        for _ in 0..=STRIKES {
+            guests.strike(&peer(1), Violation::Channel, Instant::now());
+        }
+        let again = enter(&mut guests, "127.0.0.1").unwrap();
+        let other = enter(&mut guests, "127.0.0.1").unwrap();
+        assert!(!again.released.is_cancelled() && !other.released.is_cancelled());
+        known(&mut guests, &again, 1, false);
+        known(&mut guests, &other, 2, false);
+        assert!(again.cut.is_cancelled() && !again.released.is_cancelled());
+        assert!(other.released.is_cancelled() && !other.cut.is_cancelled());
     }
 
     #[test]
