@@ -15,8 +15,6 @@ use super::{Effort, Notes, process};
 const SALES: usize = 3;
 /// Seconds of one run of load; runs are repeated until the flood is complete.
 const LOAD_SECS: u32 = 5;
-/// How long after their expiry the last challenges may still be remembered: the program looks once a second.
-const FORGET_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the disk must stay as it is before it is measured: longer than the store's own 0.5 s between two flushes and
 /// the program's 1 s between two writes.
 const DISK_REST: Duration = Duration::from_secs(5);
@@ -28,9 +26,9 @@ const DISK_REST_DEADLINE: Duration = Duration::from_secs(60);
 pub(super) struct Flood {
     /// Memory at rest before it, MB.
     pub(super) rss_idle_mb: f64,
-    /// Memory after it, MB: right after it or once everything expired, whichever is more.
+    /// Memory after it, MB: right after it or at rest, whichever is more.
     pub(super) rss_after_mb: f64,
-    /// What the data folder has grown by once everything expired, MB.
+    /// What the data folder has grown by, at rest, MB.
     pub(super) disk_growth_mb: f64,
 }
 
@@ -44,7 +42,7 @@ pub(super) fn settings(effort: &Effort) -> String {
     )
 }
 
-/// Sells a little, rests, floods, waits until all of it has expired.
+/// Sells a little, rests, floods, rests.
 pub(super) async fn measure(
     network: &Network,
     goods: &Goods,
@@ -79,13 +77,13 @@ pub(super) async fn measure(
     let anonymous_flooded_mb = process::anonymous_mb(pid)?;
     let disk_flooded_mb = process::disk_mb(folder)?;
 
-    notes.progress("waiting until all of them have expired");
-    wait_until_forgotten(network, effort).await?;
+    // The newest of them are remembered for two hours after they expire, so nobody waits for that here.
+    notes.progress("memory and disk at rest, after the flood");
     let disk_after_mb = disk_at_rest_mb(network).await?;
-    let rss_forgotten_mb = process::rss_at_rest_mb(pid, effort.rest).await?;
+    let rss_rested_mb = process::rss_at_rest_mb(pid, effort.rest).await?;
     notes.remark(format!(
         "flood of {count} challenges: memory {rss_idle_mb:.1} MB before it, {rss_flooded_mb:.1} right after, \
-         {rss_forgotten_mb:.1} once all had expired"
+         {rss_rested_mb:.1} at rest after it"
     ));
     notes.remark(format!(
         "flood: of it {anonymous_idle_mb:.1}, {anonymous_flooded_mb:.1} and {:.1} MB are no file's, the rest is the program as far as it \
@@ -93,32 +91,14 @@ pub(super) async fn measure(
         process::anonymous_mb(pid)?
     ));
     notes.remark(format!(
-        "flood: disk {disk_before_mb:.1} MB before it, {disk_flooded_mb:.1} right after, {disk_after_mb:.1} once all \
-         had expired"
+        "flood: disk {disk_before_mb:.1} MB before it, {disk_flooded_mb:.1} right after, {disk_after_mb:.1} at rest \
+         after it"
     ));
     Ok(Flood {
         rss_idle_mb,
-        rss_after_mb: rss_flooded_mb.max(rss_forgotten_mb),
+        rss_after_mb: rss_flooded_mb.max(rss_rested_mb),
         disk_growth_mb: disk_after_mb - disk_before_mb,
     })
-}
-
-/// Waits until the merchant remembers no challenge.
-async fn wait_until_forgotten(network: &Network, effort: &Effort) -> Result<()> {
-    let admin = network.merchant.admin();
-    eventually(
-        "all challenges to expire",
-        effort.flood_expiry + FORGET_DEADLINE,
-        || async {
-            let status = admin.status().await.map_err(|error| format!("{error:#}"))?;
-            match status["challenges_open"].as_u64() {
-                Some(0) => Ok(Some(())),
-                Some(open) => Err(format!("{open} are open")),
-                None => Err(format!("no number of open challenges in {status}")),
-            }
-        },
-    )
-    .await
 }
 
 /// The data folder's size, once it has not changed for a while.
