@@ -297,6 +297,22 @@ pub fn replace(path: &Path, secret: &str) -> io::Result<()> {
     sync_folder_of(path)
 }
 
+/// Reads a list that an earlier run wrote with [`replace`]. A missing file is an empty list.
+pub fn read_list(path: &Path) -> io::Result<String> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read,
+    }
+}
+
+/// Reads such a list; one that cannot be read is reported in the log, and taken to be empty.
+pub fn read_list_or_warn(path: &Path) -> String {
+    read_list(path).unwrap_or_else(|error| {
+        tracing::warn!("Failed to read {}: {error}", path.display());
+        String::new()
+    })
+}
+
 fn sync_folder_of(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),

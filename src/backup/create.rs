@@ -136,7 +136,9 @@ impl Source {
         for name in ["deposit.address", "addresses.given", VSS_MARK] {
             let path = self.node_folder.join(name);
             if path.exists() {
-                parts.extend(Part::of(path, Some(NODE)));
+                let copy = own.join(name);
+                std::fs::copy(&path, &copy).map_err(io_at("back up", &path))?;
+                parts.extend(Part::of(copy, Some(NODE)));
             }
         }
         parts.extend(Part::of(self.settings.clone(), Some(SETTINGS)));

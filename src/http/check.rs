@@ -55,8 +55,8 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// Whether to answer a preflight anyway, so that a script can read the refusal. A preflight for a free resource
-    /// goes to the upstream.
+    /// Whether Tollhouse answers a preflight of a refused request, so that a script can read the refusal. A preflight for a
+    /// free resource goes to the upstream.
     pub(crate) fn answers_preflight(&self) -> bool {
         match self {
             Self::Path(_) | Self::NoRoute => true,

@@ -10,6 +10,8 @@ use bitcoin::address::{Address, NetworkUnchecked};
 use ldk_node::payment::{ConfirmationStatus, PaymentDetails, PaymentDirection, PaymentKind};
 use serde::{Deserialize, Serialize};
 
+use crate::secret_file;
+
 use super::operation::{OperationError, refused};
 use super::relay::{self, Relay};
 
@@ -138,11 +140,12 @@ pub(super) fn deposit(
 pub(super) fn given(folder: &Path, relay: Option<&Relay>, address: &Address) {
     let path = folder.join(relay::GIVEN);
     let _alone = GIVING.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut lines = std::fs::read_to_string(&path).unwrap_or_default();
     let line = address.to_string();
-    if !lines.lines().any(|known| known == line) {
-        lines.push_str(&line);
-        keep(&path, &lines);
+    match secret_file::read_list(&path) {
+        Ok(lines) if lines.lines().any(|known| known == line) => {}
+        Ok(lines) => keep(&path, &(lines + &line)),
+        // Written anew, the list would lose all other addresses.
+        Err(error) => tracing::warn!("Failed to read {}: {error}", path.display()),
     }
     if let Some(relay) = relay {
         relay.gives(address);
@@ -177,7 +180,11 @@ mod tests {
         for byte in [1, 2, 1] {
             given(folder.path(), None, &address(byte));
         }
-        let kept = std::fs::read_to_string(folder.path().join(relay::GIVEN)).unwrap();
+        let path = folder.path().join(relay::GIVEN);
+        let kept = std::fs::read_to_string(&path).unwrap();
         assert_eq!(kept, format!("{}\n{}\n", address(1), address(2)));
+        std::fs::write(&path, [0xff]).unwrap();
+        given(folder.path(), None, &address(3));
+        assert_eq!(std::fs::read(&path).unwrap(), [0xff], "not written anew");
     }
 }

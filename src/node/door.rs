@@ -71,7 +71,7 @@ pub(super) struct DoorStatus {
     pub(super) connections: usize,
     /// Connections that were turned away or cut.
     pub(super) refused: u64,
-    /// Whether strangers without a confirmed channel are blocked, because all strangers together exceeded the limits too often.
+    /// Whether Tollhouse blocks all strangers without a confirmed channel, because strangers exceeded the limits too often.
     pub(super) is_shut: bool,
     /// The current fault.
     pub(super) fault: Option<String>,

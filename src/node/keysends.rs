@@ -5,7 +5,7 @@
 //! Without a record, the payment would become a sale, so Tollhouse keeps the payment hashes of deleted records.
 
 use std::collections::{HashSet, VecDeque};
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,7 +47,7 @@ impl Keysends {
         }
     }
 
-    /// Whether this payment was a keysend with a deleted record.
+    /// Whether the node has deleted the record of this keysend.
     pub(super) fn has_forgotten(&self, payment_hash: &[u8; 32]) -> bool {
         self.forgotten().all.contains(payment_hash)
     }
@@ -99,15 +99,7 @@ struct Forgotten {
 impl Forgotten {
     fn read(folder: &Path) -> Self {
         let file = folder.join(FILE);
-        let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!("Failed to read {}: {error}", file.display());
-                }
-                String::new()
-            }
-        };
+        let text = secret_file::read_list_or_warn(&file);
         // The last line may be incomplete; the record of its payment still exists.
         let hashes = text
             .lines()
@@ -162,6 +154,8 @@ fn in_order(ldk: &ldk_node::Node) -> VecDeque<PaymentId> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -116,9 +116,6 @@ pub(super) fn trusted(config: &Config) -> impl Iterator<Item = PublicKey> {
 
 /// Reads the node ids, one a line. A line that is not a node id is skipped.
 fn read(file: &Path) -> io::Result<BTreeSet<PublicKey>> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
-        Err(error) => Err(error),
-    }
+    let text = secret_file::read_list(file)?;
+    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }

@@ -105,7 +105,7 @@ pub struct StrangersStatus {
     pub connections_max: usize,
     /// Connections that were turned away or cut because of the limits, since the start.
     pub connections_refused: u64,
-    /// Whether strangers without a confirmed channel are blocked, because all strangers together exceeded the limits too often.
+    /// Whether Tollhouse blocks all strangers without a confirmed channel, because strangers exceeded the limits too often.
     pub shut_out: bool,
     /// The current fault of the Lightning listener, if it has one.
     pub listener_fault: Option<String>,

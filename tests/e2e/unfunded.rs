@@ -215,7 +215,7 @@ async fn a_channel_that_is_opened_and_given_up_at_once_causes_no_backup() {
     until_more_backups(&ground, before).await.unwrap();
 }
 
-/// How often a stranger begins a channel and hangs up, if nobody stops it.
+/// The most channels that a stranger begins before it hangs up, if the merchant accepts all of them.
 const GIVEN_UP_MAX: u8 = 40;
 /// The time in which the merchant accepts a channel, if it does.
 const ACCEPTED_DEADLINE: Duration = Duration::from_secs(3);

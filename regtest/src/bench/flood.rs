@@ -28,7 +28,7 @@ pub(super) struct Flood {
     pub(super) rss_idle_mb: f64,
     /// Memory after it, MB: right after it or at rest, whichever is more.
     pub(super) rss_after_mb: f64,
-    /// What the data folder has grown by, at rest, MB.
+    /// The growth of the data folder, measured at rest, in MB.
     pub(super) disk_growth_mb: f64,
 }
 

@@ -103,7 +103,7 @@ impl Relay {
         left_out.fundings = fundings;
     }
 
-    /// Whether to answer this query without the chain source. This applies only to LDK's channel queries: the wallet
+    /// Whether the relay answers this query without the chain source. This applies only to LDK's channel queries: the wallet
     /// learns of all its transactions.
     pub(super) fn leaves_out(&self, question: &Question) -> bool {
         let (Question::Proof(txid) | Question::RawTx(txid) | Question::Outspend(txid, _)) =

@@ -105,7 +105,7 @@ pub(super) struct Learned {
     pub(super) blocks: Vec<(Txid, BlockHash)>,
     /// The scripts to which transactions in it pay, by their hashes.
     pub(super) paid: Vec<sha256::Hash>,
-    /// Whether it holds nothing: there may be no fee estimates.
+    /// Whether the answer is empty: a chain source may have no fee estimates.
     pub(super) is_empty: bool,
 }
 

@@ -39,13 +39,13 @@ const MAX: usize = 50_000;
 /// empty, so rests grow: some 20 to 30 requests in the first year, 12 to 25 in later ones.
 const REST_MIN_SECS: u64 = 24 * 3_600;
 
-/// How long it rests at most, in seconds.
+/// The longest rest, in seconds.
 const REST_MAX_SECS: u64 = 30 * 24 * 3_600;
 
 /// The least time between two writes of the list, for each script in it: some 9 KB a second, however many there are.
 const WRITE_PAUSE_EACH: Duration = Duration::from_millis(10);
 
-/// What is known of a script.
+/// Why a script is asked about, or rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Script {
     /// People were given its address, and may pay to it at any time.
@@ -70,15 +70,7 @@ impl Resting {
     /// Reads the scripts of earlier runs from this folder. A script that is missing is asked about again.
     pub(super) fn read(folder: &Path) -> Self {
         let file = folder.join(FILE);
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) => {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    tracing::warn!("Failed to read {}: {error}", file.display());
-                }
-                String::new()
-            }
-        };
+        let text = secret_file::read_list_or_warn(&file);
         let mut scripts: HashMap<_, _> = text.lines().filter_map(line).take(MAX).collect();
         for given in [GIVEN, DEPOSIT] {
             let text = std::fs::read_to_string(folder.join(given)).unwrap_or_default();
@@ -115,8 +107,14 @@ impl Resting {
             Some(Script::Given) => return,
             Some(_) | None if !is_empty => return self.put(script, Script::Paid),
             Some(Script::Paid) => return,
-            Some(Script::Empty { first_secs, .. }) => now_secs.min(*first_secs),
-            None => now_secs,
+            // After a clock that was far off, or a long time without a run, the rests grow anew.
+            Some(Script::Empty {
+                first_secs,
+                asked_secs,
+            }) if now_secs < asked_secs.saturating_add(2 * REST_MAX_SECS) => {
+                now_secs.min(*first_secs)
+            }
+            Some(Script::Empty { .. }) | None => now_secs,
         };
         let asked_secs = now_secs;
         self.put(
@@ -201,7 +199,7 @@ impl Relay {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this question of ldk-node's wallet is about a script that rests.
+    /// Whether this question asks about a script that rests. Only for questions of ldk-node's wallet.
     pub(super) fn rests(&self, question: &Question) -> bool {
         let Question::History(script, None) = question else {
             return false;
@@ -294,6 +292,13 @@ mod tests {
             now_secs += 3_600;
         }
         assert!((5..=20).contains(&asked), "{asked} requests in a year");
+        let much_later_secs = now_secs + 10 * REST_MAX_SECS;
+        resting.heard(empty, true, much_later_secs);
+        let next_secs = much_later_secs + REST_MIN_SECS;
+        assert!(
+            !resting.rests(&empty, next_secs),
+            "it rests for a day again"
+        );
         resting.paid(empty);
         resting.paid(script(9));
         assert!(!resting.rests(&empty, now_secs));

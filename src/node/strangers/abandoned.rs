@@ -40,15 +40,7 @@ impl Abandoned {
     /// Reads the channels of earlier runs from this folder.
     pub(super) fn read(folder: &Path) -> Self {
         let file = folder.join(FILE);
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) => {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    tracing::warn!("Failed to read {}: {error}", file.display());
-                }
-                String::new()
-            }
-        };
+        let text = secret_file::read_list_or_warn(&file);
         let mut read = Self {
             file,
             nowhere: Vec::new(),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// The most networks or peers that are remembered for exceeding the limits, each 70 bytes.
 const STRUCK_MAX: usize = 10_000;
 
-/// What a stranger did beyond the limits.
+/// The ways in which a stranger can exceed the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::node) enum Violation {
     /// It had a channel accepted that it never funded, or that exceeded the limits. Each leaves some kilobytes in the node's
@@ -21,7 +21,7 @@ pub(in crate::node) enum Violation {
 }
 
 impl Violation {
-    /// How much it counts.
+    /// The weight of one such violation.
     pub(super) const fn weight(self) -> u32 {
         match self {
             Self::Channel => 10,
@@ -45,7 +45,7 @@ impl<K: Eq + Hash> Strikes<K> {
         }
     }
 
-    /// One more.
+    /// Counts a violation.
     pub(super) fn add(&mut self, key: K, violation: Violation, now: Instant) {
         let sums = &mut self.sums;
         if sums.len() >= STRUCK_MAX {
@@ -62,7 +62,7 @@ impl<K: Eq + Hash> Strikes<K> {
         *sum = sum.saturating_add(violation.weight());
     }
 
-    /// Whether more was done than so many channels weigh.
+    /// Whether the violations of this key weigh more than this number of [`Violation::Channel`].
     pub(super) fn is_beyond(&self, key: &K, channels: u32, now: Instant) -> bool {
         self.sums.get(key).is_some_and(|(sum, since)| {
             *sum > channels * Violation::Channel.weight()
