@@ -2,7 +2,9 @@
 //!
 //! Of a sale by a stateless invoice there is no second record anywhere: not in the node, not at the payer's. sled has known
 //! damage after hard stops; a plain file that only ever grows at its end has none that reaches further than its last line.
-//! The ledger is rebuilt from the newest dump (the same lines, of everything) and the journal after it.
+//! The ledger is rebuilt from the newest dump (the same lines, of everything, packed) and the journal after it.
+
+mod packed;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, Write as _};
@@ -12,12 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{ActivationRecord, ChannelRecord, RevocationRecord, SaleRecord, TokenRecord};
 
+use packed::Packing;
+
 /// A journal is folded into a dump when it has grown to this, or to twice the dump before, whichever is more: what is
 /// written in all then stays within three times what is kept.
 const FOLD_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
-/// The longest line that is read back; ours have some 600 bytes.
-const LINE_BYTES_MAX: u64 = 64 * 1024;
+/// The longest line that is read back: a packed one that did not get any shorter by it. Others have some 600 bytes.
+const LINE_BYTES_MAX: u64 = 128 * 1024;
 
 /// No dump has this number by chance: what stands for none.
 const NO_DUMP: u64 = 0;
@@ -41,6 +45,8 @@ pub(super) enum Line {
     Activation(ActivationRecord),
     /// The first line of a dump: a random number that tells it from every other one.
     Dump(u64),
+    /// Lines of a dump in one, as [`packed`] has them.
+    Packed(String),
 }
 
 /// The open journal.
@@ -212,11 +218,17 @@ fn write_dump<E: From<io::Error>>(
 ) -> Result<(u64, u64), E> {
     let mut writer = BufWriter::new(File::create(path)?);
     write_line(&mut writer, &Line::Dump(id))?;
+    let mut packing = Packing::default();
     let mut sales = 0;
     for line in everything {
         let line = line?;
         sales += u64::from(matches!(line, Line::Sale(_)));
-        write_line(&mut writer, &line)?;
+        if let Some(packed) = packing.put(&line)? {
+            write_line(&mut writer, &packed)?;
+        }
+    }
+    if let Some(rest) = packing.take()? {
+        write_line(&mut writer, &rest)?;
     }
     let dump = writer
         .into_inner()
@@ -249,7 +261,8 @@ fn read_dump_id(folder: &Path) -> io::Result<u64> {
             | Line::Token(_)
             | Line::Channel(_)
             | Line::Revocation(_)
-            | Line::Activation(_),
+            | Line::Activation(_)
+            | Line::Packed(_),
         )
         | None => Ok(UNKNOWN_DUMP),
     }
@@ -310,7 +323,14 @@ fn read_lines<E: From<io::Error>>(
         }
         match text.strip_suffix(b"\n").and_then(checked) {
             // Intact and not understood: written by a newer program, and nothing to pass over.
-            Some(json) => each(serde_json::from_slice(json).map_err(io::Error::from)?)?,
+            Some(json) => {
+                let line = serde_json::from_slice(json).map_err(io::Error::from)?;
+                if let Line::Packed(text) = line {
+                    packed::unpack(&text, &mut each)?;
+                } else {
+                    each(line)?;
+                }
+            }
             None => damaged += 1,
         }
     }
@@ -425,6 +445,57 @@ mod tests {
         assert_eq!((read.unwrap(), dumped), (0, vec![id, sale(1)]));
         assert_eq!(lines(&journal).0, [sale(2)]);
         assert!(!journal.is_long());
+    }
+
+    /// The lines of the dump, without its number.
+    fn dumped(journal: &Journal) -> (Vec<Line>, u64) {
+        let mut dumped = Vec::new();
+        let damaged = journal.read_dump::<io::Error>(|line| {
+            dumped.push(line);
+            Ok(())
+        });
+        let damaged = damaged.unwrap();
+        dumped.retain(|line| !matches!(line, Line::Dump(_)));
+        (dumped, damaged)
+    }
+
+    #[test]
+    fn a_dump_takes_a_third_of_the_room_and_damage_costs_one_pack() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        let sales: Vec<Line> = (0..=255).map(sale).collect();
+        let mut plain = Vec::new();
+        for line in &sales {
+            write_line(&mut plain, line).unwrap();
+        }
+        let dump = journal.dump(sales.iter().cloned().map(Ok::<_, io::Error>));
+        journal.fold(dump.unwrap()).unwrap();
+        assert_eq!(dumped(&journal), (sales.clone(), 0));
+        let path = dump_path(folder.path());
+        let packed = std::fs::read(&path).unwrap();
+        assert!(packed.len() < plain.len() / 3, "{} bytes", packed.len());
+
+        let mut damaged = packed.clone();
+        let last = damaged.len() - 100;
+        damaged[last] ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
+        let (left, count) = dumped(&journal);
+        assert_eq!(count, 1);
+        assert!(!left.is_empty() && left.len() < sales.len());
+        assert_eq!(left, sales[..left.len()]);
+    }
+
+    #[test]
+    fn a_dump_that_an_older_program_wrote_line_by_line_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plain = Vec::new();
+        for line in [Line::Dump(7), sale(1), sale(2)] {
+            write_line(&mut plain, &line).unwrap();
+        }
+        std::fs::write(dump_path(folder.path()), plain).unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(journal.dump_id(), 7);
+        assert_eq!(dumped(&journal), (vec![sale(1), sale(2)], 0));
     }
 
     #[test]

@@ -97,7 +97,8 @@ fn apply(store: &Store, trees: &Trees, line: &Line, now_ms: u64) -> Result<bool,
             }
             Ok(is_newer)
         }
-        Line::Dump(_) => Ok(false),
+        // The reader gives what is packed line by line.
+        Line::Dump(_) | Line::Packed(_) => Ok(false),
         Line::Revocation(revocation) => {
             let stored = trees.revocations.get(&revocation.key())?;
             let is_newer = stored.is_none_or(|stored| stored.revoked_ms < revocation.revoked_ms);

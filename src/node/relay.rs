@@ -123,6 +123,8 @@ pub struct Relay {
     judging: tokio::sync::Mutex<()>,
     /// Where fee estimates and a block of the chain are kept.
     kept: PathBuf,
+    /// What of that was last written. A `std` mutex: held for a look.
+    written: Mutex<Option<kept::Written>>,
     fees: Fees,
     broadcasts: Broadcasts,
     /// Transactions that nobody is asked for on the node's behalf. A `std` mutex, too.
@@ -179,6 +181,7 @@ impl Relay {
             ours: Mutex::new(Ours::new(config.network, settled)),
             judging: tokio::sync::Mutex::default(),
             kept: config.kept,
+            written: Mutex::default(),
             fees: Fees::new(config.needs_fees, kept.as_ref()),
             broadcasts: Broadcasts::default(),
             left_out: Mutex::default(),

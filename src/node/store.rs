@@ -34,6 +34,7 @@
 
 mod log;
 mod moving;
+mod waiting;
 
 use std::fs::File;
 use std::path::Path;
@@ -52,15 +53,12 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::NodeError;
 use log::{Log, Place, Syncing};
 use moving::{Beside, Mover};
+use waiting::{METRICS_KEY, Waiting};
 
 pub(super) use log::Complaint;
 
 /// The shape of the table, as ldk-node numbers it.
 const SHAPE: u32 = 2;
-
-/// Updates that wait to be taken out, at most. LDK lets go of a hundred at once, each by itself: written one by one, they cost a
-/// sale more of the disk than its books do.
-const STALE_MAX: usize = 128;
 
 /// The store. Clones share it.
 #[derive(Clone)]
@@ -73,9 +71,8 @@ struct Inner {
     beside: Beside,
     /// Held for a read, or for a write into the log, which waits for the disk only when the log begins anew.
     connection: Mutex<Connection>,
-    /// Updates that their monitor has taken in. They go out together with what is written next; after a kill they may be
-    /// back, and are no more than a few bytes that nobody reads.
-    stale: Mutex<Vec<[String; 3]>>,
+    /// What is changed together with the next write, or is lost with a kill.
+    waiting: Mutex<Waiting>,
     /// What it writes into. Dropped behind the connection, which keeps its file from being deleted.
     log: Arc<Log>,
 }
@@ -152,7 +149,7 @@ impl Rows {
             mover,
             beside: ways.beside,
             connection: Mutex::new(connection),
-            stale: Mutex::default(),
+            waiting: Mutex::default(),
             log: Arc::new(log),
         })))
     }
@@ -179,7 +176,7 @@ impl Wait {
         match key {
             _ if !primary.is_empty() => Self::Done,
             CHANNEL_MANAGER_PERSISTENCE_KEY => Self::Begun,
-            NETWORK_GRAPH_PERSISTENCE_KEY | SCORER_PERSISTENCE_KEY | "events" | "node_metrics" => {
+            NETWORK_GRAPH_PERSISTENCE_KEY | SCORER_PERSISTENCE_KEY | "events" | METRICS_KEY => {
                 Self::Not
             }
             _ => Self::Done,
@@ -218,7 +215,7 @@ impl Inner {
     }
 
     fn read(self: &Arc<Self>, primary: &str, secondary: &str, key: &str) -> io::Result<Vec<u8>> {
-        self.sweep()?;
+        self.write_what_waits()?;
         let found = self.with(|connection| {
             connection
                 .prepare_cached(&format!(
@@ -232,7 +229,7 @@ impl Inner {
     }
 
     fn list(self: &Arc<Self>, primary: &str, secondary: &str) -> io::Result<Vec<String>> {
-        self.sweep()?;
+        self.write_what_waits()?;
         self.with(|connection| {
             connection
                 .prepare_cached(&format!(
@@ -253,22 +250,20 @@ impl Inner {
         value: &[u8],
     ) -> io::Result<Place> {
         self.enter(|connection| {
-            self.with_what_is_stale(connection, |connection| {
-                connection
-                    .prepare_cached(&format!(
-                        "INSERT INTO {KV_TABLE_NAME} (primary_namespace, secondary_namespace, key, value)
-                         VALUES (?1, ?2, ?3, ?4)
-                         ON CONFLICT (primary_namespace, secondary_namespace, key) DO UPDATE SET value=excluded.value"
-                    ))?
-                    .execute((primary, secondary, key, value))
+            self.with_what_waits(connection, |connection| {
+                put(connection, [primary, secondary, key], value)
             })
         })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a row out, in the log.
     fn delete(self: &Arc<Self>, primary: &str, secondary: &str, key: &str) -> io::Result<Place> {
         self.enter(|connection| {
-            self.with_what_is_stale(connection, |connection| {
+            self.with_what_waits(connection, |connection| {
                 delete(connection, [primary, secondary, key])
             })
         })
@@ -284,39 +279,39 @@ impl Inner {
         if primary != CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE {
             return self.delete(primary, secondary, key).map(drop);
         }
-        let is_full = {
-            let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
-            stale.push([primary, secondary, key].map(str::to_owned));
-            stale.len() >= STALE_MAX
-        };
-        if is_full { self.sweep() } else { Ok(()) }
+        let row = [primary, secondary, key].map(str::to_owned);
+        if self.waiting().delete(row) {
+            self.write_what_waits()
+        } else {
+            Ok(())
+        }
     }
 
-    /// Takes out what is stale, before anybody sees it.
-    fn sweep(self: &Arc<Self>) -> io::Result<()> {
-        let stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_clean = stale.is_empty();
-        drop(stale);
-        if is_clean {
+    /// Writes what waits, before anybody reads.
+    fn write_what_waits(self: &Arc<Self>) -> io::Result<()> {
+        if self.waiting().is_empty() {
             return Ok(());
         }
-        self.enter(|connection| self.with_what_is_stale(connection, |_| Ok(0)))
+        self.enter(|connection| self.with_what_waits(connection, |_| Ok(0)))
             .map(drop)
     }
 
-    /// Does a write, and before it, in one with it, takes out what is stale.
-    fn with_what_is_stale(
+    /// Does a write, and before it, in one with it, what waits.
+    fn with_what_waits(
         &self,
         connection: &Connection,
         write: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
     ) -> rusqlite::Result<usize> {
-        let stale = std::mem::take(&mut *self.stale.lock().unwrap_or_else(PoisonError::into_inner));
-        if stale.is_empty() {
+        let (stale, metrics) = self.waiting().take();
+        if stale.is_empty() && metrics.is_none() {
             return write(connection);
         }
         let together = connection.unchecked_transaction()?;
         for [primary, secondary, key] in &stale {
             delete(&together, [primary, secondary, key])?;
+        }
+        if let Some(metrics) = metrics {
+            put(&together, ["", "", METRICS_KEY], &metrics)?;
         }
         let written = write(&together)?;
         together.commit()?;
@@ -356,6 +351,17 @@ impl Drop for Turn {
     }
 }
 
+fn put(connection: &Connection, row: [&str; 3], value: &[u8]) -> rusqlite::Result<usize> {
+    let [primary, secondary, key] = row;
+    connection
+        .prepare_cached(&format!(
+            "INSERT INTO {KV_TABLE_NAME} (primary_namespace, secondary_namespace, key, value)
+             VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (primary_namespace, secondary_namespace, key) DO UPDATE SET value=excluded.value"
+        ))?
+        .execute((primary, secondary, key, value))
+}
+
 fn delete(connection: &Connection, row: [&str; 3]) -> rusqlite::Result<usize> {
     connection
         .prepare_cached(&format!(
@@ -371,6 +377,9 @@ impl KVStoreSync for Rows {
     }
 
     fn write(&self, primary: &str, secondary: &str, key: &str, value: Vec<u8>) -> io::Result<()> {
+        if self.0.waiting().hold([primary, secondary, key], &value) {
+            return Ok(self.0.log.look()?);
+        }
         let place = self.0.put(primary, secondary, key, &value)?;
         match Wait::of(primary, key) {
             Wait::Done | Wait::Begun => Ok(self.0.log.sync(place)?),
@@ -409,6 +418,10 @@ impl KVStore for Rows {
         key: &str,
         value: Vec<u8>,
     ) -> AsyncResult<'static, (), io::Error> {
+        if self.0.waiting().hold([primary, secondary, key], &value) {
+            let held = self.0.log.look().map_err(io::Error::from);
+            return Box::pin(std::future::ready(held));
+        }
         let written = self.0.put(primary, secondary, key, &value);
         self.then_sync(written, Wait::of(primary, key))
     }

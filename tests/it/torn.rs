@@ -1,8 +1,12 @@
 //! A power cut: the end of a file of the ledger's is missing, or was never written. It opens, or it is set aside and rebuilt,
 //! and the log says which.
 
+use std::io::Read as _;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use flate2::read::GzDecoder;
 use tollhouse::ledger::record::{SaleRecord, Totals};
 use tollhouse::ledger::{Ledger, Settlement};
 
@@ -171,15 +175,17 @@ async fn a_torn_dump_costs_nothing_while_the_store_is_there_and_says_so_when_it_
     }
 }
 
-/// How many payments have a whole line here.
+/// How many payments have a whole line here, which may be packed into one with others.
 fn sales_in(lines: &[u8]) -> u64 {
     let whole = lines
         .iter()
         .rposition(|byte| *byte == b'\n')
         .map_or(0, |end| end + 1);
-    let text = String::from_utf8_lossy(&lines[..whole]).into_owned();
+    let text = String::from_utf8_lossy(&lines[..whole]);
+    let unpacked: String = text.lines().filter_map(unpacked).collect();
     let hashes: std::collections::BTreeSet<&str> = text
         .lines()
+        .chain(unpacked.lines())
         .filter_map(|line| {
             line.split_once("{\"sale\":")?
                 .1
@@ -188,6 +194,16 @@ fn sales_in(lines: &[u8]) -> u64 {
         .filter_map(|(_, hash)| hash.get(..64))
         .collect();
     hashes.len() as u64
+}
+
+/// The lines that are packed into this one, read as the documentation says: `base64 -d | zcat`.
+fn unpacked(line: &str) -> Option<String> {
+    let packed = line.split_once("{\"packed\":\"")?.1.strip_suffix("\"}")?;
+    let mut lines = String::new();
+    GzDecoder::new(&BASE64_STANDARD.decode(packed).ok()?[..])
+        .read_to_string(&mut lines)
+        .ok()?;
+    Some(lines)
 }
 
 /// The folder is nobody else's, so what is set aside stays where somebody finds it.

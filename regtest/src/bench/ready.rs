@@ -51,9 +51,23 @@ pub(super) async fn ready_ms(
     Ok(median(rounds))
 }
 
-/// Opens channels until there are so many.
-pub(super) async fn grow(network: &Network, channels: usize, notes: &mut Notes) -> Result<()> {
+/// Opens channels until there are so many; the merchant is told to accept them of one peer.
+pub(super) async fn grow(network: &mut Network, channels: usize, notes: &mut Notes) -> Result<()> {
     let more = channels.saturating_sub(network.payer.channels().len());
+    let limits = [
+        "pending_max",
+        "pending_per_peer",
+        "channels_max",
+        "channels_per_peer",
+        "channels_per_network",
+    ];
+    let limits = limits.map(|limit| format!("node.peers.{limit} = {}\n", channels + 1));
+    network.merchant.settings_mut().extra = limits.concat();
+    network.merchant.restart().await?;
+    network.merchant.wait_up().await?;
+    if network.ensure_channel().await? > 0 {
+        bail!("the channels did not survive the restart");
+    }
     notes.progress(&format!("opening {more} more channels"));
     network.open_channels(more, CHANNEL_SAT).await
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bitcoin::Network;
@@ -15,6 +15,21 @@ use crate::clock::Clock;
 use super::Relay;
 use super::endpoint::Endpoint;
 use super::ours::{Block, Ours};
+
+/// How old the file may become while little happens. To an idle node each write is a page of the disk, and one of its folder.
+const WRITTEN_EVERY: Duration = Duration::from_secs(600);
+
+/// How many requests it may lack: a program that is killed and started again and again must not exceed its budget by more.
+const UNWRITTEN_MAX: u64 = 30;
+
+/// What was written last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    at: Instant,
+    block: Option<Block>,
+    /// Requests sent by then since the start.
+    requests: u64,
+}
 
 /// What requests are counted over.
 const HOUR_SECS: u64 = 3_600;
@@ -64,8 +79,34 @@ pub(in crate::node) async fn mark(file: &Path, network: Network) -> Block {
 }
 
 impl Relay {
-    /// Writes down what the next start wants to know.
+    /// Writes down what the next start wants to know, if that is due.
     pub async fn keep(self: &Arc<Self>) {
+        if self.is_due(self.ours().settled()) {
+            self.write_kept().await;
+        }
+        self.keep_scripts().await;
+    }
+
+    /// Whether the file is to be written, with this settled block; it counts as written then.
+    fn is_due(&self, settled: Option<Block>) -> bool {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = self.requests();
+        let is_recent = written.is_some_and(|written| {
+            written.at.elapsed() < WRITTEN_EVERY
+                && written.block == settled
+                && requests - written.requests < UNWRITTEN_MAX
+        });
+        if !is_recent {
+            *written = Some(Written {
+                at: Instant::now(),
+                block: settled,
+                requests,
+            });
+        }
+        !is_recent
+    }
+
+    async fn write_kept(&self) {
         let now = Instant::now();
         let known = self.fees.known();
         let estimates = known
@@ -96,13 +137,13 @@ impl Relay {
                 file.display()
             );
         }
-        self.keep_scripts().await;
     }
 
     /// Writes down what the next start wants to know, however recent the last write is.
     pub(in crate::node) async fn keep_at_the_end(self: &Arc<Self>) {
         self.rewrite_resting();
-        self.keep().await;
+        self.write_kept().await;
+        self.keep_scripts().await;
     }
 
     async fn keep_scripts(self: &Arc<Self>) {

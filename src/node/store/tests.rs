@@ -170,7 +170,7 @@ fn an_update_that_is_let_go_of_is_gone_for_every_reader_and_a_later_one_of_its_n
     for number in 0..300 {
         let_go(&number.to_string());
     }
-    assert!(rows.0.stale.lock().unwrap().len() < STALE_MAX);
+    assert!(rows.0.waiting().stale() < waiting::STALE_MAX);
     assert!(KVStoreSync::read(&rows, UPDATES, "channel", "299").is_err());
     write("1", b"first");
     let_go("1");
@@ -188,7 +188,7 @@ fn an_update_that_is_let_go_of_is_gone_for_every_reader_and_a_later_one_of_its_n
     // Whatever else is removed is removed in the log at once.
     KVStoreSync::write(&rows, "monitors", "", "channel", vec![1]).unwrap();
     KVStoreSync::remove(&rows, "monitors", "", "channel", true).unwrap();
-    assert!(rows.0.stale.lock().unwrap().is_empty());
+    assert!(rows.0.waiting().stale() == 0);
 }
 
 #[test]
@@ -230,4 +230,41 @@ async fn a_store_that_is_closed_complains_of_nothing() {
         said.extend(complaint.borrow().clone());
     }
     assert!(said.is_empty(), "{} of 300: {}", said.len(), said[0]);
+}
+
+#[test]
+fn metrics_wait_for_another_write_or_for_whoever_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = open(folder.path());
+    let write = |key: &str, value: &[u8]| {
+        KVStoreSync::write(&rows, "", "", key, value.to_owned()).unwrap();
+    };
+    // What another connection sees.
+    let file = Connection::open(folder.path().join(SQLITE_DB_FILE_NAME)).unwrap();
+    let written = || {
+        let query = format!("SELECT value FROM {KV_TABLE_NAME} WHERE key='node_metrics'");
+        let found = file.query_row(&query, [], |row| row.get::<_, Vec<u8>>(0));
+        String::from_utf8(found.unwrap()).unwrap()
+    };
+    write("node_metrics", b"1");
+    assert_eq!(written(), "1", "the first of a run");
+    write("node_metrics", b"2");
+    write("node_metrics", b"3");
+    assert_eq!(written(), "1");
+    write("manager", b"m");
+    assert_eq!(written(), "3");
+    write("node_metrics", b"4");
+    assert_eq!(written(), "3");
+    assert_eq!(
+        KVStoreSync::read(&rows, "", "", "node_metrics").unwrap(),
+        b"4"
+    );
+    assert_eq!(written(), "4");
+    // Long enough after the last one.
+    write("node_metrics", b"5");
+    rows.0.waiting().forget_written();
+    write("node_metrics", b"6");
+    assert_eq!(written(), "6");
+    write("manager", b"m");
+    assert_eq!(written(), "6", "an older one never comes behind it");
 }
