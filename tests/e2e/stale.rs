@@ -188,6 +188,16 @@ impl Shop {
     /// Puts on-chain money into the channel; on return that is broadcast.
     async fn splices_in(&self) {
         let network = &self.network;
+        // A sync that was under way when the deposit was mined has not seen it.
+        eventually("the deposit", CLOSING_DEADLINE, || async {
+            let _ = network.merchant.admin().sync().await;
+            let status = self.status().await;
+            let spendable = &status["node"]["balances"]["onchain_spendable_sat"];
+            let is_there = spendable.as_u64().is_some_and(|sat| sat > SPLICE_SAT);
+            is_there.then_some(Some(())).ok_or(spendable.to_string())
+        })
+        .await
+        .unwrap();
         let channels = operations::done(network, &["channels", "list"]).await;
         let id = channels["channels"][0]["channel_id"].as_str().unwrap();
         let amount = SPLICE_SAT.to_string();
