@@ -144,7 +144,7 @@ pub(super) fn given(folder: &Path, relay: Option<&Relay>, address: &Address) {
     match secret_file::read_list(&path) {
         Ok(lines) if lines.lines().any(|known| known == line) => {}
         Ok(lines) => keep(&path, &(lines + &line)),
-        // Written anew, the list would lose all other addresses.
+        // A new list would not contain the other addresses.
         Err(error) => tracing::warn!("Failed to read {}: {error}", path.display()),
     }
     if let Some(relay) = relay {

@@ -1,7 +1,7 @@
-//! Lines of a dump, packed: gzip of some hundred lines, in base64, is a line of its own, with the checksum that all lines have. A
-//! dump, and each backup of it, takes a third of the room; damage costs no more than the lines of one pack.
+//! Compressed lines of a dump. One such line contains some hundred JSON lines, as base64 of gzip, and has a checksum like every
+//! other line. This makes dumps and their backups a third as large. A damaged line loses only the lines in it.
 //!
-//! To read one without this program: take its `packed`, then `base64 -d | zcat`.
+//! To read it without Tollhouse, pipe the value of `packed` through `base64 -d | zcat`.
 
 use std::io::{self, Read as _, Write as _};
 

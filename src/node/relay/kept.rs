@@ -136,6 +136,8 @@ impl Relay {
                 "Failed to keep what is known of the chain source in {}: {error}",
                 file.display()
             );
+            // The next call tries again.
+            *self.written.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 
