@@ -13,7 +13,10 @@ use std::net::SocketAddr;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tollhouse::{Grant, Offer, Paid, Tollhouse};
+use tollhouse::Grant;
+use tollhouse::Offer;
+use tollhouse::Paid;
+use tollhouse::Tollhouse;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -17,19 +17,19 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::admin::{self, Admin, AdminToken, Following, Reload, Reloads, Spending};
-use crate::backup::{Backups, Source};
-use crate::clock::Clock;
+use crate::account::ledger::Ledger;
+use crate::account::store::DataLock;
+use crate::base::clock::Clock;
+use crate::base::live::Live;
 use crate::config::Config;
-use crate::gate::{Gate, Keyring, Limiter};
-use crate::http::{self, Entry, Limits, Public, Server, Shop, Stop, Tls};
-use crate::invoice::Minter;
-use crate::ledger::Ledger;
-use crate::live::Live;
 use crate::node::{Node, NodeKeys};
-use crate::resource::Resources;
-use crate::route::Offer;
-use crate::store::DataLock;
+use crate::operate::api::{self, Admin, AdminToken, Following, Reload, Reloads, Spending};
+use crate::operate::backup::{Backups, Source};
+use crate::protocol::invoice::Minter;
+use crate::sell::gate::{Gate, Keyring, Limiter};
+use crate::sell::http::{self, Entry, Limits, Public, Server, Shop, Stop, Tls};
+use crate::sell::resource::Resources;
+use crate::sell::route::Offer;
 
 use inbound::Inbound;
 use reload::{Beside, Reloading};
@@ -270,7 +270,7 @@ async fn operators(config: &Config, admin: Admin) -> Result<Server, AppError> {
     Ok(Server {
         name: "operator's",
         listener: listen(config.admin_listen, "admin.listen").await?,
-        router: admin::router(admin),
+        router: api::router(admin),
         limits: Limits {
             connections_max: ADMIN_CONNECTIONS_MAX,
             connections_of_network: ADMIN_CONNECTIONS_MAX,

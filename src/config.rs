@@ -35,12 +35,18 @@ use std::time::Duration;
 use config::{Environment, File, FileFormat};
 use serde::Deserialize as _;
 
+use crate::account::ledger;
+use crate::base::pace::Pace;
+use crate::base::price::Currency;
+use crate::base::secret_file::Secrets;
+use crate::base::span;
 use crate::node::Config as NodeConfig;
-use crate::pace::Pace;
-use crate::price::Currency;
-use crate::route::RouteTable;
-use crate::secret_file::Secrets;
-use crate::{backup, gate, http, ledger, quote, resource, span};
+use crate::operate::backup;
+use crate::sell::gate;
+use crate::sell::http;
+use crate::sell::quote;
+use crate::sell::resource;
+use crate::sell::route::RouteTable;
 
 pub use log::{LogConfig, LogFormat};
 

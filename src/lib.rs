@@ -1,8 +1,9 @@
 //! Tollhouse: a Lightning node with a paywall built in.
 //!
-//! Two streams meet in one process. HTTP requests come in through [`http`], find their [`route`], and are decided on by the
-//! [`gate`]: a permit, or a challenge with an invoice. Payments come in through the [`node`] and are entered in the
-//! [`ledger`]. Rooms import only rooms below them; `tests/it/tidy.rs` holds the line.
+//! Two streams meet in one process. HTTP requests come in through [`sell::http`], find their [`route`], and are decided on by the
+//! [`sell::gate`]: a permit, or a challenge with an invoice. Payments come in through the [`node`] and are entered in the
+//! [`account::ledger`]. The modules below are the wings of the house, and theirs are its rooms. Rooms import only rooms below them;
+//! `tests/it/tidy.rs` holds the line.
 //!
 //! As a library it guards the handlers of another program, with the node in the same process (`examples/jokes.rs`). For that there are
 //! [`Tollhouse`], [`Guard`] and [`Paid`], and what an [`Offer`] is made of: [`route`], [`price`] and [`amount`]. All other modules are
@@ -36,36 +37,18 @@
 //! }
 //! ```
 
-pub mod admin;
-pub mod amount;
+pub mod account;
 pub mod app;
-pub mod backup;
-pub mod causes;
+pub mod base;
 pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod gate;
-pub mod http;
-pub mod invoice;
-pub mod l402;
-pub mod layer;
-pub mod ledger;
-pub mod live;
-pub mod log;
 pub mod node;
-pub mod pace;
-pub mod price;
-pub mod quote;
-pub mod resource;
-pub mod room;
-pub mod route;
-pub mod secret_file;
-pub mod span;
-pub mod sparing;
-pub mod store;
-pub mod text;
-pub mod via;
+pub mod operate;
+pub mod protocol;
+pub mod sell;
 
 pub use app::{AppError, Tollhouse};
-pub use layer::{Guard, GuardError, Paid};
-pub use route::{FreeQuota, Grant, Offer};
+pub use base::{amount, price};
+pub use sell::layer::{Guard, GuardError, Paid};
+pub use sell::route;
+pub use sell::route::{FreeQuota, Grant, Offer};

@@ -34,6 +34,7 @@ mod standing;
 mod start;
 pub mod state;
 pub mod status;
+mod stop;
 mod store;
 mod strangers;
 mod threads;
@@ -53,13 +54,13 @@ pub use chain::{
     seen,
 };
 pub use channels::{ChannelOpening, ForceCloseCost};
-pub use coins::CoinsInUse;
+
 pub use config::{Config, Gossip, PeersConfig, RESERVE_SAT, Reserve};
 pub use database::MADE as NODE_MADE;
 pub use error::{NodeError, NodeUnavailable};
 pub use invoices::HandInvoice;
 pub use keys::{NodeKeys, SeedError};
-pub use operation::OperationError;
+pub use operation::{CoinsInUse, OperationError};
 pub use payments::{Payable, Paying, Payment, Progress, Sending};
 pub use peers::{PeerAddress, host_and_port, node_id};
 pub use recovery::{OldChannel, Recovery};
@@ -75,10 +76,10 @@ pub use vss::{Headers, HeadersError, MARK as VSS_MARK, Vss};
 pub use wallet::{Fee, OnchainAmount, OnchainBalance, SentOnchain};
 pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
 
-use crate::amount::Msat;
-use crate::clock::Clock;
-use crate::invoice::{Reach, Unready};
-use crate::ledger::Claims;
+use crate::account::ledger::Claims;
+use crate::base::amount::Msat;
+use crate::base::clock::Clock;
+use crate::protocol::invoice::{Reach, Unready};
 
 /// How often the node is asked for its channels besides after each event: a peer that comes back makes no event.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);

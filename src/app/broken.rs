@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::admin::Broken;
-use crate::ledger::{Ledger, LedgerError, Living};
-use crate::price::Price;
-use crate::route::{Access, Offer, Plan, RouteTable};
+use crate::account::ledger::{Ledger, LedgerError, Living};
+use crate::base::price::Price;
+use crate::operate::api::Broken;
+use crate::sell::route::{Access, Offer, Plan, RouteTable};
 
 /// How much longer than its grant a token may be valid: the longest time in which its invoice can be paid.
 const INVOICE_MAX_SECS: u64 = 86_400;
@@ -180,10 +180,12 @@ fn is_good(living: &Living, plan: &Plan, now_secs: u64) -> bool {
 mod tests {
     use tempfile::TempDir;
 
-    use crate::clock::Clock;
-    use crate::ledger::record::Revoked;
-    use crate::ledger::{Challenge, Config, Payment};
-    use crate::route::{Class, Grant, Pattern, PriceTable, Pricing, Resource, Route, Selector};
+    use crate::account::ledger::record::Revoked;
+    use crate::account::ledger::{Challenge, Config, Payment};
+    use crate::base::clock::Clock;
+    use crate::sell::route::{
+        Class, Grant, Pattern, PriceTable, Pricing, Resource, Route, Selector,
+    };
 
     use super::*;
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Bundles;
-use crate::causes::chain;
-use crate::clock::Clock;
-use crate::invoice::{Reach, Unready};
-use crate::ledger::record::ActivationRecord;
-use crate::ledger::{ACTIVATIONS_PAGE_MAX, LedgerError};
+use crate::account::ledger::record::ActivationRecord;
+use crate::account::ledger::{ACTIVATIONS_PAGE_MAX, LedgerError};
+use crate::base::clock::Clock;
+use crate::base::error_chain::chain;
 use crate::node::liquidity::KeptReady;
+use crate::operate::api::Bundles;
+use crate::protocol::invoice::{Reach, Unready};
 
 /// How often it is looked whether one is wanted.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::http::{Term, TlsSource};
+use crate::base::clock::Clock;
+use crate::sell::http::{Term, TlsSource};
 
 /// How often the certificates are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(12 * 60 * 60);

@@ -8,12 +8,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Reload;
+use crate::base::live::Live;
 use crate::config::{self, Config};
-use crate::http::Stop;
-use crate::layer::{Guard, GuardError, Guards, can_be_priced};
-use crate::live::Live;
-use crate::route::{Grant, Offer};
+use crate::operate::api::Reload;
+use crate::sell::http::Stop;
+use crate::sell::layer::{Guard, GuardError, Guards, can_be_priced};
+use crate::sell::route::{Grant, Offer};
 
 use super::{AppError, Built, Front};
 

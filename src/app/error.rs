@@ -3,15 +3,15 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::admin::SpendingError;
+use crate::account::ledger::LedgerError;
+use crate::account::store::LockError;
+use crate::base::secret_file::SecretFileError;
 use crate::config::Complaints;
-use crate::gate::KeyringError;
-use crate::http::TlsError;
-use crate::layer::GuardError;
-use crate::ledger::LedgerError;
 use crate::node::{NodeError, SeedError};
-use crate::secret_file::SecretFileError;
-use crate::store::LockError;
+use crate::operate::api::SpendingError;
+use crate::sell::gate::KeyringError;
+use crate::sell::http::TlsError;
+use crate::sell::layer::GuardError;
 
 /// Why the program ended, or never began.
 #[derive(Debug, thiserror::Error)]

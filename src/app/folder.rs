@@ -6,11 +6,11 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::{AppError, lost};
-use crate::backup::CLEAN_STOP;
+use crate::account::store::DataLock;
+use crate::base::disk_space;
+use crate::base::secret_file;
 use crate::config::Config;
-use crate::room;
-use crate::secret_file;
-use crate::store::DataLock;
+use crate::operate::backup::CLEAN_STOP;
 
 /// Makes the data folder for its owner only: it holds the seed, keys and channel state. An existing folder without a seed is
 /// not changed: it may be a home directory.
@@ -56,21 +56,22 @@ pub(super) fn take(config: &Config) -> Result<DataLock, AppError> {
 
 /// Looks whether there is room for a start.
 fn must_have_room(path: &Path) -> Result<(), AppError> {
-    if let Some(left) = room::files_left(path).filter(|left| *left < room::START_FILES) {
+    if let Some(left) = disk_space::files_left(path).filter(|left| *left < disk_space::START_FILES)
+    {
         return Err(AppError::NoFiles {
             path: path.to_owned(),
             left,
-            wanted: room::START_FILES,
+            wanted: disk_space::START_FILES,
         });
     }
-    let left = room::left(path).unwrap_or(u64::MAX);
-    if left >= room::START_BYTES {
+    let left = disk_space::left(path).unwrap_or(u64::MAX);
+    if left >= disk_space::START_BYTES {
         return Ok(());
     }
     Err(AppError::DiskFull {
         path: path.to_owned(),
         left_mb: left / 1_000_000,
-        wanted_mb: room::START_BYTES / 1_000_000,
+        wanted_mb: disk_space::START_BYTES / 1_000_000,
     })
 }
 

@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::bundle::Keeper;
-use crate::admin::{Admin, Bundles, Turn, Watch, dearest};
-use crate::gate::Gate;
-use crate::invoice::Reach;
-use crate::live::Live;
+use crate::base::live::Live;
 use crate::node::liquidity::KeptReady;
-use crate::route::{Offer, RouteTable};
+use crate::operate::api::{Admin, Bundles, Turn, Watch, dearest};
+use crate::protocol::invoice::Reach;
+use crate::sell::gate::Gate;
+use crate::sell::route::{Offer, RouteTable};
 
 /// What can arrive, and what is sold.
 pub(super) struct Inbound {

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::AppError;
-use crate::backup;
+use crate::account::ledger::Ledger;
 use crate::config::Config;
-use crate::ledger::Ledger;
 use crate::node::{NodeKeys, made};
+use crate::operate::backup;
 
 /// Refuses a start whose node is gone, by the mark beside its folder: nothing was opened yet.
 pub(super) fn node_must_be_there(folder: &Path) -> Result<(), AppError> {

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Ahead, Broken, Reloads, Wish};
-use crate::causes::chain;
-use crate::clock::Clock;
+use crate::account::ledger::Ledger;
+use crate::base::clock::Clock;
+use crate::base::error_chain::chain;
+use crate::base::live::Live;
+use crate::base::secret_file::Secrets;
 use crate::config::{self, Config};
-use crate::gate::{Gate, Quotes};
-use crate::http::{Shop, Stop};
-use crate::ledger::Ledger;
-use crate::live::Live;
-use crate::quote::{Hooks, Rates};
-use crate::resource::{Background, Ending};
-use crate::route::{Offer, RouteTable};
-use crate::secret_file::Secrets;
+use crate::operate::api::{Ahead, Broken, Reloads, Wish};
+use crate::sell::gate::{Gate, Quotes};
+use crate::sell::http::{Shop, Stop};
+use crate::sell::quote::{Hooks, Rates};
+use crate::sell::resource::{Background, Ending};
+use crate::sell::route::{Offer, RouteTable};
 
 use super::{AppError, broken, embedded};
 

@@ -7,13 +7,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Following;
-use crate::backup::Backups;
-use crate::causes::chain;
-use crate::http::{Server, Stop};
-use crate::ledger::{Ledger, LedgerError};
+use crate::account::ledger::{Ledger, LedgerError};
+use crate::base::error_chain::chain;
+use crate::base::sparing;
 use crate::node::Node;
-use crate::sparing;
+use crate::operate::api::Following;
+use crate::operate::backup::Backups;
+use crate::sell::http::{Server, Stop};
 
 use super::inbound::Inbound;
 use super::reload::{Beside, Reloading};

@@ -7,7 +7,7 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::amount::Msat;
+use crate::base::amount::Msat;
 
 use super::show::{list, number, short, table, text};
 use super::units::{ago, amount, msat, span_secs};

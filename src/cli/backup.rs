@@ -9,14 +9,14 @@ use bitcoin::Network;
 use clap::{Args, Subcommand};
 use http::Method;
 
+use crate::account::store::{DataLock, LockError};
 use crate::app;
-use crate::backup::{self, How, Manifest, Restored, Verified};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::disk_space;
+use crate::base::secret_file;
 use crate::config::{self, Config};
 use crate::node::NodeKeys;
-use crate::room;
-use crate::secret_file;
-use crate::store::{DataLock, LockError};
+use crate::operate::backup::{self, How, Manifest, Restored, Verified};
 
 use super::output::{self, Effect};
 use super::show::lines;
@@ -272,7 +272,7 @@ fn place_to_verify(config: Option<&Config>, room_wanted: u64) -> anyhow::Result<
     let places = own.into_iter().chain([std::env::temp_dir()]);
     let mut places = places.filter(|place| {
         let may_write = rustix::fs::access(place, rustix::fs::Access::WRITE_OK);
-        may_write.is_ok() && room::is_there(place, room_wanted)
+        may_write.is_ok() && disk_space::is_there(place, room_wanted)
     });
     places.next().with_context(|| {
         let wanted = room_wanted / 1_000_000;

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::amount::Msat;
+use crate::base::amount::Msat;
 
 use super::operator::NoAnswer;
 use super::show::{list, number, text};

@@ -5,9 +5,9 @@ mod files;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::{self, Config, Understood};
-use crate::route::{Access, Forward, Offer, Plan, Pricing, Resource, Route};
+use crate::sell::route::{Access, Forward, Offer, Plan, Pricing, Resource, Route};
 
 use super::output::{self, Effect};
 use super::show::{lines, pairs, table};

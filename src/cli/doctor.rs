@@ -19,8 +19,8 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::base::disk_space;
 use crate::config::{self, Config};
-use crate::room;
 
 use super::output::Effect;
 use super::show::{number, text};
@@ -216,14 +216,14 @@ fn files(config: &Config, findings: &mut Findings) {
 /// Whether there is room for what is to be written.
 fn disk(folder: &Path, findings: &mut Findings) {
     let there = folder.display();
-    let Some(free) = room::left(folder) else {
+    let Some(free) = disk_space::left(folder) else {
         let found = format!("the disk of {there} cannot be looked at");
         findings.note("disk", Grade::Look, found);
         return;
     };
     let found = format!("{} MB free for {there}", grouped(free / 1_000_000));
-    if free < room::CALM_BYTES {
-        let sells = grouped(room::SELL_BYTES / 1_000_000);
+    if free < disk_space::CALM_BYTES {
+        let sells = grouped(disk_space::SELL_BYTES / 1_000_000);
         let found = format!(
             "{found}: make room. With less than {sells} MB nothing is sold, rather than take money that cannot be entered"
         );
@@ -231,12 +231,12 @@ fn disk(folder: &Path, findings: &mut Findings) {
     } else {
         findings.note("disk", Grade::Good, found);
     }
-    let left = room::files_left(folder).filter(|left| *left < room::CALM_FILES);
+    let left = disk_space::files_left(folder).filter(|left| *left < disk_space::CALM_FILES);
     if let Some(left) = left {
         let found = format!(
             "{} free inodes on the disk of {there}: delete unneeded files. With less than {}, Tollhouse sells nothing",
             grouped(left),
-            room::SELL_FILES
+            disk_space::SELL_FILES
         );
         findings.note("disk", Grade::Bad, found);
     }

@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::app;
+use crate::base::price::Price;
+use crate::base::secret_file;
 use crate::config::{self, Preset, Presets};
 use crate::node::{NodeKeys, PeerAddress};
-use crate::price::Price;
-use crate::route::Pattern;
-use crate::secret_file;
+use crate::sell::route::Pattern;
 
 use super::output::{self, Effect};
 use super::{BAD_SETTINGS, complain};
@@ -295,7 +295,7 @@ fn provider(init: &Init, ask: &mut Ask<'_>, preset: Option<&Preset>) -> Result<O
 fn service_of(path: &str) -> String {
     let word = path.split('/').nth(1).unwrap_or_default();
     let lower = word.to_ascii_lowercase();
-    if crate::route::is_name(&lower) {
+    if crate::sell::route::is_name(&lower) {
         lower
     } else {
         "shop".to_owned()

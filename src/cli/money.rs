@@ -6,7 +6,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::amount::Msat;
+use crate::base::amount::Msat;
 
 use super::operator::{NoAnswer, View};
 use super::output::Effect;

@@ -18,10 +18,12 @@ use serde_json::Value;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::causes::chain;
-use crate::quote::Address;
-use crate::store::DataLock;
-use crate::{config, resource, secret_file};
+use crate::account::store::DataLock;
+use crate::base::error_chain::chain;
+use crate::base::secret_file;
+use crate::config;
+use crate::sell::quote::Address;
+use crate::sell::resource;
 
 use super::output::{self, Effect};
 use super::show::{json, lines};

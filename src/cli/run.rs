@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::Reload;
-use crate::http::Stop;
-use crate::{app, config};
+use crate::app;
+use crate::config;
+use crate::operate::api::Reload;
+use crate::sell::http::Stop;
 
 use super::{BAD_SETTINGS, complain, descriptors, tracing::start};
 

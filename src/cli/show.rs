@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::text::{shown, shown_json};
+use crate::base::text::{shown, shown_json};
 
 /// A table under these titles; a sentence instead if there are no rows.
 pub(super) fn table(titles: &[&str], rows: &[Vec<String>], none: &str) -> String {
@@ -101,7 +101,7 @@ mod tests {
         let said = "a\u{1b}]0;b\u{7}\r\n\u{9b}2J\u{7f}\u{202e}\u{2066}\u{2069}ä→𝄞";
         let spelt = "a\\u{1b}]0;b\\u{7}\\r\\n\\u{9b}2J\\u{7f}\\u{202e}\\u{2066}\\u{2069}ä→𝄞";
         assert_eq!(text(&said.into()), spelt);
-        let is_readable = |text: &str| crate::text::readable(text).is_ok();
+        let is_readable = |text: &str| crate::base::text::readable(text).is_ok();
         assert!(is_readable(&text(&[said].as_slice().into())));
         assert_eq!(lines("one\ntwo\u{1b}"), "one\ntwo\\u{1b}");
         let said = format!("{said}\u{200b}\u{e0041}\u{2028}");

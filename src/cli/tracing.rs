@@ -1,5 +1,5 @@
 //! The log: on standard error, filtered, coloured only on a terminal. It can lose lines but never stops the program
-//! (see [`crate::log`]).
+//! (see [`crate::base::log`]).
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _};
@@ -7,8 +7,8 @@ use std::io::{self, IsTerminal as _};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::base::log::{Ending, Lines, Log};
 use crate::config::{LogConfig, LogFormat};
-use crate::log::{Ending, Lines, Log};
 
 /// Starts the log. The `macaroon` crate prints whole tokens when it debugs, so it is never heard.
 pub(super) fn start(config: &LogConfig) -> io::Result<Ending> {

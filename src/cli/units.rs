@@ -1,8 +1,8 @@
 //! Amounts and times as people write and read them.
 
-use crate::amount::{Msat, whole_number};
-use crate::clock::Clock;
-use crate::span;
+use crate::base::amount::{Msat, whole_number};
+use crate::base::clock::Clock;
+use crate::base::span;
 
 /// Reads `1000 sat`, `1,000 sat` or `2500 msat` as the settings do, and a bare `1000` as satoshi.
 pub(super) fn amount(text: &str) -> Result<Msat, String> {
@@ -82,7 +82,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::price::Price;
+    use crate::base::price::Price;
 
     proptest! {
         #[test]
@@ -101,7 +101,7 @@ mod tests {
         }
 
         #[test]
-        fn shown_amounts_are_read_back(number in 0..=crate::amount::MSAT_MAX) {
+        fn shown_amounts_are_read_back(number in 0..=crate::base::amount::MSAT_MAX) {
             prop_assert_eq!(amount(&msat(number)).map(Msat::msat), Ok(number));
         }
     }

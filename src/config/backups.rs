@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{backup, causes, secret_file};
+use crate::base::error_chain;
+use crate::base::secret_file;
+use crate::operate::backup;
 
 use super::Meaning;
 use super::raw::{Raw, RawS3};
@@ -42,7 +44,7 @@ impl Meaning<'_> {
         let secret_key = match secret_file::handed_over_line(&file) {
             Ok(secret_key) => secret_key,
             Err(error) => {
-                self.complain("backup.s3.secret_key_file", causes::chain(&error));
+                self.complain("backup.s3.secret_key_file", error_chain::chain(&error));
                 return None;
             }
         };

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use ::http::Uri;
 
-use crate::http::TlsSource;
-use crate::quote::RateOrigin;
-use crate::route::Resource;
+use crate::sell::http::TlsSource;
+use crate::sell::quote::RateOrigin;
+use crate::sell::route::Resource;
 
 use super::Config;
 

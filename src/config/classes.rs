@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::price::{Currency, Price};
-use crate::route::{Access, Class, Offer, OfferError, Pricing, Route};
+use crate::base::price::{Currency, Price};
+use crate::sell::route::{Access, Class, Offer, OfferError, Pricing, Route};
 
 use super::Meaning;
 use super::offers::UNRANKED;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::causes::chain;
-use crate::http::{
+use crate::base::error_chain::chain;
+use crate::sell::http::{
     AcmeSettings, Clients, Config, ForwardedHeader, Networks, Origins, TlsFiles, TlsSource,
 };
 

@@ -1,10 +1,10 @@
 //! The settings of liquidity: who provides it, what it may cost, what is kept on chain, and where gossip comes from.
 
-use crate::amount::{AmountError, Msat};
+use crate::base::amount::{AmountError, Msat};
+use crate::base::secret_file;
 use crate::node::liquidity::{Config, KeptReady, Provider, Token};
 use crate::node::{Gossip, Reserve};
-use crate::route::{Access, RouteTable};
-use crate::secret_file;
+use crate::sell::route::{Access, RouteTable};
 
 use super::Meaning;
 use super::presets::{Preset, Presets};
@@ -199,7 +199,7 @@ impl Meaning<'_> {
             match secret_file::handed_over_line(&self.secret(&key, file)) {
                 Ok(token) => Some(Token(token)),
                 Err(error) => {
-                    self.complain(&key, crate::causes::chain(&error));
+                    self.complain(&key, crate::base::error_chain::chain(&error));
                     None
                 }
             }

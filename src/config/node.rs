@@ -4,8 +4,8 @@ use std::path::Path;
 
 use bitcoin::Network;
 
+use crate::base::text;
 use crate::node;
-use crate::text;
 
 use super::Meaning;
 use super::raw::Raw;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
-use crate::price::Price;
-use crate::route::{
+use crate::base::price::Price;
+use crate::sell::route::{
     Access, Class, Count, DEFAULT_PLAN, FreeQuota, Grant, Offer, PLANS_MAX, Plan, PriceTable,
     Pricing, SERVICES_MAX, Selector, VALUES_MAX, is_name,
 };
@@ -164,7 +164,7 @@ impl Meaning<'_> {
     fn price(&mut self, key: &str, text: &str) -> Option<Price> {
         let price: Price = text
             .parse()
-            .map_err(|error: crate::price::PriceError| self.complain(key, error.to_string()))
+            .map_err(|error: crate::base::price::PriceError| self.complain(key, error.to_string()))
             .ok()?;
         if let Price::Fiat(fiat) = price
             && !self.currencies.contains(&fiat.currency)

@@ -9,8 +9,8 @@ mod regions;
 
 use http::{HeaderValue, Method, header};
 
-use crate::price::Price;
-use crate::route::{Access, Offer, Plan, Resource, Route};
+use crate::base::price::Price;
+use crate::sell::route::{Access, Offer, Plan, Resource, Route};
 
 use super::classes::{amount, units};
 use super::raw::RawRoute;

@@ -2,7 +2,7 @@
 
 use bitcoin::secp256k1::PublicKey;
 
-use crate::amount::Msat;
+use crate::base::amount::Msat;
 use crate::node::{self, PeersConfig};
 
 use super::Meaning;

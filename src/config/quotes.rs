@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
-use crate::amount::Msat;
-use crate::price::{Currency, Price, Rate};
-use crate::quote::{
+use crate::base::amount::Msat;
+use crate::base::price::{Currency, Price, Rate};
+use crate::sell::quote::{
     Address, AddressError, HookConfig, OnFailure, Pointer, RateConfig, RateOrigin, Source, Watched,
 };
-use crate::route::is_name;
+use crate::sell::route::is_name;
 
 use super::raw::{RawHook, RawRate, RawSource};
 use super::{Meaning, span, usual_rates};

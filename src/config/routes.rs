@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::route::{Access, Count, Pattern, Resource, Route, RouteTable};
+use crate::sell::route::{Access, Count, Pattern, Resource, Route, RouteTable};
 
 use super::Meaning;
 use super::raw::RawRoute;

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::route::{Resource, Route};
+use crate::sell::route::{Resource, Route};
 
 use super::Meaning;
 use super::raw::Raw;

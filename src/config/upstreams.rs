@@ -7,13 +7,13 @@ use std::time::Duration;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 
-use crate::causes::chain;
-use crate::resource;
-use crate::route::{
+use crate::base::error_chain::chain;
+use crate::base::secret_file;
+use crate::sell::resource;
+use crate::sell::route::{
     CONNECT_TIMEOUT, CONNECTION_AGE_MAX, Forward, HeaderEdits, Health, Protocol, RequestPath,
     Upstream,
 };
-use crate::secret_file;
 
 use super::raw::{RawFile, RawHeaders, RawHealth, RawRoute, RawUpstream, TextOr};
 use super::web_address::is_web_address;

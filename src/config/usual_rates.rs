@@ -2,7 +2,7 @@
 //! twentieth to twenty times 100,000 USD, at the exchange rates of late 2025. They catch cents taken for dollars
 //! and another coin, and hold for years.
 
-use crate::price::{Currency, Rate};
+use crate::base::price::{Currency, Rate};
 
 /// Currencies, each with the lowest and the highest price of a bitcoin.
 const USUAL: &[(&str, &str, &str)] = &[

@@ -1,8 +1,8 @@
 //! The settings of a server that keeps the channels' state.
 
-use crate::causes;
+use crate::base::error_chain;
 use crate::node::{Headers, Vss};
-use crate::quote::Address;
+use crate::sell::quote::Address;
 
 use super::Meaning;
 use super::raw::RawVss;
@@ -45,7 +45,7 @@ impl Meaning<'_> {
         match Headers::read(self.secret("node.vss.headers_file", file)) {
             Ok(headers) => Some(headers),
             Err(error) => {
-                self.complain("node.vss.headers_file", causes::chain(&error));
+                self.complain("node.vss.headers_file", error_chain::chain(&error));
                 None
             }
         }

@@ -1,6 +1,6 @@
 //! Addresses of HTTP servers in the settings.
 
-use crate::quote::Address;
+use crate::sell::quote::Address;
 
 /// An address that can be asked over HTTP: scheme, host, perhaps a port and a path, and nothing else.
 pub(super) fn is_web_address(text: &str) -> bool {

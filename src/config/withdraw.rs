@@ -5,9 +5,9 @@ use std::time::Duration;
 use bitcoin::Network;
 use bitcoin::address::{Address, NetworkUnchecked};
 
-use crate::amount::Msat;
+use crate::base::amount::Msat;
 use crate::node;
-use crate::quote::NoInvoiceSource;
+use crate::sell::quote::NoInvoiceSource;
 
 use super::Meaning;
 use super::raw::RawWithdraw;

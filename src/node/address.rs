@@ -10,7 +10,7 @@ use bitcoin::address::{Address, NetworkUnchecked};
 use ldk_node::payment::{ConfirmationStatus, PaymentDetails, PaymentDirection, PaymentKind};
 use serde::{Deserialize, Serialize};
 
-use crate::secret_file;
+use crate::base::secret_file;
 
 use super::operation::{OperationError, refused};
 use super::relay::{self, Relay};

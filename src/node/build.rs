@@ -8,9 +8,9 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 
 use tokio::sync::watch;
 
-use crate::clock::Clock;
-use crate::ledger::Claims;
-use crate::sparing::{PERIOD, Sparing};
+use crate::account::ledger::Claims;
+use crate::base::clock::Clock;
+use crate::base::sparing::{PERIOD, Sparing};
 
 use super::vss::Lost;
 use super::vss::pass::Pass;

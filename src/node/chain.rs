@@ -17,7 +17,7 @@ use std::time::Duration;
 use bitcoin::Network;
 use ldk_node::config::{ElectrumSyncConfig, EsploraSyncConfig};
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 
 use super::relay::{self, Relay};
 use super::{Config, NodeError};

@@ -16,11 +16,10 @@ use ldk_node::{BalanceDetails, LightningBalance, PendingSweepBalance};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::ledger::Ledger;
-use crate::ledger::record::ChannelRecord;
+use crate::account::ledger::Ledger;
+use crate::account::ledger::record::ChannelRecord;
 
 use super::operation::OperationError;
-use super::status::Balances;
 use super::wallet::{self, OnchainBalance};
 use super::{ChainSource, Node};
 
@@ -66,6 +65,20 @@ impl Node {
     pub(super) fn sees_mempool(&self) -> bool {
         matches!(self.config.chain.source, ChainSource::Bitcoind(_))
     }
+}
+
+/// Money, in sat.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Balances {
+    /// On chain, unconfirmed included.
+    pub onchain_total_sat: u64,
+    /// On chain, spendable now.
+    pub onchain_spendable_sat: u64,
+    /// In the channels that there are.
+    pub lightning_sat: u64,
+    /// Of closed channels, and not in the wallet's numbers yet: what waits for confirmations or is to be swept, until the wallet
+    /// has seen the transaction that brings it back. No part is in two of these numbers.
+    pub closing_sat: u64,
 }
 
 /// The node's money, by where it is.

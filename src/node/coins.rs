@@ -14,7 +14,7 @@ use lightning::ln::channelmanager::PaymentId;
 use lightning::ln::types::ChannelId;
 
 use super::chain::ChainSource;
-use super::operation::OperationError;
+use super::operation::{CoinsInUse, OperationError};
 use super::relay::Relay;
 use super::{Node, Phase};
 
@@ -75,30 +75,6 @@ pub(super) enum Last {
         /// What was in the wallet before, in sat.
         before_sat: u64,
     },
-}
-
-/// Why nothing can be made out of the wallet now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CoinsInUse {
-    /// A transaction is on its way.
-    #[error(
-        "transaction {0} was sent before and is not seen on the chain yet: try again in a minute or two"
-    )]
-    Sent(Txid),
-    /// A channel is being opened.
-    #[error(
-        "a channel is being opened, and its peer has not answered yet: try again in a minute, or close it if that peer stays silent"
-    )]
-    Opening,
-    /// A splice is being agreed on.
-    #[error(
-        "a splice is being agreed on with the peer of channel {0}: try again in a minute or two, or close that channel if its peer \
-         stays silent"
-    )]
-    Splicing(ChannelId),
-    /// The chain was not read.
-    #[error("what was sent before is not known: the chain was not read since then")]
-    Unread,
 }
 
 /// What the wallet knows.

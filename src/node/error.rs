@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::ledger::LedgerError;
+use crate::account::ledger::LedgerError;
 
 use super::StateError;
 use super::relay::RelayError;

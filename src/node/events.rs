@@ -9,9 +9,9 @@ use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::invoice::Reach;
-use crate::ledger::{Arrived, Claims, Ledger, LedgerError, Payment, Settlement};
+use crate::account::ledger::{Arrived, Claims, Ledger, LedgerError, Payment, Settlement};
+use crate::base::clock::Clock;
+use crate::protocol::invoice::Reach;
 
 use super::coins::Coins;
 use super::contested::{Contested, Turn};

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::Node;
 use super::address::Drawing;
 use super::operation::{OperationError, refused};
-use crate::text;
+use crate::base::text;
 
 /// Bounds of an invoice's time, in seconds: below a minute nobody pays it, and as long as it can be paid, for thirty days at most, it
 /// is kept.

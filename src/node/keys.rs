@@ -10,8 +10,8 @@ use ldk_node::bip39::{self, Mnemonic};
 use lightning::sign::KeysManager;
 use sha2::Sha256;
 
-use crate::invoice::{KeyError, PaymentKeys};
-use crate::secret_file::{self, SecretFileError};
+use crate::base::secret_file::{self, SecretFileError};
+use crate::protocol::invoice::{KeyError, PaymentKeys};
 
 /// Bytes of entropy behind 24 words.
 const ENTROPY_BYTES: usize = 32;

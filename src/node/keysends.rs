@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::payment::{PaymentDirection, PaymentKind};
 
-use crate::secret_file;
+use crate::base::secret_file;
 
 /// The most records that are deleted at once: each deletion waits for the disk, and the next event waits for all of them.
 const REMOVED_MAX: usize = 20;

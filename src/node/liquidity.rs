@@ -17,10 +17,10 @@ pub use settings::{Config, KeptReady, NotAProvider, Provider, Token};
 pub(super) use settings::{anchors, configure};
 pub use terms::{ProviderTerms, Terms};
 
-use crate::amount::Msat;
-use crate::invoice::{Reach, Unready, shortened};
-use crate::ledger::record::{ActivationRecord, BundleRecord};
-use crate::ledger::{Arrived, Ledger, LedgerError};
+use crate::account::ledger::record::{ActivationRecord, BundleRecord};
+use crate::account::ledger::{Arrived, Ledger, LedgerError};
+use crate::base::amount::Msat;
+use crate::protocol::invoice::{Reach, Unready, shortened};
 
 use super::{Node, NodeUnavailable};
 

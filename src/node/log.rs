@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ldk_node::logger::{LogLevel, LogRecord, LogWriter};
 use tokio::sync::watch;
 
-use crate::ledger::Claims;
-use crate::sparing::Sparing;
+use crate::account::ledger::Claims;
+use crate::base::sparing::Sparing;
 
 use super::vss::Lost;
 use super::vss::headers::Current;

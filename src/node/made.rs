@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{NodeError, VSS_MARK, database};
-use crate::secret_file;
+use crate::base::secret_file;
 
 /// What the mark says to whoever finds it.
 const SAYS: &str = "A node was made in the folder of this name. While this file is here, no other one is begun in its place.";

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::Network;
+use bitcoin::{Network, Txid};
+use lightning::ln::types::ChannelId;
 
-use super::coins::CoinsInUse;
 use super::map::MapError;
 use super::{Node, NodeUnavailable};
-use crate::invoice::DESCRIPTION_BYTES_MAX;
-use crate::text::Unseen;
+use crate::base::text::Unseen;
+use crate::protocol::invoice::DESCRIPTION_BYTES_MAX;
 
 /// How long the operator waits for a peer or the chain source; ldk-node itself would wait for as long as a peer keeps silent.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -17,6 +17,30 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the operator waits for what is only read, which takes milliseconds: longer only while the node waits for its store, for
 /// a disk or for the server of node.vss, under the locks that reading takes.
 pub(super) const READ_MAX: Duration = Duration::from_millis(1_500);
+
+/// Why nothing can be made out of the wallet now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CoinsInUse {
+    /// A transaction is on its way.
+    #[error(
+        "transaction {0} was sent before and is not seen on the chain yet: try again in a minute or two"
+    )]
+    Sent(Txid),
+    /// A channel is being opened.
+    #[error(
+        "a channel is being opened, and its peer has not answered yet: try again in a minute, or close it if that peer stays silent"
+    )]
+    Opening,
+    /// A splice is being agreed on.
+    #[error(
+        "a splice is being agreed on with the peer of channel {0}: try again in a minute or two, or close that channel if its peer \
+         stays silent"
+    )]
+    Splicing(ChannelId),
+    /// The chain was not read.
+    #[error("what was sent before is not known: the chain was not read since then")]
+    Unread,
+}
 
 /// Why the node did not do what the operator asked for. Nothing has changed then, unless it says otherwise.
 #[derive(Debug, thiserror::Error)]

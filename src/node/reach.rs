@@ -9,9 +9,9 @@ use ldk_node::ChannelDetails;
 use lightning::routing::gossip::RoutingFees;
 use lightning::routing::router::{RouteHint, RouteHintHop};
 
-use crate::clock::Clock;
-use crate::invoice::{Inbound, Reach, Unready};
-use crate::room;
+use crate::base::clock::Clock;
+use crate::base::disk_space;
+use crate::protocol::invoice::{Inbound, Reach, Unready};
 
 use super::chain;
 use super::standing::Standing;
@@ -31,7 +31,7 @@ pub(super) fn now(
     clock: &Clock,
     folder: &Path,
 ) -> Reach {
-    if !room::sells(folder) {
+    if !disk_space::sells(folder) {
         return Reach::Unready(Unready::DiskFull);
     }
     let seen_secs = ldk.status().latest_lightning_wallet_sync_timestamp;

@@ -32,10 +32,10 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use crate::ledger::Ledger;
+use crate::account::ledger::Ledger;
 
-use super::run::stop_node;
 use super::state::{self, Fence, MonitoredChannel, Recovered, Sorted, Stage, StateError};
+use super::stop::stop_node;
 use super::{Node, NodeError, Phase, Purpose, chain, events};
 
 use closing::{Closed, Watched};

@@ -6,6 +6,7 @@
 //! like. So whoever shows fewer blocks than were seen before is not listened to, see `tip.rs`; nor is whoever is of another chain,
 //! see `ours.rs`.
 
+mod block;
 mod broadcast;
 mod cache;
 mod date;
@@ -30,12 +31,12 @@ use bitcoin::Network;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 
 use broadcast::Broadcasts;
 pub(in crate::node) use broadcast::Sent;
 use cache::{Cache, Moment};
-use endpoint::Endpoint;
+use endpoint::{ATTEMPT, Endpoint};
 use fault::Fault;
 use fees::Fees;
 use kept::Kept;
@@ -47,8 +48,8 @@ pub(in crate::node) use resting::GIVEN;
 use resting::Resting;
 use tip::TipSeen;
 
+pub(super) use block::Block;
 pub(super) use kept::mark;
-pub(super) use ours::Block;
 pub use status::{EndpointStatus, RelayStatus};
 pub use tip::Waits;
 
@@ -273,7 +274,7 @@ impl Relay {
                     continue;
                 }
                 let asked = timeout_at(deadline, self.ask_of(index, question));
-                match asked.await.unwrap_or(Err(Fault::Late)) {
+                match asked.await.unwrap_or(Err(Fault::Late { within: ATTEMPT })) {
                     Ok(answer) => return Ok(answer),
                     Err(fault) => self.failed(index, &fault),
                 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::stop::stop_node;
 use super::threads::Threads;
 use super::vss::lease::Lease;
 use super::{
     Node, NodeError, Phase, Purpose, chain, database, door, events, panics, recovery, state, vss,
 };
-use crate::invoice::{Reach, Unready};
-use crate::ledger::Ledger;
+use crate::account::ledger::Ledger;
+use crate::protocol::invoice::{Reach, Unready};
 
 /// How long a node whose state a server keeps may take to stop, which waits for what is being written: below the time after which
 /// supervisors kill.
@@ -232,15 +233,5 @@ impl Node {
                 }
             }
         }
-    }
-}
-
-/// Always before the last handle goes: a running node that is dropped panics.
-pub(super) async fn stop_node(node: &Arc<ldk_node::Node>) {
-    let stopping = Arc::clone(node);
-    match tokio::task::spawn_blocking(move || stopping.stop()).await {
-        Ok(Ok(())) => tracing::info!("The node is stopped"),
-        Ok(Err(error)) => tracing::error!("Failed to stop the node: {error}"),
-        Err(error) => tracing::error!("Stopping the node panicked: {error}"),
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Config;
-use crate::secret_file;
+use crate::base::secret_file;
 
 /// The peers that the operator dialled or opened a channel with, one node id a line, in the node's folder.
 const FILE: &str = "peers.chosen";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::invoice::{Reach, Unready};
+use crate::protocol::invoice::{Reach, Unready};
 
 use super::build::{Unbuilt, Writing, build};
 use super::vss::lease::{Lease, NoLease};

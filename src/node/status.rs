@@ -6,9 +6,10 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use crate::invoice::{Reach, Unready};
-use crate::ledger::Ledger;
+use crate::account::ledger::Ledger;
+use crate::protocol::invoice::{Reach, Unready};
 
+use super::closed::Balances;
 use super::door::Door;
 use super::operation::{OperationError, READ_MAX};
 use super::strangers::Strangers;
@@ -102,20 +103,6 @@ pub struct Channel {
     pub outbound_msat: u64,
     /// Confirmations of its funding.
     pub confirmations: u32,
-}
-
-/// Money, in sat.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-pub struct Balances {
-    /// On chain, unconfirmed included.
-    pub onchain_total_sat: u64,
-    /// On chain, spendable now.
-    pub onchain_spendable_sat: u64,
-    /// In the channels that there are.
-    pub lightning_sat: u64,
-    /// Of closed channels, and not in the wallet's numbers yet: what waits for confirmations or is to be swept, until the wallet
-    /// has seen the transaction that brings it back. No part is in two of these numbers.
-    pub closing_sat: u64,
 }
 
 impl Node {

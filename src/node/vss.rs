@@ -6,6 +6,7 @@
 //! after some minutes the program ends; and two programs must never use one store, which ldk-node's client does not look after:
 //! the lease does.
 
+mod client;
 pub(super) mod headers;
 pub(super) mod lease;
 pub(super) mod pass;
@@ -18,7 +19,7 @@ use std::path::Path;
 
 use super::state::FILE;
 use super::{NodeError, database};
-use crate::secret_file;
+use crate::base::secret_file;
 
 pub use headers::{Headers, HeadersError};
 

@@ -7,9 +7,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use crate::amount::Msat;
-use crate::causes::chain;
-use crate::quote::{InvoiceSource, InvoiceSourceError};
+use crate::base::amount::Msat;
+use crate::base::error_chain::chain;
+use crate::sell::quote::{InvoiceSource, InvoiceSourceError};
 
 use super::Node;
 use super::operation::OperationError;

@@ -10,17 +10,18 @@ use lightning::routing::gossip::RoutingFees;
 use lightning::routing::router::{RouteHint, RouteHintHop};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
-use tollhouse::amount::Msat;
-use tollhouse::clock::Clock;
-use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach, Terms};
-use tollhouse::l402::caveat::Subject;
-use tollhouse::l402::credential::{Presented, encode_base64, presented};
-use tollhouse::l402::{
+use tollhouse::account::ledger::record::TokenRecord;
+use tollhouse::account::ledger::{self, Ledger, Overrun};
+use tollhouse::account::store::Store;
+use tollhouse::base::amount::Msat;
+use tollhouse::base::clock::Clock;
+use tollhouse::protocol::invoice::{Inbound, Minter, PaymentKeys, Reach, Terms};
+use tollhouse::protocol::l402::caveat::Subject;
+use tollhouse::protocol::l402::base64::encode_base64;
+use tollhouse::protocol::l402::credential::{Presented, presented};
+use tollhouse::protocol::l402::{
     Credential, Identifier, MasterKey, RootKeys, TokenId, Verified, macaroon, prove,
 };
-use tollhouse::ledger::record::TokenRecord;
-use tollhouse::ledger::{self, Ledger, Overrun};
-use tollhouse::store::Store;
 
 /// Some moment, Unix seconds.
 const NOW_SECS: u64 = 1_760_000_000;

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
-use tollhouse::clock::Clock;
-use tollhouse::ledger::record::{SaleRecord, TokenRecord, Totals};
-use tollhouse::ledger::{self, Ledger, LedgerError, SALES_PAGE_MAX};
-use tollhouse::store::{Store, StoreError};
+use tollhouse::account::ledger::record::{SaleRecord, TokenRecord, Totals};
+use tollhouse::account::ledger::{self, Ledger, LedgerError, SALES_PAGE_MAX};
+use tollhouse::account::store::{Store, StoreError};
+use tollhouse::base::clock::Clock;
 
 /// Sales of a year.
 const SALES: u32 = 365 * 1_000;

@@ -51,7 +51,7 @@ impl BackedUp {
     pub(crate) async fn with(settings: &str) -> Self {
         let dir = folder::temporary().unwrap();
         fs::create_dir(dir.path().join("articles")).unwrap();
-        tollhouse::secret_file::write_new(&dir.path().join("s3.secret"), "hush").unwrap();
+        tollhouse::base::secret_file::write_new(&dir.path().join("s3.secret"), "hush").unwrap();
         let routes = "[[route]]\npath = \"/a/*\"\nservice = \"a\"\nprice = \"1 sat\"\nfiles = \"articles\"\n";
         let options = MerchantOptions {
             dir: Some(dir.path().join("merchant")),
@@ -172,7 +172,7 @@ async fn a_backup_that_cannot_be_used_says_why_and_writes_nothing() {
     let newer = backed_up.changed(|all| all[19] = 2);
     refuses(&mut backed_up.verify(&newer), "use the newer program");
     let other = backed_up.dir.path().join("other.words");
-    tollhouse::secret_file::write_new(&other, OTHER_WORDS).unwrap();
+    tollhouse::base::secret_file::write_new(&other, OTHER_WORDS).unwrap();
     let wrong = |file: &Path, words: &Path| {
         let mut command = tollhouse(&["backup", "restore"]);
         command.arg(file).arg("--words-file").arg(words);
@@ -183,7 +183,8 @@ async fn a_backup_that_cannot_be_used_says_why_and_writes_nothing() {
     };
     refuses(&mut wrong(&backed_up.file, &other), "those of another node");
     let scrambled = backed_up.dir.path().join("scrambled.words");
-    tollhouse::secret_file::write_new(&scrambled, &OTHER_WORDS.replace("art", "abandon")).unwrap();
+    tollhouse::base::secret_file::write_new(&scrambled, &OTHER_WORDS.replace("art", "abandon"))
+        .unwrap();
     refuses(&mut wrong(&backed_up.file, &scrambled), "checksum");
     refuses(
         &mut wrong(&flipped, &backed_up.merchant.data_dir().join("seed.words")),

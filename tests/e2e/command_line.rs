@@ -123,7 +123,7 @@ fn check_reads_every_file_that_a_run_reads() {
     fs::create_dir(at("tollhouse-data")).unwrap();
     for name in ["seed.words", "master.key", "access.spent"] {
         let path = at("tollhouse-data").join(name);
-        tollhouse::secret_file::write_new(&path, "{ nonsense").unwrap();
+        tollhouse::base::secret_file::write_new(&path, "{ nonsense").unwrap();
         let (code, said) = check(chain);
         assert_eq!(code, Some(2), "{said}");
         assert!(!said.contains("nonsense"), "{said}");
@@ -153,7 +153,7 @@ fn check_warns_of_an_expiring_or_expired_certificate() {
     fs::create_dir(at("pages")).unwrap();
     let text = format!("{GOOD}\n[http.tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
     fs::write(at("tollhouse.toml"), text).unwrap();
-    let now_secs = tollhouse::clock::Clock::system().unix_secs();
+    let now_secs = tollhouse::base::clock::Clock::system().unix_secs();
     let check = |from_days: i64, until_days: i64| {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut wanted = rcgen::CertificateParams::new(["shop.example".to_owned()]).unwrap();
@@ -167,7 +167,7 @@ fn check_warns_of_an_expiring_or_expired_certificate() {
         let made = wanted.self_signed(&key).unwrap();
         fs::write(at("cert.pem"), made.pem()).unwrap();
         let _ = fs::remove_file(at("key.pem"));
-        tollhouse::secret_file::write_new(&at("key.pem"), &key.serialize_pem()).unwrap();
+        tollhouse::base::secret_file::write_new(&at("key.pem"), &key.serialize_pem()).unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_tollhouse"))
             .args(["check", "--config", "tollhouse.toml"])
             .current_dir(dir.path())

@@ -334,7 +334,7 @@ async fn the_words_alone_bring_back_the_money_on_chain() {
     let words = fs::read_to_string(data_dir.join("seed.words")).unwrap();
     fs::remove_dir_all(&data_dir).unwrap();
 
-    tollhouse::secret_file::write_new(&made(&data_dir).join("seed.words"), &words).unwrap();
+    tollhouse::base::secret_file::write_new(&made(&data_dir).join("seed.words"), &words).unwrap();
     shop.network.merchant.restart().await.unwrap();
     shop.network.merchant.wait_up().await.unwrap();
     shop.network.merchant.wait_running().await.unwrap();

@@ -153,7 +153,7 @@ async fn a_node_that_is_begun_anew_from_its_words_lets_go_of_no_backup_that_it_d
     fs::remove_dir_all(&data_dir).unwrap();
 
     fs::DirBuilder::new().mode(0o700).create(&data_dir).unwrap();
-    tollhouse::secret_file::write_new(&data_dir.join("seed.words"), words.trim()).unwrap();
+    tollhouse::base::secret_file::write_new(&data_dir.join("seed.words"), words.trim()).unwrap();
     backed_up.merchant.restart().await.unwrap();
     backed_up.merchant.wait_up().await.unwrap();
     wait_for_state(&backed_up.merchant).await;

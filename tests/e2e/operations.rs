@@ -212,7 +212,7 @@ async fn invoices_by_hand_are_paid_both_ways_and_are_no_sales() {
 pub(crate) async fn access(network: &Network, dir: &Path, arguments: &[&str]) -> PathBuf {
     let made = done(network, &[&["access"], arguments].concat()).await;
     let file = dir.join(arguments.join("-").replace([' ', '/'], "_"));
-    tollhouse::secret_file::write_new(&file, made["token"].as_str().unwrap()).unwrap();
+    tollhouse::base::secret_file::write_new(&file, made["token"].as_str().unwrap()).unwrap();
     file
 }
 

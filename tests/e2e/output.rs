@@ -30,7 +30,7 @@ impl Setup {
         let at = |name: &str| dir.path().join(name);
         fs::create_dir(at("pages")).unwrap();
         fs::write(at("tollhouse.toml"), SETTINGS).unwrap();
-        tollhouse::secret_file::write_new(&at("token"), "0123").unwrap();
+        tollhouse::base::secret_file::write_new(&at("token"), "0123").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {

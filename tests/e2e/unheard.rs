@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tollhouse::secret_file;
-use tollhouse::store::DataLock;
+use tollhouse::account::store::DataLock;
+use tollhouse::base::secret_file;
 
 /// What the operator's token of these tests is.
 const TOKEN: &str = "5e5e5e5e5e5e5e5e";

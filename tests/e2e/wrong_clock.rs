@@ -197,7 +197,7 @@ async fn a_clock_that_is_set_by_a_year_and_back_is_noticed_and_nothing_is_lost()
     assert_eq!(answer.status, 200);
     let said = httpdate::parse_http_date(answer.header("date").unwrap()).unwrap();
     let said = said.duration_since(std::time::UNIX_EPOCH).unwrap();
-    let now_secs = tollhouse::clock::Clock::system().unix_secs();
+    let now_secs = tollhouse::base::clock::Clock::system().unix_secs();
     assert!(now_secs.abs_diff(said.as_secs()) < 300, "{said:?}");
     shop.buy(HEIGHT).await;
     shop.redeemed_sales(3).await;

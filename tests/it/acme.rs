@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
-use tollhouse::http::{AcmeSettings, Tls, TlsSource};
+use tollhouse::sell::http::{AcmeSettings, Tls, TlsSource};
 
 use crate::support::{PAGE, Setup, Shop};
 

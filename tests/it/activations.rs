@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tollhouse::clock::Clock;
-use tollhouse::ledger::record::{ActivationRecord, ActivationTotals, BundleRecord};
-use tollhouse::ledger::{Arrived, Ledger};
+use tollhouse::account::ledger::record::{ActivationRecord, ActivationTotals, BundleRecord};
+use tollhouse::account::ledger::{Arrived, Ledger};
+use tollhouse::base::clock::Clock;
 
 use crate::books::{
     Books, account, challenge, copy_folder, find_sale, payment, token, totals, use_once,

@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
-use tollhouse::resource;
+use tollhouse::sell::resource;
 
 use crate::gate::assert_served;
 use crate::raw;

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tollhouse::clock::Clock;
-use tollhouse::l402::caveat::Allowance;
-use tollhouse::l402::{Identifier, TokenId, Verified};
-use tollhouse::ledger::record::{SaleRecord, Totals};
-use tollhouse::ledger::{Challenge, Ledger, LedgerError, Overrun, Payment};
-use tollhouse::store::StoreError;
+use tollhouse::account::ledger::record::{SaleRecord, Totals};
+use tollhouse::account::ledger::{Challenge, Ledger, LedgerError, Overrun, Payment};
+use tollhouse::account::store::StoreError;
+use tollhouse::base::clock::Clock;
+use tollhouse::protocol::l402::caveat::Allowance;
+use tollhouse::protocol::l402::{Identifier, TokenId, Verified};
 
 use crate::support::{DEADLINE, NOW_SECS, ledger_in};
 

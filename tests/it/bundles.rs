@@ -10,12 +10,12 @@ use http::{Method, StatusCode};
 use regtest::client::{Answer, Challenge};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
-use tollhouse::amount::Msat;
-use tollhouse::gate::{ACCEPT_GRANT, Bundle};
-use tollhouse::invoice::{Inbound, Invoice, Reach, Unready};
-use tollhouse::ledger::record::{ActivationRecord, BundleRecord, Revoked};
-use tollhouse::ledger::{Arrived, Payment};
-use tollhouse::route::Grant;
+use tollhouse::account::ledger::record::{ActivationRecord, BundleRecord, Revoked};
+use tollhouse::account::ledger::{Arrived, Payment};
+use tollhouse::base::amount::Msat;
+use tollhouse::protocol::invoice::{Inbound, Invoice, Reach, Unready};
+use tollhouse::sell::gate::{ACCEPT_GRANT, Bundle};
+use tollhouse::sell::route::Grant;
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::support::{NOW_SECS, Shop, new_folder};

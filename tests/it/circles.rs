@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode, header::AUTHORIZATION};
-use tollhouse::amount::Msat;
-use tollhouse::gate::{Limits, Quotes};
-use tollhouse::quote::{HookConfig, Hooks, OnFailure, Rates};
-use tollhouse::route::{Forward, HeaderEdits, Protocol, Upstream as Servers};
+use tollhouse::base::amount::Msat;
+use tollhouse::sell::gate::{Limits, Quotes};
+use tollhouse::sell::quote::{HookConfig, Hooks, OnFailure, Rates};
+use tollhouse::sell::route::{Forward, HeaderEdits, Protocol, Upstream as Servers};
 
 use crate::forward::{assert_hello, shop_before};
 use crate::gate::assert_challenged;
@@ -181,7 +181,7 @@ async fn a_hook_behind_our_own_listener_is_asked_once() {
 async fn a_hook_request_of_this_process_is_not_answered() {
     let shop = Shop::open().await;
     let mut headers = http::HeaderMap::new();
-    tollhouse::via::Via::of_process().say(&mut headers);
+    tollhouse::base::via::Via::of_process().say(&mut headers);
     let asked = shop.request(Method::GET, "/free/page.txt");
     let answer = shop.send(asked.headers(headers)).await;
     assert_eq!(answer.status, StatusCode::LOOP_DETECTED);

@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tollhouse::http::{Clients, Limits, Networks};
+use tollhouse::sell::http::{Clients, Limits, Networks};
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::raw;

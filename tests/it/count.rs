@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, header::AUTHORIZATION};
 use tokio::task::JoinSet;
-use tollhouse::l402::RootKeys;
+use tollhouse::protocol::l402::RootKeys;
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::support::{PAGE, Shop, Sold, master_key};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tollhouse::ledger::{LedgerError, Settlement};
-use tollhouse::store::{DataLock, LockError, StoreError};
+use tollhouse::account::ledger::{LedgerError, Settlement};
+use tollhouse::account::store::{DataLock, LockError, StoreError};
 
 use crate::books::{Books, PRICE_MSAT, account, challenge, find_sale, payment, totals};
 
@@ -134,7 +134,7 @@ fn unpaid_challenges_are_bounded_and_expire_on_the_disk_too() {
     drop(ledger);
     let ledger = books.open();
     assert_eq!(ledger.challenge_count(), 1_000);
-    let late_max = Duration::from_millis(tollhouse::ledger::challenges::LATE_MAX_MS);
+    let late_max = Duration::from_millis(tollhouse::account::ledger::challenges::LATE_MAX_MS);
     books.clock.advance(Duration::from_secs(601) + late_max);
     ledger.write_behind().unwrap();
     assert_eq!(ledger.challenge_count(), 0);

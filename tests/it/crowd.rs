@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
-use tollhouse::http::{Clients, Limits, Networks};
+use tollhouse::sell::http::{Clients, Limits, Networks};
 
 use crate::raw;
 use crate::support::{DEADLINE, PAGE, Setup, Shop, Sold};

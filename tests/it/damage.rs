@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tollhouse::ledger::{LedgerError, Settlement};
-use tollhouse::store::StoreError;
+use tollhouse::account::ledger::{LedgerError, Settlement};
+use tollhouse::account::store::StoreError;
 
 use crate::books::{
     Books, PRICE_MSAT, account, challenge, copy_folder, find_sale, payment, token, totals,
@@ -246,7 +246,12 @@ async fn damage_that_a_request_meets_ends_the_program_and_is_gone_after_the_next
     let ledger = damaged.open();
     assert!(
         ledger
-            .reserve(&stranger, "chain", tollhouse::ledger::Overrun::Serve, None)
+            .reserve(
+                &stranger,
+                "chain",
+                tollhouse::account::ledger::Overrun::Serve,
+                None
+            )
             .await
             .is_err(),
         "no use without a count"

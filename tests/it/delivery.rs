@@ -10,7 +10,7 @@ use regtest::wait::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tollhouse::resource;
+use tollhouse::sell::resource;
 
 use crate::forward::{assert_hello, shop_before};
 use crate::gate::assert_challenged;

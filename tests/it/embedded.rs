@@ -16,8 +16,11 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tollhouse::l402::{MasterKey, RootKeys};
-use tollhouse::{AppError, Grant, Offer, Tollhouse};
+use tollhouse::AppError;
+use tollhouse::Grant;
+use tollhouse::Offer;
+use tollhouse::Tollhouse;
+use tollhouse::protocol::l402::{MasterKey, RootKeys};
 use tower::ServiceExt as _;
 
 use crate::layer::{JOKE, assert_told};

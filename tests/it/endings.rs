@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tollhouse::ledger::record::Revoked;
+use tollhouse::account::ledger::record::Revoked;
 
 use crate::calls::{Calls, Speech};
 use crate::gate::assert_challenged;

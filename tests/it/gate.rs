@@ -8,8 +8,8 @@ use http::{Method, StatusCode, header::AUTHORIZATION};
 use lightning_invoice::Bolt11Invoice;
 use regtest::client::{Answer, read_invoice};
 use regtest::token::Token;
-use tollhouse::invoice::{Inbound, Reach, Unready};
-use tollhouse::l402::RootKeys;
+use tollhouse::protocol::invoice::{Inbound, Reach, Unready};
+use tollhouse::protocol::l402::RootKeys;
 
 use crate::raw;
 use crate::support::{INVOICE_EXPIRY, NOW_SECS, PAGE, Shop, Sold, master_key};

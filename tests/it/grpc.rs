@@ -9,8 +9,8 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tollhouse::resource;
-use tollhouse::route::{Forward, Protocol, Upstream};
+use tollhouse::sell::resource;
+use tollhouse::sell::route::{Forward, Protocol, Upstream};
 
 use crate::calls::{Calls, MESSAGE, Speech, self_signed};
 use crate::frames::{self, frame};
@@ -214,7 +214,7 @@ async fn a_call_that_was_refused_or_had_a_message_is_counted() {
 async fn over_tls_http2_is_agreed_on() {
     let (speech, pem) = self_signed("127.0.0.1", &[b"h2", b"http/1.1"]);
     let calls = Calls::start(speech).await;
-    let authorities = tollhouse::resource::certificates(pem.as_bytes()).unwrap();
+    let authorities = tollhouse::sell::resource::certificates(pem.as_bytes()).unwrap();
     let shop = shop_before(&[format!("https://{}", calls.address)], authorities).await;
     let sold = shop.sell("up", None);
     assert!(call(&shop, "/up/x", &sold).await.contains(MESSAGE));

@@ -10,8 +10,10 @@ use axum::routing::get;
 use http::header::{AUTHORIZATION, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use tollhouse::route::{Class, Plan, PriceTable, Pricing, Selector};
-use tollhouse::{FreeQuota, GuardError, Offer};
+use tollhouse::FreeQuota;
+use tollhouse::GuardError;
+use tollhouse::Offer;
+use tollhouse::sell::route::{Class, Plan, PriceTable, Pricing, Selector};
 use tower::{Layer as _, Service, ServiceExt as _};
 
 use crate::gate::assert_challenged;

@@ -2,7 +2,7 @@
 
 use http::Method;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use tollhouse::route::{Forward, HeaderEdits};
+use tollhouse::sell::route::{Forward, HeaderEdits};
 
 use crate::forward::{assert_hello, shop_before};
 use crate::raw;

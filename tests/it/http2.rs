@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tollhouse::http::Limits;
+use tollhouse::sell::http::Limits;
 
 use crate::bad_input::drip;
 use crate::forward::shop_before;

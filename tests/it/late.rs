@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use tollhouse::ledger::{Challenge, Claims, Payment, Settlement};
+use tollhouse::account::ledger::{Challenge, Claims, Payment, Settlement};
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::support::{INVOICE_EXPIRY, NOW_SECS, Shop, Sold};

@@ -18,8 +18,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tollhouse::layer::Guards;
-use tollhouse::{Grant, Guard, Offer, Paid};
+use tollhouse::Grant;
+use tollhouse::Guard;
+use tollhouse::Offer;
+use tollhouse::Paid;
+use tollhouse::sell::layer::Guards;
 
 use crate::gate::assert_challenged;
 use crate::raw;

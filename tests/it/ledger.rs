@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollhouse::ledger::{Claims, Overrun, Payment, Settlement};
+use tollhouse::account::ledger::{Claims, Overrun, Payment, Settlement};
 
 use crate::books::{
     Books, PRICE_MSAT, account, challenge, find_sale, payment, token, totals, use_once, uses_left,
@@ -11,7 +11,8 @@ use crate::books::{
 };
 
 /// How long after its invoice expired a challenge is kept.
-const LATE_MAX: Duration = Duration::from_millis(tollhouse::ledger::challenges::LATE_MAX_MS);
+const LATE_MAX: Duration =
+    Duration::from_millis(tollhouse::account::ledger::challenges::LATE_MAX_MS);
 
 #[test]
 fn a_settlement_that_is_told_again_changes_nothing() {
@@ -346,16 +347,16 @@ fn a_lost_sale_is_marked_and_its_token_opens_nothing_even_after_a_rebuild() {
         None,
         "already recorded as lost"
     );
-    let expected = tollhouse::ledger::record::Totals {
+    let expected = tollhouse::account::ledger::record::Totals {
         lost_msat: PRICE_MSAT,
         ..totals(2, 2 * PRICE_MSAT)
     };
-    let is_so = |ledger: &tollhouse::ledger::Ledger| {
+    let is_so = |ledger: &tollhouse::account::ledger::Ledger| {
         assert_eq!(ledger.totals(), expected);
         assert!(find_sale(ledger, 1).lost_ms.is_some());
         assert!(find_sale(ledger, 2).lost_ms.is_none());
         let is_revoked =
-            |number| ledger.is_revoked(&tollhouse::l402::TokenId([number; 32]), "chain");
+            |number| ledger.is_revoked(&tollhouse::protocol::l402::TokenId([number; 32]), "chain");
         assert!(is_revoked(1) && !is_revoked(2));
     };
     is_so(&ledger);

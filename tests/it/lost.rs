@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use bitcoin::Network;
 use regtest::wait::eventually;
 use tempfile::TempDir;
-use tollhouse::clock::Clock;
-use tollhouse::ledger::{self, Ledger};
+use tollhouse::AppError;
+use tollhouse::Tollhouse;
+use tollhouse::account::ledger::{self, Ledger};
+use tollhouse::base::clock::Clock;
 use tollhouse::node::NodeKeys;
-use tollhouse::{AppError, Tollhouse};
 
 use crate::embedded::{folder, settings};
 use crate::secrets::Log;
@@ -62,7 +63,7 @@ fn with_seed(more: &str) -> TempDir {
     tollhouse_folder(&data(&dir));
     NodeKeys::open(&data(&dir).join("seed.words"), Network::Regtest).unwrap();
     let key = hex::encode([7; 32]);
-    tollhouse::secret_file::write_new(&data(&dir).join("master.key"), &key).unwrap();
+    tollhouse::base::secret_file::write_new(&data(&dir).join("master.key"), &key).unwrap();
     dir
 }
 

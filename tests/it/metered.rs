@@ -1,7 +1,7 @@
 //! Seconds of work: by what the upstream says of it in a header or behind its answer, else by the time that passes.
 
 use http::header::AUTHORIZATION;
-use tollhouse::ledger::record::Revoked;
+use tollhouse::account::ledger::record::Revoked;
 
 use crate::gate::assert_challenged;
 use crate::support::{DEADLINE, Shop, Sold};

@@ -1,7 +1,7 @@
 //! A store that an older program left behind is read by this one, and nothing in it is lost.
 
-use tollhouse::l402::caveat::Allowance;
-use tollhouse::ledger::{Overrun, Settlement};
+use tollhouse::account::ledger::{Overrun, Settlement};
+use tollhouse::protocol::l402::caveat::Allowance;
 
 use crate::activations::activation;
 use crate::books::{Books, account, challenge, payment, token, totals};
@@ -96,7 +96,7 @@ async fn a_store_of_format_1_keeps_its_sales_its_counts_and_its_challenges() {
         .await
         .unwrap();
     assert_eq!(last.as_ref().unwrap().left().requests, Some(0));
-    let bytes = tollhouse::l402::Verified {
+    let bytes = tollhouse::protocol::l402::Verified {
         allowance: Allowance {
             bytes_max: Some(9),
             ..Allowance::default()

@@ -51,7 +51,7 @@ fn a_provider_is_named_or_written_out_with_a_token_that_is_not_shown() {
     assert_eq!(named.node.liquidity.provider.unwrap().name, "megalith");
     let settings = Settings::new();
     let token = settings.dir.path().join("provider.token");
-    tollhouse::secret_file::write_new(&token, "hush").unwrap();
+    tollhouse::base::secret_file::write_new(&token, "hush").unwrap();
     let text = format!(
         "node.network = \"mutinynet\"\nnode.reserve = \"trusted\"\nnode.gossip = \"rapid\"\n[node.liquidity]\n\
          provider = {{ node_id = \"{NODE_ID}\", address = \"node.example:9735\", token_file = \"provider.token\" }}\n"

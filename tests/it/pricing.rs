@@ -4,7 +4,7 @@
 use http::{Method, StatusCode, header::AUTHORIZATION};
 use regtest::client::{Answer, Challenge};
 
-use tollhouse::invoice::{Reach, Unready};
+use tollhouse::protocol::invoice::{Reach, Unready};
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::raw;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode, header::AUTHORIZATION};
 use regtest::client::{Answer, Challenge};
 use regtest::wait::eventually;
-use tollhouse::invoice::{Reach, Unready};
+use tollhouse::protocol::invoice::{Reach, Unready};
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::quote::{Manner, Teller};
@@ -37,14 +37,15 @@ async fn a_price_in_a_currency_goes_by_its_rate_and_the_rate_is_in_the_books() {
     // A bitcoin at 100,000 USD: a cent is 10 sat.
     assert_eq!(price(&challenge), 10_000);
     assert_served(&shop.get_with("/a/page.txt", &shop.pay(&challenge)).await);
-    let paid = tollhouse::ledger::Payment {
+    let paid = tollhouse::account::ledger::Payment {
         payment_hash: hex::decode(challenge.problem["payment_hash"].as_str().unwrap())
             .unwrap()
             .try_into()
             .unwrap(),
         amount_msat: 10_000,
     };
-    let tollhouse::ledger::Settlement::New(sale) = shop.ledger.settle(paid).unwrap() else {
+    let tollhouse::account::ledger::Settlement::New(sale) = shop.ledger.settle(paid).unwrap()
+    else {
         panic!("no new sale");
     };
     let rate = sale.rate.unwrap();
@@ -169,7 +170,10 @@ async fn a_stranger_asks_the_hook_no_more_often_than_for_challenges_and_a_holder
     let revoked = shop.pay(&dear);
     let token_id = revoked.identifier().token_id.0;
     shop.ledger
-        .revoke(tollhouse::ledger::record::Revoked::Token(token_id), "")
+        .revoke(
+            tollhouse::account::ledger::record::Revoked::Token(token_id),
+            "",
+        )
         .unwrap();
     for stranger in [forged, other, revoked] {
         let answer = shop.get_with("/a/page.txt?n=99", &stranger).await;

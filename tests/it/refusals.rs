@@ -3,7 +3,7 @@
 use http::{Method, header::AUTHORIZATION};
 use macaroon::{Macaroon, MacaroonKey};
 use regtest::token::Token;
-use tollhouse::l402::{MasterKey, RootKeys};
+use tollhouse::protocol::l402::{MasterKey, RootKeys};
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::support::{Shop, Sold, master_key};

@@ -5,7 +5,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::Full;
 use tokio::io::AsyncWriteExt as _;
-use tollhouse::invoice::{Reach, Unready};
+use tollhouse::protocol::invoice::{Reach, Unready};
 
 use crate::frames::{self, END_HEADERS, END_STREAM, frame};
 use crate::http2::{Client, read};

@@ -15,7 +15,7 @@ use regtest::wait::eventually;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tollhouse::clock::Clock;
+use tollhouse::base::clock::Clock;
 use tollhouse::node::relay::{Config, Relay, Waits};
 
 use crate::support::DEADLINE;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tollhouse::ledger::record::Revoked;
+use tollhouse::account::ledger::record::Revoked;
 
 use crate::gate::{assert_challenged, assert_served};
 use crate::support::{Shop, new_folder};
@@ -83,10 +83,10 @@ async fn tokens_of_an_older_key_are_good_until_it_retires() {
     shop.keyring.rotate(shop.clock.unix_secs() + 3_600).unwrap();
     let challenge = assert_challenged(&shop.get(PAGE).await);
     let token = STANDARD.decode(&challenge.macaroon).unwrap();
-    let identifier = tollhouse::l402::macaroon::Parsed::read(&token)
+    let identifier = tollhouse::protocol::l402::macaroon::Parsed::read(&token)
         .unwrap()
         .identifier;
-    let identifier = tollhouse::l402::Identifier::from_bytes(identifier).unwrap();
+    let identifier = tollhouse::protocol::l402::Identifier::from_bytes(identifier).unwrap();
     assert_eq!(identifier.token_id.epoch(), 1);
     assert_served(&shop.get_with(PAGE, &old).await);
     shop.clock.advance(Duration::from_secs(3_599));

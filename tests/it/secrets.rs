@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use bitcoin::Network;
 use http::Method;
-use tollhouse::invoice::{PaymentKeys, Reach, Unready};
-use tollhouse::l402::credential::{Presented, presented};
-use tollhouse::l402::{MasterKey, RootKeys};
 use tollhouse::node::NodeKeys;
+use tollhouse::protocol::invoice::{PaymentKeys, Reach, Unready};
+use tollhouse::protocol::l402::credential::{Presented, presented};
+use tollhouse::protocol::l402::{MasterKey, RootKeys};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::gate::assert_served;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tollhouse::http::{Entry, Limits, Server, Stop};
+use tollhouse::sell::http::{Entry, Limits, Server, Stop};
 
 use crate::bad_input::drip;
 use crate::gate::assert_served;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bitcoin::Network;
 use tempfile::TempDir;
 use tollhouse::config::{Complaint, Config, load_with};
-use tollhouse::route::{Access, Resource};
+use tollhouse::sell::route::{Access, Resource};
 
 /// A folder with a settings file and something to sell.
 pub(crate) struct Settings {
@@ -445,7 +445,7 @@ fn the_routes_that_the_defaults_file_describes_are_good() {
         std::fs::create_dir(settings.dir.path().join(folder)).unwrap();
     }
     let upstream_key = settings.dir.path().join("upstream.key");
-    tollhouse::secret_file::write_new(&upstream_key, "a key").unwrap();
+    tollhouse::base::secret_file::write_new(&upstream_key, "a key").unwrap();
     let ca = rcgen::generate_simple_self_signed(["upstream".to_owned()]).unwrap();
     std::fs::write(settings.dir.path().join("upstream-ca.pem"), ca.cert.pem()).unwrap();
     let described = DEFAULTS

@@ -11,7 +11,7 @@ use regtest::wait::eventually;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tollhouse::route::{Forward, Health, Upstream};
+use tollhouse::sell::route::{Forward, Health, Upstream};
 
 use crate::calls::{Calls, Speech};
 use crate::delivery::assert_problem;

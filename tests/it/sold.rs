@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use macaroon::{ByteString, Macaroon};
 use sha2::{Digest as _, Sha256};
-use tollhouse::l402::{Identifier, RootKeys, TokenId};
+use tollhouse::protocol::l402::{Identifier, RootKeys, TokenId};
 
 use crate::support::NOW_SECS;
 
@@ -32,7 +32,8 @@ impl Sold {
             token_id,
         };
         Self {
-            macaroon: tollhouse::l402::macaroon::mint(keys, &identifier, caveats).unwrap(),
+            macaroon: tollhouse::protocol::l402::macaroon::mint(keys, &identifier, caveats)
+                .unwrap(),
             preimage,
         }
     }
@@ -73,7 +74,7 @@ impl Sold {
     }
 
     pub(crate) fn identifier(&self) -> Identifier {
-        let parsed = tollhouse::l402::macaroon::Parsed::read(&self.macaroon).unwrap();
+        let parsed = tollhouse::protocol::l402::macaroon::Parsed::read(&self.macaroon).unwrap();
         Identifier::from_bytes(parsed.identifier).unwrap()
     }
 }

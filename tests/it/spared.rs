@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tollhouse::sparing::{LINES_MAX, PERIOD};
+use tollhouse::base::sparing::{LINES_MAX, PERIOD};
 
 use crate::secrets::Log;
 use crate::support::{Closed, Setup, Shop};

@@ -186,7 +186,7 @@ async fn of_many_credentials_a_few_are_looked_at() {
     let shop = Shop::open().await;
     let good = ("authorization", shop.sell("articles", None).header());
     let wrong = ("authorization", shop.sell("counted", None).header());
-    let mut headers = vec![wrong; tollhouse::l402::credential::CREDENTIALS_MAX - 1];
+    let mut headers = vec![wrong; tollhouse::protocol::l402::credential::CREDENTIALS_MAX - 1];
     headers.push(good.clone());
     assert_served(&ask(&shop, &headers).await);
     headers.insert(0, headers[0].clone());

@@ -11,7 +11,7 @@ use regtest::client::Answer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tollhouse::route::{Forward, Health, Protocol, Upstream};
+use tollhouse::sell::route::{Forward, Health, Protocol, Upstream};
 
 use crate::calls::{Calls, Speech};
 use crate::delivery::assert_problem;

@@ -18,16 +18,16 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use tollhouse::clock::Clock;
-use tollhouse::gate::{Gate, Keyring, Limiter, Limits, Quotes};
-use tollhouse::http::{self as public, Clients, Entry, Public, Server, Stop, Tls, router};
-use tollhouse::invoice::{Inbound, Minter, PaymentKeys, Reach};
-use tollhouse::l402::{Identifier, MasterKey, RootKeys};
-use tollhouse::ledger::{self, Ledger};
-use tollhouse::live::Live;
-use tollhouse::quote::{HookConfig, Hooks, RateConfig, Rates};
-use tollhouse::resource::{self, Resources};
-use tollhouse::route::{Access, Forward, Grant, Offer, Pattern, Resource, Route, RouteTable};
+use tollhouse::account::ledger::{self, Ledger};
+use tollhouse::base::clock::Clock;
+use tollhouse::base::live::Live;
+use tollhouse::protocol::invoice::{Inbound, Minter, PaymentKeys, Reach};
+use tollhouse::protocol::l402::{Identifier, MasterKey, RootKeys};
+use tollhouse::sell::gate::{Gate, Keyring, Limiter, Limits, Quotes};
+use tollhouse::sell::http::{self as public, Clients, Entry, Public, Server, Stop, Tls, router};
+use tollhouse::sell::quote::{HookConfig, Hooks, RateConfig, Rates};
+use tollhouse::sell::resource::{self, Resources};
+use tollhouse::sell::route::{Access, Forward, Grant, Offer, Pattern, Resource, Route, RouteTable};
 
 pub(crate) use crate::sold::Sold;
 
@@ -127,7 +127,7 @@ fn keyring_in(folder: &Path) -> Keyring {
     let key_file = folder.join("master.key");
     if !key_file.exists() {
         let secret = hex::encode(master_key().secret);
-        tollhouse::secret_file::write_new(&key_file, &secret).unwrap();
+        tollhouse::base::secret_file::write_new(&key_file, &secret).unwrap();
     }
     Keyring::open(&key_file).unwrap()
 }
@@ -311,7 +311,7 @@ impl Shop {
     /// preimage is known.
     pub(crate) fn pay(&self, challenge: &regtest::client::Challenge) -> Sold {
         let bytes = STANDARD.decode(&challenge.macaroon).unwrap();
-        let parsed = tollhouse::l402::macaroon::Parsed::read(&bytes).unwrap();
+        let parsed = tollhouse::protocol::l402::macaroon::Parsed::read(&bytes).unwrap();
         let caveats: Vec<String> = parsed
             .caveats()
             .map(|caveat| String::from_utf8(caveat.to_vec()).unwrap())

@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
-use tollhouse::http::{Limits, Tls, TlsError, TlsFiles, TlsSource};
+use tollhouse::sell::http::{Limits, Tls, TlsError, TlsFiles, TlsSource};
 
 use crate::crowd;
 use crate::http2::read;

@@ -5,10 +5,12 @@ use http::HeaderMap;
 use macaroon::{ByteString, Format, Macaroon, MacaroonKey, Verifier};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tollhouse::l402::caveat::Subject;
-use tollhouse::l402::credential::{Presented, presented};
-use tollhouse::l402::macaroon::{FormatError, Parsed, mint, mint_by_crate};
-use tollhouse::l402::{Credential, Identifier, Refusal, RootKeys, TokenId, Verified, prove};
+use tollhouse::protocol::l402::caveat::Subject;
+use tollhouse::protocol::l402::credential::{Presented, presented};
+use tollhouse::protocol::l402::macaroon::{FormatError, Parsed, mint, mint_by_crate};
+use tollhouse::protocol::l402::{
+    Credential, Identifier, Refusal, RootKeys, TokenId, Verified, prove,
+};
 
 use crate::support::{NOW_SECS, Sold, master_key};
 
@@ -252,7 +254,7 @@ fn a_token_of_the_largest_size_is_read_and_a_longer_one_is_not() {
     let base = sold(&["services=chain:0"]);
     let (head, longest) = (
         base.macaroon.len(),
-        tollhouse::l402::macaroon::MACAROON_BYTES_MAX,
+        tollhouse::protocol::l402::macaroon::MACAROON_BYTES_MAX,
     );
     // A caveat of this size costs four bytes more: tag, two of length, end mark.
     let fits = base.with_caveat(&"x".repeat(longest - head - 4));
@@ -267,12 +269,12 @@ fn a_token_of_the_largest_size_is_read_and_a_longer_one_is_not() {
 
 #[test]
 fn a_token_of_many_caveats_is_not_even_hashed() {
-    let max = tollhouse::l402::macaroon::CAVEATS_MAX;
+    let max = tollhouse::protocol::l402::macaroon::CAVEATS_MAX;
     for (count, is_read) in [(max, true), (max + 1, false)] {
         let caveats: Vec<String> = (0..count).map(|number| format!("a={number}")).collect();
         let sold = Sold::mint(&keys(), &caveats);
         assert_eq!(
-            tollhouse::l402::macaroon::Parsed::read(&sold.macaroon).is_ok(),
+            tollhouse::protocol::l402::macaroon::Parsed::read(&sold.macaroon).is_ok(),
             is_read
         );
     }

@@ -7,8 +7,8 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use flate2::read::GzDecoder;
-use tollhouse::ledger::record::{SaleRecord, Totals};
-use tollhouse::ledger::{Ledger, Settlement};
+use tollhouse::account::ledger::record::{SaleRecord, Totals};
+use tollhouse::account::ledger::{Ledger, Settlement};
 
 use crate::books::{Books, PRICE_MSAT, account, payment, token, uses_left};
 use crate::damage::{a_full_account, folded};

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use http::{Method, StatusCode, header::AUTHORIZATION};
 use tokio::net::TcpListener;
-use tollhouse::resource::certificates;
-use tollhouse::route::{Forward, Upstream};
+use tollhouse::sell::resource::certificates;
+use tollhouse::sell::route::{Forward, Upstream};
 
 use crate::calls::{Calls, MESSAGE, self_signed};
 use crate::delivery::assert_problem;

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollhouse::route::{Forward, Health, Protocol, Resource};
-use tollhouse::secret_file;
+use tollhouse::base::secret_file;
+use tollhouse::sell::route::{Forward, Health, Protocol, Resource};
 
 use crate::settings::{CHAIN, Settings};
 

@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use macaroon::{ByteString, Macaroon, MacaroonKey, Verifier};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tollhouse::l402::Identifier;
-use tollhouse::l402::caveat::{Subject, Unsatisfied, satisfy};
-use tollhouse::l402::macaroon::Parsed;
+use tollhouse::protocol::l402::Identifier;
+use tollhouse::protocol::l402::caveat::{Subject, Unsatisfied, satisfy};
+use tollhouse::protocol::l402::macaroon::Parsed;
 
 use crate::support::Sold;
 

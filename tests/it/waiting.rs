@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tollhouse::route;
-use tollhouse::route::Forward;
+use tollhouse::sell::route;
+use tollhouse::sell::route::Forward;
 
 use crate::delivery::assert_problem;
 use crate::forward::{assert_hello, shop_before};

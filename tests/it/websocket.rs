@@ -16,9 +16,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
-use tollhouse::http::Limits;
-use tollhouse::ledger::record::Revoked;
-use tollhouse::route::{self, Forward};
+use tollhouse::account::ledger::record::Revoked;
+use tollhouse::sell::http::Limits;
+use tollhouse::sell::route::{self, Forward};
 
 use crate::crowd;
 use crate::delivery::assert_problem;

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use crate::admin::{AdminToken, Spending};
-use crate::causes::chain;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::error_chain::chain;
+use crate::base::secret_file;
 use crate::config::Config;
-use crate::gate::Keyring;
-use crate::http::TlsSource;
 use crate::node::{ChainSource, Login, NodeKeys};
-use crate::secret_file;
+use crate::operate::api::{AdminToken, Spending};
+use crate::sell::gate::Keyring;
+use crate::sell::http::TlsSource;
 
 /// Reads one file as a run does; the error says what is wrong with it.
 type Reading<'a> = &'a dyn Fn(&Path) -> Result<(), String>;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::backup::{self, BackupStatus};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::node::NodeKeys;
+use crate::operate::backup::{self, BackupStatus};
 
 use super::super::show::text;
 use super::super::units::grouped;
@@ -328,7 +328,7 @@ mod tests {
     fn a_stopped_program_has_a_finding_of_its_backups_too() {
         let day = Duration::from_secs(DAY);
         let folder = tempfile::tempdir().unwrap();
-        let backups = crate::backup::Config {
+        let backups = crate::operate::backup::Config {
             folder: folder.path().join("backups"),
             every: day,
             keep: 7,
@@ -356,7 +356,7 @@ mod tests {
         let (grade, told) = looked(false);
         assert_eq!(grade, Grade::Look, "{told}");
         assert!(told.contains(name), "{told}");
-        crate::secret_file::write_new(&folder.path().join("backup.made"), name).unwrap();
+        crate::base::secret_file::write_new(&folder.path().join("backup.made"), name).unwrap();
         let (grade, told) = looked(true);
         assert_eq!(grade, Grade::Look, "{told}");
         assert!(told.contains("5,760 min old"), "{told}");

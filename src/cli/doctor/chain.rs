@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::node;
 

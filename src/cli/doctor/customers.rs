@@ -9,9 +9,9 @@ use std::time::Duration;
 use hyper_rustls::ConfigBuilderExt as _;
 use tokio_rustls::rustls::{self, CertificateError, ClientConfig, ClientConnection, StreamOwned};
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::Config;
-use crate::http::{Certificate, Term, TlsSource};
+use crate::sell::http::{Certificate, Term, TlsSource};
 
 use super::{CONNECT_TIMEOUT, Findings, Grade};
 

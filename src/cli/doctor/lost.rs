@@ -1,7 +1,7 @@
 //! Whether what a node and its books are kept in is there.
 
+use crate::account::ledger::Ledger;
 use crate::config::Config;
-use crate::ledger::Ledger;
 use crate::node::made;
 
 use super::{Findings, Grade};

@@ -4,9 +4,9 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 
 use serde_json::Value;
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::Config;
-use crate::quote::{HookConfig, OnFailure, Rates};
+use crate::sell::quote::{HookConfig, OnFailure, Rates};
 
 use super::super::show::{list, number, text};
 use super::super::units::grouped;
@@ -148,7 +148,7 @@ mod tests {
 
     use serde_json::json;
 
-    use crate::amount::Msat;
+    use crate::base::amount::Msat;
 
     use super::*;
 

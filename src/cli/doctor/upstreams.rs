@@ -5,7 +5,7 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 
 use http::Uri;
 
-use crate::route::{Resource, RouteTable};
+use crate::sell::route::{Resource, RouteTable};
 
 use super::{CONNECT_TIMEOUT, Findings, Grade};
 
@@ -76,7 +76,7 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::Arc;
 
-    use crate::route::{Access, Forward, Pattern, Route, Upstream};
+    use crate::sell::route::{Access, Forward, Pattern, Route, Upstream};
 
     use super::*;
 

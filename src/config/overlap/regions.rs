@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
-use crate::route::{Forward, Pattern};
+use crate::sell::route::{Forward, Pattern};
 
 /// The most folder entries that are searched for links. Further entries are not searched.
 const ENTRIES_MAX: usize = 20_000;

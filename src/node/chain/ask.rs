@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bitcoin::Network;
 
-use crate::causes;
+use crate::base::error_chain;
 use crate::node::Node;
 use crate::node::relay::{self, Block};
 
@@ -68,7 +68,7 @@ async fn newest(base: &str, ours: Block) -> Result<(u32, u64), String> {
     };
     let asked = asked.await.map_err(|error| {
         if let esplora_client::Error::Reqwest(error) = error {
-            return causes::chain(&error.without_url());
+            return error_chain::chain(&error.without_url());
         }
         error.to_string()
     });

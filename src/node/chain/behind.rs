@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use crate::invoice::{Reach, Unready};
+use crate::protocol::invoice::{Reach, Unready};
 
 /// Beyond this nothing new is sold: two hours, twelve blocks.
 ///
@@ -54,7 +54,7 @@ pub(in crate::node) fn judged(reach: Reach, seen_secs: Option<u64>, now_secs: u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invoice::Inbound;
+    use crate::protocol::invoice::Inbound;
 
     #[test]
     fn beyond_the_limit_and_before_the_first_look_nothing_is_sold() {

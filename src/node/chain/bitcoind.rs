@@ -5,7 +5,8 @@ use std::fmt;
 use bitcoin::Network;
 use serde::Deserialize;
 
-use crate::{causes, secret_file};
+use crate::base::error_chain;
+use crate::base::secret_file;
 
 use super::{Bitcoind, ChainSource, Login};
 
@@ -32,14 +33,14 @@ pub(in crate::node) fn credentials(login: &Login) -> Result<Credentials, String>
             let password = secret_file::handed_over_line(file);
             Ok(Credentials {
                 user: user.clone(),
-                password: password.map_err(|error| causes::chain(&error))?,
+                password: password.map_err(|error| error_chain::chain(&error))?,
             })
         }
         Login::Cookie(file) => {
             let shown = file.display();
             // bitcoind creates the cookie as its own user, so its owner and mode are not ours to check.
             let cookie = secret_file::line_of_another(file).map_err(|error| {
-                let why = causes::chain(&error);
+                let why = error_chain::chain(&error);
                 format!("failed to read its cookie {shown}: {why}; check that it runs")
             })?;
             let (user, password) = cookie
@@ -93,7 +94,7 @@ pub(super) async fn newest(bitcoind: &Bitcoind, network: Network) -> Result<(u32
     let client = esplora_client::Builder::new(&url)
         .timeout(TIMEOUT_SECS)
         .build_async()
-        .map_err(|error| causes::chain(&error))?;
+        .map_err(|error| error_chain::chain(&error))?;
     let asked = client
         .client()
         .post(&url)
@@ -102,7 +103,7 @@ pub(super) async fn newest(bitcoind: &Bitcoind, network: Network) -> Result<(u32
         .send()
         .await;
     let unreachable = |why: String| format!("{url} does not answer: {why}");
-    let answer = asked.map_err(|error| unreachable(causes::chain(&error.without_url())))?;
+    let answer = asked.map_err(|error| unreachable(error_chain::chain(&error.without_url())))?;
     let status = answer.status();
     if status == http::StatusCode::UNAUTHORIZED {
         return Err(format!("{url} does not know this name and password"));
@@ -110,7 +111,7 @@ pub(super) async fn newest(bitcoind: &Bitcoind, network: Network) -> Result<(u32
     let body = answer
         .bytes()
         .await
-        .map_err(|error| unreachable(causes::chain(&error.without_url())))?;
+        .map_err(|error| unreachable(error_chain::chain(&error.without_url())))?;
     let reply: Reply = serde_json::from_slice(&body)
         .map_err(|_| format!("{url} answers with status {status}: is it the RPC of a bitcoind?"))?;
     match (reply.result, reply.error) {

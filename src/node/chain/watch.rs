@@ -288,9 +288,12 @@ impl Node {
                 looks.failures = looks.failures.saturating_add(1);
                 if looks.failing_secs.is_none() {
                     looks.failing_secs = Some(self.clock.unix_secs());
-                    tracing::warn!("Failed to read the chain: {}", crate::causes::chain(error));
+                    tracing::warn!(
+                        "Failed to read the chain: {}",
+                        crate::base::error_chain::chain(error)
+                    );
                 }
-                looks.complaint = Some(crate::causes::chain(error));
+                looks.complaint = Some(crate::base::error_chain::chain(error));
             }
         }
     }

@@ -6,7 +6,7 @@ use bitcoin::secp256k1::PublicKey;
 use ldk_node::config::AnchorChannelsConfig;
 use ldk_node::lightning::ln::msgs::SocketAddress;
 
-use crate::amount::Msat;
+use crate::base::amount::Msat;
 
 use super::super::config::RESERVE_SAT;
 use super::super::standing::trusted;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bitcoin::OutPoint;
 use tokio_util::sync::CancellationToken;
 
-use crate::causes;
-use crate::ledger::Ledger;
+use crate::account::ledger::Ledger;
+use crate::base::error_chain;
 use crate::node::state::{self, Recovered, Sorted};
 use crate::node::{Node, NodeError};
 
@@ -64,7 +64,7 @@ async fn look_at_left(node: &Node) -> Result<(Vec<Watched>, Sorted), NodeError> 
     if let Err(error) = closing::look(node, &mut left).await {
         tracing::warn!(
             "The chain source cannot tell where old channels are that were left unclosed, it is asked again within an hour: {}",
-            causes::chain(&error)
+            error_chain::chain(&error)
         );
         return Ok((left, Sorted::default()));
     }
@@ -103,7 +103,7 @@ pub(in crate::node) async fn watch(
                         go_on(node, ldk, search).await;
                     }
                     Err(error) => {
-                        let why = causes::chain(&error);
+                        let why = error_chain::chain(&error);
                         tracing::warn!("Continuing the search for closings within an hour: {why}");
                     }
                 }
@@ -132,7 +132,7 @@ async fn is_another_wanted(node: &Node) -> bool {
         Err(error) => {
             tracing::warn!(
                 "Failed to read the monitors that are set aside: {}",
-                causes::chain(&error)
+                error_chain::chain(&error)
             );
             false
         }
@@ -153,7 +153,7 @@ async fn fundings(node: &Node) -> Result<HashSet<OutPoint>, NodeError> {
 async fn go_on(node: &Node, ldk: &Arc<ldk_node::Node>, search: &mut Search) {
     let seen = search.again_and_again(&node.keys);
     if let Err(error) = search.go_on(node, seen + SCRIPTS_PER_LOOK).await {
-        let why = causes::chain(&error);
+        let why = error_chain::chain(&error);
         tracing::info!("Continuing the search for closings within an hour: {why}");
         return;
     }
@@ -163,7 +163,7 @@ async fn go_on(node: &Node, ldk: &Arc<ldk_node::Node>, search: &mut Search) {
     match searching::sweep(node, ldk, &search.found).await {
         Ok(Swept::TooDear) => tracing::info!("After the recovery: {}", Swept::TooDear),
         Ok(swept) => tracing::warn!("After the recovery: {swept}"),
-        Err(error) => tracing::warn!("Failed to sweep: {}", causes::chain(&error)),
+        Err(error) => tracing::warn!("Failed to sweep: {}", error_chain::chain(&error)),
     }
 }
 

@@ -8,8 +8,8 @@ use esplora_client::AsyncClient;
 use lightning::ln::channelmanager::BREAKDOWN_TIMEOUT;
 use tokio_util::sync::CancellationToken;
 
-use crate::causes;
-use crate::ledger::Ledger;
+use crate::account::ledger::Ledger;
+use crate::base::error_chain;
 use crate::node::state::{Fence, MonitoredChannel, Sorted};
 use crate::node::{Node, NodeError};
 
@@ -79,7 +79,7 @@ pub(super) async fn watch(
             Ok(()) => happening(&old, fence.put_back),
             Err(error) => format!(
                 "The chain source cannot tell yet where the old channels are ({}).",
-                causes::chain(error)
+                error_chain::chain(error)
             ),
         };
         let shown = old.iter().map(|watched| watched.old.clone()).collect();

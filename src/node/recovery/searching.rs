@@ -19,7 +19,7 @@ use esplora_client::{AsyncClient, Tx};
 use lightning::ln::chan_utils::get_to_countersigner_keyed_anchor_redeemscript;
 use tokio_util::sync::CancellationToken;
 
-use crate::causes;
+use crate::base::error_chain;
 use crate::node::keys::NodeKeys;
 use crate::node::state::Fence;
 use crate::node::wallet::FEE_RATE_MAX_SAT_VB;
@@ -99,7 +99,7 @@ pub(super) async fn watch(
                 node.config.chain.sync_interval
             }
             Err(error) => {
-                let why = causes::chain(&error);
+                let why = error_chain::chain(&error);
                 let happening = format!("The chain source does not answer ({why}).");
                 node.tell_recovery(fence.searching(happening));
                 REST
@@ -292,7 +292,7 @@ impl fmt::Display for Swept {
                 "Outputs of channels that the backup does not know were found, and are less than five times what it costs to sweep them now.",
             ),
             Self::Failed(error) => {
-                let why = causes::chain(error);
+                let why = error_chain::chain(error);
                 write!(f, "The chain source does not answer ({why}).")
             }
         }

@@ -11,8 +11,8 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout};
 
-use crate::causes;
-use crate::text;
+use crate::base::error_chain;
+use crate::base::text;
 
 use super::date::Heard;
 use super::fault::Fault;
@@ -26,7 +26,7 @@ pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
 
 /// The longest answer: a page of 25 transactions of 400 KB each, in hexadecimal and twice, would be 20 MB, which nobody pays us
 /// with; a hundred usual ones are 200 KB.
-pub(super) const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// How much of what it said goes into a complaint.
 const SAID_CHARS_MAX: usize = 120;
@@ -106,7 +106,7 @@ impl Endpoint {
         let path = question.to_string();
         let reply = timeout(ATTEMPT, self.send(&path, None))
             .await
-            .map_err(|_| Fault::Late)??;
+            .map_err(|_| Fault::Late { within: ATTEMPT })??;
         match reply.status {
             StatusCode::OK => match question.check(&reply.body) {
                 Ok(learned) => Ok((Answer::Body(reply.body), learned)),
@@ -132,7 +132,7 @@ impl Endpoint {
         const PATH: &str = "/tx";
         let reply = timeout(ATTEMPT, self.send(PATH, Some(hex.to_owned())))
             .await
-            .map_err(|_| Fault::Late)??;
+            .map_err(|_| Fault::Late { within: ATTEMPT })??;
         match reply.status {
             StatusCode::OK if reply.body.trim_ascii() == txid.to_string().as_bytes() => Ok(Ok(())),
             StatusCode::OK => Err(Fault::Garbage {
@@ -152,19 +152,22 @@ impl Endpoint {
         };
         let sent = request.send().await;
         let mut response =
-            sent.map_err(|error| Fault::Unreachable(causes::chain(&error.without_url())))?;
+            sent.map_err(|error| Fault::Unreachable(error_chain::chain(&error.without_url())))?;
         if let Some(heard) = Heard::of(response.headers(), Instant::now()) {
             self.state().heard = Some(heard);
         }
         let mut read = Vec::new();
         loop {
             let chunk = response.chunk().await;
-            let chunk =
-                chunk.map_err(|error| Fault::Unreachable(causes::chain(&error.without_url())))?;
+            let chunk = chunk
+                .map_err(|error| Fault::Unreachable(error_chain::chain(&error.without_url())))?;
             let Some(chunk) = chunk else { break };
             if read.len() + chunk.len() > ANSWER_BYTES_MAX {
                 let path = path.to_owned();
-                return Err(Fault::TooLong { path });
+                return Err(Fault::TooLong {
+                    max: ANSWER_BYTES_MAX,
+                    path,
+                });
             }
             read.extend_from_slice(&chunk);
         }
@@ -374,9 +377,9 @@ mod tests {
     #[test]
     fn questions_that_fail_together_are_one_failure() {
         let (endpoint, now) = (endpoint(60), Instant::now());
-        assert!(endpoint.failed(&Fault::Late, now, 1));
+        assert!(endpoint.failed(&Fault::Late { within: ATTEMPT }, now, 1));
         for _ in 0..5 {
-            assert!(!endpoint.failed(&Fault::Late, now, 1));
+            assert!(!endpoint.failed(&Fault::Late { within: ATTEMPT }, now, 1));
         }
         let until = endpoint.waits_until(Worth::Guard, now).unwrap();
         assert!(until <= now + Duration::from_millis(1_250));

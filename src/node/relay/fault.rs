@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::endpoint::{ANSWER_BYTES_MAX, ATTEMPT};
-use super::ours::OtherChain;
+use super::block::OtherChain;
 use super::question::Flaw;
 
 /// The pause after a first failure, doubled with each further one.
@@ -33,8 +32,11 @@ pub(super) enum Fault {
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
     /// Not in time.
-    #[error("it did not answer within {ATTEMPT:?}")]
-    Late,
+    #[error("it did not answer within {within:?}")]
+    Late {
+        /// How long was waited.
+        within: Duration,
+    },
     /// Another status than one that answers.
     #[error("it answered {path} with status {status}: {said}")]
     Status {
@@ -48,8 +50,10 @@ pub(super) enum Fault {
         retry_after: Option<Duration>,
     },
     /// More than is read.
-    #[error("it answered {path} with more than {ANSWER_BYTES_MAX} bytes")]
+    #[error("it answered {path} with more than {max} bytes")]
     TooLong {
+        /// What is read at most.
+        max: usize,
         /// What was asked.
         path: String,
     },
@@ -110,7 +114,7 @@ impl Fault {
             Fault::NoFees => NO_FEES_PAUSE,
             Fault::Contradiction => PAUSE_MIN,
             Fault::Unreachable(_)
-            | Fault::Late
+            | Fault::Late { .. }
             | Fault::Status { .. }
             | Fault::TooLong { .. }
             | Fault::Garbage { .. }

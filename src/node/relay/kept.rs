@@ -10,11 +10,12 @@ use bitcoin::Network;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 
 use super::Relay;
+use super::block::Block;
 use super::endpoint::Endpoint;
-use super::ours::{Block, Ours};
+use super::ours::Ours;
 
 /// How old the file may become while little happens. To an idle node each write is a page of the disk, and one of its folder.
 const WRITTEN_EVERY: Duration = Duration::from_secs(600);

@@ -7,9 +7,9 @@ use std::sync::{MutexGuard, PoisonError};
 
 use bitcoin::constants::genesis_block;
 use bitcoin::{BlockHash, Network};
-use serde::{Deserialize, Serialize};
 
 use super::Relay;
+use super::block::Block;
 use super::fault::Fault;
 use super::question::{Answer, Question, Worth};
 
@@ -18,39 +18,6 @@ const SETTLED: u32 = 6;
 
 /// Newest blocks that are remembered, some 50 bytes each: those of a day.
 const BLOCKS_MAX: usize = 144;
-
-/// A block of the best chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub(in crate::node) struct Block {
-    /// Its height.
-    pub(in crate::node) height: u32,
-    /// Its hash.
-    pub(in crate::node) hash: BlockHash,
-}
-
-/// Somebody has another block in its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "it is of another chain, its block {} is {theirs} and not {}: is it one for node.network? If it is, and this node has never had money or \
-     a channel, or test blocks were taken back while it was stopped, remove chain.json in its folder node/",
-    ours.height,
-    ours.hash
-)]
-pub(in crate::node) struct OtherChain {
-    ours: Block,
-    theirs: BlockHash,
-}
-
-impl Block {
-    /// Whether somebody who has that block at its height has this one.
-    pub(in crate::node) fn is_this(self, theirs: BlockHash) -> Result<(), OtherChain> {
-        if theirs == self.hash {
-            Ok(())
-        } else {
-            Err(OtherChain { ours: self, theirs })
-        }
-    }
-}
 
 /// What is known of our chain.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::Relay;
 use super::question::{Learned, Question};
-use crate::secret_file;
+use crate::base::secret_file;
 
 /// The file in the node's folder that lists these scripts, one per line: its hash, and when the chain source was first and last
 /// asked about it (Unix seconds), or `paid`.

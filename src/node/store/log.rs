@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::causes;
+use crate::base::error_chain;
 
 /// The log.
 pub(super) struct Log {
@@ -105,7 +105,7 @@ impl Log {
         self.has_failed.store(true, Ordering::Release);
         self.complaint.send_if_modified(|first| {
             let is_first = first.is_none();
-            first.get_or_insert_with(|| causes::chain(why));
+            first.get_or_insert_with(|| error_chain::chain(why));
             is_first
         });
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::super::relay::Where;
 use super::bounds::Pending;
-use crate::secret_file;
+use crate::base::secret_file;
 
 /// The file in the node's folder that lists these channels, one per line: the funding transaction id, the channel id,
 /// and `?` until the first query for the transaction.

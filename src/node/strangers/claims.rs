@@ -20,7 +20,7 @@ use super::super::standing::Standing;
 use super::super::{Config, state};
 use super::Strangers;
 use super::bounds::Beyond;
-use crate::secret_file;
+use crate::base::secret_file;
 
 /// The file in the node's folder that lists the anchor channels, one a line, of a node whose channels are stored on a server.
 const ANCHORED: &str = "channels.anchored";
@@ -122,7 +122,7 @@ impl Types {
                 Err(error) => {
                     tracing::warn!(
                         "Failed to read of which kind the channels are: {}",
-                        crate::causes::chain(&error)
+                        crate::base::error_chain::chain(&error)
                     );
                 }
             }

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use vss_client_ng::headers::{VssHeaderProvider, VssHeaderProviderError};
 
-use crate::causes;
-use crate::secret_file::{self, SecretFileError};
+use crate::base::error_chain;
+use crate::base::secret_file::{self, SecretFileError};
 
 /// A token has some thousand bytes. What is longer is another file.
 const BYTES_MAX: usize = 64 * 1024;
@@ -165,7 +165,7 @@ impl Current {
     /// Blocks on the disk.
     fn look(&self, file: &Path) {
         let read = read(file);
-        let why = read.as_ref().err().map(|error| causes::chain(error));
+        let why = read.as_ref().err().map(|error| error_chain::chain(error));
         match self.found(read.ok()) {
             Turn::None => {}
             Turn::Others => self.changed.notify_one(),

@@ -12,23 +12,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use vss_client_ng::client::VssClient;
 use vss_client_ng::error::VssError;
 use vss_client_ng::types::{GetObjectRequest, KeyValue, PutObjectRequest};
-use vss_client_ng::util::retry::{
-    ExponentialBackoffRetryPolicy, MaxAttemptsRetryPolicy, RetryPolicy as _,
-};
 
+use super::client::{Client, KEY, client};
 use super::headers::{Current, Sent};
 use super::pass::Pass;
 use super::trouble::Trouble;
 use super::whose::{Whose, whose};
 use super::{Lost, Vss};
+use crate::base::secret_file;
 use crate::node::NodeError;
-use crate::secret_file;
-
-/// What it is kept under. ldk-node's own keys are obfuscated, so none of them is this.
-pub(super) const KEY: &str = "tollhouse.lease";
 
 /// Holds the version of the lease, as it was known last: a server that shows an older one was set back.
 const NOTE: &str = "vss.version";
@@ -47,8 +41,6 @@ const NOBODY: &[u8] = b"";
 
 /// How often the version is noted, in renewals: every five minutes, for a disk that does not like to be written to.
 const NOTED_EVERY: i64 = 30;
-
-pub(super) type Client = VssClient<MaxAttemptsRetryPolicy<ExponentialBackoffRetryPolicy<VssError>>>;
 
 /// The right to use a store.
 pub(in crate::node) struct Lease {
@@ -118,11 +110,6 @@ pub async fn seen(vss: &Vss) -> Result<StoreSeen, String> {
         Some(found) if found.value == NOBODY => StoreSeen::Free,
         Some(Found { version, .. }) => StoreSeen::Held { version },
     })
-}
-
-fn client(vss: &Vss, sent: Arc<Sent>) -> Client {
-    let once = ExponentialBackoffRetryPolicy::new(Duration::ZERO).with_max_attempts(1);
-    VssClient::new_with_headers(vss.url.clone(), once, sent)
 }
 
 /// The lease that is there; nothing if there is none.

@@ -12,8 +12,8 @@ use vss_client_ng::headers::{VssHeaderProvider, VssHeaderProviderError};
 use super::Vss;
 use super::headers::{Current, Given, Named};
 use super::trouble::{NOT_RENEWED, Trouble};
-use crate::clock::Clock;
-use crate::invoice::Unready;
+use crate::base::clock::Clock;
+use crate::protocol::invoice::Unready;
 
 /// For how long after a renewal was sent something may be sent to the store. The client waits ten seconds for an answer, so that by
 /// then nothing is on its way any more when others take the lease for lapsed.

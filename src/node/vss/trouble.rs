@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use vss_client_ng::error::VssError;
 
 use super::headers::Current;
-use crate::invoice::Unready;
-use crate::text;
+use crate::base::text;
+use crate::protocol::invoice::Unready;
 
 /// What is shown of what a server says: a sentence or two.
 const SHOWN_CHARS_MAX: usize = 300;

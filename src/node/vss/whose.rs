@@ -6,7 +6,7 @@ use vss_client_ng::error::VssError;
 use vss_client_ng::types::{GetObjectRequest, ListKeyVersionsRequest};
 use vss_client_ng::util::key_obfuscator::KeyObfuscator;
 
-use super::lease::{Client, KEY};
+use super::client::{Client, KEY};
 
 /// The name of what ldk-node writes into a store before anything else.
 const FIRST: &str = "vss_schema_version";

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use sha2::{Digest as _, Sha256};
-use tollhouse::gate::{ACCEPT_GRANT, Bundle};
-use tollhouse::invoice::{Invoice, Reach, Unready};
-use tollhouse::ledger::Arrived;
-use tollhouse::ledger::record::ActivationRecord;
+use tollhouse::account::ledger::Arrived;
+use tollhouse::account::ledger::record::ActivationRecord;
+use tollhouse::protocol::invoice::{Invoice, Reach, Unready};
+use tollhouse::sell::gate::{ACCEPT_GRANT, Bundle};
 
 use crate::support::Shop;
 

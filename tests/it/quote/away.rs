@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tollhouse::amount::Msat;
-use tollhouse::quote::{AskError, Hook, HookConfig, HookError, OnFailure, QuotedGrant};
+use tollhouse::base::amount::Msat;
+use tollhouse::sell::quote::{AskError, Hook, HookConfig, HookError, OnFailure, QuotedGrant};
 
 use super::hooks::{IMPATIENCE, PRICE, config, hook, impatient, quote, why, wrong};
 use super::teller::{Log, Manner, Teller, nobody};

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tollhouse::clock::Clock;
-use tollhouse::quote::{Rates, Source, Unpriced, Watched};
+use tollhouse::base::clock::Clock;
+use tollhouse::sell::quote::{Rates, Source, Unpriced, Watched};
 
 use super::rates::{MAX_AGE, clock, rate, rates, usd, watched};
 use super::teller::{Log, Manner, Teller};

@@ -8,9 +8,9 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::json;
 use tokio::task::JoinSet;
-use tollhouse::amount::Msat;
-use tollhouse::clock::Clock;
-use tollhouse::quote::{
+use tollhouse::base::amount::Msat;
+use tollhouse::base::clock::Clock;
+use tollhouse::sell::quote::{
     AskError, Hook, HookConfig, HookError, HookRequest, Hooks, OnFailure, Quoted, Unpriced,
 };
 

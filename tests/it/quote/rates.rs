@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use regtest::wait::eventually;
 use tokio_util::sync::CancellationToken;
-use tollhouse::clock::Clock;
-use tollhouse::price::{Currency, Price, Rate};
-use tollhouse::quote::{RateConfig, RateOrigin, Rates, Source, Unpriced, Watched};
+use tollhouse::base::clock::Clock;
+use tollhouse::base::price::{Currency, Price, Rate};
+use tollhouse::sell::quote::{RateConfig, RateOrigin, Rates, Source, Unpriced, Watched};
 
 use crate::support::{DEADLINE, NOW_SECS};
 

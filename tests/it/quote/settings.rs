@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use tollhouse::base::price::Rate;
 use tollhouse::config::{Complaint, Config, load_with};
-use tollhouse::price::Rate;
-use tollhouse::quote::{OnFailure, RateOrigin};
+use tollhouse::sell::quote::{OnFailure, RateOrigin};
 
 const CHAIN: &str = "[node.chain]\nesplora = \"http://127.0.0.1:3002\"\n";
 

@@ -1,0 +1,286 @@
+//! The database: open, trees, versioned records, a flush that survives a power cut, migrations.
+//!
+//! Nothing above this room names a sled type, and nothing in here knows what a sale is.
+
+pub mod lock;
+#[path = "../../migrations/mod.rs"]
+pub mod migrations;
+pub mod record;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use lock::{DataLock, LockError};
+pub use record::{Entry, Record, Together, Tree};
+
+use migrations::MIGRATIONS;
+
+/// Memory for sled's page cache; its own default is 1 GiB, a Raspberry Pi has that in all. What is read often, counts and
+/// challenges, we keep ourselves.
+const CACHE_BYTES: u64 = 2 * 1024 * 1024;
+
+/// How often sled writes out what nobody waits for. Loses at most this much of unflushed use counts in a crash.
+const FLUSH_EVERY_MS: u64 = 1_000;
+
+/// Damaged databases that are kept. Whatever damages one again and again must not fill the disk with them.
+const DAMAGED_MAX: usize = 8;
+
+/// Where the format version stands.
+const FORMAT_KEY: &[u8] = b"format";
+
+/// Names the newest dump of which the store is known to hold everything.
+const COMPLETE_KEY: &[u8] = b"complete";
+
+/// What went wrong with the store, by what can be done about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// sled found damage: the store is set aside and rebuilt.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// Written by a newer program: nothing is touched.
+    #[error(
+        "the store has format {found}, this program knows formats up to {known}: start the newer program"
+    )]
+    Newer {
+        /// The format found.
+        found: u32,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// The operating system refused: permissions, a full disk, a held lock.
+    #[error("failed to use the store")]
+    Io(#[source] io::Error),
+    /// sled refuses for a reason of its own.
+    #[error("the database refused: {0}")]
+    Refused(String),
+    /// An earlier flush failed: what is on disk is not known any more.
+    #[error("an earlier write failed, nothing more is written until a restart")]
+    Poisoned,
+}
+
+impl From<sled::Error> for StoreError {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Corruption { at, .. } => {
+                Self::Corrupt(format!("sled reports corruption at {at:?}"))
+            }
+            sled::Error::Io(error) => Self::Io(error),
+            sled::Error::Unsupported(why) => Self::Refused(why),
+            sled::Error::ReportableBug(why) => Self::Refused(why),
+            sled::Error::CollectionNotFound(name) => Self::Corrupt(format!(
+                "a tree is missing: {}",
+                String::from_utf8_lossy(&name)
+            )),
+        }
+    }
+}
+
+/// An open database.
+#[derive(Clone)]
+pub struct Store {
+    /// sled's handle.
+    db: sled::Db,
+    /// sled's database file, which its own flush does not sync for good. Held open: sled's thread syncs it, too, and goes on where
+    /// that fails. Of such a failure each descriptor hears once that was open then, and none that is opened afterwards.
+    file: Arc<File>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens or makes the database in this folder and brings it to the newest format.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let open = || {
+            sled::Config::new()
+                .path(folder)
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(Some(FLUSH_EVERY_MS))
+                .open()
+        };
+        let db = calm(|| Ok::<_, StoreError>(open()?))?;
+        let file = File::open(folder.join("db")).map_err(StoreError::Io)?;
+        let store = Self {
+            db,
+            file: Arc::new(file),
+        };
+        store.migrate()?;
+        Ok(store)
+    }
+
+    fn migrate(&self) -> Result<(), StoreError> {
+        let known = MIGRATIONS.last().map_or(0, |migration| migration.version);
+        let found = self.format()?;
+        if found > known {
+            return Err(StoreError::Newer { found, known });
+        }
+        for migration in MIGRATIONS
+            .iter()
+            .filter(|migration| migration.version > found)
+        {
+            (migration.run)(&self.db)?;
+            self.db
+                .insert(FORMAT_KEY, &migration.version.to_be_bytes())?;
+            self.flush_blocking()?;
+            tracing::info!(
+                store.format = migration.version,
+                "Migrated the store to format {}",
+                migration.version
+            );
+        }
+        Ok(())
+    }
+
+    fn format(&self) -> Result<u32, StoreError> {
+        match self.db.get(FORMAT_KEY)? {
+            None => Ok(0),
+            Some(bytes) => {
+                let bytes: [u8; 4] = bytes.as_ref().try_into().map_err(|_| {
+                    StoreError::Corrupt("the format version is not four bytes".to_owned())
+                })?;
+                Ok(u32::from_be_bytes(bytes))
+            }
+        }
+    }
+
+    /// Whether the store was filled with this dump (by its id) or made it. sled opens an empty store where there is
+    /// none, and goes back to an older state without a word where its file was cut.
+    pub fn is_complete(&self, dump_id: u64) -> Result<bool, StoreError> {
+        let noted = self.db.get(COMPLETE_KEY)?;
+        Ok(noted.is_some_and(|noted| noted.as_ref() == dump_id.to_be_bytes()))
+    }
+
+    /// Notes that the store holds all of this dump, after that is on the disk.
+    pub fn mark_complete(&self, dump_id: u64) -> Result<(), StoreError> {
+        self.flush_blocking()?;
+        self.db.insert(COMPLETE_KEY, &dump_id.to_be_bytes())?;
+        self.flush_blocking()
+    }
+
+    /// A tree of records of one type.
+    pub fn tree<R: Record>(&self, name: &str) -> Result<Tree<R>, StoreError> {
+        Ok(Tree::new(self.db.open_tree(name)?))
+    }
+
+    /// Writes everything out and waits until it would survive a power cut.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the name says it: callers are on threads that may block"
+    )]
+    pub fn flush_blocking(&self) -> Result<(), StoreError> {
+        self.db.flush()?;
+        // sled's own flush is `sync_file_range` on Linux: it leaves the drive's cache and the file's size to luck.
+        let synced = self.file.sync_data();
+        let_go_of_buffers();
+        synced.map_err(StoreError::Io)
+    }
+
+    /// Moves a damaged database out of the way, whole, and says where it is now; `None` if there is none.
+    pub fn set_aside(folder: &Path, unix_secs: u64) -> Result<Option<PathBuf>, StoreError> {
+        if damaged_before(folder)? >= DAMAGED_MAX {
+            let place = folder.parent().unwrap_or(folder).display();
+            return Err(StoreError::Refused(format!(
+                "{DAMAGED_MAX} damaged stores are kept in {place} already: look at the disk and the memory of this machine, \
+                 then move them away"
+            )));
+        }
+        for attempt in unix_secs.. {
+            let mut aside = folder.as_os_str().to_owned();
+            aside.push(format!(".corrupt-{attempt}"));
+            let aside = PathBuf::from(aside);
+            if aside.exists() {
+                continue;
+            }
+            return match std::fs::rename(folder, &aside) {
+                Ok(()) => Ok(Some(aside)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(StoreError::Io(error)),
+            };
+        }
+        Ok(None)
+    }
+}
+
+/// Frees what this thread's writes have left behind. sled lets go of a buffer of half a megabyte whenever it has written as
+/// much, but each thread keeps up to 64 of them until it is told: 32 MB, where 2 MB are meant to do.
+fn let_go_of_buffers() {
+    sled::pin().flush();
+}
+
+/// How many damaged databases stand beside this folder.
+fn damaged_before(folder: &Path) -> Result<usize, StoreError> {
+    let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
+        return Ok(0);
+    };
+    let begin = format!("{}.corrupt-", name.to_string_lossy());
+    let entries = std::fs::read_dir(parent).map_err(StoreError::Io)?;
+    let is_damaged = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with(&begin)
+    };
+    Ok(entries.flatten().filter(is_damaged).count())
+}
+
+/// Does something with the database. sled panics on some kinds of damage, which must not be met again at every start.
+pub fn calm<T, E: From<StoreError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    // Whatever was being changed is not used again: the store is set aside and the books are closed.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let why = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        let why = why.unwrap_or("no reason given");
+        Err(StoreError::Corrupt(format!("the database panicked: {why}")).into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Opens the database when its last user has let go of it: sled's own thread does so a moment after the handle is
+    /// dropped.
+    fn once_free<T>(open: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match open() {
+                Err(StoreError::Io(_)) if Instant::now() < deadline => std::thread::yield_now(),
+                opened => return opened,
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let open = || once_free(|| Ok(sled::open(&path)?)).unwrap();
+        drop(Store::open(&path).unwrap());
+        open().insert(FORMAT_KEY, &99_u32.to_be_bytes()).unwrap();
+        let newest = MIGRATIONS.last().unwrap().version;
+        assert!(matches!(
+            once_free(|| Store::open(&path)),
+            Err(StoreError::Newer { found: 99, known }) if known == newest
+        ));
+        assert_eq!(
+            open().get(FORMAT_KEY).unwrap().unwrap().as_ref(),
+            99_u32.to_be_bytes()
+        );
+    }
+
+    #[test]
+    fn migrations_are_listed_in_order_without_a_gap() {
+        for (index, migration) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(migration.version as usize, index + 1);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Why the operator gets no answer, and with which status.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::Response;
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, StatusCode};
+
+use crate::account::ledger::LedgerError;
+use crate::base::error_chain::chain;
+use crate::node::liquidity::{ActivateError, OrderError};
+use crate::node::map::MapError;
+use crate::node::{NodeUnavailable, OperationError, WithdrawError};
+use crate::operate::backup::BackupError;
+use crate::sell::gate::KeyringError;
+
+use crate::sell::route::NotABundle;
+
+use super::access_list::AccessError;
+use super::bundle::BundleError;
+use super::spending::SpendingError;
+
+/// Why the operator gets no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("{0}")]
+    Asked(&'static str),
+    #[error("{0}")]
+    Settings(String),
+    #[error(
+        "nothing is sold as `{0}`, and no token of it was used: is it misspelt? If not, send `\"unknown_too\": true`"
+    )]
+    UnknownService(String),
+    #[error("the program is stopping")]
+    Stopping,
+    #[error("no recovery waits for channels to be closed")]
+    NotWaiting,
+    #[error("this access token may not do that: it takes one with the scope `{0}`")]
+    Forbidden(&'static str),
+    #[error(
+        "an access token with a limit pays over Lightning only: what the chain takes for a transaction is not known before"
+    )]
+    Limited,
+    #[error(
+        "send the content of DATA_DIR/admin.token, or an access token that is good, as `Authorization: Bearer <token>`"
+    )]
+    Unknown,
+    #[error("the request is longer than {max} bytes")]
+    TooLong { max: usize },
+    #[error("the request was not there as a whole within {within:?}: nothing was done")]
+    TooSlow { within: Duration },
+    #[error("the operating system gives no randomness")]
+    NoRandomness,
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    Spending(#[from] SpendingError),
+    #[error(transparent)]
+    Operation(#[from] OperationError),
+    #[error(transparent)]
+    Withdraw(#[from] WithdrawError),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Node(#[from] NodeUnavailable),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error(
+        "failed to rotate the master key: no backup of the new key could be made, and the old key stays in force. Fix the backup, or send `\"force\": true`"
+    )]
+    NotBackedUp(#[source] BackupError),
+    #[error(transparent)]
+    Activate(#[from] ActivateError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    #[error(transparent)]
+    Map(#[from] MapError),
+}
+
+impl axum::response::IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::Asked(_) => StatusCode::BAD_REQUEST,
+            Self::UnknownService(_) => StatusCode::NOT_FOUND,
+            Self::Settings(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Keyring(ref fault) => {
+                tracing::error!("Failed to rotate the master key: {}", chain(fault));
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Ledger(ref fault) => {
+                tracing::error!(
+                    "Failed to do in the books what the operator asked for: {}",
+                    chain(fault)
+                );
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Unknown | Self::Access(AccessError::MakerGone) => StatusCode::UNAUTHORIZED,
+            Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Access(AccessError::Full) | Self::Spending(SpendingError::Full) => {
+                StatusCode::CONFLICT
+            }
+            Self::Access(AccessError::Unknown(_)) => StatusCode::NOT_FOUND,
+            Self::Access(AccessError::File(ref fault)) => {
+                tracing::error!("Failed to note which access tokens are good: {fault}");
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Forbidden(_)
+            | Self::Limited
+            | Self::Spending(SpendingError::AboveLimit { .. }) => StatusCode::FORBIDDEN,
+            Self::Spending(ref fault) => {
+                tracing::error!("Failed to note what is spent: {}", chain(fault));
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Operation(ref refusal)
+            | Self::Withdraw(WithdrawError::Operation(ref refusal)) => operation_status(refusal),
+            Self::Withdraw(WithdrawError::NotWanted | WithdrawError::Dear { .. }) => {
+                StatusCode::CONFLICT
+            }
+            Self::Withdraw(WithdrawError::Source(_) | WithdrawError::Failed) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Activate(ref error) => status_of_activation(error),
+            Self::Bundle(ref error) => status_of_bundle(error),
+            Self::Order(ref error) => status_of_order(error),
+            Self::Map(ref error) => status_of_map(error),
+            Self::Backup(BackupError::Recovering) | Self::NotWaiting => StatusCode::CONFLICT,
+            Self::NotBackedUp(ref fault) => {
+                tracing::error!(
+                    "Failed to make a backup of a new master key: {}",
+                    chain(fault)
+                );
+                StatusCode::CONFLICT
+            }
+            Self::Backup(ref fault) => {
+                tracing::error!("Failed to make a backup: {}", chain(fault));
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        };
+        let body = Json(serde_json::json!({ "error": chain(&self) }));
+        let mut response = (status, body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+        }
+        response
+    }
+}
+
+/// Whether asking in another way would help, or asking later.
+fn operation_status(refusal: &OperationError) -> StatusCode {
+    match refusal {
+        OperationError::Unavailable(_) | OperationError::Waits(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        OperationError::Map(error) => status_of_map(error),
+        OperationError::Late { .. }
+        | OperationError::NotTakenYet { .. }
+        | OperationError::Unsure { .. }
+        | OperationError::PeerUnreachable(_) => StatusCode::GATEWAY_TIMEOUT,
+        OperationError::NoChannel(_) | OperationError::NoPayment(_) => StatusCode::NOT_FOUND,
+        OperationError::NotAnAddress(_)
+        | OperationError::OtherNetwork(_)
+        | OperationError::NoAmount
+        | OperationError::NoAddressOfPeer(_)
+        | OperationError::NotAPeer(_)
+        | OperationError::NotPayable
+        | OperationError::BadLink(_)
+        | OperationError::OnlyOnchain(_)
+        | OperationError::PayeeName(_)
+        | OperationError::Lnurl
+        | OperationError::PayableElsewhere(_)
+        | OperationError::AmountMissing
+        | OperationError::OtherAmount { .. }
+        | OperationError::FeeRate(_)
+        | OperationError::DescriptionTooLong
+        | OperationError::Description(_)
+        | OperationError::Expiry => StatusCode::BAD_REQUEST,
+        OperationError::AddressesUnpaid(_)
+        | OperationError::CoinsInUse(_)
+        | OperationError::PeerAway(_)
+        | OperationError::NotTaken { .. }
+        | OperationError::InvoicesUnpaid(_)
+        | OperationError::Refused { .. }
+        | OperationError::AboveOnchain { .. }
+        | OperationError::AboveOnchainWithFee { .. }
+        | OperationError::NothingOnchain { .. }
+        | OperationError::AboveChannels { .. }
+        | OperationError::NotAnnounceable
+        | OperationError::Expired { .. }
+        | OperationError::PaidBefore
+        | OperationError::OwnInvoice => StatusCode::CONFLICT,
+    }
+}
+
+/// The status of an activation that came to nothing.
+fn status_of_activation(error: &ActivateError) -> StatusCode {
+    match error {
+        ActivateError::TooSmall { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        ActivateError::NoProvider | ActivateError::FeeTooHigh { .. } => StatusCode::CONFLICT,
+        ActivateError::NoOffer { .. }
+        | ActivateError::Unreachable { .. }
+        | ActivateError::NoFee => StatusCode::BAD_GATEWAY,
+        ActivateError::Behind | ActivateError::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ActivateError::Ledger(fault) => {
+            tracing::error!("Failed to enter an activation: {}", chain(fault));
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+/// The status of an order that came to nothing.
+fn status_of_order(error: &OrderError) -> StatusCode {
+    match error {
+        OrderError::Nothing | OrderError::NoId => StatusCode::UNPROCESSABLE_ENTITY,
+        OrderError::NoProvider => StatusCode::CONFLICT,
+        OrderError::Refused | OrderError::Another(_) | OrderError::Unreachable => {
+            StatusCode::BAD_GATEWAY
+        }
+        OrderError::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// The status of a map that is not there.
+pub(super) fn status_of_map(error: &MapError) -> StatusCode {
+    match error {
+        MapError::NotWanted => StatusCode::CONFLICT,
+        MapError::NotFetched => StatusCode::BAD_GATEWAY,
+        MapError::Note(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        MapError::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// The status of a bundle that was not laid ready.
+fn status_of_bundle(error: &BundleError) -> StatusCode {
+    match error {
+        BundleError::NotSold(_)
+        | BundleError::NotABundle {
+            why: NotABundle::Unknown { .. },
+            ..
+        } => StatusCode::NOT_FOUND,
+        BundleError::NotABundle {
+            why: NotABundle::ByRequest | NotABundle::InCurrency | NotABundle::DryRun,
+            ..
+        } => StatusCode::UNPROCESSABLE_ENTITY,
+        BundleError::Activate(error) => status_of_activation(error),
+    }
+}

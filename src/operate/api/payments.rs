@@ -1,0 +1,214 @@
+//! Payments and invoices by hand, for the operator.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::base::error_chain::chain;
+use crate::node::{HandInvoice, OperationError, Payable, Paying, Payment, Sending};
+
+use super::following::spent;
+use super::spending::{Reserved, Wanted};
+use super::{Admin, Caller, Fault, SpendingError};
+
+/// Payments on a page, if the caller does not say, and at most.
+const PAYMENTS_PAGE: usize = 100;
+const PAYMENTS_PAGE_MAX: usize = 1_000;
+
+/// How long an invoice by hand can be paid, if the caller does not say: an hour, as wallets do.
+const EXPIRY_SECS: u32 = 3_600;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PaymentsQuery {
+    /// Payments on the page.
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PaymentsBody {
+    payments: Vec<Payment>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PayBody {
+    /// A BOLT 11 invoice or a BOLT 12 offer.
+    to: String,
+    /// How much, in msat, where it names no amount itself.
+    amount_msat: Option<u64>,
+    /// What the way there may cost, in msat. Left out: a hundredth of the amount and 10 sat.
+    fee_max_msat: Option<u64>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InvoiceBody {
+    /// How much, in msat. Left out: whatever the payer likes.
+    amount_msat: Option<u64>,
+    /// What the payer is shown.
+    #[serde(default)]
+    description: String,
+    /// How long it can be paid, in seconds. Left out: an hour.
+    expiry_secs: Option<u32>,
+}
+
+/// The node's payments, in and out, the newest first. Sales are not among them: they are in the books.
+#[utoipa::path(
+    get, path = "/payments", tag = "payments", params(PaymentsQuery), responses((status = 200, body = PaymentsBody))
+)]
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<PaymentsQuery>,
+) -> Result<Json<PaymentsBody>, Fault> {
+    let limit = query.limit.unwrap_or(PAYMENTS_PAGE);
+    let payments = admin
+        .node
+        .payments(limit.clamp(1, PAYMENTS_PAGE_MAX))
+        .await?;
+    Ok(Json(PaymentsBody { payments }))
+}
+
+/// One payment.
+#[utoipa::path(
+    get, path = "/payments/{payment_id}", tag = "payments",
+    params(("payment_id" = String, Path, description = "64 hex digits")), responses((status = 200, body = Payment))
+)]
+pub(super) async fn one(
+    State(admin): State<Arc<Admin>>,
+    Path(payment_id): Path<String>,
+) -> Result<Json<Payment>, Fault> {
+    Ok(Json(admin.node.payment(&payment_id).await?))
+}
+
+/// Pays an invoice or an offer, and answers when it has arrived or failed; after a minute it is `pending`.
+#[utoipa::path(
+    post, path = "/payments", tag = "payments", request_body = PayBody,
+    responses(
+        (status = 200, body = Payment),
+        (status = 403, description = "more than is left to this access token"),
+        (status = 409, description = "it cannot be paid: expired, paid before, or more than the channels can send"),
+        (status = 504, description = "it is not known yet whether it was sent: look at the payments before trying again")
+    )
+)]
+pub(super) async fn pay(
+    State(admin): State<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+    Json(body): Json<PayBody>,
+) -> Result<Json<Payment>, Fault> {
+    let paying = Paying {
+        to: body.to,
+        amount_msat: body.amount_msat,
+        fee_max_msat: body.fee_max_msat,
+    };
+    let payable = admin.node.payable(paying).await?;
+    let most_msat = payable.amount_msat.saturating_add(payable.fee_max_msat);
+    let Some(reserved) = reserve(&admin, caller, &payable, most_msat).await? else {
+        return Ok(Json(admin.node.pay(payable, |_| {}).await?));
+    };
+    // If the caller hangs up, the reservation stays and `Following` settles it, whether or not the payment was
+    // sent.
+    let reserved = Arc::new(reserved);
+    let hearing = Arc::clone(&reserved);
+    let paid = admin
+        .node
+        .pay(payable, move |step| hear(&hearing, step))
+        .await;
+    if let Some(spent_msat) = spent_by(&paid, most_msat) {
+        let settling = tokio::task::spawn_blocking(move || reserved.settle(spent_msat)).await;
+        // What was paid is paid, and the preimage is what it was paid for.
+        complain(settling.expect("writing a file does not panic"));
+    }
+    Ok(Json(paid?))
+}
+
+/// The amount certainly spent; `None` while the payment can still go through.
+fn spent_by(paid: &Result<Payment, OperationError>, most_msat: u64) -> Option<u64> {
+    match paid {
+        Ok(payment) => spent(payment, most_msat),
+        // It may still happen.
+        Err(OperationError::Late { .. } | OperationError::Unsure { .. }) => None,
+        Err(_) => Some(0),
+    }
+}
+
+/// Reserves the maximum cost of a payment from the caller's limit; `None` if the caller has no limit.
+async fn reserve(
+    admin: &Arc<Admin>,
+    caller: Caller,
+    payable: &Payable,
+    most_msat: u64,
+) -> Result<Option<Reserved>, Fault> {
+    let Some((token_id, max_msat)) = caller.limit else {
+        return Ok(None);
+    };
+    let wanted = Wanted {
+        payment_id: payable.payment_id(),
+        amount_msat: payable.amount_msat,
+        most_msat,
+        now_secs: admin.clock.unix_secs(),
+    };
+    let spending = Arc::clone(&admin.spending);
+    let reserving = move || spending.reserve(&token_id, max_msat, wanted);
+    let reserved = tokio::task::spawn_blocking(reserving).await;
+    Ok(Some(reserved.expect("writing a file does not panic")?))
+}
+
+/// Records how far the sending of a payment has come. Blocks.
+fn hear(reserved: &Reserved, step: Sending<'_>) {
+    complain(match step {
+        Sending::Begins => reserved.begin(),
+        Sending::Sent(payment_id) => reserved.sent(payment_id),
+        Sending::NotSent => reserved.not_sent(),
+        Sending::Unsure => reserved.unsure(),
+    });
+}
+
+/// Logs that the file could not be written. Until it is, more counts as spent than was spent.
+fn complain(noted: Result<(), SpendingError>) {
+    if let Err(error) = noted {
+        tracing::error!(
+            "Failed to record the outcome of an access token's payment: {}",
+            chain(&error)
+        );
+    }
+}
+
+/// Makes an invoice that sells nothing. Without the scope `admin` none is made while ten thousand wait for money.
+#[utoipa::path(
+    post, path = "/invoices", tag = "payments", request_body = InvoiceBody,
+    responses((status = 200, body = HandInvoice), (status = 409, description = "enough of them wait for money"))
+)]
+pub(super) async fn make_invoice(
+    State(admin): State<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+    Json(body): Json<InvoiceBody>,
+) -> Result<Json<HandInvoice>, Fault> {
+    let expiry_secs = body.expiry_secs.unwrap_or(EXPIRY_SECS);
+    let by = caller.scope.drawing();
+    let invoice = admin
+        .node
+        .invoice_by_hand(by, body.amount_msat, body.description, expiry_secs);
+    Ok(Json(invoice.await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::NodeUnavailable;
+
+    use super::*;
+
+    #[test]
+    fn a_payment_that_may_still_go_through_stays_reserved() {
+        for (paid, spent_msat) in [
+            (Err(OperationError::Unsure { what: "pay" }), None),
+            (Err(OperationError::PaidBefore), Some(0)),
+            (Err(NodeUnavailable::NotRunning.into()), Some(0)),
+        ] {
+            assert_eq!(spent_by(&paid, 1_100), spent_msat, "{paid:?}");
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! The decision about a request: a permit, or why there is none. The one place that reads a credential, and the only one
+//! that makes a [`Permit`].
+
+mod ahead;
+mod bundle;
+mod choice;
+mod cost;
+mod dry_run;
+mod issue;
+mod keyring;
+mod limit;
+mod permit;
+mod proven;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use tracing::Level;
+
+use ahead::Ahead;
+use bundle::Bundles;
+pub use bundle::{Bundle, LaidReady};
+use choice::wanted;
+pub use choice::{ACCEPT_GRANT, GRANT_PARAMETER, without_choice};
+use cost::Cost;
+pub use cost::Quotes;
+pub use dry_run::DryRun;
+use dry_run::DryRuns;
+pub use issue::{Challenge, Choice, Denial, describe};
+pub use keyring::{Epoch, Keyring, KeyringError};
+pub(crate) use limit::network;
+pub use limit::{Limiter, Limits};
+pub(crate) use permit::Cause;
+use permit::Opened;
+pub use permit::{Over, Permit, Reason};
+use proven::ProvenBefore;
+
+use crate::account::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
+use crate::base::clock::Clock;
+use crate::base::live::Live;
+use crate::base::pace::Room;
+use crate::base::sparing::Sparing;
+use crate::protocol::invoice::Minter;
+use crate::protocol::l402::caveat::Subject;
+use crate::protocol::l402::credential::{Presented, presented};
+use crate::protocol::l402::{Proven, Refusal, SoldAs, Verified, prove};
+use crate::sell::route::{Access, Count, Offer, Plan, Pricing, RequestPath};
+
+/// How much of a path is logged.
+const PATH_LOGGED_MAX: usize = 200;
+
+/// What the gate decides with.
+#[derive(Debug)]
+pub struct Gate {
+    /// The keys of the tokens.
+    keyring: Arc<Keyring>,
+    /// Credentials that need not be proven again.
+    proven: ProvenBefore,
+    /// Makes the invoices.
+    minter: Minter,
+    /// Counts the uses, remembers the challenges.
+    ledger: Arc<Ledger>,
+    /// How often clients may ask.
+    limiter: Limiter,
+    /// What pricing asks the world.
+    quotes: Live<Quotes>,
+    /// What routes that let everybody through would have asked.
+    dry_runs: DryRuns,
+    /// What was laid ready for a node that cannot be paid.
+    bundles: Bundles,
+    /// What of all that requests cause stands in the log.
+    log: Arc<Sparing>,
+    /// Where the time comes from.
+    clock: Clock,
+}
+
+/// A request, as far as the gate looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The normalised path.
+    pub path: &'a RequestPath,
+    /// The query, without its question mark.
+    pub query: Option<&'a str>,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// Where it comes from, if that is known.
+    pub client: Option<IpAddr>,
+}
+
+/// Why what was presented does not open the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// No credential.
+    #[error("this resource is sold: pay the invoice and ask again with the token and the preimage")]
+    NotPaid,
+    /// Something that cannot be read as a credential.
+    #[error("the credential cannot be read: write `Authorization: L402 <macaroon>:<preimage>`")]
+    Unreadable,
+    /// The credential was read and does not hold.
+    #[error("the credential is refused: {0}")]
+    Refused(#[from] Refusal),
+    /// The operator has revoked it.
+    #[error("the credential is revoked")]
+    Revoked,
+    /// Everything it bought has been served.
+    #[error("the credential is used up")]
+    UsedUp,
+}
+
+/// What the gate says of a request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once or twice; a box would cost every paid request an allocation"
+)]
+#[derive(Debug)]
+#[must_use]
+pub enum Decision<'a> {
+    /// It may be served.
+    Permit(Permit),
+    /// It wants to be paid for.
+    Unpaid(Unpaid<'a>),
+    /// Neither.
+    Denied(Denial),
+}
+
+/// A request that wants to be paid for: take it to [`Gate::challenge`].
+#[derive(Debug)]
+#[must_use = "a request that is not paid for is answered with a challenge"]
+pub struct Unpaid<'a> {
+    /// What is sold.
+    offer: &'a Offer,
+    /// What of it the client wants.
+    plan: &'a Plan,
+    /// What the request costs.
+    cost: Cost,
+    /// What it is called in the books.
+    name: &'a Arc<str>,
+    /// Who asks.
+    client: Option<IpAddr>,
+    /// Whether that was counted already.
+    is_counted: bool,
+    /// Its network, as far as that has a share.
+    network: Option<IpAddr>,
+    /// Why what was presented, if anything, did not do.
+    why: Why,
+}
+
+/// What a request presents.
+struct Held {
+    /// What was sold here and paid for, in the order of its headers.
+    proven: Vec<Arc<Proven>>,
+    /// What is wrong with the rest.
+    why: Why,
+}
+
+/// What came of one credential.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, on the way of every paid request"
+)]
+enum Admission {
+    Admitted(Permit),
+    Not(Why),
+    TooFast(Room),
+}
+
+impl Gate {
+    /// A gate with these keys, in front of this ledger.
+    pub fn new(
+        keyring: Arc<Keyring>,
+        minter: Minter,
+        ledger: Arc<Ledger>,
+        limiter: Limiter,
+        quotes: Quotes,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            keyring,
+            proven: ProvenBefore::new(),
+            minter,
+            ledger,
+            limiter,
+            quotes: Live::new(quotes),
+            dry_runs: DryRuns::default(),
+            bundles: Bundles::default(),
+            log: Sparing::new(&clock),
+            clock,
+        }
+    }
+
+    /// Has other limits and quotes in force from now on.
+    pub fn change(&self, limits: Limits, quotes: Quotes) {
+        self.limiter.set(limits);
+        self.quotes.set(quotes);
+    }
+
+    /// What routes that let everybody through would have asked since the start.
+    pub fn dry_run(&self) -> DryRun {
+        self.dry_runs.so_far()
+    }
+
+    /// What of all that requests cause stands in the log.
+    pub(crate) fn log(&self) -> &Sparing {
+        &self.log
+    }
+
+    /// What pricing asks the world now.
+    pub fn quotes(&self) -> Arc<Quotes> {
+        self.quotes.get()
+    }
+
+    /// Decides about what has this name in books and logs. Waits for the disk only at a token's first use and when its time is
+    /// over, and for the node only where it is claiming a payment that comes after its invoice's end. Only faults of the ledger are errors.
+    pub async fn decide<'a>(
+        &self,
+        name: &'a Arc<str>,
+        access: &'a Access,
+        asked: &Asked<'_>,
+    ) -> Result<Decision<'a>, LedgerError> {
+        let offer = match access {
+            Access::Free => return Ok(Decision::Permit(Permit::free(self.cause(name)))),
+            Access::Paid(offer) => &**offer,
+        };
+        let held = self.held(asked);
+        // A hook is asked for who holds something that this request could use up, and for others only as often as they may ask for a
+        // challenge: nobody must keep it busy beyond the limits.
+        let is_asked_of_a_hook = matches!(offer.pricing, Pricing::Hook(_));
+        let presented: &[_] = if is_asked_of_a_hook {
+            &held.proven
+        } else {
+            &[]
+        };
+        let mut ahead = match self.reserve_ahead(name, offer, asked, presented).await? {
+            Ok(ahead) => ahead,
+            Err(_) if offer.is_dry_run => Ahead::default(),
+            Err(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
+        };
+        let is_stranger = is_asked_of_a_hook && !ahead.is_reserved();
+        if is_stranger && let Some(decision) = self.unasked(name, offer, asked) {
+            return Ok(decision);
+        }
+        let cost = match self.cost(name, offer, asked, is_stranger).await {
+            Ok(cost) => cost,
+            Err(denial) => {
+                let ahead = (&mut ahead, is_stranger);
+                return Ok(self.uncosted(name, offer, asked, ahead, denial));
+            }
+        };
+        let mut why = held.why;
+        match self
+            .take_ahead(&mut ahead, offer, &cost, asked, &held.proven)
+            .await?
+        {
+            Ok(Some(permit)) => return Ok(Decision::Permit(permit)),
+            Ok(None) => {}
+            Err(refused) => why = refused,
+        }
+        for proven in &held.proven[ahead.tried..] {
+            match self.admit(name, offer, Some(&cost), asked, proven).await? {
+                Admission::Admitted(permit) => {
+                    return Ok(self.admitted(permit, asked, is_stranger));
+                }
+                Admission::TooFast(_) if offer.is_dry_run => {}
+                Admission::TooFast(room) => return Ok(Decision::Denied(Denial::TooMany(room))),
+                Admission::Not(refused) => why = refused,
+            }
+        }
+        if offer.is_dry_run {
+            let permit = self.dry_run_permit(name, Some(&cost), asked);
+            return Ok(Decision::Permit(permit));
+        }
+        if !is_stranger && let Some(permit) = self.free_permit(name, offer, asked) {
+            return Ok(Decision::Permit(permit));
+        }
+        let plan = match wanted(offer, asked) {
+            Ok(plan) => plan,
+            Err(denial) => return Ok(Decision::Denied(denial)),
+        };
+        Ok(Decision::Unpaid(Unpaid {
+            offer,
+            plan,
+            cost,
+            name,
+            client: asked.client,
+            is_counted: is_stranger,
+            network: asked.client.and_then(bundle::network),
+            why,
+        }))
+    }
+
+    /// What is presented, as far as it can be proven without looking at the request.
+    fn held(&self, asked: &Asked<'_>) -> Held {
+        if let Some(proven) = self.proven.find(asked.headers) {
+            return Held {
+                proven: vec![proven],
+                why: Why::NotPaid,
+            };
+        }
+        let mut held = Held {
+            proven: Vec::new(),
+            why: Why::NotPaid,
+        };
+        let credentials = match presented(asked.headers) {
+            Presented::Nothing => return held,
+            Presented::Unreadable => {
+                held.why = Why::Unreadable;
+                return held;
+            }
+            Presented::Credentials(credentials) => credentials,
+        };
+        let keys = self.keyring.in_force();
+        for credential in &credentials {
+            match prove(&keys, credential, self.clock.unix_secs()) {
+                Ok(proven) => held.proven.push(Arc::new(proven)),
+                Err(refusal) => held.why = refusal.into(),
+            }
+        }
+        // Of several, which one is meant is decided each time.
+        if let ([_], [proven]) = (credentials.as_slice(), held.proven.as_slice()) {
+            self.proven.keep(asked.headers, proven);
+        }
+        held
+    }
+
+    /// What lets a request through on a route that lets all of them through.
+    fn dry_run_permit(&self, name: &Arc<str>, cost: Option<&Cost>, asked: &Asked<'_>) -> Permit {
+        let price = cost.and_then(|cost| self.in_msat(cost.class.price).ok());
+        let price = price.map(|(price, _)| price);
+        self.dry_runs.count(price);
+        if self.log.may(Level::INFO, "Dry run", name) {
+            let asked_for: String = asked.path.as_str().chars().take(PATH_LOGGED_MAX).collect();
+            let price = price.map_or_else(|| "what is not known".to_owned(), |it| it.to_string());
+            tracing::info!(
+                route.name = &**name,
+                "Dry run: {} {asked_for} would have been asked to pay {price}",
+                asked.method,
+            );
+        }
+        Permit::dry_run(self.cause(name))
+    }
+
+    /// On whose behalf lines of the log are written.
+    fn cause(&self, name: &Arc<str>) -> Cause {
+        Cause {
+            log: Arc::clone(&self.log),
+            route: Arc::clone(name),
+        }
+    }
+
+    /// What lets a request through that nobody has to pay for.
+    fn free_permit(&self, name: &Arc<str>, offer: &Offer, asked: &Asked<'_>) -> Option<Permit> {
+        let free = offer.free.map(|free| Free {
+            requests: free.requests,
+            per: free.per,
+        });
+        // Nobody is counted whose address is not known, and who is not counted has nothing free.
+        let used = self
+            .ledger
+            .reserve_free(&offer.service, asked.client?, free?)?;
+        Some(Permit::quota(used, self.cause(name)))
+    }
+
+    /// Verifies a credential. One whose invoice was paid after its end is good for as much longer: that end can be hours ago when
+    /// LDK still takes the payment.
+    async fn verified(
+        &self,
+        proven: &Proven,
+        subject: &Subject<'_>,
+    ) -> Result<Result<Verified, Refusal>, LedgerError> {
+        let keys = self.keyring.in_force();
+        let verified = proven.verify(&keys, subject);
+        let is_expired = match &verified {
+            Ok(_) => false,
+            Err(Refusal::Expired) => true,
+            Err(_) => return Ok(verified),
+        };
+        let identifier = proven.identifier();
+        let end_secs = match identifier.token_id.minted_secs() {
+            0 => u64::MAX,
+            minted_secs => self.minter.end_secs(minted_secs),
+        };
+        let late_secs = self.ledger.late_secs(identifier, end_secs, is_expired);
+        Ok(match late_secs.await? {
+            0 => verified,
+            late_secs => proven.verify_late(&keys, subject, late_secs),
+        })
+    }
+
+    /// Holds one credential against the request and what it costs; while that is not known, against what holds at any price.
+    async fn verify(
+        &self,
+        offer: &Offer,
+        cost: Option<&Cost>,
+        asked: &Asked<'_>,
+        proven: &Proven,
+    ) -> Result<Result<Verified, Why>, LedgerError> {
+        // Of a price that is not known in bitcoin now, no limit holds.
+        let price_msat = |cost: &Cost| {
+            let price = self.in_msat(cost.class.price);
+            price.map_or(u64::MAX, |(price, _)| price.msat())
+        };
+        let subject = Subject {
+            service: &offer.service,
+            tier: cost.map_or(0, |cost| cost.class.tier),
+            price_msat: cost.map_or(0, price_msat),
+            path: asked.path.as_str(),
+            method: asked.method.as_str(),
+            client: asked.client,
+            now_secs: self.clock.unix_secs(),
+        };
+        let mut verified = match self.verified(proven, &subject).await? {
+            Ok(verified) => verified,
+            Err(refusal) => return Ok(Err(refusal.into())),
+        };
+        // Where each request has a price of its own, a token that was not sold at one opens none, whatever its holder adds.
+        let is_priced_singly = cost.is_none_or(|cost| cost.price_msat().is_some());
+        if is_priced_singly && !verified.allowance.is_priced {
+            return Ok(Err(Refusal::OtherRequests.into()));
+        }
+        // What holds at no price does not hold before it is known either.
+        if cost.is_none() && verified.allowance.price_max_msat == Some(0) {
+            return Ok(Err(Refusal::OutsideScope.into()));
+        }
+        let is_sold_as = match cost {
+            Some(cost) => cost.is_sold_as(&verified.allowance, offer),
+            None => verified.allowance.sold_as != Some(SoldAs::Nothing),
+        };
+        if !is_sold_as {
+            return Ok(Err(Refusal::OtherRequests.into()));
+        }
+        if let Some(cost) = cost
+            && let Err(refusal) = cost.limit(&mut verified.allowance, subject.now_secs)
+        {
+            return Ok(Err(refusal.into()));
+        }
+        let token_id = &verified.identifier.token_id;
+        if self.ledger.is_revoked(token_id, &offer.service) {
+            return Ok(Err(Why::Revoked));
+        }
+        Ok(Ok(verified))
+    }
+
+    /// Holds one credential against the request and reserves its use.
+    async fn admit(
+        &self,
+        name: &Arc<str>,
+        offer: &Offer,
+        cost: Option<&Cost>,
+        asked: &Asked<'_>,
+        proven: &Proven,
+    ) -> Result<Admission, LedgerError> {
+        let verified = match self.verify(offer, cost, asked, proven).await? {
+            Ok(verified) => verified,
+            Err(refused) => return Ok(Admission::Not(refused)),
+        };
+        let overrun = if offer.cuts_overrun {
+            Overrun::Cut
+        } else {
+            Overrun::Serve
+        };
+        let pace = self.limiter.of_tokens();
+        let (ledger, service) = (&self.ledger, &offer.service);
+        let reserved = match offer.count {
+            Count::File => {
+                let path = asked.path.as_str();
+                ledger
+                    .reserve_file(&verified, service, overrun, pace, path)
+                    .await?
+            }
+            Count::Delivered | Count::All => {
+                ledger.reserve(&verified, service, overrun, pace).await?
+            }
+        };
+        Ok(match reserved {
+            Ok(reservation) => {
+                let opened = Opened {
+                    ledger: Arc::clone(&self.ledger),
+                    service: Arc::clone(&offer.service),
+                    keyring: Arc::clone(&self.keyring),
+                    clock: self.clock.clone(),
+                };
+                let cause = self.cause(name);
+                Admission::Admitted(Permit::paid(reservation, opened, offer, cause))
+            }
+            Err(Unreserved::UsedUp) => Admission::Not(Why::UsedUp),
+            Err(Unreserved::TooFast(room)) => Admission::TooFast(room),
+        })
+    }
+}

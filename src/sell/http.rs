@@ -1,0 +1,409 @@
+//! The public listener: requests in, the gate's decision, answers out.
+
+mod acme;
+pub(crate) mod answer;
+pub(crate) mod browsers;
+mod caught;
+mod certificate;
+mod check;
+mod clients;
+mod connection;
+mod date;
+mod extensions;
+pub(crate) mod failure;
+mod grpc;
+mod leash;
+mod moved;
+mod networks;
+mod places;
+mod proxied;
+mod seats;
+mod server;
+mod sniff;
+mod stall;
+mod streams;
+mod tls;
+mod tls_error;
+mod wire;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::response::Response;
+use http::Method;
+use http_body_util::BodyExt as _;
+
+use caught::{Panicked, caught};
+use check::check;
+use connection::Secured;
+use places::Places;
+
+pub use axum::body::Body;
+pub(crate) use check::{Refusal, is_preflight};
+pub(crate) use extensions::{path_asked_for, peer};
+pub(crate) use grpc::Call;
+pub(crate) use seats::Guest;
+
+pub use acme::AcmeSettings;
+pub(crate) use browsers::Words;
+pub use browsers::{NotAnOrigin, Origins};
+pub use certificate::{Certificate, Term};
+pub use clients::{Clients, ForwardedHeader};
+pub use networks::{NetworkError, Networks};
+pub use server::{Entry, Limits, Server, Stop};
+pub use tls::{Tls, TlsFiles, TlsSource};
+pub use tls_error::TlsError;
+
+use crate::account::ledger::{LedgerError, Left};
+use crate::base::live::Live;
+use crate::base::via::Circle;
+use crate::sell::gate::{self, Asked, Decision, Gate};
+use crate::sell::resource::{Downstream, Failure, Resources};
+use crate::sell::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
+
+/// Names and values of a request's headers together: what other servers allow for one or two, and room for a token of the
+/// largest size that is read.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// Header lines of one request.
+const HEADERS_MAX: usize = 100;
+
+/// What the public listener needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// How many of them one network may hold.
+    pub connections_of_network: usize,
+    /// How long a client may take to send its headers, also on a connection that it keeps open.
+    pub header_timeout: Duration,
+    /// How long no write to a client may go on.
+    pub write_timeout: Duration,
+    /// How long requests in flight may take to finish once the program was told to stop.
+    pub grace: Duration,
+    /// Whether connections begin with the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Where the certificate comes from, if it speaks TLS.
+    pub tls: Option<TlsSource>,
+}
+
+impl Config {
+    /// The limits of the listener.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            connections_max: self.connections_max,
+            connections_of_network: self.connections_of_network,
+            header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
+            grace: self.grace,
+        }
+    }
+
+    /// Where it is found.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.listen)
+    }
+
+    /// What stands in front of HTTP.
+    pub fn entry(&self, shop: &Arc<Live<Shop>>) -> Result<Entry, TlsError> {
+        Ok(Entry {
+            shop: Some(Arc::clone(shop)),
+            proxy_protocol: self.proxy_protocol,
+            tls: self.tls.clone().map(Tls::open).transpose()?,
+        })
+    }
+}
+
+/// What is sold. The resources are those of these routes.
+#[derive(Debug)]
+pub struct Shop {
+    /// The routes.
+    pub routes: RouteTable,
+    /// What is behind them.
+    pub resources: Resources,
+    /// Who is believed and who is let in.
+    pub clients: Clients,
+}
+
+/// What a request is answered with.
+#[derive(Debug)]
+pub struct Public {
+    /// What is sold; a request keeps to what it found.
+    pub shop: Arc<Live<Shop>>,
+    /// The decision.
+    pub gate: Arc<Gate>,
+}
+
+/// The public router.
+pub fn router(public: Public) -> Router {
+    let answering = Answering {
+        public,
+        is_circle_told: AtomicBool::new(false),
+    };
+    Router::new()
+        .fallback(serve)
+        .with_state(Arc::new(answering))
+}
+
+/// What answers on the listener.
+#[derive(Debug)]
+struct Answering {
+    public: Public,
+    /// Whether the log has been told of requests that come back.
+    is_circle_told: AtomicBool,
+}
+
+impl std::ops::Deref for Answering {
+    type Target = Public;
+
+    fn deref(&self) -> &Public {
+        &self.public
+    }
+}
+
+/// Answers one request, in the words that its client understands.
+async fn serve(
+    State(public): State<Arc<Answering>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let call = Call::of(request.headers());
+    let peer = Downstream {
+        client: peer.ip(),
+        is_secure: request.extensions().get::<Secured>().is_some(),
+    };
+    let response = caught(public.answer(peer, request)).await;
+    let response = response.unwrap_or_else(|Panicked| {
+        tracing::error!("Returned 500: the task of a request panicked");
+        answer::internal_error()
+    });
+    match call {
+        Some(call) => call.shape(response),
+        None => response,
+    }
+}
+
+impl Answering {
+    async fn answer(&self, peer: Downstream, mut request: Request) -> Response {
+        let shop = self.shop.get();
+        let words = shop.clients.origins.words(request.headers());
+        let downstream = shop.clients.downstream(peer, request.headers());
+        let mut response = match self.find(&shop, downstream.client, &mut request) {
+            Ok((route, path)) => {
+                let is_paid = matches!(route.access, Access::Paid(_));
+                if is_paid && is_preflight(request.method(), request.headers()) {
+                    return words.preflight(&route.methods_taken(), request.headers());
+                }
+                let response = self.pass(&shop, &route, &path, downstream, request).await;
+                // Whether a free resource answers other origins is the business of what is behind it.
+                if !is_paid && !answer::is_ours(&response) {
+                    return response;
+                }
+                response
+            }
+            Err(refusal) => {
+                if refusal.answers_preflight() && is_preflight(request.method(), request.headers())
+                {
+                    return words.preflight(refusal.methods(), request.headers());
+                }
+                answer::refusal(&refusal)
+            }
+        };
+        words.open(response.headers_mut());
+        response
+    }
+
+    /// Finds the route of a request, and the normalised path that matched. Refuses paths that servers read in several ways.
+    fn find(
+        &self,
+        shop: &Shop,
+        client: IpAddr,
+        request: &mut Request,
+    ) -> Result<(Arc<Route>, RequestPath), Refusal> {
+        if !shop.clients.admits(client) {
+            return Err(Refusal::Blocked);
+        }
+        if let Some(circle) = shop.resources.circle(request.headers()) {
+            self.tell_of_circle(circle, request);
+            return Err(Refusal::Circle(circle));
+        }
+        check(request, shop.resources.body_bytes_max())?;
+        let path = RequestPath::read(request.uri().path()).map_err(Refusal::Path)?;
+        match shop.routes.find(request.method(), &path) {
+            Found::Route(route) => Ok((Arc::clone(route), path)),
+            Found::MethodNotTaken { methods, is_paid } => Err(Refusal::Method { methods, is_paid }),
+            Found::Nothing => Err(Refusal::NoRoute),
+            Found::Ambiguous(error) => Err(Refusal::Path(error)),
+        }
+    }
+
+    /// Tells the log once that requests come back: anybody who knows our name can say that they do.
+    fn tell_of_circle(&self, circle: Circle, request: &Request) {
+        if circle == Circle::Seen && !self.is_circle_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "A request has come back to us: an upstream or a hook leads to this listener again ({}). More of the kind are \
+                 not logged",
+                request.uri().path()
+            );
+        }
+    }
+
+    /// Takes a request through the gate.
+    async fn pass(
+        &self,
+        shop: &Shop,
+        route: &Route,
+        path: &RequestPath,
+        downstream: Downstream,
+        request: Request,
+    ) -> Response {
+        let client = downstream.client;
+        let asked = asked_of(&request, path, client);
+        let decided = self.gate.decide(&route.name, &route.access, &asked).await;
+        let permit = match decided {
+            Ok(Decision::Permit(permit)) => permit,
+            other => return self.refuse(shop, route, &asked, other).await,
+        };
+        let query = asked.query.map(str::to_owned);
+        let is_paid = permit.reason() == gate::Reason::Paid;
+        let guest = request.extensions().get::<Guest>().filter(|_| is_paid);
+        let paying = guest.map(|guest| Arc::new(guest.pay()));
+        // In HTTP/1.1 the connection is the place.
+        let places = request.extensions().get::<Places>();
+        let place = match places.map(|places| places.take(client, is_paid)) {
+            Some(None) => {
+                permit.give_back();
+                return answer::refusal(&Refusal::Busy);
+            }
+            Some(Some(place)) => Some(Arc::new(place)),
+            None => None,
+        };
+        let head = permit.is_shared().then(|| head_of(&request));
+        let request = without_choice(route, request);
+        let request =
+            request.map(|body| crate::sell::resource::Body::new(body.map_err(Into::into)));
+        let served = shop
+            .resources
+            .serve(permit, route, path, downstream, request)
+            .await;
+        match (served, head) {
+            (Ok(mut response), _) => {
+                if let Some(left) = response.extensions_mut().remove::<Left>() {
+                    answer::tell_left(response.headers_mut(), &left);
+                }
+                if let Some(place) = place {
+                    response.extensions_mut().insert(place);
+                }
+                if let Some(paying) = paying {
+                    response.extensions_mut().insert(paying);
+                }
+                response.map(axum::body::Body::new)
+            }
+            // Nothing was left for it when its answer was there: like everybody who comes then, its client is told what it costs.
+            (Err(unserved), Some(head)) if matches!(unserved.why, Failure::UsedUp) => {
+                let asked = asked_of(&head, path, client);
+                let decided = self.gate.decide(&route.name, &route.access, &asked).await;
+                self.refuse(shop, route, &asked, decided).await
+            }
+            (Err(unserved), _) => {
+                let mut response = self.failed(&unserved.why, route, path, query.as_deref());
+                answer::tell_left(response.headers_mut(), &unserved.left);
+                response
+            }
+        }
+    }
+
+    /// Answers a request that is not served.
+    async fn refuse(
+        &self,
+        shop: &Shop,
+        route: &Route,
+        asked: &Asked<'_>,
+        decided: Result<Decision<'_>, LedgerError>,
+    ) -> Response {
+        let unpaid = match decided {
+            Ok(Decision::Unpaid(unpaid)) => unpaid,
+            Ok(Decision::Denied(denial)) => return answer::denial(&denial),
+            // There is something left again, and the request is gone: the client asks once more.
+            Ok(Decision::Permit(permit)) => {
+                permit.give_back();
+                return answer::refusal(&Refusal::Busy);
+            }
+            Err(fault) => return answer::fault(&fault, &route.name, self.gate.log()),
+        };
+        // What cannot be delivered is not sold.
+        if !takes_method(route, asked.method) {
+            return failure::answer(&Failure::MethodNotAllowed, &route.name, self.gate.log());
+        }
+        if let Err(failure) = shop.resources.look(route, asked.path).await {
+            return self.failed(&failure, route, asked.path, asked.query);
+        }
+        match self.gate.challenge(&unpaid) {
+            Ok(challenge) => answer::challenge(&challenge),
+            Err(denial) => answer::denial(&denial),
+        }
+    }
+
+    /// Answers a request that could not be served.
+    fn failed(
+        &self,
+        failure: &Failure,
+        route: &Route,
+        path: &RequestPath,
+        query: Option<&str>,
+    ) -> Response {
+        if matches!(failure, Failure::IsFolder) {
+            return moved::to_folder(path, query);
+        }
+        failure::answer(failure, &route.name, self.gate.log())
+    }
+}
+
+/// What the gate looks at.
+fn asked_of<'a, B>(
+    request: &'a http::Request<B>,
+    path: &'a RequestPath,
+    client: IpAddr,
+) -> Asked<'a> {
+    Asked {
+        method: request.method(),
+        path,
+        query: request.uri().query(),
+        headers: request.headers(),
+        client: Some(client),
+    }
+}
+
+/// The request without its body.
+fn head_of(request: &Request) -> http::Request<()> {
+    let mut head = http::Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
+}
+
+/// The request without what it said to the gate.
+fn without_choice(route: &Route, mut request: Request) -> Request {
+    if let Access::Paid(offer) = &route.access
+        && let Some(uri) = gate::without_choice(offer, request.uri())
+    {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// Files take GET and HEAD only; what an upstream takes it knows itself.
+fn takes_method(route: &Route, method: &Method) -> bool {
+    match route.resource {
+        Resource::Files { .. } => matches!(*method, Method::GET | Method::HEAD),
+        Resource::Upstream(_) => true,
+    }
+}

@@ -1,0 +1,111 @@
+//! Whether a hook is away, judged by its connections. A client must not be able to make a hook look away: neither with
+//! a request that crashes it, nor with requests that keep it too busy for another connection.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::clock::Clock;
+
+use super::super::ask::{AskError, Connection};
+
+/// How long after a connection a hook does not count as away: longer than requests keep it busy.
+const DOUBT: Duration = Duration::from_secs(30);
+
+/// How long after an unanswered request a hook does not count as away: the request may have crashed it, and a
+/// restart may take minutes. An answer that comes at least `DOUBT` later ends this, because the hook has survived
+/// the request.
+const DOUBT_UNANSWERED: Duration = Duration::from_secs(600);
+
+/// The times of its connections. A `std` mutex: held for a few instructions.
+#[derive(Debug, Default)]
+pub(super) struct Contact(Mutex<Times>);
+
+/// Times since the machine started, which setting the clock does not change.
+#[derive(Debug, Default)]
+struct Times {
+    /// When it last had a connection.
+    reached: Option<Duration>,
+    /// When it last left a request unanswered; `None` once it has survived that.
+    unanswered: Option<Duration>,
+}
+
+/// A request on its way. Dropped, for example when its client hangs up, it counts as unanswered.
+#[must_use = "call `heard` with the answer"]
+pub(super) struct Asking<'a> {
+    contact: &'a Contact,
+    connection: &'a Connection,
+    clock: &'a Clock,
+    is_answered: bool,
+}
+
+impl Contact {
+    pub(super) fn asking<'a>(&'a self, connection: &'a Connection, clock: &'a Clock) -> Asking<'a> {
+        Asking {
+            contact: self,
+            connection,
+            clock,
+            is_answered: false,
+        }
+    }
+
+    /// Whether a failure means that the hook is away.
+    pub(super) fn is_away(&self, why: &AskError, now: Duration) -> bool {
+        let times = self.times();
+        let is_within = |time: Option<Duration>, doubt| {
+            time.is_some_and(|time| now.saturating_sub(time) < doubt)
+        };
+        // A request may have crashed it, or blocks it.
+        if is_within(times.unanswered, DOUBT_UNANSWERED) {
+            return false;
+        }
+        match why {
+            AskError::Unreachable { is_absent, .. } => *is_absent,
+            // It may be too busy.
+            AskError::NoConnection(_) => !is_within(times.reached, DOUBT),
+            AskError::Late(_)
+            | AskError::BrokeOff { .. }
+            | AskError::Status { .. }
+            | AskError::TooLong => false,
+        }
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asking<'_> {
+    /// Records the outcome of the request.
+    pub(super) fn heard(mut self, answer: &Result<Bytes, AskError>) {
+        self.is_answered = match answer {
+            Ok(_) | Err(AskError::Status { .. } | AskError::TooLong) => true,
+            Err(
+                AskError::Late(_)
+                | AskError::NoConnection(_)
+                | AskError::Unreachable { .. }
+                | AskError::BrokeOff { .. },
+            ) => false,
+        };
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.connection.is_made() {
+            return;
+        }
+        let now = self.clock.since_boot();
+        let mut times = self.contact.times();
+        times.reached = Some(now);
+        if !self.is_answered {
+            times.unanswered = Some(now);
+        } else if times
+            .unanswered
+            .is_some_and(|time| now.saturating_sub(time) >= DOUBT)
+        {
+            times.unanswered = None;
+        }
+    }
+}
