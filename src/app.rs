@@ -22,7 +22,8 @@ use crate::account::store::DataLock;
 use crate::base::clock::Clock;
 use crate::base::live::Live;
 use crate::config::Config;
-use crate::node::{Node, NodeKeys};
+use crate::keys::NodeKeys;
+use crate::node::Node;
 use crate::operate::api::{self, Admin, AdminToken, Following, Reload, Reloads, Spending};
 use crate::operate::backup::{Backups, Source};
 use crate::protocol::invoice::Minter;
@@ -37,6 +38,7 @@ use running::{Front, Running, Servers};
 
 pub use embedded::Tollhouse;
 pub use error::AppError;
+
 pub(crate) use folder::make as make_data_folder;
 
 /// The operator is one person with a few scripts.

@@ -40,8 +40,11 @@
 pub mod account;
 pub mod app;
 pub mod base;
+pub mod chain;
+pub mod channel_state;
 pub mod cli;
 pub mod config;
+pub mod keys;
 pub mod node;
 pub mod operate;
 pub mod protocol;

@@ -9,13 +9,11 @@ pub mod closed;
 mod coins;
 mod config;
 mod contested;
-mod database;
 mod deposits;
 mod door;
 mod error;
 mod events;
 mod invoices;
-pub mod keys;
 mod keysends;
 pub mod liquidity;
 mod log;
@@ -28,17 +26,13 @@ mod payments;
 mod peers;
 mod reach;
 mod recovery;
-pub mod relay;
 mod run;
 mod standing;
 mod start;
-pub mod state;
 pub mod status;
 mod stop;
-mod store;
 mod strangers;
 mod threads;
-mod vss;
 mod wallet;
 mod withdraw;
 
@@ -48,38 +42,29 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use address::Drawing;
-pub use chain::{
-    Bitcoind, CLOCK_OFF_SECS, ChainConfig, ChainSource, ChainStatus, Login, Seen, clock_minutes,
-    seen,
-};
-pub use channels::{ChannelOpening, ForceCloseCost};
+use crate::account::ledger::Claims;
+use crate::base::amount::Msat;
+use crate::base::clock::Clock;
+use crate::channel_state::kv_store;
+use crate::channel_state::vss::{Lost, Pass};
+use crate::keys::NodeKeys;
+use crate::protocol::invoice::{Reach, Unready};
 
+pub use address::Drawing;
+pub use chain::{CLOCK_OFF_SECS, ChainStatus, clock_minutes};
+pub use channels::{ChannelOpening, ForceCloseCost};
 pub use config::{Config, Gossip, PeersConfig, RESERVE_SAT, Reserve};
-pub use database::MADE as NODE_MADE;
 pub use error::{NodeError, NodeUnavailable};
 pub use invoices::HandInvoice;
-pub use keys::{NodeKeys, SeedError};
 pub use operation::{CoinsInUse, OperationError};
 pub use payments::{Payable, Paying, Payment, Progress, Sending};
 pub use peers::{PeerAddress, host_and_port, node_id};
 pub use recovery::{OldChannel, Recovery};
 pub use standing::Standing;
-pub use state::StateError;
 pub use status::Status;
 pub use strangers::StrangersStatus;
-use vss::Lost;
-pub use vss::lease::{RENEWED_WITHIN as STORE_RENEWED_WITHIN, StoreSeen, seen as store_seen};
-use vss::pass::Pass;
-pub use vss::pass::StoreStatus;
-pub use vss::{Headers, HeadersError, MARK as VSS_MARK, Vss};
 pub use wallet::{Fee, OnchainAmount, OnchainBalance, SentOnchain};
 pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
-
-use crate::account::ledger::Claims;
-use crate::base::amount::Msat;
-use crate::base::clock::Clock;
-use crate::protocol::invoice::{Reach, Unready};
 
 /// How often the node is asked for its channels besides after each event: a peer that comes back makes no event.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -133,7 +118,7 @@ pub struct Node {
     /// Counts channels that were opened, became ready or were closed since the start.
     channel_changes: watch::Sender<u64>,
     /// Why its state cannot be written any more, once that is so.
-    unwritable: store::Complaint,
+    unwritable: kv_store::Complaint,
     /// Whether there is a reason to write nothing more.
     lost: watch::Sender<Lost>,
     /// Which payments it is claiming.
@@ -215,7 +200,7 @@ impl Node {
             recovery: recovery::Progress::default(),
             read_chain: Notify::new(),
             channel_changes: watch::channel(0).0,
-            unwritable: store::Complaint::default(),
+            unwritable: crate::channel_state::kv_store::Complaint::default(),
             lost: watch::channel(Lost::default()).0,
             claims: Arc::default(),
             pass,

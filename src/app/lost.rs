@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use super::AppError;
 use crate::account::ledger::Ledger;
 use crate::config::Config;
-use crate::node::{NodeKeys, made};
+use crate::keys::NodeKeys;
+use crate::node::made;
 use crate::operate::backup;
+
+use super::AppError;
 
 /// Refuses a start whose node is gone, by the mark beside its folder: nothing was opened yet.
 pub(super) fn node_must_be_there(folder: &Path) -> Result<(), AppError> {

@@ -15,7 +15,7 @@ use crate::base::clock::Clock;
 use crate::base::disk_space;
 use crate::base::secret_file;
 use crate::config::{self, Config};
-use crate::node::NodeKeys;
+use crate::keys::NodeKeys;
 use crate::operate::backup::{self, How, Manifest, Restored, Verified};
 
 use super::output::{self, Effect};

@@ -14,12 +14,12 @@ use crate::app;
 use crate::base::price::Price;
 use crate::base::secret_file;
 use crate::config::{self, Preset, Presets};
-use crate::node::{NodeKeys, PeerAddress};
+use crate::keys::NodeKeys;
+use crate::node::PeerAddress;
 use crate::sell::route::Pattern;
 
 use super::output::{self, Effect};
 use super::{BAD_SETTINGS, complain};
-
 use ask::{Ask, Question};
 use text::{Answers, Provider, Seed, Sold};
 

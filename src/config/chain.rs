@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::node::{self, Bitcoind, ChainSource, Login, host_and_port};
+use crate::chain::{Bitcoind, ChainConfig, ChainSource, Login};
+use crate::node::host_and_port;
 
 use super::Meaning;
 use super::presets::Preset;
@@ -23,7 +24,7 @@ const REQUESTS_MIN: u32 = 60;
 const REQUESTS_MAX: u32 = 1_000_000;
 
 impl Meaning<'_> {
-    pub(super) fn chain(&mut self, raw: &RawChain, preset: Option<&Preset>) -> node::ChainConfig {
+    pub(super) fn chain(&mut self, raw: &RawChain, preset: Option<&Preset>) -> ChainConfig {
         const INTERVAL: &str = "node.chain.sync_interval";
         let sync_interval = self.span(INTERVAL, &raw.sync_interval);
         if sync_interval < SYNC_INTERVAL_MIN {
@@ -31,7 +32,7 @@ impl Meaning<'_> {
         } else if sync_interval > SYNC_INTERVAL_MAX {
             self.complain(INTERVAL, "at most 30m");
         }
-        node::ChainConfig {
+        ChainConfig {
             source: self.chain_source(raw, preset),
             sync_interval,
         }

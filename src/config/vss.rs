@@ -1,7 +1,7 @@
 //! The settings of a server that keeps the channels' state.
 
 use crate::base::error_chain;
-use crate::node::{Headers, Vss};
+use crate::channel_state::vss::{Headers, Vss};
 use crate::sell::quote::Address;
 
 use super::Meaning;

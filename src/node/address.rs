@@ -11,9 +11,9 @@ use ldk_node::payment::{ConfirmationStatus, PaymentDetails, PaymentDirection, Pa
 use serde::{Deserialize, Serialize};
 
 use crate::base::secret_file;
+use crate::chain::esplora::{self, Relay};
 
 use super::operation::{OperationError, refused};
-use super::relay::{self, Relay};
 
 /// Addresses that may be drawn, by who may only bring money in, while nothing arrives on the chain.
 ///
@@ -138,7 +138,7 @@ pub(super) fn deposit(
 /// Notes that somebody was given this address: the chain source is asked about it in every sync, also after a restart, or with another
 /// chain source.
 pub(super) fn given(folder: &Path, relay: Option<&Relay>, address: &Address) {
-    let path = folder.join(relay::GIVEN);
+    let path = folder.join(esplora::GIVEN);
     let _alone = GIVING.lock().unwrap_or_else(PoisonError::into_inner);
     let line = address.to_string();
     match secret_file::read_list(&path) {
@@ -180,7 +180,7 @@ mod tests {
         for byte in [1, 2, 1] {
             given(folder.path(), None, &address(byte));
         }
-        let path = folder.path().join(relay::GIVEN);
+        let path = folder.path().join(esplora::GIVEN);
         let kept = std::fs::read_to_string(&path).unwrap();
         assert_eq!(kept, format!("{}\n{}\n", address(1), address(2)));
         std::fs::write(&path, [0xff]).unwrap();

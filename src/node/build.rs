@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use ldk_node::config::AnchorChannelsConfig;
 use ldk_node::lightning::ln::msgs::SocketAddress;
-
 use tokio::sync::watch;
 
 use crate::account::ledger::Claims;
 use crate::base::clock::Clock;
 use crate::base::sparing::{PERIOD, Sparing};
+use crate::channel_state::vss::Lost;
+use crate::channel_state::vss::Pass;
+use crate::channel_state::vss::Vss;
+use crate::channel_state::vss::trouble::{Trouble, shown};
+use crate::channel_state::{ChannelStateError, database, kv_store, vss};
 
-use super::vss::Lost;
-use super::vss::pass::Pass;
-use super::vss::trouble::{Trouble, shown};
-use super::{
-    Config, Gossip, NodeError, Purpose, Vss, chain, database, liquidity, log, made, store, vss,
-};
+use super::{Config, Gossip, NodeError, Purpose, chain, liquidity, log, made};
 
 /// What a peer that opens a channel to a node in recovery would have to see reserved on chain: all the bitcoin there will be.
 /// ldk-node has no other way to refuse.
@@ -26,7 +25,7 @@ const REFUSE_CHANNELS_SATS: u64 = 21_000_000 * 100_000_000;
 /// What writing the state takes.
 pub(super) struct Writing {
     /// Where it is said that it cannot be written to the disk.
-    pub(super) unwritable: store::Complaint,
+    pub(super) unwritable: kv_store::Complaint,
     /// Where it is said that LDK has given up.
     pub(super) lost: watch::Sender<Lost>,
     /// Where it is said which payments are claimed.
@@ -49,11 +48,17 @@ impl From<NodeError> for Unbuilt {
     }
 }
 
+impl From<ChannelStateError> for Unbuilt {
+    fn from(error: ChannelStateError) -> Self {
+        Self::Never(error.into())
+    }
+}
+
 pub(super) fn build(
     config: &Config,
     purpose: Purpose,
     told: chain::Told,
-    mnemonic: ldk_node::bip39::Mnemonic,
+    mnemonic: bip39::Mnemonic,
     onward: Option<SocketAddr>,
     runtime: tokio::runtime::Handle,
     writing: Writing,
@@ -97,7 +102,7 @@ pub(super) fn build(
             .map_err(NodeError::Build)?;
     }
     let built = match &config.vss {
-        None => builder.build_with_store(Arc::new(store::Rows::open(
+        None => builder.build_with_store(Arc::new(kv_store::Rows::open(
             &config.folder,
             writing.unwritable,
         )?)),
@@ -107,7 +112,7 @@ pub(super) fn build(
                 store_id.clone(),
                 pass,
             ),
-            None => return Err(NodeError::StateTaken.into()),
+            None => return Err(ChannelStateError::Taken.into()),
         },
     };
     let node = built.map_err(|error| match &writing.pass {

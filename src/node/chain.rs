@@ -1,97 +1,29 @@
 //! Where the chain is read from: Esplora APIs behind a relay of our own, an Electrum server, or a bitcoind of one's own.
 
-mod ask;
 mod behind;
-mod bitcoind;
-mod electrum;
-mod jump;
+mod fee_rate;
 mod proof;
 mod status;
 mod watch;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use bitcoin::Network;
 use ldk_node::config::{ElectrumSyncConfig, EsploraSyncConfig};
 
 use crate::base::clock::Clock;
+use crate::chain::bitcoind::Credentials;
+use crate::chain::esplora::{self, Relay};
+use crate::chain::{Bitcoind, ChainSource};
 
-use super::relay::{self, Relay};
 use super::{Config, NodeError};
 
-pub use ask::{Seen, seen};
 pub use status::ChainStatus;
 pub use watch::{CLOCK_OFF_SECS, clock_minutes};
 
 pub(super) use behind::judged;
-pub(super) use bitcoind::{Credentials, complaint, credentials};
 pub(super) use watch::{Looks, keep};
-
-/// What the relay remembers from one start to the next, in the node's folder.
-const KEPT: &str = "chain.json";
-
-/// Where the chain is read from, and how often.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChainConfig {
-    /// From where.
-    pub source: ChainSource,
-    /// Time between two looks, where there is something to watch; ldk-node's own minimum is 10 s.
-    pub sync_interval: Duration,
-}
-
-/// Where the chain is read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChainSource {
-    /// Esplora APIs.
-    Esplora {
-        /// Their base URLs, without a slash at the end, the best one first.
-        urls: Vec<String>,
-        /// Requests an hour to each of them.
-        requests_per_hour: usize,
-    },
-    /// An Electrum server, as `ssl://host:port` or `tcp://host:port`.
-    Electrum(String),
-    /// A bitcoind.
-    Bitcoind(Bitcoind),
-}
-
-/// A bitcoind, by its RPC.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bitcoind {
-    /// Its name or address.
-    pub host: String,
-    /// The port of its RPC.
-    pub port: u16,
-    /// How to log in.
-    pub login: Login,
-}
-
-/// How to log in to a bitcoind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Login {
-    /// With a name and what stands in a file.
-    Password {
-        /// The name.
-        user: String,
-        /// The file with the password.
-        file: PathBuf,
-    },
-    /// With the file that bitcoind writes each time that it starts.
-    Cookie(PathBuf),
-}
-
-impl fmt::Display for ChainSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Esplora { urls, .. } => f.write_str(&urls.join(", ")),
-            Self::Electrum(url) => f.write_str(url),
-            Self::Bitcoind(bitcoind) => write!(f, "bitcoind {}:{}", bitcoind.host, bitcoind.port),
-        }
-    }
-}
 
 /// What the node knows of its chain source while it runs.
 #[derive(Debug, Default)]
@@ -124,13 +56,13 @@ pub(super) async fn open(
     else {
         return Ok(None);
     };
-    let opening = relay::Config {
+    let opening = esplora::Config {
         network: config.network,
         endpoints: urls.clone(),
         requests_per_hour: *requests_per_hour,
-        kept: config.folder.join(KEPT),
+        kept: config.folder.join(esplora::SAVED),
         needs_fees: config.network == Network::Bitcoin,
-        waits: relay::Waits::default(),
+        waits: esplora::Waits::default(),
     };
     let (relay, listener) = Relay::open(opening, clock.clone())
         .await
@@ -180,5 +112,5 @@ impl Told {
 
 /// Whether this node was never built before: built without its bitcoind, it would begin at the first block of all.
 pub(super) fn is_new(folder: &Path) -> bool {
-    !folder.join(super::state::FILE).exists()
+    !folder.join(crate::channel_state::copy::FILE).exists()
 }

@@ -18,10 +18,11 @@ use utoipa::ToSchema;
 
 use crate::account::ledger::Ledger;
 use crate::account::ledger::record::ChannelRecord;
+use crate::chain::ChainSource;
 
+use super::Node;
 use super::operation::OperationError;
 use super::wallet::{self, OnchainBalance};
-use super::{ChainSource, Node};
 
 /// What the books call a closing in agreement: LDK's words for it. What a peer writes stands behind others.
 const AGREED: &str = "Channel closed because the channel was cooperatively closed";

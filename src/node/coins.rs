@@ -13,9 +13,10 @@ use ldk_node::{Event, UserChannelId};
 use lightning::ln::channelmanager::PaymentId;
 use lightning::ln::types::ChannelId;
 
-use super::chain::ChainSource;
+use crate::chain::ChainSource;
+use crate::chain::esplora::Relay;
+
 use super::operation::{CoinsInUse, OperationError};
-use super::relay::Relay;
 use super::{Node, Phase};
 
 /// A look at the chain that ends so long after a transaction was sent, and does not find it, means that nobody has it, in seconds: an

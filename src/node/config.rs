@@ -7,8 +7,10 @@ use std::time::Duration;
 use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
 
-use super::vss::Vss;
-use super::{ChainConfig, WithdrawConfig, liquidity};
+use crate::chain::ChainConfig;
+use crate::channel_state::vss::Vss;
+
+use super::{WithdrawConfig, liquidity};
 
 /// What the node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]

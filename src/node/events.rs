@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::ledger::{Arrived, Claims, Ledger, LedgerError, Payment, Settlement};
 use crate::base::clock::Clock;
+use crate::chain::esplora::Relay;
+use crate::channel_state::ChannelStateError;
 use crate::protocol::invoice::Reach;
 
 use super::coins::Coins;
 use super::contested::{Contested, Turn};
 use super::door::Door;
 use super::keysends::Keysends;
-use super::relay::Relay;
 use super::strangers::Strangers;
 use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, liquidity, reach};
 
@@ -65,7 +66,7 @@ pub(super) async fn handle(
                 tokio::select! {
                     ended = &mut handled => ended,
                     // Whoever stops the node would wait, too.
-                    () = stop.cancelled() => return Err(NodeError::StateAway),
+                    () = stop.cancelled() => return Err(ChannelStateError::Away.into()),
                 }
             }
         };

@@ -8,9 +8,8 @@ use tokio::sync::watch;
 
 use crate::account::ledger::Claims;
 use crate::base::sparing::Sparing;
-
-use super::vss::Lost;
-use super::vss::headers::Current;
+use crate::channel_state::vss::Lost;
+use crate::channel_state::vss::headers::Current;
 
 /// What ldk-node complains about after each stateless sale: it looks for a record that was never to be.
 const EXPECTED: &str = "couldn't be found in store";

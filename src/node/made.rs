@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{NodeError, VSS_MARK, database};
 use crate::base::secret_file;
+use crate::channel_state::database;
+use crate::channel_state::vss::MARK;
+
+use super::NodeError;
 
 /// What the mark says to whoever finds it.
 const SAYS: &str = "A node was made in the folder of this name. While this file is here, no other one is begun in its place.";
@@ -15,7 +18,7 @@ pub fn mark(folder: &Path) -> PathBuf {
 
 /// Whether the state of a node is in this folder, or the word on which server it is.
 pub fn is_there(folder: &Path) -> bool {
-    database::is_any(folder) || folder.join(VSS_MARK).exists()
+    database::is_any(folder) || folder.join(MARK).exists()
 }
 
 /// Notes that there is a node in this folder. On the disk before it has any channel.

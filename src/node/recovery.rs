@@ -33,11 +33,12 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use crate::account::ledger::Ledger;
+use crate::channel_state::copy::{
+    self, Fence, MonitoredChannel, Recovered, Sorted, Stage, StateError,
+};
 
-use super::state::{self, Fence, MonitoredChannel, Recovered, Sorted, Stage, StateError};
 use super::stop::stop_node;
 use super::{Node, NodeError, Phase, Purpose, chain, events};
-
 use closing::{Closed, Watched};
 
 pub(super) use after::watch as watch_after;
@@ -186,7 +187,7 @@ pub(super) async fn run(
 ) -> Result<bool, NodeError> {
     let folder = node.config.folder.clone();
     loop {
-        let Some(fence) = on(folder.clone(), |folder| state::begin(&folder)).await? else {
+        let Some(fence) = on(folder.clone(), |folder| copy::begin(&folder)).await? else {
             node.recovered();
             after::begin(node, ledger).await?;
             return Ok(true);
@@ -211,20 +212,20 @@ async fn go_on(node: &Node, fence: Fence, closed: Closed) -> Result<(), NodeErro
             } else {
                 Stage::Closing
             };
-            let sort = move |folder: PathBuf| state::sort(&folder, &closed.sorted, next);
+            let sort = move |folder: PathBuf| copy::sort(&folder, &closed.sorted, next);
             on(folder, sort).await?;
             if next == Stage::Sweeping {
                 // What is waited for next is something else.
                 node.recovery.is_to_leave.store(false, Ordering::Relaxed);
             }
         }
-        Stage::Sweeping => on(folder, move |folder| state::search(&folder, &keys)).await?,
+        Stage::Sweeping => on(folder, move |folder| copy::search(&folder, &keys)).await?,
         Stage::Searching => {
             let now = Recovered {
                 backup_secs: fence.backup_secs,
                 ended_secs: node.clock.unix_secs(),
             };
-            on(folder, move |folder| state::end(&folder, &keys, now)).await?;
+            on(folder, move |folder| copy::end(&folder, &keys, now)).await?;
             tracing::warn!(
                 "Recovery is complete: what could be swept of the old channels is in the on-chain wallet. What nobody knows is whether there \
                  are channels that were opened after the backup and that their peers have not closed yet: what such closings pay is searched \
@@ -248,7 +249,7 @@ async fn stage(
         Stage::Closing => set_aside(node).await?,
         Stage::Sweeping => {
             let keys = node.keys.clone();
-            let loaded = move |folder: PathBuf| state::loaded(&folder, &keys);
+            let loaded = move |folder: PathBuf| copy::loaded(&folder, &keys);
             on(node.config.folder.clone(), loaded).await?
         }
         Stage::Searching => Vec::new(),
@@ -298,7 +299,7 @@ async fn stage(
 async fn set_aside(node: &Node) -> Result<Vec<MonitoredChannel>, NodeError> {
     let keys = node.keys.clone();
     on(node.config.folder.clone(), move |folder| {
-        state::set_aside(&folder, &keys)
+        copy::set_aside(&folder, &keys)
     })
     .await
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::account::ledger::Ledger;
+use crate::channel_state::vss::lease::Lease;
+use crate::channel_state::{ChannelStateError, copy, database, vss};
+use crate::protocol::invoice::{Reach, Unready};
+
 use super::stop::stop_node;
 use super::threads::Threads;
-use super::vss::lease::Lease;
-use super::{
-    Node, NodeError, Phase, Purpose, chain, database, door, events, panics, recovery, state, vss,
-};
-use crate::account::ledger::Ledger;
-use crate::protocol::invoice::{Reach, Unready};
+use super::{Node, NodeError, Phase, Purpose, chain, door, events, panics, recovery};
 
 /// How long a node whose state a server keeps may take to stop, which waits for what is being written: below the time after which
 /// supervisors kill.
@@ -189,7 +189,9 @@ impl Node {
         if let Some(relay) = self.chain.relay() {
             relay.keep_at_the_end().await;
         }
-        if let Err(NodeError::Panicked(_) | NodeError::StateAway) = ended {
+        if let Err(NodeError::Panicked(_) | NodeError::ChannelState(ChannelStateError::Away)) =
+            ended
+        {
             // As above.
             std::mem::forget(node);
             return ended;
@@ -200,7 +202,7 @@ impl Node {
         } else if timeout(STOP_MAX, stopping).await.is_err() {
             tracing::error!("The node did not stop: its server is away");
             std::mem::forget(node);
-            return ended.and(Err(NodeError::StateAway));
+            return ended.and(Err(ChannelStateError::Away.into()));
         }
         ended
     }
@@ -211,11 +213,11 @@ impl Node {
         let mut panics = panics::listen();
         loop {
             if let Some(why) = unwritable.borrow_and_update().clone() {
-                let path = self.config.folder.join(state::FILE);
+                let path = self.config.folder.join(copy::FILE);
                 return NodeError::Unwritable { path, why };
             }
             if let Some(why) = lost.borrow_and_update().why() {
-                return why;
+                return why.into();
             }
             // The senders are ours. LDK says why it gives up before it panics.
             tokio::select! {

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::chain::{ChainSource, bitcoind};
+use crate::channel_state::vss::Pass;
+use crate::channel_state::vss::Vss;
+use crate::channel_state::vss::lease::{Lease, NoLease};
+use crate::channel_state::vss::trouble::Trouble;
 use crate::protocol::invoice::{Reach, Unready};
 
 use super::build::{Unbuilt, Writing, build};
-use super::vss::lease::{Lease, NoLease};
-use super::vss::pass::Pass;
-use super::vss::trouble::Trouble;
-use super::{ChainSource, Node, NodeError, Phase, Purpose, Vss, chain};
+use super::{Node, NodeError, Phase, Purpose, chain};
 
 /// The first pause after a failed start; doubled each time up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -88,7 +90,7 @@ impl Node {
             };
             let trouble = match taken {
                 Ok(lease) => return Ok(Some(lease)),
-                Err(NoLease::Never(error)) => return Err(error),
+                Err(NoLease::Never(error)) => return Err(error.into()),
                 Err(NoLease::Away(trouble)) => trouble,
             };
             if !self.wait_for_store(trouble, &mut pause, stop).await {
@@ -122,11 +124,11 @@ impl Node {
             ChainSource::Bitcoind(bitcoind) => {
                 if chain::is_new(&self.config.folder) {
                     let source = &self.config.chain.source;
-                    let complaint = chain::complaint(source, self.config.network).await;
+                    let complaint = bitcoind::complaint(source, self.config.network).await;
                     complaint.map_or(Ok(()), Err)?;
                 }
                 let login = bitcoind.login.clone();
-                let read = tokio::task::spawn_blocking(move || chain::credentials(&login)).await;
+                let read = tokio::task::spawn_blocking(move || bitcoind::credentials(&login)).await;
                 let credentials = read.map_err(|error| error.to_string())??;
                 Ok(chain::Told::Bitcoind(bitcoind.clone(), credentials))
             }
@@ -145,7 +147,7 @@ impl Node {
             // ldk-node connects when it starts, and may not be started a second time before it has been stopped.
             if matches!(self.config.chain.source, ChainSource::Electrum(_))
                 && let Some(why) = tokio::select! {
-                    why = chain::complaint(&self.config.chain.source, self.config.network) => why,
+                    why = bitcoind::complaint(&self.config.chain.source, self.config.network) => why,
                     () = stop.cancelled() => return Ok(false),
                 }
             {
@@ -156,7 +158,7 @@ impl Node {
             }
             // What it was built from may be another's by now.
             if let Some(why) = self.lost.borrow().why() {
-                return Err(why);
+                return Err(why.into());
             }
             let starting = Arc::clone(node);
             let started = tokio::task::spawn_blocking(move || starting.start()).await;
@@ -179,7 +181,7 @@ impl Node {
                 Err(error) => return Err(NodeError::Start(error)),
             }
             let source = &self.config.chain.source;
-            let complaint = chain::complaint(source, self.config.network).await;
+            let complaint = bitcoind::complaint(source, self.config.network).await;
             let why =
                 complaint.unwrap_or_else(|| "it answers but gave no fee estimates".to_owned());
             if !self.wait(Some(node), SOURCE, why, &mut pause, stop).await {

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::account::ledger::Ledger;
+use crate::channel_state::vss::StoreStatus;
 use crate::protocol::invoice::{Reach, Unready};
 
 use super::closed::Balances;
@@ -14,8 +15,7 @@ use super::door::Door;
 use super::operation::{OperationError, READ_MAX};
 use super::strangers::Strangers;
 use super::{
-    ChainStatus, Node, OldChannel, Phase, Recovery, Standing, StoreStatus, StrangersStatus,
-    address, closed,
+    ChainStatus, Node, OldChannel, Phase, Recovery, Standing, StrangersStatus, address, closed,
 };
 
 /// The node, as it is now.

@@ -24,12 +24,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::chain::esplora::Relay;
+use crate::keys::NodeKeys;
+
 use super::door::{Door, Violation};
-use super::keys::NodeKeys;
-use super::relay::Relay;
 use super::standing::{Standing, Standings};
 use super::{Config, PeersConfig, Reserve};
-
 use abandoned::Abandoned;
 use bounds::{Beyond, Pending};
 use claims::{Covered, Types};

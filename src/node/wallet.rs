@@ -10,11 +10,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::chain::esplora::Sent;
+
 use super::Node;
 use super::address::{self, Drawing};
 use super::coins::{Last, total_sat};
 use super::operation::{OperationError, refused};
-use super::relay::Sent;
 
 /// The dearest fee rate that is taken, in sat per virtual byte: above it a figure is more likely a mistake in its unit.
 pub(super) const FEE_RATE_MAX_SAT_VB: u64 = 1_000;

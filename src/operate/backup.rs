@@ -21,15 +21,17 @@ use std::time::Duration;
 
 use bitcoin::Network;
 
+use crate::account::ledger::{self, LedgerError};
+use crate::channel_state::copy::StateError;
+use crate::channel_state::vss::Vss;
+use crate::keys::{NodeKeys, SeedError};
+
 pub use create::Created;
 pub use keeper::{BackupStatus, Backups, RemoteStatus, at_rest};
 pub use manifest::{Manifest, PartEntry};
 pub use remote::S3;
 pub use restore::{How, Restored, restore};
 pub use verify::{Verified, room_wanted, verify};
-
-use crate::account::ledger::{self, LedgerError};
-use crate::node::{NodeKeys, SeedError, StateError, Vss};
 
 /// The mark of a program that has ended in good order, in the data folder.
 pub const CLEAN_STOP: &str = "clean-stop";

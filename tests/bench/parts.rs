@@ -16,8 +16,8 @@ use tollhouse::account::store::Store;
 use tollhouse::base::amount::Msat;
 use tollhouse::base::clock::Clock;
 use tollhouse::protocol::invoice::{Inbound, Minter, PaymentKeys, Reach, Terms};
-use tollhouse::protocol::l402::caveat::Subject;
 use tollhouse::protocol::l402::base64::encode_base64;
+use tollhouse::protocol::l402::caveat::Subject;
 use tollhouse::protocol::l402::credential::{Presented, presented};
 use tollhouse::protocol::l402::{
     Credential, Identifier, MasterKey, RootKeys, TokenId, Verified, macaroon, prove,

@@ -9,7 +9,7 @@ use tollhouse::AppError;
 use tollhouse::Tollhouse;
 use tollhouse::account::ledger::{self, Ledger};
 use tollhouse::base::clock::Clock;
-use tollhouse::node::NodeKeys;
+use tollhouse::keys::NodeKeys;
 
 use crate::embedded::{folder, settings};
 use crate::secrets::Log;

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tollhouse::base::clock::Clock;
-use tollhouse::node::relay::{Config, Relay, Waits};
+use tollhouse::chain::esplora::{Config, Relay, Waits};
 
 use crate::support::DEADLINE;
 use oracle::{Manner, Oracle, block, transaction};

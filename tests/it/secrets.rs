@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bitcoin::Network;
 use http::Method;
-use tollhouse::node::NodeKeys;
+use tollhouse::keys::NodeKeys;
 use tollhouse::protocol::invoice::{PaymentKeys, Reach, Unready};
 use tollhouse::protocol::l402::credential::{Presented, presented};
 use tollhouse::protocol::l402::{MasterKey, RootKeys};

@@ -372,7 +372,7 @@ fn a_misspelt_or_wrong_variable_is_refused_by_its_name() {
 
 #[test]
 fn the_chain_is_read_from_one_kind_of_source() {
-    use tollhouse::node::{Bitcoind, ChainSource, Login};
+    use tollhouse::chain::{Bitcoind, ChainSource, Login};
     let settings = Settings::new();
     let source = |text: &str, environment: &[(&str, &str)]| {
         let text = format!("[node.chain]\n{text}\n");

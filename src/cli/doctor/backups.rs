@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::base::clock::Clock;
 use crate::config::Config;
-use crate::node::NodeKeys;
+use crate::keys::NodeKeys;
 use crate::operate::backup::{self, BackupStatus};
 
 use super::super::show::text;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::base::clock::Clock;
 use crate::config::Config;
-use crate::node;
+use crate::{chain, node};
 
 use super::super::show::{list, number, text};
 use super::super::units::{ago, grouped};
@@ -122,7 +122,7 @@ pub(super) fn asked(config: &Config, findings: &mut Findings) {
     };
     let (source, network) = (&config.node.chain.source, config.node.network);
     let folder = &config.node.folder;
-    for seen in runtime.block_on(node::seen(source, network, folder)) {
+    for seen in runtime.block_on(chain::seen(source, network, folder)) {
         let server = &seen.server;
         match seen.newest {
             Err(why) => {

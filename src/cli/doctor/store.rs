@@ -5,8 +5,9 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::time::{Instant as At, sleep_until};
 
+use crate::channel_state::vss::lease::{RENEWED_WITHIN, StoreSeen, seen};
+use crate::channel_state::vss::{MARK, Vss};
 use crate::config::Config;
-use crate::node::{STORE_RENEWED_WITHIN, StoreSeen, VSS_MARK, Vss, store_seen};
 
 use super::super::show::text;
 use super::super::units::grouped;
@@ -39,7 +40,7 @@ pub(super) fn look(config: &Config, program: Program<'_>, findings: &mut Finding
         return;
     };
     let asked = Instant::now();
-    let seen = runtime.block_on(store_seen(vss));
+    let seen = runtime.block_on(seen(vss));
     match &seen {
         Ok(_) => {
             let ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -56,7 +57,7 @@ pub(super) fn look(config: &Config, program: Program<'_>, findings: &mut Finding
     match (program, seen) {
         (Program::Runs(node), _) => own_lease(&node["store"], findings),
         (Program::Stopped, Ok(seen)) => {
-            let is_marked = config.node.folder.join(VSS_MARK).exists();
+            let is_marked = config.node.folder.join(MARK).exists();
             let again = || runtime.block_on(seen_later(vss));
             let (grade, found) = lease(seen, is_marked, again);
             findings.note(LEASE, grade, found);
@@ -67,8 +68,8 @@ pub(super) fn look(config: &Config, program: Program<'_>, findings: &mut Finding
 
 /// What is there when whoever uses the store has renewed its lease.
 async fn seen_later(vss: &Vss) -> Result<StoreSeen, String> {
-    sleep_until(At::now() + STORE_RENEWED_WITHIN).await;
-    store_seen(vss).await
+    sleep_until(At::now() + RENEWED_WITHIN).await;
+    seen(vss).await
 }
 
 /// The lease as the running program tells it.

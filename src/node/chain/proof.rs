@@ -5,9 +5,8 @@ use std::sync::PoisonError;
 
 use tokio::time::Instant;
 
+use crate::chain::{ChainSource, bitcoind, electrum};
 use crate::node::Node;
-
-use super::{ChainSource, bitcoind, electrum};
 
 /// How far a block's time may be ahead (`MAX_FUTURE_BLOCK_TIME` of Bitcoin Core).
 const AHEAD_MAX_SECS: u64 = 2 * 3_600;

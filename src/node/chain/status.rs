@@ -3,10 +3,11 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::node::relay::EndpointStatus;
+use crate::chain::ChainSource;
+use crate::chain::esplora::EndpointStatus;
 use crate::node::{Node, NodeUnavailable};
 
-use super::{ChainSource, behind};
+use super::behind;
 
 /// The chain source, as it is now.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]

@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::chain::ChainSource;
+use crate::chain::clock_jump::Clocks;
 use crate::node::deposits::Deposits;
 use crate::node::{Node, NodeUnavailable};
 
-use super::jump::Clocks;
-use super::{ChainSource, behind};
+use super::behind;
 
 /// How often it is decided whether it is time to look: a channel that begins is watched within this.
 const TICK: Duration = Duration::from_secs(5);

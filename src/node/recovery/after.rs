@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::ledger::Ledger;
 use crate::base::error_chain;
-use crate::node::state::{self, Recovered, Sorted};
+use crate::channel_state::copy::{self, Recovered, Sorted};
 use crate::node::{Node, NodeError};
 
 use super::closing::{self, Watched};
@@ -29,7 +29,7 @@ const SCRIPTS_PER_LOOK: usize = 100;
 /// Has channels swept that a recovery went on without and that were closed since; of the others the operator is reminded.
 pub(super) async fn begin(node: &Node, ledger: &Arc<Ledger>) -> Result<(), NodeError> {
     let last = on(node.config.folder.clone(), |folder| {
-        state::recovered(&folder)
+        copy::recovered(&folder)
     });
     node.recovery.ended(last.await?);
     let (mut left, sorted) = look_at_left(node).await?;
@@ -37,7 +37,7 @@ pub(super) async fn begin(node: &Node, ledger: &Arc<Ledger>) -> Result<(), NodeE
         closing::enter_closed(&left, ledger).await?;
         let sorting = sorted.clone();
         on(node.config.folder.clone(), move |folder| {
-            state::sort_left(&folder, &sorting)
+            copy::sort_left(&folder, &sorting)
         })
         .await?;
         left.retain(|watched| !watched.is_in(&sorted));
@@ -144,7 +144,7 @@ async fn is_another_wanted(node: &Node) -> bool {
 async fn fundings(node: &Node) -> Result<HashSet<OutPoint>, NodeError> {
     let keys = node.keys.clone();
     on(node.config.folder.clone(), move |folder| {
-        state::fundings(&folder, &keys)
+        copy::fundings(&folder, &keys)
     })
     .await
 }

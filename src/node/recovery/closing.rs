@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::ledger::Ledger;
 use crate::base::error_chain;
-use crate::node::state::{Fence, MonitoredChannel, Sorted};
+use crate::channel_state::copy::{Fence, MonitoredChannel, Sorted};
 use crate::node::{Node, NodeError};
 
 use super::trail::{Spender, Trail, Whereabouts, is_commitment};

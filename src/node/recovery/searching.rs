@@ -20,8 +20,8 @@ use lightning::ln::chan_utils::get_to_countersigner_keyed_anchor_redeemscript;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::error_chain;
-use crate::node::keys::NodeKeys;
-use crate::node::state::Fence;
+use crate::channel_state::copy::Fence;
+use crate::keys::NodeKeys;
 use crate::node::wallet::FEE_RATE_MAX_SAT_VB;
 use crate::node::{Node, NodeError};
 

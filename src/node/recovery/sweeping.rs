@@ -8,7 +8,7 @@ use ldk_node::{BalanceDetails, LightningBalance, PendingSweepBalance};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::node::state::{Fence, MonitoredChannel};
+use crate::channel_state::copy::{Fence, MonitoredChannel};
 use crate::node::{Node, NodeError};
 
 use super::look_again;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use bitcoin::opcodes::all::OP_PUSHNUM_2;
 use bitcoin::{OutPoint, Script, Transaction};
 
-use crate::node::state::MonitoredChannel;
+use crate::channel_state::copy::MonitoredChannel;
 
 /// How many spends are followed at most: a channel that was spliced every day for two months. What lies beyond is open, for all that
 /// is known.

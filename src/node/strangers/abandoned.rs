@@ -11,9 +11,10 @@ use bitcoin::Txid;
 use lightning::ln::types::ChannelId;
 use tokio::time::Instant;
 
-use super::super::relay::Where;
-use super::bounds::Pending;
 use crate::base::secret_file;
+use crate::chain::esplora::Where;
+
+use super::bounds::Pending;
 
 /// The file in the node's folder that lists these channels, one per line: the funding transaction id, the channel id,
 /// and `?` until the first query for the transaction.

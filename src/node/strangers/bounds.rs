@@ -11,8 +11,9 @@ use ldk_node::ChannelDetails;
 use lightning::ln::types::ChannelId;
 use tokio::time::Instant;
 
+use crate::chain::esplora::Where;
+
 use super::super::PeersConfig;
-use super::super::relay::Where;
 use super::fundings::ASK_EVERY;
 
 /// How long a funding transaction may take to confirm, if it was seen, or if the chain source cannot see it before it confirms.

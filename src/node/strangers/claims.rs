@@ -13,14 +13,16 @@ use ldk_node::ChannelDetails;
 use lightning::ln::types::ChannelId;
 use tokio::time::Instant;
 
+use crate::base::secret_file;
+use crate::channel_state::copy;
+use crate::keys::NodeKeys;
+
+use super::super::Config;
 use super::super::coins::total_sat;
-use super::super::keys::NodeKeys;
 use super::super::reach::arrived_msat;
 use super::super::standing::Standing;
-use super::super::{Config, state};
 use super::Strangers;
 use super::bounds::Beyond;
-use crate::base::secret_file;
 
 /// The file in the node's folder that lists the anchor channels, one a line, of a node whose channels are stored on a server.
 const ANCHORED: &str = "channels.anchored";
@@ -117,7 +119,7 @@ impl Types {
             Source::Coins(_) => return self.known.get(channel).copied().unwrap_or(false),
         };
         if !self.known.contains_key(channel) {
-            match state::anchors(folder, keys) {
+            match copy::anchors(folder, keys) {
                 Ok(found) => self.known = found,
                 Err(error) => {
                     tracing::warn!(

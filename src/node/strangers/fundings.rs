@@ -7,7 +7,8 @@ use std::time::Duration;
 use ldk_node::ChannelDetails;
 use tokio::time::Instant;
 
-use super::super::relay::{Fundings, Relay, Where};
+use crate::chain::esplora::{Fundings, Relay, Where};
+
 use super::abandoned::Heard;
 use super::{State, Strangers};
 

@@ -11,8 +11,9 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use crate::account::ledger::Ledger;
-use crate::node::state::{self, State};
-use crate::node::{VSS_MARK, Vss, made};
+use crate::channel_state::copy::{self, State};
+use crate::channel_state::vss::{MARK, Vss};
+use crate::node::made;
 
 use super::made::Made;
 use super::manifest::{ChannelEntry, LEDGER, Manifest, NODE, PartEntry, SETTINGS, WORDS};
@@ -59,12 +60,12 @@ impl Source {
         Made::read(&self.data_dir)?;
         let staging = Staging::begin(&self.data_dir.join(STAGING))?;
         // The channel state first: what it has acknowledged is then in the ledger for certain.
-        let state_file = staging.folder(NODE)?.join(state::FILE);
-        if self.vss.is_some() && !self.node_folder.join(VSS_MARK).exists() {
+        let state_file = staging.folder(NODE)?.join(copy::FILE);
+        if self.vss.is_some() && !self.node_folder.join(MARK).exists() {
             return Err(BackupError::NotOnServer(self.node_folder.clone()));
         }
         if self.vss.is_none() {
-            state::copy(&self.node_folder, &state_file)?;
+            copy::copy(&self.node_folder, &state_file)?;
         }
         let ledger_folder = staging.folder(LEDGER)?;
         match running {
@@ -72,7 +73,7 @@ impl Source {
             None => Ledger::copy_closed(&self.ledger, &ledger_folder)?,
         }
         let state = match self.vss {
-            None => state::read(&state_file, &self.keys)?,
+            None => copy::read(&state_file, &self.keys)?,
             Some(_) => State::default(),
         };
         // Those of a recovery are in it, too, and set aside.
@@ -133,7 +134,7 @@ impl Source {
                 parts.extend(Part::of(copy, None));
             }
         }
-        for name in ["deposit.address", "addresses.given", VSS_MARK] {
+        for name in ["deposit.address", "addresses.given", MARK] {
             let path = self.node_folder.join(name);
             if path.exists() {
                 let copy = own.join(name);
@@ -245,8 +246,8 @@ impl Part {
     }
 }
 
-impl From<&state::MonitoredChannel> for ChannelEntry {
-    fn from(channel: &state::MonitoredChannel) -> Self {
+impl From<&copy::MonitoredChannel> for ChannelEntry {
+    fn from(channel: &copy::MonitoredChannel) -> Self {
         Self {
             channel_id: hex::encode(channel.channel_id),
             counterparty: channel.counterparty.clone(),

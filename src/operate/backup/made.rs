@@ -137,7 +137,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::node::state;
+    use crate::channel_state::copy;
 
     const OLDER: &str = "tollhouse-0202020202020202-20000229T000000Z.backup";
     const MARKED: &str = "tollhouse-0202020202020202-20000229T000000Z-ab000102.backup";
@@ -154,7 +154,7 @@ mod tests {
         };
         assert_eq!(is_own(), (false, false), "before there is a node");
         std::fs::create_dir(&node).unwrap();
-        std::fs::write(node.join(state::FILE), "").unwrap();
+        std::fs::write(node.join(copy::FILE), "").unwrap();
         // What this program makes beside a node.
         std::fs::write(node_made::mark(&node), "").unwrap();
         assert_eq!(is_own(), (false, false), "begun anew");

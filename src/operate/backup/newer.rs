@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::base::error_chain;
-use crate::node::NodeKeys;
+use crate::keys::NodeKeys;
 
 use super::create::name_of;
 use super::open::Opened;

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::node::NodeKeys;
+use crate::keys::NodeKeys;
 
 use super::create::{make_new, sync_folder};
 use super::manifest::{Manifest, PartEntry, WORDS};

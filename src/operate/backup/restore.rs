@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use bitcoin::Network;
 
-use crate::node::state;
-use crate::node::{NODE_MADE, NodeKeys};
+use crate::channel_state::copy;
+use crate::channel_state::database::MADE;
+use crate::keys::NodeKeys;
 
 use super::create::{Staging, make_new, make_private, name_of, sync_folder};
 use super::made::Made;
@@ -96,12 +97,12 @@ fn unpack_fenced(
 ) -> Result<Manifest, BackupError> {
     let folder = into.join(NODE);
     make_new(&folder)?;
-    let mark = folder.join(NODE_MADE);
+    let mark = folder.join(MADE);
     std::fs::write(&mark, "").map_err(io_at("make", &mark))?;
     let state_file = folder.join(UNFENCED);
     let manifest = opened.unpack(into, keys, |name| {
         let name = Path::new(name);
-        let is_state = name == Path::new(NODE).join(state::FILE);
+        let is_state = name == Path::new(NODE).join(copy::FILE);
         Some(if is_state {
             Path::new(NODE).join(UNFENCED)
         } else {
@@ -109,12 +110,12 @@ fn unpack_fenced(
         })
     })?;
     // Read first: a state that cannot be read is not put in anybody's way.
-    state::read(&state_file, keys)?;
+    copy::read(&state_file, keys)?;
     match how {
-        How::Fenced => state::fence(&state_file, manifest.created_secs)?,
-        How::Newest => state::refresh(&state_file)?,
+        How::Fenced => copy::fence(&state_file, manifest.created_secs)?,
+        How::Newest => copy::refresh(&state_file)?,
     }
-    let named = folder.join(state::FILE);
+    let named = folder.join(copy::FILE);
     std::fs::rename(&state_file, &named).map_err(io_at("name", &named))?;
     std::fs::remove_file(&mark).map_err(io_at("remove", &mark))?;
     sync_folder(&folder)?;

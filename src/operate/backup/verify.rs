@@ -7,8 +7,8 @@ use bitcoin::Network;
 use crate::account::ledger::record::Totals;
 use crate::account::ledger::{self, Ledger};
 use crate::base::clock::Clock;
-use crate::node::NodeKeys;
-use crate::node::state::{self, State};
+use crate::channel_state::copy::{self, State};
+use crate::keys::NodeKeys;
 
 use super::create::Staging;
 use super::manifest::{LEDGER, Manifest, NODE};
@@ -64,7 +64,7 @@ pub fn verify(
     let place = |name: &str| is_read_there(name).then(|| name.into());
     let manifest = opened.unpack(&staging.0, keys, place)?;
     let state = match manifest.channels_on {
-        None => state::read(&staging.0.join(NODE).join(state::FILE), keys)?,
+        None => copy::read(&staging.0.join(NODE).join(copy::FILE), keys)?,
         Some(_) => State::default(),
     };
     let ledger = Ledger::open(

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bitcoin::Network;
 use http::StatusCode;
-use tollhouse::node::relay::{Config, Waits};
-use tollhouse::node::{ChainSource, seen};
+use tollhouse::chain::esplora::{Config, Waits};
+use tollhouse::chain::{ChainSource, seen};
 
 use super::oracle::{Manner, Oracle, block};
 use super::{Asked, TIP, config, missing};

@@ -1,0 +1,142 @@
+//! A server that keeps the channels' state in the place of the folder: LDK's versioned storage service, by ldk-node's own client,
+//! which encrypts everything under the seed.
+//!
+//! Every state is on the server before a payment goes on, so none is ever lost with this machine, and none is restored that is
+//! older than what a peer has seen. What it asks in return: while the server is away nothing is written, and when LDK gives up
+//! after some minutes the program ends; and two programs must never use one store, which ldk-node's client does not look after:
+//! the lease does.
+
+mod client;
+pub(crate) mod headers;
+pub(crate) mod lease;
+mod owner;
+pub(crate) mod trouble;
+mod write_permit;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use crate::base::secret_file;
+use crate::channel_state::ChannelStateError;
+use crate::channel_state::copy::FILE;
+
+use super::database;
+
+pub use headers::{Headers, HeadersError};
+pub use lease::{RENEWED_WITHIN, StoreSeen, seen};
+pub use write_permit::StoreStatus;
+
+pub(crate) use write_permit::Pass;
+
+/// Says on whose server the state of this folder's node is.
+pub const MARK: &str = "vss.place";
+
+/// Whether there is a reason to write nothing more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// None.
+    #[default]
+    No,
+    /// The state is another program's.
+    Taken,
+    /// The server does not have it any more.
+    Gone,
+    /// LDK could not write it, and has given up.
+    GivenUp,
+}
+
+impl Lost {
+    pub(crate) fn why(self) -> Option<ChannelStateError> {
+        match self {
+            Self::No => None,
+            Self::Taken => Some(ChannelStateError::Taken),
+            Self::Gone => Some(ChannelStateError::Gone),
+            Self::GivenUp => Some(ChannelStateError::Away),
+        }
+    }
+}
+
+/// A server, and the node's place there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vss {
+    /// Its base URL, without a slash at the end.
+    pub url: String,
+    /// The node's name there.
+    pub store_id: String,
+    /// What is sent with each request.
+    pub headers: Headers,
+}
+
+/// Where it is.
+impl fmt::Display for Vss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.store_id, self.url)
+    }
+}
+
+/// Whether the settings mean the node that was in this folder, and whether that has used a server before. A node without its
+/// channels must not begin in its place.
+pub(crate) fn fits(vss: Option<&Vss>, folder: &Path) -> Result<bool, ChannelStateError> {
+    let mark = folder.join(MARK);
+    let place = match std::fs::read_to_string(&mark) {
+        Ok(place) => Some(place.trim_end().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(ChannelStateError::Folder(error)),
+    };
+    match (vss, place) {
+        (None, None) => Ok(false),
+        (Some(_), _) if database::is_any(folder) => {
+            let path = folder.join(FILE);
+            Err(ChannelStateError::Here { path })
+        }
+        (Some(vss), None) => {
+            tracing::info!("The channels' state is kept by the server of node.vss: {vss}");
+            Ok(false)
+        }
+        (Some(vss), Some(place)) if place == vss.to_string() => Ok(true),
+        (Some(_) | None, Some(place)) => Err(ChannelStateError::Elsewhere { place, mark }),
+    }
+}
+
+/// Notes that the node's state is there from now on. On the disk before it has any channel.
+pub(crate) fn note(vss: &Vss, folder: &Path) -> Result<(), ChannelStateError> {
+    let mark = folder.join(MARK);
+    if mark.exists() {
+        return Ok(());
+    }
+    let noted = secret_file::replace(&mark, &format!("{vss}\n"));
+    noted.map_err(ChannelStateError::Folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_never_begun_anew_because_the_settings_look_for_it_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let vss = |store_id: &str| Vss {
+            url: "https://vss.example.com".to_owned(),
+            store_id: store_id.to_owned(),
+            headers: Headers::default(),
+        };
+        let (one, other) = (vss("one"), vss("other"));
+        assert!(!fits(None, folder).unwrap());
+        assert!(!fits(Some(&one), folder).unwrap());
+        note(&one, folder).unwrap();
+        assert!(fits(Some(&one), folder).unwrap());
+        for wrong in [None, Some(&other)] {
+            let said = fits(wrong, folder).unwrap_err().to_string();
+            assert!(said.contains("one at https://vss.example.com"), "{said}");
+        }
+        std::fs::remove_file(folder.join(MARK)).unwrap();
+        std::fs::write(folder.join(FILE), "x").unwrap();
+        assert!(fits(None, folder).is_ok());
+        assert!(matches!(
+            fits(Some(&one), folder),
+            Err(ChannelStateError::Here { .. })
+        ));
+    }
+}
