@@ -1,10 +1,10 @@
-//! Format 3: channels that a liquidity provider opened out of a payment.
+//! Format 3: payments out of which a liquidity provider opens a channel.
 //!
-//! As format 2, and:
+//! Differences from format 2:
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | `activations` | payment hash (32) | `ActivationRecord` 1: a payment that opens a channel, and what its provider keeps of it |
+//! | `activations` | payment hash (32) | `ActivationRecord` 1: such a payment, the provider's fee |
 
 use super::Migration;
 

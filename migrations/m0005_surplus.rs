@@ -1,21 +1,21 @@
-//! Format 5: sums with what arrived besides and what was lost, and when a sale's invoice expired.
+//! Format 5: totals with the surplus and the lost amount, and sales with their invoice's expiry.
 //!
-//! As format 4, and:
+//! Differences from format 4:
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | `sales` | payment hash (32) | `SaleRecord` 3: with its invoice's end, and when its payment was lost |
-//! | `totals` | `sales` | `Totals` 2: with the sums of the surplus and of what was lost |
+//! | `sales` | payment hash (32) | `SaleRecord` 3: with the invoice's expiry, the loss's time |
+//! | `totals` | `sales` | `Totals` 2: with the sums of the surplus and of the lost payments |
 
 use super::{Migration, rewrite_from};
 
-/// Adds the end, empty, and the sum of what stands in the sales.
+/// Adds empty fields to the sales, and the sum of their surplus to the totals.
 pub(super) const MIGRATION: Migration = Migration {
     version: 5,
     file: "m0005_surplus",
     run: |db| {
         let sales = db.open_tree("sales")?;
-        // Both stand at the record's end, and a zero says that there is none.
+        // Both new fields are the last of the record, and a zero byte means `None`.
         rewrite_from(2, &sales, |rest| Ok([rest, &[0, 0]].concat()))?;
         let mut surplus_msat = 0_u64;
         for entry in &sales {
@@ -32,5 +32,5 @@ pub(super) const MIGRATION: Migration = Migration {
     },
 };
 
-/// A sale's payment hash, amount and surplus, with which its record begins.
+/// The payment hash, amount and surplus with which the record of a sale begins.
 type Beginning = ([u8; 32], u64, u64);

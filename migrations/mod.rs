@@ -1,7 +1,8 @@
-//! The steps from an empty store to the newest format, forward only, each in a file of its own.
+//! The steps from an empty store to the newest format, forward only, each in its own file.
 //!
-//! The format version stands under its own key and is checked before anything is read; an old program refuses a newer
-//! store. Each file's doc comment is the schema that the step leaves behind.
+//! The store keeps the format version under its own key, and the program checks it before it reads
+//! anything else. An old program refuses a newer store. The doc comment of each file is the schema
+//! after its step.
 
 mod m0001_first_ledger;
 mod m0002_metered_grants;
@@ -9,14 +10,15 @@ mod m0003_activations;
 mod m0004_bundles;
 mod m0005_surplus;
 
-/// One step.
+/// One migration step.
 #[derive(Clone, Copy, Debug)]
 pub struct Migration {
-    /// The format version that the step leaves behind.
+    /// The format version after this step.
     pub version: u32,
-    /// The file it stands in, without the ending.
+    /// The name of the step's file, without the extension.
     pub file: &'static str,
-    /// Does it; may be repeated after a crash, because the version is written behind it.
+    /// Performs the step. The step may run again after a crash, because the version is written
+    /// last.
     pub run: fn(&sled::Db) -> sled::Result<()>,
 }
 
@@ -29,7 +31,7 @@ pub const MIGRATIONS: &[Migration] = &[
     m0005_surplus::MIGRATION,
 ];
 
-/// Turns every value of version 1 into one of version 2.
+/// Rewrites every value of record version 1 as version 2.
 fn rewrite(
     tree: &sled::Tree,
     turn: impl Fn(&[u8]) -> Result<Vec<u8>, postcard::Error>,
@@ -37,7 +39,8 @@ fn rewrite(
     rewrite_from(1, tree, turn)
 }
 
-/// Turns every value of this version into one of the next. One that is of that already was rewritten before a crash.
+/// Rewrites every value of this record version as the next version. A value of the next version was
+/// rewritten before a crash, and is skipped.
 fn rewrite_from(
     version: u8,
     tree: &sled::Tree,

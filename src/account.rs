@@ -1,4 +1,4 @@
-//! The records of what was sold: the [`ledger`], in its [`store`].
+//! The records of all sales: the [`ledger`] and the [`store`] that holds it.
 
 pub mod ledger;
 pub mod store;

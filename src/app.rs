@@ -1,4 +1,4 @@
-//! The composition root: everything long-lived is built here, from the store up, and stopped in reverse.
+//! The composition root: builds everything long-lived, from the store up, and stops it in reverse.
 
 mod broken;
 mod bundle;
@@ -41,15 +41,15 @@ pub use error::AppError;
 
 pub(crate) use folder::make as make_data_folder;
 
-/// The operator is one person with a few scripts.
+/// The most connections to the operator's listener: the operator is one person with a few scripts.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
-/// How long the operator's requests may take to finish; none of them is long.
+/// Time for the operator's requests to finish when the program stops. None of them takes long.
 const ADMIN_GRACE: Duration = Duration::from_secs(5);
 
-/// Runs until `stop` says so, or until a fault that must not be passed over.
+/// Runs the program until `stop` is cancelled, or until a fault ends it.
 ///
-/// `file` is where the settings were read from, and are read again when `reloads` says so.
+/// `file` is the settings file that `config` was read from. Each reload reads it again.
 pub async fn run(
     config: Config,
     file: PathBuf,
@@ -65,7 +65,7 @@ pub async fn run(
     built.run(Front::Listener(Box::new(public)), stop).await
 }
 
-/// All of the program but what faces the public, not yet running.
+/// The whole program except its public front, built but not yet running.
 struct Built {
     node: Arc<Node>,
     ledger: Arc<Ledger>,
@@ -73,16 +73,16 @@ struct Built {
     backups: Arc<Backups>,
     reloading: Reloading,
     beside: Beside,
-    /// Where everything is kept.
+    /// The data folder.
     data_dir: PathBuf,
     inbound: Inbound,
     following: Following,
-    /// Given back when everything has ended.
+    /// The lock on the data folder, released when everything has ended.
     lock: DataLock,
 }
 
 impl Built {
-    /// `guarded` is what is sold behind guards, where there are some.
+    /// Builds the program. `guarded` lists the offers of guards in a program that embeds the node.
     async fn build(
         config: Config,
         file: PathBuf,
@@ -159,7 +159,7 @@ impl Built {
         })
     }
 
-    /// Runs it behind this front.
+    /// Runs the program behind this front.
     async fn run(self, front: Front, stop: Stop) -> Result<(), AppError> {
         let _lock = self.lock;
         let servers = Servers {
@@ -177,14 +177,14 @@ impl Built {
     }
 }
 
-/// Opens the ledger, which blocks on disk.
+/// Opens the ledger on a blocking thread, because opening reads the disk.
 async fn books(config: &Config, clock: &Clock) -> Result<Ledger, AppError> {
     let (config, clock) = (config.ledger.clone(), clock.clone());
     let opening = tokio::task::spawn_blocking(move || Ledger::open(&config, clock));
     Ok(opening.await??)
 }
 
-/// What backups are made of, by these settings.
+/// The files, keys and settings from which backups are made.
 pub(crate) fn source(config: &Config, file: &Path, keys: NodeKeys) -> Source {
     Source {
         data_dir: config.data_dir.clone(),
@@ -197,20 +197,20 @@ pub(crate) fn source(config: &Config, file: &Path, keys: NodeKeys) -> Source {
     }
 }
 
-/// What must never be lost, nor seen by others.
+/// The secrets: they must never be lost, and no other user may read them.
 struct Secrets {
-    /// The node's.
+    /// The keys of the node.
     keys: NodeKeys,
-    /// The tokens'.
+    /// The root keys of the tokens.
     keyring: Arc<Keyring>,
-    /// The operator's.
+    /// The access tokens of the operator API.
     access: Arc<AdminToken>,
-    /// What tokens made with it have spent.
+    /// The amounts that access tokens have spent.
     spending: Arc<Spending>,
 }
 
 impl Secrets {
-    /// Reads them; on a first start makes them.
+    /// Reads the secrets, and creates them on the first start.
     fn open(config: &Config, clock: &Clock) -> Result<Self, AppError> {
         let seed = config.data_dir.join("seed.words");
         folder::must_not_be_lost(&seed, &config.node.folder)?;

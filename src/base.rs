@@ -1,4 +1,4 @@
-//! What all others are made of; nothing in here knows what Tollhouse is for.
+//! General building blocks that know nothing of payments, tokens or requests.
 
 pub mod amount;
 pub mod clock;

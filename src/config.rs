@@ -1,5 +1,6 @@
-//! Settings: built-in defaults, then the file, then the environment; read strictly, and turned into each room's own
-//! `Config`. Nobody below this room sees a settings file or an environment variable.
+//! Settings: built-in defaults, then the file, then the environment. They are read strictly and
+//! turned into the `Config` of each room. Rooms below never see a settings file or an environment
+//! variable.
 
 mod backups;
 mod chain;
@@ -56,20 +57,20 @@ use raw::{Raw, RawPace};
 use strict::Strict;
 pub use understood::{Understood, understood, understood_with};
 
-/// The defaults, as their readers see them.
+/// The default settings, in a file with comments for operators.
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
-/// Where a built-in value comes from.
+/// The origin of a built-in value.
 const BUILT_IN: &str = "the built-in defaults";
 
-/// One thing that is wrong with the settings.
+/// One mistake in the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
     /// The file, or the environment.
     pub origin: String,
-    /// The key; empty if it is about all of it.
+    /// The key; empty if the complaint is about the whole file.
     pub key: String,
-    /// What is wrong, and what would be right.
+    /// The mistake and its correction.
     pub what: String,
 }
 
@@ -86,7 +87,7 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// Everything that is wrong with the settings.
+/// All mistakes in the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaints(pub Vec<Complaint>);
 
@@ -102,42 +103,42 @@ impl std::error::Error for Complaints {}
 /// The settings of every room.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where seed, keys, ledger and channel state live.
+    /// The folder of the seed, keys, ledger and channel state.
     pub data_dir: PathBuf,
     /// The public listener.
     pub http: http::Config,
-    /// Who is believed and who is let in.
+    /// The trusted proxies, and the clients that may connect.
     pub clients: http::Clients,
     /// The operator's listener.
     pub admin_listen: SocketAddr,
-    /// Its certificate; without one it is on loopback.
+    /// The certificate of the operator's listener, which needs one unless it is on loopback.
     pub admin_tls: Option<http::TlsSource>,
-    /// What is forwarded.
+    /// The settings for forwarding requests.
     pub resource: resource::Config,
     /// The node.
     pub node: NodeConfig,
-    /// How long an invoice can be paid.
+    /// The time in which an invoice can be paid.
     pub invoice_expiry: Duration,
     /// The ledger.
     pub ledger: ledger::Config,
-    /// Where and when backups are made.
+    /// The place and schedule of backups.
     pub backup: backup::Config,
     /// The log.
     pub log: LogConfig,
-    /// How often clients may ask.
+    /// The rate limits of clients.
     pub limits: gate::Limits,
-    /// What prices in a currency go by.
+    /// The sources of exchange rates for prices in a currency.
     pub rates: Vec<quote::RateConfig>,
-    /// Servers that say what a request costs.
+    /// The servers that set the price of a request.
     pub hooks: Vec<quote::HookConfig>,
-    /// What is sold.
+    /// The routes on sale.
     pub routes: RouteTable,
-    /// Settings that are allowed and may be a mistake, each in one line.
+    /// Warnings about settings that are allowed but may be mistakes, each in one line.
     pub warnings: Vec<String>,
 }
 
 impl Config {
-    /// Where the operator asks, a URL.
+    /// The URL of the operator's listener.
     pub fn admin_url(&self) -> String {
         let scheme = if self.admin_tls.is_some() {
             "https"
@@ -160,7 +161,7 @@ impl Config {
         there.collect()
     }
 
-    /// Which keys of other settings differ from these and cannot be changed while the program runs.
+    /// The keys whose values differ in `other` and take effect only after a restart.
     pub fn restart_needed_for(&self, other: &Self) -> Vec<&'static str> {
         let differing = [
             ("data_dir", self.data_dir != other.data_dir),
@@ -180,12 +181,12 @@ impl Config {
     }
 }
 
-/// Reads the settings of this file and of the process's environment.
+/// Reads the settings from this file and the environment of the process.
 pub fn load(file: &Path) -> Result<Config, Complaints> {
     load_with(file, std::env::vars_os())
 }
 
-/// The same with a given environment.
+/// Reads the settings from this file and the given environment.
 pub fn load_with(
     file: &Path,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -204,7 +205,8 @@ pub fn load_with(
             what: mismatch.what,
         }])
     })?;
-    // Where the name stands, not where a link points to: the data folder must not move with the file behind it.
+    // This is the folder of the path as given, not of a link's target: the data folder must not
+    // move when a link changes.
     let folder = std::path::absolute(file)
         .ok()
         .and_then(|file| file.parent().map(Path::to_owned))
@@ -222,7 +224,7 @@ pub fn load_with(
     .of(&raw, file)
 }
 
-/// Merges the built-in defaults, the file and the environment, the later ones first; returns our variables as well.
+/// Merges built-in defaults, file and environment; later ones win. Also returns the variables.
 fn merged(
     file: &Path,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -238,7 +240,7 @@ fn merged(
     };
     let text = std::fs::read_to_string(file)
         .map_err(|error| whole(format!("failed to read the settings: {error}")))?;
-    // Parses the text itself: the crate would guess the format from the file's extension.
+    // Parses the text here, because the crate would guess the format from the file's extension.
     let parsed = toml_value(&text, &origin).map_err(&whole)?;
     let merged = config::Config::builder()
         .add_source(toml_value(DEFAULTS, BUILT_IN).map_err(&whole)?)
@@ -254,8 +256,8 @@ fn merged(
     Ok((merged.cache, own))
 }
 
-/// TOML whose values remember where they were written. A complaint never repeats what stands there: a file that was named by
-/// mistake may be a seed or a token.
+/// Parses TOML and records the origin of each value. Complaints never quote the content: a file
+/// named by mistake may hold a seed or a token.
 fn toml_value(text: &str, origin: &str) -> Result<Named, String> {
     if let Err(error) = text.parse::<toml::Table>() {
         return Err(unread(text, &error));
@@ -270,7 +272,8 @@ fn toml_value(text: &str, origin: &str) -> Result<Named, String> {
     })
 }
 
-/// Where text is no TOML, and what was expected there. In what is no settings file at all a column would tell the length of a word.
+/// The place of a TOML error and what was expected. In a file without any setting only the line is
+/// given, because a column could reveal the length of a seed word.
 fn unread(text: &str, error: &toml::de::Error) -> String {
     let at = error.span().map_or(0, |span| span.start);
     let before = text.get(..at).unwrap_or(text);
@@ -289,7 +292,7 @@ fn unread(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}, column {column}: {}", error.message())
 }
 
-/// Gives every value inside this one a new origin: the crate names no source for text.
+/// Sets the origin of this value and all values inside it: the crate sets none for text.
 fn renamed(value: config::Value, origin: &str) -> config::Value {
     let named = Some(origin.to_owned());
     if let config::ValueKind::Table(table) = value.kind {
@@ -307,7 +310,7 @@ fn renamed(value: config::Value, origin: &str) -> config::Value {
     config::Value::new(named.as_ref(), value.kind)
 }
 
-/// A source whose values know their origin.
+/// A source of settings whose values know their origin.
 #[derive(Clone, Debug)]
 struct Named {
     value: config::Value,
@@ -328,23 +331,23 @@ impl config::Source for Named {
     }
 }
 
-/// Turns keys into meaning and collects everything that is wrong with them.
+/// Turns keys into meaning and collects the mistakes in them.
 struct Meaning<'a> {
-    /// The merged values, which know where they come from.
+    /// The merged values, which know their origin.
     merged: &'a config::Value,
     /// The settings file.
     origin: &'a str,
-    /// The settings file's folder, where relative paths begin.
+    /// The folder of the settings file, from which relative paths start.
     folder: &'a Path,
-    /// What is wrong so far.
+    /// The mistakes found so far.
     complaints: Vec<Complaint>,
-    /// Warnings so far.
+    /// The warnings so far.
     warnings: Vec<String>,
-    /// Currencies whose rate is known.
+    /// The currencies with a known rate.
     currencies: Vec<Currency>,
-    /// Hooks that can be asked for a price.
+    /// The hooks that can set a price.
     hook_names: Vec<String>,
-    /// Files that are never served.
+    /// The files that are never served.
     secrets: Secrets,
 }
 
@@ -414,7 +417,7 @@ impl Meaning<'_> {
         })
     }
 
-    /// Notes what is wrong with a key, and where it was written.
+    /// Records a mistake with its key and origin.
     fn complain(&mut self, key: &str, what: impl Into<String>) {
         let origin = origin_of(self.merged, key)
             .unwrap_or(self.origin)
@@ -462,7 +465,7 @@ impl Meaning<'_> {
     }
 }
 
-/// Where the value of a key like `http.listen` or `route[2].price` was written.
+/// The origin of a key's value, such as `http.listen` or `route[2].price`.
 fn origin_of<'a>(root: &'a config::Value, key: &str) -> Option<&'a str> {
     let mut value = root;
     for part in key.split('.') {

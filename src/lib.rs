@@ -1,14 +1,16 @@
 //! Tollhouse: a Lightning node with a paywall built in.
 //!
-//! Two streams meet in one process. HTTP requests come in through [`sell::http`], find their [`route`], and are decided on by the
-//! [`sell::gate`]: a permit, or a challenge with an invoice. Payments come in through the [`node`] and are entered in the
-//! [`account::ledger`]. The modules below are the wings of the house, and theirs are its rooms. Rooms import only rooms below them;
-//! `tests/it/tidy.rs` holds the line.
+//! Two streams meet in one process. HTTP requests come in through [`sell::http`] and find their
+//! [`route`]. The [`sell::gate`] answers each with a permit or with a challenge that holds an
+//! invoice. Payments come in through the [`node`], and the [`account::ledger`] records them. The
+//! modules below are called wings, and their submodules are called rooms. A room imports only rooms
+//! that rank below it; `tests/it/tidy.rs` checks this.
 //!
-//! As a library it guards the handlers of another program, with the node in the same process (`examples/jokes.rs`). For that there are
-//! [`Tollhouse`], [`Guard`] and [`Paid`], and what an [`Offer`] is made of: [`route`], [`price`] and [`amount`]. All other modules are
-//! public only for the program itself and for its tests and benchmarks (hidden ones would escape the lints that ask for a line of
-//! documentation on each item): they may change with any version.
+//! As a library, Tollhouse guards the handlers of another program, with the node in the same
+//! process (`examples/jokes.rs`). The interface for this is [`Tollhouse`], [`Guard`] and [`Paid`],
+//! with the parts of an [`Offer`]: [`route`], [`price`] and [`amount`]. All other modules are
+//! public only for the program, its tests and its benchmarks, and may change with any version. They
+//! are not hidden, because the lints that require a doc line on each item skip hidden items.
 //!
 //! ```no_run
 //! use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What the operator has: the [`api`], behind tokens of its own, and every [`backup`].
+//! The operator's tools: the [`api`], which has access tokens of its own, and every [`backup`].
 
 pub mod api;
 pub mod backup;

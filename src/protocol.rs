@@ -1,4 +1,4 @@
-//! What goes over the wire, bytes to bytes: no clock, no input or output.
+//! The wire formats, from bytes to bytes, without a clock, input or output.
 
 pub mod invoice;
 pub mod l402;

@@ -1,7 +1,8 @@
-//! A request's way, in the order in which it is walked.
+//! The path of a request through the program.
 //!
-//! [`http`] takes it in and finds its [`route`]; a price that must be asked for comes from [`quote`]; the [`gate`] decides; the
-//! [`resource`] is served. [`layer`] is the same gate in somebody else's program.
+//! [`http`] accepts the request and finds its [`route`]. [`quote`] supplies a price that depends on
+//! a hook or an exchange rate. The [`gate`] decides, and the [`resource`] is served. [`layer`] puts
+//! the same gate into another program.
 
 pub mod gate;
 pub mod http;

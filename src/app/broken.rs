@@ -1,5 +1,5 @@
-//! The sold tokens that new settings invalidate: tokens of a service that is no longer sold, or of a price class that now opens
-//! less.
+//! The sold tokens that new settings invalidate: tokens of a service that is no longer sold, or of
+//! a price class that now opens less.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::base::price::Price;
 use crate::operate::api::Broken;
 use crate::sell::route::{Access, Offer, Plan, RouteTable};
 
-/// How much longer than its grant a token may be valid: the longest time in which its invoice can be paid.
+/// The time that a token may be valid beyond its grant: the longest time to pay its invoice.
 const INVOICE_MAX_SECS: u64 = 86_400;
 
 /// A reason why the new settings refuse a token.
@@ -29,7 +29,8 @@ struct Changes<'a> {
     raised: Vec<(Arc<str>, Price, u32, u32)>,
 }
 
-/// Lists what a change of tables breaks, with the number of valid tokens affected, which may be zero.
+/// Lists the tokens that a change of tables breaks, each kind with its count of valid tokens. A
+/// count may be zero.
 pub(super) fn broken(
     before: &RouteTable,
     after: &RouteTable,
@@ -107,7 +108,7 @@ impl Changes<'_> {
         offers(self.after).any(|offer| &*offer.service == service)
     }
 
-    /// The loss of this sale's token, if the token is still valid.
+    /// The loss of this sale's token; `None` if the token stays valid or was already invalid.
     fn loss_of(&self, living: &Living, now_secs: u64) -> Option<(String, Loss)> {
         let service = living.sale.service.as_deref()?;
         let name = living.sale.grant.as_deref();
@@ -130,7 +131,7 @@ impl Changes<'_> {
         }
         let of_service = self.raised.iter().filter(|it| &*it.0 == service);
         let mut sold_at = of_service.filter(|(_, price, _, _)| match (plan.price, price) {
-            // A grant with its own price is sold in the dearest class.
+            // A grant with its own price is sold in the most expensive class.
             (Some(_), price) => offer
                 .pricing
                 .classes()
@@ -160,7 +161,7 @@ fn is_dearer(one: Price, other: Price) -> bool {
     }
 }
 
-/// Whether the token still has something left.
+/// Whether the token has time and use left.
 fn is_good(living: &Living, plan: &Plan, now_secs: u64) -> bool {
     let Living { sale, used } = living;
     let from_ms = sale.expires_ms.unwrap_or(0).max(sale.settled_ms);

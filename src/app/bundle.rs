@@ -1,4 +1,5 @@
-//! Keeps a bundle ready for the next client, as long as the node has no channel: its payment opens the first one.
+//! Keeps a bundle ready for the next client while the node has no channel. Paying for the bundle
+//! opens the first channel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,31 +15,32 @@ use crate::node::liquidity::KeptReady;
 use crate::operate::api::Bundles;
 use crate::protocol::invoice::{Reach, Unready};
 
-/// How often it is looked whether one is wanted.
+/// Time between two checks whether a bundle is wanted.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Time between two invoices, at least: whoever got the last one has had this time to pay it.
+/// Minimum time between two invoices. The client that got the last one has this long to pay it.
 const MADE_EVERY: Duration = Duration::from_secs(900);
 
-/// Unpaid invoices of a day, the operator's own included, after which no more are made: LDK's providers refuse a customer who has
-/// ten of them, whether the operator or a bundle wants the next one, and whoever likes can have us make one by asking.
+/// The most unpaid invoices in a day, the operator's own included. After that, no more are made.
+/// LDK's providers refuse a customer who has ten unpaid invoices, for a bundle or for the operator.
+/// Any client can cause an invoice by asking, so bundles must not use up the ten.
 const UNPAID_PER_DAY: usize = 6;
 
 const DAY_MS: u64 = 86_400_000;
 
-/// What is kept ready, and with what.
+/// Keeps one grant ready as a bundle.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    /// Lays it ready.
+    /// Makes the invoice and lays the bundle ready.
     pub(super) bundles: Bundles,
-    /// What.
+    /// The grant to keep ready.
     pub(super) kept: KeptReady,
-    /// Where the time comes from.
+    /// The time source.
     pub(super) clock: Clock,
 }
 
 impl Keeper {
-    /// Looks after it until told to stop.
+    /// Checks at regular times whether a bundle is wanted, until `stop` is cancelled.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,8 +77,8 @@ impl Keeper {
         }
     }
 
-    /// Whether there is no channel, and nothing ready that would open one. The first one is made before anybody asks; those after
-    /// it when somebody has missed it.
+    /// Whether the node has no channel and needs a new bundle. The first bundle is made before any
+    /// client asks. A later bundle is made only after a client has missed the previous one.
     fn is_wanted(&self) -> bool {
         if *self.bundles.node.reach().borrow() != Reach::Unready(Unready::NoChannel) {
             return false;
@@ -87,13 +89,15 @@ impl Keeper {
         if laid.is_gone(self.clock.unix_secs()) {
             return laid.was_missed;
         }
-        // What the operator has laid ready of something else stays. What is sold otherwise by now is given to nobody.
+        // A ready bundle that the operator made for another grant stays. A bundle that is no longer
+        // sold on these terms is replaced, since no client receives it.
         let (route, grant) = (&self.kept.route, self.kept.grant.as_deref());
         self.bundles.is_of(&laid.bundle, route, grant) == Some(false)
     }
 
-    /// Whether the last invoice, also of an earlier run of the program, was made long enough ago, and has been with its client
-    /// for long enough; and whether there were not too many.
+    /// Whether enough time has passed since the last invoice was made, also by an earlier run, and
+    /// since the last bundle was handed out, and whether the number of unpaid invoices is below the
+    /// limit.
     async fn is_time(&self) -> Result<bool, LedgerError> {
         let ledger = Arc::clone(&self.bundles.ledger);
         let newest = tokio::task::spawn_blocking(move || ledger.activations(ACTIVATIONS_PAGE_MAX));
@@ -104,8 +108,9 @@ impl Keeper {
     }
 }
 
-/// Whether another invoice may be made now, by the activations in the books, the newest first, and when the last one was
-/// handed out. What was made in the future was made by a clock that was wrong.
+/// Whether another invoice may be made now. `activations` are in the ledger's order, newest first.
+/// `handed_ms` is when the last bundle was handed out. An invoice dated in the future was made
+/// while the clock was wrong, and does not count.
 fn may_make(activations: &[ActivationRecord], handed_ms: Option<u64>, now_ms: u64) -> bool {
     let made_within = |within_ms: u64| {
         let past = activations.iter().filter(move |it| it.made_ms <= now_ms);
@@ -159,7 +164,7 @@ mod tests {
         );
         let yesterday: Vec<_> = (0..9).map(|_| made(DAY_MS, false)).collect();
         assert!(may(&yesterday));
-        // Made by a clock that was ahead.
+        // The clock was ahead when this invoice was made.
         let ahead = ActivationRecord {
             made_ms: NOW_MS + DAY_MS,
             ..made(0, false)

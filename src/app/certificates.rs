@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::Clock;
 use crate::sell::http::{Term, TlsSource};
 
-/// How often the certificates are checked.
+/// Time between two checks of the certificates.
 const LOOK_EVERY: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// The certificates of both listeners, each with the settings key that names it.

@@ -1,4 +1,4 @@
-//! The node in somebody else's program, which serves the public itself and has its handlers guarded.
+//! The node inside another program, which serves the public itself and guards its own handlers.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,12 +17,14 @@ use crate::sell::route::{Grant, Offer};
 
 use super::{AppError, Built, Front};
 
-/// A running node with its books and its operator's listener, and the guards of the program that it runs in.
+/// A running node with its ledger and its operator's listener, and the guards of the program that
+/// embeds it.
 ///
-/// It lives in a data folder like that of `tollhouse run` and reads the same settings file, without `[[route]]` tables; of
-/// `[http]` it goes by `trusted_proxies`, `forwarded_header`, `allow`, `block` and `shutdown_grace`. It is made for tokio's
-/// multi-threaded runtime. The log goes to the program's own `tracing` subscriber, which must not write the target
-/// `macaroon`: that crate prints whole tokens when it debugs.
+/// It uses a data folder and a settings file like those of `tollhouse run`, but without `[[route]]`
+/// tables. Of `[http]`, only `trusted_proxies`, `forwarded_header`, `allow`, `block` and
+/// `shutdown_grace` apply. It needs tokio's multi-threaded runtime. The log goes to the embedding
+/// program's `tracing` subscriber. That subscriber must not write the target `macaroon`, because
+/// that crate prints whole tokens at debug level.
 #[derive(Debug)]
 #[must_use = "dropped, it stops"]
 pub struct Tollhouse {
@@ -30,16 +32,16 @@ pub struct Tollhouse {
     listen: SocketAddr,
     reload: Reload,
     stop: Stop,
-    /// Taken by who waits for the end.
+    /// The task that runs the node; `stop` takes it to wait for its end.
     ended: Option<JoinHandle<Result<(), AppError>>>,
 }
 
 impl Tollhouse {
-    /// Starts the node by this settings file, and returns while it is still getting ready: until it can be paid, what is
-    /// guarded answers 503 to whoever has not paid yet.
+    /// Starts the node with this settings file, and returns before the node is ready. Until the
+    /// node can receive payments, guarded handlers answer 503 to clients that have not paid.
     ///
     /// # Errors
-    /// If the settings do not hold, the data folder is in use, or the operator's address is taken.
+    /// If the settings are invalid, the data folder is in use, or the operator's address is taken.
     pub async fn start(settings: impl AsRef<Path>) -> Result<Self, AppError> {
         let file = settings.as_ref().to_owned();
         let reading = file.clone();
@@ -70,36 +72,39 @@ impl Tollhouse {
         })
     }
 
-    /// A guard for what is sold as this service, at a price like `"10 sat"`, `"2500 msat"` or `"0.01 USD"` for any number of
-    /// requests within a day.
+    /// A guard that sells this service at a price like `"10 sat"`, `"2500 msat"` or `"0.01 USD"`. A
+    /// payment buys any number of requests within a day.
     ///
     /// # Errors
-    /// If name or price cannot be read, or another guard sells the same service in another way.
+    /// If the name or price is invalid, or another guard sells the same service on other terms.
     pub fn guard(&self, service: &str, price: &str) -> Result<Guard, GuardError> {
         self.guard_with(Offer::new(service, price.parse()?, Grant::default()))
     }
 
-    /// The same with all that can be said of an offer: what a payment buys, prices by what is asked for, what comes free.
+    /// A guard with a full offer: its grants, prices by request and free quota.
     ///
     /// # Errors
-    /// If the offer does not make sense by itself, with the settings, or with those of other guards.
+    /// If the offer is inconsistent in itself, with the settings, or with the offers of other
+    /// guards.
     pub fn guard_with(&self, offer: Offer) -> Result<Guard, GuardError> {
         self.guards.guard(offer)
     }
 
-    /// Where the settings want the public listener (`http.listen`), for a program that goes by them.
+    /// The address of the public listener in the settings (`http.listen`), for a program that uses
+    /// it.
     pub fn listen(&self) -> SocketAddr {
         self.listen
     }
 
-    /// Has the settings read again, as SIGHUP does with `tollhouse run`. What changed and takes effect only after a restart,
-    /// or what is wrong with them, and then nothing has changed; `None` while it is stopping.
+    /// Reloads the settings, as SIGHUP does for `tollhouse run`. Returns the changed keys that take
+    /// effect only after a restart. If the settings are invalid, nothing changes, and the error
+    /// says why. Returns `None` while the node is stopping.
     pub async fn reload(&self) -> Option<Result<Vec<&'static str>, String>> {
         self.reload.ask().await
     }
 
-    /// Waits for SIGINT or SIGTERM, or until it stops by itself because of a fault: for a server's graceful shutdown. A
-    /// program that is killed in the middle of a payment can lose the channel.
+    /// Waits for SIGINT, SIGTERM or a fault that stops the node. Use it for a server's graceful
+    /// shutdown: a program that is killed in the middle of a payment can lose the channel.
     pub fn stop_signal(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopping = self.stopping();
         async move {
@@ -122,16 +127,18 @@ impl Tollhouse {
         }
     }
 
-    /// Waits until it stops, be it told to or because of a fault. From then on everything guarded is answered 503.
+    /// Waits until the node stops, on request or because of a fault. From then on, all guarded
+    /// handlers answer 503.
     pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
         self.stop.begin.clone().cancelled_owned()
     }
 
-    /// Stops: nothing new is let through, what is in flight is finished within `http.shutdown_grace`, then node and books are
-    /// closed. Call it last, so that no payment is caught in the middle.
+    /// Stops the node: admits no new requests, lets requests in flight finish within
+    /// `http.shutdown_grace`, then closes the node and the ledger. Call this method last, so that
+    /// no payment is interrupted.
     ///
     /// # Errors
-    /// If a fault has stopped it before, or the books could not be closed.
+    /// If a fault had already stopped the node, or the ledger could not be closed.
     pub async fn stop(mut self) -> Result<(), AppError> {
         self.stop.begin.cancel();
         match self.ended.take() {
@@ -141,16 +148,16 @@ impl Tollhouse {
     }
 }
 
-/// It stops in the background, which takes as long as the runtime lives.
+/// Stops the node in the background. The stop completes only if the runtime runs long enough.
 impl Drop for Tollhouse {
     fn drop(&mut self) {
         self.stop.begin.cancel();
     }
 }
 
-/// Whether what is guarded can be sold by these settings.
+/// Checks that these settings can sell the guarded offers.
 pub(super) fn fits(guarded: &[Offer], config: &Config) -> Result<(), AppError> {
-    // What would silently not be there: routes that nobody serves, TLS that nobody speaks.
+    // These settings would silently have no effect in an embedding program.
     let unserved = [
         ("route", config.routes.iter().next().is_some()),
         ("http.tls", config.http.tls.is_some()),

@@ -1,4 +1,4 @@
-//! Why the program ended, or never began.
+//! The reasons why the program ended or failed to start.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,19 +14,19 @@ use crate::sell::gate::KeyringError;
 use crate::sell::http::TlsError;
 use crate::sell::layer::GuardError;
 
-/// Why the program ended, or never began.
+/// A reason why the program ended or failed to start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The data folder.
+    /// The data folder could not be created or changed.
     #[error("failed to make the data folder {path}")]
     DataDir {
         /// The folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         #[source]
         source: io::Error,
     },
-    /// Others on this machine can look into it.
+    /// Other users of this machine can access the data folder.
     #[error("the data folder {path} is open to others (mode {mode:03o}): run `chmod 700 {path}`", path = .path.display())]
     Exposed {
         /// The folder.
@@ -34,7 +34,7 @@ pub enum AppError {
         /// Its permission bits.
         mode: u32,
     },
-    /// There is no room for what it would write.
+    /// The disk of the data folder has too little free space for a start.
     #[error(
         "the disk of the data folder {path} is full ({left_mb} MB are left, and {wanted_mb} are wanted): make room, then start \
          again. Nothing was opened",
@@ -43,9 +43,9 @@ pub enum AppError {
     DiskFull {
         /// The folder.
         path: PathBuf,
-        /// What is left, MB.
+        /// The free space, MB.
         left_mb: u64,
-        /// What a start wants, MB.
+        /// The free space that a start needs, MB.
         wanted_mb: u64,
     },
     /// The disk has free bytes but too few free inodes.
@@ -61,7 +61,7 @@ pub enum AppError {
         /// Files that a start needs.
         wanted: u64,
     },
-    /// A secret is gone, and what was made with it is there.
+    /// A secret file is missing, but data made with the secret exists.
     #[error(
         "{secret} is missing, and {made} was made with it: put it back from a backup (a new one would make what was sold, or \
          the channels, worthless), or move {made} away to begin anew",
@@ -71,10 +71,10 @@ pub enum AppError {
     Lost {
         /// The secret's file.
         secret: PathBuf,
-        /// What was made with it.
+        /// The data made with the secret.
         made: PathBuf,
     },
-    /// There was a node, and its folder is gone.
+    /// The data folder had a node before, but the node's folder is gone or empty.
     #[error(
         "the node's folder {folder} is gone or empty, and there was a node ({shown_by}): a new one in its place would forget its \
          channels, and what is in them. Put the folder back as it was, or restore the newest backup; the words of the seed alone \
@@ -83,58 +83,59 @@ pub enum AppError {
         folder = .folder.display()
     )]
     NodeLost {
-        /// Where it was.
+        /// The node's folder.
         folder: PathBuf,
-        /// How that is known.
+        /// The evidence that there was a node.
         shown_by: String,
     },
-    /// They do not hold.
+    /// The settings are invalid.
     #[error(transparent)]
     Settings(#[from] Complaints),
-    /// They speak of the public listener, which another program has of its own.
+    /// The settings contain a key of the public listener, but an embedding program serves the
+    /// public.
     #[error(
         "{0}: only `tollhouse run` does that, and this program serves the public itself: take it out"
     )]
     OnlyRun(&'static str),
-    /// A guard of this program could not sell by them.
+    /// The settings cannot sell what a guard of the embedding program offers.
     #[error("what this program guards could not be sold")]
     Guard(#[from] GuardError),
-    /// A bug.
+    /// A task panicked, which is a bug.
     #[error("a part of the program panicked")]
     Panicked(#[from] tokio::task::JoinError),
-    /// Another program has it.
+    /// Another program uses the data folder.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// A secret.
+    /// A secret file could not be read or written.
     #[error(transparent)]
     Secret(#[from] SecretFileError),
-    /// What access tokens have spent.
+    /// The file with the amounts spent by access tokens could not be opened.
     #[error(transparent)]
     Spending(#[from] SpendingError),
-    /// The keys of the tokens.
+    /// The root keys of the tokens could not be opened.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
-    /// The seed.
+    /// The seed could not be opened.
     #[error(transparent)]
     Seed(#[from] SeedError),
-    /// The account.
+    /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// A listener.
+    /// The address of a listener could not be bound.
     #[error("failed to listen on {address} ({key} in the settings)")]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// The settings' key.
+        /// The key of the address in the settings.
         key: &'static str,
-        /// What the operating system said.
+        /// The operating system's error.
         #[source]
         source: io::Error,
     },
-    /// The certificate.
+    /// A TLS certificate or its key could not be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The node.
+    /// The node failed.
     #[error(transparent)]
     Node(#[from] NodeError),
 }

@@ -1,4 +1,4 @@
-//! The data folder: made at the first start.
+//! The data folder: creates it at the first start, and checks and locks it at each start.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -12,8 +12,8 @@ use crate::base::secret_file;
 use crate::config::Config;
 use crate::operate::backup::CLEAN_STOP;
 
-/// Makes the data folder for its owner only: it holds the seed, keys and channel state. An existing folder without a seed is
-/// not changed: it may be a home directory.
+/// Creates the data folder for its owner only, because it holds the seed, the keys and the channel
+/// state. An existing folder without a seed is not changed, because it may be a home directory.
 pub(crate) fn make(path: &Path) -> Result<(), AppError> {
     let failed = |source| AppError::DataDir {
         path: path.to_owned(),
@@ -41,7 +41,7 @@ pub(crate) fn make(path: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Takes the data folder for this program, before anything in it is opened.
+/// Locks the data folder for this program before anything in it is opened.
 pub(super) fn take(config: &Config) -> Result<DataLock, AppError> {
     let data_dir = &config.data_dir;
     make(data_dir)?;
@@ -49,12 +49,12 @@ pub(super) fn take(config: &Config) -> Result<DataLock, AppError> {
     must_have_room(data_dir)?;
     lost::node_must_be_there(&config.node.folder)?;
     lost::tell_of_books(config);
-    // From here on the newest backup may be behind.
+    // From here on, the newest backup may be older than the data.
     forget_clean_stop(data_dir)?;
     Ok(lock)
 }
 
-/// Looks whether there is room for a start.
+/// Checks that the disk has enough free space and free inodes for a start.
 fn must_have_room(path: &Path) -> Result<(), AppError> {
     if let Some(left) = disk_space::files_left(path).filter(|left| *left < disk_space::START_FILES)
     {
@@ -75,7 +75,7 @@ fn must_have_room(path: &Path) -> Result<(), AppError> {
     })
 }
 
-/// A secret that was lost is not replaced without a word: a new one would not fit what was made with the old one.
+/// Refuses to replace a lost secret: a new one would not fit the data made with the old one.
 pub(super) fn must_not_be_lost(secret: &Path, made: &Path) -> Result<(), AppError> {
     if made.exists() && !secret.exists() {
         return Err(AppError::Lost {
@@ -86,17 +86,17 @@ pub(super) fn must_not_be_lost(secret: &Path, made: &Path) -> Result<(), AppErro
     Ok(())
 }
 
-/// Notes that everything was written and closed: a backup that is made now holds the newest state.
+/// Notes that everything was written and closed, so a backup made now holds the newest state.
 pub(super) fn note_clean_stop(data_dir: &Path) {
     let path = data_dir.join(CLEAN_STOP);
     let noted = File::create(&path).and_then(|file| file.sync_all());
     if let Err(error) = noted {
-        // Without it a backup is restored with a recovery, which is always safe.
+        // Without the note, a backup is restored with a recovery, which is always safe.
         tracing::warn!("Failed to note the good end in {}: {error}", path.display());
     }
 }
 
-/// Takes that back, before anything changes.
+/// Removes the note of a clean stop before anything changes.
 fn forget_clean_stop(data_dir: &Path) -> Result<(), AppError> {
     let forget = || {
         match std::fs::remove_file(data_dir.join(CLEAN_STOP)) {

@@ -1,5 +1,5 @@
-//! Watches how much can still arrive, so that an operator hears of it before a challenge is refused, and something is ready for
-//! a first customer where nothing can arrive.
+//! Watches the inbound liquidity: warns the operator before challenges must be refused, and keeps a
+//! bundle ready for a first customer while the node cannot receive payments.
 
 use std::sync::Arc;
 
@@ -14,24 +14,24 @@ use crate::protocol::invoice::Reach;
 use crate::sell::gate::Gate;
 use crate::sell::route::{Offer, RouteTable};
 
-/// What can arrive, and what is sold.
+/// The inbound liquidity and the prices that it must suffice for.
 pub(super) struct Inbound {
-    /// How the node is reached.
+    /// Whether the node can receive payments, and how much.
     reach: watch::Receiver<Reach>,
-    /// What is sold.
+    /// The routes on sale.
     routes: Arc<Live<RouteTable>>,
-    /// What is sold behind guards.
+    /// The offers of guards.
     guarded: Arc<Live<Vec<Offer>>>,
-    /// What a price in a currency goes by.
+    /// The gate, with the exchange rates for prices in a currency.
     gate: Arc<Gate>,
-    /// For how many sales there should be room.
+    /// The number of sales that the inbound liquidity should suffice for.
     low_sales: u32,
-    /// Keeps a bundle ready while nothing can arrive.
+    /// Keeps a bundle ready while nothing can be received.
     keeper: Option<Keeper>,
 }
 
 impl Inbound {
-    /// What the operator is told of, too.
+    /// Builds the watch from the parts of the operator API. `kept` is the grant to keep ready.
     pub(super) fn of(admin: &Admin, kept: Option<KeptReady>) -> Self {
         Self {
             reach: admin.node.reach(),
@@ -47,7 +47,7 @@ impl Inbound {
         }
     }
 
-    /// Watches until told to stop.
+    /// Watches until `stop` is cancelled.
     pub(super) async fn watch(mut self, stop: CancellationToken) {
         let keeper = self.keeper.take();
         let keeping = async {
@@ -58,7 +58,7 @@ impl Inbound {
         tokio::join!(self.warn(stop.clone()), keeping);
     }
 
-    /// Says when it gets low, and when it is enough again.
+    /// Logs when the inbound liquidity becomes low, and when it is enough again.
     async fn warn(mut self, stop: CancellationToken) {
         let mut watch = Watch::default();
         loop {

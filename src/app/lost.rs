@@ -1,4 +1,5 @@
-//! What is gone of the data folder: no node is begun anew in the place of one that had channels, and no books without a word.
+//! Missing parts of the data folder. A lost node stops the start, so that a new node never replaces
+//! one that had channels. A lost ledger is logged, and a new one begins.
 
 use std::path::Path;
 
@@ -10,7 +11,8 @@ use crate::operate::backup;
 
 use super::AppError;
 
-/// Refuses a start whose node is gone, by the mark beside its folder: nothing was opened yet.
+/// Fails if the mark beside the node's folder says that a node existed, but the node is gone. This
+/// check runs before anything is opened.
 pub(super) fn node_must_be_there(folder: &Path) -> Result<(), AppError> {
     let mark = made::mark(folder);
     if mark.exists() && !made::is_there(folder) {
@@ -19,8 +21,9 @@ pub(super) fn node_must_be_there(folder: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
-/// The same by what else in the data folder knows of a node: the books, and the backups. Those in a folder of their own refuse
-/// nothing: who has only the words left begins anew beside them.
+/// Fails if the node is gone, but the ledger has an open channel or the data folder holds a backup
+/// of the node. Backups outside the data folder do not stop the start: an operator who has only the
+/// seed words starts a new node beside them.
 pub(super) fn node_must_fit(
     config: &Config,
     keys: &NodeKeys,
@@ -53,8 +56,8 @@ fn lost(folder: &Path, shown_by: String) -> AppError {
     }
 }
 
-/// Says what it means that the books are gone, where there is a node whose sales stood in them. They begin anew all the same: what
-/// customers were sold is good without them.
+/// Logs what the loss of the ledger means, if it is gone but the node that received its sales is
+/// there. The start continues with a new ledger, because sold tokens are valid without it.
 pub(super) fn tell_of_books(config: &Config) {
     if !made::is_there(&config.node.folder) || Ledger::is_there(&config.ledger) {
         return;

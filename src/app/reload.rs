@@ -1,5 +1,5 @@
-//! Changing what is sold while it is being sold: the settings are read again, and either all that can change changes, or
-//! nothing does. Requests in flight end as they began.
+//! Reloading the settings while the program sells. A reload changes either every setting that can
+//! change or none. Requests in flight finish under the settings that they started with.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,38 +22,39 @@ use crate::sell::route::{Offer, RouteTable};
 
 use super::{AppError, broken, embedded};
 
-/// What can be changed, and with what.
+/// The parts of the program that a reload changes, and the inputs of a reload.
 pub(super) struct Reloading {
     /// The settings file.
     pub(super) file: PathBuf,
-    /// The settings that the program was started with: what changes only with a restart is compared with them.
+    /// The settings of the program's start. A reload reports the keys that differ from them and
+    /// take effect only after a restart.
     pub(super) started_with: Config,
-    /// What is sold.
+    /// The shop: routes, resources and client lists.
     pub(super) shop: Arc<Live<Shop>>,
-    /// The same for the operator to see.
+    /// The routes, for the operator API.
     pub(super) routes: Arc<Live<RouteTable>>,
-    /// What is sold behind guards, in somebody else's program.
+    /// The offers of guards in an embedding program; `None` for `tollhouse run`.
     pub(super) guarded: Option<Arc<Live<Vec<Offer>>>>,
-    /// The decision.
+    /// The gate, which decides on every request.
     pub(super) gate: Arc<Gate>,
     /// The ledger, to count the tokens that a reload ends.
     pub(super) ledger: Arc<Ledger>,
-    /// Where the time comes from.
+    /// The time source.
     pub(super) clock: Clock,
-    /// Who asks for it.
+    /// The requests for a reload.
     pub(super) reloads: Reloads,
 }
 
-/// What goes on beside the requests of one reading of the settings.
+/// The background tasks of one version of the settings.
 pub(super) struct Beside {
     /// Health checks and tunnels.
     pub(super) background: Background,
-    /// Currencies' rates.
+    /// The exchange rates.
     pub(super) rates: Arc<Rates>,
 }
 
 impl Beside {
-    /// Runs it until the token is cancelled, or the program ends.
+    /// Starts the tasks, which run until the returned token is cancelled or the program stops.
     fn start(self, tracker: &TaskTracker, ending: &Ending) -> CancellationToken {
         let stop = ending.begin.child_token();
         tracker.spawn(self.background.run(stop.clone(), ending.clone()));
@@ -65,7 +66,8 @@ impl Beside {
 /// The file in the data folder that keeps the last good rates.
 pub(crate) const RATES_FILE: &str = "rates.json";
 
-/// What pricing asks the world, by these settings; what the one before knows of the same is not asked again.
+/// The hooks and exchange rates of these settings. A hook or rate whose settings did not change
+/// keeps its known answers from `before`.
 pub(super) fn quotes(config: &Config, before: Option<&Quotes>, clock: &Clock) -> Quotes {
     let rates = Rates::new(config.rates.clone(), clock.clone())
         .remembering(&config.data_dir.join(RATES_FILE));
@@ -95,7 +97,7 @@ pub(super) async fn warn(config: Config) -> Config {
 }
 
 impl Reloading {
-    /// Does what it is asked, until told to stop.
+    /// Handles requests for a reload until the program stops.
     pub(super) async fn run(mut self, beside: Beside, tracker: TaskTracker, stop: Stop) {
         let ending = Ending {
             begin: stop.begin,
@@ -134,7 +136,7 @@ impl Reloading {
                     Err(complaints)
                 }
             };
-            // Whoever asked may have gone.
+            // The requester may have gone.
             let _ = tell.send(reloaded);
         }
     }
@@ -148,8 +150,8 @@ impl Reloading {
         })
     }
 
-    /// The sold tokens that these settings invalidate. If the ledger cannot be read, that is only logged, so that the operator
-    /// can still change the settings.
+    /// The sold tokens that these settings invalidate. A failure to read the ledger is only logged,
+    /// so that the operator can still change the settings.
     async fn broken(&self, config: &Config) -> Vec<Broken> {
         let (before, after) = (self.routes.get(), config.routes.clone());
         let (ledger, now_secs) = (Arc::clone(&self.ledger), self.clock.unix_secs());
@@ -199,7 +201,8 @@ impl Reloading {
         })
     }
 
-    /// The settings were held against the data folder that they name: seed and keys in another one would be for sale.
+    /// Refuses another data folder. The settings were checked against the folder that they name, so
+    /// the seed and keys in the folder in use would no longer be protected from sale.
     fn stays_where_it_is(&self, config: &Config) -> Result<(), String> {
         if config.data_dir == self.started_with.data_dir {
             return Ok(());
@@ -210,7 +213,7 @@ impl Reloading {
         ))
     }
 
-    /// Whether what this program guards can be sold by these settings.
+    /// Checks that these settings can sell the offers of guards.
     fn fits(&self, config: &Config) -> Result<(), AppError> {
         match &self.guarded {
             Some(guarded) => embedded::fits(&guarded.get(), config),
@@ -218,8 +221,8 @@ impl Reloading {
         }
     }
 
-    /// Puts other settings in force. Every request sees either all of the old ones or all of the new ones, but for the limits,
-    /// which stand by themselves.
+    /// Puts other settings in force. Every request sees either all the old settings or all the new
+    /// ones, except for the limits, which do not depend on the other settings.
     fn change(&self, mut config: Config) -> (Beside, Vec<&'static str>) {
         let restart_needed_for = self.started_with.restart_needed_for(&config);
         config.routes = with_secrets_of(config.routes, &self.started_with.routes);
@@ -229,7 +232,7 @@ impl Reloading {
         let (resources, background) = before.resources.after(config.resource, &config.routes);
         let quotes = quotes(&config, Some(&self.gate.quotes()), &self.clock);
         let rates = Arc::clone(&quotes.rates);
-        // Before the routes, which may name a hook or a currency that is new.
+        // The gate changes before the routes, because the routes may name a new hook or currency.
         self.gate.change(config.limits, quotes);
         self.routes.set(config.routes.clone());
         self.shop.set(Shop {
@@ -246,8 +249,8 @@ impl Reloading {
     }
 }
 
-/// The routes without the secrets of either settings: keys that the new settings no longer name stay in use until a
-/// restart.
+/// The routes, which serve neither the secret files of these settings nor those of the start: keys
+/// that the new settings no longer name stay in use until a restart.
 fn with_secrets_of(routes: RouteTable, started_with: &RouteTable) -> RouteTable {
     let mut secrets = Secrets::clone(routes.secrets());
     for secret in started_with.secrets().iter() {
@@ -256,8 +259,8 @@ fn with_secrets_of(routes: RouteTable, started_with: &RouteTable) -> RouteTable 
     routes.without(secrets)
 }
 
-/// Warns of prices that move to a lower class because the settings do not name their `tier`. Prices that move to a higher class
-/// are logged with the tokens that they invalidate.
+/// Warns of prices that move to a lower class because the settings do not name their `tier`. Prices
+/// that move to a higher class are logged with the tokens that they invalidate.
 fn warn_of_lower_classes(before: &RouteTable, after: &RouteTable) {
     let moved = before.classes_moved(after).into_iter();
     for (service, price, old, new) in moved.filter(|(_, _, old, new)| new < old) {

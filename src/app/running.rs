@@ -19,7 +19,8 @@ use super::inbound::Inbound;
 use super::reload::{Beside, Reloading};
 use super::{AppError, certificates};
 
-/// How often what nobody waits for is written. A crash loses at most this much of use counts, in the customer's favour.
+/// Time between two writes of the records that no caller waits for. A crash loses at most this much
+/// of the use counts, in the customer's favour.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// The tasks of a running program, in the order in which they are stopped.
@@ -30,21 +31,22 @@ pub(super) struct Running {
     writer: Tasks,
 }
 
-/// What faces the public.
+/// The part of the program that faces the public.
 pub(super) enum Front {
-    /// A listener of our own.
+    /// The program's own listener.
     Listener(Box<Server>),
-    /// Guards in somebody else's program.
+    /// Guards in an embedding program.
     Guards {
-        /// The requests that were let through, until the last byte of their answers.
+        /// The admitted requests, each until the last byte of its response.
         in_flight: TaskTracker,
-        /// How long they may take to finish.
+        /// Time for requests in flight to finish when the program stops.
         grace: Duration,
     },
 }
 
 impl Front {
-    /// Serves until told to stop, and then until what is in flight has ended, within its grace.
+    /// Serves until the program stops, then waits for requests in flight, at most for the grace
+    /// time.
     async fn run(self, tracker: TaskTracker, stop: Stop) {
         let (in_flight, grace) = match self {
             Self::Listener(server) => return server.run(tracker, stop).await,
@@ -62,7 +64,7 @@ impl Front {
     }
 }
 
-/// What is started: what faces the public, the operator's listener, and what changes what they serve.
+/// The servers and the tasks that belong to them, not yet started.
 pub(super) struct Servers {
     pub(super) front: Front,
     pub(super) admin: Server,
@@ -73,7 +75,7 @@ pub(super) struct Servers {
     pub(super) following: Following,
 }
 
-/// Some tasks, and what ends them.
+/// A group of tasks, and the tokens that stop it.
 struct Tasks {
     tracker: TaskTracker,
     stop: Stop,
@@ -106,7 +108,8 @@ impl Tasks {
 }
 
 impl Running {
-    /// HTTP first: valid credentials are served whatever the state of the node.
+    /// Starts the tasks and waits until all have ended. HTTP starts first, because valid
+    /// credentials are served in any state of the node.
     pub(super) async fn start(
         servers: Servers,
         node: Arc<Node>,
@@ -172,14 +175,15 @@ impl Running {
             None => tracing::info!("Stopping: requests in flight are finished first"),
             Some(fault) => tracing::error!("Stopping because of a fault: {}", chain(fault)),
         }
-        // Whoever guards something with us has to hear of a fault, too.
+        // The embedding program and its guards must learn of a fault, too.
         stop.begin.cancel();
         let ended = running.end(&ledger).await;
-        // The first fault is the one to tell; it may be why the books cannot be closed.
+        // Return the first fault, which may also be why the ledger failed to close.
         fault.map_or(ended, Err)
     }
 
-    /// In reverse: who is served, then the node, then the operator's view of both, then the books.
+    /// Stops the groups in reverse order: the public front, the node, the operator's listener, the
+    /// ledger's writer. Then it closes the ledger.
     async fn end(self, ledger: &Arc<Ledger>) -> Result<(), AppError> {
         self.http.end().await;
         self.node.end().await;
@@ -192,7 +196,7 @@ impl Running {
     }
 }
 
-/// Writes what nobody waits for, until told to stop.
+/// Writes the records that no caller waits for, until `stop` is cancelled.
 async fn write_behind(ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), LedgerError> {
     let mut tick = interval(WRITE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -209,7 +213,7 @@ async fn write_behind(ledger: Arc<Ledger>, stop: CancellationToken) -> Result<()
     }
 }
 
-/// Why a task ended that ends only when it is told to.
+/// The fault that ended a task before the program stopped it; `None` if the task ended without one.
 fn fault<E: Into<AppError>>(
     ended: Result<Result<(), E>, tokio::task::JoinError>,
 ) -> Option<AppError> {

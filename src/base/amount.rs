@@ -1,4 +1,4 @@
-//! Amounts of bitcoin: one type, millisatoshi inside, arithmetic that cannot wrap.
+//! Amounts of bitcoin: one type that holds millisatoshi, with arithmetic that cannot wrap.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,10 +11,10 @@ pub const MSAT_MAX: u64 = 21_000_000 * 100_000_000 * 1_000;
 pub struct Msat(u64);
 
 impl Msat {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// This many millisatoshi, or `None` above all the bitcoin that can exist.
+    /// An amount in millisatoshi, or `None` if it is more than all the bitcoin that can exist.
     pub const fn new(msat: u64) -> Option<Self> {
         if msat <= MSAT_MAX {
             Some(Self(msat))
@@ -23,7 +23,7 @@ impl Msat {
         }
     }
 
-    /// This many whole satoshi, or `None` above all the bitcoin that can exist.
+    /// An amount in satoshi, or `None` if it is more than all the bitcoin that can exist.
     pub const fn from_sat(sat: u64) -> Option<Self> {
         match sat.checked_mul(1_000) {
             Some(msat) => Self::new(msat),
@@ -36,7 +36,7 @@ impl Msat {
         self.0
     }
 
-    /// The number of satoshi; `None` if it is not a whole one.
+    /// The number of satoshi; `None` if the amount is not a whole number of satoshi.
     pub const fn whole_sat(self) -> Option<u64> {
         if self.0.is_multiple_of(1_000) {
             Some(self.0 / 1_000)
@@ -45,47 +45,47 @@ impl Msat {
         }
     }
 
-    /// The sum, held at all the bitcoin that can exist.
+    /// The sum, or all the bitcoin that can exist if the sum is larger.
     #[must_use]
     pub fn saturating_add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0).min(MSAT_MAX))
     }
 }
 
-/// Why text is not an amount; each says what to write.
+/// The reasons why text is not an amount. Each message says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
-    /// Neither `sat` nor `msat`.
+    /// The unit is neither `sat` nor `msat`.
     #[error("`{0}` is in no known unit: write \"10 sat\" or \"2500 msat\"")]
     UnknownUnit(String),
-    /// No whole number: a fraction, a sign, words.
+    /// The number has a fraction, a sign or other characters.
     #[error(
         "`{0}` is not a whole number of satoshi or millisatoshi: write \"10 sat\" or \"2500 msat\""
     )]
     NotWhole(String),
-    /// Commas or underscores elsewhere than between groups of three digits.
+    /// The number has commas or underscores that do not separate groups of three digits.
     #[error(
         "`{0}` can be read in two ways: write \"21000 sat\", or groups of three digits as in \"21,000 sat\" or \"21_000 sat\""
     )]
     Grouped(String),
-    /// More than all the bitcoin there will be, or than can be counted.
+    /// The amount is more than all the bitcoin that will ever exist, or than the type can hold.
     #[error("`{0}` is more than all the bitcoin that will exist")]
     TooLarge(String),
 }
 
-/// Why text is not a whole number.
+/// The reasons why text is not a whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotANumber {
-    /// Something else than digits and what groups them.
+    /// The text has no digits, or other characters than digits and separators.
     NoDigits,
-    /// Digits that are not in groups of three.
+    /// The separators do not form groups of three digits.
     Grouped,
-    /// More than can be counted.
+    /// The number is larger than the type can hold.
     TooLarge,
 }
 
-/// Reads a whole number: digits, in groups of three by commas or by underscores if the writer likes. `1,5` and `0,001` are what
-/// some write for fractions, so they are refused.
+/// Reads a whole number. Commas or underscores may separate groups of three digits. `1,5` and
+/// `0,001` are refused, because some people write fractions this way.
 pub fn whole_number(text: &str) -> Result<u64, NotANumber> {
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_of_a_number = |byte: u8| byte.is_ascii_digit() || matches!(byte, b',' | b'_');
@@ -107,7 +107,7 @@ pub fn whole_number(text: &str) -> Result<u64, NotANumber> {
     Err(NotANumber::Grouped)
 }
 
-/// The one reader of amounts: `10 sat`, `21,000 sat`, `2500 msat`.
+/// The only parser for amounts: `10 sat`, `21,000 sat`, `2500 msat`.
 impl FromStr for Msat {
     type Err = AmountError;
 
@@ -133,7 +133,7 @@ impl FromStr for Msat {
     }
 }
 
-/// Whole satoshi as `10 sat`, everything else as `2500 msat`: what a settings file takes back.
+/// Writes whole satoshi as `10 sat` and other amounts as `2500 msat`. A settings file accepts both.
 impl fmt::Display for Msat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_multiple_of(1_000) {

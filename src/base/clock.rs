@@ -1,4 +1,5 @@
-//! Time, passed in: the one place that asks the operating system what time it is.
+//! The clock, which callers receive as a value. Only this module asks the operating system for the
+//! time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -6,16 +7,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// What counts the time since the machine was started, time in suspension included. Linux' monotonic clock stands still meanwhile.
+/// The system clock that counts the time since boot, including suspension. On Linux, the monotonic
+/// clock stops during suspension.
 #[cfg(target_os = "linux")]
 const SINCE_BOOT: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const SINCE_BOOT: ClockId = ClockId::Monotonic;
 
-/// Where the time comes from: the system, or a test's hand.
+/// A source of time: the system, or a clock that a test moves.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// A clock that only a test moves; `None` reads the system's.
+    /// A clock that only a test moves; `None` reads the system clock.
     fixed: Option<Arc<Fixed>>,
 }
 
@@ -24,12 +26,13 @@ pub struct Clock {
 struct Fixed {
     /// Milliseconds since the machine was started.
     since_boot_ms: AtomicU64,
-    /// How much more the clock on the wall says.
+    /// The difference between the wall clock and the time since boot, in milliseconds.
     ahead_ms: AtomicI64,
 }
 
-/// A point in time on both clocks. What is only kept in memory goes by the one that nobody can set; what is written down goes
-/// by the other, which a machine may have wrong until it has asked somebody.
+/// A point in time on two clocks. Values that are kept only in memory use the time since boot,
+/// which cannot be set. Values that are stored use Unix time, which may be wrong until the machine
+/// has synchronized its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// Milliseconds since the Unix epoch.
@@ -54,7 +57,7 @@ impl Clock {
         }
     }
 
-    /// Moves a fixed clock forward; the system's clock does not move for us.
+    /// Moves a fixed clock forward. Has no effect on the system clock.
     pub fn advance(&self, by: Duration) {
         if let Some(fixed) = &self.fixed {
             fixed.since_boot_ms.fetch_add(
@@ -64,7 +67,7 @@ impl Clock {
         }
     }
 
-    /// Sets a fixed clock, forward or back, without any time passing.
+    /// Sets the Unix time of a fixed clock, forward or back. Its time since boot does not change.
     pub fn set(&self, unix_secs: u64) {
         if let Some(fixed) = &self.fixed {
             let ahead_ms = (unix_secs * 1_000).wrapping_sub(self.since_boot_ms());
@@ -74,7 +77,7 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since the Unix epoch; 0 on a machine whose clock stands before 1970.
+    /// Milliseconds since the Unix epoch; 0 if the machine's clock is set before 1970.
     pub fn unix_ms(&self) -> u64 {
         if let Some(fixed) = &self.fixed {
             let since_boot_ms = fixed.since_boot_ms.load(Ordering::Relaxed);
@@ -91,7 +94,7 @@ impl Clock {
         self.unix_ms() / 1_000
     }
 
-    /// How long ago the machine was started, time in suspension included. Whatever the clock is set to, this goes on.
+    /// The time since boot, including suspension. Setting the machine's clock does not change it.
     pub fn since_boot(&self) -> Duration {
         if let Some(fixed) = &self.fixed {
             return Duration::from_millis(fixed.since_boot_ms.load(Ordering::Relaxed));
@@ -100,12 +103,12 @@ impl Clock {
         now.expect("no machine runs since before it was started")
     }
 
-    /// The same in milliseconds.
+    /// Milliseconds since boot, including suspension.
     pub fn since_boot_ms(&self) -> u64 {
         u64::try_from(self.since_boot().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Now, on both clocks.
+    /// The current time on both clocks.
     pub fn moment(&self) -> Moment {
         Moment {
             unix_ms: self.unix_ms(),

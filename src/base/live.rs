@@ -1,4 +1,5 @@
-//! A value that is replaced while it is in use: who has it keeps it, who asks next gets the new one.
+//! A value that can be replaced while it is in use. Readers keep the value that they got; later
+//! readers get the new one.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -7,12 +8,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub struct Live<T>(RwLock<Arc<T>>);
 
 impl<T> Live<T> {
-    /// With this value.
+    /// Starts with this value.
     pub fn new(value: T) -> Self {
         Self(RwLock::new(Arc::new(value)))
     }
 
-    /// The value that is in force now. A `std` lock: held for a count, never across an await.
+    /// The value in force. A `std` lock: held to copy one pointer, never across an await.
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -23,7 +24,8 @@ impl<T> Live<T> {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
     }
 
-    /// Puts a value in force that is made from the one before, unless that fails; nobody else can do so meanwhile.
+    /// Replaces the value by the result of `change`, unless `change` fails. Other writers wait
+    /// meanwhile.
     pub fn update<E>(&self, change: impl FnOnce(&T) -> Result<T, E>) -> Result<(), E> {
         let mut value = self.0.write().unwrap_or_else(PoisonError::into_inner);
         *value = Arc::new(change(&value)?);

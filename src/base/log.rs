@@ -1,9 +1,10 @@
-//! The output of the log: lines wait in a queue, and a thread of their own writes them. If the log cannot be
-//! written, because its disk is full or its reader has closed or stopped, it loses lines and never stops the
-//! program.
+//! The output of the log: lines wait in a queue, and a separate thread writes them. If the log
+//! cannot be written, because its disk is full or its reader has closed or stopped, it loses lines
+//! and never stops the program.
 //!
-//! `tracing-appender` is not used. It does not count a line that failed to be written, and reports nothing once it
-//! can write again. It limits its queue in lines, not in bytes, and prints to standard output when it cannot end.
+//! `tracing-appender` is not used. It does not count a line that failed to be written, and reports
+//! nothing once it can write again. It limits its queue in lines, not in bytes, and prints to
+//! standard output when it cannot end.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -15,20 +16,22 @@ use std::time::Duration;
 
 use crate::base::text;
 
-/// The most bytes in the queue: some twenty thousand lines, for a disk or reader that is slow for a moment.
+/// The most bytes in the queue: about twenty thousand lines, for a disk or reader that is slow for
+/// a moment.
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The bytes that a line takes in the queue in addition to its text.
 const LINE_BYTES: usize = 64;
 
-/// How long the end of the program waits until the queued lines are written.
+/// The longest time that the end of the program waits until the queued lines are written.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Lines lost since the program began. A static, because a program has one log.
+/// Lines lost since the program began. The counter is static, because a program has one log.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// How many lost lines the next line of this thread reports; set only on the thread that writes the log.
+    /// The number of lost lines that the next line of this thread reports. It is set only on the
+    /// thread that writes the log.
     static TELLS_OF: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -47,7 +50,7 @@ pub struct Log {
 /// The format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lines {
-    /// Text.
+    /// Plain text.
     Text,
     /// Text with escape codes for colours.
     Coloured,
@@ -69,7 +72,7 @@ struct Queue {
     bytes: usize,
     /// Lines that were lost and that no line has reported yet.
     untold: u64,
-    /// Whether a line that reports lost ones is queued.
+    /// Whether a line that reports lost lines is queued.
     is_telling: bool,
     /// Whether the queue accepts no more lines.
     is_closed: bool,
@@ -80,7 +83,7 @@ struct Queue {
 #[derive(Debug)]
 struct Line {
     text: Box<[u8]>,
-    /// How many lost lines this line reports; usually 0.
+    /// The number of lost lines that this line reports; usually 0.
     tells_of: u64,
 }
 
@@ -90,13 +93,13 @@ impl Queue {
             self.untold += 1;
             DROPPED.fetch_add(1, Ordering::Relaxed);
         } else {
-            // They were counted when they were lost.
+            // These lines were counted when they were lost.
             self.untold += tells_of;
         }
     }
 }
 
-/// Ends the log when it is dropped: waits for a moment until the queued lines are written.
+/// Ends the log when it is dropped. It waits a moment until the queued lines are written.
 #[derive(Debug)]
 #[must_use = "dropping it ends the log"]
 pub struct Ending(Arc<Shared>);
@@ -125,8 +128,8 @@ impl Log {
         }
     }
 
-    /// Starts the thread that writes to `out`. When a line can be written again after others were lost, the thread
-    /// calls `tell` with their number; `tell` logs one line about them.
+    /// Starts the thread that writes to `out`. When the thread can write again after it lost lines,
+    /// it calls `tell` with their number, and `tell` logs one line about them.
     pub fn start(
         &self,
         out: impl Write + Send + 'static,
@@ -157,8 +160,8 @@ impl Log {
         self.shared.changed.notify_all();
     }
 
-    /// Escapes characters in the line with which a stranger could deceive its reader. Colours are kept: where they
-    /// are on, `tracing-subscriber` has escaped every other escape code.
+    /// Escapes the characters in the line that could deceive its reader. Colours are kept: where
+    /// they are on, `tracing-subscriber` has escaped every other escape code.
     fn clean(&self, line: &[u8]) -> Box<[u8]> {
         let line = String::from_utf8_lossy(line);
         let (line, end) = match line.strip_suffix('\n') {
@@ -176,7 +179,7 @@ impl Log {
         (shown + end).into_bytes().into()
     }
 
-    /// The next line; `None` once the log has ended and the queue is empty.
+    /// Takes the next line. Returns `None` once the log has ended and the queue is empty.
     fn next(&self) -> Option<Line> {
         let is_waiting = |queue: &mut Queue| queue.lines.is_empty() && !queue.is_closed;
         let queue = lock(&self.shared);
@@ -199,8 +202,8 @@ impl Log {
                 queue.lose(line.tells_of);
                 continue;
             }
-            // One report at a time, so that a reader who is always too slow does not get a report between any two
-            // lines.
+            // Only one report waits at a time. Otherwise a reader that is always too slow would get
+            // a report between any two lines.
             if queue.untold > 0 && !queue.is_telling {
                 queue.is_telling = true;
                 let count = std::mem::take(&mut queue.untold);
@@ -231,7 +234,7 @@ fn lock(shared: &Shared) -> MutexGuard<'_, Queue> {
     shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes a line. If the line before it was written in part, ends that one first.
+/// Writes a line. If the line before it was written only in part, ends that line first.
 fn write(out: &mut impl Write, line: &[u8], is_torn: &mut bool) -> io::Result<()> {
     let torn;
     let mut left = line;
@@ -261,7 +264,8 @@ mod tests {
 
     use super::*;
 
-    /// A disk with little room, which can be extended. Like the system, it writes part of what no longer fits.
+    /// A disk with little space that can grow. Like the system, it writes part of a line that no
+    /// longer fits.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
@@ -299,7 +303,7 @@ mod tests {
         Write::write_all(&mut log.clone(), line.as_bytes()).unwrap();
     }
 
-    /// Starts a log that reports lost lines in a line of its own.
+    /// Starts a log that reports lost lines in a separate line.
     fn start(out: impl Write + Send + 'static) -> (Log, Ending) {
         let log = Log::new(Lines::Text);
         let telling = log.clone();
@@ -338,7 +342,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "one");
         assert!("two, which does not fit".starts_with(lines[1]), "{text}");
-        // When the disk was extended, the last lines may not have been tried yet.
+        // When the disk grew, the last lines may not have been tried yet.
         let lost: u64 = lines.last().unwrap()["lost ".len()..].parse().unwrap();
         assert!((100..=101).contains(&lost), "{text}");
         assert!(dropped() >= lost);

@@ -1,54 +1,57 @@
-//! How often something may happen: a bucket that fills up again, kept as one number (the generic cell rate algorithm of
-//! ITU-T I.371, which is a token bucket without a timer). Pure.
+//! Rate limits: a token bucket without a timer, kept as one number (the generic cell rate algorithm
+//! of ITU-T I.371). Pure.
 
 use std::time::Duration;
 
-/// So many times within a span: all at once after a rest, and then as they come back one by one.
+/// A number of requests per span. After a pause all of them may come at once; then they come back
+/// one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// How many; at least one.
+    /// The number of requests; at least one.
     pub requests: u64,
-    /// Within this time; at least a second.
+    /// The span; at least a second.
     pub per: Duration,
 }
 
-/// What a pace leaves to somebody, as the `RateLimit-*` headers tell it (draft-ietf-httpapi-ratelimit-headers-07).
+/// The room that a pace leaves to a client, as the `RateLimit-*` headers report it
+/// (draft-ietf-httpapi-ratelimit-headers-07).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// How many there are in all.
+    /// The number of requests in a full bucket.
     pub limit: u64,
-    /// How many may follow at once.
+    /// The number of requests that may follow at once.
     pub remaining: u64,
-    /// Seconds until all of them are back; of a refusal, until the next one.
+    /// Seconds until the bucket is full; in a refusal, until the next request is allowed.
     pub reset_secs: u64,
 }
 
-/// What somebody has taken of a pace: the state of a bucket, and the pace that it fills up at. By a clock that only goes forward.
+/// The use that a client has made of a pace. Times are of a clock that never goes back.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bucket {
-    /// When it is full again, in microseconds.
+    /// When the bucket is full, in microseconds.
     full_at_us: u64,
-    /// When it was last taken from.
+    /// When a request was last taken, in microseconds.
     taken_us: u64,
-    /// The pace that held then; `None` for somebody new.
+    /// The pace at that time; `None` for a new client.
     pace: Option<Pace>,
 }
 
 impl Bucket {
-    /// When it is full again, in microseconds; then it says no more than a new one does.
+    /// When the bucket is full, in microseconds. From then on it is equivalent to a new bucket.
     pub fn full_at_us(&self) -> u64 {
         self.full_at_us
     }
 
-    /// Returns what was taken last: it was not used.
+    /// Returns the request that was taken last, because it was not used.
     pub fn give_back(&mut self) {
         let each_us = self.pace.map_or(0, Pace::each_us);
         self.full_at_us = self.full_at_us.saturating_sub(each_us);
     }
 
-    /// How long it takes until it is full by this pace. What was taken stays taken when the pace changes, and comes back at the
-    /// faster one of the two from the moment at which it was taken: nobody stays refused by a limit that was loosened, and
-    /// whoever tightens one and loosens it again has given nothing away.
+    /// The time until the bucket is full at this pace. When the pace changes, taken requests stay
+    /// taken and come back at the faster of the two paces, counted from when they were taken. So a
+    /// loosened limit takes effect at once, and a limit that is tightened and loosened again gives
+    /// no extra requests.
     fn missing_us(&mut self, pace: Pace, now_us: u64) -> u64 {
         let missing_us = self.full_at_us.saturating_sub(now_us);
         let Some(old) = self.pace.filter(|old| *old != pace) else {
@@ -73,12 +76,13 @@ impl Bucket {
 }
 
 impl Pace {
-    /// Takes one, and says what is left, or what to wait for. `now_us` is in microseconds of a clock that only goes forward.
+    /// Takes one request and returns the room left. A refusal returns the time to wait. `now_us` is
+    /// in microseconds of a clock that never goes back.
     pub fn take(self, bucket: &mut Bucket, now_us: u64) -> Result<Room, Room> {
         let (each_us, per_us) = (self.each_us(), self.per_us());
         let missing_us = bucket.missing_us(self, now_us).saturating_add(each_us);
         if missing_us > per_us {
-            // It comes back at the pace at which it was taken.
+            // Taken requests come back at the pace at which they were taken.
             let back_each_us = bucket.pace.unwrap_or(self).each_us();
             return Err(Room {
                 limit: self.requests,
@@ -103,19 +107,19 @@ impl Pace {
         per_us.max(1)
     }
 
-    /// The time in which one comes back.
+    /// The time in which one request comes back.
     fn each_us(self) -> u64 {
         (self.per_us() / self.requests.max(1)).max(1)
     }
 }
 
-/// A time as if one came back in `each_us` and not in `old_each_us`.
+/// Converts a time measured at `old_each_us` per request to one measured at `each_us`.
 fn scaled(time_us: u64, each_us: u64, old_each_us: u64) -> u64 {
     let scaled = u128::from(time_us) * u128::from(each_us) / u128::from(old_each_us.max(1));
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
-/// Whole seconds, rounded up: whoever waits as long as it says is not too early.
+/// Whole seconds, rounded up, so that a client that waits this long is not too early.
 fn secs(us: u64) -> u64 {
     us.div_ceil(1_000_000).max(1)
 }
@@ -166,12 +170,12 @@ mod tests {
         assert_eq!(count(&mut bucket, day, SECOND_US), 0);
         assert_eq!(count(&mut bucket, pace(8, 86_400), SECOND_US), 3);
         assert_eq!(count(&mut bucket, day, SECOND_US), 0);
-        // Faster: what came back by it since then is there.
+        // A faster pace counts from when the requests were taken.
         let minute = pace(6, 60);
         assert_eq!(count(&mut bucket.clone(), minute, 62 * SECOND_US), 6);
         assert_eq!(count(&mut bucket, minute, SECOND_US), 0);
         assert_eq!(count(&mut bucket, minute, 11 * SECOND_US), 1);
-        // Slower: one wait tells the truth.
+        // With a slower pace, the reported wait is exact.
         let mut bucket = Bucket::default();
         assert_eq!(count(&mut bucket, minute, 0), 6);
         let room = tight.take(&mut bucket, 0).unwrap_err();

@@ -1,4 +1,4 @@
-//! What something costs, as it stands in the settings: in bitcoin or in a currency. Pure: no clock, no network.
+//! Prices as the settings write them, in bitcoin or in a currency. Pure: no clock, no network.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,43 +14,45 @@ const MICROS: u64 = 1_000_000;
 /// A price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Price {
-    /// The same whenever it is asked; never zero.
+    /// An amount of bitcoin that needs no exchange rate; never zero.
     Fixed(Msat),
-    /// In a currency: wants a rate.
+    /// An amount of a currency, which needs an exchange rate.
     Fiat(Fiat),
 }
 
 /// An amount of a currency; never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fiat {
-    /// In millionths of its unit.
+    /// The amount in millionths of the currency's unit.
     pub micros: u64,
-    /// Which currency.
+    /// The currency.
     pub currency: Currency,
 }
 
-/// A currency's code of three capital letters (ISO 4217), not looked up anywhere.
+/// A currency's code of three capital letters (ISO 4217). It is not checked against the ISO list.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency([u8; 3]);
 
-/// The least that a bitcoin can cost, in millionths: one unit. Below it somebody gives bitcoin per unit, the wrong way round.
+/// The lowest accepted price of a bitcoin, in millionths: one unit. A lower number is probably the
+/// inverse, bitcoin per unit.
 const RATE_MIN_MICROS: u64 = MICROS;
 
-/// The most that a bitcoin can cost, in millionths: a trillion units, ten times what it costs in the smallest currencies.
+/// The highest accepted price of a bitcoin, in millionths: a trillion units, ten times the price in
+/// the currencies of the lowest value.
 const RATE_MAX_MICROS: u64 = 1_000_000_000_000 * MICROS;
 
-/// What one bitcoin costs.
+/// The price of one bitcoin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// In this currency.
+    /// The currency.
     pub currency: Currency,
-    /// In millionths of its unit; never zero.
+    /// The price in millionths of the currency's unit; never zero.
     pub micros_per_btc: u64,
 }
 
 impl Fiat {
-    /// The same in millisatoshi, rounded up to a whole one. `None` for another currency's rate, or where it comes to more
-    /// than all the bitcoin there will be.
+    /// The amount in millisatoshi, rounded up to a whole number. `None` if the rate is for another
+    /// currency, or if the result is more than all the bitcoin that will exist.
     pub fn at(self, rate: Rate) -> Option<Msat> {
         if rate.currency != self.currency || rate.micros_per_btc == 0 {
             return None;
@@ -60,29 +62,30 @@ impl Fiat {
     }
 }
 
-/// Why a number is not what a bitcoin costs.
+/// The reasons why a number is not a possible price of a bitcoin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
-    /// Letters, a sign, an exponent, commas.
+    /// The text is not a decimal number: letters, a sign, an exponent or commas.
     #[error("that is no decimal number, as 97123.45 is one")]
     NotDecimal,
-    /// Less than one unit.
+    /// The price is less than one unit.
     #[error(
         "less than one unit for a bitcoin cannot be right; is it given the other way round, in bitcoin for a unit?"
     )]
     TooSmall,
-    /// More than any currency is worth as little as.
+    /// The price is more than a trillion units.
     #[error("more than a trillion units for a bitcoin cannot be right")]
     TooLarge,
 }
 
 impl Rate {
-    /// Whether a bitcoin can cost that in any currency.
+    /// Whether a bitcoin can have this price in any currency.
     pub fn is_possible(self) -> bool {
         (RATE_MIN_MICROS..=RATE_MAX_MICROS).contains(&self.micros_per_btc)
     }
 
-    /// Reads what one bitcoin costs from a decimal number; what it has beyond the millionth is cut off.
+    /// Reads the price of one bitcoin from a decimal number. Digits after the sixth decimal are cut
+    /// off.
     pub fn read(currency: Currency, number: &str) -> Result<Self, RateError> {
         if !number
             .bytes()
@@ -90,7 +93,7 @@ impl Rate {
         {
             return Err(RateError::NotDecimal);
         }
-        // Sources write as many places as their floating point numbers have.
+        // Sources write as many decimals as their floating point numbers have.
         let end = number.find('.').map_or(number.len(), |point| point + 7);
         let kept = number.get(..end).unwrap_or(number);
         if number[kept.len()..].contains('.') {
@@ -109,7 +112,8 @@ impl Rate {
 }
 
 impl Price {
-    /// Whether it is known to be more than another one: both in bitcoin, or both in one currency.
+    /// Whether this price is known to be higher than another: both in bitcoin, or both in one
+    /// currency.
     pub fn is_above(self, other: Self) -> bool {
         match (self, other) {
             (Self::Fixed(dear), Self::Fixed(cheap)) => dear > cheap,
@@ -120,7 +124,7 @@ impl Price {
         }
     }
 
-    /// The amount, where no rate is needed to know it.
+    /// The amount in bitcoin; `None` for a price in a currency.
     pub fn fixed(self) -> Option<Msat> {
         match self {
             Self::Fixed(amount) => Some(amount),
@@ -129,24 +133,24 @@ impl Price {
     }
 }
 
-/// Why a price was not understood; each says what would be right.
+/// The reasons why a price is invalid. Each message says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
-    /// Not `sat`, `msat` or a currency, or no unit at all.
+    /// The unit is missing, or is not `sat`, `msat` or a currency.
     #[error("`{0}` is in no known unit: write \"10 sat\", \"2500 msat\" or \"0.01 USD\"")]
     UnknownUnit(String),
-    /// In bitcoin, and not an amount of it.
+    /// The price is in bitcoin, but its amount is invalid.
     #[error(transparent)]
     Amount(AmountError),
-    /// Of a currency, and no decimal number with at most six places.
+    /// The price is in a currency, but not a decimal number with at most six decimals.
     #[error(
         "`{0}` is no amount of a currency: write \"0.01 USD\", with at most six decimal places"
     )]
     NotDecimal(String),
-    /// A price of nothing.
+    /// The price is zero.
     #[error("a price of zero sells nothing: write access = \"free\" for an unguarded route")]
     Zero,
-    /// More than all the bitcoin there will be, or than can be counted.
+    /// The amount is more than all the bitcoin that will ever exist, or than the type can hold.
     #[error("`{0}` is more than all the bitcoin that will exist")]
     TooLarge(String),
 }
@@ -156,7 +160,7 @@ impl FromStr for Price {
 
     fn from_str(text: &str) -> Result<Self, PriceError> {
         let text = text.trim();
-        // Of nothing, the unit does not matter.
+        // Zero is reported as zero with any unit or none.
         if !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0' | b'.')) {
             return Err(PriceError::Zero);
         }
@@ -189,7 +193,7 @@ fn fiat(text: &str) -> Result<Price, PriceError> {
     Ok(Price::Fiat(Fiat { micros, currency }))
 }
 
-/// A decimal number in millionths: `None` if it is no such number, `Some(None)` if it is too large.
+/// A decimal number in millionths: `None` if it is invalid, `Some(None)` if it is too large.
 fn decimal_micros(number: &str) -> Option<Option<u64>> {
     let (whole, places) = number.split_once('.').unwrap_or((number, "0"));
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -204,7 +208,8 @@ fn decimal_micros(number: &str) -> Option<Option<u64>> {
     Some(whole.and_then(|whole| whole.checked_add(micros)))
 }
 
-/// Not three capital letters, or `BTC`, whose amounts are written in satoshi.
+/// The text is not three capital letters, or it is `BTC`, `XBT` or `SAT`: prices in bitcoin are
+/// written in satoshi.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a currency is three capital letters, as in \"USD\"")]
 pub struct NoCurrency;
@@ -214,7 +219,7 @@ impl FromStr for Currency {
 
     fn from_str(text: &str) -> Result<Self, NoCurrency> {
         let code: [u8; 3] = text.as_bytes().try_into().map_err(|_| NoCurrency)?;
-        // A price in bitcoin has one way of being written.
+        // A price in bitcoin has only one spelling.
         if !code.iter().all(u8::is_ascii_uppercase) || matches!(&code, b"BTC" | b"XBT" | b"SAT") {
             return Err(NoCurrency);
         }
@@ -236,17 +241,17 @@ impl fmt::Debug for Currency {
     }
 }
 
-/// `0.01 USD`
+/// Writes `0.01 USD`.
 impl fmt::Display for Fiat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let places = format!("{:06}", self.micros % MICROS);
         let places = places.trim_end_matches('0');
-        // As money is written: cents, where there are any.
+        // At least two decimals, as money is written.
         write!(f, "{}.{places:0<2} {}", self.micros / MICROS, self.currency)
     }
 }
 
-/// `97123.45 USD`, what one bitcoin costs.
+/// Writes the price of one bitcoin, such as `97123.45 USD`.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fiat = Fiat {
@@ -340,9 +345,9 @@ mod tests {
             micros: 10_000,
             currency: usd(),
         };
-        // A bitcoin at 100,000 USD: a cent is 10 sat.
+        // At 100,000 USD for a bitcoin, a cent is 10 sat.
         assert_eq!(cent.at(rate(100_000_000_000)), Msat::new(10_000));
-        // At 99,999 USD it is 10,000.1 msat.
+        // At 99,999 USD for a bitcoin, a cent is 10,000.1 msat.
         assert_eq!(cent.at(rate(99_999_000_000)), Msat::new(10_001));
         assert_eq!(cent.at(rate(u64::MAX)), Msat::new(1));
         assert_eq!(cent.at(rate(0)), None);

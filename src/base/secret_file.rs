@@ -1,21 +1,23 @@
-//! Reads and writes files that hold a secret. Files that this program makes have mode 0600 and are written as a whole. Files
-//! that others hand over may be readable for more users, but only root and this program's user may change them.
+//! Reads and writes secret files. Files that this program makes have mode 0600 and are replaced as
+//! a whole. Files from the operator may be readable by more users, but only root and the user of
+//! this program may change them.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// The owner reads and writes; nobody else anything.
+/// Only the owner may read and write.
 const MODE: u32 = 0o600;
 
-/// The longest secret. The largest files are lists of access tokens and their spending, with thousands of lines.
+/// The longest secret, in bytes. The largest files are the lists of access tokens and of their
+/// spending, with thousands of lines.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Why a secret could not be read or made.
+/// The reasons why a secret could not be read or created.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
-    /// Others on this machine can read or change it.
+    /// Other users of this machine can read the file, or change it.
     #[error("{path} can be read by others (mode {mode:03o}): run `chmod 600 {path}`", path = .path.display())]
     Exposed {
         /// The file.
@@ -45,12 +47,12 @@ pub enum SecretFileError {
     /// The file has more than one line, or control characters.
     #[error("{path} must contain one line of text, and it contains several lines or control characters: write only the secret into it", path = .0.display())]
     NotOneLine(PathBuf),
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error("failed to read or make {path}", path = .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The operating system's error.
         #[source]
         source: io::Error,
     },
@@ -65,26 +67,27 @@ impl SecretFileError {
     }
 }
 
-/// The files and folders that settings name as secret, wherever they are. Whoever serves files asks here first.
+/// The files and folders that the settings name as secret. Code that serves files checks them
+/// first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Secrets(Vec<Secret>);
 
-/// A file, or a folder with all that is in it.
+/// A secret file, or a folder whose whole content is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
-    /// The key of the settings that names it.
+    /// The settings key that names it.
     pub key: String,
-    /// Where it is, as the settings say.
+    /// The path as the settings write it.
     pub path: PathBuf,
 }
 
 impl Secret {
-    /// Where it is, with all links followed; of what is not there yet, where it will be.
+    /// The path with all links resolved, or the future path of a file that does not exist yet.
     pub fn place(&self) -> PathBuf {
         let there = self.path.ancestors().find_map(|ancestor| {
             let rest = self.path.strip_prefix(ancestor).ok()?;
             let there = ancestor.canonicalize().ok()?;
-            // Joined with nothing, the path of a file would end with a slash.
+            // Joining an empty path would add a slash to the path of a file.
             Some(if rest.as_os_str().is_empty() {
                 there
             } else {
@@ -96,7 +99,7 @@ impl Secret {
 }
 
 impl Secrets {
-    /// Adds one.
+    /// Adds a secret, unless it is already listed.
     pub fn add(&mut self, key: impl Into<String>, path: PathBuf) {
         let secret = Secret {
             key: key.into(),
@@ -107,13 +110,14 @@ impl Secrets {
         }
     }
 
-    /// Each of them.
+    /// The secrets.
     pub fn iter(&self) -> impl Iterator<Item = &Secret> {
         self.0.iter()
     }
 
-    /// Whether this file is one of them or in one of them now, by whatever path or link: told by what the file system calls them,
-    /// so that one that was replaced a moment ago is known, too. A look at each costs less than a microsecond.
+    /// Whether this file is a secret now, or lies in a secret folder, by any path or link. Compares
+    /// device and inode numbers as they are at the call, so it also knows a secret that was just
+    /// replaced. Each comparison takes less than a microsecond.
     pub fn hold(&self, path: &Path, file: &Metadata) -> bool {
         let name = |file: &Metadata| (file.dev(), file.ino());
         let name_of = |path: &Path| Some(name(&path.metadata().ok()?));
@@ -124,7 +128,8 @@ impl Secrets {
     }
 }
 
-/// Reads the secret in this file; if there is no file, makes one out of what `draw` gives.
+/// Reads the secret in this file. If the file does not exist, creates it with the secret from
+/// `draw`.
 pub fn read_or_make(
     path: &Path,
     draw: impl FnOnce() -> io::Result<String>,
@@ -165,8 +170,8 @@ pub fn read(path: &Path) -> Result<String, SecretFileError> {
     Ok(secret)
 }
 
-/// Whether our own file or folder has group access, but no access for all users. Kubernetes sets this on all files of
-/// a volume (`fsGroup`).
+/// Whether a file or folder of this user has group access, but no access for all users. Kubernetes
+/// sets this on all files of a volume (`fsGroup`).
 pub fn is_given_to_a_group(metadata: &Metadata) -> bool {
     let mode = mode_of(metadata);
     metadata.uid() == process_user() && mode & 0o070 != 0 && mode & 0o007 == 0
@@ -181,25 +186,26 @@ pub fn handed_over(path: &Path) -> Result<String, SecretFileError> {
     filled(path, text(file).map_err(failed)?)
 }
 
-/// The same for a secret of one line, trimmed.
+/// Reads a secret of one line from the operator and trims it.
 pub fn handed_over_line(path: &Path) -> Result<String, SecretFileError> {
     one_line(path, &handed_over(path)?)
 }
 
-/// Reads a secret regardless of its mode: it is read once and kept elsewhere, or another program owns the file.
+/// Reads a secret with any mode, because it is read once and kept elsewhere, or belongs to another
+/// program.
 pub fn of_another(path: &Path) -> Result<String, SecretFileError> {
     let failed = io_at(path);
     let text = text(File::open(path).map_err(failed)?).map_err(failed)?;
     filled(path, text)
 }
 
-/// The same for a secret of one line.
+/// Reads a secret of one line with any mode and trims it.
 pub fn line_of_another(path: &Path) -> Result<String, SecretFileError> {
     one_line(path, &of_another(path)?)
 }
 
-/// Whether the file has no write permission or is on a read-only mount, like Docker's secrets. All users may then
-/// read it.
+/// Whether the file has no write permission or is on a read-only mount, like Docker's secrets. All
+/// users may read such a file.
 pub fn is_read_only(file: &File, metadata: &Metadata) -> bool {
     let is_mounted_so = || {
         let mount = rustix::fs::fstatvfs(file);
@@ -208,7 +214,7 @@ pub fn is_read_only(file: &File, metadata: &Metadata) -> bool {
     mode_of(metadata) & 0o222 == 0 || is_mounted_so()
 }
 
-/// Refuses a file that other users can change, and one that all users can read unless it is read-only.
+/// Refuses a file that other users can change, or that all users can read and the owner can change.
 fn may_be_handed_over(
     path: &Path,
     file: &File,
@@ -281,17 +287,17 @@ fn one_line(path: &Path, text: &str) -> Result<String, SecretFileError> {
     Ok(line.to_owned())
 }
 
-/// Writes a secret to a file that must not exist yet. Killed half-way it leaves a file of another name, never half a
-/// secret: the name appears when the content is on the disk.
+/// Writes a secret to a file that must not exist yet. The file gets its name when its content is on
+/// the disk, so a crash may leave a file of another name but never half a secret.
 pub fn write_new(path: &Path, secret: &str) -> io::Result<()> {
     let new = write_beside(path, secret)?;
-    // Unlike a rename, a link refuses to replace what is there.
+    // Unlike a rename, a link fails if the file already exists.
     std::fs::hard_link(&new, path)?;
     std::fs::remove_file(&new)?;
     sync_folder_of(path)
 }
 
-/// Puts another secret into a file, whole or not at all.
+/// Replaces the content of a secret file, as a whole or not at all.
 pub fn replace(path: &Path, secret: &str) -> io::Result<()> {
     std::fs::rename(write_beside(path, secret)?, path)?;
     sync_folder_of(path)
@@ -305,7 +311,8 @@ pub fn read_list(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Reads such a list; one that cannot be read is reported in the log, and taken to be empty.
+/// Reads a list that an earlier run wrote. A list that cannot be read is logged and counts as
+/// empty.
 pub fn read_list_or_warn(path: &Path) -> String {
     read_list(path).unwrap_or_else(|error| {
         tracing::warn!("Failed to read {}: {error}", path.display());
@@ -320,7 +327,7 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a secret to a file of another name, and waits until it is on the disk.
+/// Writes a secret to a new file beside this path, and waits until it is on the disk.
 fn write_beside(path: &Path, secret: &str) -> io::Result<PathBuf> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -425,7 +432,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, "secret\n").unwrap();
-        // The modes of the operator; systemd, and Kubernetes with a group; Docker.
+        // The modes of the operator's files, then of systemd, Kubernetes with a group, and Docker.
         for mode in [0o600, 0o400, 0o640, 0o440, 0o444] {
             with_mode(&path, mode);
             assert_eq!(handed_over_line(&path).unwrap(), "secret", "{mode:o}");

@@ -1,8 +1,8 @@
-//! Spans of time as people write them: `30s`, `10m`, `1h`, `7d`. The one reader of them.
+//! The only parser for spans of time: `30s`, `10m`, `1h`, `7d`.
 
 use std::time::Duration;
 
-/// A hundred years: beyond that a date no longer fits what it is added to, and nobody means it.
+/// A hundred years. Longer spans are surely mistakes, and dates that far ahead would overflow.
 const SECS_MAX: u64 = 100 * 365 * 86_400;
 
 /// Reads one whole number and one unit.

@@ -1,5 +1,5 @@
-//! Lines of the log that anybody can cause, as often as he likes: the first ones are written, and then once in a while how many
-//! more there were.
+//! Limits log lines that a stranger can cause any number of times. The first lines are written;
+//! after each period, one line reports how many more there were.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,50 +9,53 @@ use tracing::Level;
 
 use crate::base::clock::Clock;
 
-/// Lines of one kind about one subject within [`PERIOD`]: enough to see what they have in common.
+/// The most lines of one kind about one subject in a [`PERIOD`]: enough to see what they share.
 pub const LINES_MAX: u64 = 5;
 
-/// After it the number of the others is told, and lines are written again.
+/// The length of a period. After it, the log reports the number of lines left out, and lines are
+/// written again.
 pub const PERIOD: Duration = Duration::from_secs(60);
 
-/// Kinds and subjects that are told apart: subjects are what the settings name, which may change while the program runs.
+/// The most pairs of kind and subject to remember. Subjects are names from the settings, which may
+/// change while the program runs.
 const SUBJECTS_MAX: usize = 1_000;
 
-/// All that there are, so that one task can tell what each of them has held back.
+/// All instances, so that one task can report the lines that each has left out.
 static ALL: Mutex<Vec<Weak<Sparing>>> = Mutex::new(Vec::new());
 
 /// Decides which lines are written. A `std` mutex: held to look a number up.
 #[derive(Debug)]
 pub struct Sparing {
-    /// Lines of one kind about one subject within the period.
+    /// The most lines of one kind about one subject in a period.
     lines_max: u64,
     period: Duration,
     clock: Clock,
     told: Mutex<Subjects>,
 }
 
-/// What was told, by kind and subject.
+/// The counts of lines by kind and subject.
 type Subjects = HashMap<(&'static str, String), Told>;
 
-/// What was told of one subject in this period.
+/// The lines of one kind about one subject in the current period.
 #[derive(Debug)]
 struct Told {
     level: Level,
-    /// When the period began, by the time since the machine was started: a clock that is set back holds nothing back.
+    /// When the period began, in time since boot, so that setting the clock back does not extend
+    /// it.
     since: Duration,
-    /// Lines that were written.
+    /// The number of lines written.
     lines: u64,
-    /// Lines that were not.
+    /// The number of lines left out.
     held_back: u64,
 }
 
 impl Sparing {
-    /// Writes [`LINES_MAX`] lines of each kind in a period.
+    /// Allows [`LINES_MAX`] lines of each kind and subject in a `PERIOD`.
     pub fn new(clock: &Clock) -> Arc<Self> {
         Self::with(clock, LINES_MAX, PERIOD)
     }
 
-    /// Writes so many lines of each kind in such a period.
+    /// Allows `lines_max` lines of each kind and subject in a `period`.
     pub fn with(clock: &Clock, lines_max: u64, period: Duration) -> Arc<Self> {
         let sparing = Arc::new(Self {
             lines_max,
@@ -66,8 +69,8 @@ impl Sparing {
         sparing
     }
 
-    /// Whether a line of this kind about this subject may be written now; if others were held back before it, a line about them
-    /// is written first.
+    /// Whether a line of this kind about this subject may be written now. If earlier lines were
+    /// left out, writes a line with their number first.
     pub fn may(&self, level: Level, kind: &'static str, subject: &str) -> bool {
         let held_back = self.count(level, kind, subject);
         if let Some(count) = held_back {
@@ -76,7 +79,8 @@ impl Sparing {
         held_back.is_some()
     }
 
-    /// The same for a line that itself says how many like it were held back before it; `None` if it may not be written.
+    /// Counts a line whose text reports how many lines before it were left out, and returns that
+    /// number; `None` if the line may not be written.
     pub fn count(&self, level: Level, kind: &'static str, subject: &str) -> Option<u64> {
         let now = self.clock.since_boot();
         let mut told = self.told();
@@ -104,7 +108,7 @@ impl Sparing {
         Some(held_back)
     }
 
-    /// Tells how many lines were held back in the periods that are over.
+    /// Reports the lines left out in the periods that are over.
     fn tell_held_back(&self) {
         let now = self.clock.since_boot();
         self.tell(&mut self.told(), |told| self.is_over(told, now));
@@ -114,7 +118,7 @@ impl Sparing {
         now.saturating_sub(told.since) >= self.period
     }
 
-    /// Tells of those, and forgets them.
+    /// Reports and forgets the subjects for which `is_over` holds.
     fn tell(&self, told: &mut Subjects, is_over: impl Fn(&Told) -> bool) {
         for ((kind, subject), told) in told.extract_if(|_, told| is_over(told)) {
             self.write(told.level, kind, &subject, told.held_back);
@@ -141,7 +145,8 @@ impl Sparing {
     }
 }
 
-/// Tells how many lines each has held back in the periods that are over: to be called about once a second.
+/// Reports the lines that every instance left out in the periods that are over. The program calls
+/// this about once a second.
 pub fn tell_held_back() {
     let all = ALL.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for sparing in all.iter().filter_map(Weak::upgrade) {

@@ -1,11 +1,12 @@
-//! Text that a person reads and that somebody else may have written: what is signed into an invoice, printed in a table, written
-//! to the log. Characters that are not seen, or that change how others are seen, deceive whoever reads it.
+//! Text from strangers that people read: in a signed invoice, in a printed table, in the log.
+//! Invisible characters, and characters that change how others are shown, can deceive the reader.
 
 use std::borrow::Cow;
 
-/// Characters that are not seen, or that change how others are seen: Unicode's controls (`Cc`), format characters (`Cf`, with
-/// those that turn the direction), separators of lines and paragraphs, what may be left out of what is shown
-/// (`Default_Ignorable_Code_Point`, with tags and variation selectors). Noncharacters are told apart by their number.
+/// Invisible characters, and characters that change how others are shown. These are Unicode's
+/// control characters (`Cc`), format characters (`Cf`, which include those that change the text's
+/// direction), line and paragraph separators, and `Default_Ignorable_Code_Point` (which includes
+/// tags and variation selectors). Noncharacters outside this list are recognized by their number.
 const UNSEEN: &[(char, char)] = &[
     ('\0', '\u{1f}'),
     ('\u{7f}', '\u{9f}'),
@@ -38,23 +39,24 @@ const UNSEEN: &[(char, char)] = &[
     ('\u{e0000}', '\u{e0fff}'),
 ];
 
-/// What makes a symbol before it an emoji or a plain sign, as in `☕︎`.
+/// The selectors that show the symbol before them as an emoji or as plain text, as in `☕︎`.
 const PRESENTATION: [char; 2] = ['\u{fe0e}', '\u{fe0f}'];
 
-/// Why text cannot be signed.
+/// The reason why text must not be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the character U+{code:04X} at position {position} is invisible, or changes how other characters are shown: leave it out",
     code = u32::from(*.character)
 )]
 pub struct Unseen {
-    /// The first such character.
+    /// The first invisible or misleading character.
     pub character: char,
-    /// How many characters stand before it, plus one.
+    /// Its position in characters, counted from 1.
     pub position: usize,
 }
 
-/// Refuses text that does not read as what it is. For what is signed: to clean it would sign something else.
+/// Refuses text with invisible or misleading characters. Text to be signed is not cleaned instead,
+/// because cleaning would change what is signed.
 pub fn readable(text: &str) -> Result<&str, Unseen> {
     match unseen(text).next() {
         None => Ok(text),
@@ -65,14 +67,15 @@ pub fn readable(text: &str) -> Result<&str, Unseen> {
     }
 }
 
-/// The text as one line that reads as what it is: what is not seen is spelt out, as in `\n` and `\u{202e}`. For people.
+/// Returns the text on one line for people to read. Invisible characters are written as escapes, as
+/// in `\n` and `\u{202e}`.
 pub fn shown(text: &str) -> Cow<'_, str> {
     spelt(text, |character, shown| {
         shown.extend(character.escape_default());
     })
 }
 
-/// The same of a JSON text, which stays the same JSON: inside its strings what is not seen is escaped.
+/// Escapes the invisible characters in a JSON text. The result means the same JSON.
 pub fn shown_json(json: &str) -> Cow<'_, str> {
     spelt(json, |character, shown| {
         for unit in character.encode_utf16(&mut [0; 2]) {
@@ -96,9 +99,9 @@ fn spelt(text: &str, spell: impl Fn(char, &mut String)) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The beginning of what somebody said, `max` characters of it, as a sentence can hold it.
+/// Quotes at most `max` characters from the beginning of somebody's answer, for use in a sentence.
 pub fn said(bytes: &[u8], max: usize) -> String {
-    // No character has more than four bytes.
+    // A character has at most four bytes.
     let (start, rest) = bytes.split_at(bytes.len().min(max * 4));
     let text = String::from_utf8_lossy(start);
     let text = text.trim();
@@ -113,7 +116,7 @@ pub fn said(bytes: &[u8], max: usize) -> String {
     shown
 }
 
-/// Each character that is not seen, and where it is.
+/// Each invisible character with its byte offset.
 fn unseen(text: &str) -> impl Iterator<Item = (usize, char)> {
     let mut before = ' ';
     text.char_indices().filter(move |(_, character)| {
@@ -125,7 +128,7 @@ fn unseen(text: &str) -> impl Iterator<Item = (usize, char)> {
 }
 
 fn is_seen(character: char) -> bool {
-    // Nearly all of it, and quick.
+    // A fast path for nearly all characters.
     if matches!(character, ' '..='~') {
         return true;
     }
@@ -216,7 +219,8 @@ mod tests {
         assert!(error.contains("U+202E at position 2"), "{error}");
         assert_eq!(shown("a\tb\r\n\u{2028}"), "a\\tb\\r\\n\\u{2028}");
         assert!(readable("a\nb").is_err());
-        // Of several selectors behind one sign, which could hold any data, the first is an emoji's.
+        // Several selectors after one sign could hide data, so only an emoji's first selector is
+        // accepted.
         assert_eq!(shown("☕\u{fe0f}\u{fe0f}"), "☕\u{fe0f}\\u{fe0f}");
     }
 

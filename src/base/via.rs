@@ -1,42 +1,44 @@
-//! The way that a request has come, as `Via` tells it (RFC 9110, section 7.6.3): every instance adds a name of its own, and a
-//! request that has been here before is in a circle. The names are random and say nothing of who we are. Pure, but for the names.
+//! The path of a request, as the `Via` header tells it (RFC 9110, section 7.6.3). Every instance
+//! adds a name of its own to each request that it forwards. A request that already carries this
+//! name is in a loop. The names are random and reveal nothing about the shop. Apart from them, the
+//! module is pure.
 
 use std::sync::LazyLock;
 
 use http::header::{HeaderMap, HeaderValue, VIA};
 
-/// What all names begin with.
+/// The beginning of every name.
 const START: &str = "tollhouse-";
 
-/// Servers that a request may have passed. Real chains have two or three.
+/// The most servers that a request may have passed. Real chains have two or three.
 const PASSED_MAX: usize = 20;
 
-/// The name of this process, for questions that belong to no route.
+/// The name of this process, for outgoing requests that belong to no route.
 static PROCESS: LazyLock<Via> = LazyLock::new(Via::new);
 
-/// A name that a request carries which has passed whoever holds it.
+/// A name that an instance adds to each request that it forwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Via {
     name: String,
-    /// The entry that is added.
+    /// The header entry with the name.
     entry: HeaderValue,
 }
 
-/// Why a request is not passed on.
+/// The reasons not to forward a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Circle {
-    /// It has been here before.
+    /// The request has been here before.
     Seen,
-    /// It has passed more servers than any request does that gets anywhere.
+    /// The request has passed more servers than any real chain has.
     TooMany,
 }
 
 impl Via {
-    /// Another name.
+    /// A new random name.
     pub fn new() -> Self {
         let mut random = [0; 8];
-        // Without randomness all names are alike, and two instances behind each other would be taken for one: nothing is sold
-        // then anyway.
+        // Without randomness all names are equal, so an instance would take another one's entry for
+        // its own. This does no harm, because nothing is sold without randomness.
         let _ = getrandom::fill(&mut random);
         let name = format!("{START}{}", hex::encode(random));
         let entry = HeaderValue::try_from(format!("1.1 {name}")).expect("letters and digits");
@@ -48,9 +50,9 @@ impl Via {
         &PROCESS
     }
 
-    /// Whether a request with these headers is in a circle.
+    /// The loop that a request with these headers is in; `None` if it may be forwarded.
     pub fn circle(&self, headers: &HeaderMap) -> Option<Circle> {
-        // Nearly every request comes straight from its client.
+        // Nearly every request comes directly from its client.
         if !headers.contains_key(VIA) {
             return None;
         }
@@ -63,11 +65,11 @@ impl Via {
         if words(&way).any(is_own) {
             return Some(Circle::Seen);
         }
-        // A comma in a comment is counted too: whoever writes comments does not hide anything in them.
+        // A comma in a comment counts, too. This can only overestimate the number of servers.
         (way.matches(',').count() > PASSED_MAX).then_some(Circle::TooMany)
     }
 
-    /// Adds the name to a request on its way out.
+    /// Adds the name to the headers of an outgoing request.
     pub fn say(&self, headers: &mut HeaderMap) {
         headers.append(VIA, self.entry.clone());
     }
@@ -79,8 +81,8 @@ impl Default for Via {
     }
 }
 
-/// The entries that instances like this one have added: they stay on a request whatever settings take out, or two of them that
-/// both take out `Via` would send it round and round.
+/// The entries that Tollhouse instances have added. They stay on a request even if the settings
+/// remove `Via`. Otherwise two instances that both remove it would send a request round in a loop.
 pub fn kept(headers: &HeaderMap) -> Vec<HeaderValue> {
     if !headers.contains_key(VIA) {
         return Vec::new();
@@ -91,7 +93,7 @@ pub fn kept(headers: &HeaderMap) -> Vec<HeaderValue> {
     entries.take(PASSED_MAX + 1).collect()
 }
 
-/// All entries, each with a comma behind it.
+/// All entries in one string, with a comma after each header line.
 fn way(headers: &HeaderMap) -> String {
     let mut way = String::new();
     for line in headers.get_all(VIA) {
@@ -101,8 +103,8 @@ fn way(headers: &HeaderMap) -> String {
     way
 }
 
-/// The words of all entries. Whatever stands before ours, a comment that was left open or bytes that are no text, must not hide
-/// it: a server on the way may have made one line of several.
+/// The words of all entries. An unclosed comment or bytes that are not text must not hide a name
+/// behind them, because a server on the path may have joined several header lines.
 fn words(way: &str) -> impl Iterator<Item = &str> {
     way.split(|char: char| char.is_whitespace() || ",()".contains(char))
 }

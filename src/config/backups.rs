@@ -11,7 +11,8 @@ use super::Meaning;
 use super::raw::{Raw, RawS3};
 use super::web_address::is_web_address;
 
-/// More often they would only wear out the disk: each is all of the channel state and the books.
+/// The shortest time between backups. Each holds the whole channel state and ledger, so more
+/// backups would only wear out the disk.
 const EVERY_MIN: Duration = Duration::from_secs(60);
 
 impl Meaning<'_> {

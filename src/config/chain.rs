@@ -10,16 +10,19 @@ use super::presets::Preset;
 use super::raw::{RawBitcoind, RawChain};
 use super::web_address::is_web_address;
 
-/// ldk-node's own minimum between two looks at the chain.
+/// The minimum time between two syncs, which is also ldk-node's own.
 const SYNC_INTERVAL_MIN: Duration = Duration::from_secs(10);
 
-/// The longest time: three blocks, a quarter of what channels can do without.
+/// The maximum time between two syncs: three blocks, a quarter of the time that channels can do
+/// without the chain.
 const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(1_800);
 
-/// Esplora APIs: one that fails is followed by the next, and more than a handful fail only together.
+/// The most Esplora APIs. They are tried in turn, and more than a handful fail only for a common
+/// cause.
 const ENDPOINTS_MAX: usize = 8;
 
-/// Requests an hour. With fewer than one a minute a node with channels cannot keep up; more than 280 a second nobody limits.
+/// The bounds for requests per hour. With fewer than one per minute, a node with channels falls
+/// behind. A rate above 280 per second would not limit anything.
 const REQUESTS_MIN: u32 = 60;
 const REQUESTS_MAX: u32 = 1_000_000;
 
@@ -38,7 +41,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// Exactly one kind of chain source.
+    /// Reads the chain source, of which there must be exactly one kind.
     fn chain_source(&mut self, raw: &RawChain, preset: Option<&Preset>) -> ChainSource {
         let esplora = !raw.esplora.0.is_empty();
         match (esplora, &raw.electrum, &raw.bitcoind) {

@@ -1,5 +1,5 @@
-//! Settings that lead from this program to itself: a route with one of its own listeners as upstream, or a price
-//! hook or rate source behind its public listener.
+//! Settings that lead from this program back to itself: a route with one of its own listeners as
+//! upstream, or a price hook or rate source behind its public listener.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::mpsc;
@@ -16,12 +16,12 @@ use super::Config;
 /// The time limit for resolving all names together. A name that takes longer is not checked.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The usual port of HTTPS, whatever port it is forwarded to.
+/// The usual port of HTTPS, from which requests may be forwarded to another port.
 const HTTPS_PORT: u16 = 443;
 
 impl Config {
-    /// Warnings about settings that lead back to this program. The program can run with them, but they are surely
-    /// mistakes. Resolves names, for two seconds at most.
+    /// Warnings about settings that lead back to this program. The program can run with them, but
+    /// they are surely mistakes. Resolves names, for two seconds at most.
     pub fn circles(&self) -> Vec<String> {
         let ours = Ours::of(self);
         let mut warnings = Vec::new();
@@ -88,7 +88,7 @@ impl<'a> Ours<'a> {
         }
     }
 
-    /// The own listener that this URI leads to, if any.
+    /// The listener of this program that the URI leads to, if any.
     fn listener_at(&self, uri: &Uri) -> Option<&'static str> {
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
         let is_secure = uri.scheme_str() == Some("https");
@@ -119,11 +119,11 @@ impl<'a> Ours<'a> {
             .map(|(_, which)| which)
     }
 
-    /// The addresses of a name; none if the system does not resolve it in time.
+    /// The addresses of a name; empty if the system does not resolve it in time.
     fn addresses_of(&self, host: &str) -> Vec<IpAddr> {
         let (tell, told) = mpsc::channel();
         let name = (host.to_owned(), 0_u16);
-        // The lookup cannot be cancelled; one that hangs ends with the resolver's own timeout.
+        // The lookup cannot be cancelled. One that hangs ends with the resolver's own timeout.
         std::thread::spawn(move || {
             let found = name.to_socket_addrs();
             let found = found.map(|found| found.map(|address| address.ip()).collect());
@@ -150,7 +150,7 @@ fn leads_to(address: IpAddr, listen: SocketAddr) -> bool {
     }
 }
 
-/// Whether this machine has the address: only then can a socket be bound to it.
+/// Whether this machine has the address. A socket can be bound only to such an address.
 fn is_local(address: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }

@@ -1,4 +1,5 @@
-//! Price classes: which of a service's prices is dearer, so that a token for a cheap request never opens a dear one.
+//! Price classes: ranks the prices of a service, so that a token for a cheap request never opens a
+//! more expensive one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use super::Meaning;
 use super::offers::UNRANKED;
 
 impl Meaning<'_> {
-    /// Gives every price of a service its class: a token for a cheap one never opens a dear one.
+    /// Gives every price of a service its class: a token for a cheap request never opens a more
+    /// expensive one.
     pub(super) fn price_classes(&mut self, routes: &mut [Route]) {
         let mut services: BTreeMap<Arc<str>, Vec<usize>> = BTreeMap::new();
         for (index, route) in routes.iter().enumerate() {
@@ -70,7 +72,8 @@ impl Meaning<'_> {
                 format!("other prices of service `{service}` have a `tier`: give this one its own"),
             );
         }
-        // A dearer request of the same class, or of a lower one, would be open to the cheaper one's token.
+        // A price must have a higher class than every lower price, or the token for the lower price
+        // would open it.
         let all = classes(routes);
         for (index, dear) in &all {
             let opener = all.iter().find(|(_, cheap)| cheap.opens_dearer(dear));
@@ -87,8 +90,8 @@ impl Meaning<'_> {
         }
     }
 
-    /// Holds an offer of the settings to the same rules as an offer made in code. Classes that undercut each other
-    /// have been reported before.
+    /// Checks an offer of the settings by the rules for an offer made in code. Classes that
+    /// undercut each other have already been reported.
     fn must_be_sellable(&mut self, number: usize, offer: &Offer) {
         match offer.check() {
             Ok(()) | Err(OfferError::Undercut { .. }) => {}
@@ -101,7 +104,8 @@ impl Meaning<'_> {
         }
     }
 
-    /// Without tiers by hand, a price is all that tells two classes apart.
+    /// Requires equal grants in all routes of a service without `tier`: there, only the price
+    /// separates two classes.
     fn same_grants(&mut self, service: &str, members: &[usize], routes: &[Route]) {
         let grant = |index: &usize| offer(&routes[*index]).map(|offer| offer.default_plan().grant);
         let Some((first, others)) = members.split_first() else {
@@ -123,7 +127,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// The cheapest price is class 0, the next one 1, and so on.
+    /// Ranks the prices: the cheapest is class 0, the next one class 1, and so on.
     fn rank(
         &mut self,
         service: &str,
@@ -166,7 +170,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// What a grant opens besides its own service is sold somewhere, and up to a class that is known.
+    /// Checks that the other services of a grant are sold by a route, and up to a known class.
     fn bundles(&mut self, services: &BTreeMap<Arc<str>, Vec<usize>>, routes: &mut [Route]) {
         let top = |service: &str| -> Option<(u32, usize)> {
             let members = services.get(service)?;
@@ -191,7 +195,7 @@ impl Meaning<'_> {
             for plan in &mut offer.plans {
                 for (service, tier) in &mut plan.also {
                     let what = match tops.get(service) {
-                        // Reported before.
+                        // A grant that lists its own service was reported before.
                         _ if *service == own => None,
                         None if services.contains_key(service) => Some(format!(
                             "a hook sets the prices of `{service}`: a token for any of them cannot be part of a bundle"
@@ -223,7 +227,7 @@ fn offer(route: &Route) -> Option<&Offer> {
     }
 }
 
-/// What a price is counted in: prices in the same can be compared.
+/// The unit of a price. Prices in the same unit can be compared; `None` is bitcoin.
 pub(super) fn units(price: Price) -> Option<Currency> {
     match price {
         Price::Fixed(_) => None,

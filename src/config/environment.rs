@@ -1,11 +1,12 @@
-//! Settings in the environment: recognises our variables and refuses values that cannot be meant.
+//! Settings in the environment: finds the program's variables and refuses values that are surely
+//! mistakes.
 
 use std::ffi::OsString;
 
 use super::strict::ENVIRONMENT;
 use super::{Complaint, Complaints};
 
-/// The prefix of our variables.
+/// The prefix of the program's variables.
 pub(super) const PREFIX: &str = "TOLLHOUSE";
 
 /// The separator between the parts of a key.
@@ -20,7 +21,7 @@ const QUOTES: [(char, char); 5] = [
     ('\u{2018}', '\u{2019}'),
 ];
 
-/// Our variables. A misspelt one is an error.
+/// The program's variables. A misspelt one is an error.
 pub(super) fn own_variables(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<config::Map<String, String>, Complaints> {
@@ -52,7 +53,7 @@ pub(super) fn own_variables(
     }
 }
 
-/// The value of one of our variables, or why it is refused.
+/// The value of one variable, or the reason why it is refused.
 fn setting(name: &str, value: OsString) -> Result<String, &'static str> {
     let value = value.into_string().map_err(|_| "the value is not UTF-8")?;
     if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
@@ -80,8 +81,8 @@ fn setting(name: &str, value: OsString) -> Result<String, &'static str> {
     Ok(value)
 }
 
-/// Whether Kubernetes set this variable: it adds host and port variables for each Service in the namespace, and those of a
-/// Service called `tollhouse` begin with our prefix.
+/// Whether Kubernetes set this variable. It adds host and port variables for each Service in the
+/// namespace, and those of a Service called `tollhouse` begin with the same prefix.
 fn is_of_a_service(name: &str, value: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else {
         return false;
@@ -122,7 +123,7 @@ pub(super) fn variable_of(key: &str) -> String {
     parts.join(SEPARATOR)
 }
 
-/// The variable that sets this key, or else a part of it.
+/// The variable that sets this key, or else one that sets a part of it.
 pub(super) fn named_for(key: &str, own: &config::Map<String, String>) -> String {
     let exact = variable_of(key);
     let part = format!("{exact}{SEPARATOR}");

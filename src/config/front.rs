@@ -1,4 +1,4 @@
-//! `[http]`: the public listener.
+//! The public listener (`[http]`) and the operator's listener (`[admin]`).
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,13 +12,14 @@ use super::Meaning;
 use super::raw::{RawAcme, RawAdmin, RawHttp, RawTls};
 use super::web_address::is_web_address;
 
-/// Let's Encrypt.
+/// The directory URL of Let's Encrypt.
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
-/// Its other authority, for trying: nobody believes in it, and it counts nothing.
+/// Let's Encrypt's test authority. Browsers do not trust its certificates, and they do not count
+/// towards the rate limits of the real one.
 const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
-/// The smallest share of a network: a browser opens six connections to one server.
+/// The smallest share of a network, in connections. A browser opens six to one server.
 const SHARE_MIN: usize = 8;
 
 impl Meaning<'_> {
@@ -41,7 +42,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// How many connections one network may hold.
+    /// The most connections that one network may hold.
     fn share(&mut self, raw: &RawHttp) -> usize {
         let percent = raw.network_share_percent;
         if !(1..=100).contains(&percent) {
@@ -51,12 +52,12 @@ impl Meaning<'_> {
         if percent == 100 {
             return max;
         }
-        // Leaves at least one connection to other networks.
+        // At least one connection remains for other networks.
         let share = max * percent as usize / 100;
         share.max(SHARE_MIN).min(max.saturating_sub(1)).max(1)
     }
 
-    /// Where the operator's listener is, and its certificate.
+    /// The address and the certificate of the operator's listener.
     pub(super) fn operators(&mut self, raw: &RawAdmin) -> (SocketAddr, Option<TlsSource>) {
         let listen = self.address("admin.listen", &raw.listen);
         let tls = raw.tls.as_ref();
@@ -70,7 +71,7 @@ impl Meaning<'_> {
         (listen, tls)
     }
 
-    /// A certificate and its key, which are there and fit.
+    /// Reads a certificate and its key, which must exist and match.
     pub(super) fn tls_files(&mut self, key: &str, tls: &RawTls) -> TlsSource {
         let files = TlsFiles {
             cert: self.folder.join(&tls.cert),
@@ -183,7 +184,8 @@ impl Meaning<'_> {
     }
 }
 
-/// A name that an authority can ask for: no address, no port, and no `*`, which takes another kind of proof.
+/// Whether an authority can certify this name: not an address, a port, or a wildcard, which needs
+/// another kind of proof.
 fn is_domain(name: &str) -> bool {
     let is_label = |label: &str| {
         let is_good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

@@ -1,4 +1,5 @@
-//! The settings of liquidity: who provides it, what it may cost, what is kept on chain, and where gossip comes from.
+//! The settings of liquidity: its providers and their fees, the reserve on chain, and the source of
+//! gossip.
 
 use crate::base::amount::{AmountError, Msat};
 use crate::base::secret_file;
@@ -10,14 +11,15 @@ use super::Meaning;
 use super::presets::{Preset, Presets};
 use super::raw::{RawLiquidity, RawNode, RawProvider, TextOr};
 
-/// The largest share that a provider may keep: above it, next to nothing would arrive.
+/// The largest share of a payment that a provider may keep. With more, almost nothing would arrive.
 const FEE_PERCENT_MAX: u32 = 90;
 
-/// The largest reserve for a channel. A tenth of a bitcoin closes any channel at any fee rate that was ever seen.
+/// The largest reserve for a channel. A tenth of a bitcoin closes any channel at any fee rate seen
+/// so far.
 const RESERVE_SAT_MAX: u64 = 10_000_000;
 
 impl Meaning<'_> {
-    /// The preset of the network that is named.
+    /// The preset of the network in `node.network`.
     pub(super) fn preset(&mut self, raw: &RawNode) -> Option<Preset> {
         let presets = if raw.presets.is_empty() {
             Presets::built_in()
@@ -45,7 +47,7 @@ impl Meaning<'_> {
         None
     }
 
-    /// Where the map of the network comes from.
+    /// The source of gossip, the map of the network.
     pub(super) fn gossip(&mut self, raw: &RawNode, preset: Option<&Preset>) -> Gossip {
         match raw.gossip.as_str() {
             "auto" => Gossip::Auto(preset.and_then(|preset| preset.rapid_gossip.clone())),
@@ -53,7 +55,7 @@ impl Meaning<'_> {
             "p2p" => Gossip::PeerToPeer,
             "rapid" => match preset.map(|preset| preset.rapid_gossip.clone()) {
                 Some(Some(url)) => Gossip::Rapid(url),
-                // The complaint about the network is there already.
+                // The missing network has already been reported.
                 None => Gossip::None,
                 Some(None) => {
                     let what = "no snapshot is known for this network: write \"p2p\" or \"none\", or name one in a file of node.presets";
@@ -71,7 +73,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// What is kept on chain for closing channels.
+    /// The reserve on chain for closing channels.
     pub(super) fn reserve(&mut self, raw: &RawNode) -> Reserve {
         let has_provider = |raw: &TextOr<RawProvider>| match raw {
             TextOr::Text(name) => !name.is_empty(),
@@ -107,7 +109,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// Who provides liquidity, and what it may cost.
+    /// The liquidity providers and the limits on their fees.
     pub(super) fn liquidity(&mut self, raw: &RawLiquidity, preset: Option<&Preset>) -> Config {
         let known = preset.map_or_else(Vec::new, |preset| preset.lsps2.clone());
         let known_sellers = preset.map_or_else(Vec::new, |preset| preset.lsps1.clone());
@@ -135,7 +137,8 @@ impl Meaning<'_> {
         }
     }
 
-    /// Whether the bundle for a first customer is sold here, and opens a channel. A guard's name is not known yet.
+    /// Checks that the bundle for a first customer is on sale and costs enough to open a channel.
+    /// The names of guards are not known yet.
     pub(super) fn bundle_fits(&mut self, liquidity: &Config, routes: &RouteTable) {
         let Some(kept) = &liquidity.bundle else {
             return;

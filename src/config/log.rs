@@ -1,23 +1,23 @@
-//! How the log is written.
+//! The settings of the log.
 
 use super::Meaning;
 use super::raw::Raw;
 
-/// How the log is written.
+/// The format of the log's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For machines.
+    /// JSON for programs.
     Json,
 }
 
-/// What the log needs to know.
+/// The settings of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// The least important level that is written.
     pub level: tracing::Level,
-    /// How it is written.
+    /// The format of the lines.
     pub format: LogFormat,
 }
 

@@ -1,4 +1,4 @@
-//! What the routes of a settings file sell: prices, grants, and what comes free.
+//! The offers of the routes in a settings file: prices, grants and free quotas.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::sell::route::{
 use super::raw::{RawClass, RawGrant, RawPlan, RawPrice, RawPriceTable, RawRoute};
 use super::{Meaning, span};
 
-/// A class whose tier nobody wrote.
+/// The tier of a class until it is ranked.
 pub(super) const UNRANKED: u32 = u32::MAX;
 
 impl Meaning<'_> {
@@ -98,7 +98,7 @@ impl Meaning<'_> {
         })
     }
 
-    /// A `:`, a `,` or a `=` in a service's name would make tokens that never verify.
+    /// Reads the name of a service. A `:`, `,` or `=` in it would make tokens that never verify.
     fn service(&mut self, key: &str, raw: &RawRoute) -> Option<Arc<str>> {
         let key = format!("{key}.service");
         let Some(service) = &raw.service else {
@@ -252,7 +252,7 @@ impl Meaning<'_> {
         Some(Class { price, tier })
     }
 
-    /// The default grant first.
+    /// Reads the grants of a route, the default one first.
     fn plans(&mut self, key: &str, raw: &RawRoute) -> Option<Vec<Plan>> {
         let default = match &raw.grant {
             None => RawGrant::default(),
@@ -341,7 +341,8 @@ impl Meaning<'_> {
         })
     }
 
-    /// Other services that a grant opens: `"articles"`, or `"video:1"` where that has several price classes.
+    /// Reads the other services that a grant opens: `"articles"`, or `"video:1"` for a service with
+    /// several price classes.
     fn also(&mut self, key: &str, raw: Option<&[String]>) -> Option<Vec<(Arc<str>, u32)>> {
         let key = format!("{key}.services");
         let raw = raw.unwrap_or_default();

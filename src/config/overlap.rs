@@ -1,8 +1,8 @@
-//! Whether one route gives away what another sells. Two routes are compared by what they reach behind the gate:
-//! paths of a server, after `strip_prefix` and `add_prefix`, or files of a folder.
+//! Finds routes that give away what another route sells. Two routes are compared by what they reach
+//! behind the gate: paths of a server, after `strip_prefix` and `add_prefix`, or files of a folder.
 //!
-//! Server names are compared without resolving them. Two different names count as the same server only if both are
-//! loopback names or addresses of this machine.
+//! Server names are compared without resolving them. Two different names count as the same server
+//! only if both are loopback names or addresses of this machine.
 
 mod places;
 mod regions;
@@ -19,7 +19,8 @@ use super::{Config, Meaning};
 use places::Place;
 use regions::{Reach, Region};
 
-/// The most warnings about routes that sell the same under different terms; further ones are only counted.
+/// The most warnings about routes that sell the same on different terms. Further ones are only
+/// counted.
 const WARNINGS_MAX: usize = 20;
 
 /// The places that one route reaches.
@@ -27,12 +28,12 @@ struct Reached<'a> {
     route: &'a Route,
     /// One place for each server, or one for the folder.
     places: Vec<(Place, Reach)>,
-    /// The `Host` that the settings give its requests: one server can host several sites.
+    /// The `Host` header that the settings set, because one server can host several sites.
     host: Option<&'a HeaderValue>,
 }
 
 impl Config {
-    /// Logs the warnings.
+    /// Logs the warnings about these settings.
     pub fn warn(&self) {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
@@ -115,7 +116,7 @@ fn guarded(route: &Route) -> Option<&Offer> {
 
 const FOR_NOTHING: &str = "serves for free";
 
-/// How a route undercuts this offer; `None` if it asks for as much.
+/// How a route undercuts this offer; `None` if it does not.
 fn given(route: &Route, sold: &Offer) -> Option<&'static str> {
     let Some(other) = guarded(route) else {
         return Some(FOR_NOTHING);
@@ -150,7 +151,8 @@ fn asks_as_much(one: &Offer, other: &Offer) -> bool {
 impl<'a> Reached<'a> {
     fn of(index: usize, routes: &'a [Route]) -> Self {
         let route = &routes[index];
-        // The router chooses the most specific path whatever the method, so this route does not reach these paths.
+        // The router chooses the most specific path for any method, so this route does not reach
+        // these paths.
         let others = routes.iter().map(|other| &other.pattern);
         let hidden: Vec<_> = others
             .filter(|pattern| **pattern != route.pattern)
@@ -181,7 +183,7 @@ impl<'a> Reached<'a> {
         }
     }
 
-    /// A path that both reach by a method that both accept.
+    /// A place that both routes reach with a method that both accept.
     fn meets(&self, other: &Self) -> Option<String> {
         let is_elsewhere = self
             .host

@@ -11,15 +11,16 @@ use super::raw::{RawPeers, TextOrList};
 /// The smallest channel that LDK opens, in sat.
 const CHANNEL_MIN_SAT: u64 = 1_000;
 
-/// The most channels or connections of strangers that a setting may allow: LDK itself accepts 250 peers without a channel, and
-/// each channel costs one request in every sync with the chain.
+/// The most channels or connections of strangers that a setting may allow. LDK itself accepts 250
+/// peers without a channel, and each channel costs one request in every sync with the chain.
 const MANY: u32 = 1_000;
 
-/// The most keysends that a setting may have recorded: each takes 400 bytes on disk and 500 in memory.
+/// The most keysends that a setting may have recorded. Each takes 400 bytes on disk and 500 in
+/// memory.
 const KEYSENDS_MAX: u32 = 100_000;
 
 impl Meaning<'_> {
-    /// The limits on strangers.
+    /// Reads the limits on strangers.
     pub(super) fn peers(&mut self, raw: &RawPeers) -> PeersConfig {
         let mut trusted = self.node_ids("node.peers.trusted", &raw.trusted);
         let anyone_opens = match raw.open.0.as_slice() {
@@ -65,7 +66,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// The peers that a list in `open` names.
+    /// The peers in the list of `node.peers.open`.
     fn opening(&mut self, named: &[String], raw: &TextOrList) -> Vec<PublicKey> {
         if named.is_empty() || named.iter().any(|id| id == "anyone" || id == "providers") {
             let what = format!(

@@ -1,4 +1,5 @@
-//! What is known of networks: chain sources, gossip, liquidity providers. Data, built in and overridable by a file.
+//! The known networks: chain sources, gossip and liquidity providers. They are built in, and a file
+//! can add or replace some.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,47 +13,48 @@ use super::strict::Strict;
 use super::web_address::is_web_address;
 use super::{Complaint, toml_value};
 
-/// The presets, as their readers see them.
+/// The presets, in a file with comments for operators.
 const PRESETS: &str = include_str!("../../config/networks.toml");
 
-/// Where a built-in preset comes from.
+/// The origin of a built-in preset.
 const BUILT_IN: &str = "the built-in networks";
 
-/// What is known of a network.
+/// The preset of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preset {
-    /// What `node.network` calls it.
+    /// The name in `node.network`.
     pub name: String,
-    /// Which network it is.
+    /// The type of the network.
     pub network: Network,
-    /// Chain sources, the first choice first.
+    /// Esplora APIs, the preferred one first.
     esplora: Vec<String>,
-    /// Where the map of the network is fetched from.
+    /// The URL of the gossip snapshots.
     pub rapid_gossip: Option<String>,
-    /// Who opens a channel out of a first payment.
+    /// The providers that open a channel out of a first payment.
     pub lsps2: Vec<Provider>,
-    /// Who sells channels.
+    /// The providers that sell channels.
     pub lsps1: Vec<Provider>,
 }
 
 impl Preset {
-    /// Base URLs of Esplora APIs, the first choice first, without a slash at the end; none where none is known.
+    /// Base URLs of Esplora APIs without a trailing slash, the preferred one first; may be empty.
     pub fn esplora(&self) -> &[String] {
         &self.esplora
     }
 }
 
-/// All that are known, by name.
+/// All presets by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Presets(BTreeMap<String, Preset>);
 
 impl Presets {
-    /// Those that are built in.
+    /// The built-in presets.
     pub fn built_in() -> Self {
         Self::read(PRESETS, BUILT_IN).expect("the built-in networks are good, a test reads them")
     }
 
-    /// Those that are built in, with those of this file beside them or in their place.
+    /// The built-in presets, with the presets of this file added. A preset of the same name is
+    /// replaced.
     pub(super) fn with_file(file: &Path) -> Result<Self, Complaint> {
         let origin = file.display().to_string();
         let text = std::fs::read_to_string(file).map_err(|error| Complaint {
@@ -65,12 +67,12 @@ impl Presets {
         Ok(all)
     }
 
-    /// The one of this name.
+    /// The preset with this name.
     pub fn find(&self, name: &str) -> Option<&Preset> {
         self.0.get(name)
     }
 
-    /// What they are called.
+    /// The names of the presets.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
@@ -95,7 +97,7 @@ impl Presets {
     }
 }
 
-/// One network.
+/// A network as the file writes it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawNetwork {
@@ -110,7 +112,7 @@ struct RawNetwork {
     lsps1: Vec<RawKnown>,
 }
 
-/// One provider.
+/// A provider as the file writes it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawKnown {
@@ -120,7 +122,7 @@ struct RawKnown {
     terms: Option<String>,
 }
 
-/// A key, and what is wrong with it.
+/// A key and the mistake in its value.
 type Wrong = (String, String);
 
 fn preset(name: &str, raw: &RawNetwork) -> Result<Preset, Wrong> {

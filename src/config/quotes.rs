@@ -1,4 +1,4 @@
-//! What pricing asks the world, as the settings say it.
+//! The settings of price hooks and exchange rates.
 
 use std::time::Duration;
 
@@ -14,28 +14,31 @@ use crate::sell::route::is_name;
 use super::raw::{RawHook, RawRate, RawSource};
 use super::{Meaning, span, usual_rates};
 
-/// Sources of one currency: more than the public ones that are worth asking.
+/// The most sources of one currency. Fewer public sources are worth asking.
 const SOURCES_MAX: usize = 9;
 
-/// Time between two questions if the settings do not say: what public sources allow, and few notice a minute.
+/// The default time between two requests to a source. Public sources allow this, and few of their
+/// prices change within a minute.
 const REFRESH_DEFAULT: Duration = Duration::from_secs(60);
 
-/// How long a rate is good if the settings do not say: in ten minutes bitcoin seldom moves by more than a percent.
+/// The default maximum age of a rate. In ten minutes the price of bitcoin rarely moves by more than
+/// a percent.
 const MAX_AGE_DEFAULT: Duration = Duration::from_secs(600);
 
-/// How long a source may take; nobody waits for it.
+/// The time limit for a source. No client waits for it.
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a hook may take if the settings do not say: clients wait for it.
+/// The default time limit for a hook. Clients wait for it.
 const HOOK_TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
 
-/// The longest that a hook may take: a client that waits for a price has not even been asked for money.
+/// The longest time limit for a hook. A client waits this long before it even sees a price.
 const HOOK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
-/// How long a hook's answer is good if the settings do not say: from the challenge to the paid request, mostly.
+/// The default time that a hook's answer stays valid. It mostly covers the time from the challenge
+/// to the paid request.
 const HOOK_CACHE_DEFAULT: Duration = Duration::from_secs(60);
 
-/// Headers that a hook is told: each different value is another question.
+/// The most headers that a hook receives. Each different value costs another request to the hook.
 const HOOK_HEADERS_MAX: usize = 16;
 
 impl Meaning<'_> {
@@ -61,7 +64,8 @@ impl Meaning<'_> {
         rates
     }
 
-    /// `None` if something is wrong with it that leaves no meaning; it has then been complained about.
+    /// Reads one rate. Returns `None` after reporting a mistake that leaves the rate without
+    /// meaning.
     fn rate(&mut self, key: &str, raw: &RawRate) -> Option<RateConfig> {
         let currency = raw.currency.parse::<Currency>();
         let currency = currency
@@ -114,7 +118,7 @@ impl Meaning<'_> {
         sources: &[RawSource],
     ) -> Option<RateOrigin> {
         let sources = self.sources(&format!("{key}.sources"), sources)?;
-        // More than half: of three sources one may lie, or be silent.
+        // More than half must agree, so of three sources one may be wrong or silent.
         let majority = sources.len() / 2 + 1;
         let quorum = raw.quorum.map_or(majority, |quorum| quorum as usize);
         if quorum == 0 || quorum > sources.len() {
@@ -202,7 +206,8 @@ impl Meaning<'_> {
         (sources.len() == raw.len()).then_some(sources)
     }
 
-    /// The URL itself is not repeated in the complaint: there may be a key in it.
+    /// Reads the address of a source or hook. Complaints do not repeat the URL, because it may hold
+    /// a key.
     fn address_to_ask(&mut self, key: &str, text: &str) -> Option<Address> {
         text.parse()
             .map_err(|error: AddressError| self.complain(key, error.to_string()))
@@ -266,7 +271,8 @@ impl Meaning<'_> {
         hooks
     }
 
-    /// `None` if something is wrong with it that leaves no meaning; it has then been complained about.
+    /// Reads one hook. Returns `None` after reporting a mistake that leaves the hook without
+    /// meaning.
     fn hook(&mut self, key: &str, raw: &RawHook) -> Option<HookConfig> {
         let name = &raw.name;
         if !is_name(name) {
@@ -343,7 +349,7 @@ impl Meaning<'_> {
         None
     }
 
-    /// A span that may also be given in milliseconds, and may be nothing.
+    /// Reads a span that may also be in milliseconds or zero.
     fn short_span(
         &mut self,
         key: &str,

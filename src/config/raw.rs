@@ -1,4 +1,5 @@
-//! Settings as they are written: every key, no meaning yet. A key that is not here does not exist.
+//! The settings as they are written, before they are interpreted. A key that is not here does not
+//! exist.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// All of a settings file. Everything but the routes has a built-in default.
+/// A whole settings file. Everything except the routes has a built-in default.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
@@ -25,7 +26,7 @@ pub(super) struct Raw {
     pub(super) route: Vec<RawRoute>,
 }
 
-/// `[http]`
+/// The table `[http]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawHttp {
@@ -49,7 +50,7 @@ pub(super) struct RawHttp {
     pub(super) shutdown_grace: String,
 }
 
-/// `[http.tls]`
+/// The table `[http.tls]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTls {
@@ -57,7 +58,7 @@ pub(super) struct RawTls {
     pub(super) key: String,
 }
 
-/// `[http.acme]`
+/// The table `[http.acme]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAcme {
@@ -68,7 +69,7 @@ pub(super) struct RawAcme {
     pub(super) cache: Option<String>,
 }
 
-/// `[admin]`
+/// The table `[admin]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAdmin {
@@ -76,7 +77,7 @@ pub(super) struct RawAdmin {
     pub(super) tls: Option<RawTls>,
 }
 
-/// `[node]`
+/// The table `[node]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawNode {
@@ -93,7 +94,7 @@ pub(super) struct RawNode {
     pub(super) vss: Option<RawVss>,
 }
 
-/// `[node.peers]`
+/// The table `[node.peers]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPeers {
@@ -112,7 +113,7 @@ pub(super) struct RawPeers {
     pub(super) keysends_max: u32,
 }
 
-/// `[node.vss]`
+/// The table `[node.vss]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawVss {
@@ -121,7 +122,7 @@ pub(super) struct RawVss {
     pub(super) headers_file: Option<String>,
 }
 
-/// `[node.withdraw]`
+/// The table `[node.withdraw]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawWithdraw {
@@ -132,7 +133,7 @@ pub(super) struct RawWithdraw {
     pub(super) every: Option<String>,
 }
 
-/// `[node.liquidity]`
+/// The table `[node.liquidity]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLiquidity {
@@ -145,7 +146,7 @@ pub(super) struct RawLiquidity {
     pub(super) low_sales: u32,
 }
 
-/// `{ node_id = "…", address = "…" }`
+/// A provider: `{ node_id = "…", address = "…" }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawProvider {
@@ -154,7 +155,7 @@ pub(super) struct RawProvider {
     pub(super) token_file: Option<String>,
 }
 
-/// `[node.chain]`
+/// The table `[node.chain]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawChain {
@@ -165,7 +166,7 @@ pub(super) struct RawChain {
     pub(super) sync_interval: String,
 }
 
-/// `bitcoind = { … }`
+/// The connection to Bitcoin Core: `bitcoind = { … }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawBitcoind {
@@ -175,14 +176,14 @@ pub(super) struct RawBitcoind {
     pub(super) cookie_file: Option<String>,
 }
 
-/// `[l402]`
+/// The table `[l402]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawL402 {
     pub(super) invoice_expiry: String,
 }
 
-/// `[ledger]`
+/// The table `[ledger]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLedger {
@@ -190,7 +191,7 @@ pub(super) struct RawLedger {
     pub(super) quotas_max: u32,
 }
 
-/// `[backup]`
+/// The table `[backup]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawBackup {
@@ -200,7 +201,7 @@ pub(super) struct RawBackup {
     pub(super) s3: Option<RawS3>,
 }
 
-/// `[backup.s3]`
+/// The table `[backup.s3]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawS3 {
@@ -213,7 +214,7 @@ pub(super) struct RawS3 {
     pub(super) path_style: Option<bool>,
 }
 
-/// `[limits]`
+/// The table `[limits]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLimits {
@@ -221,7 +222,7 @@ pub(super) struct RawLimits {
     pub(super) tokens: Option<RawPace>,
 }
 
-/// `{ requests = 100, per = "10s" }`
+/// A rate limit: `{ requests = 100, per = "10s" }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPace {
@@ -229,7 +230,7 @@ pub(super) struct RawPace {
     pub(super) per: String,
 }
 
-/// `[log]`
+/// The table `[log]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLog {
@@ -237,7 +238,7 @@ pub(super) struct RawLog {
     pub(super) format: String,
 }
 
-/// One `[[rate]]`.
+/// One table `[[rate]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRate {
@@ -251,7 +252,7 @@ pub(super) struct RawRate {
     pub(super) at_most: Option<String>,
 }
 
-/// `{ url = "…", pointer = "…" }`
+/// A source of a rate: `{ url = "…", pointer = "…" }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSource {
@@ -259,7 +260,7 @@ pub(super) struct RawSource {
     pub(super) pointer: String,
 }
 
-/// One `[[hook]]`.
+/// One table `[[hook]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawHook {
@@ -272,7 +273,7 @@ pub(super) struct RawHook {
     pub(super) on_failure: Option<String>,
 }
 
-/// One `[[route]]`.
+/// One table `[[route]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
@@ -302,7 +303,7 @@ pub(super) struct RawRoute {
     pub(super) redirects: Option<String>,
 }
 
-/// `grant = { … }`
+/// The default grant of a route: `grant = { … }`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawGrant {
@@ -314,7 +315,7 @@ pub(super) struct RawGrant {
     pub(super) services: Option<Vec<String>>,
 }
 
-/// One of `grants = [ … ]`: a grant with a name and a price of its own.
+/// One of `grants = [ … ]`: a grant with its own name and price.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPlan {
@@ -327,7 +328,7 @@ pub(super) struct RawPlan {
     pub(super) services: Option<Vec<String>>,
 }
 
-/// `free_quota = { … }`
+/// The free quota of a route: `free_quota = { … }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawQuota {
@@ -335,10 +336,10 @@ pub(super) struct RawQuota {
     pub(super) per: String,
 }
 
-/// `price = "…"` or `price = { by = "…", … }`
+/// A price: `price = "…"` or `price = { by = "…", … }`.
 pub(super) type RawPrice = TextOr<RawPriceTable>;
 
-/// `price = { by = "query:size", values = { … } }`
+/// A price by request: `price = { by = "query:size", values = { … } }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPriceTable {
@@ -348,10 +349,10 @@ pub(super) struct RawPriceTable {
     pub(super) missing: Option<RawClass>,
 }
 
-/// `"10 sat"` or `{ price = "10 sat", tier = 1 }`
+/// A price class: `"10 sat"` or `{ price = "10 sat", tier = 1 }`.
 pub(super) type RawClass = TextOr<RawClassTable>;
 
-/// `{ price = "10 sat", tier = 1 }`
+/// A price class with its tier: `{ price = "10 sat", tier = 1 }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawClassTable {
@@ -359,7 +360,7 @@ pub(super) struct RawClassTable {
     pub(super) tier: u32,
 }
 
-/// `upstream = { … }`
+/// An upstream: `upstream = { … }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawUpstream {
@@ -374,7 +375,7 @@ pub(super) struct RawUpstream {
     pub(super) health: Option<RawHealth>,
 }
 
-/// `health = { … }`
+/// A health check: `health = { … }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawHealth {
@@ -382,7 +383,7 @@ pub(super) struct RawHealth {
     pub(super) every: Option<String>,
 }
 
-/// `request_headers = { … }`
+/// Edits of headers, such as `request_headers = { … }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawHeaders {
@@ -392,14 +393,14 @@ pub(super) struct RawHeaders {
     pub(super) remove: Vec<String>,
 }
 
-/// `{ file = "…" }`
+/// A value that is read from a file: `{ file = "…" }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawFile {
     pub(super) file: String,
 }
 
-/// Text for what is simple, a table for what is not.
+/// A setting that can be text or, in complex cases, a table.
 #[derive(Clone, Debug)]
 pub(super) enum TextOr<T> {
     Text(String),
@@ -412,7 +413,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
     }
 }
 
-/// Reads a [`TextOr`]. By hand, because what serde derives for such a choice forgets which key was wrong.
+/// Reads a [`TextOr`]. It is written by hand, because the code that serde derives for such a choice
+/// does not report which key was wrong.
 struct TextOrTable<T>(std::marker::PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrTable<T> {
@@ -431,7 +433,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrTable<T> {
     }
 }
 
-/// Text for one, a list for several. In the environment, which knows only text, there are commas between them.
+/// A setting that can be text for one entry or a list for several. In an environment variable,
+/// which holds only text, commas separate the entries.
 #[derive(Clone, Debug)]
 pub(super) struct TextOrList(pub(super) Vec<String>);
 

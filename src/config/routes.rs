@@ -1,4 +1,4 @@
-//! The routes of a settings file: where each is, what is behind it, and whether they go together.
+//! The routes of a settings file: the path and resource of each, and whether they fit together.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::sell::route::{Access, Count, Pattern, Resource, Route, RouteTable};
 use super::Meaning;
 use super::raw::RawRoute;
 
-/// What a route can take (RFC 9110, RFC 5789); CONNECT and TRACE are never served.
+/// The methods that a route can accept (RFC 9110, RFC 5789). CONNECT and TRACE are never served.
 const METHODS: [Method; 7] = [
     Method::GET,
     Method::HEAD,
@@ -23,7 +23,7 @@ const METHODS: [Method; 7] = [
 impl Meaning<'_> {
     pub(super) fn routes(&mut self, raw: &[RawRoute]) -> RouteTable {
         let mut routes = Vec::with_capacity(raw.len());
-        // Numbers are counted from 1, as people count tables.
+        // Routes are numbered from 1, as people count tables.
         for (number, raw) in (1..).zip(raw) {
             routes.extend(self.route(&format!("route[{number}]"), raw));
         }
@@ -43,7 +43,7 @@ impl Meaning<'_> {
         table.without(std::mem::take(&mut self.secrets))
     }
 
-    /// `None` if anything about it is wrong, which has then been complained about.
+    /// Reads one route. Returns `None` after reporting a mistake in it.
     fn route(&mut self, key: &str, raw: &RawRoute) -> Option<Route> {
         let before = self.complaints.len();
         let pattern = Pattern::parse(&raw.path)

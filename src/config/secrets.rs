@@ -1,4 +1,4 @@
-//! The files and folders that settings name as secret, none of which is ever sold.
+//! The files and folders that settings name as secret. None of them is ever sold.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -7,8 +7,8 @@ use crate::sell::route::{Resource, Route};
 use super::Meaning;
 use super::raw::Raw;
 
-/// Secret files in the data folder. The list has them in addition to the folder, so that it also detects a hard link
-/// to one.
+/// Secret files in the data folder. They are listed in addition to the folder, so that a hard link
+/// to one is also detected.
 const IN_DATA_DIR: [&str; 3] = ["seed.words", "master.key", "admin.token"];
 
 impl Meaning<'_> {
@@ -23,14 +23,16 @@ impl Meaning<'_> {
         }
     }
 
-    /// Adds a file that this key names as secret. A relative path starts at the settings file's folder.
+    /// Adds a file that this key names as secret. A relative path starts at the settings file's
+    /// folder.
     pub(super) fn secret(&mut self, key: &str, file: &str) -> PathBuf {
         let path = self.folder.join(file);
         self.secrets.add(key, path.clone());
         path
     }
 
-    /// Adds the secrets of all settings: the settings file itself, which may hold passwords, and the data folder.
+    /// Adds the secrets of all settings: the settings file itself, which may hold passwords, and
+    /// the data folder.
     pub(super) fn own_secrets(&mut self, file: &Path, data_dir: &Path) {
         self.secrets.add("data_dir", data_dir.to_owned());
         for name in IN_DATA_DIR {

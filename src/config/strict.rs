@@ -1,7 +1,8 @@
-//! Strict reading of merged settings: the `config` crate alone turns 8080.9 into 8081 and `true` into 1, and forgets where
-//! a value came from. Here a value has the type it was written with, and every complaint names its source and its key.
+//! Strict reading of merged settings. The `config` crate alone turns 8080.9 into 8081 and `true`
+//! into 1, and forgets the origin of a value. Here a value keeps the type it was written with, and
+//! every complaint names its origin and its key.
 //!
-//! Values from the environment are text; they are read as whatever the key wants, as strictly.
+//! Values from the environment are text. They are read as strictly as the type of the key.
 
 use std::fmt;
 
@@ -10,26 +11,26 @@ use serde::de::{
     self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 
-/// What the `config` crate calls the environment.
+/// The `config` crate's name for the environment.
 pub(super) const ENVIRONMENT: &str = "the environment";
 
-/// A value that is not what its key wants.
+/// A value that does not have the type of its key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mismatch {
-    /// Where it was written: a file, or the environment.
+    /// The origin of the value: a file, or the environment.
     pub(super) origin: Option<String>,
-    /// The key, from the top: `http.listen`, `route[2].price`.
+    /// The full key, such as `http.listen` or `route[2].price`.
     pub(super) key: Option<String>,
-    /// What is wrong and what would be right.
+    /// The mistake and its correction.
     pub(super) what: String,
     /// Whether a variable is used for a table, which only a file can set.
     pub(super) is_table: bool,
-    /// The name inside `key` that the complaint is about: unknown or missing there.
+    /// The unknown or missing name inside `key`, if the complaint is about one.
     name: Option<String>,
 }
 
 impl Mismatch {
-    /// Fills in where, unless a more precise place is known.
+    /// Sets the origin and the key, unless a more precise place is known.
     fn at(mut self, value: &Value, path: &str) -> Self {
         if self.key.is_some() {
             return self;
@@ -39,7 +40,8 @@ impl Mismatch {
         if let Some(name) = &self.name {
             self.key = Some(join(path, name));
             if let ValueKind::Table(table) = &value.kind {
-                // A table's own origin is the built-in default, if that wrote it first; its parts know better.
+                // If the built-in defaults define this table, it has their origin. The origin of
+                // its entries is more precise.
                 let named = table.get(name).and_then(origin_within);
                 origin = named
                     .or_else(|| {
@@ -56,7 +58,8 @@ impl Mismatch {
     }
 }
 
-/// A table that only a variable made has no origin of its own; what stands in it has.
+/// The origin of a value. A table that exists only because of a variable has no origin, but its
+/// entries have.
 fn origin_within(value: &Value) -> Option<&str> {
     let within = || {
         let ValueKind::Table(table) = &value.kind else {
@@ -144,7 +147,7 @@ impl<'de> IntoDeserializer<'de, Mismatch> for Text<'de> {
     }
 }
 
-/// A value and where it stands.
+/// A value and its full key.
 #[derive(Clone, Debug)]
 pub(super) struct Strict<'a> {
     value: &'a Value,
@@ -152,7 +155,7 @@ pub(super) struct Strict<'a> {
 }
 
 impl<'a> Strict<'a> {
-    /// The whole of the settings.
+    /// All settings.
     pub(super) fn root(value: &'a Value) -> Self {
         Self {
             value,
@@ -288,7 +291,7 @@ impl<'de> Deserializer<'de> for Strict<'de> {
     }
 }
 
-/// A table's entries, in the order of their names.
+/// The entries of a table, sorted by name.
 struct Entries<'a, 'p> {
     entries: std::vec::IntoIter<(&'a String, &'a Value)>,
     next: Option<(&'a String, &'a Value)>,
@@ -324,7 +327,7 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
 
 use de::Error as _;
 
-/// An array's elements, counted from 1: people count tables like that.
+/// The elements of an array, numbered from 1, as people count tables.
 struct Elements<'a, 'p> {
     values: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
     path: &'p str,

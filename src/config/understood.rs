@@ -1,4 +1,5 @@
-//! Lists every setting in force with its value and origin, for `tollhouse check`. Values that may be secret are hidden.
+//! Lists every setting in force with its value and origin, for `tollhouse check`. Values that may
+//! be secret are hidden.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -15,11 +16,11 @@ const HIDDEN: &str = "(not shown)";
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Understood {
-    /// The full key: `http.listen`, `route[2].price`.
+    /// The full key, such as `http.listen` or `route[2].price`.
     pub key: String,
     /// The value in TOML.
     pub value: String,
-    /// The file, a variable, or `default`.
+    /// The file, the environment variable, or `default`.
     pub origin: String,
 }
 
@@ -28,7 +29,7 @@ pub fn understood(file: &Path) -> Result<Vec<Understood>, Complaints> {
     understood_with(file, std::env::vars_os())
 }
 
-/// The same with the given environment.
+/// Every setting of this file and of the given environment, sorted by key.
 pub fn understood_with(
     file: &Path,
     environment: impl IntoIterator<Item = (OsString, OsString)>,

@@ -1,4 +1,4 @@
-//! What a route's `upstream` means, and what happens to requests on their way there.
+//! The upstream of a route and the settings for requests forwarded to it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use super::raw::{RawFile, RawHeaders, RawHealth, RawRoute, RawUpstream, TextOr};
 use super::web_address::is_web_address;
 use super::{Meaning, span};
 
-/// Servers of one upstream: as many as anybody lists by hand.
+/// The most servers of one upstream, which is more than people list by hand.
 const SERVERS_MAX: usize = 32;
 
-/// How often a server is asked whether it is well if the settings do not say.
+/// The default time between two health checks of a server.
 const HEALTH_EVERY: Duration = Duration::from_secs(10);
 
-/// Header names that one list of edits may have.
+/// The most header names in one list of edits.
 const EDITS_MAX: usize = 64;
 
-/// What a connection is switched to if the settings do not say.
+/// The default protocol that a connection may switch to.
 const UPGRADES: &str = "websocket";
 
-/// Whose headers are edited.
+/// The message whose headers are edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Request,
@@ -39,7 +39,7 @@ enum Side {
 }
 
 impl Meaning<'_> {
-    /// `None` if anything about it is wrong, which has then been complained about.
+    /// Reads the upstream of a route. Returns `None` after reporting a mistake in it.
     pub(super) fn forward(
         &mut self,
         key: &str,
@@ -99,7 +99,8 @@ impl Meaning<'_> {
         })
     }
 
-    /// Complains about what only makes sense in front of a server; `None` then.
+    /// Reports keys that only make sense for a route with an upstream. Returns `None` if there are
+    /// any.
     pub(super) fn nothing_forwarded(&mut self, key: &str, raw: &RawRoute) -> Option<()> {
         let given = [
             ("add_prefix", raw.add_prefix.is_some()),
@@ -210,7 +211,7 @@ impl Meaning<'_> {
             .ok()
     }
 
-    /// The certificates in this file, in the place of the public authorities.
+    /// Reads the certificates in this file, which replace the public authorities.
     fn authorities(
         &mut self,
         key: &str,
@@ -287,7 +288,7 @@ impl Meaning<'_> {
         text.to_owned()
     }
 
-    /// Whether the route passes doubled and encoded slashes on.
+    /// Whether the route forwards doubled and encoded slashes.
     fn pass_slashes(&mut self, key: &str, text: Option<&str>) -> bool {
         match text {
             None | Some("refuse") => false,
@@ -336,7 +337,7 @@ impl Meaning<'_> {
         edits
     }
 
-    /// A header's name, if it may be edited.
+    /// Reads the name of a header that may be edited.
     fn edited(&mut self, key: &str, text: &str) -> Option<HeaderName> {
         let Ok(name) = HeaderName::try_from(text) else {
             self.complain(key, format!("`{text}` is no header's name"));
@@ -354,7 +355,7 @@ impl Meaning<'_> {
         Some(name)
     }
 
-    /// A value that is a secret: an upstream's key.
+    /// Reads a secret header value, such as an upstream's key.
     fn secret_value(&mut self, key: &str, file: &Path) -> Option<HeaderValue> {
         let line = match secret_file::handed_over_line(file) {
             Ok(line) => line,
@@ -364,19 +365,20 @@ impl Meaning<'_> {
             }
         };
         let Ok(mut value) = HeaderValue::from_str(&line) else {
-            // What stands in it is not shown.
+            // The content of the file is not shown.
             self.complain(
                 key,
                 format!("{} holds no header value: one line of text", file.display()),
             );
             return None;
         };
-        // Neither printed nor put into HTTP/2's table of headers.
+        // Sensitive values are neither printed nor put into HTTP/2's table of headers.
         value.set_sensitive(true);
         Some(value)
     }
 
-    /// What a connection may be switched to. Nothing that speaks HTTP again: its requests would pass the gate unseen.
+    /// The protocols that a connection may switch to. Protocols that carry HTTP are refused,
+    /// because their requests would bypass the gate.
     fn upgrades(&mut self, key: &str, raw: &RawRoute, protocol: Option<Protocol>) -> Vec<String> {
         let Some(names) = &raw.upgrades else {
             return vec![UPGRADES.to_owned()];

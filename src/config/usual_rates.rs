@@ -1,10 +1,10 @@
-//! Bounds for the price of a bitcoin in the major currencies, used without `at_least` and `at_most`: from a
-//! twentieth to twenty times 100,000 USD, at the exchange rates of late 2025. They catch cents taken for dollars
-//! and another coin, and hold for years.
+//! Bounds for the price of a bitcoin in the major currencies, used without `at_least` and
+//! `at_most`: from a twentieth to twenty times 100,000 USD, at the exchange rates of late 2025.
+//! They catch a price in cents instead of dollars, or of another coin, and hold for years.
 
 use crate::base::price::{Currency, Rate};
 
-/// Currencies, each with the lowest and the highest price of a bitcoin.
+/// The currencies, each with the lowest and the highest price of a bitcoin.
 const USUAL: &[(&str, &str, &str)] = &[
     ("AED", "18000", "7400000"),
     ("ARS", "7000000", "3000000000"),
@@ -48,7 +48,8 @@ const USUAL: &[(&str, &str, &str)] = &[
     ("ZAR", "85000", "36000000"),
 ];
 
-/// The usual bounds for the price of a bitcoin in this currency, if there are any.
+/// The bounds for the price of a bitcoin in this currency; `None` for a currency that is not
+/// listed.
 pub(super) fn bounds(currency: Currency) -> Option<(Rate, Rate)> {
     let code = currency.to_string();
     let (_, least, most) = USUAL.iter().find(|(known, _, _)| *known == code)?;

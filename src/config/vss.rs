@@ -1,4 +1,4 @@
-//! The settings of a server that keeps the channels' state.
+//! The settings of a VSS server, which keeps the channels' state.
 
 use crate::base::error_chain;
 use crate::channel_state::vss::{Headers, Vss};
@@ -8,7 +8,7 @@ use super::Meaning;
 use super::raw::RawVss;
 use super::web_address::is_web_address;
 
-/// The longest name of a store.
+/// The longest name of a store, in bytes.
 const STORE_ID_BYTES_MAX: usize = 120;
 
 impl Meaning<'_> {
@@ -52,7 +52,8 @@ impl Meaning<'_> {
     }
 }
 
-/// Whether the connection is protected on the way. The URL is shown and logged, so secrets belong in the headers.
+/// Whether the connection is encrypted or stays on this machine. The URL is shown and logged, so
+/// secrets belong in the headers.
 fn is_private(url: &str) -> bool {
     is_web_address(url) && url.parse::<Address>().is_ok_and(|url| url.is_private())
 }

@@ -1,8 +1,9 @@
-//! Addresses of HTTP servers in the settings.
+//! The check of HTTP server addresses in the settings.
 
 use crate::sell::quote::Address;
 
-/// An address that can be asked over HTTP: scheme, host, perhaps a port and a path, and nothing else.
+/// Whether the text is an HTTP URL with a scheme and a host, an optional port and path, and nothing
+/// else.
 pub(super) fn is_web_address(text: &str) -> bool {
     text.parse::<Address>().is_ok() && !text.contains('?')
 }

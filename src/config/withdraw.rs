@@ -12,7 +12,7 @@ use crate::sell::quote::NoInvoiceSource;
 use super::Meaning;
 use super::raw::RawWithdraw;
 
-/// How often it is looked at whether there is too much, if the settings do not say; and at the most.
+/// The default and the shortest time between two checks whether the balance exceeds the limit.
 const WITHDRAW_EVERY: &str = "1h";
 const WITHDRAW_EVERY_MIN: Duration = Duration::from_secs(60);
 

@@ -1,8 +1,9 @@
-//! The port between the gate and the node: making BOLT 11 invoices that the node is paid for.
+//! Makes the BOLT 11 invoices that clients pay to the node.
 //!
-//! Invoices are stateless: nothing is stored when one is made. The node's keys are derived from its seed, LDK verifies an
-//! incoming payment by the secret alone, so a [`Minter`] with the same keys makes invoices that the node's channel manager
-//! accepts without having seen them. What it cannot know by itself, how the node is reached, the node tells it.
+//! Invoices are stateless: the program stores nothing when it makes one. The node's keys are
+//! derived from its seed, and LDK verifies an incoming payment by its secret alone. So the node's
+//! channel manager accepts payments for the invoices of a [`Minter`] with the same keys, although
+//! it has never seen them. The node tells the minter over which channels payers reach it.
 
 mod signer;
 mod template;
@@ -27,89 +28,91 @@ use crate::base::amount::Msat;
 use signer::Signer;
 use template::Template;
 
-/// Templates that are kept: more than a merchant has prices.
+/// The most templates that are kept: more than a merchant has prices.
 const TEMPLATES_MAX: usize = 64;
 
 /// The longest description that fits an invoice's field (BOLT 11: 639 bytes).
 pub const DESCRIPTION_BYTES_MAX: usize = 639;
 
-/// How the node is reached right now.
+/// Whether and how payments reach the node now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// No invoice can be paid at the moment.
+    /// The node cannot receive any payment now.
     Unready(Unready),
     /// Payments arrive over these channels.
     Ready(Inbound),
 }
 
-/// What the node's usable channels can receive.
+/// The inbound liquidity of the node's usable channels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inbound {
-    /// How payers find the node; empty if it is announced.
+    /// Route hints for payers; empty if the node is announced.
     pub hints: Vec<RouteHint>,
-    /// What can arrive over all usable channels together, in msat.
+    /// The amount that all usable channels together can receive, in msat.
     pub capacity_msat: u64,
     /// The smallest payment that the peers forward, in msat.
     pub htlc_minimum_msat: u64,
 }
 
 impl Inbound {
-    /// Whether a payment of this amount could arrive.
+    /// Whether a payment of this amount can arrive.
     pub fn takes(&self, amount: Msat) -> bool {
         (self.htlc_minimum_msat..=self.capacity_msat).contains(&amount.msat())
     }
 }
 
-/// Why the node cannot be paid.
+/// The reasons why the node cannot receive payments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unready {
-    /// It has not come up yet.
+    /// The node is still starting.
     #[error("the node is starting")]
     Starting,
-    /// It cannot reach its chain source, without which it does not start.
+    /// The node cannot reach its chain source and does not start without it.
     #[error("the node waits for its chain source")]
     ChainSourceUnreachable,
-    /// It cannot reach the server that keeps its channels' state.
+    /// The node cannot reach the server that keeps its channels' state.
     #[error("the node waits for the server that keeps its channels (node.vss)")]
     StoreUnreachable,
-    /// That server does not take the headers that say who asks.
+    /// The server that keeps the channels' state refuses the node's authentication headers.
     #[error("the server that keeps the node's channels refuses who asks (node.vss)")]
     StoreRefuses,
-    /// It has not seen the chain for longer than is safe, or never.
+    /// The node has not seen the chain for longer than is safe, or not at all.
     #[error("the node has not seen the chain for too long: is its chain source reachable?")]
     Behind,
-    /// There is no channel, or none that is usable and none with a peer that the operator trusts or chose.
+    /// The node has no channel with a peer that the operator trusts or chose, and no usable
+    /// channel.
     #[error("the node has no channel yet")]
     NoChannel,
-    /// There are channels with peers that the operator trusts or chose, and no channel is usable.
+    /// The node has channels with peers that the operator trusts or chose, but no usable channel.
     #[error("the peers of the node's channels are not connected")]
     PeersOffline,
-    /// The channels cannot take this amount.
+    /// The channels cannot receive this amount.
     #[error("the node's channels cannot receive this amount now")]
     NoInboundCapacity,
-    /// The keys for invoices are not those of the node; nothing is sold.
+    /// The node's keys differ from those that sign the invoices, so nothing is sold.
     #[error("the node's keys are not the ones that invoices are made with")]
     KeyMismatch,
-    /// It was restored from a backup and has its old channels closed first.
+    /// The node was restored from a backup, and its old channels are being closed.
     #[error("the node recovers from a backup: its old channels are closed and swept first")]
     Recovering,
-    /// What it would have to write might not find room.
+    /// The disk may not have enough space for the node's writes.
     #[error("the disk of data_dir is nearly full, in bytes or in files (inodes): free some space")]
     DiskFull,
-    /// Payers would take what is made now for expired.
+    /// The machine's clock is so far behind that payers would treat a new invoice as expired.
     #[error("the clock of this machine is minutes behind: set it (NTP)")]
     ClockBehind,
-    /// It is being stopped.
+    /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
 }
 
-/// The node's keys, as far as invoices need them: derived from the node's 64-byte seed the way ldk-node does it.
+/// The node's keys for invoices, derived from the node's 64-byte seed in the same way as in
+/// ldk-node.
 #[derive(Clone)]
 pub struct PaymentKeys {
-    /// What payment hashes and secrets are made with.
+    /// The key for payment hashes and payment secrets.
     inbound: ExpandedKey,
-    /// What invoices are signed with.
+    /// The key that signs invoices.
     node_secret: SecretKey,
 }
 
@@ -119,16 +122,17 @@ impl fmt::Debug for PaymentKeys {
     }
 }
 
-/// The seed does not make a key on this network's curve: one chance in 2^127.
+/// The seed does not give a valid key. The chance of this is one in 2^127.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to derive the node's keys from the seed")]
 pub struct KeyError;
 
 impl PaymentKeys {
-    /// Derives the keys. LDK's own seed is the master private key itself, without a path.
+    /// Derives the keys. LDK's own seed is the master private key itself, without a derivation
+    /// path.
     pub fn from_seed(seed: &[u8; 64], network: Network) -> Result<Self, KeyError> {
         let master = Xpriv::new_master(network, seed).map_err(|_| KeyError)?;
-        // The times only seed that manager's own randomness, of which we use none.
+        // The two times only seed randomness of this manager, and none of it is used here.
         let keys = KeysManager::new(&master.private_key.secret_bytes(), 0, 0, true);
         Ok(Self {
             inbound: keys.get_expanded_key(),
@@ -136,7 +140,7 @@ impl PaymentKeys {
         })
     }
 
-    /// The node id that these keys belong to.
+    /// The node id of these keys.
     pub fn node_id(&self) -> PublicKey {
         self.node_secret.public_key(&Secp256k1::signing_only())
     }
@@ -145,49 +149,50 @@ impl PaymentKeys {
 /// One invoice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invoice {
-    /// The invoice as a payer takes it, in lower case.
+    /// The invoice in lower case, as payers use it.
     pub bolt11: String,
     /// SHA-256 of the preimage that the payer learns.
     pub payment_hash: [u8; 32],
-    /// When it expires, Unix seconds. LDK takes a payment until a block is two hours later.
+    /// The expiry, Unix seconds. LDK accepts a payment until a block's time is two hours past the
+    /// expiry.
     pub expires_at_secs: u64,
 }
 
-/// What an invoice is made for.
+/// The terms of one invoice.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
     /// The amount, which the payment secret enforces.
     pub amount: Msat,
-    /// What the payer is shown.
+    /// The text that the payer sees.
     pub description: &'a str,
-    /// Unix seconds.
+    /// The current time, Unix seconds.
     pub now_secs: u64,
-    /// Fresh from the operating system; the payment hash is made of its first half.
+    /// Fresh random bytes of the operating system. The first half determines the payment hash.
     pub random: [u8; 32],
 }
 
-/// Makes invoices from keys and what the node last said of its channels.
+/// Makes invoices from the node's keys and the last known state of its channels.
 pub struct Minter {
     /// The node's keys.
     keys: PaymentKeys,
     /// Signs the invoices.
     signer: Signer,
-    /// The invoices' prefix.
+    /// The network, which sets the prefix of the invoices.
     currency: Currency,
-    /// How long an invoice is good for.
+    /// The time in which an invoice can be paid.
     expiry: Duration,
-    /// What the node says.
+    /// The latest report of the node on whether it can receive payments.
     reach: watch::Receiver<Reach>,
-    /// Invoices to fill in. A `std` mutex: held for a look-up, never across an await.
+    /// Templates to fill in. A `std` mutex: held for a look-up, never across an await.
     templates: Mutex<Templates>,
 }
 
-/// Invoices to fill in, for payers who find the node in this way.
+/// The templates for the current route hints.
 #[derive(Debug, Default)]
 struct Templates {
-    /// The way.
+    /// The route hints.
     hints: Vec<RouteHint>,
-    /// By amount, in msat, and description.
+    /// The templates, each with its amount in msat and its description.
     known: Vec<(u64, String, Arc<Template>)>,
 }
 
@@ -217,12 +222,12 @@ impl Minter {
         }
     }
 
-    /// When an invoice expires that was made at this time, Unix seconds.
+    /// The expiry of an invoice that is made at this time, Unix seconds.
     pub fn end_secs(&self, made_secs: u64) -> u64 {
         made_secs.saturating_add(self.expiry.as_secs())
     }
 
-    /// Makes an invoice, unless the node could not be paid that amount now.
+    /// Makes an invoice, unless the node cannot receive the amount now.
     pub fn mint(&self, terms: &Terms<'_>) -> Result<Invoice, Unready> {
         let template = self.template(terms, &payable(&self.reach.borrow(), terms.amount)?.hints);
         let (payment_hash, payment_secret) = inbound_payment::create(
@@ -244,9 +249,9 @@ impl Minter {
         })
     }
 
-    /// The invoice to fill in for these terms.
+    /// The template for these terms.
     fn template(&self, terms: &Terms<'_>, hints: &[RouteHint]) -> Arc<Template> {
-        // Whatever panicked in between, the list holds whole templates.
+        // The list holds only whole templates, even after a panic of another thread.
         let mut templates = self
             .templates
             .lock()
@@ -277,7 +282,8 @@ impl Minter {
         template
     }
 
-    /// Writes an invoice with `lightning-invoice`, signed by the library that the crate supports.
+    /// Writes an invoice with `lightning-invoice`, signed with the `secp256k1` version that it
+    /// uses.
     fn write(
         &self,
         terms: &Terms<'_>,
@@ -305,7 +311,7 @@ impl Minter {
     }
 }
 
-/// The channels that this amount could arrive over.
+/// The channels over which this amount can arrive.
 fn payable(reach: &Reach, amount: Msat) -> Result<&Inbound, Unready> {
     match reach {
         Reach::Unready(reason) => Err(*reason),
@@ -319,13 +325,13 @@ fn payable(reach: &Reach, amount: Msat) -> Result<&Inbound, Unready> {
     }
 }
 
-/// As much of the text as an invoice holds, cut between characters.
+/// The beginning of the text that fits into an invoice, cut between characters.
 pub(crate) fn shortened(description: &str) -> &str {
     let end = description.floor_char_boundary(DESCRIPTION_BYTES_MAX);
     &description[..end]
 }
 
-/// Hands LDK the randomness that the caller drew.
+/// Gives LDK the random bytes that the caller drew.
 struct Random([u8; 32]);
 
 impl EntropySource for Random {
@@ -413,7 +419,7 @@ mod tests {
                 now_secs,
                 random,
             };
-            // The second one comes from a template that was made for other times and hashes.
+            // The second invoice comes from a template that was made for another time and hash.
             minter.mint(&Terms { now_secs: 1_700_000_000, random: [1; 32], ..terms }).unwrap();
             let minted = minter.mint(&terms).unwrap();
             let invoice: Bolt11Invoice = minted.bolt11.parse().unwrap();

@@ -1,8 +1,10 @@
-//! The L402 protocol, bytes to bytes: challenge headers, credentials, tokens and their caveats, verification.
+//! The L402 protocol, from bytes to bytes: challenge headers, credentials, tokens and their
+//! caveats, and verification.
 //!
-//! Knows nothing of HTTP servers, storage, the node or the time: whatever it needs comes as an argument. What is written
-//! and accepted is what deployed clients write and accept (lnget, the Go interceptor, npm `l402`, PyPI `l402`,
-//! lightning-tools), which is not everywhere what the specification prints.
+//! This module knows nothing of HTTP servers, storage, the node or the time: all inputs are
+//! arguments. It writes and accepts what deployed clients accept and write (lnget, the Go
+//! interceptor, npm `l402`, PyPI `l402`, lightning-tools). This differs in places from the
+//! specification.
 
 mod authorization;
 pub mod base64;

@@ -1,5 +1,5 @@
-//! The decision about a request: a permit, or why there is none. The one place that reads a credential, and the only one
-//! that makes a [`Permit`].
+//! Decides whether a request gets a permit, a challenge or a denial. Only this module reads
+//! credentials and makes a [`Permit`].
 
 mod ahead;
 mod bundle;
@@ -47,35 +47,35 @@ use crate::protocol::l402::credential::{Presented, presented};
 use crate::protocol::l402::{Proven, Refusal, SoldAs, Verified, prove};
 use crate::sell::route::{Access, Count, Offer, Plan, Pricing, RequestPath};
 
-/// How much of a path is logged.
+/// The number of characters of a path that are logged.
 const PATH_LOGGED_MAX: usize = 200;
 
-/// What the gate decides with.
+/// The state that the gate needs for its decisions.
 #[derive(Debug)]
 pub struct Gate {
-    /// The keys of the tokens.
+    /// The keys that tokens are minted and verified with.
     keyring: Arc<Keyring>,
-    /// Credentials that need not be proven again.
+    /// A cache of credentials whose proof was checked before.
     proven: ProvenBefore,
     /// Makes the invoices.
     minter: Minter,
-    /// Counts the uses, remembers the challenges.
+    /// Counts the uses and remembers the challenges.
     ledger: Arc<Ledger>,
-    /// How often clients may ask.
+    /// Limits how often clients may ask.
     limiter: Limiter,
-    /// What pricing asks the world.
+    /// The exchange rates and hooks that pricing depends on.
     quotes: Live<Quotes>,
-    /// What routes that let everybody through would have asked.
+    /// Counts the challenges that dry-run routes would have sent.
     dry_runs: DryRuns,
-    /// What was laid ready for a node that cannot be paid.
+    /// The bundle that is ready for sale while the node cannot be paid.
     bundles: Bundles,
-    /// What of all that requests cause stands in the log.
+    /// Limits the log lines that requests can cause.
     log: Arc<Sparing>,
-    /// Where the time comes from.
+    /// The time source.
     clock: Clock,
 }
 
-/// A request, as far as the gate looks at it.
+/// The parts of a request that the gate looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// The method.
@@ -86,31 +86,31 @@ pub struct Asked<'a> {
     pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a HeaderMap,
-    /// Where it comes from, if that is known.
+    /// The address of the client, if known.
     pub client: Option<IpAddr>,
 }
 
-/// Why what was presented does not open the request.
+/// The reason why the presented credential does not open the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
-    /// No credential.
+    /// The request has no credential.
     #[error("this resource is sold: pay the invoice and ask again with the token and the preimage")]
     NotPaid,
-    /// Something that cannot be read as a credential.
+    /// The request has a credential that cannot be parsed.
     #[error("the credential cannot be read: write `Authorization: L402 <macaroon>:<preimage>`")]
     Unreadable,
-    /// The credential was read and does not hold.
+    /// The credential was parsed, and the check failed.
     #[error("the credential is refused: {0}")]
     Refused(#[from] Refusal),
-    /// The operator has revoked it.
+    /// The operator has revoked the credential.
     #[error("the credential is revoked")]
     Revoked,
-    /// Everything it bought has been served.
+    /// Everything that the payment bought has been served.
     #[error("the credential is used up")]
     UsedUp,
 }
 
-/// What the gate says of a request.
+/// The gate's decision about a request.
 #[expect(
     clippy::large_enum_variant,
     reason = "it is moved once or twice; a box would cost every paid request an allocation"
@@ -118,45 +118,45 @@ pub enum Why {
 #[derive(Debug)]
 #[must_use]
 pub enum Decision<'a> {
-    /// It may be served.
+    /// The request may be served.
     Permit(Permit),
-    /// It wants to be paid for.
+    /// The request must be paid for.
     Unpaid(Unpaid<'a>),
-    /// Neither.
+    /// The request is neither served nor offered for sale.
     Denied(Denial),
 }
 
-/// A request that wants to be paid for: take it to [`Gate::challenge`].
+/// A request that must be paid for. [`Gate::challenge`] makes the challenge.
 #[derive(Debug)]
 #[must_use = "a request that is not paid for is answered with a challenge"]
 pub struct Unpaid<'a> {
-    /// What is sold.
+    /// The offer of the route.
     offer: &'a Offer,
-    /// What of it the client wants.
+    /// The plan that the client chose.
     plan: &'a Plan,
-    /// What the request costs.
+    /// The cost of the request.
     cost: Cost,
-    /// What it is called in the books.
+    /// The name of the route in the ledger and the log.
     name: &'a Arc<str>,
-    /// Who asks.
+    /// The address of the client, if known.
     client: Option<IpAddr>,
-    /// Whether that was counted already.
+    /// Whether this request was already counted as a challenge.
     is_counted: bool,
-    /// Its network, as far as that has a share.
+    /// The client's network for the limit on bundles; `None` if no limit applies.
     network: Option<IpAddr>,
-    /// Why what was presented, if anything, did not do.
+    /// The reason why the presented credential, if any, did not open the request.
     why: Why,
 }
 
-/// What a request presents.
+/// The credentials of a request.
 struct Held {
-    /// What was sold here and paid for, in the order of its headers.
+    /// The credentials that passed the proof, in the order of the headers.
     proven: Vec<Arc<Proven>>,
-    /// What is wrong with the rest.
+    /// The reason why the last of the remaining credentials failed the proof.
     why: Why,
 }
 
-/// What came of one credential.
+/// The result of admitting one credential.
 #[expect(
     clippy::large_enum_variant,
     reason = "it lives for a moment, on the way of every paid request"
@@ -168,7 +168,7 @@ enum Admission {
 }
 
 impl Gate {
-    /// A gate with these keys, in front of this ledger.
+    /// Creates a gate with these keys in front of this ledger.
     pub fn new(
         keyring: Arc<Keyring>,
         minter: Minter,
@@ -191,29 +191,31 @@ impl Gate {
         }
     }
 
-    /// Has other limits and quotes in force from now on.
+    /// Replaces the limits and the quotes.
     pub fn change(&self, limits: Limits, quotes: Quotes) {
         self.limiter.set(limits);
         self.quotes.set(quotes);
     }
 
-    /// What routes that let everybody through would have asked since the start.
+    /// The number and the value of the challenges that dry-run routes would have sent since the
+    /// start.
     pub fn dry_run(&self) -> DryRun {
         self.dry_runs.so_far()
     }
 
-    /// What of all that requests cause stands in the log.
+    /// The limit on log lines that requests can cause.
     pub(crate) fn log(&self) -> &Sparing {
         &self.log
     }
 
-    /// What pricing asks the world now.
+    /// The current rates and hooks.
     pub fn quotes(&self) -> Arc<Quotes> {
         self.quotes.get()
     }
 
-    /// Decides about what has this name in books and logs. Waits for the disk only at a token's first use and when its time is
-    /// over, and for the node only where it is claiming a payment that comes after its invoice's end. Only faults of the ledger are errors.
+    /// Decides about a request for the route of this name. Waits for the disk only at a token's
+    /// first use and once a token has expired. Waits for the node only while it claims a payment
+    /// that arrived after its invoice expired. Returns an error only for a fault of the ledger.
     pub async fn decide<'a>(
         &self,
         name: &'a Arc<str>,
@@ -225,8 +227,8 @@ impl Gate {
             Access::Paid(offer) => &**offer,
         };
         let held = self.held(asked);
-        // A hook is asked for who holds something that this request could use up, and for others only as often as they may ask for a
-        // challenge: nobody must keep it busy beyond the limits.
+        // The hook is called for clients that hold a token for this request. For other clients it
+        // is called only as often as they may ask for a challenge, so that they cannot overload it.
         let is_asked_of_a_hook = matches!(offer.pricing, Pricing::Hook(_));
         let presented: &[_] = if is_asked_of_a_hook {
             &held.proven
@@ -291,7 +293,7 @@ impl Gate {
         }))
     }
 
-    /// What is presented, as far as it can be proven without looking at the request.
+    /// Collects the credentials whose proof holds, independent of the request.
     fn held(&self, asked: &Asked<'_>) -> Held {
         if let Some(proven) = self.proven.find(asked.headers) {
             return Held {
@@ -318,14 +320,14 @@ impl Gate {
                 Err(refusal) => held.why = refusal.into(),
             }
         }
-        // Of several, which one is meant is decided each time.
+        // With several credentials, each request decides which one applies, so no proof is cached.
         if let ([_], [proven]) = (credentials.as_slice(), held.proven.as_slice()) {
             self.proven.keep(asked.headers, proven);
         }
         held
     }
 
-    /// What lets a request through on a route that lets all of them through.
+    /// Permits a request on a route that serves every request for now, and counts its price.
     fn dry_run_permit(&self, name: &Arc<str>, cost: Option<&Cost>, asked: &Asked<'_>) -> Permit {
         let price = cost.and_then(|cost| self.in_msat(cost.class.price).ok());
         let price = price.map(|(price, _)| price);
@@ -342,7 +344,7 @@ impl Gate {
         Permit::dry_run(self.cause(name))
     }
 
-    /// On whose behalf lines of the log are written.
+    /// The source of log lines about this request.
     fn cause(&self, name: &Arc<str>) -> Cause {
         Cause {
             log: Arc::clone(&self.log),
@@ -350,21 +352,21 @@ impl Gate {
         }
     }
 
-    /// What lets a request through that nobody has to pay for.
+    /// Permits a request from the client's free quota, if some of it is left.
     fn free_permit(&self, name: &Arc<str>, offer: &Offer, asked: &Asked<'_>) -> Option<Permit> {
         let free = offer.free.map(|free| Free {
             requests: free.requests,
             per: free.per,
         });
-        // Nobody is counted whose address is not known, and who is not counted has nothing free.
+        // A client without a known address cannot be counted, so it has no free quota.
         let used = self
             .ledger
             .reserve_free(&offer.service, asked.client?, free?)?;
         Some(Permit::quota(used, self.cause(name)))
     }
 
-    /// Verifies a credential. One whose invoice was paid after its end is good for as much longer: that end can be hours ago when
-    /// LDK still takes the payment.
+    /// Verifies a credential. A token whose invoice was paid late, after its expiry, stays valid
+    /// longer by that delay. LDK can accept such a payment hours after the expiry.
     async fn verified(
         &self,
         proven: &Proven,
@@ -389,7 +391,8 @@ impl Gate {
         })
     }
 
-    /// Holds one credential against the request and what it costs; while that is not known, against what holds at any price.
+    /// Verifies one credential against the request and its cost. While the cost is unknown, checks
+    /// only the conditions that do not depend on the cost.
     async fn verify(
         &self,
         offer: &Offer,
@@ -397,7 +400,7 @@ impl Gate {
         asked: &Asked<'_>,
         proven: &Proven,
     ) -> Result<Result<Verified, Why>, LedgerError> {
-        // Of a price that is not known in bitcoin now, no limit holds.
+        // A price without a current exchange rate exceeds every limit.
         let price_msat = |cost: &Cost| {
             let price = self.in_msat(cost.class.price);
             price.map_or(u64::MAX, |(price, _)| price.msat())
@@ -415,12 +418,13 @@ impl Gate {
             Ok(verified) => verified,
             Err(refusal) => return Ok(Err(refusal.into())),
         };
-        // Where each request has a price of its own, a token that was not sold at one opens none, whatever its holder adds.
+        // Where a hook prices each request, only a token that was sold at such a price opens one. A
+        // holder cannot add the caveat for it to another token.
         let is_priced_singly = cost.is_none_or(|cost| cost.price_msat().is_some());
         if is_priced_singly && !verified.allowance.is_priced {
             return Ok(Err(Refusal::OtherRequests.into()));
         }
-        // What holds at no price does not hold before it is known either.
+        // A token with a price limit of zero opens no request, so the price does not matter.
         if cost.is_none() && verified.allowance.price_max_msat == Some(0) {
             return Ok(Err(Refusal::OutsideScope.into()));
         }
@@ -443,7 +447,7 @@ impl Gate {
         Ok(Ok(verified))
     }
 
-    /// Holds one credential against the request and reserves its use.
+    /// Verifies one credential for the request and reserves its use.
     async fn admit(
         &self,
         name: &Arc<str>,

@@ -1,4 +1,4 @@
-//! The public listener: requests in, the gate's decision, answers out.
+//! The public listener. It receives requests, asks the gate for a decision, and sends the answers.
 
 mod acme;
 pub(crate) mod answer;
@@ -65,31 +65,31 @@ use crate::sell::gate::{self, Asked, Decision, Gate};
 use crate::sell::resource::{Downstream, Failure, Resources};
 use crate::sell::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
 
-/// Names and values of a request's headers together: what other servers allow for one or two, and room for a token of the
-/// largest size that is read.
+/// The most bytes of header names and values in one request. This is as much as other servers allow
+/// for one or two headers, and leaves room for the largest token that is read.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// Header lines of one request.
+/// The most header lines in one request.
 const HEADERS_MAX: usize = 100;
 
-/// What the public listener needs to know.
+/// The settings of the public listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where it listens.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Connections at once.
+    /// The maximum number of open connections.
     pub connections_max: usize,
-    /// How many of them one network may hold.
+    /// The most connections that one network may hold.
     pub connections_of_network: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,
-    /// How long no write to a client may go on.
+    /// How long a write to a client may stall.
     pub write_timeout: Duration,
-    /// How long requests in flight may take to finish once the program was told to stop.
+    /// How long requests in flight may take to finish after the program was told to stop.
     pub grace: Duration,
     /// Whether connections begin with the PROXY protocol.
     pub proxy_protocol: bool,
-    /// Where the certificate comes from, if it speaks TLS.
+    /// The source of the certificate; `None` for a listener without TLS.
     pub tls: Option<TlsSource>,
 }
 
@@ -105,13 +105,13 @@ impl Config {
         }
     }
 
-    /// Where it is found.
+    /// The URL of the listener.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.listen)
     }
 
-    /// What stands in front of HTTP.
+    /// Opens the layers below HTTP: the PROXY protocol and TLS.
     pub fn entry(&self, shop: &Arc<Live<Shop>>) -> Result<Entry, TlsError> {
         Ok(Entry {
             shop: Some(Arc::clone(shop)),
@@ -121,27 +121,27 @@ impl Config {
     }
 }
 
-/// What is sold. The resources are those of these routes.
+/// The routes, their resources and the rules for clients. The resources belong to these routes.
 #[derive(Debug)]
 pub struct Shop {
     /// The routes.
     pub routes: RouteTable,
-    /// What is behind them.
+    /// The files and upstreams behind the routes.
     pub resources: Resources,
-    /// Who is believed and who is let in.
+    /// The trusted proxies, and the clients that are admitted.
     pub clients: Clients,
 }
 
-/// What a request is answered with.
+/// The parts that answer public requests.
 #[derive(Debug)]
 pub struct Public {
-    /// What is sold; a request keeps to what it found.
+    /// The routes and resources. Each request uses one snapshot until it ends.
     pub shop: Arc<Live<Shop>>,
-    /// The decision.
+    /// The gate that decides about requests.
     pub gate: Arc<Gate>,
 }
 
-/// The public router.
+/// Builds the public router.
 pub fn router(public: Public) -> Router {
     let answering = Answering {
         public,
@@ -152,11 +152,11 @@ pub fn router(public: Public) -> Router {
         .with_state(Arc::new(answering))
 }
 
-/// What answers on the listener.
+/// The state of the request handler.
 #[derive(Debug)]
 struct Answering {
     public: Public,
-    /// Whether the log has been told of requests that come back.
+    /// Whether the first looping request was already logged.
     is_circle_told: AtomicBool,
 }
 
@@ -168,7 +168,7 @@ impl std::ops::Deref for Answering {
     }
 }
 
-/// Answers one request, in the words that its client understands.
+/// Answers one request, for a gRPC client in the form that gRPC expects.
 async fn serve(
     State(public): State<Arc<Answering>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -202,7 +202,7 @@ impl Answering {
                     return words.preflight(&route.methods_taken(), request.headers());
                 }
                 let response = self.pass(&shop, &route, &path, downstream, request).await;
-                // Whether a free resource answers other origins is the business of what is behind it.
+                // On a free route, the upstream or handler sets its own CORS headers.
                 if !is_paid && !answer::is_ours(&response) {
                     return response;
                 }
@@ -220,7 +220,8 @@ impl Answering {
         response
     }
 
-    /// Finds the route of a request, and the normalised path that matched. Refuses paths that servers read in several ways.
+    /// Finds the route of a request, and the normalised path that matched. Refuses paths that
+    /// servers interpret in different ways.
     fn find(
         &self,
         shop: &Shop,
@@ -244,7 +245,8 @@ impl Answering {
         }
     }
 
-    /// Tells the log once that requests come back: anybody who knows our name can say that they do.
+    /// Logs the first looping request only, because any client that knows our `Via` name can fake
+    /// one.
     fn tell_of_circle(&self, circle: Circle, request: &Request) {
         if circle == Circle::Seen && !self.is_circle_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -255,7 +257,7 @@ impl Answering {
         }
     }
 
-    /// Takes a request through the gate.
+    /// Passes a request through the gate, and serves it if the gate permits it.
     async fn pass(
         &self,
         shop: &Shop,
@@ -275,7 +277,7 @@ impl Answering {
         let is_paid = permit.reason() == gate::Reason::Paid;
         let guest = request.extensions().get::<Guest>().filter(|_| is_paid);
         let paying = guest.map(|guest| Arc::new(guest.pay()));
-        // In HTTP/1.1 the connection is the place.
+        // Only HTTP/2 requests take a place here. An HTTP/1.1 connection has a place of its own.
         let places = request.extensions().get::<Places>();
         let place = match places.map(|places| places.take(client, is_paid)) {
             Some(None) => {
@@ -306,7 +308,8 @@ impl Answering {
                 }
                 response.map(axum::body::Body::new)
             }
-            // Nothing was left for it when its answer was there: like everybody who comes then, its client is told what it costs.
+            // Other answers used up the grant before this one could begin, so the client gets a new
+            // challenge.
             (Err(unserved), Some(head)) if matches!(unserved.why, Failure::UsedUp) => {
                 let asked = asked_of(&head, path, client);
                 let decided = self.gate.decide(&route.name, &route.access, &asked).await;
@@ -320,7 +323,7 @@ impl Answering {
         }
     }
 
-    /// Answers a request that is not served.
+    /// Answers a request that the gate did not permit.
     async fn refuse(
         &self,
         shop: &Shop,
@@ -331,14 +334,15 @@ impl Answering {
         let unpaid = match decided {
             Ok(Decision::Unpaid(unpaid)) => unpaid,
             Ok(Decision::Denied(denial)) => return answer::denial(&denial),
-            // There is something left again, and the request is gone: the client asks once more.
+            // The grant has room again, but the request was already consumed. The client must
+            // retry.
             Ok(Decision::Permit(permit)) => {
                 permit.give_back();
                 return answer::refusal(&Refusal::Busy);
             }
             Err(fault) => return answer::fault(&fault, &route.name, self.gate.log()),
         };
-        // What cannot be delivered is not sold.
+        // A challenge is sent only for a request that can be served after the payment.
         if !takes_method(route, asked.method) {
             return failure::answer(&Failure::MethodNotAllowed, &route.name, self.gate.log());
         }
@@ -351,7 +355,7 @@ impl Answering {
         }
     }
 
-    /// Answers a request that could not be served.
+    /// Answers a permitted request that could not be served.
     fn failed(
         &self,
         failure: &Failure,
@@ -366,7 +370,7 @@ impl Answering {
     }
 }
 
-/// What the gate looks at.
+/// The parts of a request that the gate looks at.
 fn asked_of<'a, B>(
     request: &'a http::Request<B>,
     path: &'a RequestPath,
@@ -381,7 +385,7 @@ fn asked_of<'a, B>(
     }
 }
 
-/// The request without its body.
+/// Copies the request without its body.
 fn head_of(request: &Request) -> http::Request<()> {
     let mut head = http::Request::new(());
     *head.method_mut() = request.method().clone();
@@ -390,7 +394,7 @@ fn head_of(request: &Request) -> http::Request<()> {
     head
 }
 
-/// The request without what it said to the gate.
+/// Removes the client's choice of a grant from the request's query.
 fn without_choice(route: &Route, mut request: Request) -> Request {
     if let Access::Paid(offer) = &route.access
         && let Some(uri) = gate::without_choice(offer, request.uri())
@@ -400,7 +404,8 @@ fn without_choice(route: &Route, mut request: Request) -> Request {
     request
 }
 
-/// Files take GET and HEAD only; what an upstream takes it knows itself.
+/// Whether the resource can serve this method. Files support GET and HEAD. An upstream decides for
+/// itself.
 fn takes_method(route: &Route, method: &Method) -> bool {
     match route.resource {
         Resource::Files { .. } => matches!(*method, Method::GET | Method::HEAD),

@@ -1,7 +1,9 @@
-//! The gate in somebody else's program: a [`tower::Layer`] that has a service's answers paid for. It decides, asks and counts
-//! as the public listener does, with the same answers; what it lets through, the program itself serves.
+//! The gate for another Rust program: a [`tower::Layer`] that sells a service's answers. It
+//! decides, counts and answers like the public listener. The program itself serves the permitted
+//! requests.
 //!
-//! Plain `tower` and `http`: of axum it only knows, by way of [`crate::sell::http`], what a request's extensions say.
+//! Uses plain `tower` and `http`. [`crate::sell::http`] reads the data that axum attaches to a
+//! request.
 
 mod offers;
 
@@ -33,16 +35,17 @@ use crate::sell::http::{
 use crate::sell::resource::{BoxError, Downstream, Failure, Unserved, handler, join_cookies};
 use crate::sell::route::{Access, Offer, RequestPath};
 
-/// Who has paid for a request: a handler finds it in the request's extensions.
+/// The payment for a request, which a handler finds in the request's extensions.
 ///
-/// It is there behind every guard, but where a request is let through without a token: within a free quota, or on a dry run.
+/// It is missing where a guard serves a request without a token: within a free quota, or in a dry
+/// run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paid {
     /// The guard's service.
     pub service: Arc<str>,
-    /// The token, which tells one buyer from another. It is no secret.
+    /// The id of the token, which distinguishes buyers. It is not secret.
     pub token_id: TokenId,
-    /// What is left of what was bought, behind this request.
+    /// The rest of the grant after this request.
     pub left: Left,
 }
 
@@ -56,24 +59,24 @@ impl Paid {
     }
 }
 
-/// What every guard of a program has in common.
+/// The state that all guards of a program share.
 #[derive(Clone, Debug)]
 pub struct Guards {
-    /// The decision.
+    /// The gate that decides about requests.
     pub gate: Arc<Gate>,
-    /// Who is believed and who is let in; of its routes nothing is served here.
+    /// The settings for trusted proxies and admitted clients. Guards do not use its routes.
     pub shop: Arc<Live<Shop>>,
-    /// What is sold behind guards.
+    /// The offers of all guards.
     pub offers: Arc<Live<Vec<Offer>>>,
     /// Counts the requests in flight.
     pub in_flight: TaskTracker,
-    /// From then on nothing new is begun.
+    /// Cancelled when no new requests may begin.
     pub stop: CancellationToken,
 }
 
 impl Guards {
-    /// A guard that sells by this offer. All guards of a program are looked at together: a token for a cheap request must
-    /// not open a dear one.
+    /// Creates a guard that sells this offer. All guards of a program are checked together, so that
+    /// a token for a cheap request does not open a more expensive one.
     pub fn guard(&self, offer: Offer) -> Result<Guard, GuardError> {
         offers::add(&self.offers, &self.gate.quotes(), &offer)?;
         Ok(Guard(Arc::new(Guarding {
@@ -84,31 +87,29 @@ impl Guards {
     }
 }
 
-/// A [`tower::Layer`]: whoever asks what is behind it pays first.
+/// A [`tower::Layer`] that sells the answers of a service. Use only one for each handler, because
+/// it removes the credential. With axum, add it by
+/// [`Router::route_layer`](https://docs.rs/axum/0.8/axum/struct.Router.html#method.route_layer),
+/// so that an unknown path gets 404 instead of an invoice.
 ///
-/// With axum give it to [`Router::route_layer`](https://docs.rs/axum/0.8/axum/struct.Router.html#method.route_layer), so that
-/// a path that is not there is 404 and not for sale. One guard a handler: it keeps the credential to itself, so that a second
-/// one behind it would see none.
-///
-/// - The client's address, which a free quota, a limit by address and an `ip` caveat go by, is that of axum's
-///   `ConnectInfo<SocketAddr>`: serve by `into_make_service_with_connect_info::<SocketAddr>()`. Trusted proxies, and who is let
-///   in, are in the settings under `[http]`. Without an address nobody has a free quota, all share one limit, and lists of who
-///   is let in let nobody in.
-/// - What was paid for is delivered with the last byte of the response's body, or when the client hangs up. It goes back to
-///   the payer if the handler panics, or answers with 5xx.
-/// - A connection that a handler switches to another protocol, as for a WebSocket, is one request, delivered when it has been
-///   switched: the bytes and the time after that are not counted.
+/// - Serve with `into_make_service_with_connect_info::<SocketAddr>()`, which tells the guard the
+///   client's address. Without an address, no client has a free quota, all clients share one limit,
+///   and `allow` or `block` under `[http]` refuse every client.
+/// - A use counts when the body has been sent or the client disconnects. The payer gets it back if
+///   the handler panics or answers 5xx.
+/// - A switch to another protocol, such as WebSocket, counts as one request. The bytes and the time
+///   after it are not counted.
 #[derive(Clone, Debug)]
 pub struct Guard(Arc<Guarding>);
 
-/// One guard.
+/// The state of one guard.
 #[derive(Debug)]
 struct Guarding {
-    /// What it is called in the books: by its service.
+    /// The name in the ledger and the log: the guard's service.
     name: Arc<str>,
-    /// What is sold.
+    /// The offer on sale.
     access: Access,
-    /// What all guards have.
+    /// The state that all guards share.
     common: Guards,
 }
 
@@ -143,7 +144,7 @@ where
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
 
-    /// Always: whoever has to pay first is not kept waiting by those who have.
+    /// Always ready, so that the wrapped service's readiness does not delay a challenge.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -173,7 +174,8 @@ impl Guarding {
         R: HttpBody<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        // Counted before looking: whoever stops looks the other way round.
+        // The request is counted before the stop is checked, because a shutdown does both in the
+        // opposite order.
         let in_flight = self.common.in_flight.token();
         let (mut head, body) = request.into_parts();
         let words = self.common.shop.get().clients.origins.words(&head.headers);
@@ -208,20 +210,22 @@ impl Guarding {
         Ok(opened(&words, response))
     }
 
-    /// The client's address, if it is known. Refuses requests while stopping, and requests that our own hook sent.
+    /// Returns the client's address, if known. Refuses requests while stopping, requests that our
+    /// own hook sent, and clients that are not admitted.
     fn looked_at(&self, head: &Parts) -> Result<Option<IpAddr>, Refusal> {
         if self.common.stop.is_cancelled() {
             return Err(Refusal::Stopping);
         }
-        // A hook that asks for the price of our own question would loop without end.
+        // If the hook's own request to this program needed a price, the hook would be called for it
+        // without end.
         if let Some(circle @ Circle::Seen) = Via::of_process().circle(&head.headers) {
             return Err(Refusal::Circle(circle));
         }
         self.client(head)
     }
 
-    /// The answer to a permitted request that was not served. Like everybody who comes when nothing is left, its client is told what
-    /// it costs.
+    /// The answer to a permitted request that was not served. If other answers used up the grant,
+    /// the client gets a new challenge.
     async fn unserved(
         &self,
         unserved: Unserved,
@@ -244,7 +248,7 @@ impl Guarding {
         response
     }
 
-    /// Where a request comes from, if that is known.
+    /// The client's address, if known. Refuses a client that is not admitted.
     fn client(&self, head: &Parts) -> Result<Option<IpAddr>, Refusal> {
         let shop = self.common.shop.get();
         let clients = &shop.clients;
@@ -268,7 +272,7 @@ impl Guarding {
         }
     }
 
-    /// A permit, or the answer without one.
+    /// Returns a permit, or the answer without one.
     async fn decide(
         &self,
         head: &Parts,
@@ -295,7 +299,7 @@ impl Guarding {
         Err(Box::new(response))
     }
 
-    /// The head as the handler sees it: with who has paid, and without what was said to the gate.
+    /// The request head for the handler: with the payment, and without the choice of a grant.
     fn admitted(&self, mut head: Parts, permit: &Permit) -> Parts {
         if let Access::Paid(offer) = &self.access
             && let Some(uri) = without_choice(offer, &head.uri)

@@ -1,6 +1,6 @@
-//! The route table: which path and method belong to which service, at which price, for which resource. Pure.
+//! The route table. It maps a path and a method to a service, a price and a resource. Pure.
 //!
-//! Matching and forwarding see one and the same path, normalised once by [`RequestPath::parse`].
+//! Matching and forwarding see the same path, which [`RequestPath::parse`] normalises once.
 
 mod check;
 mod header;
@@ -27,19 +27,19 @@ pub use upstream::{
     CONNECT_TIMEOUT, CONNECTION_AGE_MAX, Forward, HeaderEdits, Health, Protocol, Upstream,
 };
 
-/// Who may pass.
+/// The condition for access to a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody.
+    /// The route is open to all clients.
     Free,
-    /// Who has paid.
+    /// The route requires a payment.
     Paid(Box<Offer>),
 }
 
-/// What is behind a route.
+/// The source of a route's answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// Another HTTP server, or several that do the same.
+    /// Another HTTP server, or several equivalent ones.
     Upstream(Arc<Forward>),
     /// The files of a folder.
     Files {
@@ -48,23 +48,23 @@ pub enum Resource {
     },
 }
 
-/// One line of the table.
+/// One entry of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// What the route is called in books and logs: its pattern as written.
+    /// The name of the route in the ledger and the log: its pattern as written.
     pub name: Arc<str>,
-    /// The paths it is for.
+    /// The paths that the route matches.
     pub pattern: Pattern,
-    /// The methods it takes; empty for all. HEAD goes with GET.
+    /// The methods that the route serves; empty for all. GET includes HEAD.
     pub methods: Vec<Method>,
-    /// Who may pass.
+    /// The condition for access to the route.
     pub access: Access,
-    /// What is behind it.
+    /// The source of the answers.
     pub resource: Resource,
 }
 
 impl Route {
-    /// The methods that the route takes, if they are limited: HEAD with GET.
+    /// The methods that the route serves, with HEAD if GET is among them; empty for all.
     pub fn methods_taken(&self) -> Vec<Method> {
         let mut methods = self.methods.clone();
         if methods.contains(&Method::GET) && !methods.contains(&Method::HEAD) {
@@ -81,7 +81,7 @@ impl Route {
         }
     }
 
-    /// Whether the route takes this method.
+    /// Whether the route serves this method.
     pub fn takes(&self, method: &Method) -> bool {
         self.methods.is_empty()
             || self.methods.contains(method)

@@ -1,4 +1,4 @@
-//! Servers by their addresses, and which of them are the same.
+//! Compares servers by their addresses.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _, UdpSocket};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _, UdpSocket};
 use http::Uri;
 use http::uri::Scheme;
 
-/// The name of this machine, whichever of its addresses is given.
+/// The name that stands for this machine, for any of its addresses.
 const HERE: &str = "localhost";
 
 /// An address that no machine has (RFC 5737).
@@ -21,7 +21,7 @@ pub(super) enum Place {
     Server {
         /// The name or address, in normal form.
         host: String,
-        /// The port. 80 and 443 count as one, since both lead to the same site.
+        /// The port. 80 and 443 count as one, because both lead to the same site.
         port: u16,
     },
 }
@@ -40,7 +40,7 @@ impl Place {
     }
 }
 
-/// `http://localhost:3000`; empty for the disk, where paths are absolute.
+/// Writes `localhost:3000`, or nothing for the disk, because file paths are absolute.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -64,8 +64,8 @@ fn one_form(host: &str) -> String {
     }
 }
 
-/// The address that `bare` spells, including short forms such as `127.1` that only the system's resolver reads.
-/// Does not resolve names.
+/// The address in `bare`, including short forms such as `127.1` that only the system's resolver
+/// reads. Names are not resolved.
 fn address(bare: &str) -> Option<IpAddr> {
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Some(address.to_canonical());
@@ -84,8 +84,8 @@ fn address(bare: &str) -> Option<IpAddr> {
     addresses.next().map(|address| address.ip())
 }
 
-/// Whether the address belongs to this machine: only such an address can be bound, unless the system allows binding
-/// any.
+/// Whether the address belongs to this machine. Only such an address can be bound, unless the
+/// system allows binding any address.
 fn is_here(address: IpAddr) -> bool {
     let can_be_bound = |address: IpAddr| UdpSocket::bind((address, 0)).is_ok();
     address.is_loopback()

@@ -1,4 +1,4 @@
-//! Paths that a route reaches: one path or all below it, except those that go to more specific routes.
+//! The paths that a route reaches: one path or all below it, except those of more specific routes.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::sell::route::{Forward, Pattern};
 
-/// The most folder entries that are searched for links. Further entries are not searched.
+/// The most folder entries that are searched for links.
 const ENTRIES_MAX: usize = 20_000;
 
 /// A path by its segments, and whether it includes everything below.
@@ -23,10 +23,10 @@ pub(super) struct Region {
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     region: Region,
-    /// The parts that go to more specific routes.
+    /// The parts that more specific routes serve.
     hidden: Vec<Region>,
-    /// Whether this is a folder: names that begin with a dot are not served, and links inside the folder are
-    /// followed.
+    /// Whether this is a folder. Names in it that begin with a dot are not served, and links inside
+    /// the folder are followed.
     is_folder: bool,
 }
 
@@ -88,7 +88,7 @@ impl Region {
     }
 }
 
-/// `/v1/*`
+/// Writes a region such as `/v1/*`.
 impl fmt::Display for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for segment in &self.path {
@@ -99,7 +99,8 @@ impl fmt::Display for Region {
 }
 
 impl Reach {
-    /// The paths of a server that a route with this pattern reaches. `hidden` is relative to the pattern's prefix.
+    /// The paths of a server that a route with this pattern reaches. `hidden` is relative to the
+    /// pattern's prefix.
     pub(super) fn of_server(
         server: &Uri,
         forward: &Forward,
@@ -154,7 +155,7 @@ impl Reach {
         (self.reaches(met) && other.reaches(met)).then(|| met.clone())
     }
 
-    /// Whether this route serves anything of a region inside its own.
+    /// Whether this route serves any part of a region inside its own.
     fn reaches(&self, region: &Region) -> bool {
         let rest = region
             .path
@@ -182,7 +183,7 @@ impl Reach {
                 path: components(&target),
                 is_below: link.is_below,
             };
-            // A link is not followed out of the folder, or to a hidden name.
+            // The route does not follow a link out of the folder or to a hidden name.
             let is_served = other.reaches(&link) && other.region.covers(&target);
             let through = Self {
                 region: target,

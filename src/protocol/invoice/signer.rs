@@ -1,5 +1,6 @@
-//! Signs invoices, the most expensive part of a challenge. `secp256k1` 0.31 makes the same signatures as the 0.29 that
-//! `bitcoin` uses, in two thirds of the time. Its types stay in this file.
+//! Signs invoices, the most expensive part of a challenge. `secp256k1` 0.31 makes the same
+//! signatures as the version 0.29 that `bitcoin` uses, in two thirds of the time. Its types stay in
+//! this file.
 
 use std::fmt;
 
@@ -10,7 +11,7 @@ pub(super) const SIGNATURE_BYTES: usize = 65;
 
 /// Signs with the node's key.
 pub(super) struct Signer {
-    /// Kept, because creating a context costs more than a signature.
+    /// The signing context. It is kept, because creating one costs more than a signature.
     secp: Secp256k1<SignOnly>,
     /// The node's key.
     secret: SecretKey,
@@ -27,7 +28,8 @@ impl Signer {
     pub(super) fn new(secret: [u8; 32]) -> Self {
         let mut secp = Secp256k1::signing_only();
         let mut seed = [0; 32];
-        // Blinds the computation against side channels. Signatures are the same without it.
+        // The seed blinds the computation against side channels. Signatures are the same without
+        // it.
         if getrandom::fill(&mut seed).is_ok() {
             secp.seeded_randomize(&seed);
         }

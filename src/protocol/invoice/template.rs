@@ -1,12 +1,13 @@
-//! An invoice to fill in. From one challenge to the next only the time, the payment hash and the payment secret differ, and
-//! putting the rest together again costs a third of what the signature does. So `lightning-invoice` writes one invoice for
-//! each price and description, and its copies differ from it in those three fields, signature and checksum (BOLT 11).
+//! A template for invoices. Two challenges for the same thing differ only in the time, the payment
+//! hash and the payment secret. Writing the rest again would cost a third of what a signature
+//! costs. So `lightning-invoice` writes one invoice for each price and description. Its copies get
+//! their own three fields, signature and checksum (BOLT 11).
 
 use sha2::{Digest as _, Sha256};
 
 use super::signer::SIGNATURE_BYTES;
 
-/// The characters of bech32 (BIP 173), by the five bits that each stands for.
+/// The characters of bech32 (BIP 173), each at the index of its five bits.
 const CHARACTERS: [u8; 32] = *b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
 /// The checksum's generator (BIP 173).
 const GENERATOR: [u32; 5] = [
@@ -16,7 +17,8 @@ const GENERATOR: [u32; 5] = [
     0x3d42_33dd,
     0x2a14_62b3,
 ];
-/// The constants that the top five bits of the checksum add, as a table: a checksum step runs 400 times per invoice.
+/// A table of the constants that the top five bits add to the checksum. It saves time, because a
+/// checksum step runs 400 times per invoice.
 const STEPS: [u32; 32] = {
     let mut steps = [0; 32];
     let mut top = 0;
@@ -36,32 +38,32 @@ const STEPS: [u32; 32] = {
 const CHECKSUM: usize = 6;
 /// Groups of five bits in the signature.
 const SIGNATURE: usize = SIGNATURE_BYTES * 8 / 5;
-/// Groups in the timestamp, with which the data begins.
+/// Groups of five bits in the timestamp, which is the beginning of the data.
 const TIMESTAMP: usize = 7;
-/// Groups in a field of 32 bytes, the last one filled up with zeros.
+/// Groups of five bits in a field of 32 bytes, the last one padded with zeros.
 const HASH: usize = 52;
 /// The field type of the payment hash, `p`.
 const PAYMENT_HASH: u8 = 1;
 /// The field type of the payment secret, `s`.
 const PAYMENT_SECRET: u8 = 16;
 
-/// One price's and description's invoice, without what differs.
+/// The invoice for one price and description, without the fields that differ.
 #[derive(Debug)]
 pub(super) struct Template {
-    /// Network and amount.
+    /// The invoice's prefix with the network and the amount.
     prefix: String,
-    /// The checksum's state behind the prefix.
+    /// The state of the checksum after the prefix.
     prefix_checksum: u32,
-    /// Timestamp and fields, five bits each, as in the invoice that it was made of.
+    /// The timestamp and fields of the original invoice, as groups of five bits.
     data: Vec<u8>,
-    /// Where the payment hash begins.
+    /// The index of the payment hash in `data`.
     hash_at: usize,
-    /// Where the payment secret begins.
+    /// The index of the payment secret in `data`.
     secret_at: usize,
 }
 
 impl Template {
-    /// Takes an invoice apart; `None` if it lacks one of the two fields.
+    /// Parses an invoice into a template; `None` if the hash or the secret is missing.
     pub(super) fn of(bolt11: &str) -> Option<Self> {
         let (prefix, data) = bolt11.rsplit_once('1')?;
         let value = |character| CHARACTERS.iter().position(|known| *known == character);
@@ -90,7 +92,7 @@ impl Template {
         })
     }
 
-    /// Fills the invoice in and signs it.
+    /// Fills in the fields and signs the invoice.
     pub(super) fn fill(
         &self,
         unix_secs: u64,
@@ -134,7 +136,7 @@ impl Template {
     }
 }
 
-/// The prefix as the checksum sees it.
+/// The prefix in the form that enters the checksum.
 fn expanded(prefix: &str) -> impl Iterator<Item = u8> {
     let high = prefix.bytes().map(|byte| byte >> 5);
     let low = prefix.bytes().map(|byte| byte & 31);
@@ -147,7 +149,7 @@ fn checksum_step(checksum: u32, group: u8) -> u32 {
     (checksum & 0x01ff_ffff) << 5 ^ u32::from(group) ^ STEPS[top]
 }
 
-/// Bytes as groups of five bits, the last one filled up with zeros.
+/// Splits bytes into groups of five bits, the last one padded with zeros.
 fn groups(bytes: &[u8]) -> impl Iterator<Item = u8> {
     let count = (bytes.len() * 8).div_ceil(5);
     (0..count).map(move |index| {
@@ -158,7 +160,7 @@ fn groups(bytes: &[u8]) -> impl Iterator<Item = u8> {
     })
 }
 
-/// Groups of five bits as bytes, the last one filled up with zeros.
+/// Joins groups of five bits into bytes, the last one padded with zeros.
 fn bytes(groups: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity((groups.len() * 5).div_ceil(8));
     let (mut bits, mut held) = (0_u32, 0);

@@ -1,9 +1,11 @@
-//! Parses an `Authorization` header as a list (RFC 9110, sections 5.6.1 and 11.6.3), because libraries and proxies join several
-//! lines with commas. Both reading and stripping use it.
+//! Parses an `Authorization` header as a list (RFC 9110, sections 5.6.1 and 11.6.3), because
+//! libraries and proxies join several lines with commas. Both reading and removing credentials use
+//! it.
 
 use std::ops::Range;
 
-/// The longest scheme name. The parts of our own credential, which commas separate as well, are longer.
+/// The longest scheme name. The parts of an L402 credential, which commas separate as well, are
+/// longer.
 const SCHEME_BYTES_MAX: usize = 32;
 
 /// The separator between the remaining credentials.
@@ -12,7 +14,7 @@ const SEPARATOR: &[u8] = b", ";
 /// One credential of the list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Listed<'a> {
-    /// A credential of ours: the text after its scheme, up to the part with the preimage.
+    /// An L402 credential: the text after its scheme, up to the part with the preimage.
     Ours(&'a [u8]),
     /// A credential of another scheme, as the client wrote it.
     Foreign(&'a [u8]),
@@ -20,7 +22,8 @@ pub(super) enum Listed<'a> {
 
 /// The credentials in a header value, in order.
 ///
-/// Everything after a credential of ours belongs to it until another scheme begins, so that no part of it reaches an upstream.
+/// Everything after an L402 credential belongs to it until another scheme begins, so that no part
+/// of it reaches an upstream.
 pub(super) fn credentials(value: &[u8]) -> impl Iterator<Item = Listed<'_>> {
     let mut elements = Elements { value, at: 0 }.peekable();
     std::iter::from_fn(move || {
@@ -42,7 +45,7 @@ pub(super) fn credentials(value: &[u8]) -> impl Iterator<Item = Listed<'_>> {
     })
 }
 
-/// The value without our credentials, empty if nothing is left; `None` if it has none of ours.
+/// The value without L402 credentials, empty if nothing is left; `None` if it holds none of them.
 pub(super) fn without_ours(value: &[u8]) -> Option<Vec<u8>> {
     if !value.contains(&b',') {
         return after_our_scheme(value.trim_ascii()).map(|_| Vec::new());
@@ -58,7 +61,7 @@ pub(super) fn without_ours(value: &[u8]) -> Option<Vec<u8>> {
     has_ours.then(|| foreign.join(SEPARATOR))
 }
 
-/// Whether the value is exactly one credential of ours, with one macaroon.
+/// Whether the value is exactly one L402 credential with one macaroon.
 pub(super) fn is_one_of_ours(value: &[u8]) -> bool {
     !value.contains(&b',') && after_our_scheme(value.trim_ascii()).is_some()
 }
@@ -67,15 +70,15 @@ pub(super) fn is_one_of_ours(value: &[u8]) -> bool {
 fn after_our_scheme(credential: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = credential.split_at_checked(4)?;
     let is_ours = scheme.eq_ignore_ascii_case(b"L402") || scheme.eq_ignore_ascii_case(b"LSAT");
-    // A longer scheme name that only begins with ours is another scheme.
+    // A longer scheme name that only begins with `L402` or `LSAT` is another scheme.
     let is_whole = rest
         .first()
         .is_none_or(|byte| !byte.is_ascii_alphanumeric());
     (is_ours && is_whole).then(|| rest.trim_ascii())
 }
 
-/// Whether a new credential begins here: a scheme followed by something. A name followed by `=` is a parameter, and a part of
-/// ours may have spaces before its colon.
+/// Whether a new credential begins here: a scheme followed by something. A name followed by `=` is
+/// a parameter. A part of an L402 credential may have spaces before its colon.
 fn begins_credential(element: &[u8]) -> bool {
     if after_our_scheme(element).is_some() {
         return true;
@@ -141,8 +144,9 @@ fn element_length(text: &[u8]) -> usize {
     at
 }
 
-/// The length of the quoted parameter value at the start of `text`. `None` if the quotes do not close or text follows them in
-/// the same element: a stray quotation mark must not hide what follows.
+/// The length of the quoted parameter value at the start of `text`. `None` if the quotes do not
+/// close, or if text follows them in the same element. So a stray quotation mark cannot hide the
+/// text after it.
 fn quoted_length(text: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -166,7 +170,8 @@ mod tests {
     const N: &str = "AgEEbHahdAJCAAB_-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
     const P: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-    /// Parses a value with `%M`, `%N` and `%P` in it: our credentials, and the value without them.
+    /// Parses a value that contains `%M`, `%N` and `%P`. Returns the L402 credentials, and the
+    /// value without them.
     fn read(value: &str) -> (Vec<String>, Option<String>) {
         let short = |text: &[u8]| {
             let text = String::from_utf8(text.to_vec()).unwrap();

@@ -1,4 +1,4 @@
-//! Base64 as tokens stand in headers.
+//! Base64 of tokens in headers.
 
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -7,13 +7,14 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 /// The largest token that is read, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
 
-/// Standard alphabet, padding as it comes.
+/// The standard alphabet, with or without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Standard or URL-safe base64, padded or not; `None` if it is neither, empty, or longer than a token may be in it.
+/// Decodes standard or URL-safe base64, padded or not. Returns `None` if the text is invalid, empty
+/// or too long for a token.
 pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     if text.is_empty() || text.len() > TOKEN_BYTES_MAX.div_ceil(3) * 4 {
         return None;
@@ -32,7 +33,7 @@ pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     LENIENT.decode(text).ok()
 }
 
-/// Standard base64 with padding, as it stands in a challenge.
+/// Encodes bytes as standard base64 with padding, the form in a challenge.
 pub fn encode_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }

@@ -1,8 +1,9 @@
-//! Caveats: `condition=value` restrictions inside a token, and what satisfies each of them.
+//! Caveats: the `condition=value` restrictions inside a token, and the rules to satisfy them.
 //!
-//! All occurrences of a condition that is ours are walked in order: each must be at least as strict as the one before,
-//! and the last is held against the request. Conditions that are ours fail closed when they are not understood;
-//! conditions that are not ours are skipped, because holders add caveats for other programs.
+//! All caveats with a known condition are checked in order. Each must be at least as strict as the
+//! one before, and the last must hold for the request. A known condition with a value that is not
+//! understood fails. Unknown conditions are skipped, because holders add caveats for other
+//! programs.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,62 +11,64 @@ use std::net::IpAddr;
 use super::credential::decode_preimage;
 use super::sold_as::SoldAs;
 
-/// What a request is, as far as caveats speak of it.
+/// The properties of a request that caveats can restrict.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// The service that the request's route belongs to.
     pub service: &'a str,
-    /// The route's price class: a token of a lower one does not open it.
+    /// The route's price class. A token of a lower class does not open the route.
     pub tier: u32,
-    /// What the request costs, in msat.
+    /// The price of the request, in msat.
     pub price_msat: u64,
     /// The normalised path.
     pub path: &'a str,
     /// The method.
     pub method: &'a str,
-    /// The client's address, where it is known.
+    /// The client's address, if known.
     pub client: Option<IpAddr>,
-    /// Unix time in seconds.
+    /// The current time, Unix seconds.
     pub now_secs: u64,
 }
 
-/// A caveat that keeps a token from opening a request.
+/// The reasons why the caveats of a token do not allow a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsatisfied {
-    /// There is no `services` caveat, or none lists this service.
+    /// The token has no `services` caveat, or a `services` caveat without this service.
     Service,
-    /// The service is listed with a lower price class.
+    /// The token lists the service with a lower price class.
     Class,
-    /// The time of validity is over.
+    /// The token has expired.
     Expired,
-    /// A later caveat asks for more than an earlier one gave.
+    /// A later caveat allows more than an earlier one.
     Widened,
-    /// A condition of ours whose value is not understood or not supported.
+    /// The value of a known condition is not understood or not supported.
     NotUnderstood,
-    /// Path, method, client address or price are outside what the token was narrowed to.
+    /// The path, method, client address or price is outside the scope of the token.
     OutsideScope,
 }
 
-/// What the caveats of a token allow, once all of them are satisfied.
+/// The limits that the caveats of a token set, once all of them are satisfied.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Allowance {
-    /// Requests that may be served on this token id in all; `None` for any number.
+    /// The most requests for this token id in total; `None` for any number.
     pub requests_max: Option<u64>,
-    /// Response bytes that may be served on this token id in all.
+    /// The most response bytes for this token id in total.
     pub bytes_max: Option<u64>,
-    /// Metered seconds that may be spent on this token id in all.
+    /// The most metered seconds for this token id in total.
     pub seconds_max: Option<u64>,
-    /// What a request may cost that the token opens, in msat.
+    /// The highest price of a request that the token opens, in msat.
     pub price_max_msat: Option<u64>,
-    /// Whether it was sold at the price of one request: said right behind the first `services`, where a holder can add nothing.
+    /// Whether the token was sold at the price of one request. The minter states this in the caveat
+    /// after the first `services`, where a holder cannot add one.
     pub is_priced: bool,
-    /// Its class, where a hook priced it; `None` if it was sold without a hook, or before tokens had one.
+    /// The class that a hook sold; `None` if no hook priced the token or if the token is older.
     pub sold_as: Option<SoldAs>,
-    /// When the token stops being good, Unix seconds.
+    /// The expiry of the token, Unix seconds.
     pub valid_until_secs: Option<u64>,
-    /// By how much the minter's own end was put off for this, in seconds: the invoice was paid so long after it expired.
+    /// Seconds added to the minter's expiry, because the invoice was paid this long after its own
+    /// expiry.
     pub late_secs: u64,
-    /// A preimage that stands inside the token.
+    /// The preimage inside the token, if a caveat holds one.
     pub preimage: Option<[u8; 32]>,
 }
 
@@ -85,7 +88,7 @@ impl fmt::Debug for Allowance {
     }
 }
 
-/// Holds every caveat against the request.
+/// Checks every caveat against the request.
 pub fn satisfy<'a>(
     caveats: impl Iterator<Item = &'a [u8]>,
     subject: &Subject<'_>,
@@ -93,8 +96,9 @@ pub fn satisfy<'a>(
     satisfy_late(caveats, subject, 0)
 }
 
-/// The same for a token whose invoice was paid so many seconds after it had expired: it is good for as much longer, unless its
-/// holder has shortened it. The minter writes an end for each service, so the first one is the minter's.
+/// Checks the caveats of a token whose invoice was paid `late_secs` after the invoice expired. The
+/// token is valid for as much longer, unless its holder shortened it. The minter writes an expiry
+/// for each service, so the first one is the minter's.
 pub fn satisfy_late<'a>(
     caveats: impl Iterator<Item = &'a [u8]>,
     subject: &Subject<'_>,
@@ -106,7 +110,7 @@ pub fn satisfy_late<'a>(
     };
     let mut services: Option<&str> = None;
     for (index, caveat) in caveats.enumerate() {
-        // What is no condition is not ours.
+        // A caveat without a condition is for another program.
         let Some((condition, value)) = split(caveat) else {
             continue;
         };
@@ -149,7 +153,8 @@ pub fn satisfy_late<'a>(
     Ok(allowance)
 }
 
-/// The preimage that this caveat holds, if it is one that should: `Some(None)` if it holds something else.
+/// The preimage in a preimage caveat: `None` for another caveat, `Some(None)` for an invalid
+/// preimage.
 pub(super) fn preimage_inside(caveat: &[u8]) -> Option<Option<[u8; 32]>> {
     let (condition, value) = split(caveat)?;
     (condition == "preimage").then(|| decode_preimage(value))
@@ -162,7 +167,7 @@ fn split(caveat: &[u8]) -> Option<(&str, &[u8])> {
     Some((condition, &caveat[end + 1..]))
 }
 
-/// Whether a condition is one that we hold.
+/// Whether the condition is known here.
 fn is_ours(condition: &str, service: &str) -> bool {
     let is_of_service = |condition: &str| {
         condition
@@ -172,8 +177,9 @@ fn is_ours(condition: &str, service: &str) -> bool {
     matches!(condition, "services" | "preimage") || is_of_service(condition)
 }
 
-/// One condition of the form `<service>_<condition>`. Scopes (path, method, client, price) must each hold, which makes
-/// every further one narrower; limits are compared with the one before.
+/// Checks one condition of the form `<service>_<condition>`. Every scope (path, method, client,
+/// price) must hold, so each one narrows the token further. A limit is compared with the one
+/// before.
 fn satisfy_own(
     condition: &str,
     value: &str,
@@ -217,12 +223,13 @@ fn satisfy_own(
         ),
         "method" => in_scope(value.split(',').any(|method| method == subject.method)),
         "ip" => in_scope(is_in_network(subject.client, value).ok_or(Unsatisfied::NotUnderstood)?),
-        // Somebody else's; `capabilities` too: no route asks for one, so any list of them opens it.
+        // The condition is for another program. `capabilities` is ignored, because no route
+        // requires any.
         _ => Ok(()),
     }
 }
 
-/// Replaces a limit by a stricter or equal one.
+/// Replaces a limit by an equal or stricter one.
 fn narrow(limit: &mut Option<u64>, value: &str) -> Result<(), Unsatisfied> {
     let value = decimal(value)?;
     if limit.is_some_and(|before| value > before) {
@@ -240,7 +247,7 @@ fn in_scope(holds: bool) -> Result<(), Unsatisfied> {
     }
 }
 
-/// Digits only: `u64::from_str` would take a plus sign too.
+/// Parses digits only: `u64::from_str` would also accept a plus sign.
 fn decimal(value: &str) -> Result<u64, Unsatisfied> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Unsatisfied::NotUnderstood);
@@ -256,7 +263,7 @@ fn tier_of(services: &str, service: &str) -> Option<u32> {
     })
 }
 
-/// Whether every service of `later` stands in `before` with the same price class or a higher one.
+/// Whether `before` lists every service of `later` with the same price class or a higher one.
 fn is_narrower_list(later: &str, before: &str) -> bool {
     later.split(',').all(|entry| {
         let Some((name, tier)) = entry.split_once(':') else {
@@ -269,7 +276,8 @@ fn is_narrower_list(later: &str, before: &str) -> bool {
     })
 }
 
-/// Whether the address is inside `address/length` (or is the address); `None` if that is no network.
+/// Whether the client is in the network `address/length` or has the address; `None` if `network` is
+/// invalid.
 fn is_in_network(client: Option<IpAddr>, network: &str) -> Option<bool> {
     let (address, length) = match network.split_once('/') {
         Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
@@ -289,7 +297,7 @@ fn is_in_network(client: Option<IpAddr>, network: &str) -> Option<bool> {
     Some(client_width == width && differing == 0)
 }
 
-/// An address as a number, and how many bits it has.
+/// An address as a number, and its length in bits.
 fn bits(address: IpAddr) -> (u128, u32) {
     match address {
         IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32),
@@ -470,7 +478,7 @@ mod tests {
             let bytes = [&b"services=chain:0"[..], others];
             assert!(satisfy(bytes.into_iter(), &SUBJECT).is_ok());
         }
-        // A narrowing of ours that cannot be read is not passed over.
+        // A known condition that cannot be read is not skipped.
         for ours in [
             &b"chain_path=/caf\xe9"[..],
             b"services=\xff",

@@ -2,10 +2,12 @@
 
 use http::HeaderValue;
 
-/// One `WWW-Authenticate` line per scheme, first L402, then LSAT for older clients. Never folded into one line, and
-/// `macaroon=` then `invoice=` come first: lnget and the Go interceptor match exactly that, and read only the first line.
+/// One `WWW-Authenticate` line per scheme: first L402, then LSAT for older clients. The lines are
+/// never joined, and `macaroon=` and then `invoice=` come first: lnget and the Go interceptor match
+/// exactly that, and read only the first line.
 ///
-/// `macaroon` is standard base64, `bolt11` a lower-case invoice; neither can hold a quote, so `None` never happens for them.
+/// `macaroon` is standard base64 and `bolt11` a lower-case invoice. Neither can contain a quote, so
+/// the result is never `None` for them.
 pub fn www_authenticate(macaroon: &str, bolt11: &str) -> Option<[HeaderValue; 2]> {
     let l402 = format!(
         r#"L402 macaroon="{macaroon}", invoice="{bolt11}", version="0", token="{macaroon}""#

@@ -1,4 +1,4 @@
-//! A credential as it is presented: token and preimage, in every spelling that deployed clients use.
+//! A credential as a client presents it: token and preimage, in every spelling of deployed clients.
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
@@ -6,33 +6,35 @@ use super::authorization::{Listed, credentials, is_one_of_ours, without_ours};
 use super::base64::decode_base64;
 use super::macaroon::{MACAROON_BYTES_MAX, Parsed};
 
-/// Copies of one token in a single credential; clients send one, the specification allows a list.
+/// The most tokens in a credential. Clients send one; the specification allows a list.
 const MACAROONS_MAX: usize = 4;
 
-/// Credentials looked at in one request; clients send one. The headers' own size limit holds besides.
+/// The most credentials that are read in one request. Clients send one. The size limit of the
+/// headers applies, too.
 pub const CREDENTIALS_MAX: usize = 8;
 
-/// Where gRPC clients put the hex of a macaroon.
+/// The headers in which gRPC clients send a macaroon in hex.
 pub const MACAROON_HEADERS: [HeaderName; 3] = [
     HeaderName::from_static("macaroon"),
     HeaderName::from_static("grpc-metadata-macaroon"),
     HeaderName::from_static("token"),
 ];
 
-/// What grpc-gateway hands on as `authorization` and `token`. Nothing is read from them, and nothing of ours passes in them.
+/// The headers that grpc-gateway forwards as `authorization` and `token`. Credentials in them are
+/// removed, but never read.
 const GRPC_AUTHORIZATION: HeaderName = HeaderName::from_static("grpc-metadata-authorization");
 const GRPC_TOKEN: HeaderName = HeaderName::from_static("grpc-metadata-token");
 
-/// Token and preimage as presented; nothing in it has been verified.
+/// A token and preimage as presented, not yet verified.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// The tokens' bytes; each of them has to verify.
+    /// The bytes of each token. All of them must verify.
     pub macaroons: Vec<Vec<u8>>,
-    /// The preimage after the colon, if there is one; it may also stand in a caveat.
+    /// The preimage after the colon, if present. It may also be in a caveat.
     pub preimage: Option<[u8; 32]>,
 }
 
-/// Both halves are secrets.
+/// Prints nothing of the token or the preimage, because both are secrets.
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Credential(…)")
@@ -40,7 +42,8 @@ impl std::fmt::Debug for Credential {
 }
 
 impl Credential {
-    /// Reads what follows the scheme: `<base64 macaroon>[,<base64 macaroon>…][:<64 hex preimage>]`.
+    /// Parses the text after the scheme: `<base64 macaroon>[,<base64 macaroon>…][:<64 hex
+    /// preimage>]`.
     fn read(text: &str) -> Option<Self> {
         let (tokens, preimage) = match text.trim().split_once(':') {
             Some((tokens, preimage)) => {
@@ -62,14 +65,15 @@ impl Credential {
     }
 }
 
-/// What the headers of a request present.
+/// The L402 credentials in the headers of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presented {
-    /// No header speaks of L402.
+    /// No header contains an L402 credential.
     Nothing,
-    /// Something was presented, and none of it can be read.
+    /// The headers contain credentials, but none can be parsed.
     Unreadable,
-    /// These could be read, in the order of their headers; one good one is enough.
+    /// The credentials that can be parsed, in the order of their headers. One valid credential is
+    /// enough.
     Credentials(Vec<Credential>),
 }
 
@@ -92,7 +96,8 @@ pub fn presented(headers: &HeaderMap) -> Presented {
         for text in values.flat_map(|value| elements(value.as_bytes())) {
             let is_shared = *name == MACAROON_HEADERS[2];
             match hex::decode(text) {
-                // `token` is a name that others use too: what is no macaroon there is not meant for us.
+                // Other programs use the name `token`, too. A value that is not a macaroon is
+                // theirs.
                 Ok(bytes) if is_shared && Parsed::read(&bytes).is_err() => {}
                 Ok(bytes) if bytes.len() <= MACAROON_BYTES_MAX && found.len() < CREDENTIALS_MAX => {
                     found.push(Credential {
@@ -111,7 +116,8 @@ pub fn presented(headers: &HeaderMap) -> Presented {
     }
 }
 
-/// The value of the only credential: one of ours, with one macaroon, and none in any other header.
+/// The header value of the only credential, if the request has exactly one: an L402 credential with
+/// one macaroon, and no macaroon in another header.
 pub fn only_credential(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next()?.as_bytes();
@@ -123,8 +129,8 @@ pub fn only_credential(headers: &HeaderMap) -> Option<&[u8]> {
     is_only.then_some(value)
 }
 
-/// Removes everything that could be a credential of ours from these headers, so that no upstream sees it. A credential of
-/// another scheme on the same line stays as it is.
+/// Removes everything that could be an L402 credential from these headers, so that no upstream sees
+/// it. A credential of another scheme on the same line is kept.
 pub fn strip(headers: &mut HeaderMap) {
     for name in [AUTHORIZATION, GRPC_AUTHORIZATION] {
         edit_values(headers, name, without_ours);
@@ -132,13 +138,13 @@ pub fn strip(headers: &mut HeaderMap) {
     let [macaroon, grpc_macaroon, token] = MACAROON_HEADERS;
     headers.remove(macaroon);
     headers.remove(grpc_macaroon);
-    // `token` belongs to the upstream unless it holds a macaroon.
+    // The header `token` belongs to the upstream unless it holds a macaroon.
     for name in [token, GRPC_TOKEN] {
         edit_values(headers, name, without_macaroons);
     }
 }
 
-/// Whether [`strip`] edits this header.
+/// Whether [`strip`] can change this header.
 pub fn may_be_in(name: &HeaderName) -> bool {
     [AUTHORIZATION, GRPC_AUTHORIZATION, GRPC_TOKEN].contains(name)
         || MACAROON_HEADERS.contains(name)
@@ -172,14 +178,14 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The list without hex macaroons; `None` if it has none.
 fn without_macaroons(value: &[u8]) -> Option<Vec<u8>> {
-    // Any token in the binary format that we mint.
+    // A macaroon of any program in the binary format that Tollhouse mints.
     let is_macaroon =
         |element: &&[u8]| hex::decode(element).is_ok_and(|bytes| Parsed::read(&bytes).is_ok());
     let (macaroons, others): (Vec<_>, Vec<_>) = elements(value).partition(is_macaroon);
     (!macaroons.is_empty()).then(|| others.join(&b", "[..]))
 }
 
-/// 64 hex digits in any case.
+/// Decodes a preimage of 64 hex digits in upper or lower case.
 pub(super) fn decode_preimage(text: &[u8]) -> Option<[u8; 32]> {
     let mut preimage = [0; 32];
     hex::decode_to_slice(text, &mut preimage).ok()?;

@@ -1,29 +1,30 @@
-//! The identifier inside a token: which payment it belongs to, and which token it is.
+//! The identifier inside a token, which names its payment and the token itself.
 
 use std::fmt;
 
 /// Length of an identifier: version (2), payment hash (32), token id (32).
 pub const IDENTIFIER_BYTES: usize = 66;
 
-/// The only identifier version there is.
+/// The only identifier version.
 const VERSION: [u8; 2] = [0, 0];
 
-/// Marks a token id that says when it was minted. One in 256 of the older ones, which were random there, has it by chance.
+/// Marks a token id that contains the time of minting. Older token ids have a random byte here, and
+/// one in 256 of them has this value by chance.
 const DATED: u8 = 1;
 
-/// What tells one token from another; attenuated copies of a token share it. Only the server reads it:
+/// The id of a token, which its attenuated copies share. Only the server reads the content:
 ///
-/// | bytes | what |
+/// | bytes | content |
 /// |---|---|
-/// | 2 | epoch of the master key that it was minted under, big-endian |
+/// | 2 | epoch of the master key that minted the token, big-endian |
 /// | 1 | 1: a time follows |
-/// | 5 | when it was minted, Unix seconds, big-endian |
+/// | 5 | time of minting, Unix seconds, big-endian |
 /// | 24 | random |
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(pub [u8; 32]);
 
 impl TokenId {
-    /// A token id of this epoch and time out of fresh random bytes, the first eight of which give way to both.
+    /// A token id with this epoch and time. They replace the first eight of the fresh random bytes.
     pub fn new(epoch: u16, minted_secs: u64, mut random: [u8; 32]) -> Self {
         random[..2].copy_from_slice(&epoch.to_be_bytes());
         random[2] = DATED;
@@ -31,7 +32,7 @@ impl TokenId {
         Self(random)
     }
 
-    /// When the token was minted, Unix seconds; 0 if it does not say.
+    /// The time of minting, Unix seconds; 0 if the id does not contain it.
     pub fn minted_secs(&self) -> u64 {
         if self.0[2] != DATED {
             return 0;
@@ -41,13 +42,14 @@ impl TokenId {
         u64::from_be_bytes(secs)
     }
 
-    /// The epoch of the master key that this token was minted under.
+    /// The epoch of the master key that minted this token.
     pub fn epoch(&self) -> u16 {
         u16::from_be_bytes([self.0[0], self.0[1]])
     }
 }
 
-/// A token id is not secret: it names a token in books and logs, and opens nothing.
+/// Prints the whole token id, because it is not secret: it names a token in ledger and logs, and
+/// opens nothing.
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
@@ -65,12 +67,12 @@ impl fmt::Debug for TokenId {
 pub struct Identifier {
     /// SHA-256 of the preimage that the payer learns.
     pub payment_hash: [u8; 32],
-    /// Which token this is.
+    /// The token's id.
     pub token_id: TokenId,
 }
 
 impl Identifier {
-    /// The 66 bytes that stand in the token.
+    /// The 66 bytes of the identifier in the token.
     pub fn to_bytes(self) -> [u8; IDENTIFIER_BYTES] {
         let mut bytes = [0; IDENTIFIER_BYTES];
         bytes[..2].copy_from_slice(&VERSION);
@@ -79,7 +81,7 @@ impl Identifier {
         bytes
     }
 
-    /// Reads exactly 66 bytes of version 0; anything else is `None`.
+    /// Parses exactly 66 bytes of version 0. Returns `None` for anything else.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; IDENTIFIER_BYTES] = bytes.try_into().ok()?;
         if bytes[..2] != VERSION {

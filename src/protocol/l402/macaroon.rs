@@ -1,7 +1,9 @@
-//! The token's format: macaroons in their version 2 binary form, as the macaroon libraries write it.
+//! The format of tokens: macaroons in the version 2 binary format, as the macaroon libraries write
+//! it.
 //!
-//! Minting, parsing and the HMAC chain are our own code, because every challenge and every paid request needs them. Property
-//! tests compare them with the `macaroon` crate, which mints the operator's tokens.
+//! Minting, parsing and the HMAC chain are implemented here, because every challenge and every paid
+//! request needs them. Property tests compare them with the `macaroon` crate, which mints the
+//! operator's tokens.
 
 use ::macaroon::{ByteString, Macaroon, MacaroonKey};
 use hmac::Mac;
@@ -10,34 +12,35 @@ use super::base64::{TOKEN_BYTES_MAX, decode_base64};
 use super::identifier::{IDENTIFIER_BYTES, Identifier};
 use super::root_key::{RootKeys, keyed};
 
-/// What deployed clients expect as the location of an L402 token.
+/// The location that deployed clients expect in an L402 token.
 const LOCATION: &str = "lsat";
 
-/// The largest token we read. Ours has some 300 bytes; the rest is room for a holder's own caveats.
+/// The largest token that is read, in bytes. Minted tokens have about 300 bytes; the rest is for
+/// caveats that holders add.
 pub const MACAROON_BYTES_MAX: usize = TOKEN_BYTES_MAX;
 
-/// Caveats of the largest token we read: each costs an HMAC before anybody knows whether the token is ours. Ours have up to 40,
-/// with eight services.
+/// The most caveats of a token that is read. Each costs an HMAC before the token is known to be
+/// genuine. Minted tokens have up to 40, with eight services.
 pub const CAVEATS_MAX: usize = 64;
 
 /// The version byte of the binary format.
 const VERSION_2: u8 = 2;
 /// The end of a section.
 const END: u8 = 0;
-/// A location, optional in the header; in a caveat it is the mark of a third party.
+/// The tag of a location. It is optional in the header; in a caveat it marks a third party.
 const LOCATION_TAG: u8 = 1;
-/// An identifier: the token's own, or a caveat's text.
+/// The tag of an identifier: that of the token, or the text of a caveat.
 const IDENTIFIER_TAG: u8 = 2;
-/// The signature, last of all.
+/// The tag of the signature, which is the last field.
 const SIGNATURE_TAG: u8 = 6;
 
-/// The key that the libraries derive a macaroon's first key with.
+/// The key with which the libraries derive a macaroon's first key.
 const KEY_GENERATOR: [u8; 32] = *b"macaroons-key-generator\0\0\0\0\0\0\0\0\0";
 
-/// Writes a new token: identifier, first-party caveats in this order, signature; `None` for an unknown epoch.
+/// Mints a token with this identifier and these first-party caveats; `None` for an unknown epoch.
 pub fn mint(keys: &RootKeys, identifier: &Identifier, caveats: &[String]) -> Option<Vec<u8>> {
     let identifier = identifier.to_bytes();
-    // Only an older key can be retired, and none of those mints.
+    // The time 0 is safe here: only older keys can be retired, and none of them mints.
     let root_key = keys.root_key(&identifier, 0)?;
     let texts: usize = caveats.iter().map(|caveat| caveat.len() + 5).sum();
     let mut token = Vec::with_capacity(1 + 6 + 69 + texts + 1 + 34);
@@ -56,7 +59,8 @@ pub fn mint(keys: &RootKeys, identifier: &Identifier, caveats: &[String]) -> Opt
     Some(token)
 }
 
-/// Mints with the `macaroon` crate, which takes four times as long: for rare tokens, and for tests of [`mint`].
+/// Mints with the `macaroon` crate, which takes four times as long. This function is for tokens
+/// that are rarely minted, and for tests of [`mint`].
 pub fn mint_by_crate(
     keys: &RootKeys,
     identifier: &Identifier,
@@ -64,24 +68,25 @@ pub fn mint_by_crate(
 ) -> Option<Vec<u8>> {
     let identifier = identifier.to_bytes();
     let root_key = keys.root_key(&identifier, 0)?;
-    // `MacaroonKey::generate` does the key step; `[u8; 32].into()` would skip it.
+    // `MacaroonKey::generate` derives the key; `[u8; 32].into()` would skip that step.
     let key = MacaroonKey::generate(&root_key);
     let mut macaroon =
         Macaroon::create(Some(LOCATION.to_owned()), &key, identifier.to_vec().into()).ok()?;
     for caveat in caveats {
         macaroon.add_first_party_caveat(ByteString(caveat.clone().into_bytes()));
     }
-    // The crate writes V2 only as URL-safe base64 text; the header wants the standard alphabet, so take the bytes back.
+    // The crate writes version 2 only as URL-safe base64, but the header needs the standard
+    // alphabet. So the text is decoded into bytes again.
     let text = macaroon.serialize(::macaroon::Format::V2).ok()?;
     decode_base64(text.as_bytes())
 }
 
-/// A token that has been read, not yet verified; borrows the bytes it was read from.
+/// A parsed token that is not yet verified. It borrows the bytes that it was parsed from.
 #[derive(Clone, Copy)]
 pub struct Parsed<'a> {
     /// The 66 bytes of the identifier.
     pub identifier: &'a [u8; IDENTIFIER_BYTES],
-    /// The caveat section up to its end mark, already checked for its form.
+    /// The caveat section up to its end mark. Its format has been checked.
     caveats: &'a [u8],
     /// The last link of the HMAC chain.
     pub signature: &'a [u8; 32],
@@ -95,21 +100,22 @@ impl std::fmt::Debug for Parsed<'_> {
     }
 }
 
-/// Why bytes are no token of ours.
+/// The reasons why bytes are not a valid token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormatError {
-    /// Not the version 2 binary format, or bytes missing, or bytes left over.
+    /// The bytes are not in the version 2 binary format, are incomplete, or have extra bytes at the
+    /// end.
     NotVersion2,
-    /// Longer than [`MACAROON_BYTES_MAX`], or more caveats than [`CAVEATS_MAX`].
+    /// The token is longer than [`MACAROON_BYTES_MAX`] or has more caveats than [`CAVEATS_MAX`].
     TooLong,
-    /// A caveat that wants a discharge from somebody else.
+    /// A caveat requires a discharge from a third party.
     ThirdPartyCaveat,
     /// The identifier is not 66 bytes of version 0.
     UnknownIdentifier,
 }
 
 impl<'a> Parsed<'a> {
-    /// Reads a token to its last byte.
+    /// Parses a token. Every byte must belong to it.
     pub fn read(bytes: &'a [u8]) -> Result<Self, FormatError> {
         if bytes.len() > MACAROON_BYTES_MAX {
             return Err(FormatError::TooLong);
@@ -154,7 +160,7 @@ impl<'a> Parsed<'a> {
         })
     }
 
-    /// The caveats' texts, in order.
+    /// The texts of the caveats, in order.
     pub fn caveats(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut rest = self.caveats;
         std::iter::from_fn(move || {
@@ -164,7 +170,7 @@ impl<'a> Parsed<'a> {
         })
     }
 
-    /// What the signature must be under this root key.
+    /// The correct signature of the token under this root key.
     pub fn expected_signature(&self, root_key: &[u8; 32]) -> [u8; 32] {
         let first = first_link(root_key, self.identifier);
         self.caveats()
@@ -197,12 +203,13 @@ fn push_field(token: &mut Vec<u8>, tag: u8, content: &[u8]) {
     token.extend_from_slice(content);
 }
 
-/// Takes `tag ‖ varint length ‖ content` off the front of `rest` and gives the content.
+/// Removes `tag ‖ varint length ‖ content` from the front of `rest` and returns the content.
 fn take_field<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
     let after_tag = rest.strip_prefix(&[tag])?;
     let (len, after_len) = match *after_tag.first()? {
         low if low < 0x80 => (usize::from(low), &after_tag[1..]),
-        // Two bytes reach to 16,383, past the largest token we read: a third one is never needed.
+        // Two bytes can encode lengths up to 16,383, more than the largest token that is read. So a
+        // third byte is never needed.
         low => {
             let high = *after_tag
                 .get(1)

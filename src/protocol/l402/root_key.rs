@@ -7,17 +7,17 @@ use sha2::Sha256;
 
 use super::identifier::{IDENTIFIER_BYTES, Identifier};
 
-/// Keeps these root keys apart from anything else that is ever derived from the same master key.
+/// The label that separates these root keys from any other key derived from the same master key.
 const ROOT_KEY_LABEL: &[u8] = b"l402-root-v1";
 
-/// The secret that every token's root key is derived from: random bytes of its own, one per epoch.
+/// The secret from which the root keys of tokens are derived: random bytes, one key per epoch.
 #[derive(Clone)]
 pub struct MasterKey {
-    /// Which epoch this key serves; it travels in the token id.
+    /// The epoch of this key, which is part of the token id.
     pub epoch: u16,
-    /// The key itself.
+    /// The secret bytes.
     pub secret: [u8; 32],
-    /// Until when its tokens are good, Unix seconds; `None` for as long as it is here.
+    /// The time until which this key's tokens are valid, Unix seconds; `None` for no end.
     pub until_secs: Option<u64>,
 }
 
@@ -31,16 +31,16 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// All master keys whose tokens are good: the newest mints, the others only verify.
+/// All master keys whose tokens are valid. The newest key mints, the older ones only verify.
 #[derive(Clone)]
 pub struct RootKeys {
-    /// The HMAC state under the newest master key, ready to be copied.
+    /// The epoch and HMAC state of the newest master key, ready to be copied.
     current: (u16, Hmac<Sha256>),
-    /// The states of older epochs that are not yet retired.
+    /// The keys of older epochs. Some of them have an end.
     older: Vec<Older>,
 }
 
-/// A key that mints no more.
+/// A key that only verifies.
 #[derive(Clone)]
 struct Older {
     epoch: u16,
@@ -57,7 +57,7 @@ impl fmt::Debug for RootKeys {
 }
 
 impl RootKeys {
-    /// The keys of `current` for minting and verifying, and those of `older` for verifying only.
+    /// Builds the keys: `current` mints and verifies, `older` only verifies.
     pub fn new(current: &MasterKey, older: &[MasterKey]) -> Self {
         let older = older.iter().map(|key| Older {
             epoch: key.epoch,
@@ -70,12 +70,12 @@ impl RootKeys {
         }
     }
 
-    /// The epoch that new tokens are minted under.
+    /// The epoch in which new tokens are minted.
     pub fn epoch(&self) -> u16 {
         self.current.0
     }
 
-    /// The root key of this token, or `None` if its epoch is unknown or retired by now.
+    /// The root key of this token; `None` if its epoch is unknown or retired.
     pub fn root_key(&self, identifier: &[u8; IDENTIFIER_BYTES], now_secs: u64) -> Option<[u8; 32]> {
         let epoch = Identifier::from_bytes(identifier)?.token_id.epoch();
         let mut state = self.state(epoch, now_secs)?.clone();
@@ -86,7 +86,7 @@ impl RootKeys {
 }
 
 impl RootKeys {
-    /// Whether tokens of this epoch are good now.
+    /// Whether tokens of this epoch are valid now.
     pub fn is_in_force(&self, epoch: u16, now_secs: u64) -> bool {
         self.state(epoch, now_secs).is_some()
     }
@@ -101,7 +101,7 @@ impl RootKeys {
     }
 }
 
-/// HMAC-SHA256 ready for messages under this key.
+/// An HMAC-SHA256 state with this key, ready for messages.
 pub(super) fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes keys of every length")
 }

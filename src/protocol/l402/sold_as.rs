@@ -1,15 +1,17 @@
-//! The class of a token where a hook prices each request: the one that the hook named, or else the grant that it gave. A price
-//! alone does not tell a thousand requests from one.
+//! The class of a token on a route whose hook prices each request. It is the class that the hook
+//! named, or else the grant that the hook gave, because a price alone does not tell a thousand
+//! requests from one.
 //!
-//! In the token it is the caveat `<service>_class`: a word, `.requests:2,valid_secs:60` for a grant, which no word can be, or
-//! `.fallback:86400` for a sale while the hook was away, when the class was not known.
+//! The token holds it in the caveat `<service>_class`. The value is a word for a named class, or
+//! `.requests:2,valid_secs:60` for a grant. It is `.fallback:86400` for a sale while the hook was
+//! unavailable, when the class was not known. A word has no dot, so the three differ.
 
 use std::fmt;
 
-/// The beginning of the caveat's value for a sale while the hook was away.
+/// The beginning of the caveat's value for a sale while the hook was unavailable.
 const FALLBACK: &str = ".fallback:";
 
-/// The longest word: it stands in the token.
+/// The longest word, in bytes. Each token contains its word.
 const WORD_BYTES_MAX: usize = 32;
 
 /// The class of a token, or of a request.
@@ -17,41 +19,42 @@ const WORD_BYTES_MAX: usize = 32;
 pub enum SoldAs {
     /// The class that the hook named.
     Class(Word),
-    /// Without one: what the hook said of the grant.
+    /// The grant that the hook gave without naming a class.
     Grant(Said),
-    /// Sold while the hook was away, with the route's own grant, which lasts this many seconds.
+    /// A sale while the hook was unavailable, with the route's own grant. The number is the
+    /// validity of that grant in seconds.
     Fallback(u64),
-    /// Two things at once: opens nothing.
+    /// Two different classes in one token, which opens nothing.
     Nothing,
 }
 
-/// A class's name: 1 to 32 of a-z, 0-9, - and _.
+/// The name of a class: 1 to 32 of a-z, 0-9, - and _.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Word {
-    /// Filled up with zeros, which no word has.
+    /// The name, padded with zeros.
     bytes: [u8; WORD_BYTES_MAX],
 }
 
-/// The grant that a hook gave. It left to the route whatever is `None`.
+/// The grant that a hook gave. For a limit that is `None`, the route's own limit applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// How many requests.
+    /// The number of requests.
     pub requests: Option<u64>,
-    /// How long it is good, in seconds.
+    /// The validity in seconds.
     pub valid_secs: Option<u64>,
-    /// How many bytes of responses.
+    /// The number of response bytes.
     pub bytes: Option<u64>,
-    /// How many seconds of work.
+    /// The number of seconds of work.
     pub seconds: Option<u64>,
 }
 
-/// Not something that a token can be sold as.
+/// The text is not a class that a token can be sold as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a class is 1 to {WORD_BYTES_MAX} of a-z, 0-9, - and _")]
 pub struct NotSoldAs;
 
 impl SoldAs {
-    /// Reads the value of the caveat.
+    /// Parses the value of the caveat.
     pub fn parse(value: &str) -> Result<Self, NotSoldAs> {
         if let Some(secs) = value.strip_prefix(FALLBACK) {
             return number(secs).map(Self::Fallback);
@@ -62,9 +65,10 @@ impl SoldAs {
         }
     }
 
-    /// Whether a token that was sold as this opens what is sold as `wanted` on a route with this grant of its own: the same
-    /// class, or a grant of which no more was bought than the request would buy. A token that was sold while the hook was away
-    /// opens every class: the caller limits it to what the request would buy.
+    /// Whether a token sold as this class opens requests of the class `wanted`. `usual` is the
+    /// route's own grant. The classes must be equal, or the held grant must not exceed the wanted
+    /// one. A token sold while the hook was unavailable opens every class: the caller limits it to
+    /// the grant that the request would buy.
     pub fn opens(&self, wanted: &Self, usual: &Said) -> bool {
         match (self, wanted) {
             (Self::Class(held), Self::Class(wanted)) => held == wanted,
@@ -74,7 +78,7 @@ impl SoldAs {
         }
     }
 
-    /// Both of these.
+    /// The combination of two classes in one token, which is `Nothing` unless they are equal.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         if self == other { self } else { Self::Nothing }
@@ -99,7 +103,7 @@ impl fmt::Display for SoldAs {
 }
 
 impl Word {
-    /// This word.
+    /// Builds a word from this text.
     pub fn new(text: &str) -> Result<Self, NotSoldAs> {
         let is_allowed = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
@@ -156,8 +160,9 @@ impl Said {
         Ok(said)
     }
 
-    /// Whether no limit of this is above the other's, where `usual` stands for what that leaves to the route. What this left
-    /// to the route may have been anything when it was sold.
+    /// Whether no limit of this grant exceeds the limit in `other`, or the one in `usual` where
+    /// `other` has none. If this grant left a limit to the route, it is not within a known limit of
+    /// `other`, because the route's limit at the time of the sale is unknown.
     fn is_within(&self, other: &Self, usual: &Self) -> bool {
         let others = other.limits().into_iter().zip(usual.limits());
         self.limits()
@@ -173,7 +178,7 @@ impl Said {
     }
 }
 
-/// Digits only: `u64::from_str` would take a plus sign too.
+/// Parses digits only: `u64::from_str` would also accept a plus sign.
 fn number(digits: &str) -> Result<u64, NotSoldAs> {
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(NotSoldAs);

@@ -9,38 +9,38 @@ use super::identifier::Identifier;
 use super::macaroon::{FormatError, Parsed};
 use super::root_key::RootKeys;
 
-/// A credential that is good for the request it was held against, as far as arithmetic can tell: how often it was used
-/// already, and whether it was revoked, stands in the ledger.
+/// A credential that is valid for a request by its cryptography and caveats. Only the ledger knows
+/// how often it was used and whether it was revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Which payment and which token.
+    /// The payment and the token.
     pub identifier: Identifier,
-    /// What the token's caveats allow.
+    /// The limits that the token's caveats set.
     pub allowance: Allowance,
 }
 
-/// Why a credential opens nothing.
+/// The reasons why a credential is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The token is not in the form that we write.
+    /// The token is not in the format that Tollhouse writes.
     #[error("the token cannot be read")]
     Unreadable,
-    /// A caveat in it wants a discharge from a third party.
+    /// A caveat requires a discharge from a third party.
     #[error("the token has a third-party caveat")]
     ThirdPartyCaveat,
-    /// It was minted under a master key that is not, or no longer, in force; or by another server.
+    /// The token's master key is retired or unknown, or another server minted the token.
     #[error("the token's key is not in force here")]
     UnknownEpoch,
-    /// The signature does not fit: forged, or minted by another server.
+    /// The signature does not match: the token is forged, or another server minted it.
     #[error("the token's signature is wrong")]
     WrongSignature,
-    /// Neither after the colon nor in a caveat.
+    /// The preimage is missing, both after the colon and in the caveats.
     #[error("there is no preimage")]
     NoPreimage,
-    /// The preimage is not the one of the token's payment.
+    /// The preimage does not belong to the token's payment.
     #[error("the preimage is not the one of the token's invoice")]
     WrongPreimage,
-    /// Several tokens, and not all for the same payment.
+    /// The credential has several tokens for different payments.
     #[error("the tokens belong to different payments")]
     MixedTokens,
     /// The token is for another service.
@@ -49,33 +49,35 @@ pub enum Refusal {
     /// The token is for a lower price class of this service.
     #[error("the token is for a lower price class of this service than this request")]
     LowerClass,
-    /// The token is for this service, but was sold at another price or for another class of requests.
+    /// The token is for this service, but was sold at another price or for another class of
+    /// requests.
     #[error("the token was sold for other requests of this service")]
     OtherRequests,
-    /// Its time is over.
+    /// The token has expired.
     #[error("the token's time is over")]
     Expired,
-    /// Somebody tried to get more out of it than was sold.
+    /// A later caveat allows more than an earlier one.
     #[error("a caveat asks for more than an earlier one gave")]
     Widened,
-    /// A caveat that we have to hold and do not understand.
+    /// The value of a known condition is not understood.
     #[error("a caveat is not understood")]
     CaveatNotUnderstood,
-    /// Its holder narrowed it to something else.
+    /// The holder narrowed the token to other requests.
     #[error("the token was narrowed to other requests")]
     OutsideScope,
 }
 
-/// A credential whose signatures and preimage are right: it was sold here, and paid for. What it opens, its caveats say.
+/// A credential with correct signatures and preimage: Tollhouse sold it, and it was paid. Its
+/// caveats say which requests it opens.
 #[derive(Clone)]
 pub struct Proven {
-    /// The tokens' bytes; at least one.
+    /// The bytes of each token; at least one.
     macaroons: Vec<Vec<u8>>,
-    /// The one identifier of all of them.
+    /// The identifier that all tokens share.
     identifier: Identifier,
 }
 
-/// What is in it is a secret.
+/// Prints only the identifier, because the tokens are secret.
 impl std::fmt::Debug for Proven {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Proven")
@@ -84,8 +86,8 @@ impl std::fmt::Debug for Proven {
     }
 }
 
-/// Verifies what does not depend on the request: signatures and preimage. It comes before [`Proven::verify`], so that nothing
-/// about a token is told to somebody who cannot hold one.
+/// Verifies signatures and preimage, which do not depend on the request. This comes before
+/// [`Proven::verify`], so that a client without a genuine token learns nothing about a token.
 pub fn prove(keys: &RootKeys, credential: &Credential, now_secs: u64) -> Result<Proven, Refusal> {
     let mut all: Option<Identifier> = None;
     for macaroon in &credential.macaroons {
@@ -101,8 +103,7 @@ pub fn prove(keys: &RootKeys, credential: &Credential, now_secs: u64) -> Result<
     })
 }
 
-/// Reads a token and verifies its signature, and nothing else: what its caveats mean is up to the caller, who has to hold
-/// every one of them.
+/// Parses a token and verifies only its signature. The caller must check every caveat.
 pub fn signed<'a>(
     keys: &RootKeys,
     macaroon: &'a [u8],
@@ -145,17 +146,18 @@ fn prove_one(
 }
 
 impl Proven {
-    /// Which payment and which token.
+    /// The payment and the token.
     pub fn identifier(&self) -> &Identifier {
         &self.identifier
     }
 
-    /// Verifies what depends on the request: whether the key is still in force, and the caveats.
+    /// Verifies the parts that depend on the request: the caveats, and whether the key is still
+    /// valid.
     pub fn verify(&self, keys: &RootKeys, subject: &Subject<'_>) -> Result<Verified, Refusal> {
         self.verify_late(keys, subject, 0)
     }
 
-    /// The same for one whose invoice was paid so many seconds after it had expired.
+    /// Verifies a credential whose invoice was paid `late_secs` after the invoice expired.
     pub fn verify_late(
         &self,
         keys: &RootKeys,
@@ -177,7 +179,7 @@ impl Proven {
     }
 }
 
-/// Of two copies of one token, the stricter limits.
+/// Combines two copies of one token. The stricter limits apply.
 fn stricter(first: Verified, second: Verified) -> Verified {
     let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
     let (one, other) = (first.allowance, second.allowance);

@@ -1,5 +1,5 @@
-//! Decisions made before the call to the operator's price hook, so that no client keeps the hook busy beyond the
-//! limits, whatever credentials it presents.
+//! Decisions made before the call to the operator's price hook. They keep a client from overloading
+//! the hook, whatever credentials it presents.
 
 use std::sync::Arc;
 
@@ -11,15 +11,16 @@ use crate::sell::route::Offer;
 use super::cost::Cost;
 use super::{Admission, Asked, Decision, Denial, Gate, Permit, Why};
 
-/// A use reserved during the hook call for the price. Dropping it withdraws the use and treats the client as a
-/// stranger for a while, because it kept the hook busy for nothing.
+/// A use that is reserved while the hook is asked for the price. Dropping this value withdraws the
+/// use. For a while, the token's holder is then treated like a client without a token, because the
+/// hook worked for nothing.
 #[derive(Default)]
 pub(super) struct Ahead {
     /// The use, and the index of its credential.
     reserved: Option<(usize, Permit)>,
     /// The number of credentials that need not be tried again once the price is known.
     pub(super) tried: usize,
-    /// Why the earlier credentials were refused.
+    /// The reason why the last of the earlier credentials was refused.
     why: Option<Why>,
 }
 
@@ -46,9 +47,9 @@ impl Drop for Ahead {
 }
 
 impl Gate {
-    /// Returns the reserved use if its credential also holds at this price. Otherwise says why it does not, or why
-    /// no use was reserved. `Ok(None)` means that the remaining credentials have to be tried now that the price is
-    /// known.
+    /// Returns the reserved use if its credential also holds at this price. Otherwise returns the
+    /// reason why not, or why no use was reserved. `Ok(None)` means that the remaining credentials
+    /// must be tried now that the price is known.
     pub(super) async fn take_ahead(
         &self,
         ahead: &mut Ahead,
@@ -60,12 +61,14 @@ impl Gate {
         let Some(index) = ahead.reserved.as_ref().map(|(index, _)| *index) else {
             return Ok(ahead.why.map_or(Ok(None), Err));
         };
-        // The use stays reserved during this check: if the check is cancelled, the use is withdrawn.
+        // The use stays reserved during this check: if the check is cancelled, the use is
+        // withdrawn.
         let verified = self
             .verify(offer, Some(cost), asked, &proven[index])
             .await?;
         Ok(match verified {
-            // The use was reserved under wider limits than those that apply at this price.
+            // At this price the credential has narrower limits than those the use was reserved
+            // under.
             Ok(verified) if cost.back_after(&verified.allowance).is_some() => {
                 if let Some(permit) = ahead.take() {
                     permit.give_back();
@@ -81,8 +84,8 @@ impl Gate {
         })
     }
 
-    /// Decides about a stranger without asking the hook: a free request needs no price, and a client over its limit
-    /// gets none.
+    /// Decides about a client without a usable token, without calling the hook. A free request
+    /// needs no price, and a client over its limit is refused.
     pub(super) fn unasked<'a>(
         &self,
         name: &Arc<str>,
@@ -102,7 +105,7 @@ impl Gate {
         })
     }
 
-    /// Admits a paid request, and returns the challenge that was counted for it.
+    /// Permits a paid request and gives back the challenge that was counted for it.
     pub(super) fn admitted<'a>(
         &self,
         permit: Permit,
@@ -115,7 +118,7 @@ impl Gate {
         Decision::Permit(permit)
     }
 
-    /// Decides about a request with an unknown price.
+    /// Decides about a request whose price could not be determined.
     pub(super) fn uncosted<'a>(
         &self,
         name: &Arc<str>,
@@ -124,7 +127,7 @@ impl Gate {
         (ahead, is_counted): (&mut Ahead, bool),
         denial: Denial,
     ) -> Decision<'a> {
-        // A client that did not keep the hook busy is not treated as a stranger.
+        // If the hook was not kept busy, the use goes back without a mark against the token.
         if denial.took_nothing()
             && let Some(permit) = ahead.take()
         {
@@ -139,9 +142,9 @@ impl Gate {
         Decision::Denied(denial)
     }
 
-    /// Reserves a use before the hook call, for the first credential that could open the request at any price.
-    /// Refuses a credential over its limit here, before the hook call. Skips a credential with a recently withdrawn use
-    /// until the price is known.
+    /// Reserves a use before the hook call, for the first credential that could open the request at
+    /// any price. Refuses a credential over its limit before the hook call. Skips a credential
+    /// whose use was recently withdrawn, until the price is known.
     pub(super) async fn reserve_ahead(
         &self,
         name: &Arc<str>,

@@ -1,13 +1,15 @@
-//! A bundle that is laid ready: its invoice was made before anybody asked, because its payment opens a channel, and a challenge
-//! never waits for the provider that opens it.
+//! A ready bundle: a grant whose payment also opens a channel to this node. Its invoice is made in
+//! advance, because a challenge never waits for the provider that opens the channel.
 //!
-//! It is handed to one client, and never again. Whoever else had a token for the same payment could use up what was bought:
-//! the nodes that forward a payment learn its preimage. That it was handed out is remembered in memory only, since a challenge
-//! waits for no disk; so after a start nothing is laid ready until another invoice is made.
+//! Only one client receives the bundle. A second client with a token for the same payment could use
+//! up the grant, because the nodes that forward a payment learn its preimage. The handout is
+//! remembered only in memory, because a challenge never waits for the disk. So after a restart no
+//! bundle is ready until a new invoice is made.
 //!
-//! The provider allows only a few bundles a day. A network that received one without paying gets no other for a day.
-//! A network that had one before waits while others wait for their first. Loopback clients come through a proxy
-//! outside the settings, so no such share applies to them.
+//! The provider allows only a few bundles a day. A network that received one and did not pay gets
+//! no other for a day. A network that received one before waits while others wait for their first.
+//! Loopback clients come from a proxy that the settings do not list, so these limits do not apply
+//! to them.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -22,30 +24,30 @@ use crate::sell::route::{Grant, Offer, Plan};
 use super::Gate;
 use super::limit::wide_network;
 
-/// What is left to whoever gets it, at least: as long as an invoice can usually be paid.
+/// The shortest time that a client has to pay the invoice of a bundle.
 const LEFT_SECS_MIN: u64 = 600;
 
-/// How long a network that did not pay gets no other bundle.
+/// How long a network that did not pay is refused another bundle.
 const BARRED_MS: u64 = 86_400_000;
 
-/// How long a new bundle is reserved for waiting networks that never had one. Other clients get a `Retry-After` of
-/// half a minute.
+/// How long a new bundle is reserved for waiting networks that never had one. Other clients receive
+/// a `Retry-After` of half a minute.
 const FIRST_MS: u64 = 5 * 60 * 1_000;
 
-/// The most networks remembered in each list: more than a week of six bundles a day, and bounded under a flood of
-/// addresses.
+/// The most networks in each list. This covers more than a week of six bundles a day, and limits
+/// the memory that a flood of addresses can take.
 const NETWORKS_MAX: usize = 64;
 
 /// A bundle and the invoice that was made for it.
 #[derive(Clone, Debug)]
 pub struct Bundle {
-    /// What it is sold on, as books and logs call it.
+    /// The route that sells the bundle, as named in the ledger and the log.
     pub name: Arc<str>,
-    /// Which of the grants there it is.
+    /// The name of the plan on its route.
     pub plan: Arc<str>,
-    /// What it buys.
+    /// The grant that the payment buys.
     pub grant: Grant,
-    /// What it costs.
+    /// The price of the grant.
     pub price: Msat,
     /// The invoice.
     pub invoice: Invoice,
@@ -53,29 +55,31 @@ pub struct Bundle {
     pub is_provider_here: watch::Receiver<bool>,
 }
 
-/// A bundle that was laid ready, and what has become of it.
+/// A ready bundle, and whether a client received it.
 #[derive(Clone, Debug)]
 pub struct LaidReady {
-    /// Which.
+    /// The bundle.
     pub bundle: Bundle,
-    /// When it was handed to a client, Unix milliseconds.
+    /// When a client received the bundle, in Unix milliseconds.
     pub handed_ms: Option<u64>,
-    /// Whether somebody has asked for something since it was gone, and could not be given an invoice.
+    /// Whether a client was refused an invoice after this bundle was gone.
     pub was_missed: bool,
 }
 
-/// What may be laid ready. A `std` mutex: held for a look, never across an await.
+/// The ready bundle and the networks that received or await one. A `std` mutex: held for a look-up,
+/// never across an await.
 #[derive(Debug, Default)]
 pub(super) struct Bundles(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     laid: Option<LaidReady>,
-    /// When the bundle was laid ready, Unix milliseconds.
+    /// When the bundle was made ready, in Unix milliseconds.
     laid_ms: u64,
-    /// The networks that received a bundle, each once, the latest last.
+    /// The networks that received a bundle, each once, the most recent last.
     handed: VecDeque<Handed>,
-    /// Networks that wait for their first bundle, and since when, Unix milliseconds.
+    /// The networks that wait for their first bundle, each with the start of its wait in Unix
+    /// milliseconds.
     waiting: VecDeque<(IpAddr, u64)>,
 }
 
@@ -84,11 +88,11 @@ struct State {
 struct Handed {
     network: IpAddr,
     payment_hash: [u8; 32],
-    /// When, Unix milliseconds.
+    /// When the network received the bundle, in Unix milliseconds.
     at_ms: u64,
 }
 
-/// The network that this client is counted by; `None` if no share applies.
+/// The network that this client is counted under; `None` if no limit applies.
 pub(super) fn network(client: IpAddr) -> Option<IpAddr> {
     let is_here = client.to_canonical().is_loopback();
     (!is_here).then(|| wide_network(client))
@@ -128,44 +132,44 @@ fn push<T>(queue: &mut VecDeque<T>, one: T) {
     queue.push_back(one);
 }
 
-/// What a client wants to buy.
+/// A client's request to buy a plan.
 pub(super) struct Wish<'a> {
-    /// On what.
+    /// The name of the route.
     pub(super) name: &'a Arc<str>,
-    /// What is sold there.
+    /// The offer of the route.
     pub(super) offer: &'a Offer,
-    /// What of it.
+    /// The plan that the client chose.
     pub(super) plan: &'a Plan,
-    /// The client's network; `None` if no share applies.
+    /// The client's network; `None` if no limit applies.
     pub(super) network: Option<IpAddr>,
-    /// Unix milliseconds.
+    /// The time of the request, in Unix milliseconds.
     pub(super) now_ms: u64,
 }
 
-/// What a client gets that cannot be made an invoice now.
+/// The answer for a client while the node cannot be paid.
 pub(super) enum Instead {
-    /// The invoice that was laid ready.
+    /// The invoice of the ready bundle.
     Invoice(Invoice),
-    /// Nothing, but there is something else to ask for.
+    /// No invoice, but the plan of this name is available.
     Other(Arc<str>),
-    /// Nothing.
+    /// Nothing is available.
     Nothing,
 }
 
 impl LaidReady {
-    /// Whether nobody is given it any more.
+    /// Whether this bundle went to a client or is too close to its expiry.
     pub fn is_gone(&self, now_secs: u64) -> bool {
         self.handed_ms.is_some() || self.bundle.until_secs() <= now_secs
     }
 }
 
 impl Bundle {
-    /// From when on nobody is given it any more, Unix seconds.
+    /// When this bundle stops being available to clients, in Unix seconds.
     pub fn until_secs(&self) -> u64 {
         self.invoice.expires_at_secs.saturating_sub(LEFT_SECS_MIN)
     }
 
-    /// Whether it is what is sold as this now.
+    /// Whether this bundle is still on sale under this plan and at this price.
     pub fn is(&self, plan: &Plan, price: Msat) -> bool {
         self.grant == plan.grant && self.price == price
     }
@@ -173,18 +177,19 @@ impl Bundle {
 
 impl Bundles {
     fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
-        // Whatever panicked in between, it is handed out or not.
+        // After a panic the bundle is either handed out or not, so the state is valid.
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What there is for somebody to whom the node cannot give an invoice. From here on what is handed out is not there any more.
+    /// Returns what a client can buy while the node cannot be paid. A bundle whose invoice is
+    /// returned goes to no other client.
     pub(super) fn instead(
         &self,
         why: Unready,
         wish: &Wish<'_>,
         is_paid: impl FnOnce(&[u8; 32]) -> bool,
     ) -> Instead {
-        // Only what a channel would mend.
+        // A bundle helps only if the node lacks a channel or inbound liquidity.
         if !matches!(why, Unready::NoChannel | Unready::NoInboundCapacity) {
             return Instead::Nothing;
         }
@@ -194,7 +199,7 @@ impl Bundles {
             return Instead::Nothing;
         }
         self.with(|state| {
-            // Another request of this network received a bundle in between.
+            // Another request of this network received a bundle in the meantime.
             if state.last_of(wish.network) != last {
                 return Instead::Nothing;
             }
@@ -216,7 +221,7 @@ impl Bundles {
             }
             let plan = match wish.offer.bundle(Some(&bundle.plan)) {
                 Ok((plan, price)) if bundle.is(plan, price) => plan,
-                // Sold otherwise since, or not at all.
+                // The plan or its price has changed, or the sale has ended.
                 Ok(_) | Err(_) => return Instead::Nothing,
             };
             if !std::ptr::eq(plan, wish.plan) {
@@ -237,8 +242,8 @@ impl Bundles {
 }
 
 impl Gate {
-    /// Has the next client that asks for this bundle get this invoice, once, if the node cannot be paid otherwise. What was laid
-    /// ready before is handed to nobody any more.
+    /// Makes this bundle available instead of the previous one. Its invoice goes to the next client
+    /// that asks for its plan while the node cannot be paid.
     pub fn lay_ready(&self, bundle: Bundle) {
         let laid = LaidReady {
             bundle,
@@ -252,7 +257,7 @@ impl Gate {
         });
     }
 
-    /// What was laid ready last.
+    /// The bundle that was last made ready.
     pub fn laid_ready(&self) -> Option<LaidReady> {
         self.bundles.with(|state| state.laid.clone())
     }

@@ -1,4 +1,4 @@
-//! The choice of a client between several grants.
+//! The client's choice among the grants that a route sells.
 
 use http::Uri;
 
@@ -6,10 +6,10 @@ use crate::sell::route::{Offer, Plan};
 
 use super::{Asked, Denial};
 
-/// The header that names the wanted grant, where a route sells several.
+/// The header that names the grant to buy, where a route sells several.
 pub const ACCEPT_GRANT: &str = "accept-grant";
 
-/// The query parameter that does the same.
+/// The query parameter that names the grant to buy.
 pub const GRANT_PARAMETER: &str = "l402-grant";
 
 /// The plan that the client chose, or the default one.

@@ -1,4 +1,4 @@
-//! What a request costs: by the route's table, or by what the operator's hook says of it.
+//! The cost of a request, from the route's table or from the operator's price hook.
 
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
@@ -17,39 +17,40 @@ use crate::sell::route::{Class, Grant, Offer, Pricing, Selected, Selector, Uncla
 use super::limit::wide_network;
 use super::{Asked, Denial, Gate};
 
-/// What pricing asks the world.
+/// The exchange rates and hooks that pricing depends on.
 #[derive(Debug)]
 pub struct Quotes {
-    /// What prices in a currency go by.
+    /// The exchange rates for prices in a currency.
     pub rates: Arc<Rates>,
-    /// What sets prices by the request.
+    /// The hooks that price single requests.
     pub hooks: Hooks,
 }
 
-/// What a request costs.
+/// The cost of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Cost {
-    /// The price, and the class that a token has to have.
+    /// The price, and the class that a token needs.
     pub(super) class: Class,
-    /// What a hook said besides.
+    /// The rest of the hook's answer; `None` on a route without a hook.
     pub(super) quoted: Option<Said>,
 }
 
-/// What a hook said besides the price.
+/// The hook's answer without the price.
 #[derive(Clone, Debug)]
 pub(super) struct Said {
-    /// What the invoice says.
+    /// The description for the invoice.
     pub(super) description: Option<Arc<str>>,
-    /// What the payment buys.
+    /// The grant that the payment buys.
     grant: QuotedGrant,
-    /// What a token bought at this price is sold as.
+    /// The class under which a token bought at this price is sold.
     pub(super) sold_as: SoldAs,
-    /// Whether the hook is away, so that the request's class is not known.
+    /// Whether the hook is unavailable, so that the class of the request is unknown.
     is_fallback: bool,
 }
 
 impl Cost {
-    /// What a payment buys: the route's grant, but for what a hook says.
+    /// The grant that a payment buys: the hook's limits, and the route's own where the hook sets
+    /// none.
     pub(super) fn grant(&self, grant: Grant) -> Grant {
         let Some(said) = &self.quoted else {
             return grant;
@@ -63,8 +64,8 @@ impl Cost {
         }
     }
 
-    /// Whether a token was sold as what this request needs. Tokens sold before this was recorded open what they did
-    /// before.
+    /// Whether a token was sold under the class that this request needs. Older tokens without a
+    /// recorded class open the same requests as before.
     pub(super) fn is_sold_as(&self, allowance: &Allowance, offer: &Offer) -> bool {
         let (Some(said), Some(held)) = (&self.quoted, &allowance.sold_as) else {
             return true;
@@ -79,8 +80,9 @@ impl Cost {
         said.is_fallback || held.opens(&said.sold_as, &usual)
     }
 
-    /// The hook's grant for this request, and the seconds for which the route's own grant was sold while the hook
-    /// was away. `None` if the token was not sold that way, or if the hook is still away.
+    /// Returns the hook's grant for this request, and the validity in seconds that the token was
+    /// sold with. Returns `None` unless the token was sold while the hook was unavailable, and the
+    /// hook is available now.
     pub(super) fn back_after(&self, allowance: &Allowance) -> Option<(QuotedGrant, u64)> {
         let said = self.quoted.as_ref().filter(|said| !said.is_fallback)?;
         match allowance.sold_as? {
@@ -89,8 +91,8 @@ impl Cost {
         }
     }
 
-    /// Limits a token that was sold while the hook was away to the grant that the hook gives for this request. So
-    /// no client gains by taking the hook down.
+    /// Narrows a token that was sold while the hook was unavailable to the hook's grant for this
+    /// request. So a client gains nothing by taking the hook down.
     pub(super) fn limit(&self, allowance: &mut Allowance, now_secs: u64) -> Result<(), Refusal> {
         let Some((grant, sold_secs)) = self.back_after(allowance) else {
             return Ok(());
@@ -99,7 +101,8 @@ impl Cost {
         allowance.requests_max = least(allowance.requests_max, grant.requests);
         allowance.bytes_max = least(allowance.bytes_max, grant.bytes);
         allowance.seconds_max = least(allowance.seconds_max, grant.seconds);
-        // The allowance keeps the token's own end, because the ledger keeps the counts until then.
+        // `valid_until_secs` stays unchanged, because the ledger keeps the token's counts until
+        // then.
         let sooner_secs = sold_secs.saturating_sub(grant.valid_secs.unwrap_or(sold_secs));
         let until_secs = allowance.valid_until_secs;
         if until_secs.is_some_and(|until| now_secs >= until.saturating_sub(sooner_secs)) {
@@ -108,7 +111,7 @@ impl Cost {
         Ok(())
     }
 
-    /// What a token must have been worth, where each request has a price of its own.
+    /// The price that a token must have been sold at; `None` on a route without a hook.
     pub(super) fn price_msat(&self) -> Option<u64> {
         self.quoted.as_ref()?;
         self.class.price.fixed().map(Msat::msat)
@@ -126,7 +129,8 @@ impl From<QuotedGrant> for sold_as::Said {
     }
 }
 
-/// The headers that choose the price, without our credential, which may share a header with one for the upstream.
+/// Returns the headers that choose the price, without our credential. The credential can share a
+/// header with one for the upstream.
 fn as_served<'h>(headers: &'h HeaderMap, by: &Selector) -> Cow<'h, HeaderMap> {
     match by {
         Selector::Header(name) if credential::may_be_in(name) => {
@@ -138,12 +142,12 @@ fn as_served<'h>(headers: &'h HeaderMap, by: &Selector) -> Cow<'h, HeaderMap> {
     }
 }
 
-/// Whoever serves the request must not read in it what the hook was not told.
+/// Denies a request with a header that the upstream could read differently from the hook.
 fn must_be_undisputed(headers: &HeaderMap, told: &[HeaderName]) -> Result<(), Denial> {
     if told.is_empty() {
         return Ok(());
     }
-    // A credential of ours may stand beside one for the upstream.
+    // Our credential can share a header with one for the upstream.
     let mut headers = headers.clone();
     credential::strip(&mut headers);
     for name in told {
@@ -156,7 +160,7 @@ fn must_be_undisputed(headers: &HeaderMap, told: &[HeaderName]) -> Result<(), De
 }
 
 impl Gate {
-    /// What this request costs. Waits for the hook, if the route has one, and for nothing else.
+    /// Determines the cost of a request. Waits only for the hook, if the route has one.
     pub(super) async fn cost(
         &self,
         name: &str,
@@ -194,7 +198,7 @@ impl Gate {
             service: &offer.service,
             route: name,
         };
-        // Clients without a known address count as one network.
+        // All clients without a known address count as one network.
         let network = asked.client.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         let network = wide_network(network);
         let asking = if is_stranger {
@@ -224,7 +228,7 @@ impl Gate {
         })
     }
 
-    /// A price in bitcoin, and the rate at which it is.
+    /// Converts a price to bitcoin. Also returns the exchange rate, if one was needed.
     pub(super) fn in_msat(&self, price: Price) -> Result<(Msat, Option<Rate>), Denial> {
         let quotes = self.quotes.get();
         quotes.rates.in_msat(price).map_err(Denial::Unpriced)

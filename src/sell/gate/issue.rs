@@ -1,4 +1,4 @@
-//! Issuing: an invoice and the token that its preimage will make good.
+//! Makes challenges: an invoice, and the token that its preimage makes valid.
 
 use std::sync::Arc;
 
@@ -16,41 +16,41 @@ use crate::sell::route::{Grant, Plan, Unclassed};
 use super::bundle::{Instead, Wish};
 use super::{Gate, Unpaid, Why};
 
-/// A challenge, ready to be written as headers and body.
+/// A challenge, ready to be written as headers and a body.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Challenge {
     /// The invoice to pay.
     pub invoice: Invoice,
-    /// The token, standard base64.
+    /// The token, in standard base64.
     pub macaroon: String,
-    /// What it costs.
+    /// The price of the grant.
     pub price: Msat,
-    /// What it buys.
+    /// The grant that the payment buys.
     pub grant: Grant,
     /// The service that the token opens.
     pub service: Arc<str>,
-    /// Everything that could be bought instead; empty where there is no choice.
+    /// All the grants on sale; empty if there is only one.
     pub choice: Vec<Choice>,
-    /// Why the request was not served.
+    /// The reason why the request was not served.
     pub why: Why,
 }
 
-/// Something that could be bought.
+/// A grant that the client can buy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// What to ask for it by.
+    /// The name by which the client asks for the grant.
     pub name: Arc<str>,
-    /// What it costs; `None` while a rate is missing.
+    /// The price of the grant; `None` while an exchange rate is missing.
     pub price: Option<Msat>,
-    /// What it buys.
+    /// The grant that the payment buys.
     pub grant: Grant,
-    /// The other services that it opens.
+    /// The other services that the token opens.
     pub also: Vec<Arc<str>>,
 }
 
 impl std::fmt::Debug for Challenge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the token: with a preimage it is money.
+        // The token is left out: with a preimage it is worth money.
         f.debug_struct("Challenge")
             .field("service", &self.service)
             .field("price", &self.price)
@@ -59,31 +59,31 @@ impl std::fmt::Debug for Challenge {
     }
 }
 
-/// Why there is not even a challenge.
+/// The reason why the request does not even get a challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// The node could not be paid now.
+    /// The node cannot receive the payment now.
     Unpayable {
-        /// Why not.
+        /// The reason why.
         why: Unready,
-        /// What could be bought here all the same.
+        /// The name of a plan that the client can buy instead.
         instead: Option<Arc<str>>,
     },
-    /// The operating system gives no randomness: nothing secret can be made.
+    /// The operating system provides no randomness, so no secret can be made.
     NoRandomness,
-    /// The request has no price.
+    /// None of the route's prices applies to the request.
     Unclassed(Unclassed),
-    /// The client wants to buy what is not sold here; the names of what is.
+    /// The client asked for a grant that the route does not sell. Holds the names of those on sale.
     UnknownGrant(String),
-    /// The client, or the token, comes too often.
+    /// The client or the token exceeds its rate limit.
     TooMany(Room),
-    /// What it costs is not known now.
+    /// The price is unknown at the moment.
     Unpriced(Unpriced),
 }
 
 impl Denial {
-    /// Whether the denial is our doing and kept no hook busy, so that it does not count against the client. A hook
-    /// that answered was kept busy, whatever its answer.
+    /// Whether this denial does not count against the client's limit, because the client was not at
+    /// fault and no hook was kept busy. A hook that answered was kept busy, whatever its answer.
     pub(super) fn took_nothing(&self) -> bool {
         match self {
             Self::Unpayable { .. } | Self::NoRandomness => true,
@@ -98,16 +98,16 @@ impl Denial {
 }
 
 impl Gate {
-    /// Makes an invoice and its token. Writes nothing that anybody waits for.
+    /// Makes an invoice and its token. Does not wait for the disk.
     pub fn challenge(&self, unpaid: &Unpaid<'_>) -> Result<Challenge, Denial> {
-        // Before anything is computed for somebody who asks too often.
+        // Checked first, so that a client over its limit causes no work.
         if !unpaid.is_counted {
             self.limiter
                 .take_challenge(unpaid.client)
                 .map_err(Denial::TooMany)?;
         }
         let made = self.issue(unpaid);
-        // A challenge counted before the hook call stays counted.
+        // A challenge that was counted before the hook call stays counted.
         if !unpaid.is_counted && made.as_ref().is_err_and(Denial::took_nothing) {
             self.limiter.give_back_challenge(unpaid.client);
         }
@@ -122,7 +122,8 @@ impl Gate {
         let grant = unpaid.cost.grant(plan.grant);
         let said = unpaid.cost.quoted.as_ref();
         let said = said.and_then(|said| said.description.as_deref());
-        // One draw: the first half for the payment hash, the second for the token id.
+        // Randomness is read once: the first half for the payment hash, the second for the token
+        // id.
         let mut random = [[0_u8; 32]; 2];
         getrandom::fill(random.as_flattened_mut()).map_err(|_| Denial::NoRandomness)?;
         let minted = self.minter.mint(&Terms {
@@ -142,7 +143,8 @@ impl Gate {
             price_msat: unpaid.cost.price_msat(),
             sold_as: unpaid.cost.quoted.as_ref().map(|said| said.sold_as),
         };
-        // A token that is minted in the second of a revocation is not revoked with those before it.
+        // A token minted in the second of a revocation is dated one second later, so that it is not
+        // revoked.
         let mintable_secs = services.names().map(|name| self.ledger.mintable_secs(name));
         let minted_secs = mintable_secs.max().unwrap_or(0).max(now_secs);
         let keys = self.keyring.in_force();
@@ -150,8 +152,8 @@ impl Gate {
             payment_hash: invoice.payment_hash,
             token_id: TokenId::new(keys.epoch(), minted_secs, random[1]),
         };
-        // An invoice paid in its last second still buys the full time. If it is paid later, the gate counts the
-        // time from the payment.
+        // An invoice paid in its last second still buys the full time. If the payment comes later,
+        // the gate counts the time from the payment.
         let valid_until_secs = invoice.expires_at_secs + grant.valid.as_secs();
         let caveats = services.caveats(valid_until_secs);
         let token =
@@ -179,7 +181,7 @@ impl Gate {
         })
     }
 
-    /// The invoice that was laid ready for what is asked for, if there is one.
+    /// Returns the invoice of the ready bundle if the client asked for that plan.
     fn laid_invoice(
         &self,
         why: Unready,
@@ -219,7 +221,7 @@ impl Gate {
         Err(Denial::Unpayable { why, instead })
     }
 
-    /// What could be bought for this request, where there is more than one thing.
+    /// Lists the grants on sale for this request, if there are several.
     fn choice(&self, unpaid: &Unpaid<'_>) -> Vec<Choice> {
         if !unpaid.offer.has_choice() {
             return Vec::new();
@@ -237,7 +239,7 @@ impl Gate {
     }
 }
 
-/// What an invoice says it is for: what the hook says, or what is bought.
+/// The description of an invoice: the hook's text, or else the grant.
 pub fn describe(service: &str, grant: &Grant, said: Option<&str>) -> String {
     match said {
         Some(said) => format!("{service}: {said}"),
@@ -245,17 +247,17 @@ pub fn describe(service: &str, grant: &Grant, said: Option<&str>) -> String {
     }
 }
 
-/// The services that a token opens.
+/// The contents of a token: its services and its limits.
 struct Services<'a> {
-    /// The one that was asked for, with its price class.
+    /// The requested service and its price class.
     first: (&'a str, u32),
-    /// What was bought, which may open others.
+    /// The plan that the client buys, which can open other services.
     plan: &'a Plan,
-    /// What it is.
+    /// The grant of the plan, with the hook's limits.
     grant: Grant,
-    /// What a request may cost, where each has a price of its own.
+    /// The price of a request, where a hook prices each one.
     price_msat: Option<u64>,
-    /// What the token is sold as, for its caveat.
+    /// The class under which the token is sold, for its caveat.
     sold_as: Option<SoldAs>,
 }
 
@@ -269,8 +271,8 @@ impl<'a> Services<'a> {
         self.each().map(|(name, _)| name)
     }
 
-    /// What the token is restricted to from the start. The grant stands there once for each service and is counted once,
-    /// by the token's id.
+    /// Lists the caveats that the token is minted with. The grant appears once for each service,
+    /// but its uses are counted once, by the token's id.
     fn caveats(&self, valid_until_secs: u64) -> Vec<String> {
         let listed: Vec<_> = self
             .each()

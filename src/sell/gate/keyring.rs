@@ -1,4 +1,5 @@
-//! The master keys of the tokens: a file of one line an epoch, the newest first. A line of 64 hex digits alone is epoch 0.
+//! The master keys of the tokens, in a file with one line for each epoch, the newest first. A line
+//! with only 64 hex digits is epoch 0.
 //!
 //! ```text
 //! 1 <64 hex digits>
@@ -12,50 +13,51 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crate::base::secret_file::{self, SecretFileError};
 use crate::protocol::l402::{MasterKey, RootKeys};
 
-/// The keys, and where they are kept.
+/// The keys and their file.
 #[derive(Debug)]
 pub struct Keyring {
-    /// Their file.
+    /// The path of the file.
     path: PathBuf,
-    /// What tokens are minted and verified with. A `std` lock: held for a look-up, never across an await.
+    /// The keys that tokens are minted and verified with. A `std` lock: held for a look-up, never
+    /// across an await.
     in_force: RwLock<Arc<RootKeys>>,
     /// All keys, the newest first. A `std` mutex: held to copy them.
     all: Mutex<Vec<MasterKey>>,
-    /// Allows one rotation at a time. A `std` mutex: held on a blocking thread while the file is written and backed
-    /// up.
+    /// Allows one rotation at a time. A `std` mutex: held on a blocking thread while the file is
+    /// written and backed up.
     rotating: Mutex<()>,
 }
 
 /// A key, without its secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch {
-    /// Its number, which stands in the token's id.
+    /// The number of the epoch, which each of its tokens contains.
     pub number: u16,
-    /// Until when its tokens are good, Unix seconds; `None` for the one that mints.
+    /// When tokens of this epoch expire, in Unix seconds; `None` for the current epoch.
     pub until_secs: Option<u64>,
 }
 
-/// Why there are no keys, or no new one.
+/// An error while reading or rotating the keys.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// The file.
+    /// The file could not be read or written.
     #[error(transparent)]
     File(#[from] SecretFileError),
-    /// It holds something else.
+    /// The file does not contain valid keys.
     #[error(
         "{0} holds no master keys: a line of 64 hex digits belongs there, or after a rotation one line for each epoch"
     )]
     NotKeys(PathBuf),
-    /// Every number is taken.
+    /// All epoch numbers are used.
     #[error("there were 65,536 master keys: no further one can be told from them")]
     NoMore,
-    /// The new key could not be made or kept; the old one stays in force.
+    /// The new key could not be made or stored. The old key stays in force.
     #[error("failed to make or keep a new master key")]
     Io(#[from] io::Error),
 }
 
 impl Keyring {
-    /// Reads the keys; on a first start makes one.
+    /// Reads the keys. Makes the first key if the file does not exist.
     pub fn open(path: &Path) -> Result<Self, KeyringError> {
         let text = secret_file::read_or_make(path, || Ok(hex::encode(draw()?)))?;
         let all = read(&text).ok_or_else(|| KeyringError::NotKeys(path.to_owned()))?;
@@ -68,7 +70,7 @@ impl Keyring {
         })
     }
 
-    /// What tokens are minted and verified with now.
+    /// The keys that tokens are minted and verified with now.
     pub(super) fn in_force(&self) -> Arc<RootKeys> {
         let keys = self.in_force.read();
         Arc::clone(&keys.unwrap_or_else(PoisonError::into_inner))
@@ -84,14 +86,15 @@ impl Keyring {
         all.iter().map(epoch).collect()
     }
 
-    /// Mints with a new key from now on. Tokens of the keys before stay good until `until_secs`, unless those retire before.
-    /// Whatever goes wrong, the keys are as they were. Blocks on the disk.
+    /// Makes a new key, which mints all tokens from now on. Tokens of earlier keys stay valid until
+    /// `until_secs`, or until the earlier end that their key already has. On an error, the keys
+    /// stay unchanged. Blocks on the disk.
     pub fn rotate(&self, until_secs: u64) -> Result<Vec<Epoch>, KeyringError> {
         self.rotate_behind(until_secs, || Ok(()))
     }
 
-    /// Rotates, and calls `before_it_mints` once the new key is on the disk and before it mints a token: to make a
-    /// backup. If that fails, the keys stay as they were.
+    /// Rotates the key, and calls `before_it_mints` between writing the new key to disk and minting
+    /// with it, so that a backup can be made. If that call fails, the keys stay unchanged.
     pub fn rotate_behind<E: From<KeyringError>>(
         &self,
         until_secs: u64,
@@ -123,7 +126,7 @@ impl Keyring {
     }
 }
 
-/// The given keys and a new one, which mints.
+/// Puts a new key, which mints from now on, in front of the given keys.
 fn rotated(all: &[MasterKey], until_secs: u64) -> Result<Vec<MasterKey>, KeyringError> {
     let newest = all.iter().map(|key| key.epoch).max().unwrap_or(0);
     let new = MasterKey {

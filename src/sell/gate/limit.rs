@@ -1,4 +1,4 @@
-//! How often clients may ask: challenges by the client's network, served requests by the token.
+//! Rate limits: challenges are limited by the client's network, served requests by the token.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -11,42 +11,42 @@ use crate::base::pace::{Bucket, Pace, Room};
 /// The maximum number of networks with a bucket, over all shards: about 6 MB.
 const NETWORKS_MAX: usize = 65_536;
 
-/// Locks over the table; two cores rarely meet in one of sixteen.
+/// The number of locks over the table. With sixteen, two cores rarely wait for each other.
 const SHARDS: usize = 16;
 
-/// How often clients may ask; `None` for as often as they like.
+/// The rate limits of clients; `None` for no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Challenges by one IPv4 address, or one IPv6 network of 56 bits.
+    /// The limit on challenges for one IPv4 address, or one IPv6 network of 56 bits.
     pub challenges: Option<Pace>,
-    /// Requests on one token.
+    /// The limit on requests for one token.
     pub tokens: Option<Pace>,
 }
 
-/// Holds clients to their limits.
+/// Enforces the rate limits.
 #[derive(Debug)]
 pub struct Limiter {
-    /// The limits, which may be changed while they are in force.
+    /// The limits, which can change at any time.
     limits: RwLock<Limits>,
     /// The buckets by network. `std` mutexes: held for a look-up.
     shards: [Mutex<Shard>; SHARDS],
-    /// Spreads the networks in a way that strangers cannot foresee.
+    /// Assigns networks to shards in a way that clients cannot predict.
     spread: RandomState,
-    /// Where the time comes from.
+    /// The time source.
     clock: Clock,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
     buckets: HashMap<IpAddr, Bucket>,
-    /// What all those share that come when the table is full.
+    /// The bucket that all new networks share while the table is full.
     crowd: Bucket,
     /// When full buckets were last removed, in microseconds since the machine started.
     swept_us: u64,
 }
 
 impl Limiter {
-    /// With these limits.
+    /// Creates a limiter with these limits.
     pub fn new(limits: Limits, clock: Clock) -> Self {
         Self {
             limits: RwLock::new(limits),
@@ -65,25 +65,27 @@ impl Limiter {
         *self.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How often a token may be used.
+    /// The rate limit for one token.
     pub(super) fn of_tokens(&self) -> Option<Pace> {
         self.limits().tokens
     }
 
-    /// Takes one challenge for this client, or says what it has to wait for. All whose address is not known are one.
+    /// Counts one challenge for this client, or returns how long the client must wait. All clients
+    /// without a known address count as one.
     pub(super) fn take_challenge(&self, client: Option<IpAddr>) -> Result<(), Room> {
         let Some(pace) = self.limits().challenges else {
             return Ok(());
         };
-        // Not the wall clock: set back, it would refuse every client until it caught up.
+        // Not the wall clock: if it were set back, every client would be refused until it caught
+        // up.
         let now_us = self.clock.since_boot_ms().saturating_mul(1_000);
         let network = of(client);
         pace.take(self.shard(network).bucket(network, now_us), now_us)?;
         Ok(())
     }
 
-    /// Returns the client's last challenge to its limit, because no challenge was made and that was not the
-    /// client's doing.
+    /// Takes back the count of the client's last challenge, because no challenge was made and the
+    /// client was not at fault.
     pub(super) fn give_back_challenge(&self, client: Option<IpAddr>) {
         if self.limits().challenges.is_none() {
             return;
@@ -105,18 +107,20 @@ impl Limiter {
     }
 }
 
-/// The network that a client is counted by; clients without a known address count as one.
+/// The network that a client is counted under. All clients without a known address count as one.
 fn of(client: Option<IpAddr>) -> IpAddr {
     network(client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
 impl Shard {
-    /// This network's bucket. When the table is full, new networks share one, so that a flood of addresses neither
-    /// pushes out those that ask too often nor fills the memory.
+    /// Returns the bucket of this network. While the table is full, all new networks share one
+    /// bucket. So a flood of addresses neither removes the buckets of clients over their limit nor
+    /// fills the memory.
     fn bucket(&mut self, network: IpAddr, now_us: u64) -> &mut Bucket {
         let max = NETWORKS_MAX / SHARDS;
         let is_new = !self.buckets.contains_key(&network);
-        // Once a second at the most: a look at all of them for every newcomer would be the flood's work done for it.
+        // At most once a second, because a scan of all buckets for each new network would help a
+        // flood.
         if is_new && self.buckets.len() >= max && now_us.saturating_sub(self.swept_us) >= 1_000_000
         {
             self.swept_us = now_us;
@@ -130,8 +134,8 @@ impl Shard {
     }
 }
 
-/// The network that a client is counted by: an IPv4 address, or an IPv6 network of 56 bits. Providers give each
-/// customer at least that much, so one customer has all addresses of such a network.
+/// The network that a client is counted under: an IPv4 address, or an IPv6 network of 56 bits.
+/// Providers give each customer at least such a network, so one customer has all of its addresses.
 pub(crate) fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -141,8 +145,8 @@ pub(crate) fn network(client: IpAddr) -> IpAddr {
     }
 }
 
-/// The wider network that counts as one client, a /24 or a /48, for free quotas and bundles. So nobody gets more of
-/// them with many addresses.
+/// The wider network that counts as one client for free quotas and bundles: a /24 or a /48. Having
+/// many of its addresses brings a client no extra quota or bundle.
 pub(super) fn wide_network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8)).into(),

@@ -14,24 +14,26 @@ use crate::sell::route::{Count, Offer};
 
 use super::Keyring;
 
-/// The longest work that an upstream may report for one request: what is more is a mistake in its unit.
+/// The longest work that an upstream can report for one request. A larger number is taken for a
+/// wrong unit.
 const REPORTED_MAX: Duration = Duration::from_secs(7 * 86_400);
 
-/// Proof that a request may be served, used up by serving it. Dropped, its use counts as delivered.
+/// Proof that a request may be served. Serving consumes it. If it is dropped, its use counts as
+/// delivered.
 #[derive(Debug)]
 #[must_use = "a permit is given to the resource; dropped, its use counts as delivered"]
 pub struct Permit {
-    /// What it was given for.
+    /// The ground on which the permit was given.
     ground: Ground,
-    /// Where the upstream says how long it worked.
+    /// The header or trailer in which the upstream reports how long it worked.
     metered_by: Option<HeaderName>,
-    /// Which answers cost a use.
+    /// The kinds of answers that count as a use.
     count: Count,
     /// The source of log lines written while this permit is served.
     cause: Cause,
 }
 
-/// The route that log lines name.
+/// The source of log lines about a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause {
     /// Limits the log lines that requests can cause.
@@ -41,7 +43,7 @@ pub(crate) struct Cause {
 }
 
 impl Cause {
-    /// Whether a line of this kind may be written now.
+    /// Whether a log line of this kind may be written now.
     pub(crate) fn may_log(&self, level: Level, kind: &'static str) -> bool {
         self.log.may(level, kind, &self.route)
     }
@@ -59,25 +61,25 @@ enum Ground {
     Paid(Reservation, Opened),
 }
 
-/// What a token has opened; it may be revoked while it is open.
+/// The data needed to see whether a token is revoked while its answer runs.
 #[derive(Debug)]
 pub(super) struct Opened {
-    /// Knows what was revoked.
+    /// The ledger, which stores the revocations.
     pub(super) ledger: Arc<Ledger>,
-    /// The service.
+    /// The service that the token opened.
     pub(super) service: Arc<str>,
-    /// The keys, to see which have retired.
+    /// The keyring, which shows whether the token's key has retired.
     pub(super) keyring: Arc<Keyring>,
     /// The time source.
     pub(super) clock: Clock,
 }
 
-/// Why a permit was given.
+/// The reason why a permit was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The route is unguarded.
+    /// The route is not sold.
     Free,
-    /// The route is sold, and lets everything through for now.
+    /// The route is sold, but serves every request for now.
     DryRun,
     /// The client had free requests left.
     Quota,
@@ -85,19 +87,19 @@ pub enum Reason {
     Paid,
 }
 
-/// Why an answer is cut off before its end.
+/// The reason why an answer is cut off before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Over {
-    /// The grant ran out during the answer, and the route cuts answers there.
+    /// The grant ran out during the answer, and the route cuts answers in this case.
     #[error("the grant is used up")]
     UsedUp,
-    /// The token was revoked during the answer, or its root key was retired.
+    /// The token was revoked during the answer, or its key has retired.
     #[error("the token is revoked")]
     Revoked,
 }
 
 impl Opened {
-    /// Whether the token opens nothing any more, because it was revoked or its key has retired.
+    /// Whether the token was revoked or its key has retired.
     fn is_revoked(&self, reservation: &Reservation) -> bool {
         let token_id = reservation.token_id().map(TokenId);
         token_id.is_some_and(|token_id| {
@@ -135,7 +137,8 @@ impl Permit {
         }
     }
 
-    /// The same permit, counting time from now on: the wait for the hook is not charged to the holder.
+    /// Restarts the time count of this permit, so that the wait for the hook is not charged to the
+    /// holder.
     pub(super) fn admitted_now(mut self) -> Self {
         if let Ground::Paid(reservation, _) = &mut self.ground {
             reservation.count_from_now();
@@ -157,7 +160,7 @@ impl Permit {
         &self.cause
     }
 
-    /// Why it was given.
+    /// The reason why the permit was given.
     pub fn reason(&self) -> Reason {
         match self.ground {
             Ground::Free => Reason::Free,
@@ -167,7 +170,7 @@ impl Permit {
         }
     }
 
-    /// What is left to who holds it, behind this request.
+    /// The rest of the holder's grant or quota after this request.
     pub fn left(&self) -> Left {
         match &self.ground {
             Ground::Free | Ground::DryRun => Left::default(),
@@ -188,7 +191,7 @@ impl Permit {
         }
     }
 
-    /// Whether other running answers may use up what is left before this one begins.
+    /// Whether other running answers can use up the rest of the grant before this answer begins.
     pub fn is_shared(&self) -> bool {
         match &self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => false,
@@ -196,8 +199,9 @@ impl Permit {
         }
     }
 
-    /// Begins the answer, and holds `length` bytes for it if its length is known. `false` if other answers have
-    /// used up the rest in the meantime; the caller then returns the permit.
+    /// Begins the answer, and holds `length` bytes for it if its length is known. Returns `false`
+    /// if other answers have used up the rest in the meantime. The caller then gives the permit
+    /// back.
     pub fn begin(&mut self, length: Option<u64>) -> bool {
         match &mut self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => true,
@@ -205,7 +209,8 @@ impl Permit {
         }
     }
 
-    /// Counts bytes of the answer and says how many of them may go out: fewer where an answer is cut at the grant's end.
+    /// Counts bytes of the answer, and returns how many of them may be sent. These are fewer than
+    /// `bytes` if the answer is cut where the grant ends.
     pub fn deliver(&mut self, bytes: usize) -> usize {
         let Ground::Paid(reservation, _) = &mut self.ground else {
             return bytes;
@@ -214,8 +219,8 @@ impl Permit {
         usize::try_from(allowed).unwrap_or(usize::MAX)
     }
 
-    /// Reserves the next `bytes` bytes of the answer, so that a message passes as a whole. `false` if the grant has less left:
-    /// then the answer ends before that message.
+    /// Reserves the next `bytes` bytes of the answer, so that a message is sent as a whole. Returns
+    /// `false` if the grant has less left. The answer then ends before that message.
     pub fn hold(&mut self, bytes: u64) -> bool {
         match &mut self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => true,
@@ -223,13 +228,13 @@ impl Permit {
         }
     }
 
-    /// Whether an answer has to be looked after while it runs: about once a second, by [`Permit::pass_time`], as long as something
-    /// is delivered.
+    /// Whether the caller must call [`Permit::pass_time`] about once a second while the answer is
+    /// sent.
     pub fn is_watched(&self) -> bool {
         matches!(self.ground, Ground::Paid(..))
     }
 
-    /// Whether the time that passes matters from the beginning, and not only if an answer runs for long.
+    /// Whether time is charged from the start of the answer, and not only checked in a long one.
     pub fn is_timed(&self) -> bool {
         match &self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => false,
@@ -237,13 +242,14 @@ impl Permit {
         }
     }
 
-    /// Counts the time that has passed. Fails if the answer must end: the time is used up, the token was revoked, or its root
-    /// key was retired.
+    /// Charges the time that has passed. Fails if the answer must end: the time is used up, the
+    /// token was revoked, or its key has retired.
     pub fn pass_time(&mut self) -> Result<(), Over> {
         let Ground::Paid(reservation, opened) = &mut self.ground else {
             return Ok(());
         };
-        // Whoever meters the work will say what counts; the end of the token's time is seen all the same.
+        // If the upstream meters the work, its report is charged. Only the token's expiry is
+        // checked here.
         let has_time = if self.metered_by.is_some() {
             !reservation.is_overdue()
         } else {
@@ -255,18 +261,19 @@ impl Permit {
         has_time.then_some(()).ok_or(Over::UsedUp)
     }
 
-    /// Whether the upstream is to say how long it worked, if it likes behind its answer.
+    /// Whether the upstream is expected to report how long it worked. The report can be in a
+    /// trailer.
     pub fn awaits_meter(&self) -> bool {
         self.metered_by.is_some()
     }
 
-    /// The upstream will not say how long it works: the time that passes is what counts.
+    /// Charges the time that passes, because the upstream will not report how long it worked.
     pub fn meter_here(&mut self) {
         self.metered_by = None;
     }
 
-    /// Reads how long the upstream worked, if it says so in these headers or trailers; otherwise the time until the last
-    /// byte counts.
+    /// Reads from headers or trailers how long the upstream worked. Without a report, the time
+    /// until the last byte is charged.
     pub fn read_meter(&mut self, headers: &HeaderMap) {
         let (Some(name), Ground::Paid(reservation, _)) = (&self.metered_by, &mut self.ground)
         else {
@@ -283,7 +290,7 @@ impl Permit {
         match worked.filter(|worked| *worked <= REPORTED_MAX) {
             Some(worked) => {
                 reservation.report(worked);
-                // Said once, in the head or behind the body.
+                // Only the first report counts, from the headers or the trailers.
                 self.metered_by = None;
             }
             None if self
@@ -301,8 +308,9 @@ impl Permit {
         }
     }
 
-    /// Whether the use is given back although the answer was delivered, because it brought the client nothing. Never for a free
-    /// use or with `count = "all"`, and limited per token, so that clients cannot make the upstream work for free without end.
+    /// Whether a delivered use goes back to the holder, because the answer brought the client
+    /// nothing. Free uses and `count = "all"` never go back. A limit for each token keeps clients
+    /// from making the upstream work for free again and again.
     pub fn is_excused(&self) -> bool {
         match &self.ground {
             Ground::Free | Ground::DryRun | Ground::Quota(_) => false,
@@ -310,8 +318,8 @@ impl Permit {
         }
     }
 
-    /// Returns the use to the holder, because nothing was delivered and that was not the holder's doing. Returns
-    /// what is left for the next request.
+    /// Gives the use back to the holder, because nothing was delivered and the holder was not at
+    /// fault. Returns the rest of the grant for the next request.
     pub fn give_back(self) -> Left {
         match self.ground {
             Ground::Free | Ground::DryRun => Left::default(),
@@ -327,7 +335,8 @@ impl Permit {
         }
     }
 
-    /// Gives back a use that was reserved for the hook call and not needed.
+    /// Gives back a use that was reserved for the hook call but not needed. For a minute, the token
+    /// then reserves no use before the price is known.
     pub(super) fn withdraw(self) {
         match self.ground {
             Ground::Paid(reservation, _) => reservation.withdraw(),
@@ -337,8 +346,8 @@ impl Permit {
         }
     }
 
-    /// Ends the use of a client that left before the first byte of an answer. A token gets its use back a few
-    /// times; a free request counts.
+    /// Ends the use of a client that left before the first byte of an answer. A token gets its use
+    /// back a few times. A free request stays counted.
     pub fn leave(self) {
         if let Ground::Paid(reservation, _) = self.ground {
             reservation.leave();

@@ -1,5 +1,6 @@
-//! Credentials that were proven before: who presents one again, letter for letter, is spared the HMAC chain and the SHA-256.
-//! What changes from request to request, caveats, counts, revocations and retired keys, is looked at each time.
+//! A cache of credentials whose proof holds. A credential that is presented again, byte for byte,
+//! skips the HMAC chain and the SHA-256. Caveats, counts, revocations and retired keys are checked
+//! for each request.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
@@ -10,38 +11,40 @@ use http::HeaderMap;
 use crate::protocol::l402::Proven;
 use crate::protocol::l402::credential::only_credential;
 
-/// Locks over the table; two cores rarely meet in one of sixteen.
+/// The number of locks over the table. With sixteen, two cores rarely wait for each other.
 const SHARDS: usize = 16;
 
-/// Credentials in one shard: 4,096 in all, of some 700 bytes each.
+/// The most credentials in one shard. All shards hold 4,096, of about 700 bytes each.
 const SHARD_MAX: usize = 256;
 
-/// A longer header is not worth its place: one of ours has some 500 bytes.
+/// The longest header that is kept. A header with one of our credentials has about 500 bytes.
 const HEADER_BYTES_MAX: usize = 1_024;
 
-/// As much of a header's end as its place is found by: the preimage, 64 digits, and the end of the signature before it, in
-/// which no two tokens are alike. To go over all of it would take longer than what is saved is worth.
+/// The number of bytes at the end of a header that are hashed to find its entry. They hold the
+/// preimage in 64 digits and the end of the signature, which differs between tokens. Hashing the
+/// whole header would cost more time than the cache saves.
 const END_BYTES: usize = 112;
 
-/// The table. `std` mutexes: held for a look-up, never across an await.
+/// The cache. `std` mutexes: held for a look-up, never across an await.
 pub(super) struct ProvenBefore {
     shards: [Mutex<Shard>; SHARDS],
-    /// Strangers cannot foresee where a header goes.
+    /// The hash keys, so that clients cannot predict where a header is stored.
     spread: RandomState,
 }
 
-/// Each under a number that its header's end gives. Of two with the same number the later one stays.
+/// The entries by the hash of their header's end. Of two entries with the same hash, the later one
+/// stays.
 type Shard = HashMap<u64, Kept, BuildHasherDefault<Spread>>;
 
-/// A credential that was proven.
+/// A credential whose proof holds.
 struct Kept {
     /// The whole value of the `Authorization` header that presented it.
     header: Box<[u8]>,
-    /// What it is.
+    /// The result of the proof.
     proven: Arc<Proven>,
 }
 
-/// A number that is spread already is its own hash.
+/// A hasher that returns the number itself, because the keys are already hashes.
 #[derive(Default)]
 struct Spread(u64);
 
@@ -51,7 +54,7 @@ impl Hasher for Spread {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Never called for the keys of a `Shard`, and right all the same.
+        // Never called for the keys of a `Shard`, but correct nonetheless.
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
@@ -62,7 +65,7 @@ impl Hasher for Spread {
     }
 }
 
-/// The keys are credentials.
+/// The entries are left out, because they contain credentials.
 impl std::fmt::Debug for ProvenBefore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ProvenBefore").finish_non_exhaustive()
@@ -77,11 +80,12 @@ impl ProvenBefore {
         }
     }
 
-    /// Where a header's credential is kept.
+    /// Returns the locked shard and the key for this header.
     fn place(&self, header: &[u8]) -> (MutexGuard<'_, Shard>, u64) {
         let end = &header[header.len().saturating_sub(END_BYTES)..];
         let number = self.spread.hash_one(end);
-        // Not by the digits that the shard's own table goes by, which are the first and the last.
+        // The shard's own table uses the highest and the lowest bits of the hash, so the index uses
+        // others.
         let index = usize::try_from((number >> 32) % SHARDS as u64).unwrap_or(0);
         let shard = self.shards[index]
             .lock()
@@ -89,23 +93,24 @@ impl ProvenBefore {
         (shard, number)
     }
 
-    /// What these headers present, if it was proven before.
+    /// Returns the credential in these headers, if its proof is in the cache.
     pub(super) fn find(&self, headers: &HeaderMap) -> Option<Arc<Proven>> {
         let header = only(headers)?;
         let (shard, number) = self.place(header);
         let kept = shard.get(&number)?;
-        // Who does not know the end, which is the secret, gets no further than `get`: nothing is compared with a guess.
+        // A client that does not know the secret end of the header finds no entry, so no guess is
+        // compared with a secret.
         (*kept.header == *header).then(|| Arc::clone(&kept.proven))
     }
 
-    /// Remembers what these headers present.
+    /// Stores the credential of these headers.
     pub(super) fn keep(&self, headers: &HeaderMap, proven: &Arc<Proven>) {
         let Some(header) = only(headers) else {
             return;
         };
         let (mut shard, number) = self.place(header);
         if shard.len() >= SHARD_MAX {
-            // Whoever is still there comes in again with the next request.
+            // Credentials that are still in use are stored again at their next request.
             shard.clear();
         }
         let kept = Kept {
@@ -116,8 +121,8 @@ impl ProvenBefore {
     }
 }
 
-/// The single header with a single credential. With several credentials, each request decides which one opens the door, so
-/// no proof is cached for them.
+/// Returns the header if it holds a single credential. With several credentials, each request
+/// decides which one applies, so no proof is cached.
 fn only(headers: &HeaderMap) -> Option<&[u8]> {
     only_credential(headers).filter(|header| header.len() <= HEADER_BYTES_MAX)
 }

@@ -1,5 +1,5 @@
-//! Certificates from an authority that gives them to whoever answers for a name (ACME, RFC 8555), asked for on the public
-//! listener itself (TLS-ALPN-01, RFC 8737): nothing else has to be open.
+//! Certificates from an ACME authority (RFC 8555). The authority checks control of the names
+//! through the public listener itself (TLS-ALPN-01, RFC 8737), so no other port has to be open.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -24,48 +24,50 @@ use crate::base::secret_file;
 
 use super::tls_error::TlsError;
 
-/// After this time all is begun anew, from the certificate that is kept. The library waits for an authority without end: one
-/// that takes a request and never answers must not be waited for until the certificate is over.
+/// How long one ACME session runs before a new one starts from the cached certificate. The library
+/// waits without limit for the authority. If the authority never responds, the certificate must not
+/// expire during that wait.
 const ANEW_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl AcmeSettings {
-    /// Whether the files that the settings name can be used now.
+    /// Checks that the files named in the settings can be used now.
     pub fn check(&self) -> Result<(), TlsError> {
         let client = self.directory_ca.as_ref().map(client);
         client.transpose().map(drop)
     }
 }
 
-/// What an authority is asked for, and where.
+/// The settings for certificates from an ACME authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcmeSettings {
     /// The names in the certificate.
     pub domains: Vec<String>,
-    /// Whom the authority writes to; a mail address.
+    /// The mail address at which the authority can reach the operator.
     pub contact: Option<String>,
-    /// The authority's directory, a URL.
+    /// The URL of the authority's directory.
     pub directory: String,
-    /// Who signed the authority's own certificate, PEM, if it is not a public one.
+    /// A PEM file with the CA that signed the authority's own certificate, if that CA is not
+    /// public.
     pub directory_ca: Option<PathBuf>,
-    /// Where account and certificates are kept.
+    /// The folder for the account and the certificates.
     pub cache: PathBuf,
 }
 
-/// Certificates of an authority.
+/// The ACME client of a listener.
 #[derive(Clone, Debug)]
 pub(super) struct Acme {
     settings: AcmeSettings,
-    /// How the authority is spoken to, if not as usual.
+    /// TLS settings for the connection to the authority; `None` for the default.
     client: Option<Arc<ClientConfig>>,
     current: Arc<Current>,
 }
 
-/// The certificate in force, and the proof that is asked for.
+/// The resolvers for the certificate in force and for the authority's challenge.
 #[derive(Debug, Default)]
 struct Current {
-    /// Has a certificate, once there is one.
+    /// Resolves to the certificate in force; `None` before the first one.
     in_force: Live<Option<Arc<ResolvesServerCertAcme>>>,
-    /// Has the proofs for the authority.
+    /// Resolves to the proof for the authority's challenge.
     asking: Live<Option<Arc<ResolvesServerCertAcme>>>,
 }
 
@@ -81,7 +83,7 @@ impl ResolvesServerCert for Current {
 }
 
 impl Acme {
-    /// Makes the folder for what is kept. Nothing is asked for yet.
+    /// Creates the cache folder. Does not contact the authority yet.
     pub(super) fn open(settings: AcmeSettings) -> Result<Self, TlsError> {
         let failed = |source| TlsError::Read {
             path: settings.cache.clone(),
@@ -93,7 +95,8 @@ impl Acme {
             .create(&settings.cache)
             .map_err(failed)?;
         let metadata = settings.cache.metadata().map_err(failed)?;
-        // The crate writes keys into it as the process's mask lets it: for everybody to read, mostly.
+        // The library writes keys into this folder with the default file mode, usually readable for
+        // all users.
         if secret_file::is_given_to_a_group(&metadata) {
             std::fs::set_permissions(&settings.cache, Permissions::from_mode(0o700))
                 .map_err(failed)?;
@@ -112,7 +115,7 @@ impl Acme {
         })
     }
 
-    /// What shows the certificate.
+    /// The resolver that TLS connections use.
     pub(super) fn certificates(&self) -> Arc<dyn ResolvesServerCert> {
         Arc::<Current>::clone(&self.current)
     }
@@ -130,7 +133,7 @@ impl Acme {
         config.state()
     }
 
-    /// Asks for certificates, before they are over for new ones, until told to stop.
+    /// Orders certificates, and renews them before they expire, until `stop` is cancelled.
     pub(super) async fn run(self, stop: CancellationToken) {
         let names = self.settings.domains.join(", ");
         loop {
@@ -163,7 +166,7 @@ impl Acme {
     }
 }
 
-/// A client that believes in these authorities only.
+/// TLS settings that trust only the authorities in this file.
 fn client(path: &PathBuf) -> Result<Arc<ClientConfig>, TlsError> {
     let no = |source| TlsError::Pem {
         path: path.clone(),

@@ -1,5 +1,5 @@
-//! Answers: every decision that is not served, as a response. What the client reads stands here; what the log keeps is
-//! written where the fault is met.
+//! Builds the responses to requests that are not served. This module holds the texts for clients.
+//! Log lines are written where a fault occurs.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -23,28 +23,30 @@ use crate::sell::route::Grant;
 use super::check::Refusal;
 use super::{HEADER_BYTES_MAX, HEADERS_MAX};
 
-/// When to ask again while the node cannot be paid, in seconds: peers and chain sources come back within minutes.
+/// `Retry-After` in seconds while the node cannot receive payments. Peers and chain sources usually
+/// come back within minutes.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("30");
 
-/// When to ask again while too much is going on: requests are over in seconds.
+/// `Retry-After` in seconds while the server is busy. Most requests end within seconds.
 const BUSY_RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
 
 /// The requests left on a token after this one.
 const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("l402-remaining-requests");
-/// Response bytes that were left on it when the answer began.
+/// The response bytes that were left on the token when the answer began.
 const REMAINING_BYTES: HeaderName = HeaderName::from_static("l402-remaining-bytes");
-/// Metered seconds that were left on it when the answer began.
+/// The metered seconds that were left on the token when the answer began.
 const REMAINING_SECONDS: HeaderName = HeaderName::from_static("l402-remaining-seconds");
-/// Until when it is good, Unix seconds.
+/// When the token expires, in Unix seconds.
 pub(super) const EXPIRES: HeaderName = HeaderName::from_static("l402-expires");
 
-/// What a challenge is called.
+/// The title of a challenge.
 const PAYMENT_REQUIRED: &str = "Payment Required";
 
-/// RFC 9457.
+/// The media type of RFC 9457.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// What is wrong, in a few words; on every answer of our own, so that it can be told where there is room for no more (gRPC).
+/// A short title of the problem. All answers that we generate carry one. gRPC sends only this
+/// title.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Title(pub(super) &'static str);
 
@@ -72,16 +74,16 @@ struct ChallengeBody<'a> {
     invoice: &'a str,
     payment_hash: String,
     macaroon: &'a str,
-    /// Unix seconds.
+    /// When the invoice expires, in Unix seconds.
     expires_at: u64,
     grant: GrantBody,
-    /// Everything that can be bought here, where there is a choice.
+    /// All the grants on sale; empty if there is only one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     grants: Vec<ChoiceBody<'a>>,
     how_to_pay: String,
 }
 
-/// What the payment buys.
+/// The grant that the payment buys.
 #[derive(Debug, Serialize)]
 struct GrantBody {
     /// `null` for any number.
@@ -106,15 +108,15 @@ impl From<&Grant> for GrantBody {
     }
 }
 
-/// Something that can be bought.
+/// A grant on sale.
 #[derive(Debug, Serialize)]
 struct ChoiceBody<'a> {
     name: &'a str,
-    /// `null` if it is not known now.
+    /// `null` while an exchange rate is missing.
     price_msat: Option<u64>,
     #[serde(flatten)]
     grant: GrantBody,
-    /// Other services that it opens.
+    /// The other services that the token opens.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     also_opens: Vec<&'a str>,
 }
@@ -130,7 +132,7 @@ impl<'a> From<&'a Choice> for ChoiceBody<'a> {
     }
 }
 
-/// 402 with an invoice and a token.
+/// Answers 402 with an invoice and a token.
 pub(crate) fn challenge(challenge: &Challenge) -> Response {
     let invoice = &challenge.invoice;
     let detail = challenge.why.to_string();
@@ -154,7 +156,7 @@ pub(crate) fn challenge(challenge: &Challenge) -> Response {
     let mut response = json(StatusCode::PAYMENT_REQUIRED, Title(PAYMENT_REQUIRED), &body);
     let headers = response.headers_mut();
     headers.insert(VARY, HeaderValue::from_static("Accept, Authorization"));
-    // One line a scheme, never folded: clients read only the first.
+    // Each scheme has a header line of its own, because clients read only the first line.
     for line in www_authenticate(&challenge.macaroon, &invoice.bolt11)
         .into_iter()
         .flatten()
@@ -164,7 +166,7 @@ pub(crate) fn challenge(challenge: &Challenge) -> Response {
     response
 }
 
-/// One plain sentence or two that a language model can follow, too.
+/// Explains the payment in one or two plain sentences, which a language model can follow too.
 fn how_to_pay(challenge: &Challenge) -> String {
     let pay = format!(
         "Pay the Lightning invoice in `invoice` ({}), which gives you a preimage (64 hex digits), then send the same \
@@ -180,7 +182,8 @@ fn how_to_pay(challenge: &Challenge) -> String {
     )
 }
 
-/// Tells the holder what is left behind this answer; of an upstream's answer, whatever it says itself is replaced.
+/// Adds headers that tell the holder the rest of its grant after this answer. Replaces headers of
+/// the same names from an upstream.
 pub(crate) fn tell_left(headers: &mut HeaderMap, left: &Left) {
     for (name, value) in [
         (REMAINING_REQUESTS, left.requests),
@@ -194,7 +197,7 @@ pub(crate) fn tell_left(headers: &mut HeaderMap, left: &Left) {
     }
 }
 
-/// The answer when there is not even a challenge.
+/// The answer to a request that does not even get a challenge.
 pub(crate) fn denial(denial: &Denial) -> Response {
     let detail = match denial {
         Denial::Unclassed(unclassed) => {
@@ -216,7 +219,8 @@ pub(crate) fn denial(denial: &Denial) -> Response {
         ),
         Denial::Unpayable { why, instead: None } => {
             let shown = match why {
-                // The operator reads which; the client needs to know only that it cannot pay now.
+                // The exact reason is for the operator. The client only needs to know that it
+                // cannot pay now.
                 Unready::Starting
                 | Unready::ChainSourceUnreachable
                 | Unready::StoreUnreachable
@@ -252,7 +256,7 @@ pub(crate) fn denial(denial: &Denial) -> Response {
     response
 }
 
-/// 503: rather no challenge than one at a wrong price. What was wrong with whom is logged where it was found.
+/// Answers 503, because a challenge needs a known price. The cause was logged where it was found.
 fn unpriced(unpriced: &Unpriced) -> Response {
     tracing::debug!("No challenge: {unpriced}");
     let detail = sentence(unpriced.detail());
@@ -265,7 +269,7 @@ fn unpriced(unpriced: &Unpriced) -> Response {
     response
 }
 
-/// 429 (RFC 6585), with what to wait for (draft-ietf-httpapi-ratelimit-headers-07).
+/// Answers 429 (RFC 6585) with rate limit headers (draft-ietf-httpapi-ratelimit-headers-07).
 fn too_many(room: &Room) -> Response {
     let mut response = problem(
         StatusCode::TOO_MANY_REQUESTS,
@@ -280,7 +284,7 @@ fn too_many(room: &Room) -> Response {
     response
 }
 
-/// The answer to what is refused before anybody looks for a route.
+/// The answer to a request that the listener refuses.
 pub(crate) fn refusal(refusal: &Refusal) -> Response {
     match refusal {
         Refusal::HeadersTooLarge => headers_too_large(),
@@ -350,7 +354,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
     }
 }
 
-/// 500, for a fault of ours.
+/// Answers 500, for an internal fault.
 pub(super) fn internal_error() -> Response {
     problem(
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -359,7 +363,7 @@ pub(super) fn internal_error() -> Response {
     )
 }
 
-/// The answer to a fault of our own.
+/// Logs a fault of the ledger, and answers 500.
 pub(crate) fn fault(fault: &LedgerError, route: &str, log: &Sparing) -> Response {
     if log.may(Level::ERROR, "Failed to decide about a request", route) {
         tracing::error!(
@@ -371,7 +375,7 @@ pub(crate) fn fault(fault: &LedgerError, route: &str, log: &Sparing) -> Response
     internal_error()
 }
 
-/// 508 (RFC 5842): a request that goes in a circle.
+/// Answers 508 (RFC 5842) to a looping request.
 fn circle(circle: Circle) -> Response {
     let detail = match circle {
         Circle::Seen => {
@@ -405,7 +409,8 @@ pub(super) fn problem(status: StatusCode, title: &'static str, detail: &str) -> 
         Title(title),
         &Problem {
             r#type: "about:blank",
-            // Of a problem without a type of its own, the status says all that a program is to go by (RFC 9457, section 4.2.1).
+            // A problem of the type `about:blank` has the title of its status (RFC 9457, section
+            // 4.2.1).
             title: status.canonical_reason().unwrap_or(title),
             status: status.as_u16(),
             detail,
@@ -413,7 +418,8 @@ pub(super) fn problem(status: StatusCode, title: &'static str, detail: &str) -> 
     )
 }
 
-/// A problem body; whatever is refused now may be sold a moment later, so nothing of it is stored.
+/// Writes a problem body. It must not be cached, because the same request can succeed a moment
+/// later.
 fn json(status: StatusCode, title: Title, body: &impl Serialize) -> Response {
     let body =
         serde_json::to_vec(body).expect("these types have no maps with other keys than strings");

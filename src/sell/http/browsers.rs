@@ -1,4 +1,5 @@
-//! CORS (Fetch standard): scripts of every origin may read sold resources and all of our own answers.
+//! CORS (Fetch standard): scripts of every origin may read sold resources and all of our own
+//! answers.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -14,19 +15,21 @@ use super::answer::{EXPIRES, list};
 /// Lets scripts of any origin read an answer, without credentials.
 const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
-/// Request headers that scripts of other origins may always send. `*` does not cover `Authorization`, so the headers are
-/// listed.
+/// Request headers that scripts of other origins may always send. They are listed, because `*` does
+/// not cover `Authorization`.
 const ALLOWED: &str = "Authorization, Content-Type, Accept-Payment, Accept-Grant, X-Grpc-Web, X-User-Agent, Grpc-Timeout";
-/// Response headers that scripts of other origins may read. Constants, because parsing a header value checks every byte.
+/// Response headers that scripts of other origins may read. A constant, because parsing a header
+/// value checks every byte.
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("WWW-Authenticate, Payment-Receipt, Retry-After");
-/// The same where it says what is left.
+/// The readable response headers of an answer that also reports the rest of a grant.
 const EXPOSED_BEHIND_PAYMENT: HeaderValue = HeaderValue::from_static(
     "WWW-Authenticate, Payment-Receipt, Retry-After, L402-Remaining-Requests, L402-Remaining-Bytes, \
      L402-Remaining-Seconds, L402-Expires",
 );
 
-/// The origins that may send a browser's credentials: cookies, client certificates and HTTP authentication.
+/// The origins that may send a browser's credentials: cookies, client certificates and HTTP
+/// authentication.
 #[derive(Clone, Debug, Default)]
 pub struct Origins(Vec<HeaderValue>);
 
@@ -124,8 +127,9 @@ impl Words {
         response
     }
 
-    /// Lets scripts of other origins read sold resources, challenges and refusals. CORS headers of the upstream stay, except
-    /// for an origin that the settings name; headers that the upstream exposes stay exposed.
+    /// Lets scripts of other origins read sold resources, challenges and refusals. Keeps the CORS
+    /// headers of the upstream, except for an origin that the settings name. Headers that the
+    /// upstream exposes stay exposed.
     pub(crate) fn open(&self, headers: &mut HeaderMap) {
         let origin = headers.entry(ACCESS_CONTROL_ALLOW_ORIGIN);
         origin.or_insert(ANY_ORIGIN);
@@ -160,7 +164,7 @@ fn elements<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item
         .filter(|element| !element.is_empty())
 }
 
-/// The headers that a script may send: ours, and those that the browser asks for.
+/// The headers that a script may send: those in `ALLOWED`, and those that the browser asks for.
 fn allowed(request: &HeaderMap) -> HeaderValue {
     let mut allowed = ALLOWED.to_owned();
     for name in elements(request, &ACCESS_CONTROL_REQUEST_HEADERS) {

@@ -9,11 +9,13 @@ use std::task::Poll;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Panicked;
 
-/// Runs a future until it completes or panics. A panic drops what the future holds before this returns.
+/// Runs a future until it completes or panics. A panic drops what the future holds before this
+/// returns.
 pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(Some(future));
     poll_fn(|cx| {
-        // A future that panicked is not polled again, so its broken state is never seen. Locks that it held are poisoned.
+        // A future that panicked is not polled again, so its broken state is never seen. Locks that
+        // it held are poisoned.
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let running = future.as_mut().as_pin_mut();
             running.map_or(Poll::Pending, |future| future.poll(cx))

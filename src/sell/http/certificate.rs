@@ -11,12 +11,14 @@ use x509_parser::time::ASN1Time;
 
 use super::tls::TlsSource;
 
-/// A certificate that expires sooner should have been renewed: ACME clients renew a month before expiry.
+/// The longest time before expiry at which a certificate counts as due for renewal. ACME clients
+/// renew a month before expiry.
 const SOON_SECS: u64 = 14 * DAY_SECS;
 
-/// The limit for short-lived certificates: a fifth of their lifetime,
+/// A certificate with a shorter lifetime is due for renewal in the last fifth of it.
 const SOON_PART: u64 = 5;
-/// but at least a week, unless this program renews the certificate itself.
+/// A certificate is due for renewal at least a week before expiry, unless this program renews it
+/// itself.
 const SOON_MIN_SECS: u64 = 7 * DAY_SECS;
 
 const DAY_SECS: u64 = 86_400;
@@ -36,7 +38,7 @@ pub struct Certificate {
     pub until_secs: u64,
     /// The DNS names.
     pub names: Vec<String>,
-    /// Whether this program renews the certificate itself.
+    /// Whether Tollhouse renews the certificate itself.
     pub renews_itself: bool,
 }
 
@@ -79,7 +81,8 @@ impl Certificate {
         })
     }
 
-    /// Parses a PEM chain: the names of the first certificate, and the period in which all of them are valid.
+    /// Parses a PEM chain: the names of the first certificate, and the period in which all
+    /// certificates are valid.
     pub fn of_chain(pem: &[u8]) -> Option<Self> {
         let mut chain = None::<Self>;
         for der in CertificateDer::pem_slice_iter(pem) {
@@ -109,7 +112,7 @@ impl Certificate {
         }
     }
 
-    /// The same as a sentence; `None` if the certificate is good.
+    /// Describes the state as a sentence; `None` if the certificate is good.
     pub fn complaint(&self, now_secs: u64) -> Option<String> {
         let left_secs = self.until_secs.saturating_sub(now_secs);
         match self.term(now_secs) {
@@ -135,8 +138,8 @@ impl Certificate {
 }
 
 impl TlsSource {
-    /// The certificate that is on disk now. `None` if the authority has not issued one yet or the file cannot be read, which is
-    /// reported elsewhere.
+    /// The certificate that is on disk now. `None` if the authority has not issued one yet, or if
+    /// the file cannot be read, which is reported elsewhere.
     pub fn certificate(&self) -> Option<Certificate> {
         match self {
             Self::Files(files) => Certificate::of_chain(&file(&files.cert)?),
@@ -148,7 +151,8 @@ impl TlsSource {
                 let read = files
                     .filter(is_certificate)
                     .filter_map(|cached| Certificate::of_chain(&file(&cached.path())?));
-                // The cache may hold older certificates of other names or another authority.
+                // The cache may also hold older certificates for other names or from another
+                // authority.
                 let of_these =
                     read.filter(|it| settings.domains.iter().all(|name| it.names.contains(name)));
                 let newest = of_these.max_by_key(|it| it.until_secs)?;

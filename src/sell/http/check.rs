@@ -1,4 +1,5 @@
-//! What is refused before anybody looks for a route: requests that two programs could read in two ways.
+//! Refuses malformed requests, and requests that two programs could read differently, before the
+//! route is looked up.
 
 use axum::extract::Request;
 use http::header::{
@@ -16,47 +17,48 @@ use crate::sell::route::undisputed;
 
 use super::{HEADER_BYTES_MAX, HEADERS_MAX};
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// Not a client that is let in.
+    /// The client's address is blocked or not allowed.
     Blocked,
-    /// More header bytes than are read.
+    /// The headers exceed the size limit.
     HeadersTooLarge,
-    /// None, several, two that differ, or something else than text.
+    /// The request names no host, several hosts, or an invalid one.
     Host,
-    /// `http` and `https` are served, and nothing else.
+    /// The URL has another scheme than `http` or `https`.
     Scheme,
-    /// CONNECT and TRACE, which no route means.
+    /// The method is CONNECT or TRACE, which no route serves.
     NotForUs,
-    /// A path that could be read in two ways.
+    /// The path is invalid or ambiguous.
     Path(crate::sell::route::PathError),
-    /// A `Content-Length` that could be read in two ways, or is not that of the body.
+    /// The `Content-Length` is ambiguous, or differs from the length of the body.
     Length,
-    /// Longer than the limit.
+    /// The body exceeds the limit, which is given in bytes.
     BodyTooLarge(u64),
-    /// A header that may occur only once is repeated, or comes with another that some servers take for it.
+    /// A header that may occur only once is repeated, or comes with another that some servers treat
+    /// as the same.
     Twice(HeaderName),
-    /// The path is known, the method is not.
+    /// The route exists, but does not serve this method.
     Method {
-        /// The methods that are served there.
+        /// The methods that the path supports.
         methods: Vec<Method>,
         /// Whether any of these methods is sold.
         is_paid: bool,
     },
-    /// No route.
+    /// No route matches the path.
     NoRoute,
-    /// More requests at once than are answered.
+    /// Too many requests are being answered.
     Busy,
-    /// The request goes in a circle.
+    /// The request has been here before, or has passed too many servers.
     Circle(Circle),
-    /// Nothing new is begun.
+    /// The server is stopping and accepts no new requests.
     Stopping,
 }
 
 impl Refusal {
-    /// Whether Tollhouse answers a preflight of a refused request, so that a script can read the refusal. A preflight for a
-    /// free resource goes to the upstream.
+    /// Whether Tollhouse answers a preflight of a refused request, so that a script can read the
+    /// refusal. A preflight for a free resource goes to the upstream.
     pub(crate) fn answers_preflight(&self) -> bool {
         match self {
             Self::Path(_) | Self::NoRoute => true,
@@ -75,7 +77,7 @@ impl Refusal {
         }
     }
 
-    /// The methods that are served instead; empty if unknown.
+    /// The methods that the path supports; empty if unknown.
     pub(crate) fn methods(&self) -> &[Method] {
         if let Self::Method { methods, .. } = self {
             return methods;
@@ -84,7 +86,8 @@ impl Refusal {
     }
 }
 
-/// Checks a request, and gives it the one `Host` that everybody reads from here on, whatever HTTP it came by.
+/// Checks a request, and sets its `Host` header, which all later steps read, whatever the HTTP
+/// version.
 pub(super) fn check(request: &mut Request, body_bytes_max: u64) -> Result<(), Refusal> {
     let headers = request.headers();
     let header_bytes: usize = headers
@@ -102,17 +105,18 @@ pub(super) fn check(request: &mut Request, body_bytes_max: u64) -> Result<(), Re
     }
     check_length(request, body_bytes_max)?;
     check_single(request.headers())?;
-    // No price may go by what the upstream does not get.
+    // Headers that `Connection` names do not reach the upstream, so they must not set the price.
     remove_named(request.headers_mut());
     join_cookies(request.headers_mut());
     Ok(())
 }
 
-/// The host that only the target names (HTTP/2's `:authority`, and RFC 9112's absolute form from a client of HTTP/1.0).
+/// Returns the host if only the request target names one, as `:authority` does in HTTP/2. An
+/// HTTP/1.0 client can do the same with a target in absolute form (RFC 9112).
 fn host(request: &Request) -> Result<Option<HeaderValue>, Refusal> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
-    // RFC 9112, section 3.2: exactly one, and HTTP/1.0 may do without.
+    // RFC 9112, section 3.2: exactly one `Host`, which only HTTP/1.0 may omit.
     if hosts.next().is_some() || (host.is_none() && request.version() == Version::HTTP_11) {
         return Err(Refusal::Host);
     }
@@ -128,7 +132,7 @@ fn host(request: &Request) -> Result<Option<HeaderValue>, Refusal> {
     let target = request.uri().authority().cloned().map(plain).transpose()?;
     match (host, target) {
         (Some(host), Some(target)) => {
-            // RFC 9112 lets the target decide, but not everything behind us may have read that.
+            // RFC 9112 gives the target precedence, but an upstream may ignore that rule.
             let port = |named: &Authority| named.port_u16().unwrap_or(default_port);
             let is_same = host.host().eq_ignore_ascii_case(target.host());
             if !is_same || port(&host) != port(&target) {
@@ -144,7 +148,7 @@ fn host(request: &Request) -> Result<Option<HeaderValue>, Refusal> {
     }
 }
 
-/// A host and perhaps a port: no user in front of it.
+/// Checks that this is a host, with an optional port and without user information.
 fn plain(authority: Authority) -> Result<Authority, Refusal> {
     if authority.as_str().contains('@') || authority.host().is_empty() {
         return Err(Refusal::Host);
@@ -152,8 +156,8 @@ fn plain(authority: Authority) -> Result<Authority, Refusal> {
     Ok(authority)
 }
 
-/// One length in digits, if any, and a body if it is not zero: whatever HTTP is spoken behind us must not wait for bytes
-/// that are not there, and take them from the next request.
+/// Requires at most one `Content-Length`, in digits, and a body if that length is not zero.
+/// Otherwise an upstream could wait for missing bytes and take them from the next request.
 fn check_length(request: &Request, body_bytes_max: u64) -> Result<(), Refusal> {
     let mut lengths = request.headers().get_all(CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else {
@@ -183,8 +187,8 @@ const SINGLE: [HeaderName; 5] = [
     HeaderName::from_static(ACCEPT_GRANT),
 ];
 
-/// Refuses a request that repeats one of these headers: some servers would use the first value and others the last.
-/// Also refuses headers that some servers take for `Content-Type`.
+/// Refuses a request that repeats one of these headers: some servers would use the first value and
+/// others the last. Also refuses headers that some servers treat as `Content-Type`.
 fn check_single(headers: &HeaderMap) -> Result<(), Refusal> {
     for single in SINGLE {
         if headers.get_all(&single).iter().nth(1).is_some() {
@@ -196,7 +200,8 @@ fn check_single(headers: &HeaderMap) -> Result<(), Refusal> {
         .map_err(|_| Refusal::Twice(CONTENT_TYPE))
 }
 
-/// A browser asking whether it may ask (Fetch standard, CORS preflight): never paid for, never counted.
+/// Whether this is a CORS preflight (Fetch standard), in which a browser asks for permission. A
+/// preflight is never paid for or counted.
 pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS
         && headers.contains_key(ORIGIN)

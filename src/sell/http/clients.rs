@@ -1,6 +1,6 @@
-//! Who asks. Behind proxies the connection is the proxy's, and the client is who the proxies say it is: each wrote down whom
-//! it was talking to behind what it was told itself, so the list is read from its end, and only as long as the writer is
-//! trusted. What a client made up stands in front of that and is never reached.
+//! Finds the client's address behind trusted proxies. Each proxy appends its peer's address to the
+//! list that it received. So the list is read from its end, and only while the writer of an entry
+//! is trusted. Entries that a client forged come before those and are never reached.
 
 use std::net::IpAddr;
 
@@ -14,10 +14,10 @@ use super::networks::Networks;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Which header trusted proxies write.
+/// The header that trusted proxies write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ForwardedHeader {
-    /// `X-Forwarded-For` where there is one, else `Forwarded`.
+    /// `X-Forwarded-For` if present, otherwise `Forwarded`.
     #[default]
     Either,
     /// `X-Forwarded-For` and `X-Forwarded-Proto`.
@@ -26,22 +26,22 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
-/// Who is believed and who is let in.
+/// The trusted proxies and the admitted clients.
 #[derive(Clone, Debug, Default)]
 pub struct Clients {
-    /// The proxies in front of us.
+    /// The proxies that are trusted to name their clients.
     pub trusted_proxies: Networks,
-    /// Which header they write.
+    /// The header that these proxies write.
     pub forwarded_header: ForwardedHeader,
-    /// Who is let in; everybody if it is empty.
+    /// The networks that may connect; empty for all.
     pub allow: Networks,
-    /// Who is not, whatever `allow` says.
+    /// The networks that are refused, even if `allow` contains them.
     pub block: Networks,
     /// The origins that may send a browser's credentials.
     pub origins: Origins,
 }
 
-/// Takes out what tells whom a request comes from.
+/// Removes the headers that name the client behind a proxy.
 pub(super) fn forget_forwarded(headers: &mut HeaderMap) {
     for name in [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO] {
         headers.remove(name);
@@ -49,13 +49,13 @@ pub(super) fn forget_forwarded(headers: &mut HeaderMap) {
 }
 
 impl Clients {
-    /// Whether a client is let in.
+    /// Whether this client may send requests.
     pub fn admits(&self, client: IpAddr) -> bool {
         let is_allowed = self.allow.is_empty() || self.allow.contains(client);
         is_allowed && !self.block.contains(client)
     }
 
-    /// Whom a request comes from.
+    /// Determines the client of a request, and whether its connection is secure.
     pub fn downstream(&self, peer: Downstream, headers: &HeaderMap) -> Downstream {
         let peer = Downstream {
             client: peer.client.to_canonical(),
@@ -81,7 +81,7 @@ impl Clients {
                     is_secure: None,
                 })
             });
-            // The proxy next to us has the last word on it.
+            // The last entry is from the proxy that is connected to us.
             let proto = entries(headers, X_FORWARDED_PROTO).next().flatten();
             Downstream {
                 is_secure: proto.and_then(is_secure).unwrap_or(peer.is_secure),
@@ -90,7 +90,8 @@ impl Clients {
         }
     }
 
-    /// From hop to hop, for as long as the one before is trusted. What cannot be read is where it ends.
+    /// Follows the hops while the previous address is a trusted proxy. Stops at an entry that
+    /// cannot be parsed.
     fn walk(&self, peer: Downstream, hops: impl Iterator<Item = Option<Hop>>) -> Downstream {
         let mut downstream = peer;
         for hop in hops {
@@ -106,19 +107,20 @@ impl Clients {
     }
 }
 
-/// What a proxy wrote down.
+/// One entry that a proxy wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hop {
     client: IpAddr,
     is_secure: Option<bool>,
 }
 
-/// The entries of a list in all lines of a header, the last one first. The commas are looked for without a thought of quotes:
-/// no address has one, and a quote that a client left open must not swallow what a proxy wrote behind it.
+/// The entries of a list header over all its lines, the last one first. The split at commas ignores
+/// quotes. An address has no comma, and an open quote from a client must not hide what a proxy
+/// appended.
 fn entries(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<&str>> {
     let lines: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
     lines.into_iter().rev().flat_map(|line| {
-        // Of a line that is no text, nothing is known.
+        // A line that is not text counts as one unreadable entry.
         let (text, unreadable) = match line.to_str() {
             Ok(text) => (Some(text), None),
             Err(_) => (None, Some(None)),
@@ -130,7 +132,7 @@ fn entries(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option
     })
 }
 
-/// `for="[2001:db8::1]:47011";proto=https;by=…;host=…`, each at most once.
+/// Parses `for="[2001:db8::1]:47011";proto=https;by=…;host=…`, with each name at most once.
 fn standard_hop(entry: Option<&str>) -> Option<Hop> {
     let (mut client, mut proto) = (None, None);
     for pair in entry?.split(';') {
@@ -153,7 +155,7 @@ fn standard_hop(entry: Option<&str>) -> Option<Hop> {
     })
 }
 
-/// A token or a quoted string without anything escaped, for nothing in an address needs that.
+/// Reads a token, or a quoted string without escapes, which an address never needs.
 fn unquoted(value: &str) -> Option<&str> {
     let inner = match value.strip_prefix('"') {
         Some(rest) => rest.strip_suffix('"')?,
@@ -162,7 +164,7 @@ fn unquoted(value: &str) -> Option<&str> {
     (!inner.contains(['"', '\\'])).then_some(inner)
 }
 
-/// An address, perhaps with a port. `unknown` and obfuscated names are none.
+/// Parses an address with an optional port. `unknown` and obfuscated names give `None`.
 fn node(text: &str) -> Option<IpAddr> {
     let is_port = |port: &str| port.parse::<u16>().is_ok();
     if let Some(rest) = text.strip_prefix('[') {
@@ -215,7 +217,7 @@ mod tests {
     const XFF: &str = "x-forwarded-for";
     const STANDARD: &str = "forwarded";
 
-    /// A peer, the header lines, and the client.
+    /// The peer, the header lines, and the expected client.
     type Row = (
         &'static str,
         &'static [(&'static str, &'static str)],
@@ -224,23 +226,23 @@ mod tests {
 
     #[rustfmt::skip]
     const X_FORWARDED_FOR_ROWS: &[Row] = &[
-        // Nobody is trusted, nothing is believed.
+        // Without a trusted proxy, the headers are ignored.
         ("192.0.2.1", &[(XFF, "203.0.113.9")], "192.0.2.1"),
         ("192.0.2.1", &[(STANDARD, "for=203.0.113.9")], "192.0.2.1"),
         ("::ffff:192.0.2.1", &[], "192.0.2.1"),
-        // One proxy, two, three lines of it.
+        // One proxy or several, in one header line or in three.
         ("10.0.0.1", &[], "10.0.0.1"),
         ("10.0.0.1", &[(XFF, "203.0.113.9")], "203.0.113.9"),
         ("::ffff:10.0.0.1", &[(XFF, "203.0.113.9")], "203.0.113.9"),
         ("10.0.0.1", &[(XFF, "203.0.113.9, 10.0.0.2")], "203.0.113.9"),
         ("10.0.0.1", &[(XFF, "203.0.113.9"), (XFF, "10.0.0.3"), (XFF, "10.0.0.2")], "203.0.113.9"),
         ("10.0.0.1", &[(XFF, "10.0.0.3,10.0.0.2")], "10.0.0.3"),
-        // What the client made up stands in front.
+        // Entries that the client forged come first in the list.
         ("10.0.0.1", &[(XFF, "127.0.0.1, 203.0.113.9")], "203.0.113.9"),
         ("10.0.0.1", &[(XFF, "127.0.0.1"), (XFF, "203.0.113.9")], "203.0.113.9"),
         ("10.0.0.1", &[(XFF, "10.0.0.7, 203.0.113.9, 10.0.0.2")], "203.0.113.9"),
         ("10.0.0.1", &[(XFF, "\"a, 203.0.113.9")], "203.0.113.9"),
-        // What cannot be read ends the walk at the last one that is known.
+        // An unreadable entry ends the walk at the last known address.
         ("10.0.0.1", &[(XFF, "")], "10.0.0.1"),
         ("10.0.0.1", &[(XFF, "unknown")], "10.0.0.1"),
         ("10.0.0.1", &[(XFF, "203.0.113.9, nonsense, 10.0.0.2")], "10.0.0.2"),
@@ -249,7 +251,7 @@ mod tests {
         ("10.0.0.1", &[(XFF, "0x7f.1")], "10.0.0.1"),
         ("10.0.0.1", &[(XFF, "203.0.113.009")], "10.0.0.1"),
         ("10.0.0.1", &[(XFF, "203.0.113.9:99999")], "10.0.0.1"),
-        // Ports and brackets.
+        // Addresses with ports and brackets.
         ("10.0.0.1", &[(XFF, "203.0.113.9:4711")], "203.0.113.9"),
         ("10.0.0.1", &[(XFF, "2001:db8::9")], "2001:db8::9"),
         ("10.0.0.1", &[(XFF, "[2001:db8::9]:4711")], "2001:db8::9"),
@@ -270,7 +272,8 @@ mod tests {
         ("10.0.0.1", &[(STANDARD, "proto=https")], "10.0.0.1"),
         ("10.0.0.1", &[(STANDARD, "203.0.113.9")], "10.0.0.1"),
         ("10.0.0.1", &[(STANDARD, "for=\"203.0.113.9\\\"\"")], "10.0.0.1"),
-        // Both: what most proxies write wins.
+        // If both headers are present, `X-Forwarded-For` is used, because most proxies write that
+        // one.
         ("10.0.0.1", &[(STANDARD, "for=127.0.0.1"), (XFF, "203.0.113.9")], "203.0.113.9"),
         ("10.0.0.1", &[(STANDARD, "for=127.0.0.1"), (XFF, "nonsense")], "10.0.0.1"),
     ];

@@ -1,4 +1,4 @@
-//! One client's connection: what it speaks is found out, it is answered on, and it ends, by itself or when it is told to.
+//! Serves one client connection, from the first bytes to its end.
 
 use std::convert::Infallible;
 use std::io;
@@ -41,67 +41,66 @@ use super::tls::{Acceptor, Tls};
 use super::wire::Wire;
 use super::{Entry, HEADER_BYTES_MAX, HEADERS_MAX, Limits, Stop, date};
 
-/// What hyper buffers of one HTTP/1.1 connection. The headers' own limit is lower and answered by us, with a body that
-/// explains it.
+/// hyper's buffer for one HTTP/1.1 connection. Our header limit is below it and answers 431.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// Requests at once on one HTTP/2 connection: what RFC 9113, section 6.5.2 recommends at least.
+/// Concurrent requests on one HTTP/2 connection, as RFC 9113, section 6.5.2 recommends.
 const STREAMS_MAX: u32 = 100;
 
-/// What a header costs in HTTP/2's own account besides its name and value (RFC 9113, section 6.5.2).
+/// The bytes that HTTP/2 counts for a header besides its name and value (RFC 9113, section 6.5.2).
 const HEADER_OVERHEAD: u32 = 32;
 
-/// Above our own limit, for the same reason as above.
+/// hyper's limit on HTTP/2 headers. Our header limit is below it and answers 431.
 const LIST_BYTES_MAX: u32 = 2 * HEADER_BYTES_MAX as u32 + HEADERS_MAX as u32 * HEADER_OVERHEAD;
 
-/// What a client may send of one request's body before somebody reads it: 2.5 MB/s at 50 ms.
+/// The unread bytes of one request's body that a client may send: 2.5 MB/s at 50 ms.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 
-/// The same for all requests of a connection: what an upload can make us keep.
+/// The unread bytes of all request bodies on one connection: the memory that uploads can occupy.
 const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 
-/// The same on a connection that a trusted proxy shares among many clients: the windows of all its requests, so that uploads
-/// which nobody reads do not hold up the others.
+/// The unread bytes on a connection that a trusted proxy shares among many clients. It covers the
+/// windows of all requests, so that an unread upload does not block the others.
 const SHARED_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
 
-/// What is written of one answer before the client takes it; with `STREAMS_MAX` answers some 2 MB a connection.
+/// The buffered bytes of one answer: about 2 MB for a connection with `STREAMS_MAX` answers.
 const SEND_BUFFER_BYTES_MAX: usize = 16 * 1024;
 
-/// Requests that a client took back before we looked at them: more is a flood (CVE-2023-44487).
+/// Requests that a client cancelled before we saw them. More are a flood (CVE-2023-44487).
 const RESETS_MAX: usize = 20;
 
-/// Requests that we refused as malformed: more is a flood (RUSTSEC-2024-0003).
+/// Requests that we refused as malformed. More are a flood (RUSTSEC-2024-0003).
 const ERRORS_MAX: usize = 100;
 
-/// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so. A network that drops
-/// connections without a word would else leave answers running to nobody.
+/// How often an HTTP/2 client is pinged, and how long it may take to reply. Without pings, answers
+/// would keep running after a network has silently dropped the connection.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long an HTTP/2 client without requests may take to hear that we stop: the others wait for it.
+/// How long an idle HTTP/2 client may take to close its connection when the server stops.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// What a client reads that had begun to ask and did not come to an end: hyper itself closes without a word.
+/// The answer to a request that did not arrive in time. hyper itself would close without an answer.
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// How long a client that was answered may go on sending: it reads the answer meanwhile.
+/// How long a client may go on sending after its answer, while it reads the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How much it may send then: a body of the largest size that is passed on by default, and more.
+/// How many bytes a client may send after its answer: more than the default limit for a body.
 const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A connection that has begun to speak HTTP.
 struct Begun {
     protocol: Protocol,
     stream: Rewound<Wire>,
-    /// The client, or the proxy next to us.
+    /// The client, or the proxy that is connected to us.
     peer: SocketAddr,
-    /// Whether a proxy has passed on somebody whom it could not name.
+    /// Whether the proxy did not name the client of this connection.
     is_unnamed: bool,
 }
 
-/// What all connections of a listener have in common.
+/// The state that all connections of a listener share.
 #[derive(Debug)]
 pub(super) struct Speaking {
     http1: http1::Builder,
@@ -113,9 +112,9 @@ pub(super) struct Speaking {
     log: Arc<Sparing>,
     /// The requests of HTTP/2 connections.
     streams: Streams,
-    /// Nothing new is begun.
+    /// Cancelled when no new requests may begin.
     stop: CancellationToken,
-    /// Everything ends now.
+    /// Cancelled when all connections must end at once.
     cut: CancellationToken,
 }
 
@@ -151,15 +150,15 @@ impl Speaking {
         }
     }
 
-    /// Answers on one connection until it ends. It ends by itself, after the requests in flight once `stop` is
-    /// cancelled, or at once when `cut` is cancelled or another connection needs its place.
+    /// Serves one connection until it ends. After `stop` is cancelled, the requests in flight are
+    /// still answered. Ends at once when `cut` is cancelled or another connection needs the place.
     pub(super) async fn serve(
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
         coming: Coming,
     ) {
-        // Within this time every connection in a place has ended, unless it is being answered.
+        // Within this time, every connection without a running request ends and frees its place.
         let patience = self.limits.header_timeout.max(self.limits.write_timeout);
         let seat = tokio::select! {
             seat = coming.seat(patience) => seat,
@@ -179,7 +178,7 @@ impl Speaking {
         }
     }
 
-    /// Whether to refuse the connection: with the PROXY protocol, only trusted proxies may connect or displace others.
+    /// Whether to refuse this peer: with the PROXY protocol, only trusted proxies may connect.
     pub(super) fn turns_away(&self, peer: SocketAddr) -> bool {
         let is_turned_away = self.entry.proxy_protocol && !self.is_trusted(peer);
         if is_turned_away {
@@ -189,12 +188,12 @@ impl Speaking {
     }
 
     fn tell(&self, error: &Ended) {
-        // Most likely a wrong setting here or at the proxy.
+        // The most likely cause is a wrong setting here or at the proxy.
         let kind = "Refused a connection that bypassed the proxy";
         if error.is_of_the_proxy() && self.log.may(Level::WARN, kind, "http.proxy_protocol") {
             tracing::warn!("Refused a connection: {error}");
         } else {
-            // A client that breaks off is not worth a line above that.
+            // A client that closes early is not worth more than a debug line.
             tracing::debug!("A connection ended: {error}");
         }
     }
@@ -207,7 +206,7 @@ impl Speaking {
     ) -> Result<(), Ended> {
         let begun = tokio::select! {
             begun = self.begin(stream, peer, seat) => begun?,
-            // Nobody has asked anything yet.
+            // The client has not sent a request yet.
             () = self.stop.cancelled() => return Ok(()),
         };
         let is_secure = begun.stream.inner().is_secure();
@@ -225,7 +224,7 @@ impl Speaking {
         }
     }
 
-    /// Comes to the first bytes of HTTP. What stands in front of them has no more time than headers have.
+    /// Reads up to the first bytes of HTTP, within the time limit for headers.
     async fn begin(
         &self,
         stream: TcpStream,
@@ -264,7 +263,7 @@ impl Speaking {
         }
     }
 
-    /// Whether this is a proxy that may speak for others.
+    /// Whether this peer is a proxy that may name its clients.
     pub(super) fn is_trusted(&self, peer: SocketAddr) -> bool {
         let shop = self.entry.shop.as_ref();
         shop.is_some_and(|shop| shop.get().clients.trusted_proxies.contains(peer.ip()))
@@ -286,7 +285,7 @@ impl Speaking {
             }
         };
         let Some(parts) = connection.into_parts() else {
-            // It is a tunnel now. Its place stays taken, and dropping the leash ends it.
+            // The connection is a tunnel now. It keeps its place, and dropping the leash ends it.
             leash.is_loose().await;
             return Ok(());
         };
@@ -298,7 +297,7 @@ impl Speaking {
             }
             return Ok(());
         };
-        // A kept connection that asks nothing more is closed without a word, as clients expect.
+        // An idle connection without a request is closed without an answer, as clients expect.
         if error.is_timeout() && !parts.read_buf.is_empty() {
             say_too_slow(stream).await;
         }
@@ -340,7 +339,7 @@ impl Speaking {
             () = streams.are_idle(self.limits.header_timeout) => self.limits.write_timeout,
         };
         connection.as_mut().graceful_shutdown();
-        // A client that does not hear it, or takes nothing of the last answer, would stay for ever.
+        // A client that ignores the shutdown or stops reading is disconnected.
         tokio::select! {
             ended = &mut connection => Ok(ended?),
             () = streams.are_idle(farewell) => Err(Ended::Silent),
@@ -348,7 +347,7 @@ impl Speaking {
     }
 }
 
-/// Why a connection came to another end than the usual one.
+/// The reason why a connection ended in an unusual way.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     #[error("the client asked nothing in time")]
@@ -366,7 +365,7 @@ enum Ended {
 }
 
 impl Ended {
-    /// Whether proxies and the settings do not agree.
+    /// Whether the cause is a mismatch between the proxies and the settings.
     fn is_of_the_proxy(&self) -> bool {
         match self {
             Self::Stranger(_) | Self::Proxy(_) => true,
@@ -381,18 +380,18 @@ impl From<Elapsed> for Ended {
     }
 }
 
-/// One connection's requests: each is told where it comes from and handed to the router.
+/// Handles the requests of one connection: adds the client's address, and calls the router.
 #[derive(Clone, Debug)]
 struct Answering {
     router: Router,
     peer: SocketAddr,
     is_unnamed: bool,
     is_secure: bool,
-    /// The connection. It keeps its place while a paid request is answered.
+    /// The connection, which keeps its place while a paid request is answered.
     guest: Guest,
 }
 
-/// On every request that came by TLS.
+/// An extension of every request that arrived over TLS.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Secured;
 
@@ -405,7 +404,7 @@ impl Answering {
         request.extensions_mut().insert(ConnectInfo(self.peer));
         request.extensions_mut().insert(guest.clone());
         if self.is_unnamed {
-            // Not the proxy's words: it has passed on whatever the client wrote.
+            // The proxy did not write these headers but passed on those of the client.
             forget_forwarded(request.headers_mut());
         }
         if self.is_secure {
@@ -435,7 +434,7 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
     }
 }
 
-/// The same for a connection with many requests at once, which are counted.
+/// Handles the requests of an HTTP/2 connection, and counts them.
 #[derive(Clone, Debug)]
 struct AnsweringMany {
     answering: Answering,
@@ -461,7 +460,7 @@ impl hyper::service::Service<Request<Incoming>> for AnsweringMany {
                 place = places.take_own().map(Arc::new);
             }
             if place.is_none() {
-                // Too many leave theirs lying: a head waits for nobody.
+                // Too many of our answers wait for their clients, so this one has no body.
                 response.headers_mut().remove(CONTENT_LENGTH);
                 return Ok(response.map(|_| Body::empty()));
             }
@@ -471,7 +470,7 @@ impl hyper::service::Service<Request<Incoming>> for AnsweringMany {
 }
 
 fn prepared(stream: TcpStream, write_timeout: Duration) -> Stallable {
-    // Without it a small answer waits for the client's delayed acknowledgement: 40 ms.
+    // Without this option, a small answer waits for the client's delayed acknowledgement: 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("Failed to set TCP_NODELAY: {error}");
     }
@@ -479,22 +478,22 @@ fn prepared(stream: TcpStream, write_timeout: Duration) -> Stallable {
 }
 
 async fn say_too_slow(mut stream: Wire) {
-    // In the middle of another answer it would be read as a part of that.
+    // In the middle of another answer, the client would read these bytes as part of it.
     if stream.is_stalled() {
         return;
     }
-    // If it does not fit the socket's buffer, nobody reads it anyway.
+    // If the answer does not fit into the socket's buffer, the client is not reading.
     if let Ok(Err(error)) = tokio::time::timeout(LINGER, stream.write_all(TOO_SLOW)).await {
         tracing::debug!("Failed to say that a client was too slow: {error}");
     }
 }
 
-/// Takes what a client still sends after its answer: closing over it would reset the connection, and a client that was told
-/// to pay in the middle of its upload would lose the invoice. One that has nothing more to say has closed already.
+/// Reads the bytes that a client sends after its answer. Closing early would reset the connection,
+/// and a client that must pay in the middle of its upload would lose the invoice.
 async fn linger(stream: Wire) {
     let mut rest = stream.take(LINGER_BYTES_MAX);
     let mut nowhere = tokio::io::sink();
     let taken = tokio::io::copy(&mut rest, &mut nowhere);
-    // Enough or not, the connection ends here.
+    // After this limit the connection ends in any case.
     let _ = tokio::time::timeout(LINGER, taken).await;
 }

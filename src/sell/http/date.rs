@@ -1,5 +1,5 @@
-//! The `Date` of our answers (RFC 9110, section 6.6.1). hyper's own `Date` stops after the clock is set back, until the clock
-//! catches up.
+//! The `Date` header of our answers (RFC 9110, section 6.6.1). hyper's own `Date` stays the same
+//! after the clock is set back, until the clock catches up.
 
 use std::cell::RefCell;
 use std::time::{Duration, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::base::clock::Clock;
 
-/// The last second that a header can express.
+/// The last second that the header can express.
 const LAST_SECS: u64 = 253_402_300_799;
 
 thread_local! {
@@ -17,13 +17,13 @@ thread_local! {
     static WRITTEN: RefCell<(u64, HeaderValue)> = RefCell::new((0, written(0)));
 }
 
-/// Sets `Date`, unless the upstream or handler has.
+/// Sets `Date`, unless the upstream or handler has set it.
 pub(super) fn say(headers: &mut HeaderMap) {
     let date = headers.entry(DATE);
     date.or_insert_with(|| at(Clock::system().unix_secs()));
 }
 
-/// The header value of this second. Each worker formats each second once.
+/// The header value for this second. Each worker thread formats a second once.
 fn at(unix_secs: u64) -> HeaderValue {
     WRITTEN.with_borrow_mut(|last| {
         if last.0 != unix_secs {

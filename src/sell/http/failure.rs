@@ -12,7 +12,7 @@ use crate::sell::resource::{BoxError, Failure};
 use super::answer::{body_too_large, internal_error, problem, refusal};
 use super::check::Refusal;
 
-/// The answer to a permitted request that could not be served; its use was given back.
+/// The answer to a permitted request that could not be served and whose use was given back.
 pub(crate) fn answer(failure: &Failure, route: &str, log: &Sparing) -> Response {
     match failure {
         Failure::NotFound | Failure::IsFolder => refusal(&Refusal::NoRoute),

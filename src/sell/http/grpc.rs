@@ -1,5 +1,5 @@
-//! Refusals for gRPC. Its clients read neither a status of HTTP nor a body: they want one block of headers that ends the
-//! stream, with the status of gRPC in it ("trailers only").
+//! Refusals for gRPC clients, which read neither the HTTP status nor the body. They expect a single
+//! block of headers that ends the stream and holds the gRPC status ("trailers only").
 
 use axum::body::Body;
 use axum::response::Response;
@@ -12,31 +12,33 @@ use super::answer::Title;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// What a challenge says, as aperture words it.
+/// The message of a challenge, as aperture words it.
 const PAYMENT_REQUIRED: &str = "payment required";
 
-/// A request of gRPC.
+/// A gRPC request.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    /// The kind of its answer.
+    /// The content type of the answer.
     content_type: HeaderValue,
 }
 
 impl Call {
-    /// If these headers are those of a call.
+    /// Returns a call if these are the headers of a gRPC request.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let kind = headers.get(CONTENT_TYPE)?;
         let rest = kind.as_bytes().strip_prefix(GRPC.as_bytes())?;
         let content_type = match rest.first() {
             None | Some(b'+' | b';' | b' ') => GRPC,
-            // In a browser (`application/grpc-web`, `-web-text`) the answer is of the kind that was asked for.
+            // For gRPC from a browser (`application/grpc-web`, `-web-text`), the answer has the
+            // type of the request.
             Some(b'-') => kind.clone(),
             Some(_) => return None,
         };
         Some(Self { content_type })
     }
 
-    /// The answer as it is; one of our own refusals as gRPC says it.
+    /// Turns an answer that we generated into a gRPC answer. Leaves an upstream's answer unchanged,
+    /// except that scripts may read its gRPC status.
     pub(crate) fn shape(self, mut response: Response) -> Response {
         if response
             .headers()
@@ -62,7 +64,7 @@ impl Call {
         headers.insert(CONTENT_TYPE, self.content_type);
         headers.insert("grpc-status", HeaderValue::from(code as u16));
         headers.insert("grpc-message", HeaderValue::from_static(message));
-        // The interceptors that are deployed read the first line, and know its scheme by its old name.
+        // Deployed interceptors read only the first line, and expect its scheme under the old name.
         let lines: Vec<_> = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
         headers.remove(WWW_AUTHENTICATE);
         for line in lines.into_iter().rev() {
@@ -72,7 +74,7 @@ impl Call {
     }
 }
 
-/// What went wrong, in the words of gRPC.
+/// The gRPC status of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 enum Code {

@@ -1,6 +1,6 @@
-//! A client's connection that is handed out and still ends when we say so. An upgraded connection leaves hyper for a tunnel
-//! somewhere else in the program: its place among the connections stays taken until the tunnel lets go of it, and the end of
-//! the program's grace cuts it off like every other.
+//! A client connection that can be ended after another part of the program has taken it over. hyper
+//! hands an upgraded connection over to a tunnel. The connection keeps its place until the tunnel
+//! drops it. When the grace period ends, it is cut off like all others.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -12,19 +12,19 @@ use tokio::sync::oneshot;
 
 use super::seats::Guest;
 
-/// A stream on a leash.
+/// A stream that its leash can end.
 #[derive(Debug)]
 pub(super) struct Leashed<T> {
     stream: T,
-    /// The connection, which learns whether bytes wait for the client.
+    /// The connection that is told whether bytes wait for the client.
     guest: Guest,
-    /// Closed when the stream is to end.
+    /// Closes when the stream has to end.
     cut: oneshot::Receiver<Infallible>,
-    /// Dropped with the stream.
+    /// Tells the leash, when dropped, that the stream is gone.
     _gone: oneshot::Sender<Infallible>,
 }
 
-/// The other end: dropped, it ends the stream.
+/// The handle of a leashed stream. Dropping it ends the stream.
 #[derive(Debug)]
 #[must_use = "dropping it ends the stream"]
 pub(super) struct Leash {
@@ -33,14 +33,14 @@ pub(super) struct Leash {
 }
 
 impl Leash {
-    /// Waits until nobody has the stream any more.
+    /// Waits until the stream has been dropped.
     pub(super) async fn is_loose(&mut self) {
-        // Nothing is ever sent, so it ends when the sender is dropped.
+        // Nothing is ever sent, so this ends when the sender is dropped.
         let _ = (&mut self.gone).await;
     }
 }
 
-/// Puts a stream on a leash.
+/// Creates a stream with a leash.
 pub(super) fn leash<T>(stream: T, guest: Guest) -> (Leashed<T>, Leash) {
     let (cut_sender, cut) = oneshot::channel();
     let (gone_sender, gone) = oneshot::channel();
@@ -58,7 +58,7 @@ pub(super) fn leash<T>(stream: T, guest: Guest) -> (Leashed<T>, Leash) {
 }
 
 impl<T> Leashed<T> {
-    /// The stream, for good.
+    /// Returns the stream and ends its leash.
     pub(super) fn into_inner(self) -> T {
         self.stream
     }
@@ -75,8 +75,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Leashed<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Whoever has it waits for its bytes most of the time, so this is where it hears of the end; what is written has a
-        // limit of its own.
+        // The owner of the stream waits in a read most of the time, so the end is reported here.
+        // Writes have a time limit of their own.
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Pending => Pin::new(&mut self.cut)
                 .poll(cx)

@@ -1,4 +1,4 @@
-//! Redirects that we make.
+//! Redirects that Tollhouse itself sends.
 
 use axum::response::Response;
 use http::header::LOCATION;
@@ -8,7 +8,7 @@ use crate::sell::route::RequestPath;
 
 use super::answer::problem;
 
-/// 308 to the folder's address, with a slash at the end and the query kept.
+/// Answers 308 with the folder's URL, which ends with a slash and keeps the query.
 pub(super) fn to_folder(path: &RequestPath, query: Option<&str>) -> Response {
     let mut location = format!("{}/", path.wire());
     if let Some(query) = query {
@@ -20,7 +20,7 @@ pub(super) fn to_folder(path: &RequestPath, query: Option<&str>) -> Response {
         "Moved",
         "The URL of a folder ends with a slash.",
     );
-    // A path and a query are printable; if not, the answer has no `Location`.
+    // A path and a query are printable. If they are not, the answer has no `Location`.
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, location);
     }

@@ -1,4 +1,4 @@
-//! Lists of networks, as settings name them.
+//! Lists of networks from the settings.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,32 +6,32 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// Networks; an address is in one of them or in none.
+/// A list of networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
 
-/// Why something is no network.
+/// The reason why a text is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
-    /// It cannot be read.
+    /// The text cannot be parsed.
     #[error(
         "`{0}` is no network: write an address or a CIDR, as in \"10.0.0.0/8\" or \"2001:db8::/32\""
     )]
     Unreadable(String),
-    /// It says two things.
+    /// The address has bits beyond its prefix, so the text is ambiguous.
     #[error(
         "`{given}` has bits of an address behind its prefix: write \"{network}\", or the address alone"
     )]
     HostBits {
-        /// What was written.
+        /// The text from the settings.
         given: String,
-        /// The network around it.
+        /// The network that contains the address.
         network: IpNet,
     },
 }
 
 impl Networks {
-    /// The networks of this list.
+    /// Parses a list of networks.
     pub fn parse(list: &[impl AsRef<str>]) -> Result<Self, NetworkError> {
         list.iter()
             .map(|text| network(text.as_ref()))
@@ -39,13 +39,14 @@ impl Networks {
             .map(Self)
     }
 
-    /// Whether this address is in one of them, however it is written: an IPv4 address in IPv6 clothes is what it is.
+    /// Whether one of the networks contains this address. An IPv4 address written as IPv6 counts as
+    /// IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -73,7 +74,7 @@ fn network(text: &str) -> Result<IpNet, NetworkError> {
     Ok(canonical(network))
 }
 
-/// A network of IPv4 addresses in IPv6 clothes is one of IPv4 addresses.
+/// Converts a network of IPv4 addresses that is written as IPv6 to IPv4.
 fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(inner) = network else {
         return network;

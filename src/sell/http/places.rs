@@ -1,5 +1,6 @@
-//! The places of HTTP/2 requests: one connection has many, so the limit on connections does not limit them. What the gate has
-//! let through gets a place; who only asks takes none from those who were let through.
+//! Limits concurrent HTTP/2 requests. One connection carries many requests, so the limit on
+//! connections does not limit their number. A permitted request takes a place. Our own answers,
+//! such as challenges, have separate places.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,39 +10,41 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::sell::gate::network;
 
-/// Of all places one client may have one in so many: nobody alone can take them all.
+/// The fraction of all places that one client may hold: a quarter, so that no client takes all of
+/// them.
 const SHARE: usize = 4;
 
-/// A client that has not paid holds no more places than are free, so that a new client always finds one. It may
-/// hold this many in any case.
+/// A client that has not paid may hold at most as many places as are free, but always this many. So
+/// a new client finds a place.
 const UNPAID_MIN: usize = 2;
 
-/// A listener's places; on every request that came by HTTP/2.
+/// The places of a listener. Every HTTP/2 request carries them as an extension.
 #[derive(Clone, Debug)]
 pub(super) struct Places(Arc<All>);
 
 #[derive(Debug)]
 struct All {
-    /// For what was let through.
+    /// Places for permitted requests.
     served: Arc<Semaphore>,
-    /// For answers of our own that wait until their client takes them.
+    /// Places for our own answers, until their clients have taken them.
     own: Arc<Semaphore>,
-    /// How many of the first kind one client may have.
+    /// The most places for permitted requests that one client may hold.
     share: usize,
-    /// How many it has. A `std` mutex: held to count.
+    /// The places that each network holds. A `std` mutex: held to count.
     held: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One of them, until it is dropped.
+/// A place. Dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// Whose it is, and where that is counted; nobody's where the answer is our own.
+    /// The client that this place is charged to; `None` for answers that we generate.
     holder: Option<(Places, IpAddr)>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Places {
-    /// So many; each client has room for all requests of one connection at least.
+    /// Creates `max` places. One client may hold a quarter of them, but at least as many as one
+    /// connection can have requests.
     pub(super) fn new(max: usize, of_a_connection: usize) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(All {
@@ -52,7 +55,8 @@ impl Places {
         }))
     }
 
-    /// A place for this client, if there is one.
+    /// Takes a place for this client. Returns `None` if no place is free or if the client holds its
+    /// share.
     pub(super) fn take(&self, client: IpAddr, is_paid: bool) -> Option<Place> {
         let permit = Arc::clone(&self.0.served).try_acquire_owned().ok()?;
         let network = network(client);
@@ -70,7 +74,7 @@ impl Places {
         })
     }
 
-    /// A place for an answer of our own.
+    /// Takes a place for an answer that we generate.
     pub(super) fn take_own(&self) -> Option<Place> {
         let permit = Arc::clone(&self.0.own).try_acquire_owned().ok()?;
         Some(Place {

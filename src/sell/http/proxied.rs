@@ -1,4 +1,5 @@
-//! The PROXY protocol: what a proxy that passes bytes on says in front of them, once a connection. Versions 1 and 2.
+//! The PROXY protocol, versions 1 and 2: a header at the start of each connection, in which a proxy
+//! names its client.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,37 +10,37 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::sniff::Rewound;
 
-/// The longest header of version 1, as its specification says.
+/// The longest header of version 1, by its specification.
 const V1_BYTES_MAX: usize = 107;
 
-/// What version 2 has in front of its addresses.
+/// The length of a version 2 header before its addresses.
 const V2_START_BYTES: usize = 16;
 
-/// The longest header of version 2: addresses take 216 bytes at most, the rest is for what load balancers add (who the TLS
-/// client was, which network it came from).
+/// The longest header of version 2. Addresses take at most 216 bytes. Load balancers add more, such
+/// as the TLS client's name or the network of its origin.
 const V2_BYTES_MAX: usize = 4 * 1024;
 
-/// Why a connection is not taken from a proxy.
+/// The reason why a PROXY header is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyError {
-    /// The bytes end too early.
+    /// The stream ended inside the header.
     #[error("it broke off")]
     BrokenOff,
-    /// Longer than any.
+    /// The header exceeds the limit.
     #[error("it is too long")]
     TooLong,
-    /// Not version 1.
+    /// The header is not valid in version 1.
     #[error(transparent)]
     V1(#[from] v1::BinaryParseError),
-    /// Not version 2.
+    /// The header is not valid in version 2.
     #[error(transparent)]
     V2(#[from] v2::ParseError),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Reads the header off a stream. Gives the stream behind it, and whom the proxy is talking to: nobody, if it asks for itself,
-/// as in a health check, or does not know.
+/// Reads the header, and returns the stream after it and the client. The client is `None` if the
+/// proxy connected on its own behalf, as in a health check, or does not know the client.
 pub(super) async fn read<T: AsyncRead + Unpin>(
     mut stream: T,
 ) -> Result<(Rewound<T>, Option<SocketAddr>), ProxyError> {
@@ -75,7 +76,8 @@ pub(super) async fn read<T: AsyncRead + Unpin>(
     Ok((Rewound::new(bytes.freeze(), stream), client))
 }
 
-/// How long the header is, once that can be said. The parsers are given all of it or nothing.
+/// The length of the header; `None` until the whole header has arrived, because the parsers need
+/// all of it.
 fn length(bytes: &[u8]) -> Result<Option<usize>, ProxyError> {
     let prefix = &v2::PROTOCOL_PREFIX[..bytes.len().min(v2::PROTOCOL_PREFIX.len())];
     if bytes.starts_with(prefix) {
@@ -88,7 +90,7 @@ fn length(bytes: &[u8]) -> Result<Option<usize>, ProxyError> {
         }
         return Ok((bytes.len() >= length).then_some(length));
     }
-    // Whatever else it begins with, the parser says what is wrong with it.
+    // If the header is malformed, the parser reports the error.
     let start = &bytes[..bytes.len().min(V1_BYTES_MAX)];
     let end = start.windows(2).position(|pair| pair == b"\r\n");
     match end {

@@ -1,5 +1,6 @@
-//! The places of a listener's connections. No network holds more than its share. When all places are taken, a new
-//! connection displaces one of the network with the most unpaid connections, the longest idle one first.
+//! The places of a listener's connections. No network holds more than its share. When all places
+//! are taken, a new connection displaces one of the network with the most unpaid connections. The
+//! longest idle connection goes first.
 
 mod guest;
 
@@ -16,7 +17,7 @@ use crate::sell::gate::network;
 use guest::unpaid;
 pub(crate) use guest::{Guest, Held};
 
-/// The most connections that wait for a place; each is a socket that is not read.
+/// The most connections that wait for a place. Each is a socket that is not read.
 const WAITING_MAX: usize = 64;
 
 /// How often a waiting connection checks whether another can be displaced.
@@ -42,7 +43,7 @@ struct All {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// All connections, by the side that they are charged to.
+    /// All connections, by the network or proxy that they are charged to.
     holders: HashMap<Holder, Vec<Guest>>,
     /// The number of connections.
     count: usize,
@@ -50,7 +51,7 @@ struct Table {
     next: u64,
 }
 
-/// The side that a connection is charged to.
+/// The network or proxy that a connection is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Holder {
     /// A client's network.
@@ -68,13 +69,13 @@ pub(super) struct Seat {
     guest: Guest,
 }
 
-/// A connection that was let in.
+/// An accepted connection.
 #[derive(Debug)]
 #[must_use = "dropping it gives up the place"]
 pub(super) enum Coming {
-    /// It has a place.
+    /// The connection has a place.
     Seated(Seat),
-    /// It waits for a place.
+    /// The connection waits for a place.
     Waiting {
         seats: Seats,
         address: IpAddr,
@@ -83,18 +84,18 @@ pub(super) enum Coming {
     },
 }
 
-/// Why a connection gets no place.
+/// The reason why a connection gets no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NoSeat {
     /// The network holds its share, and all of its connections are busy.
     Share,
-    /// No connection may be displaced: all carry paid answers, or belong to networks that hold no more than this
-    /// one.
+    /// No connection may be displaced: all carry paid answers, or belong to networks that hold no
+    /// more than this one.
     Full,
 }
 
 impl Seats {
-    /// `max` places, of which one network may hold `share`.
+    /// Creates `max` places, of which one network may hold `share`.
     pub(super) fn new(max: usize, share: usize) -> Self {
         Self(Arc::new(All {
             max,
@@ -105,9 +106,9 @@ impl Seats {
         }))
     }
 
-    /// Lets a connection from this address in, which may displace another one. `None` if its network holds its
-    /// share and is busy, or if too many connections wait already. `is_proxy` marks a trusted proxy, which has no
-    /// share.
+    /// Accepts a connection from this address, which may displace another one. Returns `None` if
+    /// the network of the address holds its share and is busy, or if too many connections wait
+    /// already. `is_proxy` marks a trusted proxy, which has no share.
     pub(super) fn let_in(&self, address: IpAddr, is_proxy: bool) -> Option<Coming> {
         match self.try_take(address, is_proxy) {
             Ok(seat) => Some(Coming::Seated(seat)),
@@ -144,8 +145,8 @@ impl Seats {
         })
     }
 
-    /// Makes room for one more connection of this holder. `needs_place` is false if the connection already holds a
-    /// place under another holder.
+    /// Makes room for one more connection of this holder. `needs_place` is false if the connection
+    /// already holds a place under another holder.
     fn make_room(
         &self,
         table: &mut Table,
@@ -154,7 +155,7 @@ impl Seats {
     ) -> Result<(), NoSeat> {
         let is_full = needs_place && table.count >= self.0.max;
         let held = table.holders.get(&holder).map_or(0, Vec::len);
-        // A share of all places is no limit.
+        // A share that covers all places is not enforced.
         let is_at_share = held >= self.0.share
             && self.0.share < self.0.max
             && matches!(holder, Holder::Network(_));
@@ -174,7 +175,7 @@ impl Seats {
 }
 
 impl Coming {
-    /// Waits this long for the connection's place; `None` if it gets none.
+    /// Waits up to this long for the connection's place. Returns `None` if it gets none.
     pub(super) async fn seat(self, patience: Duration) -> Option<Seat> {
         let (seats, address, is_proxy) = match &self {
             Self::Seated(_) => return self.seated(),
@@ -192,7 +193,8 @@ impl Coming {
                 match seats.try_take(address, is_proxy) {
                     Ok(seat) => return Some(seat),
                     Err(NoSeat::Share) => {
-                        // This task may have consumed the notice of a free place, so it passes the notice on.
+                        // This task may have consumed the notice of a free place, so it passes the
+                        // notice on.
                         seats.0.freed.notify_one();
                         return None;
                     }
@@ -233,8 +235,9 @@ impl Table {
         true
     }
 
-    /// The connection that a new one of this holder displaces. A network never displaces another that then would
-    /// hold fewer connections than itself.
+    /// Selects the connection that a new one of this holder displaces. From another network, an
+    /// unpaid connection is displaced only if that network has more unpaid ones. A payer's
+    /// connection is displaced only if its network has at least two more connections.
     fn readiest(&self, newcomer: Holder) -> Option<(Holder, Guest)> {
         let own = self.holders.get(&newcomer).map(Vec::as_slice);
         let own_count = own.map_or(0, <[Guest]>::len);
@@ -259,7 +262,8 @@ impl Table {
         Some((holder, guest.clone()))
     }
 
-    /// The connection of this holder that a new one of its own displaces. Never one that is being answered.
+    /// Selects the connection that a new one of the same holder displaces. It is never one that is
+    /// being answered.
     fn readiest_of_its_own(&self, holder: Holder) -> Option<(Holder, Guest)> {
         let guests = self.holders.get(&holder)?;
         let (count, unpaid) = (guests.len(), unpaid(guests));
@@ -276,8 +280,8 @@ impl Seat {
         &self.guest
     }
 
-    /// Charges the connection to the client that a proxy has named. `false` if that client's network holds its
-    /// share, or if the connection was displaced.
+    /// Charges the connection to the client that a proxy named. Returns `false` if that client's
+    /// network holds its share, or if the connection was displaced.
     pub(super) fn charge_to(&mut self, client: IpAddr) -> bool {
         let seats = self.seats.clone();
         let mut table = seats.table();
@@ -363,7 +367,7 @@ mod tests {
         for hoarder in held.chunks(4) {
             assert_eq!(stay(hoarder), 2, "evenly");
         }
-        // None of them takes a place back from a network that holds fewer.
+        // The hoarders do not displace connections of networks that hold fewer.
         for from in hoarders {
             drop(sit(&seats, from, 4));
         }
@@ -381,8 +385,8 @@ mod tests {
         drop(answers);
         let newcomers = sit(&seats, "192.0.2.3", 1);
         assert_eq!((stay(&newcomers), stay(&others), stay(&paid)), (1, 1, 2));
-        // Among payers, the one that holds more than the new one would gives way, if no unpaid connection is left
-        // and it is idle.
+        // When all connections are payers', an idle one gives way if its network has more than the
+        // newcomer's.
         let all = [sit(&seats, "192.0.2.4", 1), others, newcomers];
         let also_paid: Vec<_> = all.iter().flatten().map(|seat| seat.guest.pay()).collect();
         drop(also_paid);

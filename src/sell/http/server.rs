@@ -1,5 +1,5 @@
-//! The accept loop: hyper's own server, because `axum::serve` sets neither a header timeout nor a limit on sizes and
-//! connections.
+//! The accept loop. It uses hyper directly, because `axum::serve` has no header timeout and no
+//! limits on sizes and connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,63 +20,66 @@ use super::connection::Speaking;
 use super::seats::Seats;
 use super::tls::Tls;
 
-/// How long to wait before accepting again when the operating system is out of something.
+/// The wait before the next accept after the operating system ran out of a resource.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The maximum number of connections. Beyond it, a new connection replaces the longest idle one that has not paid.
-    /// Also the maximum number of concurrent HTTP/2 requests over all connections; further ones get 503. One client may
-    /// have a quarter of them, or 100 if that is more.
+    /// The maximum number of connections. Beyond it, a new connection displaces the longest idle
+    /// one that has not paid. It is also the maximum number of concurrent HTTP/2 requests over all
+    /// connections. Further ones get 503. One client may have a quarter of them, or 100 if that is
+    /// more.
     pub connections_max: usize,
     /// The most connections of one network; trusted proxies are exempt.
     pub connections_of_network: usize,
     /// How long a client may take to send its headers, also on a connection that it keeps open.
     pub header_timeout: Duration,
-    /// How long no write to a client may go on. The system's buffers let a slow reader look like none for minutes.
+    /// How long a write to a client may stall. The system's buffers can make the writes to a slow
+    /// reader stall for minutes.
     pub write_timeout: Duration,
-    /// How long requests in flight may take to finish once the program was told to stop.
+    /// How long requests in flight may take to finish after the program was told to stop.
     pub grace: Duration,
 }
 
-/// What ends a listener, or the whole program.
+/// The tokens that stop a listener, or the whole program.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
-    /// Nothing new is begun, and what is in flight is finished within its grace.
+    /// Cancelled when no new requests may begin. Requests in flight finish within the grace period.
     pub begin: CancellationToken,
-    /// The grace is over.
+    /// Cancelled when the grace period is over.
     pub hurry: CancellationToken,
 }
 
-/// What stands in front of HTTP on a connection.
+/// The layers below HTTP on a connection.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
-    /// Whose proxies are trusted; nobody is if left out.
+    /// The settings that name the trusted proxies. Without them, no proxy is trusted.
     pub shop: Option<Arc<Live<Shop>>>,
-    /// Whether every connection begins with the PROXY protocol. Then only trusted proxies may connect.
+    /// Whether every connection begins with the PROXY protocol. Then only trusted proxies may
+    /// connect.
     pub proxy_protocol: bool,
-    /// The certificate, if TLS is spoken.
+    /// The TLS certificate; `None` for a listener without TLS.
     pub tls: Option<Tls>,
 }
 
-/// A listener and what answers on it.
+/// A listener and the router that answers on it.
 #[derive(Debug)]
 pub struct Server {
-    /// What it is called in the log.
+    /// The name of the listener in the log.
     pub name: &'static str,
     /// The listener.
     pub listener: TcpListener,
-    /// What answers.
+    /// The router that answers the requests.
     pub router: Router,
     /// The limits.
     pub limits: Limits,
-    /// What stands in front of HTTP.
+    /// The layers below HTTP.
     pub entry: Entry,
 }
 
-/// Logs a connection that was refused for its network's share. Most likely it came from a proxy that the settings
-/// do not name.
+/// Logs a connection that got no place. It most likely came from a proxy that the settings do not
+/// list.
 fn tell_of_share(log: &Sparing, name: &'static str, peer: SocketAddr) {
     if log.may(
         Level::WARN,
@@ -92,7 +95,8 @@ fn tell_of_share(log: &Sparing, name: &'static str, peer: SocketAddr) {
 }
 
 impl Server {
-    /// Accepts until told to stop, then lets every request in flight finish, within the grace.
+    /// Accepts connections until told to stop. Then lets the requests in flight finish within the
+    /// grace period.
     pub async fn run(self, tracker: TaskTracker, stop: Stop) {
         let Self {
             name,
@@ -123,7 +127,8 @@ impl Server {
                 accepted = listener.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        // Out of file descriptors, most likely: busy looping would not free one.
+                        // The process is most likely out of file descriptors, and a busy loop would
+                        // not free one.
                         if log.may(Level::WARN, "Failed to accept a connection", name) {
                             tracing::warn!("Failed to accept a connection on the {name} listener: {error}");
                         }
@@ -153,7 +158,7 @@ impl Server {
         };
         if !is_finished {
             tracing::warn!("Gave up on requests in flight on the {name} listener");
-            // Without it a client that reads nothing would keep the program from ending.
+            // Otherwise a client that does not read would keep the program from ending.
             cut.cancel();
         } else if in_flight > 0 {
             tracing::info!("Every connection of the {name} listener came to its end");

@@ -1,4 +1,4 @@
-//! Which HTTP a client speaks, from the first bytes that it sends.
+//! Detects the HTTP version that a client speaks from its first bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -7,27 +7,29 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
-/// What every HTTP/2 connection begins with (RFC 9113, section 3.4), and no request of HTTP/1.1 can.
+/// The start of every HTTP/2 connection (RFC 9113, section 3.4). An HTTP/1.1 request cannot start
+/// like this.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The two protocols that one port speaks.
+/// The two protocols that one port serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http1,
     Http2,
 }
 
-/// What is read at first: most requests in one piece, so that hyper sees at once if one is malformed.
+/// The size of the first read. Most requests fit into it, so hyper sees at once whether one is
+/// malformed.
 const START_BYTES: usize = 4 * 1024;
 
-/// The first bytes of a connection, as far as they are needed to tell.
+/// The first bytes of a connection, which reveal its protocol.
 #[derive(Debug, Default)]
 pub(super) struct Start {
     bytes: BytesMut,
 }
 
 impl Start {
-    /// Reads until it is clear. Given up half-way, what was read so far is still here.
+    /// Reads until the protocol is known. If this is cancelled, the bytes read so far are kept.
     pub(super) async fn read<T: AsyncRead + Unpin>(
         &mut self,
         stream: &mut T,
@@ -44,12 +46,12 @@ impl Start {
         }
     }
 
-    /// Whether nothing was sent.
+    /// Whether the client has sent nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Puts back what was read.
+    /// Puts the bytes back in front of the stream.
     pub(super) fn rewind<T>(self, stream: T) -> Rewound<T> {
         Rewound::new(self.bytes.freeze(), stream)
     }
@@ -67,12 +69,12 @@ impl<T> Rewound<T> {
         Self { start, stream }
     }
 
-    /// The stream.
+    /// The inner stream.
     pub(super) fn inner(&self) -> &T {
         &self.stream
     }
 
-    /// The stream, without what nobody has read of the first bytes.
+    /// Returns the inner stream, and drops those first bytes that were not read again.
     pub(super) fn into_inner(self) -> T {
         self.stream
     }
@@ -91,7 +93,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
         buffer.put_slice(&self.start[..taken]);
         self.start.advance(taken);
         if self.start.is_empty() {
-            // An empty piece would keep the memory of the whole.
+            // An empty slice would keep the whole buffer allocated.
             self.start = Bytes::new();
         }
         Poll::Ready(Ok(()))

@@ -1,5 +1,5 @@
-//! A client's connection that is given up when the client takes nothing of what it is sent. hyper times out reading a
-//! request only, so that a client that asks and never reads would keep its place for ever.
+//! A client connection that fails when the client stops reading. hyper times out only while it
+//! reads a request, so a client that never reads would keep its place without end.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,13 +10,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-/// A connection with a limit on how long a write may stand still.
+/// A connection with a limit on how long a write may stall.
 #[derive(Debug)]
 pub(super) struct Stallable {
     stream: TcpStream,
-    /// How long a write may stand still.
+    /// How long a write may stall.
     timeout: Duration,
-    /// Runs while one does.
+    /// The timer of a write that stalls.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -29,12 +29,12 @@ impl Stallable {
         }
     }
 
-    /// Whether something is still on its way.
+    /// Whether a write is waiting for the client.
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled.is_some()
     }
 
-    /// Lets a write that stands still fail after the timeout.
+    /// Makes a write fail if it stalls for the timeout.
     fn limit<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,5 +1,6 @@
-//! The requests of HTTP/2 connections: one connection has many, only who counts them knows when it asks nothing, and a client
-//! can take nothing of one answer while the connection itself never stands still.
+//! Tracks the requests of HTTP/2 connections. One connection has many, so only a count shows when
+//! it is idle. A client can also stop reading one answer while the connection itself makes
+//! progress.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,19 +16,20 @@ use tokio_util::task::TaskTracker;
 use super::places::{Place, Places};
 use super::seats::Held;
 
-/// A listener's HTTP/2 requests.
+/// The HTTP/2 requests of a listener.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
     places: Places,
-    /// How long a client may take nothing of an answer.
+    /// How long a client may take no data of an answer.
     timeout: Duration,
-    /// The same of an answer of our own, which is short and was not let through by anybody.
+    /// How long a client may take no data of an answer that we generate. Shorter, because such
+    /// answers are small and often go to clients that have not paid.
     own_timeout: Duration,
     tracker: TaskTracker,
 }
 
 impl Streams {
-    /// With these places.
+    /// Creates a tracker with these places and limits.
     pub(super) fn new(
         places: Places,
         timeout: Duration,
@@ -42,7 +44,7 @@ impl Streams {
         }
     }
 
-    /// Those of one connection.
+    /// Creates the tracker for one connection.
     pub(super) fn of_a_connection(&self) -> StreamsOf {
         StreamsOf {
             all: self.clone(),
@@ -52,19 +54,20 @@ impl Streams {
     }
 }
 
-/// A connection's HTTP/2 requests, and where hyper runs them.
+/// The HTTP/2 requests of one connection, and the executor that hyper runs them on.
 #[derive(Clone, Debug)]
 pub(super) struct StreamsOf {
     all: Streams,
-    /// How many there are.
+    /// The number of running requests.
     running: watch::Sender<usize>,
-    /// The one that was begun last, until it runs: hyper calls the service and hands what comes of it to its executor in one
-    /// breath. A lock, because both are called through shared references.
+    /// The latest request, until hyper runs it. hyper calls the service, and then directly passes
+    /// the resulting future to its executor. A lock, because hyper calls both through shared
+    /// references.
     begun: Arc<Mutex<Option<Stream>>>,
 }
 
 impl StreamsOf {
-    /// Begins one.
+    /// Begins a request.
     pub(super) fn begin(&self) -> Arc<Progress> {
         self.running.send_modify(|running| *running += 1);
         let progress = Arc::new(Progress::new());
@@ -81,16 +84,16 @@ impl StreamsOf {
         &self.all.places
     }
 
-    /// How long a client may take nothing of an answer of our own.
+    /// How long a client may take no data of an answer that we generate.
     pub(super) fn own_timeout(&self) -> Duration {
         self.all.own_timeout
     }
 
-    /// Waits until there has been none for this long.
+    /// Waits until the connection has had no requests for this long.
     pub(super) async fn are_idle(&self, time: Duration) {
         let mut running = self.running.subscribe();
         loop {
-            // The sender is here, so it cannot be closed.
+            // The sender is part of `self`, so the channel is open.
             let _ = running.wait_for(|running| *running == 0).await;
             if tokio::time::timeout(time, running.changed()).await.is_err() {
                 return;
@@ -113,7 +116,7 @@ where
         self.all.tracker.spawn(async move {
             tokio::select! {
                 _ = answering => {}
-                // Dropped, it is reset.
+                // Dropping the answer resets its stream.
                 () = stream.progress.stalls(timeout) => {
                     tracing::debug!("Gave up on an answer that its client does not take");
                 }
@@ -122,7 +125,7 @@ where
     }
 }
 
-/// One request, until all of its answer is on its way.
+/// A running request. Dropping it counts the request as ended.
 #[derive(Debug)]
 struct Stream {
     progress: Arc<Progress>,
@@ -135,15 +138,16 @@ impl Drop for Stream {
     }
 }
 
-/// Who is waited for: us, or the client.
+/// Whether an answer waits for us or for its client.
 #[derive(Debug)]
 pub(super) struct Progress {
     begun: Instant,
-    /// Since when the client could have taken something, in milliseconds after the beginning; 0 while it waits for us.
+    /// When data was last offered to the client, in milliseconds after the beginning; 0 while the
+    /// client waits for us.
     offered_ms: AtomicU64,
-    /// Less time than usual; set once. A `std` lock: read and written in passing.
+    /// A shorter timeout, which is set at most once. A `std` lock: held to read or set it.
     sooner: OnceLock<Duration>,
-    /// Told of it.
+    /// Notified when the shorter timeout is set.
     hurried: Notify,
 }
 
@@ -157,9 +161,9 @@ impl Progress {
         }
     }
 
-    /// Gives the client no more than this from now on.
+    /// Sets a shorter timeout for the client.
     pub(super) fn hurry(&self, timeout: Duration) {
-        // Said once an answer.
+        // This is called once for each answer.
         let _ = self.sooner.set(timeout);
         self.hurried.notify_one();
     }
@@ -173,8 +177,8 @@ impl Progress {
         self.offered_ms.store(0, Ordering::Relaxed);
     }
 
-    /// Waits until the client has taken nothing for this long, or up to twice as long: looking at it more often would cost
-    /// every answer something.
+    /// Waits until the client has taken no data for this long. This can take up to twice as long,
+    /// because more frequent checks would slow down every answer.
     async fn stalls(&self, timeout: Duration) {
         loop {
             let timeout = self.sooner.get().map_or(timeout, |sooner| *sooner);
@@ -194,18 +198,18 @@ impl Progress {
     }
 }
 
-/// An answer's body that tells who is waited for.
+/// An answer's body that records whether the answer waits for us or for the client.
 #[derive(Debug)]
 pub(super) struct Watched<B> {
     body: B,
     progress: Arc<Progress>,
-    /// Free for others when the body is on its way.
+    /// The place of the request, which is freed with the body.
     _place: Option<Arc<Place>>,
 }
 
 impl<B> Watched<B> {
     pub(super) fn new(body: B, progress: Arc<Progress>, place: Option<Arc<Place>>) -> Self {
-        // hyper asks for the first piece when there is room for it.
+        // hyper polls for the first frame when it has room for it.
         progress.offer();
         Self {
             body,
@@ -241,12 +245,12 @@ impl<B: Body + Unpin> Body for Watched<B> {
     }
 }
 
-/// An answer's body that keeps its connection's place until the body is sent.
+/// An answer's body that keeps the place of its connection until it is sent.
 #[derive(Debug)]
 pub(super) struct Holding<B> {
     body: B,
     _asking: Held,
-    /// Set for a paid request.
+    /// The mark of a paid request.
     _paying: Option<Arc<Held>>,
 }
 

@@ -1,4 +1,5 @@
-//! TLS in front: a certificate and its key from files, which are read again when they change, or from an authority.
+//! TLS with a certificate from an ACME authority, or from files that are read again when they
+//! change.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -26,10 +27,11 @@ use crate::base::secret_file::is_read_only;
 use super::acme::{Acme, AcmeSettings};
 use super::tls_error::TlsError;
 
-/// How often the files are looked at. Who renews a certificate does so weeks before it ends.
+/// How often the files are checked. Certificates are renewed weeks before they expire.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// What is spoken behind it, the best first. An authority only shakes hands.
+/// The protocols that a client can choose, the preferred first. The last one is only for the
+/// handshake of an ACME authority.
 const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", ACME_TLS_ALPN_NAME];
 
 /// The byte order mark in UTF-8.
@@ -38,26 +40,26 @@ const MARK: &[u8] = "\u{feff}".as_bytes();
 /// A certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate and those between it and the authority, PEM.
+    /// The PEM file with the certificate and its intermediates.
     pub cert: PathBuf,
-    /// Its key, PEM.
+    /// The PEM file with the private key.
     pub key: PathBuf,
 }
 
-/// Where certificates come from.
+/// The source of the certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsSource {
-    /// Files.
+    /// Certificate and key files.
     Files(TlsFiles),
-    /// An authority.
+    /// An ACME authority.
     Acme(AcmeSettings),
 }
 
-/// What stood in both files.
+/// The content of both files.
 struct Content {
     cert: Vec<u8>,
     key: Vec<u8>,
-    /// Tells it from what stands there later, without keeping it.
+    /// The digest of both files, by which a change is detected.
     digest: [u8; 32],
 }
 
@@ -71,7 +73,8 @@ impl TlsFiles {
         let file = std::fs::File::open(&self.key).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         let mode = metadata.permissions().mode() & 0o777;
-        // A group for such keys is usual. Tollhouse refuses access for all users, unless the key is read-only.
+        // A group may read such a key. A key that all users can read is rejected, unless the file
+        // is read-only.
         if mode & 0o022 != 0 || mode & 0o007 != 0 && !is_read_only(&file, &metadata) {
             return Err(TlsError::Exposed {
                 path: self.key.clone(),
@@ -90,12 +93,12 @@ impl TlsFiles {
         })
     }
 
-    /// Whether they can be used now.
+    /// Checks that the files can be used now.
     pub fn check(&self) -> Result<(), TlsError> {
         self.understand(&self.read()?).map(drop)
     }
 
-    /// What it means; that they belong together is looked at, too.
+    /// Parses the files, and checks that the key belongs to the certificate.
     fn understand(&self, content: &Content) -> Result<CertifiedKey, TlsError> {
         let no = |path: &Path, what| {
             let path = path.to_owned();
@@ -138,11 +141,11 @@ enum Certificates {
     Acme(Acme),
 }
 
-/// Files and what they said.
+/// Certificate files and the digest of their last content.
 #[derive(Clone, Debug)]
 struct Watched {
     files: TlsFiles,
-    /// Of the files that were looked at last, good or not.
+    /// The digest of the files at the last check, valid or not.
     digest: [u8; 32],
     current: Arc<Current>,
 }
@@ -158,7 +161,7 @@ impl ResolvesServerCert for Current {
 }
 
 impl Tls {
-    /// Reads the files; of an authority, nothing is asked yet.
+    /// Opens the certificate source. Reads the files, but does not contact an authority yet.
     pub fn open(source: TlsSource) -> Result<Self, TlsError> {
         match source {
             TlsSource::Files(files) => {
@@ -178,12 +181,12 @@ impl Tls {
         }
     }
 
-    /// What takes connections.
+    /// The acceptor for new connections.
     pub(super) fn acceptor(&self) -> Acceptor {
         self.acceptor.clone()
     }
 
-    /// Looks at the files now; an authority is asked in its own time.
+    /// Checks the files now. An ACME authority follows its own schedule.
     pub fn look_again(&mut self) {
         match &mut self.certificates {
             Certificates::Files(watched) => watched.look_again(),
@@ -191,7 +194,7 @@ impl Tls {
         }
     }
 
-    /// Sees to the certificate until told to stop.
+    /// Keeps the certificate current until told to stop.
     pub(super) async fn keep(self, stop: CancellationToken) {
         match self.certificates {
             Certificates::Files(watched) => watched.watch(stop).await,
@@ -211,10 +214,11 @@ impl Watched {
         })
     }
 
-    /// Reads the files again if they have changed. What cannot be used does not replace what is in force; it is told once.
+    /// Reads the files again if they have changed. Files that cannot be used do not replace the
+    /// certificate in force, and are logged once.
     fn look_again(&mut self) {
         let read = self.files.read();
-        // Of files that cannot be read, nothing is known but that.
+        // All unreadable states have the same digest.
         let digest = read.as_ref().map_or([0; 32], |content| content.digest);
         if std::mem::replace(&mut self.digest, digest) == digest {
             return;
@@ -229,7 +233,7 @@ impl Watched {
         }
     }
 
-    /// Looks at the files until told to stop.
+    /// Checks the files regularly until told to stop.
     async fn watch(mut self, stop: CancellationToken) {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -248,7 +252,7 @@ impl Watched {
     }
 }
 
-/// Takes connections over TLS.
+/// Accepts TLS connections.
 #[derive(Clone)]
 pub(super) struct Acceptor(TlsAcceptor);
 
@@ -269,7 +273,7 @@ impl Acceptor {
         Self(Arc::new(config).into())
     }
 
-    /// Shakes hands.
+    /// Performs the TLS handshake.
     pub(super) async fn accept<T: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: T,

@@ -1,22 +1,22 @@
-//! Why TLS cannot be spoken.
+//! The errors of setting up TLS.
 
 use std::path::PathBuf;
 
 use tokio_rustls::rustls;
 
-/// Why TLS cannot be spoken.
+/// The reason why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file.
+    /// A file cannot be read.
     #[error("failed to read {path}", path = .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// Everybody on this machine can read or change the key.
+    /// Other users of this machine can change the key, or all of them can read it.
     #[error("the key {path} is open to others (mode {mode:03o}): run `chmod 600 {path}`", path = .path.display())]
     Exposed {
         /// The file.
@@ -24,7 +24,7 @@ pub enum TlsError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Others on this machine can look into the folder of the keys.
+    /// Other users of this machine can access the folder that contains the keys.
     #[error("the folder {path} is open to others (mode {mode:03o}), and keys are kept in it: run `chmod 700 {path}`", path = .path.display())]
     OpenFolder {
         /// The folder.
@@ -32,34 +32,34 @@ pub enum TlsError {
         /// Its permission bits.
         mode: u32,
     },
-    /// A file holds something else.
+    /// A file does not contain the expected PEM.
     #[error("{path} holds no {what} in PEM", path = .path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What should be in it.
+        /// The kind of content that was expected.
         what: &'static str,
-        /// What the parser said.
+        /// The error of the parser.
         #[source]
         source: rustls::pki_types::pem::Error,
     },
-    /// An authority cannot be believed in.
+    /// The certificate cannot serve as an authority.
     #[error("{path} holds a certificate that cannot be used for an authority", path = .path.display())]
     Authority {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         #[source]
         source: rustls::Error,
     },
-    /// They do not belong together, or are of a kind that is not spoken.
+    /// The certificate and the key do not match, or are of an unsupported kind.
     #[error("{cert} and {key} cannot be used together", cert = .cert.display(), key = .key.display())]
     Unusable {
         /// The file of the certificate.
         cert: PathBuf,
         /// The file of its key.
         key: PathBuf,
-        /// Why not.
+        /// The reason.
         #[source]
         source: rustls::Error,
     },

@@ -1,4 +1,4 @@
-//! A client's stream below HTTP: as it is, or in TLS.
+//! A client's stream below HTTP, with or without TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,20 +10,20 @@ use tokio_rustls::server::TlsStream;
 use super::sniff::Rewound;
 use super::stall::Stallable;
 
-/// The stream, behind what a proxy says in front of it.
+/// The stream after its PROXY header.
 type Base = Rewound<Stallable>;
 
-/// Either.
+/// A plain or a TLS stream.
 #[derive(Debug)]
 pub(super) enum Wire {
-    /// As it is.
+    /// A stream without TLS.
     Plain(Base),
-    /// In TLS.
+    /// A TLS stream.
     Secure(Box<TlsStream<Base>>),
 }
 
 impl Wire {
-    /// Whether something is still on its way.
+    /// Whether a write is waiting for the client.
     pub(super) fn is_stalled(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.inner().is_stalled(),
@@ -31,7 +31,7 @@ impl Wire {
         }
     }
 
-    /// Whether nobody on the way can listen.
+    /// Whether the stream is encrypted.
     pub(super) fn is_secure(&self) -> bool {
         matches!(self, Self::Secure(_))
     }

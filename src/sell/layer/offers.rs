@@ -1,4 +1,4 @@
-//! What the guards of a program sell, looked at together: what settings are held to when they are read, code is held to here.
+//! Checks the offers of all guards in a program together, by the same rules as the settings.
 
 use crate::base::live::Live;
 use crate::base::price::{Currency, Price};
@@ -8,7 +8,8 @@ use crate::sell::route::{Class, Offer, Pricing, not_undercut};
 
 pub use crate::sell::route::OfferError as GuardError;
 
-/// Adds what a guard sells to what the others do, if it goes together with them and with the settings.
+/// Adds the offer of a guard, if it is compatible with those of the other guards and with the
+/// settings.
 pub(super) fn add(
     offers: &Live<Vec<Offer>>,
     quotes: &Quotes,
@@ -35,7 +36,7 @@ pub(super) fn add(
     })
 }
 
-/// Whether there is all that its prices want to know.
+/// Checks that the exchange rates and hooks for the offer's prices exist.
 pub(crate) fn can_be_priced(
     offer: &Offer,
     is_rate_known: impl Fn(Currency) -> bool,
@@ -54,7 +55,7 @@ pub(crate) fn can_be_priced(
     }
 }
 
-/// Whether two offers of one service can be told apart by their tokens, as far as they have to be.
+/// Checks that a token for one of two offers of the same service does not wrongly open the other.
 fn go_together(one: &Offer, other: &Offer) -> Result<(), GuardError> {
     let different = || GuardError::Different(one.service.clone());
     let classes: Vec<&Class> = one

@@ -1,4 +1,4 @@
-//! Whether an offer makes sense by itself: one place for what settings say and for what code says.
+//! Checks whether an offer is valid by itself, for offers from settings and from code.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,68 +7,68 @@ use crate::base::price::{Currency, Price, PriceError};
 
 use super::{Class, Grant, Offer, PriceTable, Pricing, is_name};
 
-/// The longest time of a grant: a hundred years. What is more fits no date.
+/// The longest validity of a grant: a hundred years. A longer one could not be expressed as a date.
 const VALID_SECS_MAX: u64 = 100 * 365 * 86_400;
 
-/// Grants to choose from on one route, at most: the 402 lists them.
+/// The most grants on one route. A 402 answer lists all of them.
 pub const PLANS_MAX: usize = 16;
 
-/// Services that one token opens besides its own, at most: each adds some 150 bytes to the token.
+/// The most other services that one token opens. Each adds about 150 bytes to the token.
 pub const SERVICES_MAX: usize = 8;
 
-/// Values of a table of prices, at most.
+/// The most values in a price table.
 pub const VALUES_MAX: usize = 64;
 
-/// Why something cannot be sold.
+/// The reason why an offer cannot be sold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OfferError {
-    /// The price cannot be read.
+    /// The price cannot be parsed.
     #[error(transparent)]
     Price(#[from] PriceError),
-    /// It would make tokens that never verify.
+    /// The name is empty, too long, or has characters that would break the token's caveats.
     #[error("`{0}` is not a valid name of a service or a grant: 1 to 64 of a-z, 0-9, - and _")]
     Name(Arc<str>),
-    /// Nothing could be asked for in exchange for a payment.
+    /// The grant has a limit of zero.
     #[error("service `{0}` offers a grant of nothing: at least 1, or `None` for any number")]
     GrantOfNothing(Arc<str>),
-    /// A time that no date can hold.
+    /// The grant is valid for longer than a date can express.
     #[error("service `{0}` offers a grant for more than a hundred years")]
     GrantOfAges(Arc<str>),
-    /// It is not clear what is bought.
+    /// The offer has no grant, or two grants with the same name.
     #[error("service `{0}` offers no grant, or two of one name")]
     Plans(Arc<str>),
-    /// More than a token or a 402 has room for.
+    /// The offer has more entries than a token or a 402 answer can hold.
     #[error("service `{service}` has more than {most} {what}")]
     TooMany {
         /// The service.
         service: Arc<str>,
-        /// Of what.
+        /// The kind of entries.
         what: &'static str,
-        /// How many there may be.
+        /// The maximum number of entries.
         most: usize,
     },
-    /// A price of nothing.
+    /// The price is zero.
     #[error("service `{0}` has a price of zero: do not guard what is free")]
     PriceOfNothing(Arc<str>),
-    /// A table of prices in which nothing can be found, or not one thing.
+    /// The price table is empty, or has the same value twice.
     #[error("service `{0}` has a table of prices without values, or with one of them twice")]
     Values(Arc<str>),
-    /// A free quota that gives nothing.
+    /// The free quota is zero.
     #[error("service `{0}` has a free quota of nothing: at least 1 request in 1 second")]
     QuotaOfNothing(Arc<str>),
-    /// A price in a currency without a rate.
+    /// The price is in a currency without an exchange rate.
     #[error("no rate is known for {0}: say where it comes from in a `[[rate]]` table")]
     Currency(Currency),
-    /// A hook that is not there.
+    /// The hook does not exist.
     #[error("there is no hook `{0}`: describe it in a `[[hook]]` table")]
     Hook(Arc<str>),
-    /// A grant at a fixed price where each request has its own.
+    /// The offer has several grants or a fixed price, but a hook prices each request.
     #[error(
         "a hook sets the price of each request of service `{0}`, and a grant at a fixed price could undercut it: let the hook answer \
          with a `grant`"
     )]
     GrantsBesideHook(Arc<str>),
-    /// A grant that is cheaper than one of its requests.
+    /// A grant costs less than one of the requests that it opens.
     #[error(
         "`{plan}` costs {price} and can be bought with a request that costs {dear} alone: it must not cost less than the dearest \
          request"
@@ -78,22 +78,22 @@ pub enum OfferError {
         plan: Arc<str>,
         /// Its price.
         price: Price,
-        /// The price of the dearest request.
+        /// The price of the most expensive request.
         dear: Price,
     },
-    /// Two rules that exclude each other.
+    /// Two settings contradict each other.
     #[error(
         "what the upstream of service `{0}` says of its work is known too late to cut by: leave out `metered_by`, or serve what runs \
          over"
     )]
     CutByMeter(Arc<str>),
-    /// A grant that names its own service, perhaps with another class.
+    /// A grant lists its own service among the others that it opens.
     #[error("the route's own service is always in it: take `{0}` out of the grant's services")]
     OwnService(Arc<str>),
-    /// A grant that opens a service whose prices a hook sets.
+    /// A grant opens a service whose prices a hook sets.
     #[error("a hook sets the prices of `{0}`: a token for any of them cannot be part of a bundle")]
     BundledHook(Arc<str>),
-    /// A token for one request would open a dearer one.
+    /// A token for one request would open a more expensive one.
     #[error(
         "a token for {cheap} (tier {cheap_tier}) of service `{service}` would open what costs {dear} (tier {dear_tier}): a \
          dearer price needs a higher tier, or a service of its own"
@@ -103,14 +103,14 @@ pub enum OfferError {
         service: Arc<str>,
         /// The price of the token.
         cheap: Price,
-        /// The class of it.
+        /// The tier of the token.
         cheap_tier: u32,
         /// The price of the request that it would open.
         dear: Price,
-        /// The class of that request.
+        /// The tier of that request.
         dear_tier: u32,
     },
-    /// Two guards of one service and one class that sell different things.
+    /// Two guards have the same service and class, but sell different grants or prices.
     #[error(
         "service `{0}` is guarded twice, at another price or for another grant: a token bought at one would open the other, \
          so give them services or tiers of their own"
@@ -119,7 +119,7 @@ pub enum OfferError {
 }
 
 impl OfferError {
-    /// The key of a route's settings that it is about.
+    /// The key of a route's settings that the error is about.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Name(_) | Self::Different(_) => "service",
@@ -142,7 +142,7 @@ impl OfferError {
 }
 
 impl Offer {
-    /// Whether it can be sold as it is, as far as that can be said without other offers, rates and hooks.
+    /// Checks the offer, as far as possible without other offers, exchange rates and hooks.
     pub fn check(&self) -> Result<(), OfferError> {
         self.has_good_names()?;
         self.has_good_plans()?;
@@ -207,7 +207,8 @@ impl Offer {
         self.has_no_cheap_grant()
     }
 
-    /// A grant that costs less than one of its dearest requests, bought with one of those, would be the way to buy them.
+    /// Refuses a grant that costs less than one of the requests that it opens, because clients
+    /// would buy it instead.
     fn has_no_cheap_grant(&self) -> Result<(), OfferError> {
         let classes: Vec<&Class> = self.pricing.classes().collect();
         if classes.iter().all(|class| class.tier == classes[0].tier) {
@@ -259,7 +260,7 @@ impl Offer {
         Ok(())
     }
 
-    /// Whether a grant of it opens a service whose prices a hook sets, by what the other one says.
+    /// Refuses a grant that opens the service of the other offer, if a hook prices that service.
     pub fn bundles_a_hook(&self, other: &Self) -> Result<(), OfferError> {
         let mut also = self.plans.iter().flat_map(|plan| &plan.also);
         let is_named = also.any(|(name, _)| *name == other.service);
@@ -275,7 +276,7 @@ fn is_nothing(grant: &Grant) -> bool {
     limits.contains(&Some(0)) || grant.valid.as_secs() == 0
 }
 
-/// Whether no token of one of these classes opens what is known to be dearer.
+/// Checks that no token of one of these classes opens a request that is known to cost more.
 pub fn not_undercut(service: &Arc<str>, classes: &[&Class]) -> Result<(), OfferError> {
     for dear in classes {
         if let Some(cheap) = classes.iter().find(|cheap| cheap.opens_dearer(dear)) {

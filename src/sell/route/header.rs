@@ -1,11 +1,12 @@
-//! Header names as servers behind us read them: what speaks CGI or PHP takes several names for one. Pure.
+//! Header names as upstream servers read them: CGI and PHP treat several names as the same. Pure.
 
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// A name as the most lenient server reads it: whatever is no letter and no digit is the same (CGI, RFC 3875, section 4.1.18;
-/// PHP and Apache fold dots and the rest besides).
+/// The name as the most lenient server reads it, which treats all characters except letters and
+/// digits as the same. CGI does this for dashes (RFC 3875, section 4.1.18). PHP and Apache also do
+/// it for dots and other characters.
 pub fn folded(name: &HeaderName) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     let name = name.as_str();
@@ -16,7 +17,7 @@ pub fn folded(name: &HeaderName) -> Cow<'_, str> {
     Cow::Owned(name.bytes().map(fold).collect())
 }
 
-/// Takes out every header that some server could take for this one.
+/// Removes all headers that some server could treat as this one.
 pub fn remove_alike(headers: &mut HeaderMap, name: &HeaderName) {
     headers.remove(name);
     let wanted = folded(name);
@@ -30,12 +31,12 @@ pub fn remove_alike(headers: &mut HeaderMap, name: &HeaderName) {
     }
 }
 
-/// Servers would not agree on what a header says.
+/// Servers could read different values of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disputed;
 
-/// The value of a header that a price depends on: whatever server reads it, it has to read the same. What `Connection` names
-/// is not asked about here, the public listener has taken it out before.
+/// The value of a header that a price depends on. Fails if servers could read different values. The
+/// public listener has already removed the headers that `Connection` names.
 pub fn undisputed<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,

@@ -1,4 +1,4 @@
-//! What is sold on a route: at which price, for which grant, and what comes free.
+//! The offer of a route: its prices, its grants and its free quota.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use crate::base::price::Price;
 
 use super::Pricing;
 
-/// What one payment buys.
+/// The extent of access that one payment buys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// How many requests; `None` for any number.
+    /// The number of requests; `None` for any number.
     pub requests: Option<u64>,
-    /// How many response bytes; `None` for any number.
+    /// The number of response bytes; `None` for any number.
     pub bytes: Option<u64>,
-    /// How many metered seconds of work; `None` for any number.
+    /// The number of metered seconds of work; `None` for any number.
     pub seconds: Option<u64>,
-    /// How long the token is good, from the latest moment at which its invoice can be paid in time.
+    /// How long the token is valid, counted from the expiry of its invoice.
     pub valid: Duration,
 }
 
-/// How long a token is good if nobody says otherwise: a day, in which nobody has to pay twice.
+/// The default validity of a token: a day, so that a client does not pay twice within it.
 const VALID_DEFAULT: Duration = Duration::from_secs(86_400);
 
 /// Any number of requests for a day.
@@ -61,7 +61,7 @@ impl fmt::Display for Grant {
     }
 }
 
-/// A span of time in the largest unit that it is a whole number of, as the settings take it.
+/// A time span, displayed in the largest unit that divides it, as in the settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Span(pub Duration);
 
@@ -77,23 +77,24 @@ impl fmt::Display for Span {
     }
 }
 
-/// One thing that a payment on a route can buy.
+/// A named grant that a client can buy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What a client asks for it by; the default one, which comes first, need not be asked for.
+    /// The name by which a client asks for the plan. The first plan is the default.
     pub name: Arc<str>,
-    /// What it costs; `None` for what the request costs.
+    /// The price; `None` for the price of the request.
     pub price: Option<Price>,
-    /// What it buys.
+    /// The grant that the payment buys.
     pub grant: Grant,
-    /// Other services that it opens, each with the price class up to which it does.
+    /// The other services that the token opens, each with the highest price class that it reaches.
     pub also: Vec<(Arc<str>, u32)>,
 }
 
-/// The longest name of a service or a grant: a service's stands in every caveat of every token.
+/// The longest name of a service or a grant. The service's name is part of every caveat of a token.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Whether a service or a grant can be called this: a `:`, a `,` or a `=` would make tokens that never verify.
+/// Whether this is a valid name for a service or a grant. A `:`, `,` or `=` would break the token's
+/// caveats.
 pub fn is_name(name: &str) -> bool {
     let is_allowed = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
@@ -101,78 +102,79 @@ pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(is_allowed)
 }
 
-/// The name of a route's first plan, unless it has another.
+/// The name of a route's first plan, unless the settings give another one.
 pub const DEFAULT_PLAN: &str = "default";
 
-/// Requests that a client may make without a token.
+/// The requests that a client may make without a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FreeQuota {
-    /// How many.
+    /// The number of requests.
     pub requests: u64,
-    /// Within this time from the first of them.
+    /// The time window, which begins with the first request.
     pub per: Duration,
 }
 
-/// Why a grant's invoice cannot be made before anybody asks for it.
+/// The reason why the invoice for a grant cannot be made in advance.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotABundle {
-    /// It is not sold.
+    /// The route does not sell this grant.
     #[error("there is no grant `{name}` here; there are: {names}")]
     Unknown {
-        /// What was asked for.
+        /// The grant that was asked for.
         name: String,
-        /// What there is.
+        /// The grants on sale.
         names: String,
     },
-    /// What it costs depends on the request.
+    /// The price depends on the request.
     #[error(
         "what a request costs depends on the request here: only a route with one price can be paid ahead"
     )]
     ByRequest,
-    /// What it costs depends on a rate.
+    /// The price depends on an exchange rate.
     #[error("its price is in a currency: only one in bitcoin stays what it is until somebody asks")]
     InCurrency,
-    /// Nothing is asked for.
+    /// The route serves every request without payment.
     #[error("the route lets everybody through (dry_run)")]
     DryRun,
 }
 
-/// Which delivered answers cost a use. A failed answer never does.
+/// The kinds of delivered answers that count as a use. A failed answer never does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Count {
-    /// All except those that bring the client nothing: answers to HEAD requests, 304, 401, 404, 410, 429 and redirects to the
-    /// same shop.
+    /// All delivered answers except those that bring the client nothing: answers to HEAD requests,
+    /// 304, 401, 404, 410, 429, and redirects within the same shop.
     #[default]
     Delivered,
     /// Every delivered answer.
     All,
-    /// As `Delivered`, but all requests for one file within ten minutes count as one, so that it can be fetched in parts.
+    /// The same answers as `Delivered`, but all requests for one file within ten minutes count as
+    /// one. So a client can fetch a file in parts.
     File,
 }
 
-/// What is sold on a route.
+/// The terms on which a route is sold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// The service that the route belongs to: the name that stands in the token.
+    /// The service that the route belongs to, as named in its tokens.
     pub service: Arc<str>,
-    /// What a request costs.
+    /// The pricing of a request.
     pub pricing: Pricing,
-    /// What a payment can buy, the default first; never empty.
+    /// The grants on sale, the default first; never empty.
     pub plans: Vec<Plan>,
-    /// What comes free.
+    /// The requests that each client may make without payment.
     pub free: Option<FreeQuota>,
     /// Whether an answer that runs beyond the grant's bytes or seconds is cut off.
     pub cuts_overrun: bool,
-    /// Which delivered answers cost a use.
+    /// The kinds of delivered answers that count as a use.
     pub count: Count,
-    /// The response header or trailer in which the upstream says how many seconds it worked.
+    /// The response header or trailer in which the upstream reports the seconds that it worked.
     pub metered_by: Option<HeaderName>,
-    /// Whether everything is let through, and only counted.
+    /// Whether all requests are served without payment, and only counted.
     pub is_dry_run: bool,
 }
 
 impl Offer {
-    /// An offer of one grant at one price.
+    /// Creates an offer of one grant at one price.
     pub fn new(service: &str, price: Price, grant: Grant) -> Self {
         Self {
             service: service.into(),
@@ -191,28 +193,29 @@ impl Offer {
         }
     }
 
-    /// What is bought by who asks for nothing else.
+    /// The plan for a client that does not choose one.
     pub fn default_plan(&self) -> &Plan {
         &self.plans[0]
     }
 
-    /// Whether clients can choose.
+    /// Whether clients can choose between several plans.
     pub fn has_choice(&self) -> bool {
         self.plans.len() > 1
     }
 
-    /// Whether anything is sold by what an answer takes, and not only by the request.
+    /// Whether a grant limits the bytes or the seconds of answers.
     pub fn is_metered(&self) -> bool {
         let mut grants = self.plans.iter().map(|plan| &plan.grant);
         grants.any(|grant| grant.bytes.is_some() || grant.seconds.is_some())
     }
 
-    /// The plan of this name.
+    /// Returns the plan of this name.
     pub fn plan(&self, name: &str) -> Option<&Plan> {
         self.plans.iter().find(|plan| &*plan.name == name)
     }
 
-    /// A grant, the default one if none is named, and what it costs, if both are known before anybody asks.
+    /// Returns the named or the default plan and its price, if that price is known before a client
+    /// asks.
     pub fn bundle(&self, name: Option<&str>) -> Result<(&Plan, Msat), NotABundle> {
         let plan = match name {
             None => self.default_plan(),
@@ -234,7 +237,7 @@ impl Offer {
         Ok((plan, price.ok_or(NotABundle::InCurrency)?))
     }
 
-    /// All that it can cost, in bitcoin or in a currency, as far as no hook has to be asked.
+    /// All prices of the offer, except those that a hook sets.
     pub fn prices(&self) -> impl Iterator<Item = Price> {
         let of_plans = self.plans.iter().filter_map(|plan| plan.price);
         let of_requests = self.pricing.classes().map(|class| class.price);

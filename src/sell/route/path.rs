@@ -1,45 +1,48 @@
-//! A request's path in its one normal form.
+//! Request paths in a normal form.
 
-/// A request's path, normalised once: what matching, caveats, files and upstreams see all comes from here.
+/// A request's path, normalised once for matching, caveats, files and upstreams.
 ///
-/// RFC 3986 leaves open whether `@` and `%40` mean the same in a path. For matching they do, or a guarded path could be
-/// written so that it misses its route; an upstream is still sent the spelling that the client chose.
+/// RFC 3986 leaves open whether `@` and `%40` are equivalent in a path. For matching they are,
+/// because otherwise a client could bypass a sold route by its spelling. An upstream still receives
+/// the client's spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestPath {
-    /// Whatever may stand in a path as it is, stands there as it is.
+    /// The path for matching, in which no character is encoded unless necessary.
     matched: String,
-    /// The same, with `!$&'()*+,;=:@` as the client wrote them.
+    /// The path for the upstream, with `!$&'()*+,;=:@` as the client wrote them.
     wire: String,
-    /// The doubled or encoded slashes in the path, if any: only some routes pass them on.
+    /// The error about doubled or encoded slashes in the path, if any. Only some routes pass such a
+    /// path on.
     slashes: Option<PathError>,
 }
 
-/// Why a path is refused. Nothing is resolved or repaired: a path that two programs could read in two ways is not served.
+/// The reason why a path is refused. No path is repaired: one that two programs could read
+/// differently is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// `*`, or empty.
+    /// The path is `*` or empty, or does not begin with a slash.
     #[error("the path does not begin with a slash")]
     NotAbsolute,
-    /// A percent sign without two hex digits.
+    /// The path has a percent sign without two hex digits.
     #[error("the path has a `%` without two hex digits behind it")]
     Encoding,
-    /// `.` or `..`, plain or encoded, also in front of a `;`.
+    /// The path has a `.` or `..` segment, plain or encoded, or with path parameters.
     #[error("the path has a `.` or `..` segment")]
     DotSegment,
-    /// `//`
+    /// The path has `//`.
     #[error("the path has doubled slashes")]
     EmptySegment,
-    /// `%2F`
+    /// The path has `%2F`.
     #[error("the path has an encoded slash")]
     EncodedSlash,
-    /// A backslash, plain or encoded.
+    /// The path has a backslash, plain or encoded.
     #[error("the path has a backslash")]
     Backslash,
-    /// NUL or another control character, plain or encoded.
+    /// The path has a NUL or another control character, plain or encoded.
     #[error("the path has a control character")]
     ControlCharacter,
-    /// Read as some servers do (in small letters, without what stands behind a `;`), the path is one that is sold, and as
-    /// it is written it is another one.
+    /// Some servers ignore case or the text after a `;`, and would read the path as that of
+    /// another, sold route.
     #[error(
         "some servers would take this path for another one, which is sold: mind the case, and leave out any `;`"
     )]
@@ -47,14 +50,15 @@ pub enum PathError {
 }
 
 impl RequestPath {
-    /// Normalises a path: what need not be encoded is decoded, what stays encoded is in upper case. Everything that is
-    /// ambiguous is refused.
+    /// Normalises a path. Decodes characters that need no encoding, and writes the others in
+    /// upper-case hex. Refuses ambiguous paths.
     pub fn parse(raw: &str) -> Result<Self, PathError> {
         let path = Self::read(raw)?;
         path.slashes.map_or(Ok(path), Err)
     }
 
-    /// Parses a path that may have doubled or encoded slashes; the route decides whether it passes them on.
+    /// Normalises a path that may have doubled or encoded slashes. The route decides whether such a
+    /// path is passed on.
     pub fn read(raw: &str) -> Result<Self, PathError> {
         if !raw.starts_with('/') {
             return Err(PathError::NotAbsolute);
@@ -119,8 +123,9 @@ impl RequestPath {
         self.slashes
     }
 
-    /// The ways in which servers read the slashes. They decode `%2F` and merge several slashes; some take the text after two
-    /// leading slashes for a host, or remove path parameters first. Any pattern that a partly decoded path matches also matches
+    /// The forms in which servers could read this path because of its slashes. Servers decode `%2F`
+    /// and merge several slashes. Some take the text after two leading slashes for a host, or
+    /// remove path parameters first. A pattern that matches any partly decoded form also matches
     /// one of these.
     pub(super) fn readings(&self) -> Result<Vec<Self>, PathError> {
         let mut readings = Vec::new();
@@ -135,28 +140,29 @@ impl RequestPath {
         Ok(readings)
     }
 
-    /// The path as it is matched, still percent-encoded where it must be.
+    /// The path for matching, percent-encoded only where necessary.
     pub fn as_str(&self) -> &str {
         &self.matched
     }
 
-    /// The path as it is sent on.
+    /// The path for the upstream.
     pub fn wire(&self) -> &str {
         &self.wire
     }
 
-    /// What a server makes of it that cuts path parameters off each segment; `None` if there are none.
+    /// The path as read by a server that removes path parameters from each segment; `None` if it
+    /// has none.
     pub(super) fn without_parameters(&self) -> Option<Result<Self, PathError>> {
         let has_parameters = self.matched.contains(';');
         has_parameters.then(|| Self::parse(&cut_parameters(&self.matched)))
     }
 
-    /// Whether a server that knows no upper case makes something else of it.
+    /// Whether the path has upper-case letters, which some servers ignore.
     pub(super) fn has_upper_case(&self) -> bool {
         self.matched.bytes().any(|byte| byte.is_ascii_uppercase())
     }
 
-    /// What that is, for matching.
+    /// The path in lower case, for matching.
     pub(super) fn in_small_letters(&self) -> Self {
         Self {
             matched: self.matched.to_ascii_lowercase(),
@@ -169,14 +175,14 @@ impl RequestPath {
 /// An encoded slash in the normalised path.
 const ENCODED_SLASH: &str = "%2F";
 
-/// The path without parameters: `;` and what follows it in each segment.
+/// Removes the parameters of a path: `;` and the text after it in each segment.
 fn cut_parameters(path: &str) -> String {
     let cut = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
     let segments: Vec<_> = path.split('/').map(cut).collect();
     segments.join("/")
 }
 
-/// The path with runs of slashes merged into one.
+/// Merges each run of slashes into one.
 fn merge_slashes(path: &str) -> String {
     let mut merged = String::with_capacity(path.len());
     for char in path.chars() {
@@ -187,7 +193,7 @@ fn merge_slashes(path: &str) -> String {
     merged
 }
 
-/// RFC 3986, section 2.1: with upper-case digits.
+/// Appends a byte in percent-encoding with upper-case digits (RFC 3986, section 2.1).
 fn push_encoded(text: &mut String, byte: u8) {
     const DIGITS: [char; 16] = [
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
@@ -199,7 +205,7 @@ fn push_encoded(text: &mut String, byte: u8) {
 
 fn check_dots(path: &str) -> Result<(), PathError> {
     for segment in path.split('/') {
-        // Some servers cut path parameters off before they resolve the dots.
+        // Some servers remove path parameters before they resolve the dots.
         let name = segment.split(';').next().unwrap_or_default();
         if name == "." || name == ".." {
             return Err(PathError::DotSegment);
@@ -208,12 +214,12 @@ fn check_dots(path: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-/// RFC 3986, section 2.3: encoded or not, these mean the same.
+/// Characters that mean the same whether encoded or not (RFC 3986, section 2.3).
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// RFC 3986, section 3.3: what else may stand in a path as it is.
+/// The other characters that need no encoding in a path (RFC 3986, section 3.3).
 fn is_path_char(byte: u8) -> bool {
     b"!$&'()*+,;=:@".contains(&byte)
 }

@@ -1,31 +1,31 @@
-//! Patterns: which paths a route is for.
+//! Patterns for the paths of a route.
 
 use std::fmt;
 
 use super::{PathError, RequestPath};
 
-/// Which paths a route is for. Both kinds match with and without a slash at the end: an upstream that makes no difference
-/// must not give away at one what is sold at the other.
+/// The paths that a route matches. Both kinds match with and without a trailing slash. Otherwise an
+/// upstream that ignores the slash would serve a sold path for free.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
-    /// This path.
+    /// Exactly this path.
     Exact(String),
-    /// Everything at or below this path, which has no slash at its end; empty for everything.
+    /// This path and all paths below it, written without a trailing slash; empty for all paths.
     Below(String),
 }
 
-/// A pattern that cannot be understood.
+/// A pattern that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{path}` is no path for a route: {why}")]
 pub struct PatternError {
-    /// What was written.
+    /// The pattern as written.
     pub path: String,
-    /// What is wrong with it.
+    /// The reason why the pattern is refused.
     pub why: &'static str,
 }
 
 impl Pattern {
-    /// Reads `/exact/path` or `/everything/below/*`.
+    /// Parses `/exact/path` or `/everything/below/*`.
     pub fn parse(path: &str) -> Result<Self, PatternError> {
         let refused = |why| PatternError {
             path: path.to_owned(),
@@ -34,7 +34,7 @@ impl Pattern {
         if !path.starts_with('/') {
             return Err(refused("it begins with a slash, as in `/articles/*`"));
         }
-        // With the slash in front of the star, so that `/a//*` shows what it is.
+        // The slash before the star stays, so that `/a//*` is seen to have doubled slashes.
         let (literal, is_prefix) = match path.strip_suffix('*') {
             Some(literal) if literal.ends_with('/') => (literal, true),
             Some(_) | None => (path, false),
@@ -71,7 +71,7 @@ impl Pattern {
         })
     }
 
-    /// Whether this path belongs to the pattern.
+    /// Whether this path matches the pattern.
     pub fn matches(&self, path: &RequestPath) -> bool {
         let path = path.as_str();
         match self {
@@ -82,7 +82,7 @@ impl Pattern {
         }
     }
 
-    /// The pattern in small letters.
+    /// The pattern in lower case.
     pub(super) fn folded(&self) -> Self {
         match self {
             Self::Exact(exact) => Self::Exact(exact.to_ascii_lowercase()),
@@ -90,7 +90,8 @@ impl Pattern {
         }
     }
 
-    /// Of two patterns that match one path, the one with the higher rank decides.
+    /// The rank of the pattern. If several patterns match a path, the one with the highest rank
+    /// applies.
     pub(super) fn specificity(&self) -> (usize, bool) {
         match self {
             Self::Exact(exact) => (exact.len(), true),
@@ -98,7 +99,7 @@ impl Pattern {
         }
     }
 
-    /// The pattern's prefix, without a slash at its end; empty for an exact pattern.
+    /// The pattern's prefix without a trailing slash; empty for an exact pattern.
     pub fn prefix(&self) -> &str {
         match self {
             Self::Exact(_) => "",
@@ -106,11 +107,13 @@ impl Pattern {
         }
     }
 
-    /// What comes after the pattern's own prefix, beginning with a slash, as it is sent on; all of it for an exact pattern.
+    /// The part of the path after the pattern's prefix, starting with a slash, in the upstream's
+    /// form. The whole path for an exact pattern.
     pub fn rest<'a>(&self, path: &'a RequestPath) -> &'a str {
         match self {
             Self::Exact(_) => path.wire(),
-            // The two forms of a path differ inside segments only, so the prefix ends at the same slash in both.
+            // Both forms of a path have the same slashes, so the prefix ends at the same one in
+            // both.
             Self::Below(prefix) => match path.wire().match_indices('/').nth(segments(prefix)) {
                 Some((slash, _)) => &path.wire()[slash..],
                 None => "/",
@@ -119,7 +122,7 @@ impl Pattern {
     }
 }
 
-/// How many segments a path has that does not end with a slash.
+/// The number of segments in a path without a trailing slash.
 fn segments(path: &str) -> usize {
     path.bytes().filter(|byte| *byte == b'/').count()
 }

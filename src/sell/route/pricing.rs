@@ -1,7 +1,7 @@
-//! What a request costs: always the same, or by its method, a query parameter or a header. Pure.
+//! The price of a request: fixed, or by its method, a query parameter or a header. Pure.
 //!
-//! A request that an upstream could read in another way than the table does is refused, never priced by a guess: a
-//! parameter that is given twice, in another spelling or with a value that the table does not have.
+//! A request that an upstream could read differently from the price table is refused. Examples are
+//! a parameter that is repeated, spelled differently, or has an unknown value.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,62 +14,63 @@ use crate::base::price::Price;
 
 use super::header::undisputed;
 
-/// What a form's content type has in it.
+/// Parts of the content types of forms.
 const FORMS: [&str; 2] = ["x-www-form-urlencoded", "multipart/"];
 
-/// The field by which Rails, Symfony, Laravel and others let a form choose another method.
+/// The form field with which Rails, Symfony, Laravel and others override the method.
 const METHOD_PARAMETER: &str = "_method";
 
-/// A price class: what a request costs, and up to which class a token has to reach to open it.
+/// A price class: the price of a request, and the tier that a token needs to open it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// What it costs.
+    /// The price of a request.
     pub price: Price,
-    /// The class; it stands in the token, and a token of a lower one does not open this request.
+    /// The tier of the class. A token of a lower tier does not open the request.
     pub tier: u32,
 }
 
 impl Class {
-    /// Whether a token of this class would open what is known to be dearer.
+    /// Whether a token of this class would open a request of the other class, which is known to
+    /// cost more.
     pub fn opens_dearer(&self, other: &Self) -> bool {
         other.price.is_above(self.price) && self.tier >= other.tier
     }
 }
 
-/// What a request costs.
+/// The rule that sets the price of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pricing {
-    /// The same for every request.
+    /// The same price for every request.
     Flat(Class),
-    /// By something that stands in the request.
+    /// A price by a value in the request.
     Table(PriceTable),
-    /// By what the hook of this name says of the request.
+    /// A price from the hook of this name.
     Hook(Arc<str>),
 }
 
-/// Prices by something that stands in the request.
+/// Prices by a value in the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceTable {
-    /// By what.
+    /// The part of the request that holds the value.
     pub by: Selector,
-    /// The values that are known, each with its class.
+    /// The known values, each with its class.
     pub values: Vec<(String, Class)>,
-    /// The class of a request that has no value; without one it is refused.
+    /// The class of a request without a value. If `None`, such a request is refused.
     pub missing: Option<Class>,
 }
 
-/// What a price is chosen by.
+/// The part of a request that chooses its price.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
-    /// The method; HEAD costs what GET does, unless the table has both.
+    /// The method. HEAD costs the same as GET, unless the table lists HEAD.
     Method,
-    /// A parameter of the query.
+    /// A query parameter.
     Query(String),
     /// A header.
     Header(HeaderName),
 }
 
-/// What of a request a price may depend on.
+/// The parts of a request that a price may depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Selected<'a> {
     /// The method.
@@ -80,32 +81,32 @@ pub struct Selected<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Why a request has no price; each says what would be right.
+/// The reason why a request has no price. Each error says how to correct the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unclassed {
-    /// It lacks what the price depends on.
+    /// The request lacks the part that its price depends on.
     #[error("this request is priced by {0}, which is missing")]
     Missing(String),
-    /// A value that is not for sale.
+    /// The request has a value that the table does not list.
     #[error("this request is priced by {by}, which can be {values}")]
     Unknown {
-        /// By what.
+        /// The part of the request that holds the value.
         by: String,
-        /// What there is.
+        /// The known values.
         values: String,
     },
-    /// Servers would not agree on what it asks for.
+    /// Servers could read the part that the price depends on in different ways.
     #[error("this request is priced by {0}: give it once, and in this spelling")]
     Ambiguous(String),
 }
 
 impl Pricing {
-    /// The same price for every request.
+    /// Creates a pricing with the same price for every request.
     pub fn flat(price: Price) -> Self {
         Self::Flat(Class { price, tier: 0 })
     }
 
-    /// Whether it may depend on a header.
+    /// Whether the price may depend on a header.
     pub fn reads_headers(&self) -> bool {
         match self {
             Self::Flat(_) => false,
@@ -114,7 +115,7 @@ impl Pricing {
         }
     }
 
-    /// Whether it depends on the query.
+    /// Whether the price may depend on the query.
     pub fn reads_query(&self) -> bool {
         match self {
             Self::Flat(_) => false,
@@ -123,7 +124,7 @@ impl Pricing {
         }
     }
 
-    /// All price classes; none where a hook sets the prices.
+    /// All price classes; empty if a hook sets the prices.
     pub fn classes(&self) -> impl Iterator<Item = &Class> {
         let (flat, table) = match self {
             Self::Flat(class) => (Some(class), None),
@@ -137,7 +138,7 @@ impl Pricing {
         flat.into_iter().chain(of_table)
     }
 
-    /// The same, to be changed.
+    /// All price classes, mutable.
     pub fn classes_mut(&mut self) -> Vec<&mut Class> {
         match self {
             Self::Flat(class) => vec![class],
@@ -151,11 +152,11 @@ impl Pricing {
 }
 
 impl PriceTable {
-    /// The price class of a request.
+    /// Determines the price class of a request.
     pub fn class(&self, selected: &Selected<'_>) -> Result<Class, Unclassed> {
         let value = match &self.by {
             Selector::Method => Some(Cow::Borrowed(selected.method.as_str())),
-            // Some servers read both as one, and the form first.
+            // Some servers merge the fields of a form with the query, and prefer the form's.
             Selector::Query(_) if is_form(selected.headers) => {
                 return Err(Unclassed::Ambiguous(self.by.to_string()));
             }
@@ -174,7 +175,7 @@ impl PriceTable {
         let is_by_method = self.by == Selector::Method;
         let is_head = is_by_method && value == "HEAD";
         let found = of(&value).or_else(|| is_head.then(|| of("GET")).flatten());
-        // Every request has a method: the others are those that the table does not have.
+        // Every request has a method, so `missing` applies to methods that the table does not list.
         let other = self.missing.filter(|_| is_by_method);
         let Some(class) = found.map(|(_, class)| *class).or(other) else {
             return Err(Unclassed::Unknown {
@@ -188,7 +189,7 @@ impl PriceTable {
         Ok(class)
     }
 
-    /// Whether another request of this table costs something else.
+    /// Whether the table has a class other than this one.
     fn has_other(&self, class: Class) -> bool {
         let values = self.values.iter().map(|(_, class)| class);
         values.chain(&self.missing).any(|other| *other != class)
@@ -203,10 +204,11 @@ impl PriceTable {
         values.join(", ")
     }
 
-    /// The value of a query parameter. Whatever some server could take for the same parameter must be it, to the letter.
+    /// The value of a query parameter. Fails if some server could read another parameter as this
+    /// one.
     fn parameter<'q>(&self, name: &str, query: &'q str) -> Result<Option<Cow<'q, str>>, Unclassed> {
         let mut found = None;
-        // Some servers take `;` for a separator, as HTML 4 did.
+        // Some servers treat `;` as a separator, as HTML 4 did.
         for pair in query.split(['&', ';']) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(decoded) = decode(key) else {
@@ -224,7 +226,7 @@ impl PriceTable {
         Ok(found)
     }
 
-    /// The value of a header.
+    /// The value of a header. Fails if servers could read different values.
     fn header<'h>(
         &self,
         name: &HeaderName,
@@ -239,8 +241,9 @@ impl PriceTable {
     }
 }
 
-/// Whether some server could take the body for a form, whose fields many servers mix with the query's: also by a second line,
-/// by a header that is spelled alike, or by a word that stands further behind.
+/// Whether some server could read the body as a form, whose fields many servers merge with the
+/// query. This also counts a repeated or similarly named header, and a form type later in its
+/// value.
 fn is_form(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(CONTENT_TYPE).iter();
     let has_form = |value: &HeaderValue| {
@@ -251,16 +254,17 @@ fn is_form(headers: &HeaderMap) -> bool {
     undisputed(headers, &CONTENT_TYPE).is_err() || lines.any(has_form)
 }
 
-/// Whether some server could read another method in the query or in the body than the request has: `_method` in either.
+/// Whether some server could take another method from `_method` in the query or in a form.
 fn may_name_method(selected: &Selected<'_>) -> bool {
     let pairs = selected.query.unwrap_or_default().split(['&', ';']);
     let mut keys = pairs.map(|pair| pair.split('=').next().unwrap_or_default());
-    // What cannot be read could be anything.
+    // A name that cannot be decoded could mean anything.
     keys.any(|key| decode(key).is_none_or(|key| is_alike(&key, METHOD_PARAMETER)))
         || is_form(selected.headers)
 }
 
-/// As `application/x-www-form-urlencoded` is read (WHATWG URL, section 5.1); `None` for what is no UTF-8.
+/// Decodes `application/x-www-form-urlencoded` text (WHATWG URL, section 5.1); `None` if it is not
+/// UTF-8.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains(['+', '%']) {
         return Some(Cow::Borrowed(text));
@@ -270,8 +274,8 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(decoded.into_owned()))
 }
 
-/// Whether some server could take one parameter's name for the other: in other letters, with the brackets of a list, or
-/// with what PHP turns into an underscore.
+/// Whether some server could treat two parameter names as the same. Servers may ignore case, accept
+/// the brackets of a list, or replace characters by an underscore as PHP does.
 fn is_alike(given: &str, name: &str) -> bool {
     let plain = |text: &str| {
         let text = text.trim_matches(|char: char| char.is_whitespace() || "[]".contains(char));
@@ -431,7 +435,7 @@ mod tests {
         }
         assert_eq!(tier(&prices, "", &form), None);
         assert_eq!(tier(&prices, "method=DELETE", &[]), Some(0));
-        // Where every method costs the same, it does not matter which one is meant.
+        // If all methods cost the same, the effective method does not matter.
         let flat = PriceTable {
             by: Selector::Method,
             values: vec![("GET".to_owned(), class(3))],

@@ -1,4 +1,5 @@
-//! The table itself: the routes in the order in which they are tried, and what it says of a request.
+//! The route table: the routes in the order in which they are tried, and the search for a request's
+//! route.
 
 use std::sync::Arc;
 
@@ -9,56 +10,56 @@ use crate::base::secret_file::Secrets;
 
 use super::{Access, PathError, Pattern, RequestPath, Route};
 
-/// What the table says of a request.
+/// The result of looking up a request.
 #[derive(Debug)]
 pub enum Found<'a> {
-    /// This route.
+    /// The request belongs to this route.
     Route(&'a Arc<Route>),
-    /// The path is known, the method is not taken there. Never a less specific route: a guarded path must not be open by
-    /// another method.
+    /// The path matches, but the method is not served there. No less specific route is tried,
+    /// because another method must not bypass a sold path.
     MethodNotTaken {
-        /// What is taken there, HEAD with GET.
+        /// The methods that the path supports, with HEAD if GET is among them.
         methods: Vec<Method>,
-        /// Whether any of it is sold.
+        /// Whether a route for this path is sold.
         is_paid: bool,
     },
-    /// No route.
+    /// No route matches.
     Nothing,
-    /// Two servers could read the path in two ways that belong to different routes.
+    /// Servers could read the path in two ways that belong to different routes.
     Ambiguous(PathError),
 }
 
-/// Two routes, of which one can never be reached, or not be told from the other.
+/// Two routes that conflict: one can never be reached, or servers could confuse them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("route {second} (`{path}`) is shadowed by route {first}: {why}")]
 pub struct Shadowed {
-    /// The first one's number, counted from 1.
+    /// The number of the first route, counted from 1.
     pub first: usize,
-    /// The second one's number.
+    /// The number of the second route.
     pub second: usize,
-    /// The path of the second.
+    /// The pattern of the second route.
     pub path: String,
-    /// What they have in common.
+    /// The reason for the conflict.
     pub why: &'static str,
 }
 
 /// All routes, the most specific first.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
-    /// In the order in which they are tried.
+    /// The routes in the order in which they are tried.
     routes: Vec<Arc<Route>>,
-    /// Their patterns in small letters, in the same order.
+    /// Their patterns in lower case, in the same order.
     folded: Vec<Pattern>,
-    /// Whether that makes a difference to any of them.
+    /// Whether a pattern has upper-case letters.
     has_upper_case: bool,
-    /// Whether any of them is sold.
+    /// Whether a route is sold.
     is_any_sold: bool,
-    /// What is not served, whatever folder of a route it is in.
+    /// The secret files, which no route serves.
     secrets: Arc<Secrets>,
 }
 
 impl RouteTable {
-    /// Orders the routes; refuses a pair of which one could never be reached.
+    /// Orders the routes. Refuses a pair of which one could never be reached.
     pub fn new(routes: Vec<Route>) -> Result<Self, Shadowed> {
         for (index, second) in routes.iter().enumerate() {
             for (earlier, first) in routes[..index].iter().enumerate() {
@@ -101,7 +102,7 @@ impl RouteTable {
         })
     }
 
-    /// The same routes, which serve none of these files.
+    /// Returns the same routes, which never serve these files.
     #[must_use]
     pub fn without(self, secrets: Secrets) -> Self {
         Self {
@@ -110,12 +111,13 @@ impl RouteTable {
         }
     }
 
-    /// What is not served.
+    /// The secret files, which no route serves.
     pub fn secrets(&self) -> &Arc<Secrets> {
         &self.secrets
     }
 
-    /// The route of a request. The most specific path decides; its routes may share it by method.
+    /// Finds the route of a request. The most specific pattern applies. Routes with the same
+    /// pattern differ by method.
     pub fn find(&self, method: &Method, path: &RequestPath) -> Found<'_> {
         let best = self.routes.iter().find(|route| route.pattern.matches(path));
         let Some(best) = best else {
@@ -145,8 +147,8 @@ impl RouteTable {
         }
     }
 
-    /// Whether the route passes a path with doubled or encoded slashes on, and the path belongs to it however servers read it.
-    /// If not, the error holds anything else that is wrong with the path.
+    /// Checks that the route accepts doubled or encoded slashes, and that the path belongs to the
+    /// route in every reading. If not, the error holds any other fault of the path.
     fn slashes(
         &self,
         method: &Method,
@@ -173,8 +175,8 @@ impl RouteTable {
         Ok(())
     }
 
-    /// Whether some servers would take this path for one that is sold, and that is not the one it belongs to: the server
-    /// behind a free `/*` must not be asked for `/Guarded/x` or `/guarded;a/x`.
+    /// Returns an error if some servers would read this path as that of another, sold route. For
+    /// example, the server behind a free `/*` must not receive `/Guarded/x` or `/guarded;a/x`.
     fn lookalike(&self, path: &RequestPath, best: &Route) -> Option<PathError> {
         let is_sold = |pattern: Option<(usize, &Pattern)>| {
             pattern.is_some_and(|(index, _)| {
@@ -192,7 +194,7 @@ impl RouteTable {
         };
         let cut = match path.without_parameters() {
             Some(Ok(cut)) => Some(cut),
-            // Without its parameters it has no meaning at all, or one that differs from server to server.
+            // Without its parameters, the path is invalid, or servers read it differently.
             Some(Err(_)) if self.is_any_sold => return Some(PathError::Lookalike),
             Some(Err(_)) | None => None,
         };
@@ -204,7 +206,7 @@ impl RouteTable {
         is_lookalike.then_some(PathError::Lookalike)
     }
 
-    /// Prices that are in another class in a later table, each with its service, and both classes.
+    /// The prices whose class differs in a later table, each with its service and both classes.
     pub fn classes_moved(&self, later: &Self) -> Vec<(Arc<str>, Price, u32, u32)> {
         let classes = |table: &Self| -> Vec<(Arc<str>, Price, u32)> {
             let offers = table.routes.iter().filter_map(|route| match &route.access {
@@ -230,7 +232,7 @@ impl RouteTable {
         moved
     }
 
-    /// All routes, in the order in which they are tried.
+    /// All routes in the order in which they are tried.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter()
     }

@@ -1,4 +1,5 @@
-//! How a route's requests are forwarded: to which servers, under which path, with which headers. Pure.
+//! How a route's requests are forwarded: to which servers, under which path, with which headers.
+//! Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,86 +9,89 @@ use http::{HeaderMap, Uri};
 
 use super::header::{folded, remove_alike};
 
-/// What a route does to requests and answers between a client and the servers behind.
+/// The changes that a route makes to requests and answers when it forwards them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// The servers, shared by all routes that name the same.
+    /// The servers, shared by all routes that name the same ones.
     pub upstream: Arc<Upstream>,
-    /// Whether the route's own prefix is taken off the path before it is forwarded.
+    /// Whether the route's prefix is removed from the path before it is forwarded.
     pub strip_prefix: bool,
-    /// What is put in front of the path then: empty, or with a slash at its beginning and none at its end.
+    /// The prefix that is added to the path: empty, or with a leading and without a trailing slash.
     pub add_prefix: String,
-    /// Whether paths with doubled (`//`) and encoded (`%2F`) slashes are passed on as they are.
+    /// Whether paths with doubled (`//`) or encoded (`%2F`) slashes are passed on unchanged.
     pub pass_slashes: bool,
-    /// What is done to a request's headers.
+    /// The changes to the headers of a request.
     pub request_headers: HeaderEdits,
-    /// What is done to an answer's headers.
+    /// The changes to the headers of an answer.
     pub response_headers: HeaderEdits,
-    /// Whether the upstream sees the credential.
+    /// Whether the credential is forwarded to the upstream.
     pub forward_credential: bool,
-    /// The protocols that a connection may be switched to, in small letters.
+    /// The protocols that a connection may switch to, in lower case.
     pub upgrades: Vec<String>,
-    /// Whether redirects, links and cookies that name the upstream are left as they are.
+    /// Whether redirects, links and cookies that name the upstream are left unchanged.
     pub keeps_redirects: bool,
 }
 
-/// Some servers that do the same, and how they are spoken to.
+/// Equivalent servers, and the settings for connections to them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream {
-    /// Their base addresses; at least one.
+    /// The base addresses of the servers; at least one.
     pub servers: Vec<Uri>,
-    /// What they speak.
+    /// The protocol that the servers speak.
     pub protocol: Protocol,
-    /// How long one may take to accept a connection, with DNS and TLS.
+    /// How long a connection may take to open, with DNS and TLS.
     pub connect_timeout: Duration,
-    /// How long one may take until its response head, from the moment at which it has the request; `None` for what holds for
-    /// all routes.
+    /// How long a server may take to begin its response after it has received the request; `None`
+    /// for the general setting.
     pub first_byte_timeout: Option<Duration>,
-    /// How long one may pause within an answer, or both sides of a switched connection; `None` for what holds for all routes.
+    /// How long a server may pause within an answer. On a switched connection, how long both sides
+    /// may pause. `None` for the general setting.
     pub idle_timeout: Option<Duration>,
-    /// How long a connection takes new requests after it was opened. The next one is opened to the server's current address.
+    /// How long a connection accepts new requests after it was opened. The next connection is
+    /// opened to the server's current address.
     pub connection_age_max: Duration,
-    /// The certificates (DER) of the authorities that are trusted instead of the public ones; empty for those.
+    /// The certificates (DER) of the trusted authorities. If empty, the public authorities are
+    /// trusted.
     pub authorities: Vec<Vec<u8>>,
-    /// How they are asked whether they are well; `None` if only requests tell.
+    /// The health check; `None` if only requests show whether a server is healthy.
     pub health: Option<Health>,
 }
 
-/// What an upstream speaks.
+/// The protocol of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2: over TLS by ALPN, without it by prior knowledge. What gRPC wants.
+    /// HTTP/2, as gRPC requires it: with TLS by ALPN, without TLS by prior knowledge.
     Http2,
 }
 
-/// How a server is asked whether it is well.
+/// The health check of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Health {
-    /// The path below its base address that answers 2xx then.
+    /// The path below the base address, which answers 2xx if the server is healthy.
     pub path: String,
-    /// How often it is asked.
+    /// The interval between checks.
     pub every: Duration,
 }
 
-/// What is done to headers: first some are removed, then some are set.
+/// The changes to headers: some are removed, then some are set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
-    /// These go.
+    /// The headers to remove.
     pub remove: Vec<HeaderName>,
-    /// These have this one value, whatever they had.
+    /// The headers to set, each to a single value.
     pub set: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// How long a server may take to accept a connection if the settings do not say.
+/// The default of `connect_timeout`.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The default of `connection_age_max`: a common DNS time-to-live.
 pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
 
 impl Forward {
-    /// To one server, as if the settings named only its address.
+    /// Forwards to one server, as if the settings gave only its address.
     pub fn to(server: Uri) -> Self {
         Self {
             upstream: Arc::new(Upstream::of(vec![server])),
@@ -104,7 +108,7 @@ impl Forward {
 }
 
 impl Upstream {
-    /// These servers, as if the settings named only their addresses.
+    /// Uses these servers, as if the settings gave only their addresses.
     pub fn of(servers: Vec<Uri>) -> Self {
         Self {
             servers,
@@ -120,13 +124,13 @@ impl Upstream {
 }
 
 impl HeaderEdits {
-    /// Does it to a request on its way to a server, which could take another of the client's headers for one of these.
+    /// Applies the changes to a request for a server that could confuse similar header names.
     pub fn apply_alike(&self, headers: &mut HeaderMap) {
         self.remove_alike(headers);
         self.apply(headers);
     }
 
-    /// Takes out everything that could be taken for one of these.
+    /// Removes all headers that a server could confuse with the changed ones.
     pub fn remove_alike(&self, headers: &mut HeaderMap) {
         let set = self.set.iter().map(|(name, _)| name);
         for name in self.remove.iter().chain(set) {
@@ -134,14 +138,14 @@ impl HeaderEdits {
         }
     }
 
-    /// Whether it takes out or replaces this header.
+    /// Whether these changes remove or set this header, in any spelling that servers could confuse.
     pub fn names(&self, wanted: &HeaderName) -> bool {
         let set = self.set.iter().map(|(name, _)| name);
         let mut all = self.remove.iter().chain(set);
         all.any(|name| folded(name) == folded(wanted))
     }
 
-    /// Does it.
+    /// Applies the changes.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a connection counts as a payer's after its last request with a valid credential, in milliseconds: five
-/// minutes.
+/// How long a connection counts as a payer's after its last request with a valid credential, in
+/// milliseconds: five minutes.
 const PAYER_FOR_MS: u64 = 5 * 60 * 1_000;
 
-/// How long a new connection without a request does not count as idle, in milliseconds: a handshake over a slow
-/// line takes a second or two.
+/// How long a new connection without a request does not count as idle, in milliseconds: a handshake
+/// over a slow line takes a second or two.
 const YOUNG_FOR_MS: u64 = 5 * 1_000;
 
-/// A connection that holds a place; an extension of every request on it.
+/// A connection that holds a place. Each of its requests carries it as an extension.
 #[derive(Clone, Debug)]
 pub(crate) struct Guest(Arc<State>);
 
@@ -40,7 +40,7 @@ struct State {
     leave: CancellationToken,
 }
 
-/// A request that is being answered, or its payment, until this is dropped.
+/// Marks a connection as having a running request, or a paid one, until this is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it ends the request"]
 pub(crate) struct Held {
@@ -48,22 +48,23 @@ pub(crate) struct Held {
     is_paid: bool,
 }
 
-/// How readily a connection is displaced: the greatest value goes first.
+/// How readily a connection is displaced. The connection with the greatest value goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Readiness {
     /// Whether the connection is not a payer's.
     pub(super) is_unpaid: bool,
-    /// The number of its network's connections of that kind.
+    /// The number of its network's connections. If this connection is unpaid, counts only unpaid
+    /// ones.
     of_network: usize,
-    /// Whether it is idle.
+    /// Whether the connection is idle.
     pub(super) is_idle: bool,
     /// The time since the last request, in milliseconds.
     quiet_ms: u64,
-    /// Its number; of two connections, the older goes first.
+    /// The number of the connection. Of two otherwise equal connections, the older goes first.
     number: Reverse<u64>,
 }
 
-/// The number of these connections that are not a payer's.
+/// The number of these connections that do not belong to a payer.
 pub(super) fn unpaid(guests: &[Guest]) -> usize {
     guests.iter().filter(|guest| !guest.is_payer()).count()
 }
@@ -83,7 +84,7 @@ impl Guest {
         }))
     }
 
-    /// Records a request that is being answered, until the returned value is dropped.
+    /// Marks a request as running until the returned value is dropped.
     pub(in crate::sell::http) fn ask(&self) -> Held {
         self.0.running.fetch_add(1, Ordering::Relaxed);
         self.0.asked_ms.store(self.now_ms(), Ordering::Relaxed);
@@ -93,7 +94,8 @@ impl Guest {
         }
     }
 
-    /// Records a paid request, until the returned value is dropped. Until then the connection is not displaced.
+    /// Marks a paid request as running until the returned value is dropped. Until then, the
+    /// connection is not displaced.
     pub(crate) fn pay(&self) -> Held {
         self.0.paid.fetch_add(1, Ordering::Relaxed);
         self.0.paid_ms.store(self.now_ms(), Ordering::Relaxed);
@@ -103,7 +105,8 @@ impl Guest {
         }
     }
 
-    /// Records the switch to another protocol: the last request, paid or not, keeps counting as running.
+    /// Records the switch to another protocol. The last request, paid or not, then stays counted as
+    /// running.
     pub(in crate::sell::http) fn become_tunnel(&self) {
         self.0.is_tunnel.store(true, Ordering::Relaxed);
     }
@@ -113,7 +116,7 @@ impl Guest {
         self.0.is_writing.store(is_writing, Ordering::Relaxed);
     }
 
-    /// Its number among the connections of its listener.
+    /// The number of the connection on its listener.
     pub(super) fn number(&self) -> u64 {
         self.0.number
     }
@@ -150,7 +153,8 @@ impl Guest {
         self.0.paid.load(Ordering::Relaxed) > 0 || (paid_ms > 0 && is_recent())
     }
 
-    /// How readily the connection is displaced, in a network with `count` connections; `None` if it must stay.
+    /// How readily the connection is displaced. Its network has `count` connections, of which
+    /// `unpaid` are not a payer's. `None` if the connection must stay.
     pub(super) fn readiness(&self, count: usize, unpaid: usize) -> Option<Readiness> {
         let is_payer = self.is_payer();
         if self.0.paid.load(Ordering::Relaxed) > 0 || (is_payer && self.is_busy()) {
