@@ -19,6 +19,10 @@ use crate::wait::eventually;
 const MATURE_BLOCKS: u32 = 101;
 /// A broadcast passes from a node through Esplora to bitcoind in milliseconds; this is for a busy machine.
 const MEMPOOL_DEADLINE: Duration = Duration::from_secs(15);
+/// How often bitcoind is started before the harness gives up: corepc-node waits five seconds each time.
+const START_ATTEMPTS: u8 = 6;
+/// How long making the wallet may take.
+const WALLET_DEADLINE: Duration = Duration::from_secs(60);
 /// The wallet that mines and pays.
 const WALLET: &str = "harness";
 
@@ -72,7 +76,9 @@ impl Bitcoind {
             conf.args = ARGS.to_vec();
             conf.p2p = P2P::Yes;
             conf.tmpdir = Some(tmpdir);
-            conf.wallet = Some(WALLET.to_owned());
+            // Made below: corepc-node gives a wallet two seconds, which a busy disk may need for more.
+            conf.wallet = None;
+            conf.attempts = START_ATTEMPTS;
             corepc_node::Node::with_conf(&exe, &conf)
                 .with_context(|| format!("failed to start bitcoind through {}", exe.display()))
         })
@@ -85,6 +91,7 @@ impl Bitcoind {
                 .context("bitcoind opened no port for peers")?,
         );
         let rpc = Rpc::open(&rpc_url, &cookie)?;
+        make_wallet(&rpc).await?;
         let address: String = rpc.call("getnewaddress", json!([])).await?;
         let address = parse_address(&address)?;
         let bitcoind = Self {
@@ -216,6 +223,19 @@ pub fn parse_address(text: &str) -> Result<Address> {
     text.parse::<Address<_>>()
         .and_then(|address| address.require_network(bitcoin::Network::Regtest))
         .with_context(|| format!("{text} is no regtest address"))
+}
+
+/// Makes the wallet that mines and pays. A call that timed out may have made it.
+async fn make_wallet(rpc: &Rpc) -> Result<()> {
+    eventually("the wallet of bitcoind", WALLET_DEADLINE, || async {
+        let made: Result<serde_json::Value> = rpc.call("createwallet", json!([WALLET])).await;
+        let loaded: Vec<String> = rpc.call("listwallets", json!([])).await?;
+        if loaded.iter().any(|name| name == WALLET) {
+            return Ok(Some(()));
+        }
+        made.map(|_| None)
+    })
+    .await
 }
 
 /// An executable that starts `exe` bound to the life of the starting thread, and in a session of its own, where a Ctrl-C does not

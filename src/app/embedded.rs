@@ -15,7 +15,9 @@ use crate::sell::http::Stop;
 use crate::sell::layer::{Guard, GuardError, Guards, can_be_priced};
 use crate::sell::route::{Grant, Offer};
 
-use super::{AppError, Built, Front};
+use super::Built;
+use super::error::AppError;
+use super::running::Front;
 
 /// A running node with its ledger and its operator's listener, and the guards of the program that
 /// embeds it.

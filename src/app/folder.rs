@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use super::{AppError, lost};
+use super::error::AppError;
+use super::lost;
 use crate::account::store::DataLock;
 use crate::base::disk_space;
 use crate::base::secret_file;

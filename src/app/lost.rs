@@ -9,7 +9,7 @@ use crate::keys::NodeKeys;
 use crate::node::made;
 use crate::operate::backup;
 
-use super::AppError;
+use super::error::AppError;
 
 /// Fails if the mark beside the node's folder says that a node existed, but the node is gone. This
 /// check runs before anything is opened.

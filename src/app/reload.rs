@@ -20,7 +20,8 @@ use crate::sell::quote::{Hooks, Rates};
 use crate::sell::resource::{Background, Ending};
 use crate::sell::route::{Offer, RouteTable};
 
-use super::{AppError, broken, embedded};
+use super::error::AppError;
+use super::{broken, embedded};
 
 /// The parts of the program that a reload changes, and the inputs of a reload.
 pub(super) struct Reloading {

@@ -15,9 +15,10 @@ use crate::operate::api::Following;
 use crate::operate::backup::Backups;
 use crate::sell::http::{Server, Stop};
 
+use super::certificates;
+use super::error::AppError;
 use super::inbound::Inbound;
 use super::reload::{Beside, Reloading};
-use super::{AppError, certificates};
 
 /// Time between two writes of the records that no caller waits for. A crash loses at most this much
 /// of the use counts, in the customer's favour.

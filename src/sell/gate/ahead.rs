@@ -9,7 +9,9 @@ use crate::protocol::l402::Proven;
 use crate::sell::route::Offer;
 
 use super::cost::Cost;
-use super::{Admission, Asked, Decision, Denial, Gate, Permit, Why};
+use super::issue::Denial;
+use super::permit::Permit;
+use super::{Admission, Asked, Decision, Gate, Why};
 
 /// A use that is reserved while the hook is asked for the price. Dropping this value withdraws the
 /// use. For a while, the token's holder is then treated like a client without a token, because the

@@ -4,7 +4,8 @@ use http::Uri;
 
 use crate::sell::route::{Offer, Plan};
 
-use super::{Asked, Denial};
+use super::Asked;
+use super::issue::Denial;
 
 /// The header that names the grant to buy, where a route sells several.
 pub const ACCEPT_GRANT: &str = "accept-grant";

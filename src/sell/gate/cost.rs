@@ -14,8 +14,9 @@ use crate::protocol::l402::{Refusal, SoldAs, credential, sold_as};
 use crate::sell::quote::{Asking, HookRequest, Hooks, QuotedGrant, Rates, Unpriced};
 use crate::sell::route::{Class, Grant, Offer, Pricing, Selected, Selector, Unclassed, undisputed};
 
+use super::issue::Denial;
 use super::limit::wide_network;
-use super::{Asked, Denial, Gate};
+use super::{Asked, Gate};
 
 /// The exchange rates and hooks that pricing depends on.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::base::sparing::Sparing;
 use crate::protocol::l402::TokenId;
 use crate::sell::route::{Count, Offer};
 
-use super::Keyring;
+use super::keyring::Keyring;
 
 /// The longest work that an upstream can report for one request. A larger number is taken for a
 /// wrong unit.

@@ -34,12 +34,13 @@ use super::leash::{Leash, Leashed, leash};
 use super::places::{Place, Places};
 use super::proxied::{self, ProxyError};
 use super::seats::{Coming, Guest, Held, Seat};
+use super::server::{Entry, Limits, Stop};
 use super::sniff::{Protocol, Rewound, Start};
 use super::stall::Stallable;
 use super::streams::{Holding, Streams, StreamsOf, Watched};
 use super::tls::{Acceptor, Tls};
 use super::wire::Wire;
-use super::{Entry, HEADER_BYTES_MAX, HEADERS_MAX, Limits, Stop, date};
+use super::{HEADER_BYTES_MAX, HEADERS_MAX, date};
 
 /// hyper's buffer for one HTTP/1.1 connection. Our header limit is below it and answers 431.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::base::price::{Currency, Price, PriceError};
 
-use super::{Class, Grant, Offer, PriceTable, Pricing, is_name};
+use super::offer::{Grant, Offer, is_name};
+use super::pricing::{Class, PriceTable, Pricing};
 
 /// The longest validity of a grant: a hundred years. A longer one could not be expressed as a date.
 const VALID_SECS_MAX: u64 = 100 * 365 * 86_400;

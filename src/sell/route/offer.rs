@@ -9,7 +9,7 @@ use http::HeaderName;
 use crate::base::amount::Msat;
 use crate::base::price::Price;
 
-use super::Pricing;
+use super::pricing::Pricing;
 
 /// The extent of access that one payment buys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

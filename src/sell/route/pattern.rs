@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{PathError, RequestPath};
+use super::path::{PathError, RequestPath};
 
 /// The paths that a route matches. Both kinds match with and without a trailing slash. Otherwise an
 /// upstream that ignores the slash would serve a sold path for free.

@@ -8,7 +8,9 @@ use http::Method;
 use crate::base::price::Price;
 use crate::base::secret_file::Secrets;
 
-use super::{Access, PathError, Pattern, RequestPath, Route};
+use super::entry::{Access, Route};
+use super::path::{PathError, RequestPath};
+use super::pattern::Pattern;
 
 /// The result of looking up a request.
 #[derive(Debug)]
@@ -243,7 +245,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sell::route::{Grant, Offer, Resource};
+    use crate::sell::route::entry::Resource;
+    use crate::sell::route::{Grant, Offer};
 
     fn route(path: &str, methods: &[Method]) -> Route {
         Route {
