@@ -228,7 +228,8 @@ pub fn parse_address(text: &str) -> Result<Address> {
 /// Makes the wallet that mines and pays. A call that timed out may have made it.
 async fn make_wallet(rpc: &Rpc) -> Result<()> {
     eventually("the wallet of bitcoind", WALLET_DEADLINE, || async {
-        let made: Result<serde_json::Value> = rpc.call("createwallet", json!([WALLET])).await;
+        let made: Result<serde_json::Value, RpcError> =
+            rpc.call("createwallet", json!([WALLET])).await;
         let loaded: Vec<String> = rpc.call("listwallets", json!([])).await?;
         if loaded.iter().any(|name| name == WALLET) {
             return Ok(Some(()));

@@ -15,7 +15,7 @@ use crate::sell::http::Stop;
 use crate::sell::layer::{Guard, GuardError, Guards, can_be_priced};
 use crate::sell::route::{Grant, Offer};
 
-use super::Built;
+use super::build::Built;
 use super::error::AppError;
 use super::running::Front;
 

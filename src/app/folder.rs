@@ -5,13 +5,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use super::error::AppError;
-use super::lost;
 use crate::account::store::DataLock;
-use crate::base::disk_space;
-use crate::base::secret_file;
+use crate::base::{disk_space, secret_file};
 use crate::config::Config;
 use crate::operate::backup::CLEAN_STOP;
+
+use super::error::AppError;
+use super::missing_files;
 
 /// Creates the data folder for its owner only, because it holds the seed, the keys and the channel
 /// state. An existing folder without a seed is not changed, because it may be a home directory.
@@ -48,8 +48,8 @@ pub(super) fn take(config: &Config) -> Result<DataLock, AppError> {
     make(data_dir)?;
     let lock = DataLock::acquire(data_dir)?;
     must_have_room(data_dir)?;
-    lost::node_must_be_there(&config.node.folder)?;
-    lost::tell_of_books(config);
+    missing_files::node_must_be_there(&config.node.folder)?;
+    missing_files::tell_of_books(config);
     // From here on, the newest backup may be older than the data.
     forget_clean_stop(data_dir)?;
     Ok(lock)

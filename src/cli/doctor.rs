@@ -3,7 +3,7 @@
 mod backups;
 mod chain;
 mod customers;
-mod lost;
+mod missing_files;
 mod peers;
 mod prices;
 mod store;
@@ -89,7 +89,7 @@ impl Doctor {
             findings.note("settings", Grade::Look, warning);
         }
         files(&config, &mut findings);
-        lost::look(&config, &mut findings);
+        missing_files::look(&config, &mut findings);
         disk(&config.data_dir, &mut findings);
         provider(&config, &mut findings);
         upstreams::look(&config.routes, &mut findings);

@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::base::error_chain;
-use crate::base::secret_file;
+use crate::base::{error_chain, secret_file};
 use crate::operate::backup;
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::raw::{Raw, RawS3};
 use super::web_address::is_web_address;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::chain::{Bitcoind, ChainConfig, ChainSource, Login};
 use crate::node::host_and_port;
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::presets::Preset;
 use super::raw::{RawBitcoind, RawChain};
 use super::web_address::is_web_address;

@@ -11,7 +11,7 @@ use crate::sell::http::TlsSource;
 use crate::sell::quote::RateOrigin;
 use crate::sell::route::Resource;
 
-use super::Config;
+use super::settings::Config;
 
 /// The time limit for resolving all names together. A name that takes longer is not checked.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::price::{Currency, Price};
 use crate::sell::route::{Access, Class, Offer, OfferError, Pricing, Route};
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::offers::UNRANKED;
 
 impl Meaning<'_> {

@@ -3,8 +3,8 @@
 
 use std::ffi::OsString;
 
+use super::complaint::{Complaint, Complaints};
 use super::strict::ENVIRONMENT;
-use super::{Complaint, Complaints};
 
 /// The prefix of the program's variables.
 pub(super) const PREFIX: &str = "TOLLHOUSE";

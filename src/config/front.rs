@@ -8,7 +8,7 @@ use crate::sell::http::{
     AcmeSettings, Clients, Config, ForwardedHeader, Networks, Origins, TlsFiles, TlsSource,
 };
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::raw::{RawAcme, RawAdmin, RawHttp, RawTls};
 use super::web_address::is_web_address;
 

@@ -7,7 +7,7 @@ use crate::node::liquidity::{Config, KeptReady, Provider, Token};
 use crate::node::{Gossip, Reserve};
 use crate::sell::route::{Access, RouteTable};
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::presets::{Preset, Presets};
 use super::raw::{RawLiquidity, RawNode, RawProvider, TextOr};
 

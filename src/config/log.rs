@@ -1,6 +1,6 @@
 //! The settings of the log.
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::raw::Raw;
 
 /// The format of the log's lines.

@@ -7,7 +7,7 @@ use bitcoin::Network;
 use crate::base::text;
 use crate::node;
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::raw::Raw;
 
 /// The longest alias in gossip (BOLT 7).

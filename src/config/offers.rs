@@ -5,13 +5,14 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 
 use crate::base::price::Price;
+use crate::base::span;
 use crate::sell::route::{
     Access, Class, Count, DEFAULT_PLAN, FreeQuota, Grant, Offer, PLANS_MAX, Plan, PriceTable,
     Pricing, SERVICES_MAX, Selector, VALUES_MAX, is_name,
 };
 
+use super::meaning::Meaning;
 use super::raw::{RawClass, RawGrant, RawPlan, RawPrice, RawPriceTable, RawRoute};
-use super::{Meaning, span};
 
 /// The tier of a class until it is ranked.
 pub(super) const UNRANKED: u32 = u32::MAX;

@@ -13,9 +13,9 @@ use crate::base::price::Price;
 use crate::sell::route::{Access, Offer, Plan, Resource, Route};
 
 use super::classes::{amount, units};
+use super::meaning::Meaning;
 use super::raw::RawRoute;
-use super::{Config, Meaning};
-
+use super::settings::Config;
 use places::Place;
 use regions::{Reach, Region};
 

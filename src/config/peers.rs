@@ -5,7 +5,7 @@ use bitcoin::secp256k1::PublicKey;
 use crate::base::amount::Msat;
 use crate::node::{self, PeersConfig};
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::raw::{RawPeers, TextOrList};
 
 /// The smallest channel that LDK opens, in sat.

@@ -9,9 +9,10 @@ use serde::Deserialize;
 
 use crate::node::liquidity::Provider;
 
+use super::complaint::Complaint;
+use super::sources::toml_value;
 use super::strict::Strict;
 use super::web_address::is_web_address;
-use super::{Complaint, toml_value};
 
 /// The presets, in a file with comments for operators.
 const PRESETS: &str = include_str!("../../config/networks.toml");

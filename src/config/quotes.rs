@@ -6,13 +6,15 @@ use http::header::HeaderName;
 
 use crate::base::amount::Msat;
 use crate::base::price::{Currency, Price, Rate};
+use crate::base::span;
 use crate::sell::quote::{
     Address, AddressError, HookConfig, OnFailure, Pointer, RateConfig, RateOrigin, Source, Watched,
 };
 use crate::sell::route::is_name;
 
+use super::meaning::Meaning;
 use super::raw::{RawHook, RawRate, RawSource};
-use super::{Meaning, span, usual_rates};
+use super::usual_rates;
 
 /// The most sources of one currency. Fewer public sources are worth asking.
 const SOURCES_MAX: usize = 9;

@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::sell::route::{Access, Count, Pattern, Resource, Route, RouteTable};
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::raw::RawRoute;
 
 /// The methods that a route can accept (RFC 9110, RFC 5789). CONNECT and TRACE are never served.

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::sell::route::{Resource, Route};
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::raw::Raw;
 
 /// Secret files in the data folder. They are listed in addition to the folder, so that a hard link

@@ -48,7 +48,7 @@ impl Mismatch {
                         table
                             .values()
                             .filter_map(Value::origin)
-                            .find(|from| *from != super::BUILT_IN)
+                            .find(|from| *from != super::sources::BUILT_IN)
                     })
                     .or(origin);
             }

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use config::{Value, ValueKind};
 
+use super::complaint::Complaints;
 use super::environment::variable_of;
+use super::sources::{BUILT_IN, merged};
 use super::strict::ENVIRONMENT;
-use super::{BUILT_IN, Complaints, merged};
 
 /// The text shown instead of a value that may be secret.
 const HIDDEN: &str = "(not shown)";

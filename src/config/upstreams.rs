@@ -8,16 +8,16 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 
 use crate::base::error_chain::chain;
-use crate::base::secret_file;
+use crate::base::{secret_file, span};
 use crate::sell::resource;
 use crate::sell::route::{
     CONNECT_TIMEOUT, CONNECTION_AGE_MAX, Forward, HeaderEdits, Health, Protocol, RequestPath,
     Upstream,
 };
 
+use super::meaning::Meaning;
 use super::raw::{RawFile, RawHeaders, RawHealth, RawRoute, RawUpstream, TextOr};
 use super::web_address::is_web_address;
-use super::{Meaning, span};
 
 /// The most servers of one upstream, which is more than people list by hand.
 const SERVERS_MAX: usize = 32;

@@ -4,7 +4,7 @@ use crate::base::error_chain;
 use crate::channel_state::vss::{Headers, Vss};
 use crate::sell::quote::Address;
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::raw::RawVss;
 use super::web_address::is_web_address;
 

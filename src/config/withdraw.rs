@@ -9,7 +9,7 @@ use crate::base::amount::Msat;
 use crate::node;
 use crate::sell::quote::NoInvoiceSource;
 
-use super::Meaning;
+use super::meaning::Meaning;
 use super::raw::RawWithdraw;
 
 /// The default and the shortest time between two checks whether the balance exceeds the limit.

@@ -1,8 +1,8 @@
 //! Where the chain is read from: Esplora APIs behind a relay of our own, an Electrum server, or a bitcoind of one's own.
 
 mod behind;
+mod block_clock;
 mod fee_rate;
-mod proof;
 mod status;
 mod watch;
 
@@ -33,7 +33,7 @@ pub(super) struct Chain {
     /// How the looks at the chain go. A `std` mutex: held to copy a few words.
     looks: Mutex<Looks>,
     /// What time it is at least, where servers do not tell theirs. A `std` mutex, too.
-    passed: Mutex<Option<proof::Passed>>,
+    passed: Mutex<Option<block_clock::Passed>>,
 }
 
 impl Chain {

@@ -3,169 +3,59 @@
 
 mod ahead;
 mod bundle;
+mod challenge;
 mod choice;
 mod cost;
+mod decision;
 mod dry_run;
 mod issue;
 mod keyring;
 mod limit;
 mod permit;
+mod price;
 mod proven;
+mod state;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
 use tracing::Level;
-
-use ahead::Ahead;
-use bundle::Bundles;
-pub use bundle::{Bundle, LaidReady};
-use choice::wanted;
-pub use choice::{ACCEPT_GRANT, GRANT_PARAMETER, without_choice};
-use cost::Cost;
-pub use cost::Quotes;
-pub use dry_run::DryRun;
-use dry_run::DryRuns;
-pub use issue::{Challenge, Choice, Denial, describe};
-pub use keyring::{Epoch, Keyring, KeyringError};
-pub(crate) use limit::network;
-pub use limit::{Limiter, Limits};
-pub(crate) use permit::Cause;
-use permit::Opened;
-pub use permit::{Over, Permit, Reason};
-use proven::ProvenBefore;
 
 use crate::account::ledger::{Free, Ledger, LedgerError, Overrun, Unreserved};
 use crate::base::clock::Clock;
 use crate::base::live::Live;
-use crate::base::pace::Room;
 use crate::base::sparing::Sparing;
 use crate::protocol::invoice::Minter;
 use crate::protocol::l402::caveat::Subject;
 use crate::protocol::l402::credential::{Presented, presented};
 use crate::protocol::l402::{Proven, Refusal, SoldAs, Verified, prove};
-use crate::sell::route::{Access, Count, Offer, Plan, Pricing, RequestPath};
+
+use super::route::{Access, Count, Offer, Pricing};
+use ahead::Ahead;
+use bundle::Bundles;
+use choice::wanted;
+use decision::{Admission, Held};
+use dry_run::DryRuns;
+use permit::Opened;
+use price::Cost;
+use proven::ProvenBefore;
+
+pub use bundle::{Bundle, LaidReady};
+pub use challenge::{Challenge, Choice, Denial};
+pub use choice::{ACCEPT_GRANT, GRANT_PARAMETER, without_choice};
+pub use decision::{Asked, Decision, Unpaid, Why};
+pub use dry_run::DryRun;
+pub use issue::describe;
+pub use keyring::{Epoch, Keyring, KeyringError};
+pub use limit::{Limiter, Limits};
+pub use permit::{Over, Permit, Reason};
+pub use price::Quotes;
+pub use state::Gate;
+
+pub(crate) use limit::network;
+pub(crate) use permit::Cause;
 
 /// The number of characters of a path that are logged.
 const PATH_LOGGED_MAX: usize = 200;
-
-/// The state that the gate needs for its decisions.
-#[derive(Debug)]
-pub struct Gate {
-    /// The keys that tokens are minted and verified with.
-    keyring: Arc<Keyring>,
-    /// A cache of credentials whose proof was checked before.
-    proven: ProvenBefore,
-    /// Makes the invoices.
-    minter: Minter,
-    /// Counts the uses and remembers the challenges.
-    ledger: Arc<Ledger>,
-    /// Limits how often clients may ask.
-    limiter: Limiter,
-    /// The exchange rates and hooks that pricing depends on.
-    quotes: Live<Quotes>,
-    /// Counts the challenges that dry-run routes would have sent.
-    dry_runs: DryRuns,
-    /// The bundle that is ready for sale while the node cannot be paid.
-    bundles: Bundles,
-    /// Limits the log lines that requests can cause.
-    log: Arc<Sparing>,
-    /// The time source.
-    clock: Clock,
-}
-
-/// The parts of a request that the gate looks at.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// The method.
-    pub method: &'a Method,
-    /// The normalised path.
-    pub path: &'a RequestPath,
-    /// The query, without its question mark.
-    pub query: Option<&'a str>,
-    /// The headers.
-    pub headers: &'a HeaderMap,
-    /// The address of the client, if known.
-    pub client: Option<IpAddr>,
-}
-
-/// The reason why the presented credential does not open the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Why {
-    /// The request has no credential.
-    #[error("this resource is sold: pay the invoice and ask again with the token and the preimage")]
-    NotPaid,
-    /// The request has a credential that cannot be parsed.
-    #[error("the credential cannot be read: write `Authorization: L402 <macaroon>:<preimage>`")]
-    Unreadable,
-    /// The credential was parsed, and the check failed.
-    #[error("the credential is refused: {0}")]
-    Refused(#[from] Refusal),
-    /// The operator has revoked the credential.
-    #[error("the credential is revoked")]
-    Revoked,
-    /// Everything that the payment bought has been served.
-    #[error("the credential is used up")]
-    UsedUp,
-}
-
-/// The gate's decision about a request.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is moved once or twice; a box would cost every paid request an allocation"
-)]
-#[derive(Debug)]
-#[must_use]
-pub enum Decision<'a> {
-    /// The request may be served.
-    Permit(Permit),
-    /// The request must be paid for.
-    Unpaid(Unpaid<'a>),
-    /// The request is neither served nor offered for sale.
-    Denied(Denial),
-}
-
-/// A request that must be paid for. [`Gate::challenge`] makes the challenge.
-#[derive(Debug)]
-#[must_use = "a request that is not paid for is answered with a challenge"]
-pub struct Unpaid<'a> {
-    /// The offer of the route.
-    offer: &'a Offer,
-    /// The plan that the client chose.
-    plan: &'a Plan,
-    /// The cost of the request.
-    cost: Cost,
-    /// The name of the route in the ledger and the log.
-    name: &'a Arc<str>,
-    /// The address of the client, if known.
-    client: Option<IpAddr>,
-    /// Whether this request was already counted as a challenge.
-    is_counted: bool,
-    /// The client's network for the limit on bundles; `None` if no limit applies.
-    network: Option<IpAddr>,
-    /// The reason why the presented credential, if any, did not open the request.
-    why: Why,
-}
-
-/// The credentials of a request.
-struct Held {
-    /// The credentials that passed the proof, in the order of the headers.
-    proven: Vec<Arc<Proven>>,
-    /// The reason why the last of the remaining credentials failed the proof.
-    why: Why,
-}
-
-/// The result of admitting one credential.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for a moment, on the way of every paid request"
-)]
-enum Admission {
-    Admitted(Permit),
-    Not(Why),
-    TooFast(Room),
-}
 
 impl Gate {
     /// Creates a gate with these keys in front of this ledger.

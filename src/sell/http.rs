@@ -9,22 +9,24 @@ mod check;
 mod clients;
 mod connection;
 mod date;
+mod detect;
 mod extensions;
 pub(crate) mod failure;
 mod grpc;
-mod leash;
+mod handover;
+mod head_limits;
 mod moved;
 mod networks;
-mod places;
 mod proxied;
 mod seats;
 mod server;
-mod sniff;
-mod stall;
+mod shop;
+mod slots;
 mod streams;
 mod tls;
 mod tls_error;
 mod wire;
+mod write_timeout;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -37,40 +39,34 @@ use axum::response::Response;
 use http::Method;
 use http_body_util::BodyExt as _;
 
+use crate::account::ledger::{LedgerError, Left};
+use crate::base::live::Live;
+use crate::base::via::Circle;
+
+use super::gate::{self, Asked, Decision, Gate};
+use super::http::slots::Places;
+use super::resource::{Downstream, Failure};
+use super::route::{Access, Found, RequestPath, Resource, Route};
 use caught::{Panicked, caught};
 use check::check;
 use connection::Secured;
-use places::Places;
-
-pub use axum::body::Body;
-pub(crate) use check::{Refusal, is_preflight};
-pub(crate) use extensions::{path_asked_for, peer};
-pub(crate) use grpc::Call;
-pub(crate) use seats::Guest;
 
 pub use acme::AcmeSettings;
-pub(crate) use browsers::Words;
+pub use axum::body::Body;
 pub use browsers::{NotAnOrigin, Origins};
 pub use certificate::{Certificate, Term};
 pub use clients::{Clients, ForwardedHeader};
 pub use networks::{NetworkError, Networks};
 pub use server::{Entry, Limits, Server, Stop};
+pub use shop::Shop;
 pub use tls::{Tls, TlsFiles, TlsSource};
 pub use tls_error::TlsError;
 
-use crate::account::ledger::{LedgerError, Left};
-use crate::base::live::Live;
-use crate::base::via::Circle;
-use crate::sell::gate::{self, Asked, Decision, Gate};
-use crate::sell::resource::{Downstream, Failure, Resources};
-use crate::sell::route::{Access, Found, RequestPath, Resource, Route, RouteTable};
-
-/// The most bytes of header names and values in one request. This is as much as other servers allow
-/// for one or two headers, and leaves room for the largest token that is read.
-const HEADER_BYTES_MAX: usize = 16 * 1024;
-
-/// The most header lines in one request.
-const HEADERS_MAX: usize = 100;
+pub(crate) use browsers::Words;
+pub(crate) use check::{Refusal, is_preflight};
+pub(crate) use extensions::{path_asked_for, peer};
+pub(crate) use grpc::Call;
+pub(crate) use seats::Guest;
 
 /// The settings of the public listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,17 +115,6 @@ impl Config {
             tls: self.tls.clone().map(Tls::open).transpose()?,
         })
     }
-}
-
-/// The routes, their resources and the rules for clients. The resources belong to these routes.
-#[derive(Debug)]
-pub struct Shop {
-    /// The routes.
-    pub routes: RouteTable,
-    /// The files and upstreams behind the routes.
-    pub resources: Resources,
-    /// The trusted proxies, and the clients that are admitted.
-    pub clients: Clients,
 }
 
 /// The parts that answer public requests.

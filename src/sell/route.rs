@@ -12,12 +12,8 @@ mod pricing;
 mod table;
 mod upstream;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use http::Method;
-
 pub use check::{OfferError, PLANS_MAX, SERVICES_MAX, VALUES_MAX, not_undercut};
+pub use entry::{Access, Resource, Route};
 pub use header::{Disputed, folded, remove_alike, undisputed};
 pub use offer::{Count, DEFAULT_PLAN, FreeQuota, Grant, NotABundle, Offer, Plan, Span, is_name};
 pub use path::{PathError, RequestPath};
@@ -27,5 +23,3 @@ pub use table::{Found, RouteTable, Shadowed};
 pub use upstream::{
     CONNECT_TIMEOUT, CONNECTION_AGE_MAX, Forward, HeaderEdits, Health, Protocol, Upstream,
 };
-
-pub use entry::{Access, Resource, Route};

@@ -8,10 +8,11 @@ use crate::base::pace::Room;
 use crate::protocol::l402::Proven;
 use crate::sell::route::Offer;
 
-use super::cost::Cost;
-use super::issue::Denial;
+use super::challenge::Denial;
+use super::decision::{Admission, Asked, Decision, Why};
 use super::permit::Permit;
-use super::{Admission, Asked, Decision, Gate, Why};
+use super::price::Cost;
+use super::state::Gate;
 
 /// A use that is reserved while the hook is asked for the price. Dropping this value withdraws the
 /// use. For a while, the token's holder is then treated like a client without a token, because the

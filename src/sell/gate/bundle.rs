@@ -21,8 +21,8 @@ use crate::base::amount::Msat;
 use crate::protocol::invoice::{Invoice, Unready};
 use crate::sell::route::{Grant, Offer, Plan};
 
-use super::Gate;
 use super::limit::wide_network;
+use super::state::Gate;
 
 /// The shortest time that a client has to pay the invoice of a bundle.
 const LEFT_SECS_MIN: u64 = 600;

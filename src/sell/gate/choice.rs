@@ -4,8 +4,8 @@ use http::Uri;
 
 use crate::sell::route::{Offer, Plan};
 
-use super::Asked;
-use super::issue::Denial;
+use super::challenge::Denial;
+use super::decision::Asked;
 
 /// The header that names the grant to buy, where a route sells several.
 pub const ACCEPT_GRANT: &str = "accept-grant";

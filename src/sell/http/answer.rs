@@ -21,7 +21,7 @@ use crate::sell::quote::Unpriced;
 use crate::sell::route::Grant;
 
 use super::check::Refusal;
-use super::{HEADER_BYTES_MAX, HEADERS_MAX};
+use super::head_limits::{HEADER_BYTES_MAX, HEADERS_MAX};
 
 /// `Retry-After` in seconds while the node cannot receive payments. Peers and chain sources usually
 /// come back within minutes.

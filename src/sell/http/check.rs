@@ -15,7 +15,7 @@ use crate::sell::gate::ACCEPT_GRANT;
 use crate::sell::resource::{join_cookies, remove_named};
 use crate::sell::route::undisputed;
 
-use super::{HEADER_BYTES_MAX, HEADERS_MAX};
+use super::head_limits::{HEADER_BYTES_MAX, HEADERS_MAX};
 
 /// The reason why a request is refused.
 #[derive(Debug)]

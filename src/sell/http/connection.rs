@@ -19,8 +19,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, error::Elapsed, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -30,17 +29,18 @@ use crate::base::clock::Clock;
 use crate::base::sparing::Sparing;
 
 use super::clients::forget_forwarded;
-use super::leash::{Leash, Leashed, leash};
-use super::places::{Place, Places};
+use super::date;
+use super::detect::{Protocol, Rewound, Start};
+use super::handover::{Leash, Leashed, leash};
+use super::head_limits::{HEADER_BYTES_MAX, HEADERS_MAX};
 use super::proxied::{self, ProxyError};
 use super::seats::{Coming, Guest, Held, Seat};
 use super::server::{Entry, Limits, Stop};
-use super::sniff::{Protocol, Rewound, Start};
-use super::stall::Stallable;
+use super::slots::{Place, Places};
 use super::streams::{Holding, Streams, StreamsOf, Watched};
 use super::tls::{Acceptor, Tls};
 use super::wire::Wire;
-use super::{HEADER_BYTES_MAX, HEADERS_MAX, date};
+use super::write_timeout::Stallable;
 
 /// hyper's buffer for one HTTP/1.1 connection. Our header limit is below it and answers 431.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;

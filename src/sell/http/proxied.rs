@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::sniff::Rewound;
+use super::detect::Rewound;
 
 /// The longest header of version 1, by its specification.
 const V1_BYTES_MAX: usize = 107;

@@ -15,9 +15,9 @@ use crate::base::clock::Clock;
 use crate::base::live::Live;
 use crate::base::sparing::Sparing;
 
-use super::Shop;
 use super::connection::Speaking;
 use super::seats::Seats;
+use super::shop::Shop;
 use super::tls::Tls;
 
 /// The wait before the next accept after the operating system ran out of a resource.

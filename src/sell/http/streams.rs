@@ -13,8 +13,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::places::{Place, Places};
 use super::seats::Held;
+use super::slots::{Place, Places};
 
 /// The HTTP/2 requests of a listener.
 #[derive(Clone, Debug)]

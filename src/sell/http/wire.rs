@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::sniff::Rewound;
-use super::stall::Stallable;
+use super::detect::Rewound;
+use super::write_timeout::Stallable;
 
 /// The stream after its PROXY header.
 type Base = Rewound<Stallable>;

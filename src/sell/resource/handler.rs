@@ -105,8 +105,8 @@ impl Drop for AtWork {
 
 /// A body, and what is dropped with it.
 struct Held<R, T> {
-    inner: Pin<Box<R>>,
-    _held: T,
+    pub(super) inner: Pin<Box<R>>,
+    pub(super) _held: T,
 }
 
 impl<R, T> HttpBody for Held<R, T>

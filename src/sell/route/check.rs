@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::price::{Currency, Price, PriceError};
 
-use super::offer::{Grant, Offer, is_name};
+use super::offer::{FreeQuota, Grant, Offer, is_name};
 use super::pricing::{Class, PriceTable, Pricing};
 
 /// The longest validity of a grant: a hundred years. A longer one could not be expressed as a date.
@@ -149,7 +149,7 @@ impl Offer {
         self.has_good_plans()?;
         self.has_good_prices()?;
         let service = || self.service.clone();
-        let is_nothing = |free: &super::FreeQuota| free.requests == 0 || free.per.as_secs() == 0;
+        let is_nothing = |free: &FreeQuota| free.requests == 0 || free.per.as_secs() == 0;
         if self.free.as_ref().is_some_and(is_nothing) {
             return Err(OfferError::QuotaOfNothing(service()));
         }

@@ -1,8 +1,13 @@
 //! One entry of the route table: what it matches, what it costs and what answers.
 
-use http::Method;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use http::Method;
+
+use super::offer::Offer;
+use super::pattern::Pattern;
+use super::upstream::Forward;
 
 /// The condition for access to a route.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -44,8 +44,8 @@ struct State {
 #[derive(Debug)]
 #[must_use = "dropping it ends the request"]
 pub(crate) struct Held {
-    guest: Guest,
-    is_paid: bool,
+    pub(super) guest: Guest,
+    pub(super) is_paid: bool,
 }
 
 /// How readily a connection is displaced. The connection with the greatest value goes first.

@@ -7,7 +7,7 @@ use crate::node::made;
 use super::{Findings, Grade};
 
 /// By the marks that a start goes by.
-pub(super) fn look(config: &Config, findings: &mut Findings) {
+pub(crate) fn look(config: &Config, findings: &mut Findings) {
     let folder = &config.node.folder;
     if made::mark(folder).exists() && !made::is_there(folder) {
         let found = format!(

@@ -13,7 +13,7 @@ const AHEAD_MAX_SECS: u64 = 2 * 3_600;
 
 /// A time that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Passed {
+pub(crate) struct Passed {
     /// Unix seconds.
     secs: u64,
     /// When that was known.
@@ -39,7 +39,7 @@ impl Passed {
 impl Node {
     /// Asks the chain source, where it is not Esplora, for the newest block's time. Up to half a minute; without an answer what
     /// was known stays.
-    pub(super) async fn ask_for_a_block_time(&self) {
+    pub(crate) async fn ask_for_a_block_time(&self) {
         let network = self.config.network;
         let newest = match &self.config.chain.source {
             ChainSource::Esplora { .. } => return,
@@ -54,7 +54,7 @@ impl Node {
     }
 
     /// How far our clock is certainly behind, by what was heard last.
-    pub(super) fn certainly_behind_secs(&self) -> Option<i64> {
+    pub(crate) fn certainly_behind_secs(&self) -> Option<i64> {
         let passed = *self
             .chain
             .passed

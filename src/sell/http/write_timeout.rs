@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 /// A connection with a limit on how long a write may stall.
 #[derive(Debug)]
-pub(super) struct Stallable {
+pub(crate) struct Stallable {
     stream: TcpStream,
     /// How long a write may stall.
     timeout: Duration,
@@ -21,7 +21,7 @@ pub(super) struct Stallable {
 }
 
 impl Stallable {
-    pub(super) fn new(stream: TcpStream, timeout: Duration) -> Self {
+    pub(crate) fn new(stream: TcpStream, timeout: Duration) -> Self {
         Self {
             stream,
             timeout,
@@ -30,7 +30,7 @@ impl Stallable {
     }
 
     /// Whether a write is waiting for the client.
-    pub(super) fn is_stalled(&self) -> bool {
+    pub(crate) fn is_stalled(&self) -> bool {
         self.stalled.is_some()
     }
 

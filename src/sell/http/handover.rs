@@ -14,7 +14,7 @@ use super::seats::Guest;
 
 /// A stream that its leash can end.
 #[derive(Debug)]
-pub(super) struct Leashed<T> {
+pub(crate) struct Leashed<T> {
     stream: T,
     /// The connection that is told whether bytes wait for the client.
     guest: Guest,
@@ -27,21 +27,21 @@ pub(super) struct Leashed<T> {
 /// The handle of a leashed stream. Dropping it ends the stream.
 #[derive(Debug)]
 #[must_use = "dropping it ends the stream"]
-pub(super) struct Leash {
+pub(crate) struct Leash {
     _cut: oneshot::Sender<Infallible>,
     gone: oneshot::Receiver<Infallible>,
 }
 
 impl Leash {
     /// Waits until the stream has been dropped.
-    pub(super) async fn is_loose(&mut self) {
+    pub(crate) async fn is_loose(&mut self) {
         // Nothing is ever sent, so this ends when the sender is dropped.
         let _ = (&mut self.gone).await;
     }
 }
 
 /// Creates a stream with a leash.
-pub(super) fn leash<T>(stream: T, guest: Guest) -> (Leashed<T>, Leash) {
+pub(crate) fn leash<T>(stream: T, guest: Guest) -> (Leashed<T>, Leash) {
     let (cut_sender, cut) = oneshot::channel();
     let (gone_sender, gone) = oneshot::channel();
     let leashed = Leashed {
@@ -59,7 +59,7 @@ pub(super) fn leash<T>(stream: T, guest: Guest) -> (Leashed<T>, Leash) {
 
 impl<T> Leashed<T> {
     /// Returns the stream and ends its leash.
-    pub(super) fn into_inner(self) -> T {
+    pub(crate) fn into_inner(self) -> T {
         self.stream
     }
 

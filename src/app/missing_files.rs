@@ -13,7 +13,7 @@ use super::error::AppError;
 
 /// Fails if the mark beside the node's folder says that a node existed, but the node is gone. This
 /// check runs before anything is opened.
-pub(super) fn node_must_be_there(folder: &Path) -> Result<(), AppError> {
+pub(crate) fn node_must_be_there(folder: &Path) -> Result<(), AppError> {
     let mark = made::mark(folder);
     if mark.exists() && !made::is_there(folder) {
         return Err(lost(folder, format!("{} says so", mark.display())));
@@ -24,7 +24,7 @@ pub(super) fn node_must_be_there(folder: &Path) -> Result<(), AppError> {
 /// Fails if the node is gone, but the ledger has an open channel or the data folder holds a backup
 /// of the node. Backups outside the data folder do not stop the start: an operator who has only the
 /// seed words starts a new node beside them.
-pub(super) fn node_must_fit(
+pub(crate) fn node_must_fit(
     config: &Config,
     keys: &NodeKeys,
     ledger: &Ledger,
@@ -58,7 +58,7 @@ fn lost(folder: &Path, shown_by: String) -> AppError {
 
 /// Logs what the loss of the ledger means, if it is gone but the node that received its sales is
 /// there. The start continues with a new ledger, because sold tokens are valid without it.
-pub(super) fn tell_of_books(config: &Config) {
+pub(crate) fn tell_of_books(config: &Config) {
     if !made::is_there(&config.node.folder) || Ledger::is_there(&config.ledger) {
         return;
     }

@@ -13,7 +13,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The two protocols that one port serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Http1,
     Http2,
 }
@@ -24,13 +24,13 @@ const START_BYTES: usize = 4 * 1024;
 
 /// The first bytes of a connection, which reveal its protocol.
 #[derive(Debug, Default)]
-pub(super) struct Start {
+pub(crate) struct Start {
     bytes: BytesMut,
 }
 
 impl Start {
     /// Reads until the protocol is known. If this is cancelled, the bytes read so far are kept.
-    pub(super) async fn read<T: AsyncRead + Unpin>(
+    pub(crate) async fn read<T: AsyncRead + Unpin>(
         &mut self,
         stream: &mut T,
     ) -> io::Result<Protocol> {
@@ -47,35 +47,35 @@ impl Start {
     }
 
     /// Whether the client has sent nothing.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     /// Puts the bytes back in front of the stream.
-    pub(super) fn rewind<T>(self, stream: T) -> Rewound<T> {
+    pub(crate) fn rewind<T>(self, stream: T) -> Rewound<T> {
         Rewound::new(self.bytes.freeze(), stream)
     }
 }
 
 /// A stream with its first bytes put back.
 #[derive(Debug)]
-pub(super) struct Rewound<T> {
+pub(crate) struct Rewound<T> {
     start: Bytes,
     stream: T,
 }
 
 impl<T> Rewound<T> {
-    pub(super) fn new(start: Bytes, stream: T) -> Self {
+    pub(crate) fn new(start: Bytes, stream: T) -> Self {
         Self { start, stream }
     }
 
     /// The inner stream.
-    pub(super) fn inner(&self) -> &T {
+    pub(crate) fn inner(&self) -> &T {
         &self.stream
     }
 
     /// Returns the inner stream, and drops those first bytes that were not read again.
-    pub(super) fn into_inner(self) -> T {
+    pub(crate) fn into_inner(self) -> T {
         self.stream
     }
 }

@@ -20,7 +20,7 @@ const UNPAID_MIN: usize = 2;
 
 /// The places of a listener. Every HTTP/2 request carries them as an extension.
 #[derive(Clone, Debug)]
-pub(super) struct Places(Arc<All>);
+pub(crate) struct Places(Arc<All>);
 
 #[derive(Debug)]
 struct All {
@@ -36,7 +36,7 @@ struct All {
 
 /// A place. Dropping it frees the place.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The client that this place is charged to; `None` for answers that we generate.
     holder: Option<(Places, IpAddr)>,
     _permit: OwnedSemaphorePermit,
@@ -45,7 +45,7 @@ pub(super) struct Place {
 impl Places {
     /// Creates `max` places. One client may hold a quarter of them, but at least as many as one
     /// connection can have requests.
-    pub(super) fn new(max: usize, of_a_connection: usize) -> Self {
+    pub(crate) fn new(max: usize, of_a_connection: usize) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(All {
             served: Arc::new(Semaphore::new(max)),
@@ -57,7 +57,7 @@ impl Places {
 
     /// Takes a place for this client. Returns `None` if no place is free or if the client holds its
     /// share.
-    pub(super) fn take(&self, client: IpAddr, is_paid: bool) -> Option<Place> {
+    pub(crate) fn take(&self, client: IpAddr, is_paid: bool) -> Option<Place> {
         let permit = Arc::clone(&self.0.served).try_acquire_owned().ok()?;
         let network = network(client);
         let mut held = self.held();
@@ -75,7 +75,7 @@ impl Places {
     }
 
     /// Takes a place for an answer that we generate.
-    pub(super) fn take_own(&self) -> Option<Place> {
+    pub(crate) fn take_own(&self) -> Option<Place> {
         let permit = Arc::clone(&self.0.own).try_acquire_owned().ok()?;
         Some(Place {
             holder: None,
