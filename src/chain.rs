@@ -1,5 +1,5 @@
-//! Chain data from outside sources: what they are, how they are asked, and the relay in front of Esplora APIs. It knows
-//! neither Lightning nor the node.
+//! Chain data from outside: the kinds of sources, their clients, and the relay in front of Esplora
+//! APIs. This module knows neither Lightning nor the node.
 
 pub(crate) mod bitcoind;
 pub(crate) mod clock_jump;

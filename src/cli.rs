@@ -1,4 +1,5 @@
-//! The command line: read arguments, load settings, start tracing, hand over; or ask the running program and show its answer.
+//! The command line. A command either runs here with its settings, or asks the running program and
+//! shows its answer.
 
 mod access;
 mod backup;
@@ -31,22 +32,22 @@ use clap::{Args, Parser, Subcommand};
 use operator::Operator;
 use output::Effect;
 
-/// The program, or the node, could not do it.
+/// Exit code: the program or the node failed.
 const FAULT: u8 = 1;
 
-/// Settings that do not hold, or arguments that are none.
+/// Exit code: the settings or the arguments are wrong.
 const BAD_SETTINGS: u8 = 2;
 
-/// The program is not there to be asked.
+/// Exit code: the program cannot be reached.
 const UNREACHABLE: u8 = 3;
 
-/// The program refused: asking in the same way again will not help.
+/// Exit code: the program refused the request, and retrying it unchanged will not help.
 const REFUSED: u8 = 4;
 
-/// It is not known yet whether it was done.
+/// Exit code: the outcome is not known yet.
 const PENDING: u8 = 5;
 
-/// The command succeeded, but its output could not be written.
+/// Exit code: the command succeeded, but its output could not be written.
 const NOT_SHOWN: u8 = 6;
 
 /// A Lightning node with a paywall built in: sells HTTP requests with L402.
@@ -65,51 +66,51 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a first settings file and make the seed: asks what it is not told
+    /// Write a first settings file and create the seed
     Init(Box<init::Init>),
-    /// Serve, until SIGINT or SIGTERM
+    /// Run the program until SIGINT or SIGTERM
     Run(Settings),
-    /// Read and validate the settings, and print the routes as they are understood
+    /// Validate the settings, and show the routes and the effective values
     Check(Settings),
-    /// How node, channels, money and sales are
+    /// Show the node, channels, balances and sales
     Status(state::Status),
-    /// Read the settings again, without a dropped request
+    /// Read the settings again without dropping a request
     Reload(state::Reload),
-    /// Look at the chain now
+    /// Sync with the chain now
     Sync(state::Sync),
-    /// What was sold, the newest first
+    /// List sales, the newest first
     Sales(books::Sales),
-    /// Tokens that were used, and what is left of them
+    /// List tokens that were used, and what is left of them
     Tokens(books::Tokens),
-    /// Take back a token, or all of a service that were sold until now
+    /// Revoke a token, or all tokens of a service that were sold until now
     Revoke(books::Revoke),
-    /// Money on the chain
+    /// Show the on-chain balance
     Balance(money::Balance),
-    /// Where on-chain money can be sent to
+    /// Show an address that receives on-chain money
     Address(money::Address),
     /// Send on-chain money
     Send(money::Send),
-    /// Withdraw now what is above the threshold of the settings
+    /// Withdraw the amount above the threshold of the settings now
     Withdraw(money::Withdraw),
     /// Pay a BOLT 11 invoice or a BOLT 12 offer
     Pay(money::Pay),
-    /// Payments, in and out, other than sales
+    /// List incoming and outgoing payments, without sales
     Payments(money::Payments),
     /// Make an invoice that sells nothing
     Invoice(money::Invoice),
-    /// Become reachable: a provider opens a channel when the first customer pays
+    /// Get a channel: a provider opens one when the first customer pays
     Liquidity(liquidity::Liquidity),
     /// List, open, close and splice channels
     Channels(channels::Channels),
     /// List, connect and disconnect peers
     Peers(peers::Peers),
-    /// Make tokens with which others may do part of this, list them, take them back
+    /// Make, list and revoke access tokens for others
     Access(access::Access),
-    /// What could go wrong here, and what to do about it
+    /// Report what could go wrong, and what to do about it
     Doctor(doctor::Doctor),
     /// Print completions for a shell
     Completions(completions::Completions),
-    /// Make, check or restore a backup of everything that must not be lost
+    /// Make, verify or restore a backup of everything that must not be lost
     #[command(subcommand)]
     Backup(backup::Command),
 }
@@ -121,7 +122,7 @@ struct Settings {
     config: PathBuf,
 }
 
-/// Does what the arguments say.
+/// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
@@ -163,8 +164,8 @@ fn told_by_clap(told: &clap::Error) -> ExitCode {
     output::ended(written, Effect::None)
 }
 
-/// Tells the operator, who may have no log yet.
+/// Writes a message to standard error, because the log may not be running yet.
 fn complain(text: &dyn std::fmt::Display) {
-    // Where it cannot be said, the exit code still says it: `eprintln` would panic.
+    // If this fails, the exit code still reports the problem. `eprintln` would panic.
     let _ = writeln!(std::io::stderr(), "{}", show::lines(&text.to_string()));
 }

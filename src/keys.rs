@@ -1,4 +1,4 @@
-//! The seed: BIP 39 words in a file, read here once, for ldk-node and for the minter.
+//! The seed: BIP 39 words in a file, read once here for ldk-node and for the minter.
 
 use std::path::{Path, PathBuf};
 
@@ -13,19 +13,20 @@ use sha2::Sha256;
 use crate::base::secret_file::{self, SecretFileError};
 use crate::protocol::invoice::{KeyError, PaymentKeys};
 
-/// Bytes of entropy behind 24 words.
+/// The entropy of 24 words, in bytes.
 const ENTROPY_BYTES: usize = 32;
 
-/// Where LDK derives the keys that a peer's closing pays us at.
+/// The index under which LDK derives the keys that a peer's closing transaction pays to us.
 const STATIC_PAYMENT_INDEX: u32 = 8;
 
-/// Where ldk-node derives the keys of a store on a server.
+/// The index under which ldk-node derives the keys of a remote store.
 const STORE_INDEX: u32 = 877;
 
-/// What the key of backups is derived for; a number at the end, so that there can be another one.
+/// The input from which the backup key is derived. The number at the end leaves room for a later
+/// version.
 const BACKUP_KEY: &[u8] = b"tollhouse backup 1";
 
-/// The words, and the keys derived from them.
+/// The seed words and the keys derived from them.
 #[derive(Clone)]
 pub struct NodeKeys {
     mnemonic: Mnemonic,
@@ -38,27 +39,28 @@ impl std::fmt::Debug for NodeKeys {
     }
 }
 
-/// Why there are no keys.
+/// The reason why the keys could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
-    /// The file.
+    /// The file could not be read or written.
     #[error(transparent)]
     File(#[from] SecretFileError),
-    /// What stands in it are no words, or not all of them, or not in this order.
+    /// The file's content is not a list of BIP 39 words, or words are missing or in the wrong
+    /// order.
     #[error("{path} holds no BIP 39 words: {why}")]
     NotWords {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong, without a word of it.
+        /// The fault, described without any of the words.
         why: String,
     },
-    /// The words make no key.
+    /// No key can be derived from the words.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
 impl NodeKeys {
-    /// Reads the words from this file; on a first start draws 24 new ones and writes them.
+    /// Reads the words from this file. On the first start, draws 24 new words and writes them.
     pub fn open(path: &Path, network: Network) -> Result<Self, SeedError> {
         let draw = || {
             let mut entropy = [0; ENTROPY_BYTES];
@@ -70,22 +72,23 @@ impl NodeKeys {
         Self::parse(&words, path, network)
     }
 
-    /// Reads the words from this file, which must be there.
+    /// Reads the words from this file, which must exist.
     pub fn read(path: &Path, network: Network) -> Result<Self, SeedError> {
         Self::parse(&secret_file::read(path)?, path, network)
     }
 
-    /// Takes the words themselves; complaints name `path` as where they stood. No key depends on the network.
+    /// Parses the words themselves. Errors name `path` as their source. No key depends on the
+    /// network.
     pub fn parse(words: &str, path: &Path, network: Network) -> Result<Self, SeedError> {
         Self::from_words(read(words, path)?, network)
     }
 
-    /// Whether these are words of a seed; `file` is where they come from, for the complaint.
+    /// Checks that these are valid seed words. Errors name `file` as their source.
     pub fn check(words: &str, file: &Path) -> Result<(), SeedError> {
         read(words, file).map(|_| ())
     }
 
-    /// Writes the words of a seed that is there already into this file, which must not exist.
+    /// Writes the words of an existing seed to this file, which must not exist.
     pub fn restore(path: &Path, words: &str, network: Network) -> Result<Self, SeedError> {
         let mnemonic = read(words, path)?;
         let written = secret_file::write_new(path, &mnemonic.to_string());
@@ -104,17 +107,17 @@ impl NodeKeys {
         })
     }
 
-    /// The keys that invoices are made with.
+    /// Returns the keys that sign invoices.
     pub fn payment_keys(&self) -> PaymentKeys {
         self.payment_keys.clone()
     }
 
-    /// The words themselves, as their file has them.
+    /// Returns the words as they are in their file.
     pub fn words(&self) -> String {
         self.mnemonic.to_string()
     }
 
-    /// The key of backups: the words alone open them.
+    /// Returns the key that encrypts backups. The words alone are enough to derive it.
     pub fn backup_key(&self) -> [u8; 32] {
         let mut key = Hmac::<Sha256>::new_from_slice(&self.mnemonic.to_seed_normalized(""))
             .expect("HMAC takes keys of any length");
@@ -122,7 +125,8 @@ impl NodeKeys {
         key.finalize().into_bytes().into()
     }
 
-    /// LDK's own keys, for reading what LDK has written. Its times seed only randomness that nobody draws here.
+    /// Returns LDK's own keys, for reading what LDK has written. The times only seed randomness,
+    /// which is not used here.
     pub(crate) fn keys_manager(&self) -> KeysManager {
         let seed = self.mnemonic.to_seed_normalized("");
         let master = Xpriv::new_master(Network::Bitcoin, &seed)
@@ -130,13 +134,15 @@ impl NodeKeys {
         KeysManager::new(&master.private_key.secret_bytes(), 0, 0, true)
     }
 
-    /// The scripts that a peer's closing may pay us at; of each key that of a channel without anchors first.
+    /// Returns the scripts that a peer's closing transaction may pay to us. For each key, the
+    /// script of a channel without anchors comes first.
     pub(crate) fn closing_scripts(&self) -> Vec<ScriptBuf> {
         self.keys_manager()
             .possible_v2_counterparty_closed_balance_spks(&Secp256k1::signing_only())
     }
 
-    /// The secret key behind one of the scripts that a peer's closing pays us at (LDK's path for them, 8'/number').
+    /// Returns the secret key of one of the scripts that a peer's closing transaction pays to us
+    /// (LDK's path 8'/number').
     pub(crate) fn static_payment_key(&self, number: u32) -> SecretKey {
         let secp = Secp256k1::signing_only();
         let seed = self.mnemonic.to_seed_normalized("");
@@ -149,7 +155,7 @@ impl NodeKeys {
         derive().expect("LDK derives the same keys from the same seed")
     }
 
-    /// What ldk-node derives the keys of a store on a server from (877').
+    /// Returns the seed from which ldk-node derives the keys of a remote store (877').
     pub(crate) fn store_seed(&self) -> [u8; 32] {
         let seed = self.mnemonic.to_seed_normalized("");
         let derive = || {
@@ -166,7 +172,8 @@ impl NodeKeys {
     }
 }
 
-/// Reads words as people keep them: over several lines, in capitals, or with their numbers, as `tollhouse init` shows them.
+/// Reads words as people keep them: over several lines, in capitals, or with the numbers that
+/// `tollhouse init` shows.
 fn read(words: &str, path: &Path) -> Result<Mnemonic, SeedError> {
     let is_number = |word: &&str| {
         let number = word.trim_end_matches(['.', ')', ':']);
@@ -181,7 +188,7 @@ fn read(words: &str, path: &Path) -> Result<Mnemonic, SeedError> {
     })
 }
 
-/// Says what is wrong without repeating any of it.
+/// Describes the fault without repeating any of the words.
 fn complaint(error: bip39::Error) -> String {
     let why = match error {
         bip39::Error::BadWordCount(_) => "there must be 12, 15, 18, 21 or 24 words",

@@ -1,5 +1,6 @@
-//! The Lightning node: owns ldk-node, starts it under supervision, enters what it receives in the ledger, and tells the
-//! minter how it is reached. The node's handle never leaves this room.
+//! The Lightning node. This module owns ldk-node, starts and supervises it, and records the
+//! payments that it receives in the ledger. It also tells the minter how payers reach the node. No
+//! other module gets the handle of ldk-node.
 
 mod address;
 mod build;
@@ -66,97 +67,104 @@ pub use strangers::StrangersStatus;
 pub use wallet::{Fee, OnchainAmount, OnchainBalance, SentOnchain};
 pub use withdraw::{WithdrawConfig, WithdrawError, WithdrawTo, Withdrawal};
 
-/// How often the node is asked for its channels besides after each event: a peer that comes back makes no event.
+/// How often the event loop reads the channels, besides after each event. The node gets no event
+/// when a peer reconnects.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 
-/// The same while it cannot be paid: somebody waits.
+/// The interval of these reads while the node cannot receive payments, because clients are waiting.
 const REFRESH_UNREADY_EVERY: Duration = Duration::from_millis(50);
 
-/// The node and what is known of it.
+/// The Lightning node and its current state.
 #[derive(Debug)]
 pub struct Node {
     config: Config,
     keys: NodeKeys,
     clock: Clock,
-    /// What the minter reads.
+    /// Whether and how payments reach the node. The minter reads this.
     reach: watch::Sender<Reach>,
     /// Whether the liquidity provider is connected.
     provider_here: watch::Sender<bool>,
-    /// How many events were handled: who waits for one looks again when it changes.
+    /// The number of handled events. A task that waits for an event checks again when this number
+    /// changes.
     handled: watch::Sender<u64>,
-    /// What the operator reads. A `std` mutex: held to copy a few words.
+    /// The phase, which the status shows. A `std` mutex: held to copy a few words.
     phase: Mutex<Phase>,
-    /// Whether it runs.
+    /// Whether the node runs.
     is_running: watch::Sender<bool>,
-    /// The deposit address, once it is known. A `std` mutex: held while it is drawn, off the request path.
+    /// The deposit address, once it is known. A `std` mutex: held while the address is drawn, off
+    /// the request path.
     deposit: Mutex<Option<String>>,
-    /// One further address at a time is drawn and counted. A `std` mutex: held meanwhile, on a thread that may block.
+    /// Held while another address is drawn and counted, so that only one is drawn at a time. A
+    /// `std` mutex: held on a thread that may block.
     drawing: Arc<Mutex<()>>,
-    /// Channels of peers that the operator did not choose.
+    /// The channels of peers that the operator did not choose.
     strangers: strangers::Strangers,
-    /// Where peers connect to, if they do.
+    /// The door that lets peers connect; `None` if `node.listen` is empty.
     door: Option<Arc<door::Door>>,
-    /// Payments that are claimed on chain. A `std` mutex: held for a look, on a thread that may block.
+    /// The payments that the node claims on chain. A `std` mutex: held for one check, on a thread
+    /// that may block.
     contested: Arc<Mutex<contested::Contested>>,
-    /// Payments without an invoice that are remembered.
+    /// The records of payments without an invoice (keysend).
     keysends: keysends::Keysends,
-    /// What was made out of the on-chain wallet last.
+    /// The last transaction that was made from the on-chain wallet.
     coins: coins::Coins,
-    /// One withdrawal at a time.
+    /// Held during a withdrawal, so that only one runs at a time.
     withdrawing: tokio::sync::Mutex<()>,
-    /// Paying, and making invoices by hand: one at a time each.
+    /// The locks that allow one payment and one manual invoice at a time.
     turns: payments::Turns,
-    /// What is known of its chain source.
+    /// The state of the chain source.
     chain: chain::Chain,
-    /// Somebody wants another node in this one's place: one with a map of the network, which was put off, or with the monitors of
-    /// channels that were closed meanwhile.
+    /// Requests a restart of ldk-node. The reasons are: a payment needs a map of the network,
+    /// monitors of closed channels can be loaded, or ldk-node's listener died.
     another_wanted: Notify,
-    /// What is known of recoveries from a backup.
+    /// The progress of a recovery from a backup.
     recovery: recovery::Progress,
-    /// Somebody had the chain read.
+    /// Wakes a recovery: the operator requested a chain sync, or does not want to wait any longer.
     read_chain: Notify,
-    /// Counts channels that were opened, became ready or were closed since the start.
+    /// The number of times that a channel was opened, became ready or was closed since the start.
     channel_changes: watch::Sender<u64>,
-    /// Why its state cannot be written any more, once that is so.
+    /// The reason why the node's state can no longer be written, once this is the case.
     unwritable: kv_store::Complaint,
-    /// Whether there is a reason to write nothing more.
+    /// The reason to stop all writes, if there is one.
     lost: watch::Sender<Lost>,
-    /// Which payments it is claiming.
+    /// The payments that the node is claiming.
     claims: Arc<Claims>,
-    /// The right to write to the server that keeps the state, if one does.
+    /// The right to write to the server that keeps the state; `None` without such a server.
     pass: Option<Arc<Pass>>,
-    /// What of the node is read for the operator is read in turn. It may wait for the node's store, and only one thread with it.
+    /// Held during a read for the operator. A read may wait for the node's store, and the lock
+    /// ensures that only one thread waits.
     reading: Arc<tokio::sync::Mutex<()>>,
-    /// What was read for the status last. A `std` mutex: held to copy it.
+    /// The node's part of the last status. A `std` mutex: held to copy it.
     described: Mutex<Option<Status>>,
 }
 
-/// What a node is built for.
+/// The purpose that a node is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// To be paid.
+    /// Receiving payments.
     Sell,
-    /// To have its old channels closed and swept; it takes no new ones.
+    /// Closing the old channels and sweeping their money. The node accepts no new channels.
     Recover,
 }
 
-/// How far the node is.
+/// The phases of the node.
 #[derive(Clone)]
 enum Phase {
-    /// Not built yet.
+    /// The node is not built yet.
     Starting,
-    /// Its chain source is away, without which it is not built the first time, or does not start.
+    /// The node waits, usually for its chain source. Without the chain source, a new node cannot be
+    /// built, and no node starts.
     Waiting {
         node: Option<Arc<ldk_node::Node>>,
         why: String,
         since_secs: u64,
     },
-    /// Running.
+    /// The node runs.
     Running {
         node: Arc<ldk_node::Node>,
         since_secs: u64,
     },
-    /// Stopped.
+    /// The node has stopped.
     Stopped,
 }
 
@@ -172,7 +180,7 @@ impl std::fmt::Debug for Phase {
 }
 
 impl Node {
-    /// A node that is not started yet.
+    /// Creates a node that is not started yet.
     pub fn new(config: Config, keys: NodeKeys, clock: Clock) -> Self {
         let (reach, _) = watch::channel(Reach::Unready(Unready::Starting));
         let (provider_here, _) = watch::channel(false);
@@ -210,17 +218,18 @@ impl Node {
         }
     }
 
-    /// Counts channels that were opened, became ready or were closed: each time, the newest backup is out of date.
+    /// Subscribes to the number of times that a channel was opened, became ready or was closed.
+    /// After each change the newest backup is out of date.
     pub fn channel_changes(&self) -> watch::Receiver<u64> {
         self.channel_changes.subscribe()
     }
 
-    /// How the node is reached, now and from now on.
+    /// Subscribes to whether and how payments reach the node.
     pub fn reach(&self) -> watch::Receiver<Reach> {
         self.reach.subscribe()
     }
 
-    /// Whether the liquidity provider is connected, now and from now on.
+    /// Subscribes to whether the liquidity provider is connected.
     pub fn provider_here(&self) -> watch::Receiver<bool> {
         self.provider_here.subscribe()
     }
@@ -230,7 +239,7 @@ impl Node {
             .send_if_modified(|was_here| std::mem::replace(was_here, is_here) != is_here);
     }
 
-    /// Whether so much could arrive now.
+    /// Whether the node can receive this amount now.
     fn takes(&self, amount_msat: u64) -> bool {
         match (&*self.reach.borrow(), Msat::new(amount_msat)) {
             (Reach::Ready(inbound), Some(amount)) => inbound.takes(amount),
@@ -260,7 +269,7 @@ impl Node {
         }
     }
 
-    /// Builds the node and starts it; `None` if told to stop before it ran.
+    /// Builds the node and starts it. Returns `None` if told to stop before the node runs.
     async fn up(
         &self,
         runtime: &tokio::runtime::Handle,
@@ -283,7 +292,8 @@ impl Node {
         Ok(self.start(&node, stop).await?.then_some(node))
     }
 
-    /// Reads the chain now, instead of at the next interval. Takes as long as the chain source does.
+    /// Syncs with the chain now, instead of at the next interval. This takes as long as the chain
+    /// source needs.
     pub async fn sync(&self) -> Result<(), NodeUnavailable> {
         let looked = self.look(&self.running()?).await;
         looked.map_err(|error| self.unread(error))?;
@@ -291,7 +301,7 @@ impl Node {
         Ok(())
     }
 
-    /// Reads the chain: fee rates, what the channels watch for, the wallet.
+    /// Syncs with the chain: fee rates, the outputs that the channels watch, and the wallet.
     async fn look(&self, node: &Arc<ldk_node::Node>) -> Result<(), NodeUnavailable> {
         if let Some(relay) = self.chain.relay() {
             relay.look_afresh();
@@ -304,7 +314,8 @@ impl Node {
             node.sync_wallets()?;
             let channels = node.list_channels();
             if !is_recovering {
-                // Also after another read in the same second.
+                // Compares the coins with the channels again, even after another sync in the same
+                // second.
                 strangers.coins_changed();
                 strangers.withhold(&node, &channels);
             }
@@ -318,14 +329,14 @@ impl Node {
         looked
     }
 
-    /// Tells the minter how the node is reached, if that has changed.
+    /// Tells the minter whether and how payments reach the node, if this has changed.
     fn reached(&self, reach: Reach) {
         let reach = if self.is_recovering() {
             Reach::Unready(Unready::Recovering)
         } else if self.is_clock_behind() {
             Reach::Unready(Unready::ClockBehind)
         } else if let Some(pass) = self.pass.as_ref().filter(|pass| !pass.is_fresh()) {
-            // What is paid would have to be written, and cannot be.
+            // Payments would have to be written to the server, which is not possible now.
             Reach::Unready(pass.unready())
         } else {
             reach
@@ -341,7 +352,8 @@ impl Node {
     }
 }
 
-/// Only changes between payable and not are worth a line; capacity changes with every sale.
+/// Logs when the node becomes able or unable to receive payments. The capacity changes with every
+/// sale, so it is not logged.
 fn tell(before: &Reach, after: &Reach) {
     match (before, after) {
         (Reach::Unready(_), Reach::Ready(inbound)) => {

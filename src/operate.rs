@@ -1,4 +1,4 @@
-//! The operator's tools: the [`api`], which has access tokens of its own, and every [`backup`].
+//! The operator's tools: the admin [`api`] with its own access tokens, and every [`backup`].
 
 pub mod api;
 pub mod backup;

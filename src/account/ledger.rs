@@ -1,8 +1,8 @@
-//! The account of what was sold: challenges made, payments settled, tokens used. Keyed by payment hash, which is where the
-//! HTTP side and the Lightning side meet.
+//! The ledger: challenges made, payments settled and tokens used. Its key is the payment hash,
+//! which the HTTP side and the Lightning side share.
 //!
-//! Two promises. A settlement is on the disk twice (journal and store) before it is acknowledged to the node, and telling
-//! it again changes nothing. And a request that was not paid for writes nothing that anybody waits for.
+//! A settlement is on disk in journal and store before the node's event is acknowledged, and a
+//! repeated event changes nothing. An unpaid request never waits for a write to disk.
 
 mod activations;
 mod behind;
@@ -55,29 +55,29 @@ use record::{
 use revocations::Revocations;
 use usage::{Usage, Usages};
 
-/// Where the one record of [`Totals`] stands.
+/// The key of the one [`Totals`] record.
 const TOTALS_KEY: &[u8] = b"sales";
 
-/// What the ledger needs to know.
+/// The ledger's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The folder of store, journal and dump.
+    /// The folder that holds store, journal and dump.
     pub folder: PathBuf,
-    /// How many unpaid challenges are remembered at most.
+    /// The maximum number of unpaid challenges in memory.
     pub challenges_max: usize,
-    /// How many networks' free quotas are counted at most.
+    /// The maximum number of networks whose free quotas are counted.
     pub quotas_max: usize,
 }
 
-/// What went wrong with the account. Where something is written, each of these ends the program: what is not on the disk
-/// must not be acknowledged. A request that cannot read a count is answered 500; damage to the store ends the program then,
-/// too, and the next start mends it.
+/// An error of the ledger. A failed write ends the program, because a record that is not on disk
+/// must not be acknowledged. A request that cannot read a count is answered with 500. A damaged
+/// store then ends the program too, and the next start repairs it.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The store.
+    /// The store failed.
     #[error("failed to use the ledger's store")]
     Store(#[from] StoreError),
-    /// The journal or a dump.
+    /// The journal or a dump failed.
     #[error("failed to use the ledger's journal")]
     Journal(#[from] io::Error),
 }
@@ -85,51 +85,52 @@ pub enum LedgerError {
 /// A payment that the node received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payment {
-    /// Its hash.
+    /// The payment hash.
     pub payment_hash: [u8; 32],
-    /// What arrived, in msat.
+    /// The amount that arrived, in msat.
     pub amount_msat: u64,
 }
 
-/// What a settlement was.
+/// The meaning of a received payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// A sale, now on the disk.
+    /// A new sale, now on disk.
     New(SaleRecord),
-    /// A sale that was in the books already: the event was told again.
+    /// A sale that is already recorded: the node repeated the event.
     Known,
-    /// Another payment of an invoice that was paid before.
+    /// Another payment of an invoice that was already paid.
     Surplus(SaleRecord),
 }
 
-/// The account.
+/// The ledger.
 #[derive(Debug)]
 pub struct Ledger {
-    /// The database.
+    /// The database's file.
     store: Store,
-    /// Its trees.
+    /// The trees of `store`.
     trees: Trees,
     /// Challenges that may still be paid.
     challenges: Challenges,
     /// Counts of the tokens in use.
     usages: Usages,
-    /// What clients without a token have had.
+    /// Use of the free quotas by clients without a token.
     quotas: Arc<Quotas>,
-    /// What the node is claiming, once it has come up.
+    /// The payments that the node is claiming; set once the node has started.
     claims: OnceLock<Arc<Claims>>,
-    /// Counts the sales that were entered.
+    /// The number of settled sales, for the requests that wait for one.
     settlements: watch::Sender<u64>,
-    /// Which tokens open nothing any more.
+    /// The revoked tokens.
     revocations: Revocations,
-    /// Set when the store turned out to be damaged: the next write behind ends the program.
+    /// Set when the store turns out to be damaged: the next write behind ends the program.
     is_damaged: AtomicBool,
-    /// Where that is noted for the next start, which sets the store aside.
+    /// The file that tells the next start to set the damaged store aside.
     damage_note: PathBuf,
-    /// Held by whoever changes a sale, journal line included. Its holders wait for the disk: never on a request's way.
+    /// Locked while a sale is changed, its journal line included. Holders wait for the disk, so the
+    /// request path never takes this lock.
     books: Mutex<Books>,
-    /// Where the time comes from.
+    /// The source of the current time.
     clock: Clock,
-    /// Names this run of the program in the sales that it challenged and settled.
+    /// Marks the sales that were both challenged and settled in this run of the program.
     run: u64,
 }
 
@@ -147,7 +148,7 @@ struct Trees {
 }
 
 impl Trees {
-    /// Adds a sale to writes that happen together.
+    /// Adds a sale to an atomic group of writes.
     fn put_sale(&self, writes: Together, sale: &SaleRecord) -> Result<Together, StoreError> {
         writes.put(&self.sales, &sale.payment_hash, sale)?.put(
             &self.sales_by_time,
@@ -161,19 +162,20 @@ impl Trees {
 struct Books {
     journal: Journal,
     totals: Totals,
-    /// A write failed: what is on the disk is not known, so nothing more is written.
+    /// A write failed. The state on disk is unknown, so nothing more is written.
     is_poisoned: bool,
 }
 
 impl Ledger {
-    /// Whether there are books in this folder, or were when something happened to their store.
+    /// Whether this folder holds a ledger: a journal, a dump or a store.
     pub fn is_there(config: &Config) -> bool {
         let is_there = |name| config.folder.join(name).exists();
         journal::is_any(&config.folder) || is_there("store")
     }
 
-    /// Opens the account: the journal is read back and compared with the store; a store that sled calls corrupt, now or
-    /// while it was last used, is set aside, whole, and rebuilt from the newest dump and the journal.
+    /// Opens the ledger: reads the journal and adds to the store what it lacks. If sled reports the
+    /// store as corrupt, now or in the last run, the whole store is set aside and rebuilt from the
+    /// newest dump and the journal.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, LedgerError> {
         std::fs::create_dir_all(&config.folder)?;
         let journal = Journal::open(&config.folder)?;
@@ -228,7 +230,7 @@ impl Ledger {
         })
     }
 
-    /// Uses the store. Damage is noted on the disk, so that the next start sets the store aside instead of meeting it again.
+    /// Uses the store. Damage is noted on disk, so that the next start sets the store aside.
     fn using<T>(&self, work: impl FnOnce() -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         let done = calm(work);
         if let Err(LedgerError::Store(StoreError::Corrupt(why))) = &done
@@ -250,7 +252,8 @@ impl Ledger {
     }
 
     fn books(&self) -> Result<MutexGuard<'_, Books>, LedgerError> {
-        // A panic while the books were held leaves them in an unknown state, like a failed write.
+        // A panic while the lock was held leaves the books in an unknown state, like a failed
+        // write.
         let books = self.books.lock().unwrap_or_else(|poisoned| {
             let mut books = PoisonError::into_inner(poisoned);
             books.is_poisoned = true;
@@ -263,7 +266,7 @@ impl Ledger {
         }
     }
 
-    /// Does something to the books; if it fails, nothing is ever written to them again.
+    /// Changes the books. After a failed change, nothing is written to them again.
     fn change<T>(
         &self,
         change: impl FnOnce(&mut Books) -> Result<T, LedgerError>,
@@ -274,7 +277,7 @@ impl Ledger {
         changed
     }
 
-    /// Remembers a challenge, in memory.
+    /// Remembers a challenge in memory.
     pub fn challenge(&self, challenge: Challenge) {
         self.challenges.keep(challenge);
     }
@@ -284,18 +287,20 @@ impl Ledger {
         self.challenges.find(payment_hash).is_some()
     }
 
-    /// How many challenges are remembered.
+    /// Returns the number of remembered challenges.
     pub fn challenge_count(&self) -> usize {
         self.challenges.len()
     }
 
-    /// Enters a payment that the node received, and that it may have told before. On return it would survive a power cut, and
-    /// only then may the event be acknowledged. Blocks on the disk.
+    /// Records a payment that the node received. The node may report a payment several times. On
+    /// return, the record survives a power cut; only then may the event be acknowledged. Blocks on
+    /// the disk.
     pub fn settle(&self, payment: Payment) -> Result<Settlement, LedgerError> {
         self.settle_told(payment, false)
     }
 
-    /// The same for one that, if it is new, the node has never told before ([`Claims`]).
+    /// Like `settle`; `is_new` says that the node reports this payment for the first time
+    /// ([`Claims`]).
     pub fn settle_told(&self, payment: Payment, is_new: bool) -> Result<Settlement, LedgerError> {
         self.change(|books| match self.trees.sales.get(&payment.payment_hash)? {
             None => self.settle_first(books, payment),
@@ -306,8 +311,9 @@ impl Ledger {
         })
     }
 
-    /// Whether nothing can be told again of this sale: challenged and settled in one run of a node that does not tell what it
-    /// claims. One that does may be started again within the program, and repeats then what it claimed before.
+    /// Whether another report of this sale must be a second payment. The sale was challenged and
+    /// settled in this run, by a node that does not report its claims. A node that reports its
+    /// claims may restart within the program and then repeats earlier payments.
     fn is_of_one_run(&self, sale: &SaleRecord) -> bool {
         self.claims.get().is_none() && sale.run == self.run
     }
@@ -323,10 +329,10 @@ impl Ledger {
         Ok(Settlement::New(sale))
     }
 
-    /// What a payment that is not in the books has bought, as far as that is known.
+    /// Builds the sale for a payment that is not in the ledger, as far as its details are known.
     fn first_sale(&self, payment: Payment) -> Result<SaleRecord, LedgerError> {
         let challenge = self.challenges.find(&payment.payment_hash);
-        // The token may have been used before the node told us: the preimage alone proves the payment.
+        // The token may be used before the node reports the payment: the preimage alone proves it.
         let token = self
             .trees
             .tokens
@@ -369,7 +375,7 @@ impl Ledger {
         Ok(Settlement::Surplus(sale))
     }
 
-    /// Journal first: of the two it is the one that cannot be damaged beyond its last line.
+    /// Writes the journal first, because only its last line can be damaged.
     fn write_sale(&self, books: &mut Books, sale: &SaleRecord) -> Result<(), LedgerError> {
         books.journal.append([&Line::Sale(sale.clone())])?;
         books.journal.sync()?;
@@ -378,7 +384,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Reserves one request on this token, if its grant is not used up and its pace allows one. Reads the store at a token's first use only.
+    /// Reserves one request on this token, if its grant is not used up and its pace allows it.
+    /// Reads the store only if the token's count is not in memory.
     pub async fn reserve(
         &self,
         verified: &Verified,
@@ -390,7 +397,7 @@ impl Ledger {
             .await
     }
 
-    /// The same for the file at this path: all requests for it within ten minutes count as one.
+    /// Like `reserve`, for the file at this path: all its requests within ten minutes count as one.
     pub async fn reserve_file(
         &self,
         verified: &Verified,
@@ -430,14 +437,14 @@ impl Ledger {
         ))
     }
 
-    /// Whether a use of this token was withdrawn a short while ago ([`Reservation::withdraw`]).
+    /// Whether a request on this token was recently withdrawn ([`Reservation::withdraw`]).
     pub fn was_withdrawn(&self, token_id: &TokenId) -> bool {
         let usage = self.usages.find(token_id);
         usage.is_some_and(|usage| usage.was_withdrawn(self.clock.since_boot_ms()))
     }
 
-    /// Reserves one free request of this service for the client's network. `None` if it has had its quota, or if there is
-    /// no room to count it. In memory.
+    /// Reserves one free request to this service for the client's network, in memory. Returns
+    /// `None` if the network has used its quota or if the table is full.
     pub fn reserve_free(&self, service: &str, client: IpAddr, free: Free) -> Option<QuotaUse> {
         let now = self.clock.moment();
         self.quotas.reserve(service, client, free, now)
@@ -473,7 +480,7 @@ impl Ledger {
     }
 }
 
-/// Fills into a sale what the first use of its token tells.
+/// Fills in the sale's service, token id and time of redemption from its token, where missing.
 fn redeem(sale: &mut SaleRecord, token: &TokenRecord) {
     sale.service.get_or_insert_with(|| token.service.clone());
     sale.token_id.get_or_insert(token.token_id);

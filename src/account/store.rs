@@ -1,6 +1,6 @@
-//! The database: open, trees, versioned records, a flush that survives a power cut, migrations.
+//! The database: trees of versioned records, migrations, and a flush that survives a power cut.
 //!
-//! Nothing above this room names a sled type, and nothing in here knows what a sale is.
+//! No other module names a sled type, and this module knows nothing about sales.
 
 pub mod lock;
 #[path = "../../migrations/mod.rs"]
@@ -17,45 +17,46 @@ pub use record::{Entry, Record, Together, Tree};
 
 use migrations::MIGRATIONS;
 
-/// Memory for sled's page cache; its own default is 1 GiB, a Raspberry Pi has that in all. What is read often, counts and
-/// challenges, we keep ourselves.
+/// The size of sled's page cache. The default is 1 GiB, which is all the memory of some Raspberry
+/// Pis. The use counts and challenges, which are read often, are kept in memory elsewhere.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 
-/// How often sled writes out what nobody waits for. Loses at most this much of unflushed use counts in a crash.
+/// How often sled writes out data without an explicit flush. A crash loses the unflushed use counts
+/// of at most this time.
 const FLUSH_EVERY_MS: u64 = 1_000;
 
-/// Damaged databases that are kept. Whatever damages one again and again must not fill the disk with them.
+/// The most damaged databases that are kept. Repeated damage must not fill the disk.
 const DAMAGED_MAX: usize = 8;
 
-/// Where the format version stands.
+/// The key of the format version.
 const FORMAT_KEY: &[u8] = b"format";
 
-/// Names the newest dump of which the store is known to hold everything.
+/// The key of the newest dump whose content is known to be complete in the store.
 const COMPLETE_KEY: &[u8] = b"complete";
 
-/// What went wrong with the store, by what can be done about it.
+/// An error of the store, sorted by the possible reaction.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// sled found damage: the store is set aside and rebuilt.
+    /// sled found damage; the store must be set aside and rebuilt.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
-    /// Written by a newer program: nothing is touched.
+    /// A newer program wrote the store; it stays untouched.
     #[error(
         "the store has format {found}, this program knows formats up to {known}: start the newer program"
     )]
     Newer {
-        /// The format found.
+        /// The format of the store.
         found: u32,
-        /// The newest format known here.
+        /// The newest format that this program knows.
         known: u32,
     },
-    /// The operating system refused: permissions, a full disk, a held lock.
+    /// The operating system reported an error: missing permissions, a full disk or a held lock.
     #[error("failed to use the store")]
     Io(#[source] io::Error),
-    /// sled refuses for a reason of its own.
+    /// sled refused the operation for another reason.
     #[error("the database refused: {0}")]
     Refused(String),
-    /// An earlier flush failed: what is on disk is not known any more.
+    /// An earlier flush failed, so the state on disk is unknown.
     #[error("an earlier write failed, nothing more is written until a restart")]
     Poisoned,
 }
@@ -82,8 +83,9 @@ impl From<sled::Error> for StoreError {
 pub struct Store {
     /// sled's handle.
     db: sled::Db,
-    /// sled's database file, which its own flush does not sync for good. Held open: sled's thread syncs it, too, and goes on where
-    /// that fails. Of such a failure each descriptor hears once that was open then, and none that is opened afterwards.
+    /// sled's database file, because sled's own flush does not fully sync it. The file stays open
+    /// because sled's thread also syncs it and ignores failures. The kernel reports a failed sync
+    /// once to each descriptor that was open then, and never to one that is opened later.
     file: Arc<File>,
 }
 
@@ -96,7 +98,7 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens or makes the database in this folder and brings it to the newest format.
+    /// Opens or creates the database in this folder and migrates it to the newest format.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let open = || {
             sled::Config::new()
@@ -150,39 +152,41 @@ impl Store {
         }
     }
 
-    /// Whether the store was filled with this dump (by its id) or made it. sled opens an empty store where there is
-    /// none, and goes back to an older state without a word where its file was cut.
+    /// Whether the store was filled from this dump (by its id), or produced the dump. sled silently
+    /// opens an empty store if the files are missing, and an older state if its file was truncated.
     pub fn is_complete(&self, dump_id: u64) -> Result<bool, StoreError> {
         let noted = self.db.get(COMPLETE_KEY)?;
         Ok(noted.is_some_and(|noted| noted.as_ref() == dump_id.to_be_bytes()))
     }
 
-    /// Notes that the store holds all of this dump, after that is on the disk.
+    /// Records that the store holds all of this dump, after the data is on disk.
     pub fn mark_complete(&self, dump_id: u64) -> Result<(), StoreError> {
         self.flush_blocking()?;
         self.db.insert(COMPLETE_KEY, &dump_id.to_be_bytes())?;
         self.flush_blocking()
     }
 
-    /// A tree of records of one type.
+    /// Opens a tree of records of one type.
     pub fn tree<R: Record>(&self, name: &str) -> Result<Tree<R>, StoreError> {
         Ok(Tree::new(self.db.open_tree(name)?))
     }
 
-    /// Writes everything out and waits until it would survive a power cut.
+    /// Writes all data to disk and waits until it would survive a power cut.
     #[expect(
         clippy::disallowed_methods,
         reason = "the name says it: callers are on threads that may block"
     )]
     pub fn flush_blocking(&self) -> Result<(), StoreError> {
         self.db.flush()?;
-        // sled's own flush is `sync_file_range` on Linux: it leaves the drive's cache and the file's size to luck.
+        // On Linux sled's own flush is `sync_file_range`, which covers neither the drive's cache
+        // nor the file's size.
         let synced = self.file.sync_data();
         let_go_of_buffers();
         synced.map_err(StoreError::Io)
     }
 
-    /// Moves a damaged database out of the way, whole, and says where it is now; `None` if there is none.
+    /// Moves a damaged database aside as a whole and returns its new path. Returns `None` if the
+    /// database does not exist.
     pub fn set_aside(folder: &Path, unix_secs: u64) -> Result<Option<PathBuf>, StoreError> {
         if damaged_before(folder)? >= DAMAGED_MAX {
             let place = folder.parent().unwrap_or(folder).display();
@@ -208,13 +212,14 @@ impl Store {
     }
 }
 
-/// Frees what this thread's writes have left behind. sled lets go of a buffer of half a megabyte whenever it has written as
-/// much, but each thread keeps up to 64 of them until it is told: 32 MB, where 2 MB are meant to do.
+/// Frees the buffers that this thread's writes have left behind. sled retires a buffer after each
+/// half megabyte written, but each thread keeps up to 64 of them until this call. That is 32 MB,
+/// although 2 MB should be enough.
 fn let_go_of_buffers() {
     sled::pin().flush();
 }
 
-/// How many damaged databases stand beside this folder.
+/// Counts the damaged databases next to this folder.
 fn damaged_before(folder: &Path) -> Result<usize, StoreError> {
     let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
         return Ok(0);
@@ -228,9 +233,11 @@ fn damaged_before(folder: &Path) -> Result<usize, StoreError> {
     Ok(entries.flatten().filter(is_damaged).count())
 }
 
-/// Does something with the database. sled panics on some kinds of damage, which must not be met again at every start.
+/// Runs an operation on the database and turns a panic into an error. sled panics on some kinds of
+/// damage, which must not stop every start of the program.
 pub fn calm<T, E: From<StoreError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    // Whatever was being changed is not used again: the store is set aside and the books are closed.
+    // After a panic, data that was being changed is not used again: the store is set aside and the
+    // ledger is closed.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let why = panic
             .downcast_ref::<String>()
@@ -247,8 +254,8 @@ mod tests {
 
     use super::*;
 
-    /// Opens the database when its last user has let go of it: sled's own thread does so a moment after the handle is
-    /// dropped.
+    /// Opens the database once it is free: sled's own thread releases it a moment after the handle
+    /// is dropped.
     fn once_free<T>(open: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {

@@ -1,4 +1,5 @@
-//! A bitcoind of one's own: logging in, and a look from outside of ldk-node, which says only that it failed and not why.
+//! The operator's own bitcoind: its login, and a check that says why it fails. ldk-node says only
+//! that it failed.
 
 use std::fmt;
 
@@ -10,10 +11,10 @@ use crate::base::secret_file;
 
 use super::{Bitcoind, ChainSource, Login};
 
-/// How long the look may take: ldk-node itself gave up after five seconds.
+/// The limit for the check. ldk-node itself gives up after five seconds.
 const TIMEOUT_SECS: u64 = 5;
 
-/// A name and a password.
+/// A user name and a password.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) user: String,
@@ -26,7 +27,8 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// What to log in with, read anew: bitcoind makes another cookie each time that it starts. Reads a file.
+/// Reads the credentials from their file. They must be read each time, because bitcoind writes a
+/// new cookie at each start. Blocks on the disk.
 pub(crate) fn credentials(login: &Login) -> Result<Credentials, String> {
     match login {
         Login::Password { user, file } => {
@@ -38,7 +40,8 @@ pub(crate) fn credentials(login: &Login) -> Result<Credentials, String> {
         }
         Login::Cookie(file) => {
             let shown = file.display();
-            // bitcoind creates the cookie as its own user, so its owner and mode are not ours to check.
+            // bitcoind creates the cookie as its own user, so its owner and mode are not ours to
+            // check.
             let cookie = secret_file::line_of_another(file).map_err(|error| {
                 let why = error_chain::chain(&error);
                 format!("failed to read its cookie {shown}: {why}; check that it runs")
@@ -54,10 +57,11 @@ pub(crate) fn credentials(login: &Login) -> Result<Credentials, String> {
     }
 }
 
-/// What is wrong with the chain source, in a sentence for the operator; nothing if it answers.
+/// Returns what is wrong with the chain source, in a sentence for the operator; `None` if it
+/// answers.
 pub(crate) async fn complaint(source: &ChainSource, network: Network) -> Option<String> {
     match source {
-        // The relay always answers, and says itself what is wrong behind it.
+        // The relay always answers, and reports itself which endpoints fail.
         ChainSource::Esplora { .. } => None,
         ChainSource::Electrum(url) => super::electrum::newest(url, network).await.err(),
         ChainSource::Bitcoind(bitcoind) => newest(bitcoind, network).await.err(),
@@ -70,7 +74,7 @@ struct Reply {
     error: Option<Refusal>,
 }
 
-/// What we want to know of `getblockchaininfo`.
+/// The fields of `getblockchaininfo` that are used here.
 #[derive(Debug, Deserialize)]
 struct Chain {
     chain: String,
@@ -85,7 +89,8 @@ struct Refusal {
     message: String,
 }
 
-/// The height of its newest block and when that was made, Unix seconds; or what is wrong with it, in a sentence.
+/// Returns the height of bitcoind's newest block and the block's time in Unix seconds. The error is
+/// a sentence that says what is wrong with bitcoind.
 pub(crate) async fn newest(bitcoind: &Bitcoind, network: Network) -> Result<(u32, u64), String> {
     let login = bitcoind.login.clone();
     let read = tokio::task::spawn_blocking(move || credentials(&login)).await;
@@ -129,7 +134,7 @@ fn judge(chain: &Chain, network: Network, url: &str) -> Result<(u32, u64), Strin
             chain.chain
         ));
     }
-    // Regtest calls itself that whenever its newest block is a day old.
+    // On regtest, bitcoind reports this state whenever its newest block is a day old.
     if chain.initialblockdownload && network != Network::Regtest {
         return Err(format!(
             "{url} is still downloading the chain: block {} of {}",

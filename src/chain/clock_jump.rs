@@ -1,24 +1,25 @@
-//! A clock that is set while the program runs: the other clock of the machine, which only counts, tells of it, and nobody is
-//! asked.
+//! Detects that the system clock was set while the program runs, by comparing it with the machine's
+//! monotonic clock. No server is asked.
 
 use tokio::time::Instant;
 
-/// What both clocks showed at one time.
+/// The values of both clocks at one time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clocks {
-    /// Unix seconds.
+    /// The system clock, in Unix seconds.
     secs: u64,
-    /// By the one that counts.
+    /// The monotonic clock.
     at: Instant,
 }
 
 impl Clocks {
-    /// Both of them now.
+    /// Makes a pair of values that were read at the same time.
     pub(crate) fn seen(secs: u64, at: Instant) -> Self {
         Self { secs, at }
     }
 
-    /// By how many seconds the clock was set since then (negative: back), as both are now.
+    /// Returns by how many seconds the system clock was set between `self` and `now`; negative if
+    /// it was set back.
     pub(crate) fn set_by(self, now: Self) -> i64 {
         let passed = now.at.saturating_duration_since(self.at);
         let expected = self.secs.saturating_add(passed.as_secs());

@@ -1,20 +1,21 @@
-//! A look at an Electrum server, by the same client that ldk-node reads the chain with: what is wrong for one is wrong for the
-//! other.
+//! Checks an Electrum server with the same client library that ldk-node uses, so that both meet the
+//! same errors.
 
 use bitcoin::Network;
 use bitcoin::constants::genesis_block;
 use electrum_client::{Client, ConfigBuilder, ElectrumApi as _, Error};
 
-/// How long a connection or an answer may take: somebody waits for it.
+/// The limit for a connection or an answer: a person waits for the result.
 const TIMEOUT_SECS: u8 = 10;
 
-/// The height of its newest block and when that was made, Unix seconds; or what is wrong with it, in a sentence.
+/// Returns the height of the server's newest block and the block's time in Unix seconds. The error
+/// is a sentence that says what is wrong with the server.
 pub(crate) async fn newest(url: &str, network: Network) -> Result<(u32, u64), String> {
     let asked = url.to_owned();
     let looked = tokio::task::spawn_blocking(move || {
         let config = ConfigBuilder::new().timeout(Some(TIMEOUT_SECS)).retry(0);
         let client = Client::from_config(&asked, config.build())?;
-        // Not `server.features`, which many servers do not have.
+        // `server.features` is not used here, because many servers do not support it.
         let first = client.block_header(0)?;
         let newest = client.block_headers_subscribe()?;
         Ok((first.block_hash(), newest))
@@ -34,11 +35,11 @@ pub(crate) async fn newest(url: &str, network: Network) -> Result<(u32, u64), St
     Ok((height, u64::from(newest.header.time)))
 }
 
-/// What an error means for whoever runs this.
+/// Explains an error to the operator.
 fn sentence(url: &str, error: &Error) -> String {
     let said = error.to_string();
     if said.contains("server.version") {
-        // ElectrumX from 1.19 on.
+        // ElectrumX does this from version 1.19 on.
         return format!(
             "{url} wants to be told the client's version first, which the Electrum client in this program does not do: \
              use an older server (ElectrumX 1.18), one of another kind, or an Esplora API"
@@ -63,7 +64,7 @@ mod tests {
     async fn who_is_not_there_or_no_electrum_server_is_said() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        // Answers whoever connects in another language.
+        // This server answers every client in another protocol.
         std::thread::spawn(move || {
             use std::io::Write as _;
             let (mut client, _) = listener.accept().unwrap();

@@ -1,10 +1,12 @@
-//! An Esplora API of our own on loopback, to which the node is pointed, in front of those that the operator has configured:
-//! failover, a budget of requests, and nothing asked for twice that does not change. It knows nothing of the node.
+//! A local Esplora API for the node, in front of the endpoints that the operator has configured. It
+//! does failover, keeps a budget of requests, and caches answers that do not change. It knows
+//! nothing of the node.
 //!
-//! One endpoint is in use until it fails: two servers are never at quite the same block, and LDK closes a channel whose
-//! funding transaction it sees vanish (`Funding transaction was un-confirmed`), which is what a server that lags behind looks
-//! like. So whoever shows fewer blocks than were seen before is not listened to, see `tip.rs`; nor is whoever is of another chain,
-//! see `same_chain.rs`.
+//! One endpoint is in use until it fails, because two servers are never at exactly the same block.
+//! LDK closes a channel if its funding transaction vanishes (`Funding transaction was
+//! un-confirmed`), and a server that lags behind looks like that. So an endpoint with fewer blocks
+//! than were seen before is not trusted (see `tip.rs`), nor is an endpoint on another chain (see
+//! `same_chain.rs`).
 
 mod block;
 mod broadcast;
@@ -57,102 +59,108 @@ pub(crate) use left_out::{Fundings, Where};
 pub(crate) use resting::GIVEN;
 pub(crate) use saved::{SAVED, mark};
 
-/// How long ldk-node waits for an answer at most, less what the way takes: its client gives up after 10 s.
+/// The longest time that an answer may take. ldk-node's client gives up after 10 s, which leaves
+/// time for the transfer.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// The same for fee estimates, for which it waits 5 s: then those that are known have to do.
+/// The longest time that fee estimates may take: ldk-node waits 5 s. After it, the last known
+/// estimates are used.
 const FEES_PATIENCE: Duration = Duration::from_secs(3);
 
-/// With less time than this nobody is asked any more.
+/// With less time left than this, no further endpoint is asked.
 const TIME_LEAST: Duration = Duration::from_millis(500);
 
-/// Between the base URL and the paths of a search.
+/// The part of a search's URL between the base URL and the path.
 const SEARCHES: &str = "/search";
 
-/// What the relay is built from.
+/// The settings of the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The network that they must be of.
+    /// The network of all endpoints.
     pub network: Network,
-    /// Base URLs of Esplora APIs, without a slash at the end, the best one first.
+    /// The base URLs of Esplora APIs, without a trailing slash, the preferred one first.
     pub endpoints: Vec<String>,
-    /// Requests an hour to each of them.
+    /// The requests per hour to each endpoint.
     pub requests_per_hour: usize,
-    /// Where fee estimates and a block of the chain are kept for the next start; other files are kept beside it.
+    /// The file that keeps fee estimates and a block of the chain for the next start. Other files
+    /// are kept beside it.
     pub kept: PathBuf,
-    /// Whether there must be fee estimates: ldk-node refuses to start without any on the main network.
+    /// Whether fee estimates are required: on the main network, ldk-node does not start without
+    /// any.
     pub needs_fees: bool,
-    /// How long to wait before something unusual is believed.
+    /// The waits before something unusual is believed.
     pub waits: Waits,
 }
 
-/// Why there is no relay.
+/// The reason why the relay could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// No port on loopback.
+    /// No port on loopback could be opened.
     #[error("failed to listen on loopback for the node")]
     Listen(#[source] std::io::Error),
-    /// No randomness.
+    /// The operating system gave no randomness.
     #[error("the operating system gives no randomness")]
     Randomness,
-    /// No client: TLS does not work here.
+    /// The HTTP client could not be built, because TLS does not work here.
     #[error("failed to make a client for {base}")]
     Client {
-        /// The endpoint.
+        /// The base URL of the endpoint.
         base: String,
-        /// What the client said.
+        /// The client's error.
         #[source]
         source: esplora_client::Error,
     },
 }
 
-/// No endpoint answers.
+/// The error that no endpoint answers, with each endpoint's reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no endpoint answers: {0}")]
 struct NoAnswer(String);
 
-/// The relay.
+/// The relay in front of the configured Esplora APIs.
 #[derive(Debug)]
 pub struct Relay {
     clock: Clock,
     endpoints: Vec<Endpoint>,
-    /// Which of them is in use.
+    /// The index of the endpoint in use.
     current: AtomicUsize,
-    /// A `std` mutex: held for a look-up, never across an await.
+    /// The cached answers. The `std` mutex is held for a look-up, never across an await.
     cache: Mutex<Cache>,
-    /// The newest block. A `std` mutex: held to compare, never across an await.
+    /// The newest block. The `std` mutex is held to compare, never across an await.
     tip: Mutex<TipSeen>,
-    /// Which chain it is. A `std` mutex, too.
+    /// The blocks that identify our chain. The `std` mutex is held for a look-up.
     ours: Mutex<Ours>,
-    /// Held while an endpoint is judged before it comes into use, so that questions that come together ask once.
+    /// Held while an endpoint is checked before it comes into use, so that concurrent questions
+    /// check it once.
     judging: tokio::sync::Mutex<()>,
-    /// Where fee estimates and a block of the chain are kept.
+    /// The file that keeps fee estimates and a block of the chain.
     kept: PathBuf,
-    /// What of that was last written. A `std` mutex: held for a look.
+    /// The state of that file at the last write. The `std` mutex is held for a look-up.
     written: Mutex<Option<crate::chain::esplora::saved::Written>>,
     fees: Fees,
     broadcasts: Broadcasts,
-    /// Transactions that nobody is asked for on the node's behalf. A `std` mutex, too.
+    /// Transactions that the relay does not query. The `std` mutex is held for a look-up.
     left_out: Mutex<LeftOut>,
-    /// The wallet's scripts, and which of them rest. A `std` mutex, too.
+    /// The wallet's scripts, and which of them rest. The `std` mutex is held for a look-up.
     resting: Mutex<Resting>,
-    /// Held while the list of them is written, on a thread that may block.
+    /// Held while the list of scripts is written, on a thread that may block.
     writing_resting: Mutex<()>,
-    /// Since when nobody answers, Unix seconds; 0 while somebody does.
+    /// The time since which no endpoint answers, in Unix seconds; 0 while one answers.
     degraded_secs: AtomicU64,
-    /// Requests sent to endpoints since the start.
+    /// The number of requests sent to endpoints since the start.
     requests: AtomicU64,
-    /// Where the node finds it. The path keeps other users of this machine from spending the budget.
+    /// The base URL for the node. Its secret path keeps other users of this machine from spending
+    /// the budget.
     url: String,
     /// The path of `url`.
     root: String,
 }
 
 impl Relay {
-    /// Opens the relay on a free port of loopback; it answers once [`Relay::run`] is polled.
+    /// Opens the relay on a free port of loopback. It answers once [`Relay::run`] is polled.
     ///
     /// # Errors
-    /// When there is no port, no randomness or no TLS.
+    /// If no port, no randomness or no TLS is available.
     pub async fn open(
         config: Config,
         clock: Clock,
@@ -200,22 +208,24 @@ impl Relay {
         Ok((Arc::new(relay), listener))
     }
 
-    /// The base URL for the node, without a slash at the end.
+    /// Returns the base URL for the node, without a trailing slash.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The base URL for a search, whose questions are never answered from what is known of resting scripts.
+    /// Returns the base URL for a search. A question below it is never answered from the list of
+    /// resting scripts.
     pub fn url_for_searches(&self) -> String {
         format!("{}{SEARCHES}", self.url)
     }
 
-    /// Requests sent to endpoints since the start.
+    /// Returns the number of requests sent to endpoints since the start.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// When there is room for so many requests of the wallet at one of the endpoints that answer; `None` if that is now.
+    /// Returns when the first endpoint that is not paused has room for this many wallet requests.
+    /// Returns `None` if one has room now, or if all endpoints are paused.
     pub fn room_at(&self, count: u64) -> Option<Instant> {
         let now = Instant::now();
         let count = usize::try_from(count).unwrap_or(usize::MAX);
@@ -223,14 +233,14 @@ impl Relay {
             .endpoints
             .iter()
             .filter(|endpoint| !endpoint.is_paused(now));
-        // No time at all is the earliest.
+        // `None` sorts first and means now.
         answering
             .map(|endpoint| endpoint.room_at(count, now))
             .min()
             .flatten()
     }
 
-    /// From now on answers are fresh, but for those that cannot have changed and for fee estimates.
+    /// Makes all later answers fresh, except fee estimates and answers that cannot have changed.
     pub fn look_afresh(&self) {
         self.tip().look_afresh();
         self.cache().look_afresh(Instant::now());
@@ -240,19 +250,20 @@ impl Relay {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which endpoint is in use.
+    /// Returns the index of the endpoint in use.
     fn current(&self) -> usize {
         self.current.load(Ordering::Relaxed)
     }
 
-    /// The endpoints in the order in which they are asked: who is in use, then the others as configured.
+    /// Returns the endpoints in the order of asking: the one in use first, then the others as
+    /// configured.
     fn order(&self) -> impl Iterator<Item = usize> {
         let current = self.current();
         let others = (0..self.endpoints.len()).filter(move |index| *index != current);
         std::iter::once(current).chain(others)
     }
 
-    /// The answer to a question: what is known, or what the first endpoint says that answers.
+    /// Answers a question from the cache, or from the first endpoint that answers.
     async fn ask(&self, question: &Question) -> Result<Answer, NoAnswer> {
         if let Some(answer) = self.known(question) {
             return Ok(answer);
@@ -269,7 +280,7 @@ impl Relay {
         loop {
             for index in self.order() {
                 let now = Instant::now();
-                // Whoever has no time left to answer in is not to blame for it.
+                // An endpoint without enough time to answer is not to blame for that.
                 if now + TIME_LEAST > deadline {
                     return Err(self.no_answer(question));
                 }
@@ -283,7 +294,8 @@ impl Relay {
                     Err(fault) => self.failed(index, &fault),
                 }
             }
-            // All of them are left alone. A short pause is waited for: the node's own look would fail otherwise.
+            // No endpoint may be asked now. The relay waits out a short pause, because the node's
+            // sync would fail otherwise.
             match self.next_chance(question) {
                 Some(chance) if chance < deadline => sleep_until(chance).await,
                 Some(_) | None => return Err(self.no_answer(question)),
@@ -303,7 +315,7 @@ impl Relay {
         self.cache().get(question, &moment)
     }
 
-    /// When the first of them may be asked again.
+    /// Returns when the first endpoint may be asked again.
     fn next_chance(&self, question: &Question) -> Option<Instant> {
         let now = Instant::now();
         let chances = self
@@ -313,7 +325,8 @@ impl Relay {
         chances.min()
     }
 
-    /// Asks one endpoint, if it is of our chain, and no other than the one in use unless it has all blocks that are known.
+    /// Asks one endpoint. It must be on our chain and, if it is not the one in use, have all known
+    /// blocks.
     async fn ask_of(&self, index: usize, question: &Question) -> Result<Answer, Fault> {
         self.judge(index).await?;
         let (answer, learned) = self.send(index, question, question.worth()).await?;
@@ -341,7 +354,7 @@ impl Relay {
         Ok(answer)
     }
 
-    /// Sends a question to an endpoint, out of its budget for what it is worth.
+    /// Sends a question to an endpoint and charges it to the budget for this priority.
     async fn send(
         &self,
         index: usize,
@@ -357,7 +370,7 @@ impl Relay {
     fn use_from_now_on(&self, index: usize) {
         let before = self.current.swap(index, Ordering::Relaxed);
         if before != index {
-            // What the other one said a moment ago is of another moment.
+            // The other endpoint's recent answers describe another moment.
             self.look_afresh();
             let (from, to) = (&self.endpoints[before].base, &self.endpoints[index].base);
             tracing::warn!("The chain is read from {to} from now on, no longer from {from}");
@@ -365,7 +378,7 @@ impl Relay {
     }
 
     fn failed(&self, index: usize, fault: &Fault) {
-        // Nothing to blame it for: there is just nothing left.
+        // The budget is used up, which is not the endpoint's fault.
         if *fault == Fault::Spent {
             return;
         }
@@ -375,7 +388,7 @@ impl Relay {
         }
     }
 
-    /// Nobody answers: notes since when, and says why.
+    /// Records that no endpoint answers, and returns the reasons.
     fn no_answer(&self, question: &Question) -> NoAnswer {
         let (now, secs) = (Instant::now(), self.clock.unix_secs());
         let whys = self.endpoints.iter().map(|endpoint| {
@@ -388,7 +401,7 @@ impl Relay {
         });
         let why = NoAnswer(whys.collect::<Vec<_>>().join("; "));
         let is_guarded = |endpoint: &Endpoint| endpoint.waits_until(Worth::Guard, now).is_none();
-        // The wallet can wait for the next hour's budget, as long as the channels are looked after.
+        // The wallet can wait for the next hour's budget as long as the channels are watched.
         let is_short = question.worth() == Worth::Wallet && self.endpoints.iter().any(is_guarded);
         let since = &self.degraded_secs;
         if !is_short

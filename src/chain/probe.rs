@@ -1,4 +1,4 @@
-//! One question to each server of a chain source: how far it is.
+//! One check of each server of a chain source: its newest block.
 
 use std::path::Path;
 
@@ -10,17 +10,18 @@ use super::esplora::{self, Block, client};
 use super::source::ChainSource;
 use super::{bitcoind, electrum};
 
-/// How a server that the chain is read from was found.
+/// The result of checking one server of the chain source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Which.
+    /// The server.
     pub server: String,
-    /// The height of its newest block and when that was made (Unix seconds); or why it gives no answer.
+    /// The height of its newest block and the block's time (Unix seconds), or why it gave no
+    /// answer.
     pub newest: Result<(u32, u64), String>,
 }
 
-/// Asks every server of a chain source, each by itself and past the relay: whether it is of the chain that the node in this folder
-/// has seen, and how far it is.
+/// Checks every server of a chain source, without the relay. Reports each server's newest block,
+/// and whether the server is on the chain that the node in this folder has seen.
 pub async fn seen(source: &ChainSource, network: Network, folder: &Path) -> Vec<Seen> {
     let urls = match source {
         ChainSource::Esplora { urls, .. } => urls,

@@ -1,56 +1,56 @@
-//! Where the chain is read from, as the settings name it.
+//! The chain source, as the settings name it.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where the chain is read from, and how often.
+/// The chain source and how often it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainConfig {
-    /// From where.
+    /// The source.
     pub source: ChainSource,
-    /// Time between two looks, where there is something to watch; ldk-node's own minimum is 10 s.
+    /// The time between two syncs while something is watched; ldk-node's own minimum is 10 s.
     pub sync_interval: Duration,
 }
 
-/// Where the chain is read from.
+/// A source of chain data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChainSource {
     /// Esplora APIs.
     Esplora {
-        /// Their base URLs, without a slash at the end, the best one first.
+        /// The base URLs, without a trailing slash, the preferred one first.
         urls: Vec<String>,
-        /// Requests an hour to each of them.
+        /// The requests per hour to each of them.
         requests_per_hour: usize,
     },
     /// An Electrum server, as `ssl://host:port` or `tcp://host:port`.
     Electrum(String),
-    /// A bitcoind.
+    /// A bitcoind node.
     Bitcoind(Bitcoind),
 }
 
-/// A bitcoind, by its RPC.
+/// The RPC of a bitcoind node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitcoind {
-    /// Its name or address.
+    /// The host name or address.
     pub host: String,
-    /// The port of its RPC.
+    /// The port of the RPC.
     pub port: u16,
-    /// How to log in.
+    /// The login for the RPC.
     pub login: Login,
 }
 
-/// How to log in to a bitcoind.
+/// The login for a bitcoind node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
-    /// With a name and what stands in a file.
+    /// A user name, and a password from a file.
     Password {
-        /// The name.
+        /// The user name.
         user: String,
-        /// The file with the password.
+        /// The file that holds the password.
         file: PathBuf,
     },
-    /// With the file that bitcoind writes each time that it starts.
+    /// The cookie file that bitcoind writes at each start.
     Cookie(PathBuf),
 }
 

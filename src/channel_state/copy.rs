@@ -1,5 +1,6 @@
-//! ldk-node's channel state as a file: copied while the node runs, and looked into without starting anything. Manager, monitors
-//! and wallet are rows of one SQLite table, so one read transaction sees them all as they were at one moment.
+//! ldk-node's channel state as a file: copied while the node runs, and read without starting a
+//! node. Manager, monitors and wallet are rows of one SQLite table, so one read transaction sees
+//! all of them at one moment.
 
 mod aside;
 mod rows;
@@ -27,48 +28,49 @@ pub(crate) use aside::{
     sort_left,
 };
 
-/// The name that ldk-node gives its file.
+/// The name of ldk-node's file.
 pub const FILE: &str = "ldk_node_data.sqlite";
 
 /// ldk-node's table.
 const LIVE: &str = "ldk_node_data";
 
-/// Our table in the same file: channel monitors that must not be loaded yet. ldk-node does not look at it.
+/// Our table in the same file: monitors that must not be loaded yet. ldk-node does not read it.
 const ASIDE: &str = "tollhouse_set_aside";
 
-/// How long the file may be held by somebody else: ldk-node's own writes take milliseconds.
+/// The maximum wait while another connection locks the file. ldk-node's own writes take
+/// milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// ldk-node's schema, which this program knows.
+/// The version of ldk-node's schema that this program knows.
 const SCHEMA_VERSION: u32 = 2;
 
-/// What went wrong with the channel state.
+/// Why the channel state cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// There is none: the node was never started.
+    /// The file does not exist: the node was never started.
     #[error("there is no channel state in {0}: the node was never started")]
     Missing(PathBuf),
-    /// SQLite refused.
+    /// SQLite returned an error.
     #[error("failed to use the channel state {path}")]
     Database {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         #[source]
         source: rusqlite::Error,
     },
     /// SQLite finds the file damaged.
     #[error("the channel state is damaged: {0}")]
     Damaged(String),
-    /// Another ldk-node wrote it.
+    /// Another version of ldk-node wrote the file.
     #[error(
         "the channel state has schema {found}, this program knows {SCHEMA_VERSION}: use the program that wrote it"
     )]
     Schema {
-        /// What was found.
+        /// The version in the file.
         found: u32,
     },
-    /// A row is not what it should be.
+    /// The content of a row is invalid.
     #[error("the channel state holds no {0} that can be read")]
     Unreadable(&'static str),
     /// The monitors cannot be read.
@@ -76,45 +78,45 @@ pub enum StateError {
     Monitors(#[source] lightning::io::Error),
 }
 
-/// What a copy of the channel state holds.
+/// The content of a copy of the channel state.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// The network, as far as the channel manager tells it.
+    /// The network, if the copy has a channel manager.
     pub network: Option<Network>,
-    /// The block up to which the channel manager knew the chain.
+    /// The height of the chain that the channel manager knew.
     pub height: Option<u32>,
-    /// Channels with a monitor: open ones, and closed ones until LDK archives them.
+    /// Channels with a monitor: open channels, and closed ones until LDK archives them.
     pub channels: Vec<MonitoredChannel>,
-    /// Old channels whose monitors are set aside, until their peers have closed them.
+    /// Old channels with a monitor that is set aside until the peer has closed the channel.
     pub set_aside: Vec<MonitoredChannel>,
-    /// Whether a recovery is under way in it.
+    /// Whether a recovery is under way in the copy.
     pub is_recovering: bool,
 }
 
 /// A channel, as its monitor knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MonitoredChannel {
-    /// What its monitor is stored under.
+    /// The key of its monitor.
     pub key: String,
-    /// Its id.
+    /// The channel's id.
     pub channel_id: [u8; 32],
-    /// Who is at the other end, hex.
+    /// The node id of the channel's peer, hex.
     pub counterparty: String,
-    /// The output that holds its money.
+    /// The output that holds the channel's money.
     pub funding: OutPoint,
-    /// How many changes its monitor has seen.
+    /// The number of updates that its monitor has seen.
     pub update_id: u64,
-    /// The block up to which its monitor knows the chain.
+    /// The height of the chain that its monitor knows.
     pub height: u32,
-    /// What is ours in it, by what its monitor knows.
+    /// Our balance in it, according to its monitor.
     pub balance_sat: u64,
-    /// Whether its monitor has seen no closing of it.
+    /// Whether the channel is open: its monitor has not seen a closing.
     pub is_open: bool,
-    /// The outputs that its money would go to by splices that were under way.
+    /// The funding outputs of pending splices.
     pub splices: Vec<OutPoint>,
 }
 
-/// Copies the state to a new file, as it is at one moment, also while the node runs.
+/// Copies the state of one moment to a new file, even while the node runs.
 pub fn copy(folder: &Path, into: &Path) -> Result<(), StateError> {
     let path = folder.join(FILE);
     if !path.exists() {
@@ -123,15 +125,17 @@ pub fn copy(folder: &Path, into: &Path) -> Result<(), StateError> {
     let copy = || {
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // If the program ends meanwhile its log is the next start's to move, which hears of it if that fails.
+        // If the program ends during the copy, this connection must not move the log on close. The
+        // next start moves it, and notices if that fails.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        // One read transaction over the whole file; in WAL mode it keeps no writer waiting.
+        // `VACUUM INTO` is one read transaction over the whole file. In WAL mode, a read does not
+        // block writers.
         connection.execute("VACUUM INTO ?1", [into.to_string_lossy()])
     };
     copy().map_err(at(&path)).map(drop)
 }
 
-/// Looks into a copy: whether SQLite finds it whole, and what can be read without starting a node.
+/// Checks a copy with SQLite, and reads its content without starting a node.
 pub fn read(path: &Path, keys: &NodeKeys) -> Result<State, StateError> {
     let connection = open(path)?;
     let sound: String = connection
@@ -161,13 +165,13 @@ pub fn read(path: &Path, keys: &NodeKeys) -> Result<State, StateError> {
         network,
         height,
         channels: channels(connection, LIVE, keys)?,
-        // A recovery from this copy wants these, too.
+        // A recovery from this copy needs these channels, too.
         set_aside: channels(open(path)?, ASIDE, keys)?,
         is_recovering,
     })
 }
 
-/// Which channels have anchors, as their monitors say; also while the node runs.
+/// Whether each channel has anchors, according to its monitor. Works while the node runs.
 pub(crate) fn anchors(
     folder: &Path,
     keys: &NodeKeys,
@@ -176,7 +180,7 @@ pub(crate) fn anchors(
     let open = || {
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // As in `copy`.
+        // For the same reason as in `copy`.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         Ok(connection)
     };
@@ -190,7 +194,8 @@ pub(crate) fn anchors(
     Ok(types.collect())
 }
 
-/// The beginning of LDK's channel manager: two bytes of version, the chain, the height of the best block.
+/// Parses the beginning of LDK's channel manager: two version bytes, the chain hash, and the height
+/// of the best block.
 fn head(manager: &[u8]) -> Option<(Network, u32)> {
     let chain = manager.get(2..34)?;
     let height = manager.get(34..38)?.try_into().ok()?;
@@ -214,7 +219,7 @@ fn channels(
     Ok(monitors.iter().map(MonitoredChannel::of).collect())
 }
 
-/// The funding outputs of all channels that have a monitor, whether it is loaded or set aside.
+/// The funding outputs of all channels with a monitor, loaded or set aside.
 pub(crate) fn fundings(folder: &Path, keys: &NodeKeys) -> Result<HashSet<OutPoint>, StateError> {
     let path = folder.join(FILE);
     let mut known = channels(open(&path)?, LIVE, keys)?;
@@ -227,7 +232,8 @@ impl MonitoredChannel {
         let balances = monitor.get_claimable_balances();
         let sat = balances.iter().map(Balance::claimable_amount_satoshis);
         let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
-        // Of an open channel a monitor watches its funding, and those of splices, each one output of a transaction.
+        // The monitor of an open channel watches its funding output and those of its splices. Each
+        // of them is the only watched output of its transaction.
         let watched = monitor.get_outputs_to_watch().into_iter();
         let splices = watched.filter_map(|(txid, outputs)| match outputs.as_slice() {
             [(vout, _)] if txid != funding.txid => Some(OutPoint::new(txid, *vout)),
@@ -249,34 +255,35 @@ impl MonitoredChannel {
     }
 }
 
-/// What a copy needs before it is started without a recovery.
+/// Prepares a copy for a start without a recovery.
 pub fn refresh(path: &Path) -> Result<(), StateError> {
     let connection = open(path)?;
     look_again(&connection).map_err(at(path))
 }
 
-/// ldk-node asks for addresses beyond those that it knows to have given away only if it never synchronised its wallet; after
-/// the backup it may have given away more.
+/// Makes ldk-node search for wallet addresses beyond those that the backup knows, because it may
+/// have given out more since then. ldk-node does this only if it has never synced its wallet.
 fn look_again(connection: &Connection) -> rusqlite::Result<()> {
     let delete =
         format!("DELETE FROM {LIVE} WHERE primary_namespace = '' AND key = 'node_metrics'");
     connection.execute(&delete, []).map(drop)
 }
 
-/// Opens the file for reading and writing, if it is of the schema that this program knows.
+/// Opens the file for reading and writing, if this program knows its schema.
 fn open(path: &Path) -> Result<Connection, StateError> {
     let open = || {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // A stage is on the disk before the node starts by it, whatever the journal mode.
+        // A stage must be on the disk before the node starts with it, in any journal mode.
         connection.pragma_update(None, "synchronous", "FULL")?;
-        // Nobody would be told if that failed in the middle of a write; what is written is in the log.
+        // The failure of a checkpoint during a write would go unnoticed. The log keeps all that was
+        // written.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         Ok((connection, found))
     };
     let (connection, found) = open().map_err(at(path))?;
-    // 0 is a file that we made ourselves, and that ldk-node has not opened yet.
+    // Version 0 means that this program made the file, and ldk-node has not opened it yet.
     if found != SCHEMA_VERSION && found != 0 {
         return Err(StateError::Schema { found });
     }

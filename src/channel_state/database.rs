@@ -1,9 +1,10 @@
-//! ldk-node's SQLite file, looked at and made ready before ldk-node opens it.
+//! Checks ldk-node's SQLite file and prepares it before ldk-node opens it.
 //!
-//! What stands in it cannot be made up again: of a channel whose state is lost, or older than what the peer has seen, the
-//! peer may take everything. So a file that is damaged, empty or gone ends the program; a new one is made only where there
-//! has never been a node. What a power cut tears off the end of the write-ahead log is another matter: SQLite checks each
-//! entry of it, and what does not end in a whole one was never promised to anybody.
+//! The content of the file cannot be recreated. If a channel's state is lost, or older than the
+//! state that the peer has seen, the peer may take all of the channel's money. So a file that is
+//! damaged, empty or missing ends the program. A new file is made only where no node existed
+//! before. A power cut may tear the end of the write-ahead log, which is harmless: SQLite checks
+//! each entry, and an incomplete entry was never acknowledged.
 
 use std::io;
 use std::path::Path;
@@ -14,33 +15,35 @@ use rusqlite::{Connection, ErrorCode};
 use crate::channel_state::ChannelStateError;
 use crate::channel_state::copy::FILE;
 
-/// Its write-ahead log.
+/// The file's write-ahead log.
 const LOG: &str = "ldk_node_data.sqlite-wal";
 
-/// Says that a node has been made in this folder.
+/// The name of the file that marks a folder in which a node was made.
 pub const MADE: &str = "ldk_node_data.made";
 
-/// What the file holds, in a table of keys and values.
+/// The table of keys and values in the file.
 const TABLE: &str = "ldk_node_data";
 
-/// The pages of a new file. Of what is written most, the manager, updates of monitors and metrics, a row has a hundred bytes to a few
-/// thousand, and SQLite writes whole pages: its usual 4,096 bytes would be nearly twice as much for each sale. Smaller ones have no room
-/// for a key of the index.
+/// The page size of a new file. The most frequent rows (manager, monitor updates, metrics) have a
+/// hundred to a few thousand bytes, and SQLite writes whole pages. With its usual 4,096 bytes,
+/// SQLite would write nearly twice as much for each sale. Smaller pages have no room for a key of
+/// the index.
 const PAGE_BYTES: u32 = 1_024;
 
-/// Looks whether the file is what it was, and switches it to write-ahead logging: one sync a write instead of four, and a
-/// shorter window in which a kill leaves the channel manager behind its monitors. The mode is a property of the file, so
-/// ldk-node keeps it.
+/// Checks the file and switches it to write-ahead logging. A write then needs one sync instead of
+/// four, and a kill has less time to leave the channel manager behind its monitors. The mode is
+/// stored in the file, so ldk-node keeps it.
 pub(crate) fn prepare(folder: &Path) -> Result<(), ChannelStateError> {
     let path = folder.join(FILE);
     let is_made = folder.join(MADE).exists();
     let lost = || ChannelStateError::Lost { path: path.clone() };
     let has_log = bytes(&folder.join(LOG))? > 0;
-    // Before SQLite sees it: it makes a new database of an empty file, and throws its log away.
+    // Checked before SQLite opens the file: SQLite makes a new database of an empty file, and
+    // deletes its log.
     if bytes(&path)? == 0 && (is_made || has_log) {
         return Err(lost());
     }
-    // One that was cut while pages were moved into it has them in its log.
+    // A file that was cut during a checkpoint still has the moved pages in its log.
     let alone = Some(bytes(&path)?).filter(|_| !has_log);
     let looked = Connection::open(&path).and_then(|connection| look(&connection, alone));
     match looked {
@@ -60,7 +63,7 @@ pub(crate) fn prepare(folder: &Path) -> Result<(), ChannelStateError> {
     }
 }
 
-/// Notes that there is a node now. From here on its database must be there.
+/// Records that this folder has a node now. From then on its database must exist.
 pub(crate) fn note_made(folder: &Path) -> Result<(), ChannelStateError> {
     let path = folder.join(MADE);
     if !path.exists() {
@@ -69,27 +72,28 @@ pub(crate) fn note_made(folder: &Path) -> Result<(), ChannelStateError> {
     Ok(())
 }
 
-/// Whether there is, or was, a node's database in this folder.
+/// Whether this folder holds, or once held, a node's database.
 pub(crate) fn is_any(folder: &Path) -> bool {
     [FILE, LOG, MADE]
         .iter()
         .any(|name| folder.join(name).exists())
 }
 
-/// What was found.
+/// The result of the check.
 enum Looked {
-    /// Nothing yet.
+    /// The file holds no state yet.
     Empty,
-    /// A node's state.
+    /// The file holds a node's state.
     Full,
-    /// A database that contradicts itself.
+    /// The file is damaged, for this reason.
     Damaged(String),
 }
 
-/// Reads all of it, which takes some milliseconds for a megabyte. `alone` is the length of a file without a log, which has
-/// whole pages.
+/// Reads the whole file, which takes some milliseconds per megabyte. `alone` is the length of a
+/// file without a log; such a file consists of whole pages.
 fn look(connection: &Connection, alone: Option<u64>) -> rusqlite::Result<Looked> {
-    // Whatever is wrong is left as it is: SQLite would fold the log into the file when it closes it, and delete the log.
+    // A damaged file must stay as it is. On close, SQLite would move the log into the file and
+    // delete the log.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0));
     let found = text("PRAGMA quick_check(1)")?;
@@ -111,12 +115,13 @@ fn look(connection: &Connection, alone: Option<u64>) -> rusqlite::Result<Looked>
 fn switch(path: &Path) -> Result<(), ChannelStateError> {
     let switch = || {
         let connection = Connection::open(path)?;
-        // Of a file that holds something already they stay what they are.
+        // SQLite does not change the page size of a file with content.
         connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         let mode =
             connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get::<_, String>(0))?;
-        // After a sync of the log that failed a part of it may be in memory only, and whatever is written behind that part is lost
-        // with it. The end of the connection would move it too, and tell nobody if that failed.
+        // Moves the log into the file. After a failed sync, a part of the log may exist only in
+        // memory, and writes after that part are lost with it. Closing the connection moves the log
+        // too, but does not report a failure.
         connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         Ok(mode)
     };
@@ -136,7 +141,7 @@ fn switch(path: &Path) -> Result<(), ChannelStateError> {
     }
 }
 
-/// How long a file is; 0 if there is none.
+/// The length of a file; 0 if the file does not exist.
 fn bytes(path: &Path) -> Result<u64, ChannelStateError> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(metadata.len()),
@@ -168,7 +173,7 @@ mod tests {
         (folder, connection, ends)
     }
 
-    /// What a power cut leaves of it.
+    /// Copies the files as a power cut would leave them.
     fn cut(folder: &Path, file: &str, damage: impl Fn(&mut Vec<u8>)) -> TempDir {
         let left = tempfile::tempdir().unwrap();
         for name in [FILE, LOG, MADE] {
@@ -196,7 +201,8 @@ mod tests {
             let whole = ends[1..].iter().filter(|end| **end <= at).count() as u64;
             let kept = usize::try_from(at).unwrap();
             let truncated = cut(folder.path(), LOG, |log| log.truncate(kept));
-            // A file may have grown before its bytes arrived, and a sector may hold anything.
+            // The file may have grown before its bytes were written, and a sector may hold any
+            // bytes.
             let empty = cut(folder.path(), LOG, |log| log[kept..].fill(0));
             let garbled = cut(folder.path(), LOG, |log| log[kept..].fill(0xa5));
             for left in [truncated, empty, garbled] {
@@ -250,7 +256,7 @@ mod tests {
                 assert!(text.contains("backup"), "{text}");
                 assert_eq!(std::fs::read(left.path().join(LOG)).unwrap(), log);
             } else {
-                // All of its pages are in the log.
+                // The log contains all pages of the file.
                 assert_eq!(rows(left.path()), 5, "cut to {kept}");
             }
         }
@@ -281,7 +287,7 @@ mod tests {
     fn a_new_node_is_made_only_where_there_was_none() {
         let new = tempfile::tempdir().unwrap();
         prepare(new.path()).unwrap();
-        // Killed before ldk-node wrote anything.
+        // The program was killed before ldk-node wrote anything.
         prepare(new.path()).unwrap();
         let (folder, connection, _) = in_use(1, b"state");
         drop(connection);
@@ -297,7 +303,7 @@ mod tests {
                 "{refused:?}"
             );
         }
-        // Another one that holds nothing, put in its place.
+        // The file is replaced by an empty database.
         drop(Connection::open(&path).unwrap());
         std::fs::copy(new.path().join(FILE), &path).unwrap();
         let refused = prepare(folder.path()).unwrap_err();

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 /// Why the channels' state cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelStateError {
-    /// Its database cannot be made ready.
+    /// The node's database cannot be prepared.
     #[error("failed to prepare the node's database {path}")]
     Database {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         #[source]
         source: rusqlite::Error,
     },
-    /// Its database is damaged.
+    /// The node's database is damaged.
     #[error(
         "the node's database {path} is damaged ({why}): the node is not started, and nothing was changed. Its channels cannot \
          be made up, and an old copy must not be used as if it were the newest: keep the folder as it is, and restore the \
@@ -23,10 +23,10 @@ pub enum ChannelStateError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite found.
+        /// The problem that SQLite found.
         why: String,
     },
-    /// There was a node in this folder, and its database is gone or empty.
+    /// This folder had a node, and its database is missing or empty.
     #[error(
         "the node's database {path} is gone or empty, and there was a node: a new one in its place would forget its channels. \
          Put the file back, its -wal included, or restore the newest backup; or, to begin anew, move all of data_dir away"
@@ -35,15 +35,15 @@ pub enum ChannelStateError {
         /// The file.
         path: PathBuf,
     },
-    /// Its database has a shape that this program does not know.
+    /// The node's database has a schema version that this program does not know.
     #[error("the node's database {path} has shape {found}: start the program that wrote it")]
     Shape {
         /// The file.
         path: PathBuf,
-        /// Its number.
+        /// The version number.
         found: u32,
     },
-    /// The settings name a server for the channels' state, which is in the folder.
+    /// The settings name a server for the channels' state, but the state is in the folder.
     #[error(
         "the channels' state of this node is in {path}, and the settings name a server for it (node.vss), where it is not: a node \
          that begins anew would forget its channels. Take [node.vss] out of the settings; it is for a node that never had a channel"
@@ -52,7 +52,7 @@ pub enum ChannelStateError {
         /// The file.
         path: PathBuf,
     },
-    /// The channels' state is kept by a server that the settings do not name.
+    /// A server that the settings do not name keeps the channels' state.
     #[error(
         "the channels' state of this node is kept as {place}, and the settings say otherwise (node.vss): a node that begins anew \
          would forget its channels. Put that back into the settings; if the server has moved with all that it kept, write the new place into {mark}"
@@ -60,7 +60,7 @@ pub enum ChannelStateError {
     Elsewhere {
         /// The store and its server.
         place: String,
-        /// Where that is noted.
+        /// The file that names the store.
         mark: PathBuf,
     },
     /// Another program uses the same channels.
@@ -69,7 +69,7 @@ pub enum ChannelStateError {
          money in them would be lost. If this one was moved here, stop the other"
     )]
     Taken,
-    /// The server knows nothing of this node, or less than it did.
+    /// The server has no state of this node, or an older one than before.
     #[error(
         "the server of node.vss has lost what it kept of this node, or was set back to an older state (or the headers name another \
          account): a node that begins anew would forget its channels, and an old state can cost all that is in them. Put the server in \
@@ -82,7 +82,7 @@ pub enum ChannelStateError {
          program again: payments that were under way are claimed or go back then"
     )]
     Away,
-    /// The store holds something, and nothing of this node.
+    /// The store holds data, but not of this node.
     #[error(
         "what is kept as {0} is not the state of a node with the words in data_dir: a node that begins beside it would forget its \
          channels. Put the words back that this node was made with; for another node, write a name that no node has into \

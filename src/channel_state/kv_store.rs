@@ -1,36 +1,43 @@
-//! Where ldk-node keeps its state: the table of its own SQLite store, in the same file, written in another way.
+//! The store for ldk-node's state. It uses the same table in the same file as ldk-node's own SQLite
+//! store, but it writes in another way.
 //!
-//! ldk-node writes a channel's monitor at once and the channel manager a moment later. Killed in between, it closes the
-//! channel at the next start, so that moment should be short. Its own store makes it long: it waits for the disk with the
-//! connection held, so the manager waits until everybody else's write is on the disk, and it waits for the disk also where
-//! nobody relies on it. Here a write goes to the log (write-ahead, [`database`](super::database)) in microseconds, where a
-//! kill of the program cannot take it back, and the connection is free again; then whoever needs to know that a power cut
-//! cannot take it back either waits for a sync of the log, beside others.
-//!
-//! Why that is safe:
-//!
-//! - A write returns, or its future ends, only after a sync of the log that began after it was written, with the exceptions
-//!   in [`Wait`]. A monitor's write in particular: the peer may be told a new state when it returns.
-//! - What survives a power cut is a beginning of the log, never a piece out of the middle: SQLite chains its checksums. So
-//!   what was written later and synced has taken everything before it along.
-//! - Before SQLite moves pages from the log to the file it syncs the log, and it syncs the file before it begins the log anew
-//!   (`synchronous=NORMAL`). What is in neither was never synced. It does so only when we ask, never by itself, and all that fails
-//!   there counts as a write that failed ([`moving`]).
-//! - Writes of one key stay in order: each is in the log when the call returns, future or not.
-//! - After a write or a sync that failed nobody knows what is on the disk: nothing is written any more, nor moved, and the program
-//!   ends. So it does when the database or the log has lost its name: nobody would find there what it promises. The next start
-//!   moves all that is in the log and syncs it before it writes anything ([`database`](super::database)), but for what another program
-//!   keeps in the log by reading an older state just then.
-//! - Nothing in this program may open the file or its `-shm` but through SQLite: closing it would let go of the locks of all
-//!   connections, and another process's last one would then delete the log.
-//!
-//! A kill between an update of a monitor and the manager behind it costs the channel, as ever; so does one during the update's
-//! sync, for what is in the log is there at the next start. Taking such an update back, as if it had never been written, would
-//! save the channel and can cost the money in it. Nothing on the disk tells a kill from the loss of what was not synced (Linux
-//! repeats its `boot_id` on some boards, and a disk may go and come back without a boot), and after that loss the peer has heard
-//! of the update. Nor is it enough to know that the sync had not ended: LDK's monitor in memory goes by the update before it is
-//! written, and a block that comes during the sync can make it send our commitment of that very update to the chain; a monitor
-//! without the update would not know that for its own.
+//! LDK writes a channel's monitor first and the channel manager a moment later. If the program is
+//! killed in between, LDK closes the channel at the next start, so this moment must be short.
+//! ldk-node's own store holds the connection while it waits for the disk, so the manager waits for
+//! all other writes, even for unimportant ones. Here, a write goes to the write-ahead log
+//! ([`database`](super::database)) within microseconds. A kill of the program cannot undo it, and
+//! the connection is free again. A caller that needs safety from a power cut then waits for a sync
+//! of the log. One sync serves all callers that wait.
+
+// Why this is safe:
+//
+// - A write returns, or its future completes, only after a sync of the log that began after the
+//   write. `Wait` lists the exceptions. This matters most for a monitor: once its write returns,
+//   the peer may learn of the new state.
+// - A power cut leaves a prefix of the log, because SQLite chains its checksums. So a synced write
+//   preserves all earlier writes.
+// - SQLite syncs the log before it moves pages from the log to the file, and it syncs the file
+//   before it restarts the log (`synchronous=NORMAL`). Data that is in neither was never synced.
+//   SQLite moves pages only on request, and a failure counts as a failed write (`moving.rs`).
+// - Writes of one key stay in order: each is in the log when the call returns, even if the call
+//   returns a future.
+// - After a failed write or sync, the content of the disk is unknown. The store then neither writes
+//   nor moves pages, and the program ends. The same applies if the database or the log was deleted
+//   or moved. The next start moves the whole log to the file and syncs the file before it writes
+//   anything (`database.rs`). Only pages that another program's read still needs stay in the log.
+// - This program must open the file and its `-shm` only through SQLite. Closing any other
+//   descriptor would release the locks of all connections. The last connection of another process
+//   would then delete the log.
+//
+// A kill between the write of a monitor update and the next write of the manager still costs the
+// channel. So does a kill during the update's sync, because the next start finds the update in the
+// log. The store could undo such an update, which would save the channel but could cost the money
+// in it. Nothing on the disk distinguishes a kill from a loss of unsynced data, after which the
+// peer knows the update. (Linux repeats its `boot_id` on some boards, and a disk may disconnect and
+// return without a reboot.) It is not enough either to know that the sync had not ended. LDK's
+// monitor in memory applies the update before the store writes it. A block that arrives during the
+// sync can make LDK broadcast our commitment of that update. A monitor without the update would not
+// recognise this commitment as its own.
 
 mod log;
 mod moving;
@@ -58,7 +65,7 @@ use waiting::{METRICS_KEY, Waiting};
 
 pub(crate) use log::Complaint;
 
-/// The shape of the table, as ldk-node numbers it.
+/// The version of the table, as ldk-node numbers it.
 const SHAPE: u32 = 2;
 
 /// The store. Clones share it.
@@ -66,25 +73,28 @@ const SHAPE: u32 = 2;
 pub(crate) struct Rows(Arc<Inner>);
 
 struct Inner {
-    /// Moves pages from the log to the file, where there is a log. Dropped before the connection, which folds what is left.
+    /// Moves pages from the log to the file; `None` without a log. Dropped before the connection,
+    /// which moves the remaining pages when it closes.
     mover: Option<Mover>,
-    /// On which thread.
+    /// Starts the mover's work.
     beside: Beside,
-    /// Held for a read, or for a write into the log, which waits for the disk only when the log begins anew.
+    /// Held for a read, or for a write to the log. Such a write waits for the disk only when SQLite
+    /// restarts the log.
     connection: Mutex<Connection>,
-    /// What is changed together with the next write, or is lost with a kill.
+    /// Changes that wait for the next write. A kill loses them.
     waiting: Mutex<Waiting>,
-    /// What it writes into. Dropped behind the connection, which keeps its file from being deleted.
+    /// The log that the connection writes to. Dropped after the connection: while that is open,
+    /// SQLite does not delete the log's file.
     log: Arc<Log>,
 }
 
-/// What only a test has otherwise.
+/// Settings that only tests change.
 struct Ways {
     /// How the log is synced.
     syncing: Syncing,
-    /// Where pages are moved.
+    /// How the mover's work is started.
     beside: Beside,
-    /// How long the log is when they are.
+    /// The length of the log at which pages are moved, in bytes.
     log_bytes: u32,
 }
 
@@ -99,8 +109,8 @@ impl Default for Ways {
 }
 
 impl Rows {
-    /// Opens the file, which is looked at and ready, and makes the table if there is none.
-    /// The first write that fails is the last one, and is told to `complaint`.
+    /// Opens the file, which `database::prepare` has checked, and creates the table if it is
+    /// missing. After the first failed write the store stops, and `complaint` gets the reason.
     pub(crate) fn open(folder: &Path, complaint: Complaint) -> Result<Self, ChannelStateError> {
         Self::open_with(folder, complaint, Ways::default())
     }
@@ -163,20 +173,22 @@ impl Rows {
 /// How long a write waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// Until it would survive a power cut.
+    /// Until the write would survive a power cut.
     Done,
-    /// Until a sync has begun. The channel manager: whoever is about to write it again must not be kept from it by the disk,
-    /// for until then a kill costs the channels that have moved on. Nobody relies on its being there: a power cut that
-    /// takes the last one back finds the one before, which is what a power cut a moment earlier would have found.
+    /// Until a sync has begun. This applies to the channel manager: the disk must not delay LDK's
+    /// next write of it, because until then a kill costs the channels that have moved on. Nothing
+    /// relies on the sync: after a power cut, the next start finds the previous manager, as after
+    /// an earlier power cut.
     Begun,
-    /// Not at all. Scores, graph and metrics are found out again. The queue of events is another matter, and safe by its order
-    /// in the log: an event is added before the manager is written that has forgotten it, so it is on the disk when that
-    /// one is. An event that is taken out, and comes back after a power cut, is told again, which the books expect.
+    /// No wait. Scores, graph and metrics can be learned again. The event queue is safe by its
+    /// order in the log: LDK adds an event before it writes the manager that has forgotten the
+    /// event. So the event is on the disk when that manager is. An event that was removed and is
+    /// back after a power cut is handled again, which the ledger allows for.
     Not,
 }
 
 impl Wait {
-    /// What this row wants.
+    /// How long a write of this row waits.
     fn of(primary: &str, key: &str) -> Self {
         match key {
             _ if !primary.is_empty() => Self::Done,
@@ -201,7 +213,7 @@ impl Inner {
         work(&self.connection()).map_err(other)
     }
 
-    /// Writes into the log.
+    /// Writes to the log.
     fn enter(
         self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
@@ -245,8 +257,8 @@ impl Inner {
         })
     }
 
-    /// Puts a row into the log. One that is there already stays where it is: replaced, it would be another one, and the index,
-    /// the page that it leaves and the list of free pages were written again as well.
+    /// Writes a row to the log. An existing row is updated in place. If it were replaced, SQLite
+    /// would also rewrite the index, the row's old page and the list of free pages.
     fn put(
         self: &Arc<Self>,
         primary: &str,
@@ -265,7 +277,7 @@ impl Inner {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a row out, in the log.
+    /// Deletes a row, in the log.
     fn delete(self: &Arc<Self>, primary: &str, secondary: &str, key: &str) -> io::Result<Place> {
         self.enter(|connection| {
             self.with_what_waits(connection, |connection| {
@@ -274,7 +286,8 @@ impl Inner {
         })
     }
 
-    /// Takes a row out some time. Only an update of a monitor can wait for it: whatever is read of it comes behind the monitor.
+    /// Deletes a row together with a later write. Only a monitor update can wait for that, because
+    /// LDK reads only updates that are newer than the monitor.
     fn delete_some_time(
         self: &Arc<Self>,
         primary: &str,
@@ -292,7 +305,7 @@ impl Inner {
         }
     }
 
-    /// Writes what waits, before anybody reads.
+    /// Writes the waiting changes before a read.
     fn write_what_waits(self: &Arc<Self>) -> io::Result<()> {
         if self.waiting().is_empty() {
             return Ok(());
@@ -301,7 +314,7 @@ impl Inner {
             .map(drop)
     }
 
-    /// Does a write, and before it, in one with it, what waits.
+    /// Writes the waiting changes and then `write`, in one transaction.
     fn with_what_waits(
         &self,
         connection: &Connection,
@@ -325,18 +338,19 @@ impl Inner {
 }
 
 impl Drop for Inner {
-    /// The last connection moves what is in the log and deletes it. After a failure the log is all that is known to be good.
+    /// On close, the last connection moves the log to the file and deletes the log. After a failure
+    /// this is turned off, because only the log is known to be good.
     fn drop(&mut self) {
         if self.log.look().is_err() {
             let connection = self.connection();
             let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-            // SQLite refuses only what it does not know.
+            // SQLite rejects only options that it does not know.
             kept.ok();
         }
     }
 }
 
-/// The right to move pages, until it is dropped.
+/// The right to move pages, which ends when this value is dropped.
 struct Turn(Arc<Inner>);
 
 impl Turn {
@@ -453,13 +467,14 @@ impl KVStore for Rows {
 }
 
 impl Rows {
-    /// What was written at once is waited for on a thread that may wait for the disk.
+    /// Waits for the sync of a finished write, as long as `wait` says. A full wait runs on a thread
+    /// that may block on the disk.
     fn then_sync(
         &self,
         written: io::Result<Place>,
         wait: Wait,
     ) -> AsyncResult<'static, (), io::Error> {
-        // With the connection, whose end deletes the log as it should.
+        // This clone holds the connection, so the log is not deleted before it is synced.
         let inner = Arc::clone(&self.0);
         match (written, wait) {
             (Ok(place), Wait::Done) => {

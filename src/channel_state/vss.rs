@@ -1,10 +1,11 @@
-//! A server that keeps the channels' state in the place of the folder: LDK's versioned storage service, by ldk-node's own client,
-//! which encrypts everything under the seed.
+//! A server that keeps the channels' state instead of the folder: LDK's versioned storage service
+//! (VSS), used through ldk-node's own client. The client encrypts everything under the seed.
 //!
-//! Every state is on the server before a payment goes on, so none is ever lost with this machine, and none is restored that is
-//! older than what a peer has seen. What it asks in return: while the server is away nothing is written, and when LDK gives up
-//! after some minutes the program ends; and two programs must never use one store, which ldk-node's client does not look after:
-//! the lease does.
+//! Every state is on the server before a payment continues. So the loss of this machine loses no
+//! state, and a restored state is never older than what a peer has seen. In return, the node can
+//! write nothing while the server does not answer, and after some minutes LDK gives up and the
+//! program ends. Two programs must never use the same store. ldk-node's client does not prevent
+//! that, but the lease does.
 
 mod client;
 pub(crate) mod headers;
@@ -29,20 +30,20 @@ pub use write_permit::StoreStatus;
 
 pub(crate) use write_permit::Pass;
 
-/// Says on whose server the state of this folder's node is.
+/// The file that records which server has the state of this folder's node.
 pub const MARK: &str = "vss.place";
 
-/// Whether there is a reason to write nothing more.
+/// Why the node must write nothing more, if it must not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// None.
+    /// The node may write.
     #[default]
     No,
-    /// The state is another program's.
+    /// Another program uses the state.
     Taken,
-    /// The server does not have it any more.
+    /// The server no longer has the state.
     Gone,
-    /// LDK could not write it, and has given up.
+    /// LDK could not write the state, and has given up.
     GivenUp,
 }
 
@@ -57,26 +58,26 @@ impl Lost {
     }
 }
 
-/// A server, and the node's place there.
+/// A server and the node's store there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vss {
-    /// Its base URL, without a slash at the end.
+    /// The server's base URL, without a slash at the end.
     pub url: String,
-    /// The node's name there.
+    /// The name of the node's store.
     pub store_id: String,
-    /// What is sent with each request.
+    /// The headers of each request.
     pub headers: Headers,
 }
 
-/// Where it is.
+/// The store and its server.
 impl fmt::Display for Vss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}", self.store_id, self.url)
     }
 }
 
-/// Whether the settings mean the node that was in this folder, and whether that has used a server before. A node without its
-/// channels must not begin in its place.
+/// Checks that the settings name the store of the node in this folder, and returns whether that
+/// node has used a server before. Otherwise a node without its channels could start.
 pub(crate) fn fits(vss: Option<&Vss>, folder: &Path) -> Result<bool, ChannelStateError> {
     let mark = folder.join(MARK);
     let place = match std::fs::read_to_string(&mark) {
@@ -99,7 +100,8 @@ pub(crate) fn fits(vss: Option<&Vss>, folder: &Path) -> Result<bool, ChannelStat
     }
 }
 
-/// Notes that the node's state is there from now on. On the disk before it has any channel.
+/// Records that the server has the node's state from now on. The record is on the disk before the
+/// node has any channel.
 pub(crate) fn note(vss: &Vss, folder: &Path) -> Result<(), ChannelStateError> {
     let mark = folder.join(MARK);
     if mark.exists() {

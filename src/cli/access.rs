@@ -1,4 +1,4 @@
-//! `tollhouse access`: tokens with which others may do part of what the operator may.
+//! `tollhouse access`: access tokens, with which others may do part of what the operator may do.
 
 use std::process::ExitCode;
 
@@ -20,25 +20,25 @@ pub(super) struct Access {
     what: What,
 }
 
-/// What may be done with a token that is made, each including those before it; or what is done with those that there are.
+/// Make, list and revoke access tokens. Each scope includes those before it
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Make a token for looking at everything
+    /// Make a token that may read everything
     Read(Make),
-    /// Make a token for making invoices and addresses
+    /// Make a token that may make invoices and addresses
     Invoices(Make),
-    /// Make a token for paying
+    /// Make a token that may pay
     Spend(Make),
-    /// Make a token for everything
+    /// Make a token that may do everything
     Admin(Make),
-    /// List the tokens that there are
+    /// List the access tokens
     List {
         #[command(flatten)]
         operator: Operator,
     },
-    /// Take back one token, with all copies that its holder has narrowed
+    /// Revoke one token and all copies that its holder has narrowed
     Revoke {
-        /// Its id, as `list` shows it
+        /// The token's id, as `list` shows it
         #[arg(value_parser = ids::any)]
         id: String,
         #[command(flatten)]
@@ -46,13 +46,15 @@ enum What {
     },
 }
 
-/// A token to be made.
+/// The options of a new token.
 #[derive(Debug, Args)]
 struct Make {
-    /// What may be spent with it in all, fees included
+    /// The maximum total amount that the token can spend, fees included
     #[arg(long, value_parser = amount)]
     spend_max: Option<Msat>,
-    /// How long it is good, as in `30d`; default: until it is revoked, or the operator's own token is replaced
+    /// How long the token is valid, as in `30d`
+    ///
+    /// By default it is valid until it is revoked or the operator's own token is replaced.
     #[arg(long, value_parser = span_secs)]
     valid: Option<u64>,
     #[command(flatten)]
@@ -124,7 +126,7 @@ fn tokens(answer: &Value) -> String {
     table(&titles, &rows, "There are none.")
 }
 
-/// What is left to do after one was revoked.
+/// Describes the result of a revocation, and lists tokens that are still to be revoked.
 fn revoked(answer: &Value) -> String {
     let left: Vec<_> = list(answer, "made_with_it").iter().map(text).collect();
     if left.is_empty() {

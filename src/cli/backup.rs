@@ -1,4 +1,4 @@
-//! `tollhouse backup`: make one, look through one, restore one.
+//! `tollhouse backup`: making, verifying and restoring backups.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -23,56 +23,61 @@ use super::show::lines;
 use super::units::{ago, span};
 use super::{BAD_SETTINGS, Operator, complain, scratch};
 
-/// What stands for standard input in the place of a file of words.
+/// The argument that stands for standard input instead of a file of words.
 const STANDARD_INPUT: &str = "-";
 
-/// 24 words have some 200 characters.
+/// The maximum length of the words. 24 words have about 200 characters.
 const WORDS_BYTES_MAX: u64 = 4096;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a backup now, of the running program or of the stopped one
+    /// Make a backup now, whether the program runs or not
     Create {
         #[command(flatten)]
         settings: Here,
-        /// Also copy it to this folder, which must be there
+        /// Also copy the backup to this folder, which must exist
         #[arg(long, value_name = "FOLDER", value_parser = folder_there)]
         to: Option<PathBuf>,
     },
-    /// Decrypt a backup, check every part of it, and say what it would restore
+    /// Decrypt a backup, check every part of it, and show what it would restore
     Verify {
-        /// The backup
+        /// The backup file
         file: PathBuf,
         #[command(flatten)]
         words: Words,
     },
-    /// Have a recovery go on without old channels whose peers do not come to close them
+    /// Continue a recovery without old channels whose peers do not close them
     ///
-    /// What is in such a channel is not given up: the node looks every hour whether the peer has closed it, and sweeps it then.
+    /// The money in such a channel is not given up. The node checks every hour whether the peer has
+    /// closed the channel, and then sweeps the money.
     Leave {
         #[command(flatten)]
         operator: Operator,
     },
     /// Restore a backup to a new data folder
     ///
-    /// The node then has its old channels closed by their peers and swept into its wallet before it sells again: the channels' state
-    /// may be older than the last one, which must never be used.
+    /// The channel state in a backup may be obsolete and must then never be used. The node
+    /// therefore waits until its peers have closed the old channels and sweeps the money into its
+    /// wallet. Only then does it sell again.
     Restore {
-        /// The backup
+        /// The backup file
         file: PathBuf,
         #[command(flatten)]
         words: Words,
-        /// The folder to restore to, which must be empty or not there. Default: the data folder of the settings
+        /// The folder to restore to, empty or missing; default: that of the settings
         #[arg(long, value_name = "FOLDER", required_unless_present = "config")]
         data_dir: Option<PathBuf>,
-        /// Go on with the old channels. Only for a backup that was made after the program had ended in good order, and only if it
-        /// was not started since, here or elsewhere: if you are wrong, the money in the channels is lost
+        /// Continue with the old channels, whose money is lost if you are wrong
+        ///
+        /// Use this only for a backup that was made after a clean shutdown, and only if the program
+        /// was not started since, here or elsewhere.
         #[arg(long)]
         i_am_sure_it_is_the_newest: bool,
     },
 }
 
-/// The settings of the program that is backed up, which are found as by the commands that ask it.
+/// The settings of the program to back up. The default is the same as for commands that ask the
+/// running program.
 #[derive(Debug, Args)]
 pub(super) struct Here {
     /// The settings file (TOML)
@@ -80,18 +85,21 @@ pub(super) struct Here {
     config: PathBuf,
 }
 
-/// Where the node's words are.
+/// The source of the node's seed words.
 #[derive(Debug, Args)]
 pub(super) struct Words {
-    /// A file with the node's 24 words (mode 0600), or `-` for standard input. Default: DATA_DIR/seed.words of the settings
+    /// A file with the node's 24 words (mode 0600), or `-` for standard input
+    ///
+    /// The default is DATA_DIR/seed.words of the settings.
     #[arg(long, value_name = "FILE", required_unless_present = "config")]
     words_file: Option<PathBuf>,
-    /// The settings file (TOML), to hold the backup against
+    /// The settings file (TOML) to compare the backup with
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// Exit 0 if it was done, 2 if the settings do not hold, as the running program says if that is asked, 1 for anything else.
+/// Exits with 0 on success, 2 if the settings are wrong, and 1 for other failures. If the running
+/// program was asked, the exit code follows its answer.
 pub(super) fn run(command: Command) -> ExitCode {
     let effect = match command {
         Command::Verify { .. } => Effect::None,
@@ -137,7 +145,7 @@ fn load(file: &Path) -> Result<Config, ExitCode> {
     })
 }
 
-/// The settings, if they were given, and where the words are.
+/// The settings, if given, and the file of the seed words.
 struct Given {
     config: Option<Config>,
     words_file: PathBuf,
@@ -162,7 +170,7 @@ impl Given {
     }
 
     fn keys(&self) -> anyhow::Result<NodeKeys> {
-        // No key depends on the network.
+        // The keys do not depend on the network.
         let network = self.network().unwrap_or(Network::Bitcoin);
         if self.words_file != Path::new(STANDARD_INPUT) {
             let words = secret_file::handed_over(&self.words_file)?;
@@ -181,8 +189,9 @@ impl Given {
     }
 }
 
-/// By the running program if there is one, otherwise by this one. Of that one's answer the exit code is kept: there may be a
-/// backup although it is not known yet.
+/// Asks the running program for a backup, or makes one here if no program runs. If the running
+/// program's answer is an error, its exit code is kept, because a backup may exist although no
+/// answer arrived.
 fn create(
     config: &Config,
     file: &Path,
@@ -201,7 +210,7 @@ fn create(
     Ok(made.and_then(|path| made_at(&path, to)))
 }
 
-/// Makes one of the program that is not running.
+/// Makes a backup while the program is stopped.
 fn of_stopped(config: &Config, file: &Path) -> anyhow::Result<PathBuf> {
     let keys = NodeKeys::read(&config.data_dir.join("seed.words"), config.node.network)?;
     let now_secs = Clock::system().unix_secs();
@@ -209,7 +218,7 @@ fn of_stopped(config: &Config, file: &Path) -> anyhow::Result<PathBuf> {
     Ok(source.create(None, now_secs, &config.backup.folder)?.file)
 }
 
-/// Says where a backup is, and copies it.
+/// Copies a backup to `to`, if given, and says where the backup and its copy are.
 fn made_at(path: &Path, to: Option<&Path>) -> anyhow::Result<String> {
     let made = format!("Backed up to {}.", path.display());
     let Some(to) = to else { return Ok(made) };
@@ -217,8 +226,8 @@ fn made_at(path: &Path, to: Option<&Path>) -> anyhow::Result<String> {
     Ok(format!("{made}\nCopied to {}.", copy.display()))
 }
 
-/// Reads the name of a folder that is there. None is made: where a disk is not mounted, the copy would lie on the one that it is to
-/// be a copy for.
+/// Reads the name of an existing folder. A missing folder is not created: it may be the mount point
+/// of an unmounted disk, and the copy would land on the disk that it is meant to outlive.
 fn folder_there(text: &str) -> Result<PathBuf, String> {
     let folder = PathBuf::from(text);
     if folder.is_dir() {
@@ -227,7 +236,7 @@ fn folder_there(text: &str) -> Result<PathBuf, String> {
     Err("there is no such folder: make it, or mount its disk; the copy has a name of its own in it. Nothing was done".to_owned())
 }
 
-/// Copies a backup to another folder, where it has its name when it is whole.
+/// Copies a backup to another folder. The copy gets its name when it is complete.
 fn copy_to(path: &Path, to: &Path) -> anyhow::Result<PathBuf> {
     let name = path.file_name().context("the backup has no name")?;
     let copy = to.join(name);
@@ -246,7 +255,7 @@ fn verify(file: &Path, given: Given) -> anyhow::Result<String> {
     let place = place_to_verify(given.config.as_ref(), backup::room_wanted(bytes))?;
     let (looked, network) = (file.to_owned(), given.network());
     let verified = scratch::with(&place, move |folder| {
-        // In one of its own: what is there is cleared first.
+        // A subfolder, because `verify` first clears the folder that it gets.
         let within = folder.join("verify");
         let clock = Clock::system();
         Ok(backup::verify(&looked, &keys, network, &within, &clock)?)
@@ -265,8 +274,8 @@ fn verify(file: &Path, given: Given) -> anyhow::Result<String> {
     Ok(told.join("\n"))
 }
 
-/// Where there is room for what is unpacked, which is channel state and books: where they are kept anyway, or else where the system
-/// puts what is thrown away.
+/// Finds a place with enough room for the unpacked channel state and ledger: the data folder, or
+/// else the system's folder for temporary files.
 fn place_to_verify(config: Option<&Config>, room_wanted: u64) -> anyhow::Result<PathBuf> {
     let own = config.map(|config| config.data_dir.clone());
     let places = own.into_iter().chain([std::env::temp_dir()]);
@@ -325,7 +334,7 @@ fn described(verified: &Verified) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// Whether old channels wait for their peers.
+/// Describes the recovery that was under way when the backup was made, and channels set aside.
 fn recovery(verified: &Verified) -> String {
     let count = verified.state.set_aside.len();
     match (verified.state.is_recovering, count) {
@@ -378,7 +387,7 @@ fn restore(
     Ok(told.join("\n"))
 }
 
-/// Tells the operator which actions the restore has undone.
+/// Describes what the restore has undone.
 fn what_is_undone(created_secs: u64) -> String {
     format!(
         "The books are as they were when the backup was made ({}): tokens revoked since then open again \
@@ -387,7 +396,7 @@ fn what_is_undone(created_secs: u64) -> String {
     )
 }
 
-/// What the operator can expect of the next start.
+/// Describes what the operator can expect of the next start.
 fn what_follows(manifest: &Manifest, how: How) -> String {
     if let Some(place) = &manifest.channels_on {
         return format!(

@@ -1,4 +1,4 @@
-//! `tollhouse sales`, `tokens`, `revoke`: what was sold, and taking it back.
+//! `tollhouse sales`, `tokens` and `revoke`: listing what was sold, and revoking it.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ use super::{Operator, ids};
 /// `tollhouse sales`
 #[derive(Debug, Args)]
 pub(super) struct Sales {
-    /// How many, at most 500
+    /// The number of sales, at most 500
     #[arg(long, default_value_t = 20)]
     limit: u32,
     /// Those before: `next` of the page before
@@ -30,10 +30,10 @@ pub(super) struct Tokens {
     /// The beginning of a token id or a payment hash
     #[arg(long)]
     find: Option<String>,
-    /// Of this service only
+    /// Show only tokens of this service
     #[arg(long)]
     service: Option<String>,
-    /// How many, at most 500
+    /// The number of tokens, at most 500
     #[arg(long, default_value_t = 20)]
     limit: u32,
     /// Those before: `next` of the page before
@@ -49,13 +49,13 @@ pub(super) struct Revoke {
     /// The token's id, as `tollhouse tokens` shows it
     #[arg(required_unless_present = "service", conflicts_with = "service", value_parser = ids::any)]
     token_id: Option<String>,
-    /// All tokens of this service that were sold until now
+    /// Revoke all tokens of this service that were sold until now
     #[arg(long)]
     service: Option<String>,
-    /// For the books
+    /// The reason to record in the ledger
     #[arg(long, default_value = "")]
     reason: String,
-    /// With --service: also one that is sold no more and whose tokens were never used
+    /// With --service: accept a service that is not sold and has no used tokens
     #[arg(long, requires = "service")]
     unknown_too: bool,
     #[command(flatten)]
@@ -189,7 +189,7 @@ fn with_query(path: &str, limit: u32, query: &[(&str, &Option<String>)]) -> Stri
     path
 }
 
-/// Says how to see what comes after.
+/// Adds how to show the next page, if there is one.
 fn paged(table: String, answer: &Value) -> String {
     match answer["next"].as_str() {
         Some(next) => format!("{table}\n\nThere are more: --before {next}"),

@@ -1,4 +1,4 @@
-//! `tollhouse channels`: list, open, close and splice them.
+//! `tollhouse channels`: listing, opening, closing and splicing channels.
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::process::ExitCode;
@@ -23,65 +23,65 @@ pub(super) struct Channels {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Those that there are
+    /// List the channels
     List {
         #[command(flatten)]
         operator: Operator,
     },
-    /// Open one out of the on-chain wallet
+    /// Open a channel with money of the on-chain wallet
     Open {
-        /// With whom: ID@HOST:PORT, or ID for a known peer
+        /// The peer: ID@HOST:PORT, or ID for a known peer
         peer: String,
-        /// Its size, as in `500000 sat`
+        /// The size of the channel, as in `500000 sat`
         #[arg(value_parser = whole_sat)]
         amount: u64,
-        /// What the peer is given of it: so much can be received from the first day
+        /// The part to give to the peer, which this node can then receive
         #[arg(long, value_parser = amount)]
         push: Option<Msat>,
-        /// Tell the network of it
+        /// Announce the channel to the network
         #[arg(long)]
         announced: bool,
         #[command(flatten)]
         operator: Operator,
     },
-    /// Close one in agreement with its peer
+    /// Close a channel in agreement with its peer
     Close {
-        /// Its id
+        /// The channel's id
         #[arg(value_parser = ids::channel)]
         channel_id: String,
         #[command(flatten)]
         operator: Operator,
     },
-    /// Close one without its peer: dearer, and the money comes back late
+    /// Close a channel without its peer, which costs more and takes longer
     ForceClose {
-        /// Its id
+        /// The channel's id
         #[arg(value_parser = ids::channel)]
         channel_id: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
         operator: Operator,
     },
-    /// Add on-chain money to one
+    /// Add on-chain money to a channel
     SpliceIn {
-        /// Its id
+        /// The channel's id
         #[arg(value_parser = ids::channel)]
         channel_id: String,
-        /// How much, as in `50000 sat`
+        /// The amount, as in `50000 sat`
         #[arg(value_parser = whole_sat)]
         amount: u64,
         #[command(flatten)]
         operator: Operator,
     },
-    /// Send money of one to an on-chain address
+    /// Send money of a channel to an on-chain address
     SpliceOut {
-        /// Its id
+        /// The channel's id
         #[arg(value_parser = ids::channel)]
         channel_id: String,
-        /// Where to
+        /// The on-chain address to send to
         address: String,
-        /// How much, as in `50000 sat`
+        /// The amount, as in `50000 sat`
         #[arg(value_parser = whole_sat)]
         amount: u64,
         #[command(flatten)]
@@ -156,7 +156,7 @@ fn asked(_: &Value) -> String {
     "The peer was asked; `tollhouse channels list` shows how far it is.".to_owned()
 }
 
-/// Says what it costs, and does it if that is wanted.
+/// Shows the cost, asks for confirmation and closes the channel.
 fn force_close(operator: &Operator, channel_id: &str, is_agreed: bool) -> ExitCode {
     let path = path(channel_id, "force-close");
     if !is_agreed {

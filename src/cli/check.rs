@@ -1,4 +1,4 @@
-//! `tollhouse check`: shows the effective settings, and checks that every file that a run reads can be read.
+//! `tollhouse check`: shows the effective settings, and checks that a run can read all its files.
 
 mod files;
 
@@ -13,7 +13,8 @@ use super::output::{self, Effect};
 use super::show::{lines, pairs, table};
 use super::{BAD_SETTINGS, complain};
 
-/// Exits with 0 and shows the settings, or with 2 and lists every mistake in the settings and in the files that they name.
+/// Exits with 0 and shows the settings, or with 2 and lists every mistake in the settings and in
+/// the files that they name.
 pub(super) fn check(file: &Path) -> ExitCode {
     let read = config::load(file).and_then(|config| Ok((config, config::understood(file)?)));
     let (config, understood) = match read {
@@ -114,7 +115,7 @@ fn row(route: &Route) -> [String; 6] {
     ]
 }
 
-/// One price, or from the least to the most.
+/// The prices of an offer, or the name of its hook.
 fn price(offer: &Offer) -> String {
     if let Pricing::Hook(name) = &offer.pricing {
         return format!("by {name}");
@@ -136,7 +137,7 @@ fn grants(offer: &Offer) -> String {
     grants.join("; ")
 }
 
-/// The servers, and what happens to the path on its way there.
+/// The servers, and the change of the path on the way to them.
 fn forwarded(route: &Route, forward: &Forward) -> String {
     let servers: Vec<String> = forward
         .upstream

@@ -1,4 +1,4 @@
-//! `tollhouse completions`: what a shell needs to complete our commands.
+//! `tollhouse completions`: scripts with which a shell completes the commands.
 
 use std::process::ExitCode;
 
@@ -10,13 +10,13 @@ use super::output::{self, Effect};
 /// `tollhouse completions`
 #[derive(Debug, Args)]
 pub(super) struct Completions {
-    /// The shell
+    /// The shell to print completions for
     shell: Shell,
 }
 
 impl Completions {
     pub(super) fn run(&self) -> ExitCode {
-        // Generates into memory: the crate panics if it cannot write.
+        // Generate into memory, because the crate panics if it cannot write.
         let mut script = Vec::new();
         let mut command = super::Cli::command();
         clap_complete::generate(self.shell, &mut command, "tollhouse", &mut script);

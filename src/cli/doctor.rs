@@ -1,4 +1,5 @@
-//! `tollhouse doctor`: what could go wrong here, and what to do about it. Works whether the program runs or not.
+//! `tollhouse doctor`: reports what could go wrong, and what to do about it. Works whether the
+//! program runs or not.
 
 mod backups;
 mod chain;
@@ -27,7 +28,7 @@ use super::show::{number, text};
 use super::units::{ago, grouped};
 use super::{BAD_SETTINGS, FAULT, Operator, UNREACHABLE, complain};
 
-/// How long a port is tried.
+/// How long to wait for a connection to a port.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `tollhouse doctor`
@@ -37,7 +38,7 @@ pub(super) struct Doctor {
     operator: Operator,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grade {
     Good,
@@ -45,15 +46,15 @@ enum Grade {
     Bad,
 }
 
-/// Something that was looked at.
+/// The result of one check.
 struct Finding {
     what: &'static str,
     grade: Grade,
-    /// What was found, and what to do about it.
+    /// The result, and what to do about it.
     found: String,
 }
 
-/// All that was looked at.
+/// The results of all checks.
 #[derive(Default)]
 struct Findings(Vec<Finding>);
 
@@ -74,7 +75,7 @@ impl Findings {
 }
 
 impl Doctor {
-    /// Exit 0 if nothing is bad, 1 if something is, 2 if the settings do not hold.
+    /// Exits with 0 if nothing is bad, 1 if something is, and 2 if the settings are wrong.
     pub(super) fn run(&self) -> ExitCode {
         let config = match config::load(self.operator.settings_file()) {
             Ok(config) => config,
@@ -105,7 +106,8 @@ impl Doctor {
                 prices::known(&status, &config, &mut findings);
             }
             Err(no_answer) => {
-                // What runs has a budget of requests to keep, of which it would not hear of ours.
+                // Ask these sources only if the program is stopped: a running program has a budget
+                // of requests and could not count these.
                 let is_stopped = no_answer.code == UNREACHABLE;
                 if is_stopped {
                     chain::asked(&config, &mut findings);
@@ -161,7 +163,7 @@ fn lines(answer: &Value) -> String {
     lines.join("\n")
 }
 
-/// Whether the secrets are there, and nobody else can read them.
+/// Checks that the secrets exist and that only their owner can read them.
 fn files(config: &Config, findings: &mut Findings) {
     let folder = &config.data_dir;
     let Ok(metadata) = folder.metadata() else {
@@ -182,7 +184,8 @@ fn files(config: &Config, findings: &mut Findings) {
         );
         findings.note("data folder", Grade::Bad, found);
     }
-    // What was made with each; a new one would not fit it. The operator's own token is made anew without harm.
+    // Each secret with the folder that was made with it. A new secret would not fit that folder.
+    // The operator's token can be replaced without harm.
     let made = [
         ("seed.words", Some(&config.node.folder)),
         ("master.key", Some(&config.ledger.folder)),
@@ -213,7 +216,7 @@ fn files(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Whether there is room for what is to be written.
+/// Checks that the disk has enough free space.
 fn disk(folder: &Path, findings: &mut Findings) {
     let there = folder.display();
     let Some(free) = disk_space::left(folder) else {
@@ -242,7 +245,7 @@ fn disk(folder: &Path, findings: &mut Findings) {
     }
 }
 
-/// What a running program says of itself.
+/// Reports the status of a running program.
 fn running(status: &Value, config: &Config, findings: &mut Findings) {
     let node = &status["node"];
     if node["is_stuck"] == true {
@@ -314,7 +317,7 @@ fn running(status: &Value, config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Who would open a channel.
+/// Checks that the liquidity provider can be reached.
 fn provider(config: &Config, findings: &mut Findings) {
     let what = "provider";
     let Some(provider) = &config.node.liquidity.provider else {
@@ -343,7 +346,7 @@ fn provider(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Whether there is room for sales.
+/// Warns if the inbound liquidity suffices for few sales only.
 fn outlook(outlook: &Value, findings: &mut Findings) {
     if outlook["is_low"] == true {
         let left = number(&outlook["sales_at_dearest"], grouped);
@@ -354,7 +357,7 @@ fn outlook(outlook: &Value, findings: &mut Findings) {
     }
 }
 
-/// What can be seen while it does not run.
+/// Checks what can be checked while the program is not running.
 fn stopped(config: &Config, why: &str, findings: &mut Findings) {
     findings.note("program", Grade::Look, why);
     backups::at_rest(config, findings);
@@ -369,7 +372,7 @@ fn stopped(config: &Config, why: &str, findings: &mut Findings) {
     }
 }
 
-/// Whether a port could be taken.
+/// Checks that a port is free.
 fn port(what: &'static str, address: SocketAddr, findings: &mut Findings) {
     match TcpListener::bind(address) {
         Ok(_) => findings.note(what, Grade::Good, format!("{address} is free")),

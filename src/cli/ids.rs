@@ -1,12 +1,13 @@
-//! Ids as people paste them. What is none is refused: left to itself, a slip in one would be another path, or another thing.
+//! Ids on the command line. Malformed ids are rejected here, because a slip in an id could change
+//! the path of a request or name another object.
 
-/// Bytes of a channel's id, or of a token's.
+/// The length in bytes of a channel id or a token id.
 const ID_BYTES: usize = 32;
 
-/// Bytes of a node's id: a compressed public key.
+/// The length in bytes of a node id, which is a compressed public key.
 const NODE_ID_BYTES: usize = 33;
 
-/// Reads a channel's id.
+/// Reads a channel id.
 pub(super) fn channel(text: &str) -> Result<String, String> {
     hex_of(text, ID_BYTES).ok_or_else(|| {
         wrong(
@@ -17,7 +18,7 @@ pub(super) fn channel(text: &str) -> Result<String, String> {
     })
 }
 
-/// Reads a node's id.
+/// Reads a node id.
 pub(super) fn node(text: &str) -> Result<String, String> {
     hex_of(text, NODE_ID_BYTES).ok_or_else(|| {
         wrong(
@@ -28,7 +29,7 @@ pub(super) fn node(text: &str) -> Result<String, String> {
     })
 }
 
-/// Reads an id whose form is the business of whoever gave it.
+/// Reads an id of any form, because only its issuer knows the form.
 pub(super) fn any(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("an id is wanted here, and there is nothing".to_owned()),
@@ -36,7 +37,7 @@ pub(super) fn any(text: &str) -> Result<String, String> {
     }
 }
 
-/// So many bytes in hex, in small letters.
+/// Checks that the text is this many bytes in hex, and returns it in lower case.
 fn hex_of(text: &str, bytes: usize) -> Option<String> {
     let id = text.trim().to_ascii_lowercase();
     let is_hex = id.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,4 +1,5 @@
-//! `tollhouse init`: the first settings file, the data folder and the seed, and what a merchant has to know of them.
+//! `tollhouse init`: creates the first settings file, the data folder and the seed, and explains
+//! them to the merchant.
 
 mod ask;
 mod text;
@@ -23,52 +24,58 @@ use super::{BAD_SETTINGS, complain};
 use ask::{Ask, Question};
 use text::{Answers, Provider, Seed, Sold};
 
-/// Every answer that can be given beforehand.
+/// The answers that can be given as flags.
 #[derive(Debug, Args)]
 pub(super) struct Init {
-    /// Where the settings file is written to; there must be none yet
+    /// The settings file to write, which must not exist yet
     #[arg(long, value_name = "FILE", default_value = "tollhouse.toml")]
     config: PathBuf,
-    /// Where seed, keys, books and channels will be
+    /// The folder for seed, keys, ledger and channels
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
-    /// The network: bitcoin (or mainnet) is real money; mutinynet is the best place to try it; signet, testnet, regtest
+    /// The network: bitcoin (or mainnet), mutinynet, signet, testnet, regtest
+    ///
+    /// The network bitcoin uses real money. For a first try, mutinynet is the best choice.
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
-    /// The base URL of an Esplora API, instead of the one that is known for the network
+    /// The base URL of an Esplora API, instead of the network's usual one
     #[arg(long, value_name = "URL")]
     esplora: Option<String>,
-    /// Sell what this server answers, as in http://127.0.0.1:3000
+    /// Sell the answers of this server, as in http://127.0.0.1:3000
     #[arg(long, value_name = "URL", conflicts_with = "files")]
     upstream: Option<String>,
     /// Sell the files in this folder
     #[arg(long, value_name = "FOLDER")]
     files: Option<PathBuf>,
-    /// The path that is sold, as in "/api/*" for all below it
+    /// The path to sell, as in "/api/*" for everything below it
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
-    /// What it is called in tokens and in the books: a-z, 0-9, - and _
+    /// The service's name in tokens and in the ledger: a-z, 0-9, - and _
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
     /// The price, as in "10 sat"
     #[arg(long, value_name = "AMOUNT")]
     price: Option<String>,
-    /// Who opens a channel to you out of a first payment: a name that is known for the network, NODE_ID@HOST:PORT, or none
+    /// The provider of the first channel
+    ///
+    /// Give a name that is known for the network, NODE_ID@HOST:PORT, or none. The provider opens a
+    /// channel to you out of a first payment.
     #[arg(long, value_name = "WHO")]
     provider: Option<String>,
-    /// Take the default for whatever is not given, and ask nothing
+    /// Take the default for every missing answer, and ask nothing
     #[arg(long)]
     yes: bool,
     /// Do not show the words of the new seed; they are in the data folder
     #[arg(long)]
     no_show_seed: bool,
-    /// A file with the words of a seed that is there already, instead of a new one
+    /// A file with the words of an existing seed, instead of a new seed
     #[arg(long, value_name = "FILE")]
     restore_words_file: Option<PathBuf>,
 }
 
-/// Exits with 0 on success, 1 if it failed to create something (then it creates nothing), and 2 if an answer is
-/// missing or wrong. Exits with 6 if it created everything but failed to write the output.
+/// Exits with 0 on success, 2 if an answer is missing or wrong, and 1 if it failed to create
+/// something, in which case nothing is created. Exits with 6 if it created everything but failed to
+/// write the output.
 pub(super) fn init(init: &Init) -> ExitCode {
     let stdin = io::stdin();
     let is_asked = !init.yes && stdin.is_terminal() && io::stdout().is_terminal();
@@ -95,15 +102,15 @@ pub(super) fn init(init: &Init) -> ExitCode {
     }
 }
 
-/// What is to be made: nothing of it is there yet.
+/// The things to create, none of which exists yet.
 struct Planned {
     config: config::Config,
-    /// The settings file's content.
+    /// The content of the settings file.
     text: String,
     seed: PathBuf,
 }
 
-/// Collects the answers and holds the settings that they make against the program's own rules.
+/// Collects the answers, and checks the resulting settings by the program's own rules.
 fn plan<'a>(
     init: &Init,
     input: Option<&'a mut dyn BufRead>,
@@ -203,7 +210,7 @@ fn network(init: &Init, ask: &mut Ask<'_>, presets: &Presets) -> Result<String> 
         given: init.network.as_deref(),
         text: "Which network? `bitcoin` is real money. `mutinynet` is a test network with a faucet and a block every 30 seconds, and \
                the best place to try this.",
-        // No default: real money is nobody's default, and neither is play money.
+        // No default, so that neither real money nor test money is chosen by accident.
         default: None,
         check: &|name| match name {
             "mainnet" => Ok(()),
@@ -291,7 +298,7 @@ fn provider(init: &Init, ask: &mut Ask<'_>, preset: Option<&Preset>) -> Result<O
     })
 }
 
-/// A service's name out of the first word of its path.
+/// Derives a service's name from the first segment of its path.
 fn service_of(path: &str) -> String {
     let word = path.split('/').nth(1).unwrap_or_default();
     let lower = word.to_ascii_lowercase();
@@ -310,7 +317,7 @@ fn can_be_sold(path: &str) -> Result<(), String> {
     pattern.map(drop).map_err(|error| error.to_string())
 }
 
-/// A path as the settings file has to have it: relative ones begin at that file's folder.
+/// Converts a path for the settings file, in which relative paths start at the file's folder.
 fn from_settings(init: &Init, path: &Path) -> Result<String> {
     let is_here = init
         .config
@@ -330,7 +337,7 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Reads the text as the program will read it, from a file beside the one that it will be.
+/// Reads the text as the program will read it, from a draft beside the final file.
 fn read_back(file: &Path, text: &str) -> Result<config::Config> {
     let mut draft = file.as_os_str().to_owned();
     draft.push(".draft");
@@ -339,7 +346,7 @@ fn read_back(file: &Path, text: &str) -> Result<config::Config> {
     let read = config::load_with(&draft, []);
     std::fs::remove_file(&draft)
         .with_context(|| format!("failed to remove {}", draft.display()))?;
-    // Who gave the answers has not seen the file that the complaint names.
+    // Omit the name of the draft file, which the user has not seen.
     read.map_err(|complaints| {
         let lines = complaints
             .0
@@ -350,13 +357,13 @@ fn read_back(file: &Path, text: &str) -> Result<config::Config> {
     })
 }
 
-/// Creates the folder and the seed first and the settings last, so that an interrupted run leaves no settings. Returns the text
-/// for the merchant.
+/// Creates the folder and the seed first and the settings last, so that an interrupted run leaves
+/// no settings. Returns the text for the merchant.
 fn make(init: &Init, planned: &Planned) -> Result<String> {
     let Planned { config, text, seed } = planned;
     let words = match &init.restore_words_file {
         Some(file) => Some(
-            // The file with the words is read once, so its mode does not matter.
+            // The file is read only once, so its mode does not matter.
             secret_file::of_another(file)
                 .with_context(|| format!("failed to read the words in {}", file.display()))?,
         ),

@@ -1,4 +1,5 @@
-//! `tollhouse liquidity`: becoming reachable, by a provider that opens a channel when the first customer pays.
+//! `tollhouse liquidity`: getting inbound liquidity from a provider that opens a channel when the
+//! first customer pays.
 
 use std::process::ExitCode;
 
@@ -20,42 +21,48 @@ pub(super) struct Liquidity {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// What is known of providers before anybody is asked
+    /// Show the liquidity settings and terms without asking a provider
     Terms {
         #[command(flatten)]
         operator: Operator,
     },
-    /// Make an invoice whose payment opens a channel to this node; says what the provider keeps and what arrives
+    /// Make an invoice whose payment opens a channel to this node
+    ///
+    /// The output shows the provider's fee and the amount that arrives.
     Activate {
-        /// What the customer pays, as in `50000 sat`
+        /// The amount that the customer pays, as in `50000 sat`
         #[arg(value_parser = whole_sat, required_unless_present = "route", conflicts_with = "route")]
         amount: Option<u64>,
-        /// Instead of an amount, the path of a route as it stands in the settings: the next client that asks for its grant gets the
-        /// invoice, once, and buys the grant by paying it
+        /// Instead of an amount, the path of a route as in the settings
+        ///
+        /// The next client that asks for the route's grant gets the invoice, once, and buys the
+        /// grant by paying it.
         #[arg(long)]
         route: Option<String>,
-        /// Which of the route's grants, if not the default one
+        /// The name of the route's grant, if not the default grant
         #[arg(long, requires = "route")]
         grant: Option<String>,
         #[command(flatten)]
         operator: Operator,
     },
-    /// Invoices that opened channels, or are still to be paid
+    /// List invoices that opened channels or are still to be paid
     Activations {
         #[command(flatten)]
         operator: Operator,
     },
-    /// Order a channel from a provider that sells them; says what it costs and where to pay
+    /// Order a channel from a provider that sells channels
+    ///
+    /// The output shows the price and where to pay.
     Order {
-        /// What can be received over it, as in `1000000 sat`
+        /// The amount to be received over the channel, as in `1000000 sat`
         #[arg(value_parser = whole_sat)]
         amount: u64,
         #[command(flatten)]
         operator: Operator,
     },
-    /// How far an order is
+    /// Show the state of an order
     OrderStatus {
-        /// Its id
+        /// The order's id
         #[arg(value_parser = ids::any)]
         order_id: String,
         #[command(flatten)]
@@ -202,7 +209,7 @@ fn activations(answer: &Value) -> String {
     )
 }
 
-/// Whether a client has the invoice of a bundle that nobody has paid yet.
+/// Describes whether a client has got the unpaid invoice of a prepared bundle.
 fn laid_ready(laid: &Value, one: &Value) -> String {
     if laid["payment_hash"] != one["payment_hash"] {
         return String::new();
@@ -227,7 +234,7 @@ fn order(answer: &Value) -> String {
             text(&way["state"])
         )
     };
-    // With the amount, so that an invoice which asks for another is not paid.
+    // The command includes the amount, so that an invoice over another amount is not paid.
     let by = |command: &str, way: &Value, to: &str, amount: &str| {
         if way.is_null() {
             return String::new();

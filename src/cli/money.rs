@@ -1,4 +1,5 @@
-//! `tollhouse balance`, `address`, `send`, `pay`, `payments`, `invoice`: money in and out, other than sales.
+//! `tollhouse balance`, `address`, `send`, `withdraw`, `pay`, `payments` and `invoice`: all money
+//! other than sales.
 
 use std::process::ExitCode;
 
@@ -24,7 +25,10 @@ pub(super) struct Balance {
 /// `tollhouse address`
 #[derive(Debug, Args)]
 pub(super) struct Address {
-    /// A new one. Each is looked for on the chain from then on, so ask for one only where the old one must not be known
+    /// Draw a new address
+    ///
+    /// The node looks for money on every drawn address from then on. Use this only where the old
+    /// address must not be known.
     #[arg(long)]
     new: bool,
     #[command(flatten)]
@@ -41,21 +45,23 @@ pub(super) struct Withdraw {
 /// `tollhouse send`
 #[derive(Debug, Args)]
 pub(super) struct Send {
-    /// Where to
+    /// The on-chain address to send to
     address: String,
-    /// How much, as in `50000 sat`; the fee comes on top
+    /// The amount, as in `50000 sat`, without the fee
     #[arg(value_parser = whole_sat, required_unless_present = "all", conflicts_with = "all")]
     amount: Option<u64>,
-    /// All that can be spent, less the fee
+    /// Send everything that can be spent, less the fee
     #[arg(long)]
     all: bool,
-    /// With --all: also what is kept to pay for closing channels, which then cannot be closed safely
+    /// With --all: also send the reserve for closing channels
+    ///
+    /// Without the reserve, channels cannot be closed safely.
     #[arg(long, requires = "all")]
     reserve_too: bool,
-    /// In sat per virtual byte; default: what the chain source thinks fit
+    /// The fee rate in sat per virtual byte; default: the chain source's estimate
     #[arg(long, value_name = "SAT", value_parser = fee_rate)]
     fee_rate: Option<u64>,
-    /// Instead of a fee rate: within how many blocks it is to be confirmed
+    /// The number of blocks to confirm within, instead of a fee rate
     #[arg(long, value_name = "N", conflicts_with = "fee_rate")]
     target_blocks: Option<u16>,
     #[command(flatten)]
@@ -67,10 +73,10 @@ pub(super) struct Send {
 pub(super) struct Pay {
     /// A BOLT 11 invoice or a BOLT 12 offer, by itself or in a link
     to: String,
-    /// How much, where it leaves that open
+    /// The amount, if the invoice or offer names none
     #[arg(long, value_parser = amount)]
     amount: Option<Msat>,
-    /// What the way there may cost; default: a hundredth of the amount and 10 sat
+    /// The maximum routing fee; default: 1 % of the amount plus 10 sat
     #[arg(long, value_parser = amount)]
     fee_max: Option<Msat>,
     #[command(flatten)]
@@ -80,7 +86,7 @@ pub(super) struct Pay {
 /// `tollhouse payments`
 #[derive(Debug, Args)]
 pub(super) struct Payments {
-    /// How many, the newest first; at most 1000
+    /// The number of payments, the newest first; at most 1000
     #[arg(long, default_value_t = 20)]
     limit: u32,
     #[command(flatten)]
@@ -90,13 +96,13 @@ pub(super) struct Payments {
 /// `tollhouse invoice`
 #[derive(Debug, Args)]
 pub(super) struct Invoice {
-    /// How much, as in `1000 sat`; left out: whatever the payer likes
+    /// The amount, as in `1000 sat`; if omitted, the payer chooses it
     #[arg(value_parser = amount)]
     amount: Option<Msat>,
-    /// What the payer is shown
+    /// The text that the payer's wallet shows
     #[arg(long, default_value = "")]
     description: String,
-    /// How long it can be paid
+    /// How long the invoice can be paid
     #[arg(long, value_parser = span_secs, default_value = "1h")]
     expiry: u64,
     #[command(flatten)]
@@ -198,7 +204,7 @@ fn sent(answer: &Value) -> String {
     format!("Sent: transaction {}", text(&answer["txid"]))
 }
 
-/// The same for `--all`, with the amount that was kept.
+/// Describes the result of `--all`, with the amount that was kept.
 fn sent_all(answer: &Value) -> String {
     let told = sent(answer);
     match answer["kept_sat"].as_u64() {
@@ -211,7 +217,7 @@ fn sent_all(answer: &Value) -> String {
 }
 
 impl Pay {
-    /// Exit 0 if it arrived, 1 if it failed, 5 if it is still under way.
+    /// Exits with 0 if the payment succeeded, 1 if it failed, and 5 if it is pending.
     pub(super) fn run(&self) -> ExitCode {
         complain(&"paying; this takes up to a minute…");
         let body = json!({
@@ -236,7 +242,7 @@ impl Pay {
                 None => line,
             }
         };
-        // If the payment failed or is pending, the message below says so.
+        // If the payment failed or is pending, `not_arrived` reports that.
         let effect = if answer["status"] == "succeeded" {
             Effect::Done
         } else {

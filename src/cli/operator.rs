@@ -1,4 +1,4 @@
-//! Asking the running program, over its operator's listener.
+//! Requests to the operator's listener of the running program.
 
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -29,47 +29,51 @@ use super::output::{self, Effect};
 use super::show::{json, lines};
 use super::{BAD_SETTINGS, FAULT, PENDING, REFUSED, UNREACHABLE, complain};
 
-/// How long an answer is waited for: a payment takes a minute at most, and then the program answers that it is pending.
+/// How long to wait for an answer. A payment takes at most a minute, and then the program answers
+/// that it is pending.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(100);
 
-/// How long a connection may take to come about: a machine that is there takes it within a second.
+/// How long a connection may take. A reachable machine accepts it within a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest answer that is read: a page of 500 sales, the most there are on one, has some 350 KB.
+/// The maximum length of an answer. A page of 500 sales, which is the most on one page, has about
+/// 350 KB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Which program is asked, and how its answer is shown.
+/// The program to ask, and how to show its answer.
 #[derive(Debug, Args)]
 pub(super) struct Operator {
-    /// The settings file of the running program: where it listens and where its token is
+    /// The settings file of the running program
     #[arg(long, value_name = "FILE", default_value = "tollhouse.toml")]
     config: PathBuf,
-    /// The URL of the operator's listener, if it is not the one in the settings
+    /// The URL of the operator's listener, if it differs from the settings
     #[arg(long, value_name = "URL", requires = "token_file")]
     url: Option<String>,
-    /// A file with the operator's token, or an access token; default: DATA_DIR/admin.token
+    /// A file with the operator's token or an access token
+    ///
+    /// The default is DATA_DIR/admin.token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// A PEM file with the authority of the listener's certificate, if it is not a public one
+    /// A PEM file with the private authority of the listener's certificate
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Print JSON, also to a terminal
+    /// Print JSON, even to a terminal
     #[arg(long)]
     json: bool,
 }
 
-/// Why there is no answer, with the exit code that says so.
+/// A failure to get an answer, with the exit code for it.
 #[derive(Debug)]
 pub(super) struct NoAnswer {
     pub(super) code: u8,
     pub(super) why: String,
 }
 
-/// How an answer is shown to a person.
+/// A function that formats an answer for people.
 pub(super) type View = fn(&Value) -> String;
 
 impl Operator {
-    /// The program of these settings.
+    /// The program that runs with this settings file.
     pub(super) fn of(settings: &Path) -> Self {
         Self {
             config: settings.to_owned(),
@@ -80,12 +84,12 @@ impl Operator {
         }
     }
 
-    /// The settings file.
+    /// The path of the settings file.
     pub(super) fn settings_file(&self) -> &Path {
         &self.config
     }
 
-    /// Asks one thing and shows the answer.
+    /// Sends a request and shows the answer.
     pub(super) fn show(
         &self,
         method: Method,
@@ -104,7 +108,7 @@ impl Operator {
         }
     }
 
-    /// Prints an answer: JSON into a pipe, or what a person reads.
+    /// Prints an answer: as JSON into a pipe, or formatted to a terminal.
     pub(super) fn print(&self, answer: &Value, view: View, effect: Effect) -> ExitCode {
         let text = if self.json || !std::io::stdout().is_terminal() {
             json(answer)
@@ -114,7 +118,7 @@ impl Operator {
         output::show(&text, effect)
     }
 
-    /// Asks one thing. An empty answer is `null`.
+    /// Sends a request and returns the answer, which is `null` if it is empty.
     pub(super) fn ask(
         &self,
         method: Method,
@@ -135,7 +139,7 @@ impl Operator {
             })
     }
 
-    /// Where to ask, and with which token.
+    /// The URL and the token for the request.
     fn whom(&self) -> Result<(String, String), NoAnswer> {
         let bad = |why: String| NoAnswer::new(BAD_SETTINGS, why);
         let read = |file: &PathBuf| {
@@ -161,7 +165,8 @@ impl Operator {
         if let Err(error) = file.metadata() {
             return Err(NoAnswer::no_token(file, &error, self.token_file.is_some()));
         }
-        // While nothing runs here, whoever else listens at that address would be given the token that may do everything.
+        // If the program is not running, another process may listen at that address and would
+        // receive the operator's token.
         if self.token_file.is_none() && !DataLock::is_held(&config.data_dir) {
             let why = format!(
                 "nothing uses the data folder {}, so {} was not asked: is the program running?",
@@ -217,7 +222,7 @@ impl Operator {
         };
         let response = client.request(request).await.map_err(|error| {
             let why = chain(&error);
-            // Of all others the request may have been read, and done.
+            // After any other error the program may have received and executed the request.
             if !error.is_connect() {
                 return broke_off(why);
             }
@@ -234,7 +239,7 @@ impl Operator {
             serde_json::from_slice(&body)
                 .unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into())
         };
-        // `/ready` says no with a body of its own.
+        // `/ready` answers 503 with a normal body, which is not an error.
         let is_said = answer.get("error").is_none()
             && status == StatusCode::SERVICE_UNAVAILABLE
             && answer.is_object();
@@ -267,7 +272,8 @@ impl Operator {
 }
 
 impl NoAnswer {
-    /// There is no token to ask with: the program was never started, or it is somewhere else, or another user's.
+    /// The error for a missing or unreadable token: the program was never started, its data folder
+    /// is elsewhere, or the file belongs to another user.
     fn no_token(file: &Path, error: &io::Error, is_named: bool) -> Self {
         let file = file.display();
         if error.kind() != io::ErrorKind::NotFound {
@@ -288,7 +294,8 @@ impl NoAnswer {
         Self { code, why }
     }
 
-    /// Nothing more is heard of what was asked: if it was to change something, that may be changed.
+    /// The error for a request without an answer. A request that changes something may have been
+    /// executed.
     fn unheard(method: &Method, why: &str) -> Self {
         if *method == Method::GET {
             return Self::new(FAULT, format!("{why}: ask again"));
@@ -297,7 +304,7 @@ impl NoAnswer {
         Self::new(PENDING, format!("{why}: {look}"))
     }
 
-    /// Tells why, and ends with the code that says so.
+    /// Prints the reason and returns the exit code.
     pub(super) fn tell(&self) -> ExitCode {
         complain(&format_args!("error: {}", self.why));
         ExitCode::from(self.code)

@@ -10,7 +10,7 @@ use super::{FAULT, NOT_SHOWN, complain};
 pub(super) enum Effect {
     /// The command only reads.
     None,
-    /// The command has done its work; repeating it would do it twice.
+    /// The command has done its work, and repeating it would do the work twice.
     Done,
 }
 
@@ -29,7 +29,7 @@ fn write(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// The exit code after writing the output. If the reader has closed the pipe, that is not an error.
+/// The exit code after writing the output. A pipe that its reader has closed is not an error.
 pub(super) fn ended(written: io::Result<()>, effect: Effect) -> ExitCode {
     let error = match written {
         Ok(()) => return ExitCode::SUCCESS,

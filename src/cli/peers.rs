@@ -1,4 +1,4 @@
-//! `tollhouse peers`: whom the node speaks to.
+//! `tollhouse peers`: the node's peers.
 
 use std::process::ExitCode;
 
@@ -18,24 +18,24 @@ pub(super) struct Peers {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Those that it knows
+    /// List the peers
     List {
         #[command(flatten)]
         operator: Operator,
     },
-    /// Connect to one
+    /// Connect to a peer
     Connect {
-        /// Whom: ID@HOST:PORT, or ID for a known peer
+        /// The peer: ID@HOST:PORT, or ID for a known peer
         peer: String,
-        /// Connect again after each start
+        /// Reconnect to the peer after each start
         #[arg(long)]
         keep: bool,
         #[command(flatten)]
         operator: Operator,
     },
-    /// Let go of one and forget where it is
+    /// Disconnect from a peer and forget its address
     Disconnect {
-        /// Its id
+        /// The peer's node id
         #[arg(value_parser = ids::node)]
         node_id: String,
         #[command(flatten)]

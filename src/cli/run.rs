@@ -1,4 +1,4 @@
-//! `tollhouse run`: serve until told to stop.
+//! `tollhouse run`: runs the program until it is told to stop.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use crate::sell::http::Stop;
 
 use super::{BAD_SETTINGS, complain, descriptors, tracing::start};
 
-/// Exit 0 after SIGINT or SIGTERM, 2 if the settings do not hold, 1 after a fault.
+/// Exits with 0 after SIGINT or SIGTERM, 2 if the settings are wrong, and 1 after a fault.
 pub(super) fn run(file: &Path) -> ExitCode {
     let config = match config::load(file) {
         Ok(config) => config,
@@ -21,7 +21,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
             return ExitCode::from(BAD_SETTINGS);
         }
     };
-    // Dropped last, so that the last lines, which say why the program ended, are written.
+    // Dropped last, so that the last lines are written, which say why the program ended.
     let _log = match start(&config.log) {
         Ok(log) => log,
         Err(error) => {
@@ -44,20 +44,21 @@ pub(super) fn run(file: &Path) -> ExitCode {
         }
     };
     let ended = runtime.block_on(until_signalled(config, file));
-    // All that matters was waited for; what still blocks a thread, a chain source that hangs, must not keep us.
+    // All important work has ended. A thread that still blocks, for example on a chain source that
+    // hangs, must not delay the exit.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The whole chain on one line: this is what somebody reads at night.
+            // The whole chain of errors is on one line, so that it is easy to find in the log.
             ::tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Told once: what is in flight is finished first. Told twice: it is cut, and node and books are still closed in good
-/// order. Told three times: now.
+/// Stops in up to three steps. The first signal lets requests in flight finish. The second cuts
+/// them off, but still stops the node and the ledger cleanly. The third ends the program at once.
 async fn until_signalled(config: config::Config, file: &Path) -> anyhow::Result<()> {
     let stop = Stop::default();
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -66,7 +67,7 @@ async fn until_signalled(config: config::Config, file: &Path) -> anyhow::Result<
     let (reload, reloads) = Reload::channel();
     let reloading = async {
         while hang_up.recv().await.is_some() && reload.ask().await.is_some() {}
-        // While it is stopping there is nothing to be read again.
+        // A program that is stopping does not reload its settings.
         std::future::pending::<()>().await
     };
     let app = app::run(
@@ -75,7 +76,7 @@ async fn until_signalled(config: config::Config, file: &Path) -> anyhow::Result<
         stop.clone(),
         (reload.clone(), reloads),
     );
-    // Beside each other in one task: the program's end is the end of both.
+    // Both run in one task, so that the end of the program ends the reloading, too.
     let app = async {
         tokio::select! {
             ended = app => ended,

@@ -1,5 +1,5 @@
-//! A folder for what is looked at and then thrown away: nobody else's, and gone however the command ends, but for a kill, after which
-//! the next one clears it.
+//! A private folder for temporary files. The folder is deleted however the command ends. Only a
+//! killed command leaves its folder behind, and the next command deletes it.
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -9,17 +9,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// With which the names begin.
+/// The prefix of the folders' names.
 const PREFIX: &str = "tollhouse-scratch-";
 
-/// What is drawn for each name, so that nobody else can be there before.
+/// The number of random bytes in a name. They keep other users from creating the folder first.
 const NAME_BYTES: usize = 16;
 
-/// How often a folder is cleared in which somebody still writes: with the folder itself that ends.
+/// The maximum number of attempts to delete a folder in which the worker thread still writes. Its
+/// writes fail once the folder itself is deleted.
 const CLEARINGS_MAX: usize = 100;
 
-/// Does this with a new folder in `place`, on a thread of its own. Told to end meanwhile (SIGINT, SIGTERM or SIGHUP) it is given up, and
-/// the folder is cleared.
+/// Runs `work` with a new folder in `place`, on a separate thread. On SIGINT, SIGTERM or SIGHUP the
+/// work is abandoned and the folder is deleted.
 pub(super) fn with<T: Send + 'static>(
     place: &Path,
     work: impl FnOnce(&Path) -> Result<T> + Send + 'static,
@@ -28,7 +29,7 @@ pub(super) fn with<T: Send + 'static>(
         .enable_all()
         .build()?;
     let done = runtime.block_on(async {
-        // Before there is anything to clear.
+        // Catch signals before anything has to be deleted.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hang_up = signal(SignalKind::hangup())?;
@@ -47,10 +48,10 @@ pub(super) fn with<T: Send + 'static>(
     done
 }
 
-/// The folder.
+/// The private folder.
 struct Scratch {
     path: PathBuf,
-    /// Locked for as long as the folder is in use.
+    /// The folder's handle, locked while the folder is in use.
     _folder: File,
 }
 
@@ -59,7 +60,7 @@ impl Scratch {
         let mut drawn = [0; NAME_BYTES];
         getrandom::fill(&mut drawn).context("failed to draw a name")?;
         let path = place.join(format!("{PREFIX}{}", hex::encode(drawn)));
-        // Not recursive: a folder that is there is not ours.
+        // Not recursive, so that an existing folder is an error.
         let made = DirBuilder::new().mode(0o700).create(&path);
         let locked = made.and_then(|()| {
             let folder = File::open(&path)?;
@@ -85,7 +86,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes the folders of those that were killed. What cannot be looked at, or is somebody else's, stays.
+/// Deletes the folders of killed commands. Folders that are unreadable or belong to another user
+/// stay.
 fn clear_left_over(place: &Path) {
     let Ok(entries) = std::fs::read_dir(place) else {
         return;
@@ -93,7 +95,7 @@ fn clear_left_over(place: &Path) {
     let user = rustix::process::geteuid().as_raw();
     for entry in entries.flatten() {
         let is_named = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        // Of the name itself: a link to a folder is none.
+        // The metadata is that of the entry itself, so a link to a folder does not count.
         let is_own = || {
             let there = entry.metadata();
             there.is_ok_and(|there| there.is_dir() && there.uid() == user)
@@ -102,7 +104,7 @@ fn clear_left_over(place: &Path) {
             let path = entry.path();
             let is_in_use = File::open(&path).is_ok_and(|folder| folder.try_lock().is_err());
             if !is_in_use {
-                // What stays is cleared by the next one.
+                // If this fails, the next command deletes the folder.
                 let _ = std::fs::remove_dir_all(path);
             }
         }

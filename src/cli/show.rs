@@ -1,10 +1,10 @@
-//! Tables for people.
+//! Tables and texts for people.
 
 use serde_json::Value;
 
 use crate::base::text::{shown, shown_json};
 
-/// A table under these titles; a sentence instead if there are no rows.
+/// A table with these titles, or the sentence `none` if it has no rows.
 pub(super) fn table(titles: &[&str], rows: &[Vec<String>], none: &str) -> String {
     if rows.is_empty() {
         return none.to_owned();
@@ -27,7 +27,7 @@ pub(super) fn table(titles: &[&str], rows: &[Vec<String>], none: &str) -> String
     lines.join("\n")
 }
 
-/// Names and what they are, one a line.
+/// A table of names and values, one pair in a line.
 pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.chars().count()).max();
     let width = width.unwrap_or(0);
@@ -38,25 +38,26 @@ pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     lines.join("\n")
 }
 
-/// The list under this name.
+/// The list of this name in an answer; empty if it is missing.
 pub(super) fn list<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
     answer[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Text of several lines with control and invisible characters escaped, safe to print on a terminal.
+/// Text of several lines with control and invisible characters escaped, so that it is safe on a
+/// terminal.
 pub(super) fn lines(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(shown).collect();
     lines.join("\n")
 }
 
-/// Indented JSON with control and invisible characters escaped, safe to print on a terminal.
+/// Indented JSON with control and invisible characters escaped, so that it is safe on a terminal.
 pub(super) fn json(value: &Value) -> String {
     let pretty = format!("{value:#}");
     let lines: Vec<_> = pretty.split('\n').map(shown_json).collect();
     lines.join("\n")
 }
 
-/// A text, or a dash.
+/// The text of a value, or a dash if it is missing.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -69,12 +70,12 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// The beginning of an id: enough to tell one from another in a table.
+/// The beginning of an id, long enough to tell ids apart in a table.
 pub(super) fn short(value: &Value) -> String {
     text(value).chars().take(12).collect()
 }
 
-/// A number, shown by this; a dash if there is none.
+/// A number formatted by `shown`, or a dash if it is missing.
 pub(super) fn number(value: &Value, shown: fn(u64) -> String) -> String {
     value.as_u64().map_or_else(|| "-".to_owned(), shown)
 }

@@ -1,4 +1,4 @@
-//! `tollhouse status`, `reload`, `sync`: how things are, and having them looked at again.
+//! `tollhouse status`, `reload` and `sync`: the state of the program, and requests to refresh it.
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ pub(super) struct Status {
 /// `tollhouse reload`
 #[derive(Debug, Args)]
 pub(super) struct Reload {
-    /// Reload without asking, even if that ends tokens that were sold
+    /// Reload without asking, even if that invalidates sold tokens
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -177,7 +177,7 @@ fn status(answer: &Value) -> String {
     format!("{head}\n\n{channels}\n{}", closed.join("\n"))
 }
 
-/// What peers have here that the operator did not choose.
+/// Describes the peers and channels that the operator did not choose.
 fn strangers(strangers: &Value) -> String {
     let who = if strangers["anyone_opens"] == true {
         "anyone may open channels"
@@ -200,7 +200,7 @@ fn strangers(strangers: &Value) -> String {
     )
 }
 
-/// Whether all of the log could be written.
+/// Describes whether log lines were lost.
 fn log(dropped: Option<u64>) -> String {
     match dropped {
         None | Some(0) => "complete".to_owned(),
@@ -211,7 +211,7 @@ fn log(dropped: Option<u64>) -> String {
     }
 }
 
-/// Whether the servers behind what is sold are there.
+/// Describes the upstream servers that cannot be reached.
 fn upstreams(servers: &[Value]) -> String {
     let away = servers.iter().filter(|server| server["is_away"] == true);
     let away: Vec<String> = away.map(|server| text(&server["url"])).collect();
@@ -226,7 +226,7 @@ fn upstreams(servers: &[Value]) -> String {
     }
 }
 
-/// The expiry of the listeners' certificates.
+/// Describes when the listeners' certificates expire.
 fn certificates(certificates: &[Value]) -> String {
     let one = |certificate: &Value| {
         let key = text(&certificate["key"]);
@@ -245,7 +245,7 @@ fn certificates(certificates: &[Value]) -> String {
     }
 }
 
-/// How old the newest backup is that is known to be good.
+/// Describes the newest verified backup.
 fn backup(backup: &Value) -> String {
     let is_told = |there: &Value| there["newest_other"].is_string();
     let others = if is_told(backup) || is_told(&backup["s3"]) {

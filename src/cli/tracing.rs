@@ -1,5 +1,5 @@
-//! The log: on standard error, filtered, coloured only on a terminal. It can lose lines but never stops the program
-//! (see [`crate::base::log`]).
+//! The log. It goes to standard error, is filtered, and is coloured only on a terminal. It can lose
+//! lines but never stops the program (see [`crate::base::log`]).
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _};
@@ -10,7 +10,8 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::base::log::{Ending, Lines, Log};
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts the log. The `macaroon` crate prints whole tokens when it debugs, so it is never heard.
+/// Starts the log. The `macaroon` crate logs whole tokens at the debug level, so its messages are
+/// turned off.
 pub(super) fn start(config: &LogConfig) -> io::Result<Ending> {
     let level = LevelFilter::from_level(config.level);
     let filter = EnvFilter::builder().parse_lossy(format!(
@@ -27,14 +28,14 @@ pub(super) fn start(config: &LogConfig) -> io::Result<Ending> {
     let log = tracing_subscriber::fmt()
         .with_writer(move || out.clone())
         .with_ansi(has_colours)
-        // Its own messages go to standard error, and it panics if that fails.
+        // The crate would write its own messages to standard error, and panics if that fails.
         .log_internal_errors(false)
         .with_env_filter(filter);
     match config.format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
-    // The default hook blocks on a reader of standard error that has stopped reading.
+    // The default hook blocks if the reader of standard error has stopped reading.
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {
@@ -46,7 +47,7 @@ pub(super) fn start(config: &LogConfig) -> io::Result<Ending> {
     Ok(ending)
 }
 
-/// Logs lost lines as an error, so that no `log.level` hides them.
+/// Logs lost lines as an error, because every `log.level` shows errors.
 fn tell_dropped(count: u64) {
     tracing::error!("Dropped {count} log lines: failed to write the log for a while");
 }

@@ -1,4 +1,4 @@
-//! Amounts and times as people write and read them.
+//! Amounts and times in the form that people write and read.
 
 use crate::base::amount::{Msat, whole_number};
 use crate::base::clock::Clock;
@@ -16,7 +16,7 @@ pub(super) fn amount(text: &str) -> Result<Msat, String> {
     amount.map_err(|error| error.to_string())
 }
 
-/// The same where the chain counts: whole satoshi.
+/// Reads an on-chain amount, which must be whole satoshi.
 pub(super) fn whole_sat(text: &str) -> Result<u64, String> {
     let amount = amount(text)?;
     amount
@@ -36,7 +36,7 @@ pub(super) fn fee_rate(text: &str) -> Result<u64, String> {
     whole_number(text.trim()).map_err(wrong)
 }
 
-/// A number with its thousands told apart.
+/// A number with commas between groups of three digits.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
@@ -49,7 +49,7 @@ pub(super) fn grouped(number: u64) -> String {
     grouped
 }
 
-/// Whole satoshi as such, everything else in msat.
+/// An amount in sat if it is whole satoshi, else in msat.
 pub(super) fn msat(msat: u64) -> String {
     if msat.is_multiple_of(1_000) {
         format!("{} sat", grouped(msat / 1_000))
@@ -58,7 +58,7 @@ pub(super) fn msat(msat: u64) -> String {
     }
 }
 
-/// How long ago a moment was, or how far off it is.
+/// The time since a moment, or until it if it is in the future.
 pub(super) fn ago(unix_secs: u64) -> String {
     let now_secs = Clock::system().unix_secs();
     if unix_secs > now_secs {
@@ -67,7 +67,7 @@ pub(super) fn ago(unix_secs: u64) -> String {
     format!("{} ago", span(now_secs - unix_secs))
 }
 
-/// How long that is, in the largest unit of which there are two or more.
+/// A duration in the largest unit of which it has at least two.
 pub(super) fn span(secs: u64) -> String {
     match secs {
         0..120 => format!("{secs} s"),
@@ -91,7 +91,8 @@ mod tests {
         ) {
             let settings = text.parse::<Price>().ok().and_then(Price::fixed);
             let command_line = amount(&text).ok();
-            // Only the command line reads a number without a unit, as satoshi; only the command line accepts zero.
+            // Only the command line reads a number without a unit, as satoshi. Only the command
+            // line accepts zero.
             let has_unit = text.contains(char::is_alphabetic);
             match (settings, command_line) {
                 (Some(settings), command_line) => prop_assert_eq!(Some(settings), command_line),

@@ -1,5 +1,5 @@
-//! The deposit address: one, kept in a file. Every further one is asked for at the chain source with each sync, so they are
-//! counted.
+//! The deposit address and further addresses. The deposit address is kept in a file. Each sync asks
+//! the chain source about every further address, so the further addresses are counted.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -15,37 +15,41 @@ use crate::chain::esplora::{self, Relay};
 
 use super::operation::{OperationError, refused};
 
-/// Addresses that may be drawn, by who may only bring money in, while nothing arrives on the chain.
+/// The maximum number of addresses that a client with the right to bring money in may draw while no
+/// money arrives on chain.
 ///
-/// Each costs a request with every look at the chain, for good. Of 600 requests an hour 360 are planned for looks: an address
-/// makes the pause between two looks ten seconds longer, and ten of them make it a hundred. A restore from the words alone gives
-/// up after 20 addresses in a row that were never paid to (the stop gap of ldk-node): money on the 21st would not be found.
-/// Whoever wants ten more has to have a transaction confirmed for it. To which address is not looked at, for ldk-node's payments do
-/// not say: so the gap can still be passed, but only as fast as money arrives.
+/// Each address costs one request in every later sync. Of 600 requests an hour, 360 are planned for
+/// syncs. So each address makes the pause between two syncs ten seconds longer, and ten addresses
+/// make it a hundred seconds longer.
+///
+/// A restore from the seed words stops after 20 unused addresses in a row (the stop gap of
+/// ldk-node), and would not find money on the 21st. Ten more addresses require a confirmed deposit.
+/// The code does not check which address was paid, because ldk-node's payments do not name the
+/// address. So the gap can still be exceeded, but only as fast as deposits arrive.
 const UNPAID_MAX: u32 = 10;
 
-/// Held while an address is added to the file of those that were given.
+/// Held while an address is added to the file of addresses that were given out.
 static GIVING: Mutex<()> = Mutex::new(());
 
-/// Who draws an address, or makes an invoice.
+/// The party that draws an address or makes an invoice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drawing {
-    /// The operator, who knows what each costs.
+    /// The operator, who knows the cost of each address and invoice.
     ByOperator,
-    /// Somebody who may only bring money in.
+    /// A client with the right to bring money in, but not to spend it.
     ByOthers,
 }
 
-/// How many were drawn since money last arrived.
+/// The number of addresses that were drawn since money last arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Drawn {
     count: u32,
-    /// How many payments had arrived on the chain by then.
+    /// The number of payments that had arrived on chain at the last draw.
     arrived: usize,
 }
 
 impl Drawn {
-    /// The count with one more, if that may be drawn.
+    /// Counts one more address; `None` if the limit is reached.
     fn another(self, arrived: usize, drawing: Drawing) -> Option<Self> {
         let count = if self.arrived == arrived {
             self.count
@@ -63,7 +67,7 @@ impl Drawn {
     }
 }
 
-/// Draws another address. The caller sees to it that only one is drawn at a time.
+/// Draws another address. The caller ensures that only one is drawn at a time.
 pub(super) fn another(
     folder: &Path,
     node: &ldk_node::Node,
@@ -80,7 +84,7 @@ pub(super) fn another(
         return Err(OperationError::AddressesUnpaid(UNPAID_MAX));
     };
     let text = serde_json::to_string(&drawn).expect("two numbers are JSON");
-    // Before it is drawn: a crash in between counts one too many, never one too few.
+    // Written before the draw, so that a crash in between makes the count too high, never too low.
     keep(&path, &text);
     let address = node.onchain_payment().new_address();
     let address = address.map_err(refused("draw an address"))?;
@@ -88,7 +92,8 @@ pub(super) fn another(
     Ok(address.to_string())
 }
 
-/// Whether it is confirmed money from the chain: what is not confirmed can be taken back at no cost.
+/// Whether this payment is a confirmed deposit. An unconfirmed one does not count, because its
+/// sender can still cancel it at no cost.
 fn has_arrived(payment: &PaymentDetails) -> bool {
     let is_confirmed = matches!(
         payment.kind,
@@ -100,7 +105,7 @@ fn has_arrived(payment: &PaymentDetails) -> bool {
     is_confirmed && payment.direction == PaymentDirection::Inbound
 }
 
-/// Keeps a line in a file, by a rename: a torn one would mean something else.
+/// Writes a line to a file with a rename, so that the file never holds an incomplete line.
 fn keep(path: &Path, line: &str) {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -110,7 +115,8 @@ fn keep(path: &Path, line: &str) {
     }
 }
 
-/// The address to send on-chain money to; drawn from the wallet once. `None` if the wallet gives none.
+/// Returns the address for deposits, which is drawn from the wallet once. `None` if the wallet
+/// gives no address.
 pub(super) fn deposit(
     folder: &Path,
     network: Network,
@@ -135,8 +141,8 @@ pub(super) fn deposit(
     Some(address.to_string())
 }
 
-/// Notes that somebody was given this address: the chain source is asked about it in every sync, also after a restart, or with another
-/// chain source.
+/// Records that this address was given to a payer. From then on every sync asks the chain source
+/// about it, even after a restart or a change of the chain source.
 pub(super) fn given(folder: &Path, relay: Option<&Relay>, address: &Address) {
     let path = folder.join(esplora::GIVEN);
     let _alone = GIVING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +150,7 @@ pub(super) fn given(folder: &Path, relay: Option<&Relay>, address: &Address) {
     match secret_file::read_list(&path) {
         Ok(lines) if lines.lines().any(|known| known == line) => {}
         Ok(lines) => keep(&path, &(lines + &line)),
-        // A new list would not contain the other addresses.
+        // A new file would not contain the earlier addresses, so none is written.
         Err(error) => tracing::warn!("Failed to read {}: {error}", path.display()),
     }
     if let Some(relay) = relay {

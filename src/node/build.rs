@@ -1,4 +1,4 @@
-//! Putting ldk-node together by the settings. Nothing of it runs yet.
+//! Builds ldk-node from the settings. Nothing runs yet.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,27 +18,27 @@ use crate::channel_state::{ChannelStateError, database, kv_store, vss};
 
 use super::{Config, Gossip, NodeError, Purpose, chain, liquidity, log, made};
 
-/// What a peer that opens a channel to a node in recovery would have to see reserved on chain: all the bitcoin there will be.
-/// ldk-node has no other way to refuse.
+/// The on-chain reserve that a node in recovery demands for each channel that a peer opens: all
+/// bitcoin that will ever exist. ldk-node has no other way to refuse such channels.
 const REFUSE_CHANNELS_SATS: u64 = 21_000_000 * 100_000_000;
 
-/// What writing the state takes.
+/// The parts that observe and permit writes of the node's state.
 pub(super) struct Writing {
-    /// Where it is said that it cannot be written to the disk.
+    /// Receives the error if the state cannot be written to the disk.
     pub(super) unwritable: kv_store::Complaint,
-    /// Where it is said that LDK has given up.
+    /// Receives the report that LDK has given up.
     pub(super) lost: watch::Sender<Lost>,
-    /// Where it is said which payments are claimed.
+    /// Receives the payments that the node claims.
     pub(super) claims: Arc<Claims>,
-    /// The right to write to a server.
+    /// The right to write to a server; `None` if the state is in the node's folder.
     pub(super) pass: Option<Arc<Pass>>,
 }
 
-/// Why there is no node.
+/// The reasons why the node was not built.
 pub(super) enum Unbuilt {
-    /// The server that keeps its state gives no good answer: worth another try.
+    /// The server that keeps the node's state gave no valid answer. A retry may succeed.
     Away(Trouble),
-    /// There is a reason that another try does not mend.
+    /// A retry would fail as well.
     Never(NodeError),
 }
 
@@ -138,7 +138,8 @@ fn failed(error: ldk_node::BuildError) -> NodeError {
     }
 }
 
-/// ldk-node says only that reading or writing failed; its log says before that whether the server did, or what it keeps.
+/// Finds the cause of a failed build in ldk-node's log, because the error says only that a read or
+/// write failed. The cause is either the server or the data that it keeps.
 fn failed_on_server(error: ldk_node::BuildError, said: &[String], pass: &Pass) -> Unbuilt {
     use ldk_node::BuildError as E;
     let is_stores = matches!(

@@ -1,4 +1,5 @@
-//! Where the chain is read from: Esplora APIs behind a relay of our own, an Electrum server, or a bitcoind of one's own.
+//! The source of the node's chain data: Esplora APIs behind our own relay, an Electrum server, or
+//! the operator's bitcoind.
 
 mod behind;
 mod block_clock;
@@ -25,25 +26,26 @@ pub use watch::{CLOCK_OFF_SECS, clock_minutes};
 pub(super) use behind::judged;
 pub(super) use watch::{Looks, keep};
 
-/// What the node knows of its chain source while it runs.
+/// The node's state for its chain source, at run time.
 #[derive(Debug, Default)]
 pub(super) struct Chain {
-    /// What stands in front of Esplora APIs, once it is open.
+    /// The relay in front of Esplora APIs, once it is open.
     relay: OnceLock<Arc<Relay>>,
-    /// How the looks at the chain go. A `std` mutex: held to copy a few words.
+    /// The results of the syncs. A `std` mutex: held to copy a few words, never across an await.
     looks: Mutex<Looks>,
-    /// What time it is at least, where servers do not tell theirs. A `std` mutex, too.
+    /// A time that has certainly passed, for sources whose servers do not report their time. A
+    /// `std` mutex: never held across an await.
     passed: Mutex<Option<block_clock::Passed>>,
 }
 
 impl Chain {
-    /// What stands in front of Esplora APIs.
+    /// The relay in front of Esplora APIs, if the source has them and it is open.
     pub(super) fn relay(&self) -> Option<&Arc<Relay>> {
         self.relay.get()
     }
 }
 
-/// Opens the relay, if there is one to be.
+/// Opens the relay, if the chain source is Esplora.
 pub(super) async fn open(
     chain: &Chain,
     config: &Config,
@@ -67,25 +69,26 @@ pub(super) async fn open(
     let (relay, listener) = Relay::open(opening, clock.clone())
         .await
         .map_err(NodeError::Relay)?;
-    // A node is run once; if it were run again, the first relay would be no worse.
+    // A node runs only once. If it ran again, it would use the first relay, which is as good.
     let relay = Arc::clone(chain.relay.get_or_init(|| relay));
     Ok(Some((relay, listener)))
 }
 
-/// What ldk-node is told of its chain source.
+/// The chain source in ldk-node's terms.
 #[derive(Clone, Debug)]
 pub(super) enum Told {
     /// The URL of the relay.
     Esplora(String),
     /// The URL of the server.
     Electrum(String),
-    /// The bitcoind and what it was logged in to with.
+    /// The bitcoind and the credentials for it.
     Bitcoind(Bitcoind, Credentials),
 }
 
 impl Told {
-    /// Points ldk-node there. It does not look at the chain by itself, but for a bitcoind, which it asks every two seconds:
-    /// its loops know neither a budget nor that there may be nothing to watch, and try again only at their next turn.
+    /// Sets this source in ldk-node's builder, with ldk-node's background syncs turned off: they
+    /// have no budget, run even with nothing to watch, and retry only at their next turn. For a
+    /// bitcoind, ldk-node polls every two seconds.
     pub(super) fn set(self, builder: &mut ldk_node::Builder) {
         let background_sync_config = None;
         match self {
@@ -102,7 +105,7 @@ impl Told {
                 builder.set_chain_source_electrum(url, Some(config));
             }
             Self::Bitcoind(bitcoind, Credentials { user, password }) => {
-                // It looks addresses up itself, without the brackets of a URL.
+                // ldk-node resolves the host itself, and expects no brackets around it.
                 let host = bitcoind.host.trim_matches(['[', ']']).to_owned();
                 builder.set_chain_source_bitcoind_rpc(host, bitcoind.port, user, password);
             }
@@ -110,7 +113,8 @@ impl Told {
     }
 }
 
-/// Whether this node was never built before: built without its bitcoind, it would begin at the first block of all.
+/// Whether this node was never built before. If a new node were built without its bitcoind, it
+/// would begin at the genesis block.
 pub(super) fn is_new(folder: &Path) -> bool {
     !folder.join(crate::channel_state::copy::FILE).exists()
 }

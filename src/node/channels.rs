@@ -1,4 +1,4 @@
-//! Channels by the operator's hand: opening, closing, splicing.
+//! Channel operations of the operator: open, close and splice.
 
 use ldk_node::ChannelDetails;
 use serde::Serialize;
@@ -13,46 +13,49 @@ use super::wallet::{FEE, above, balance, is_there};
 /// The cost of opening a channel in addition to its size.
 const FEE_AND_RESERVE: &str = "the fee, and what node.reserve keeps for the channel,";
 
-/// Weight of a commitment transaction with anchors and no payment in flight (BOLT 3).
+/// The weight of a commitment transaction with anchors and no payment in flight (BOLT 3).
 const COMMITMENT_WEIGHT: u64 = 1_124;
 
-/// Weight that each payment in flight adds to it (BOLT 3).
+/// The weight that each payment in flight adds to the commitment transaction (BOLT 3).
 const HTLC_WEIGHT: u64 = 172;
 
-/// Weight of the transaction that brings our part home after the wait: one input with a script path, one output.
+/// The weight of the transaction that sweeps our balance after the delay: one input with a script
+/// path, one output.
 const SWEEP_WEIGHT: u64 = 600;
 
 /// A channel to be opened.
 #[derive(Clone, Debug)]
 pub struct ChannelOpening {
-    /// With whom.
+    /// The peer.
     pub peer: PeerAddress,
-    /// Its size, in sat, all of it ours but for what is pushed.
+    /// The size in sat. All of it is ours except the pushed amount.
     pub amount_sat: u64,
-    /// What the peer is given, in msat, which then can be received.
+    /// The amount in msat that the peer gets at the start. The node can receive as much over the
+    /// channel.
     pub push_msat: u64,
-    /// Whether the network is told of it.
+    /// Whether the channel is announced to the network.
     pub is_announced: bool,
 }
 
-/// What closing a channel by force costs.
+/// The cost of force-closing a channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ForceCloseCost {
-    /// The channel, hex.
+    /// The id of the channel, hex.
     pub channel_id: String,
-    /// What comes back, before fees, in sat.
+    /// The amount that comes back, before fees, in sat.
     pub amount_sat: u64,
-    /// Blocks until it can be spent, counted from the confirmation of the closing. Ten minutes each, as a rule.
+    /// The number of blocks after the closing is confirmed until the amount can be spent. A block
+    /// takes ten minutes on average.
     pub wait_blocks: u16,
-    /// About what the transactions cost, in sat, at the fee rate that the channel goes by.
+    /// The approximate fees of the transactions in sat, at the channel's current fee rate.
     pub fee_sat_about: u64,
-    /// Whether the peer is connected: then closing in agreement is possible, and cheaper.
+    /// Whether the peer is connected. A cooperative close is then possible, and cheaper.
     pub is_peer_connected: bool,
 }
 
 impl Node {
-    /// Opens a channel out of the on-chain wallet. On return the peer was asked; it is pending once the funding is
-    /// broadcast, and the status tells of it.
+    /// Opens a channel with money of the on-chain wallet. On return, the request to the peer was
+    /// sent. The channel is pending once the funding is broadcast, and the status shows it.
     pub async fn open_channel(&self, opening: ChannelOpening) -> Result<(), OperationError> {
         self.uses_channels()?;
         let can_be_announced = !self.config.alias.is_empty() && !self.config.listen.is_empty();
@@ -92,7 +95,7 @@ impl Node {
         .await
     }
 
-    /// Closes a channel in agreement with its peer, which has to be connected.
+    /// Closes a channel cooperatively. Its peer must be connected.
     pub async fn close_channel(&self, channel_id: &str) -> Result<(), OperationError> {
         self.uses_channels()?;
         let channel_id = channel_id.to_owned();
@@ -106,7 +109,7 @@ impl Node {
         .await
     }
 
-    /// What closing this channel by force costs.
+    /// The cost of force-closing this channel.
     pub async fn force_close_cost(
         &self,
         channel_id: &str,
@@ -126,7 +129,8 @@ impl Node {
         .await
     }
 
-    /// Closes a channel without its peer: our part comes back after a wait, and the fees are ours.
+    /// Closes a channel without its peer. Our balance comes back after a delay, and we pay the
+    /// fees.
     pub async fn force_close_channel(&self, channel_id: &str) -> Result<(), OperationError> {
         self.uses_channels()?;
         let channel_id = channel_id.to_owned();
@@ -142,7 +146,7 @@ impl Node {
         .await
     }
 
-    /// Adds money of the on-chain wallet to a channel, which stays in use meanwhile.
+    /// Adds money of the on-chain wallet to a channel, which stays usable meanwhile.
     pub async fn splice_in(&self, channel_id: &str, amount_sat: u64) -> Result<(), OperationError> {
         self.uses_channels()?;
         let channel_id = channel_id.to_owned();
@@ -153,12 +157,12 @@ impl Node {
             }
             let channel = find(node, &channel_id)?;
             if !channel.is_usable {
-                // LDK would wait for the peer, for days if need be, with coins that are chosen now.
+                // LDK would wait for the peer, possibly for days, with coins that it selects now.
                 return Err(OperationError::PeerAway(channel_id));
             }
             is_there(node, amount_sat)?;
             let (id, peer) = (&channel.user_channel_id, channel.counterparty_node_id);
-            // Before the peer can have answered.
+            // Recorded before the peer can answer.
             coins.note(Last::Splicing {
                 channel: channel.channel_id,
                 before_sat: total_sat(node),
@@ -175,7 +179,7 @@ impl Node {
         .await
     }
 
-    /// Sends money of a channel to an on-chain address; the channel stays in use meanwhile.
+    /// Sends money of a channel to an on-chain address. The channel stays usable meanwhile.
     pub async fn splice_out(
         &self,
         channel_id: &str,
@@ -207,7 +211,7 @@ impl Node {
     }
 }
 
-/// The channel with this id, in hex.
+/// Finds the channel with this id, in hex.
 fn find(node: &ldk_node::Node, channel_id: &str) -> Result<ChannelDetails, OperationError> {
     let channels = node.list_channels().into_iter();
     let mut channels = channels.filter(|channel| channel.channel_id.to_string() == channel_id);
@@ -217,7 +221,7 @@ fn find(node: &ldk_node::Node, channel_id: &str) -> Result<ChannelDetails, Opera
 }
 
 fn cost(channel: &ChannelDetails) -> ForceCloseCost {
-    // Whoever opened the channel pays for its closing; the way home is ours in any case.
+    // The opener of a channel pays for its closing. The fee of our sweep is ours in any case.
     let closing_weight = if channel.is_outbound {
         COMMITMENT_WEIGHT + HTLC_WEIGHT
     } else {

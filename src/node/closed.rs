@@ -1,8 +1,10 @@
-//! What comes back from channels that were closed, and what is in those that there are. LDK counts both as one: the monitor of a
-//! closed channel goes on telling what is ours in it, until the last of it is swept; and for ever, if its funding never confirmed.
+//! Balances of open channels, and money that returns from closed channels. LDK counts both
+//! together: the monitor of a closed channel reports our balance until the last part is swept. If
+//! the channel's funding never confirms, the monitor reports it forever.
 //!
-//! The wallet counts a transaction that brings money back as soon as it has seen it, and LDK counts that money until it is in a
-//! block, and longer. So that nothing is told twice, what comes back counts here exactly as long as the wallet has not seen it.
+//! The wallet counts a sweep as soon as it has seen the transaction. LDK counts the same money
+//! until the transaction is confirmed, and longer. To count no money twice, this module counts it
+//! only until the wallet has seen it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,30 +26,33 @@ use super::Node;
 use super::operation::OperationError;
 use super::wallet::{self, OnchainBalance};
 
-/// What the books call a closing in agreement: LDK's words for it. What a peer writes stands behind others.
+/// The beginning of the ledger's reason for a cooperative close, in LDK's words. In other reasons,
+/// the text of a peer comes after LDK's own words.
 const AGREED: &str = "Channel closed because the channel was cooperatively closed";
 
-/// A look of the wallet that ends so long after a closing may have begun before it.
+/// The assumed duration of a wallet sync, in seconds. A sync that ends within this time after a
+/// closing may have started before it.
 const LOOK_SECS: u64 = 10;
 
-/// How often a look at the wallet may come in between before what was read last is taken: there is one in ten seconds at the most.
+/// The maximum number of repeated reads, each because the wallet synced during the read before.
+/// Then the last values are taken. The wallet syncs at most once in ten seconds.
 const READS_MAX: usize = 3;
 
-/// Money on the chain, and on its way there.
+/// Money on chain, and money that is on its way there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct OnchainMoney {
-    /// What there is.
+    /// The wallet's balance.
     #[serde(flatten)]
     pub wallet: OnchainBalance,
-    /// What comes back from channels that were closed and is not in the wallet yet.
+    /// The amount from closed channels that is not in the wallet yet.
     pub sweeping_sat: u64,
-    /// The block from which the last of what waits in closed channels can be swept, as far as that is known; nothing if nothing
-    /// waits.
+    /// The block from which the last waiting amount of closed channels can be swept, as far as it
+    /// is known. `None` if nothing waits.
     pub sweeping_from_height: Option<u32>,
 }
 
 impl Node {
-    /// What there is on the chain, and what comes back from closed channels.
+    /// The on-chain balance, and the amount that comes back from closed channels.
     pub async fn onchain_money(&self, ledger: Arc<Ledger>) -> Result<OnchainMoney, OperationError> {
         let sees_mempool = self.sees_mempool();
         self.read("read the balance", move |node| {
@@ -62,27 +67,28 @@ impl Node {
         .await
     }
 
-    /// Whether the wallet is told of the mempool every two seconds, and not only when it looks.
+    /// Whether the wallet receives mempool transactions every two seconds, and not only at a sync.
     pub(super) fn sees_mempool(&self) -> bool {
         matches!(self.config.chain.source, ChainSource::Bitcoind(_))
     }
 }
 
-/// Money, in sat.
+/// The node's money, in sat.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Balances {
-    /// On chain, unconfirmed included.
+    /// The on-chain balance, unconfirmed money included.
     pub onchain_total_sat: u64,
-    /// On chain, spendable now.
+    /// The on-chain balance that can be spent now.
     pub onchain_spendable_sat: u64,
-    /// In the channels that there are.
+    /// The balance in open channels.
     pub lightning_sat: u64,
-    /// Of closed channels, and not in the wallet's numbers yet: what waits for confirmations or is to be swept, until the wallet
-    /// has seen the transaction that brings it back. No part is in two of these numbers.
+    /// The amount from closed channels that the wallet does not count yet. It waits for
+    /// confirmations or for a sweep, until the wallet has seen the sweep. No money is in two of
+    /// these fields.
     pub closing_sat: u64,
 }
 
-/// The node's money, by where it is.
+/// The node's money, by place.
 pub(super) fn balances(node: &ldk_node::Node, ledger: &Ledger, sees_mempool: bool) -> Balances {
     let onchain = || {
         let all = node.list_balances();
@@ -98,7 +104,8 @@ pub(super) fn balances(node: &ldk_node::Node, ledger: &Ledger, sees_mempool: boo
     }
 }
 
-/// What the wallet has and what it has not, of one moment: read again if the wallet looks in between.
+/// Reads the wallet's balance and the other parts as of the same moment. Reads again if the wallet
+/// syncs in between.
 fn stable<W: PartialEq>(wallet: impl Fn() -> W, parts: impl Fn() -> Parts) -> (W, Parts) {
     let mut before = wallet();
     for _ in 0..READS_MAX {
@@ -115,7 +122,8 @@ fn stable<W: PartialEq>(wallet: impl Fn() -> W, parts: impl Fn() -> Parts) -> (W
 fn parts(node: &ldk_node::Node, ledger: &Ledger, sees_mempool: bool) -> Parts {
     let all = node.list_balances();
     let synced_secs = node.status().latest_onchain_wallet_sync_timestamp;
-    // Its records are of what the wallet had at its last look. Of the mempool a bitcoind tells it without one.
+    // The wallet's records are as of its last sync. With a bitcoind, the wallet gets mempool
+    // transactions without a sync.
     let counts =
         |txid: &Txid| sees_mempool || node.payment(&PaymentId(txid.to_byte_array())).is_some();
     let channels = node.list_channels().into_iter();
@@ -126,7 +134,7 @@ fn parts(node: &ldk_node::Node, ledger: &Ledger, sees_mempool: bool) -> Parts {
             if open.contains(channel_id) {
                 return Kind::Open;
             }
-            // Books that cannot be read end the program in any case.
+            // If the ledger cannot be read, the program ends in any case.
             match ledger.channel(&channel_id.0).ok().flatten() {
                 None => Kind::GivenUp,
                 Some(channel) if !is_agreed(&channel) => Kind::Forced,
@@ -138,7 +146,8 @@ fn parts(node: &ldk_node::Node, ledger: &Ledger, sees_mempool: bool) -> Parts {
     )
 }
 
-/// Whether the wallet has looked since the channel was closed in agreement, and so has its transaction.
+/// Whether the wallet has synced since the cooperative close of this channel, so that it has the
+/// closing transaction.
 fn is_seen(channel: &ChannelRecord, synced_secs: Option<u64>) -> bool {
     let closed_secs = channel.closed_ms.unwrap_or(0) / 1_000;
     synced_secs.is_some_and(|synced_secs| synced_secs > closed_secs + LOOK_SECS)
@@ -149,29 +158,31 @@ fn is_agreed(channel: &ChannelRecord) -> bool {
     why.is_some_and(|why| why.starts_with(AGREED))
 }
 
-/// What a channel is.
+/// The state of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// There.
+    /// The channel is open.
     Open,
-    /// Closed in agreement: what is ours goes to the wallet, which has seen the transaction.
+    /// The channel was closed cooperatively. Our balance goes to the wallet, which has seen the
+    /// transaction.
     Agreed,
-    /// The same, and the wallet has not seen it yet.
+    /// The channel was closed cooperatively, but the wallet has not seen the transaction yet.
     Agreeing,
-    /// Closed by force, or in a way that is not known.
+    /// The channel was force-closed, or closed in an unknown way.
     Forced,
-    /// Closed before it was ready. As a rule its funding is in no block, and there is nothing to come back.
+    /// The channel was closed before it was ready. Usually its funding is not confirmed, and
+    /// nothing comes back.
     GivenUp,
 }
 
-/// The money that is not, or not for certain, in the wallet, in sat.
+/// The money that the wallet does not count, in sat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Parts {
-    /// In channels that are there.
+    /// The balance in open channels.
     open_sat: u64,
-    /// Of closed ones, and not counted by the wallet.
+    /// The amount from closed channels that the wallet does not count.
     coming_sat: u64,
-    /// The block from which the last of that can be swept.
+    /// The block from which the last of that amount can be swept.
     from_height: Option<u32>,
 }
 
@@ -193,7 +204,8 @@ impl Parts {
             if kind == Kind::GivenUp && !one.is_confirmed {
                 continue;
             }
-            // What the books do not know as agreed and LDK does was closed while nobody listened: long ago.
+            // The ledger may miss a cooperative close that LDK knows. It happened long ago, while
+            // no events were recorded.
             let is_counted = kind == Kind::Agreed || (one.is_agreed && kind != Kind::Agreeing);
             if !is_counted {
                 parts.coming_sat += one.sat;
@@ -210,16 +222,17 @@ impl Parts {
     }
 }
 
-/// What one entry of a monitor means when its channel is closed.
+/// A balance that a monitor reports, as it counts after its channel is closed.
 struct Waiting<'a> {
     channel_id: &'a ChannelId,
-    /// What is ours in it for certain, in sat. What we may get if somebody else does not, does not count.
+    /// The amount that is certainly ours, in sat. Amounts that depend on another party's action do
+    /// not count.
     sat: u64,
-    /// Whether the closing is in a block.
+    /// Whether the closing is confirmed.
     is_confirmed: bool,
-    /// Whether it is known to be one in agreement.
+    /// Whether the closing is known to be cooperative.
     is_agreed: bool,
-    /// From which block it can be swept.
+    /// The block from which the amount can be swept.
     height: Option<u32>,
 }
 
@@ -269,7 +282,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-/// What is being swept, and by a transaction that the wallet does not count.
+/// The amount that is being swept, unless the wallet already counts the sweep.
 fn swept_sat(balance: &PendingSweepBalance, counts: impl Fn(&Txid) -> bool) -> u64 {
     match balance {
         PendingSweepBalance::PendingBroadcast {
@@ -374,7 +387,7 @@ mod tests {
             coming_sat,
             from_height,
         };
-        // At once, in its first block, and while it is swept.
+        // Right after the closing, in its first block, and during the sweep.
         let closed = with(unconfirmed(FORCED, 100));
         assert_eq!(parts(closed, vec![]), coming(100, None));
         let waits = with(confirmed(
@@ -389,7 +402,7 @@ mod tests {
             amount_satoshis: 100,
         };
         assert_eq!(parts(others(), vec![swept]), coming(100, None));
-        // From the moment at which the wallet has seen the sweep, it counts there, in a block or not.
+        // Once the wallet has seen the sweep, the money counts in the wallet, confirmed or not.
         for (txid, sat) in [(Txid::all_zeros(), 100), (seen(), 0)] {
             let waits = PendingSweepBalance::BroadcastAwaitingConfirmation {
                 channel_id: Some(FORCED),
@@ -432,7 +445,7 @@ mod tests {
     fn a_channel_whose_funding_never_confirmed_holds_nothing_when_it_is_closed() {
         let gone = parts(vec![unconfirmed(GIVEN_UP, 100)], vec![]);
         assert_eq!(gone, Parts::default());
-        // One that was closed before it was ready, and whose funding was in a block all the same.
+        // This channel was closed before it was ready, although its funding was confirmed.
         let source = BalanceSource::HolderForceClosed;
         let there = parts(vec![confirmed(GIVEN_UP, 100, 9, source)], vec![]);
         assert_eq!((there.coming_sat, there.from_height), (100, Some(9)));

@@ -1,9 +1,10 @@
-//! The coins of the on-chain wallet are spent by one transaction after the other.
+//! Spends the coins of the on-chain wallet with one transaction at a time.
 //!
-//! ldk-node's wallet takes no note of what it has signed: until a look at the chain finds the transaction, its coins are as free as they
-//! were, and the next one, be it a payment, the funding of a channel or a splice, may be made of the same. One of the two is refused
-//! then, or replaced by the other, and nobody is told. So nothing is made out of the wallet before what was made last has been
-//! seen. What LDK adds to a transaction that closes a channel is not waited for: it sends that again, of other coins, by itself.
+//! ldk-node's wallet does not record the transactions that it has signed. Until a sync finds a
+//! transaction, its coins count as unspent. So the next payment, channel funding or splice may use
+//! the same coins. One of the two transactions is then refused or replaced without notice. So the
+//! wallet makes no transaction before the previous one was seen. Closing transactions to which LDK
+//! adds coins are an exception: LDK sends them again with other coins if needed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,81 +20,87 @@ use crate::chain::esplora::Relay;
 use super::operation::{CoinsInUse, OperationError};
 use super::{Node, Phase};
 
-/// A look at the chain that ends so long after a transaction was sent, and does not find it, means that nobody has it, in seconds: an
-/// endpoint has four for its answer, and servers tell each other within a few.
+/// The time in seconds after which a sent transaction counts as lost, if a sync that ends later
+/// does not find it. An endpoint has four seconds to answer, and servers relay transactions to each
+/// other within a few.
 const GONE_AFTER_SECS: u64 = 120;
 
-/// The same of one that somebody has taken, who may show it to fewer than we ask.
+/// The time in seconds after which a transaction counts as lost although an endpoint has accepted
+/// it. That endpoint may relay the transaction to servers that we do not ask.
 const GONE_THOUGH_TAKEN_SECS: u64 = 3 * 3_600;
 
-/// Time between two looks at the chain for the same thing, in seconds: whoever tries again and again would use up the wallet's requests.
+/// The least time in seconds between two syncs for the same transaction. Without this limit, a
+/// client that keeps retrying would use up the wallet's requests.
 const LOOK_EVERY_SECS: u64 = 20;
 
-/// What was made out of the wallet last. Clones share it.
+/// The last transaction that was made from the wallet. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Coins {
-    /// Whose turn it is. Held until the transaction is made, also when nobody waits for it any more.
+    /// Held until the transaction is made, even if the caller no longer waits for it.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// A `std` mutex: held to copy a few words.
     last: Arc<Mutex<Last>>,
-    /// What the chain was looked at for last, and when, Unix seconds. A `std` mutex, too.
+    /// The reason for the last extra sync, and its time in Unix seconds. A `std` mutex: held to
+    /// copy a few words.
     looked: Arc<Mutex<Option<(CoinsInUse, u64)>>>,
 }
 
-/// What was made last.
+/// The state of the last transaction that was made from the wallet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Last {
-    /// What was sent before the node was started may not have been seen.
+    /// The node has started, and an earlier transaction may not have been seen yet.
     #[default]
     BeforeStart,
-    /// Something may have been sent before this time, Unix seconds.
+    /// A transaction may have been sent before this time, and the chain was not read since.
     Unread {
-        /// When.
+        /// The time, Unix seconds.
         since_secs: u64,
     },
-    /// Nothing that the wallet does not know.
+    /// The wallet knows every transaction that was sent.
     Seen,
-    /// This.
+    /// This transaction was sent.
     Sent {
-        /// The transaction.
+        /// The transaction id.
         txid: Txid,
-        /// When, Unix seconds.
+        /// The time of sending, Unix seconds.
         at_secs: u64,
-        /// What was in the wallet before, in sat.
+        /// The wallet's balance before, in sat.
         before_sat: u64,
     },
-    /// The funding of a channel, for which the peer has to say something first.
+    /// The funding of a channel, which still needs an answer from the peer.
     Opening {
         /// The channel.
         channel: UserChannelId,
-        /// What was in the wallet before, in sat.
+        /// The wallet's balance before, in sat.
         before_sat: u64,
     },
-    /// A splice, for which the peer has to say something first.
+    /// A splice, which still needs an answer from the peer.
     Splicing {
         /// The channel.
         channel: ChannelId,
-        /// What was in the wallet before, in sat.
+        /// The wallet's balance before, in sat.
         before_sat: u64,
     },
 }
 
-/// What the wallet knows.
+/// The wallet's knowledge of transactions and channels.
 trait Wallet {
-    /// Whether it knows this transaction.
+    /// Whether the wallet knows this transaction.
     fn knows(&self, txid: Txid, before_sat: u64) -> bool;
-    /// Whether somebody is known to have taken it.
+    /// Whether an endpoint has accepted this transaction.
     fn is_taken(&self, txid: Txid) -> bool;
-    /// Whether there is this channel, and its funding if that is made.
+    /// The funding of this channel. The outer `None` means that the channel does not exist, the
+    /// inner `None` that its funding is not made yet.
     fn funding(&self, channel: UserChannelId) -> Option<Option<Txid>>;
-    /// When it last read the chain, Unix seconds.
+    /// The time of the last sync, Unix seconds.
     fn read_secs(&self) -> u64;
 }
 
-/// ldk-node's.
+/// The wallet of ldk-node.
 struct Ldk<'a> {
     node: &'a ldk_node::Node,
-    /// ldk-node enters what it finds in a bitcoind's mempool in its list of payments with the next block only.
+    /// Whether ldk-node's list of payments contains unconfirmed transactions. With a bitcoind, a
+    /// transaction from the mempool enters that list only with the next block.
     lists_unconfirmed: bool,
     relay: Option<&'a Relay>,
 }
@@ -120,7 +127,7 @@ impl Wallet for Ldk<'_> {
     }
 }
 
-/// All that is in the wallet, in sat.
+/// The wallet's total balance, in sat.
 pub(super) fn total_sat(node: &ldk_node::Node) -> u64 {
     node.list_balances().total_onchain_balance_sats
 }
@@ -130,12 +137,12 @@ impl Coins {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what was made, or that nothing was.
+    /// Records the state of the last transaction.
     pub(super) fn note(&self, last: Last) {
         *self.last() = last;
     }
 
-    /// What was sent and is not known to have been seen.
+    /// The transaction that was sent and not seen yet.
     pub(super) fn sent(&self) -> Option<Txid> {
         match *self.last() {
             Last::Sent { txid, .. } => Some(txid),
@@ -147,7 +154,7 @@ impl Coins {
         }
     }
 
-    /// What an event tells of a channel that is being opened, or of a splice that is being agreed on.
+    /// Updates the state from an event of a channel that is being opened or spliced.
     pub(super) fn hear(&self, event: &Event, now_secs: u64) {
         match event {
             Event::ChannelPending {
@@ -172,7 +179,7 @@ impl Coins {
         }
     }
 
-    /// Its peer has agreed to what was made last, if it is this: the transaction is sent.
+    /// Marks the transaction as sent, because the peer has agreed to the channel or splice.
     fn agreed(&self, is_it: impl FnOnce(Last) -> bool, txid: Txid, at_secs: u64) {
         let mut last = self.last();
         if is_it(*last)
@@ -186,19 +193,19 @@ impl Coins {
         }
     }
 
-    /// A channel has its funding.
+    /// Handles the funding of a channel.
     fn funded(&self, by: UserChannelId, txid: Txid, at_secs: u64) {
         let is_it = |last| matches!(last, Last::Opening { channel, .. } if channel == by);
         self.agreed(is_it, txid, at_secs);
     }
 
-    /// A splice was agreed on.
+    /// Handles a splice that both sides have agreed on.
     fn spliced(&self, by: ChannelId, txid: Txid, at_secs: u64) {
         let is_it = |last| matches!(last, Last::Splicing { channel, .. } if channel == by);
         self.agreed(is_it, txid, at_secs);
     }
 
-    /// There is no splice of this channel, or none any more.
+    /// Handles the end of a splice attempt of this channel.
     fn not_spliced(&self, by: ChannelId, since_secs: u64) {
         let mut last = self.last();
         if matches!(*last, Last::Splicing { channel, .. } if channel == by) {
@@ -206,7 +213,7 @@ impl Coins {
         }
     }
 
-    /// Why nothing can be made now.
+    /// The reason why no transaction can be made now, if there is one.
     fn in_use(&self, wallet: &impl Wallet, started_secs: u64, now_secs: u64) -> Option<CoinsInUse> {
         let mut last = self.last();
         let (next, why) = judged(*last, wallet, started_secs, now_secs);
@@ -214,10 +221,10 @@ impl Coins {
         why
     }
 
-    /// Whether a look at the chain may tell more of this, and is worth its requests now.
+    /// Whether a sync may clear this reason, and is worth its requests now.
     fn may_look(&self, why: CoinsInUse, now_secs: u64) -> bool {
         match why {
-            // Their peers have to say something first.
+            // The peers of these channels must answer first.
             CoinsInUse::Opening | CoinsInUse::Splicing(_) => return false,
             CoinsInUse::Sent(_) | CoinsInUse::Unread => {}
         }
@@ -232,7 +239,7 @@ impl Coins {
     }
 }
 
-/// What has become of what was made last.
+/// Determines the new state, and whether it prevents the next transaction.
 fn judged(
     last: Last,
     wallet: &impl Wallet,
@@ -241,7 +248,7 @@ fn judged(
 ) -> (Last, Option<CoinsInUse>) {
     let is_read_since = |since_secs| wallet.read_secs() >= since_secs;
     let unread = |since_secs: u64| {
-        // A clock that was ahead then is no reason to wait for that day.
+        // If the clock was ahead at that time, the wallet must not wait for a date in the future.
         let since_secs = since_secs.min(now_secs);
         if is_read_since(since_secs) {
             (Last::Seen, None)
@@ -279,7 +286,7 @@ fn judged(
             channel,
             before_sat,
         } => match wallet.funding(channel) {
-            // Whether there was a funding before it was given up, the chain tells.
+            // The funding may have been sent before the channel was given up. Only the chain tells.
             None => unread(now_secs),
             Some(None) => (last, Some(CoinsInUse::Opening)),
             Some(Some(txid)) => {
@@ -296,7 +303,8 @@ fn judged(
 }
 
 impl Node {
-    /// Has something made out of the wallet, once what was made before is seen; `work` notes what that is.
+    /// Makes a transaction from the wallet, once the previous one was seen. The closure `work`
+    /// records the new transaction.
     pub(super) async fn spend<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -314,7 +322,8 @@ impl Node {
         .await
     }
 
-    /// Looks whether what was made before is seen, if need be at the chain: then what the wallet says it holds is true.
+    /// Checks that the previous transaction was seen, with a sync if needed. After that, the
+    /// wallet's balance is correct.
     pub(super) async fn coins_free(&self) -> Result<(), OperationError> {
         let Some(why) = self.coins_in_use().await? else {
             return Ok(());
@@ -350,8 +359,9 @@ impl Node {
         Ok(in_use)
     }
 
-    /// Has the transaction that is not known to have been seen sent until somebody has it, and no other: coins that are free
-    /// again are spent by nothing that comes later.
+    /// Makes the relay rebroadcast the unseen transaction until an endpoint has it. The relay
+    /// rebroadcasts no other transaction, because coins that are free again must not be spent by a
+    /// late broadcast.
     pub(super) fn keep_sending(&self) {
         if let Some(relay) = self.chain.relay() {
             relay.keep_sending(self.coins.sent());

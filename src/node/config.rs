@@ -1,4 +1,4 @@
-//! What the node needs to know.
+//! The settings of the node.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,94 +12,97 @@ use crate::channel_state::vss::Vss;
 
 use super::{WithdrawConfig, liquidity};
 
-/// What the node needs to know.
+/// The settings of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The network.
     pub network: Network,
-    /// What the settings call the network; of custom signets there are several.
+    /// The name of the network in the settings. There can be several custom signets.
     pub preset: String,
-    /// Where ldk-node keeps its state.
+    /// The folder of ldk-node's state.
     pub folder: PathBuf,
-    /// What the node is called in gossip; empty for nothing.
+    /// The node's name in gossip; empty for none.
     pub alias: String,
-    /// Who keeps the channels' state, if not the folder.
+    /// The server that keeps the channels' state; `None` to keep it in the folder.
     pub vss: Option<Vss>,
-    /// Where peers connect to; empty for nowhere.
+    /// The addresses on which the node accepts peers; empty for none.
     pub listen: Vec<SocketAddr>,
-    /// Where the chain is read from.
+    /// The chain source.
     pub chain: ChainConfig,
-    /// Where money above a threshold goes.
+    /// The settings for withdrawing money above a threshold.
     pub withdraw: Option<WithdrawConfig>,
-    /// What is kept on chain to pay for closing channels.
+    /// The coins kept on chain to pay for closing channels.
     pub reserve: Reserve,
-    /// What peers that the operator did not choose may do.
+    /// The limits for peers that the operator did not choose.
     pub peers: PeersConfig,
-    /// Where the map of the network comes from.
+    /// The source of the network map.
     pub gossip: Gossip,
-    /// Who provides inbound liquidity.
+    /// The providers of inbound liquidity.
     pub liquidity: liquidity::Config,
 }
 
-/// Coins kept on chain for each channel, to close it and to claim payments from a peer that cheats. An anchor channel that
-/// would need more than there is, is refused.
+/// The coins kept on chain for each channel, to close it and to claim payments from a peer that
+/// cheats. The node refuses an anchor channel if its coins do not suffice for the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserve {
-    /// Nothing for channels with trusted peers, [`RESERVE_SAT`] for each other one.
+    /// Nothing for channels with trusted peers, [`RESERVE_SAT`] for every other channel.
     None,
-    /// The same, said by an operator who names at least one trusted peer.
+    /// The same as `None`, set explicitly by an operator who names at least one trusted peer.
     Trusted,
-    /// This much for every channel.
+    /// The same amount for every channel.
     PerChannel {
-        /// In sat.
+        /// The amount in sat.
         sat: u64,
     },
 }
 
-/// Where the map of the network comes from, which only outgoing payments over several hops need.
+/// The source of the network map, which is needed only for outgoing payments over several hops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gossip {
-    /// From nowhere.
+    /// No map.
     None,
-    /// From nowhere until it is wanted; then from this server, or from peers where none is known.
+    /// No map until a payment needs one. Then the map comes from this server, or from peers if no
+    /// server is given.
     Auto(Option<String>),
-    /// Fetched whole from this server at the start, and what is new once an hour.
+    /// A snapshot from this server at the start, and updates once an hour.
     Rapid(String),
-    /// Told by peers, all of it.
+    /// Gossip from peers.
     PeerToPeer,
 }
 
-/// Coins kept for a channel with a peer that is not trusted, in sat. At 10 sat/vB they pay for a commitment transaction with
-/// its anchor (500 vB) and for claiming some seven payments in flight (280 vB each). It is ldk-node's own default.
+/// The coins kept for a channel with an untrusted peer, in sat. At 10 sat/vB they pay for a
+/// commitment transaction with its anchor (500 vB), and for claiming about seven payments in flight
+/// (280 vB each). This is ldk-node's own default.
 pub const RESERVE_SAT: u64 = 25_000;
 
-/// What peers that the operator did not choose may do.
+/// The limits for peers that the operator did not choose, which are called strangers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeersConfig {
-    /// Whether any peer may open a channel, or only those that the operator trusts or has dialled.
+    /// Whether any peer may open a channel, or only a peer that the operator trusts or has dialled.
     pub anyone_opens: bool,
-    /// Peers that are trusted as the liquidity providers are.
+    /// Peers that are trusted as much as the liquidity providers.
     pub trusted: Vec<PublicKey>,
     /// The smallest channel that a stranger may open, in sat.
     pub channel_min_sat: u64,
-    /// The largest, in sat.
+    /// The largest channel that a stranger may open, in sat.
     pub channel_max_sat: u64,
-    /// Channels of strangers that may wait for confirmations at once.
+    /// The maximum number of channels of strangers that may wait for confirmations at once.
     pub pending_max: usize,
-    /// The same of one peer.
+    /// The maximum number of such channels of one peer.
     pub pending_per_peer: usize,
-    /// How long the funding of such a channel may stay unseen.
+    /// The longest time that the funding of such a channel may stay unseen.
     pub pending_timeout: Duration,
-    /// Channels of strangers in all.
+    /// The maximum number of channels of strangers.
     pub channels_max: usize,
-    /// The same of one peer.
+    /// The maximum number of channels of one stranger.
     pub channels_per_peer: usize,
-    /// The same of the peers of one network.
+    /// The maximum number of channels of strangers from one network.
     pub channels_per_network: usize,
-    /// Connections to `listen` at once.
+    /// The maximum number of connections to `listen` at once.
     pub connections_max: usize,
-    /// The same from one network, of peers without a channel.
+    /// The maximum number of connections from one network by peers without a channel.
     pub connections_per_network: usize,
-    /// Payments without an invoice (keysend) that are remembered; the oldest are forgotten.
+    /// The maximum number of records of payments without an invoice (keysend). The oldest records
+    /// are deleted.
     pub keysends_max: usize,
 }

@@ -1,5 +1,6 @@
-//! Payments that arrived and are not safe: their channel was closed before its peer had signed a commitment that pays them to
-//! this node. The node claims them on chain; a payment whose claim is not in a block before its timeout is lost to the peer.
+//! Payments that arrived and are not safe: their channel was closed before its peer had signed a
+//! commitment that pays them to this node. The node claims them on chain. A payment whose claim is
+//! not confirmed before its timeout is lost to the peer.
 
 use std::collections::HashMap;
 
@@ -7,44 +8,45 @@ use ldk_node::LightningBalance;
 use lightning::chain::channelmonitor::BalanceSource;
 use lightning::ln::types::ChannelId;
 
-/// A payment that is claimed on chain.
+/// A payment that the node claims on chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Claim {
     channel: ChannelId,
     sat: u64,
-    /// The block from which on the peer may take it.
+    /// The block from which on the peer may take the payment.
     timeout_height: u32,
     /// Whether its money was seen awaiting confirmations.
     is_won: bool,
 }
 
-/// The key of a claim: its channel and payment hash, because a payment in parts may be claimed over several channels.
+/// The key of a claim: its channel and payment hash, because a payment in parts may be claimed over
+/// several channels.
 type Key = (ChannelId, [u8; 32]);
 
-/// The number of blocks for which LDK reports the money of a claim (its `ANTI_REORG_DELAY`): a check that comes later cannot know
-/// the outcome of the claim.
+/// The number of blocks for which LDK reports the money of a claim (its `ANTI_REORG_DELAY`). A
+/// check that comes later cannot know the outcome of the claim.
 const TOLD_FOR_BLOCKS: u32 = 6;
 
 /// A change in the state of a payment, found by a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// The node claims it on chain now.
+    /// The node now claims the payment on chain.
     Contested {
         /// The payment hash.
         payment_hash: [u8; 32],
         /// The amount in sat.
         sat: u64,
-        /// The block from which on the peer may take it.
+        /// The block from which on the peer may take the payment.
         timeout_height: u32,
     },
-    /// Its outcome is unknown, because no check ran in time.
+    /// The outcome of the claim is unknown, because no check ran in time.
     Missed {
         /// The payment hash.
         payment_hash: [u8; 32],
         /// The amount in sat.
         sat: u64,
     },
-    /// Its peer has taken it back.
+    /// The peer has taken the payment back.
     Lost {
         /// The payment hash.
         payment_hash: [u8; 32],
@@ -53,26 +55,28 @@ pub(super) enum Turn {
     },
 }
 
-/// The payments that are claimed on chain. After a restart, LDK reports those that are still claimed; the outcome of a claim that
-/// ended while the program did not run is unknown.
+/// The payments that are claimed on chain. After a restart, LDK reports the payments that are still
+/// claimed. The outcome of a claim that ended while the program did not run is unknown.
 #[derive(Debug, Default)]
 pub(super) struct Contested {
     claims: HashMap<Key, Claim>,
     /// The height at the last check.
     height: u32,
-    /// Whether so many blocks came between the last two checks that the money of a claim may have gone unseen.
+    /// Whether so many blocks came between the last two checks that the money of a claim may have
+    /// gone unseen.
     has_missed: bool,
 }
 
 impl Contested {
-    /// Notes the height, and returns whether it differs from that of the last check.
+    /// Records the height, and returns whether it differs from the height at the last check.
     pub(super) fn is_due(&mut self, height: u32) -> bool {
         let before = std::mem::replace(&mut self.height, height);
         self.has_missed = height >= before.saturating_add(TOLD_FOR_BLOCKS);
         before != height
     }
 
-    /// Compares the claims with the balances that the monitors of closed channels report, and returns the changes.
+    /// Compares the claims with the balances that the monitors of closed channels report, and
+    /// returns the changes.
     pub(super) fn look(&mut self, balances: &[LightningBalance], height: u32) -> Vec<Turn> {
         let mut turns = Vec::new();
         let mut still = HashMap::new();
@@ -113,7 +117,7 @@ impl Contested {
                 let is_won = true;
                 still.insert(key, Claim { is_won, ..claim });
             } else if claim.is_won {
-                // Its money is in the wallet.
+                // The money of the claim is in the wallet.
             } else if self.has_missed {
                 turns.push(Turn::Missed {
                     payment_hash: key.1,

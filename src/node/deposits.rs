@@ -1,6 +1,8 @@
-//! Deposits that will never be confirmed: replaced, or gone with a block that was reorganised away. ldk-node looks only at the
-//! transactions that its wallet still has, so the record of one that it has lost stays pending. The chain source is asked, and
-//! what it does not know is removed; should that have been wrong, the next look at the wallet brings the record back.
+//! Deposits that will never confirm, because they were replaced or their block was reorganised
+//! away. ldk-node checks only the transactions that its wallet still has, so the record of a lost
+//! one stays pending. This module asks the chain source about pending deposits and removes the
+//! record of an unknown transaction. If that was a mistake, the next wallet sync restores the
+//! record.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,29 +14,32 @@ use tokio::time::Instant;
 
 use super::Node;
 
-/// How old a record is before it is asked about: another server may not have the transaction yet.
+/// The age in seconds from which the chain source is asked about a record. Before that, another
+/// server may not have the transaction yet.
 const YOUNG_SECS: u64 = 30;
 
-/// How often it is asked about one that stays open, unless another transaction has come in, which may replace it.
+/// The time between two requests for the same pending deposit. A new transaction, which may replace
+/// the deposit, makes the request due at once.
 const ASK_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// How many are asked about after one look.
+/// The maximum number of requests after one sync.
 const ASKED_MAX: usize = 20;
 
-/// How long the chain source may take to answer.
+/// The time in seconds that the chain source has for an answer.
 const TIMEOUT_SECS: u64 = 10;
 
-/// What was asked about.
+/// The requests so far.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Deposits {
-    /// When, by transaction.
+    /// The time of the last request for each transaction.
     asked: HashMap<Txid, Instant>,
-    /// How many transactions the node has records of.
+    /// The number of on-chain transactions in the node's records.
     records: usize,
 }
 
 impl Deposits {
-    /// Looks for dead ones. Called after a look at the wallet; without an Esplora API there is nobody to ask.
+    /// Removes the records of lost deposits. Called after a wallet sync; does nothing without an
+    /// Esplora API.
     pub(in crate::node) async fn look(&mut self, node: &Node, ldk: &Arc<ldk_node::Node>) {
         let Some(relay) = node.chain.relay() else {
             return;
@@ -69,7 +74,7 @@ impl Deposits {
             let Some(txid) = open_deposit(payment) else {
                 continue;
             };
-            // An error says nothing of the transaction.
+            // An error does not tell whether the transaction is known.
             let Ok(found) = client.get_tx(&txid).await else {
                 return;
             };
@@ -92,7 +97,7 @@ async fn drop_dead(ldk: &Arc<ldk_node::Node>, payment: &PaymentDetails, txid: Tx
     }
 }
 
-/// The transaction of a payment that comes in on the chain and is not safe yet.
+/// The transaction of an incoming on-chain payment that is still pending.
 fn open_deposit(payment: &PaymentDetails) -> Option<Txid> {
     let is_open =
         payment.direction == PaymentDirection::Inbound && payment.status == PaymentStatus::Pending;

@@ -1,9 +1,10 @@
-//! The Lightning listener, in front of ldk-node's own listener on loopback. ldk-node's listener ends for good the first time that
-//! the system is out of file descriptors (ldk-node 0.7.1 unwraps the result of `accept`), and accepts connections without a
-//! limit. Remove this file when ldk-node has fixed both.
+//! The Lightning listener, in front of ldk-node's own listener on loopback. ldk-node's listener
+//! ends for good when the system first runs out of file descriptors (ldk-node 0.7.1 unwraps the
+//! result of `accept`). It also accepts connections without a limit. Remove this file when ldk-node
+//! has fixed both.
 //!
-//! The bytes that pass through are encrypted, so the door learns the peer of a connection from ldk-node, by the port from which
-//! the connection reaches ldk-node.
+//! The door cannot read the encrypted bytes that pass through. So it learns the peer of a
+//! connection from ldk-node, by the port from which the connection reaches ldk-node.
 
 mod guests;
 
@@ -25,30 +26,34 @@ use super::{Config, NodeError};
 pub(super) use guests::Violation;
 use guests::{Entered, Guests};
 
-/// How long a peer may take to finish the handshake (BOLT 8: three messages, of which it sends two).
+/// The maximum time for a peer to finish the handshake (BOLT 8: three messages, of which the peer
+/// sends two).
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
 
-/// The size of the first message of BOLT 8, and of the answer to it, in bytes.
+/// The size in bytes of the first message of BOLT 8, and of the answer to it.
 const ACT_BYTES: usize = 50;
 
-/// The version that the first message begins with.
+/// The version byte at the beginning of the first message.
 const ACT_VERSION: u8 = 0;
 
-/// The most bytes from a blocked network's peer before ldk-node identifies it: the last message of the handshake (66 bytes) and
-/// `init` (some 100 bytes; BOLT 1), and not a whole `open_channel` behind them (353 bytes behind at least 40; BOLT 2).
+/// The maximum number of bytes from a peer of a blocked network before ldk-node has identified it.
+/// That is enough for the last message of the handshake (66 bytes) and for `init` (some 100 bytes;
+/// BOLT 1). It is not enough for a whole `open_channel` after them (353 bytes after at least 40;
+/// BOLT 2).
 const UNKNOWN_BYTES: u64 = 400;
 
-/// How long to wait before accepting again when the operating system is out of a resource.
+/// The pause before the next accept after the operating system ran out of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// File descriptors that must be free before another connection is passed on to ldk-node, which does not survive running out of
-/// them.
+/// The number of file descriptors that must be free before another connection is passed on to
+/// ldk-node, which does not survive running out of them.
 const DESCRIPTORS_SPARE: usize = 16;
 
-/// How long ldk-node may take to accept on loopback.
+/// The maximum time for ldk-node to accept a connection on loopback.
 const ONWARD_WITHIN: Duration = Duration::from_secs(5);
 
-/// The least time between two log lines about a fault of the listener, and between two restarts of the node because of one.
+/// The minimum time between two log lines about a fault of the listener, and between two restarts
+/// of the node because of a fault.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The listener.
@@ -56,11 +61,13 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Door {
     /// The address at which ldk-node listens.
     onward: SocketAddr,
-    /// A `std` mutex: held to compare a few hundred connections, never across an await.
+    /// The connections. A `std` mutex: held to compare a few hundred of them, never across an
+    /// await.
     guests: Mutex<Guests>,
-    /// The current fault, and when it was last logged. A `std` mutex: held to copy a line.
+    /// The current fault, and when it was last logged. A `std` mutex: held to copy a line, never
+    /// across an await.
     fault: Mutex<Option<(String, Instant)>>,
-    /// Notified when ldk-node's listener is dead, so that the node has to be restarted.
+    /// Notified when ldk-node's listener is dead, so that the node must be restarted.
     is_dead: Notify,
 }
 
@@ -69,16 +76,17 @@ pub(super) struct Door {
 pub(super) struct DoorStatus {
     /// The number of connections now.
     pub(super) connections: usize,
-    /// Connections that were turned away or cut.
+    /// The number of connections that were turned away or cut.
     pub(super) refused: u64,
-    /// Whether Tollhouse blocks all strangers without a confirmed channel, because strangers exceeded the limits too often.
+    /// Whether Tollhouse blocks all strangers without a confirmed channel, because strangers
+    /// exceeded the limits too often.
     pub(super) is_shut: bool,
     /// The current fault.
     pub(super) fault: Option<String>,
 }
 
 impl Door {
-    /// A door that does not listen yet; `None` if the settings name no address to listen at.
+    /// A door that does not listen yet; `None` if the settings have no address for it.
     pub(super) fn of(config: &Config) -> Option<Self> {
         if config.listen.is_empty() {
             return None;
@@ -110,7 +118,7 @@ impl Door {
         Ok(listeners)
     }
 
-    /// Accepts peers until told to stop. `is_running` says whether ldk-node listens.
+    /// Accepts peers until `stop`. `is_running` says whether ldk-node listens.
     pub(super) async fn run(
         self: &Arc<Self>,
         listeners: Vec<TcpListener>,
@@ -156,8 +164,8 @@ impl Door {
                     });
                 }
                 Err(error) => {
-                    // Usually the file descriptors have run out. Cutting a connection frees some; those that have not finished
-                    // the handshake go first.
+                    // In most cases the file descriptors have run out. Cutting a connection frees
+                    // some. Connections that have not finished the handshake are cut first.
                     self.guests().cut_oldest();
                     self.tell(format!("failed to accept a Lightning peer: {error}"));
                     sleep_until(Instant::now() + ACCEPT_PAUSE).await;
@@ -166,7 +174,7 @@ impl Door {
         }
     }
 
-    /// Passes a connection on to ldk-node, and bytes both ways until it ends.
+    /// Passes a connection on to ldk-node, then copies bytes both ways until the connection ends.
     async fn pass(&self, stream: TcpStream, guest: &Entered, is_running: &watch::Receiver<bool>) {
         let deadline = Instant::now() + HANDSHAKE_WITHIN;
         let until = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
@@ -199,7 +207,8 @@ impl Door {
             copy(&mut from_peer, &mut to_ldk).await
         };
         let down = async {
-            // After its answer, ldk-node sends nothing more until the peer has finished the handshake.
+            // After its answer, ldk-node sends nothing more until the peer has finished the
+            // handshake.
             let mut buffer = vec![0; ACT_BYTES];
             from_ldk.read_exact(&mut buffer).await?;
             to_peer.write_all(&buffer).await?;
@@ -214,7 +223,7 @@ impl Door {
             drop(first);
             copy(&mut from_ldk, &mut to_peer).await
         };
-        // The end of one direction ends the other, too: Lightning has no half-closed connections.
+        // If one direction ends, the other ends, too: Lightning has no half-closed connections.
         let _ended: std::io::Result<u64> = tokio::select! {
             ended = up => ended,
             ended = down => ended,
@@ -233,7 +242,7 @@ impl Door {
         }
         let mut dialled = timeout(ONWARD_WITHIN, TcpStream::connect(self.onward)).await;
         if matches!(&dialled, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused) {
-            // Tries a second time, before the node is restarted because of it.
+            // One retry, because the node is restarted after the second failure.
             sleep_until(Instant::now() + ACCEPT_PAUSE).await;
             dialled = timeout(ONWARD_WITHIN, TcpStream::connect(self.onward)).await;
         }
@@ -245,7 +254,7 @@ impl Door {
             Ok(Err(_)) | Err(_) if !*is_running.borrow() => None,
             Ok(Err(error)) => {
                 let what = format!("the node's own listener takes no connection ({error})");
-                // Any other error comes from this system, and a restarted node would meet it, too.
+                // Other errors come from this system, and a restarted node would meet them, too.
                 if self.tell(what) && error.kind() == ErrorKind::ConnectionRefused {
                     self.is_dead.notify_one();
                 }
@@ -258,13 +267,13 @@ impl Door {
         }
     }
 
-    /// Waits until ldk-node's listener is found dead, which only a restart of the node repairs.
+    /// Waits until ldk-node's listener is found dead. Only a restart of the node repairs it.
     pub(super) async fn dead(&self) {
         self.is_dead.notified().await;
     }
 
-    /// Notes the peer of each connection, by the port from which it reaches ldk-node. `keeps` says which peers' connections are
-    /// never cut to make room.
+    /// Notes the peer of each connection, by the port from which it reaches ldk-node. `keeps` says
+    /// which peers' connections are never cut to make room.
     pub(super) fn know(&self, peers: &[ldk_node::PeerDetails], keeps: impl Fn(&PublicKey) -> bool) {
         self.guests().know(peers, keeps);
     }
@@ -303,7 +312,8 @@ impl Door {
         }
     }
 
-    /// Logs a fault, unless one was logged within [`TELL_EVERY`] and still holds; `true` if it was logged.
+    /// Logs a fault, unless one was logged within [`TELL_EVERY`] and still exists. Returns whether
+    /// it logged it.
     fn tell(&self, what: String) -> bool {
         let mut fault = self.fault();
         let now = Instant::now();
@@ -346,9 +356,9 @@ fn sentence(what: &str) -> String {
     first.into_iter().chain(chars).collect()
 }
 
-/// An unused port on a loopback address that is drawn at random. ldk-node binds it some seconds later, if the chain source is slow. At
-/// 127.0.0.1, a connection of any program could take the port meanwhile, and the node would not start. Systems other than Linux
-/// may have no other loopback address.
+/// An unused port on a random loopback address. ldk-node binds it some seconds later if the chain
+/// source is slow. On 127.0.0.1, a connection of any program could take the port meanwhile, and the
+/// node would not start. Systems other than Linux may have no other loopback address.
 fn free_port() -> std::io::Result<SocketAddr> {
     let mut drawn = [0; 3];
     let address = match getrandom::fill(&mut drawn) {
@@ -381,7 +391,7 @@ mod tests {
         assert_eq!(others.count(), 8, "{drawn:?}");
     }
 
-    /// A peer that is shut out, and the end of its connection at ldk-node.
+    /// Connects a blocked peer, and returns its end of the connection and ldk-node's end.
     async fn shut_out(
         door: &Arc<Door>,
         entered: Entered,

@@ -1,4 +1,4 @@
-//! The node's events: each is entered where it belongs, flushed, and only then acknowledged.
+//! Handles the node's events. Each event is recorded, flushed, and only then acknowledged.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,10 +22,11 @@ use super::keysends::Keysends;
 use super::strangers::Strangers;
 use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, liquidity, reach};
 
-/// A step takes milliseconds. After so long a node whose state a server keeps waits for that server.
+/// The time after which a step counts as stuck. A step takes milliseconds, unless a node whose
+/// state is on a server waits for that server.
 const STUCK_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// The node's only consumer of events. Handles them one by one until told to stop.
+/// Handles events one by one until told to stop. This is the node's only consumer of events.
 pub(super) async fn handle(
     node: &Node,
     ldk: &Arc<ldk_node::Node>,
@@ -54,7 +55,8 @@ pub(super) async fn handle(
             node.strangers.given_up(event, door);
         }
         let step = Step::of(node, ldk, ledger);
-        // Every step may wait for the disk, or for a lock under which the node does.
+        // Every step may wait for the disk, or for a lock that the node holds while it waits for
+        // the disk.
         let handled = tokio::task::spawn_blocking(move || step.take(event));
         let mut handled = std::pin::pin!(handled);
         let ended = tokio::select! {
@@ -65,7 +67,7 @@ pub(super) async fn handle(
                 }
                 tokio::select! {
                     ended = &mut handled => ended,
-                    // Whoever stops the node would wait, too.
+                    // An orderly stop would also wait for the server.
                     () = stop.cancelled() => return Err(ChannelStateError::Away.into()),
                 }
             }
@@ -82,10 +84,12 @@ pub(super) async fn handle(
         refresh_at = Instant::now()
             + match reach {
                 Reach::Ready(_) if !is_closing_withheld => REFRESH_EVERY,
-                // A peer that comes back is to carry no payment over a channel that is to be closed.
+                // A withheld channel must be closed as soon as its peer reconnects, before it
+                // carries a payment.
                 Reach::Ready(_) | Reach::Unready(_) => REFRESH_UNREADY_EVERY,
             };
-        // Before the reach, which may have somebody look for what was laid ready.
+        // Set before the reach. A request that finds the node unready looks for the bundle kept
+        // ready, which needs the provider.
         node.provider_is_here(is_provider_here);
         node.reached(reach);
         if changes_channels {
@@ -94,7 +98,7 @@ pub(super) async fn handle(
     }
 }
 
-/// What handling one event takes, on a thread that may block.
+/// The parts that handling one event needs, on a thread that may block.
 struct Step {
     ldk: Arc<ldk_node::Node>,
     ledger: Arc<Ledger>,
@@ -111,12 +115,12 @@ struct Step {
     relay: Option<Arc<Relay>>,
 }
 
-/// What is known after it.
+/// The result of a step.
 struct Taken {
     is_event: bool,
     reach: Reach,
     is_provider_here: bool,
-    /// Whether channels over which nothing may be sold are still open.
+    /// Whether withheld channels, over which nothing may be sold, are still open.
     is_closing_withheld: bool,
 }
 
@@ -139,7 +143,7 @@ impl Step {
         }
     }
 
-    /// Enters an event, if there is one, and looks at the channels.
+    /// Records an event, if there is one, and checks the channels.
     fn take(self, event: Option<Event>) -> Result<Taken, NodeError> {
         let ldk = &self.ldk;
         if let Some(event) = &event {
@@ -185,16 +189,18 @@ impl Step {
 }
 
 impl Step {
-    /// Whether LDK tells again of a payment without an invoice, of which the node keeps no record any more.
+    /// Whether LDK repeats a payment without an invoice (keysend) whose record the node has
+    /// deleted.
     fn is_forgotten(&self, event: &Event) -> bool {
         let Event::PaymentReceived { payment_hash, .. } = event else {
             return false;
         };
-        // Whoever has a preimage may have paid with it in both ways.
+        // A payer with a preimage may have paid both by keysend and by invoice.
         self.keysends.has_forgotten(&payment_hash.0) && !self.ledger.is_challenged(&payment_hash.0)
     }
 
-    /// Looks with each block what became of payments that are claimed on chain, and enters those that were lost.
+    /// Checks, at each new block, the payments that are claimed on chain, and records the lost
+    /// ones.
     fn follow_claims(&self) -> Result<(), NodeError> {
         let height = self.ldk.status().current_best_block.height;
         let mut contested = self
@@ -246,8 +252,9 @@ impl Step {
     }
 }
 
-/// Closes a channel that a peer has opened to a node in recovery. Anchor channels are refused before; a refused peer tries one of
-/// the older kind next, which ldk-node takes from anybody. Nothing in it is ours.
+/// Closes a channel that a peer has opened during a recovery. ldk-node refuses anchor channels
+/// before this. A refused peer then tries a channel without anchors, which ldk-node accepts from
+/// any peer. None of the channel's money is ours.
 fn refuse(ldk: &ldk_node::Node, event: &Event) {
     let Event::ChannelPending {
         user_channel_id,
@@ -264,7 +271,8 @@ fn refuse(ldk: &ldk_node::Node, event: &Event) {
     }
 }
 
-/// Enters the channels that are ready: of one that became so unheard, the end would not be told either.
+/// Records the channels that are ready. The ledger does not record the end of a channel that it
+/// never recorded as ready.
 fn enter_channels(ldk: &ldk_node::Node, ledger: &Ledger) -> Result<(), LedgerError> {
     for channel in ldk.list_channels() {
         if channel.is_channel_ready {
@@ -275,7 +283,8 @@ fn enter_channels(ldk: &ldk_node::Node, ledger: &Ledger) -> Result<(), LedgerErr
     Ok(())
 }
 
-/// Enters what an event says. On return it would survive a power cut, and may come again without changing anything.
+/// Records an event. On return, the record survives a power cut. Handling the event again changes
+/// nothing.
 fn enter(
     ldk: &ldk_node::Node,
     ledger: &Ledger,
@@ -304,7 +313,8 @@ fn enter(
             let reason = reason
                 .as_ref()
                 .map_or_else(|| "no reason given".to_owned(), ToString::to_string);
-            // A peer may begin and end channels as it likes; only one that was ready has cost it anything.
+            // Peers may begin and end channels at will. Only a channel that was ready has cost its
+            // peer anything.
             if ledger.close_channel(channel_id.0, &reason)? {
                 tracing::warn!(channel.id = %channel_id, "Channel {channel_id} is closed: {reason:?}");
             } else {
@@ -339,7 +349,7 @@ fn enter(
         Event::SpliceFailed { channel_id, .. } => {
             tracing::warn!(channel.id = %channel_id, "A splice of channel {channel_id} failed; the channel is as it was");
         }
-        // We do not forward payments, nor take any that we would have to claim by hand.
+        // The node does not forward payments, and accepts none that must be claimed by hand.
         Event::PaymentForwarded { .. } | Event::PaymentClaimable { .. } => {
             tracing::debug!("An event that changes nothing in the books")
         }
@@ -347,7 +357,7 @@ fn enter(
     Ok(())
 }
 
-/// Enters money that came in, and whether it is money that was never told before.
+/// Records a received payment. `is_new` tells whether the node reports it for the first time.
 fn receive(
     ldk: &ldk_node::Node,
     ledger: &Ledger,
@@ -357,8 +367,9 @@ fn receive(
 ) -> Result<(), LedgerError> {
     let amount_msat = payment.amount_msat;
     let activation = ledger.activation(&payment.payment_hash)?;
-    // Of a sale by a stateless invoice the node keeps no record, so what it has a record of is something else. The invoice of a
-    // bundle is both: remembered as a challenge, and one of the node's own.
+    // The node keeps no record of a sale by a stateless invoice, so a payment with a record is
+    // something else. A bundle's invoice is an exception: it is both a remembered challenge and an
+    // invoice of the node.
     let is_asked_for = activation.is_none() && ledger.is_challenged(&payment.payment_hash);
     let id = payment_id.filter(|_| !is_asked_for);
     let record = id.and_then(|id| ldk.payment(&id));
@@ -374,7 +385,7 @@ fn receive(
     let arrived = record.and_then(|record| {
         liquidity::arrived(&record.kind, payment.payment_hash, amount_msat, liquidity)
     });
-    // Should the node have lost its record: the provider kept what it asked.
+    // If the node has lost its record, the activation in the ledger tells the provider and the fee.
     let arrived = arrived.or_else(|| {
         activation.map(|activation| Arrived {
             payment_hash: payment.payment_hash,
@@ -391,8 +402,8 @@ fn receive(
     Ok(())
 }
 
-/// Whether somebody paid without an invoice (keysend), or one that the operator made by hand: the node keeps a record of both,
-/// and none of a sale by a stateless invoice.
+/// Whether this payment is a keysend, or pays an invoice that was made by hand. The node keeps a
+/// record of both, but not of a sale by a stateless invoice.
 fn is_no_sale(record: &PaymentDetails, amount_msat: u64) -> bool {
     record.amount_msat == Some(amount_msat)
         && record.direction == PaymentDirection::Inbound
@@ -402,7 +413,7 @@ fn is_no_sale(record: &PaymentDetails, amount_msat: u64) -> bool {
         )
 }
 
-/// Enters a payment out of which a provider has opened a channel.
+/// Records a payment out of which a provider has opened a channel.
 fn enter_activation(ledger: &Ledger, arrived: &Arrived) -> Result<(), LedgerError> {
     let hash = hex::encode(arrived.payment_hash);
     let (net_msat, fee_msat) = (arrived.net_msat, arrived.fee_msat);

@@ -1,4 +1,4 @@
-//! Invoices by hand, which sell nothing.
+//! Manual invoices, which sell nothing.
 
 use std::sync::{Arc, PoisonError};
 
@@ -12,39 +12,42 @@ use super::address::Drawing;
 use super::operation::{OperationError, refused};
 use crate::base::text;
 
-/// Bounds of an invoice's time, in seconds: below a minute nobody pays it, and as long as it can be paid, for thirty days at most, it
-/// is kept.
+/// The range of an invoice's expiry, in seconds. Payers need at least a minute. The node keeps an
+/// invoice as long as it can be paid, which is at most thirty days.
 const EXPIRY_SECS: std::ops::RangeInclusive<u32> = 60..=2_592_000;
 
-/// How long an invoice that nobody pays is kept: the longest time in which it can be paid, and a day. (LDK takes money two hours late.)
+/// The time in seconds that an unpaid invoice is kept: the longest expiry and a day. (LDK accepts
+/// payments up to two hours late.)
 const UNPAID_KEPT_SECS: u64 = 2_592_000 + 86_400;
 
-/// How many of them are removed at once: each waits for the disk, or for a server, and somebody waits for an invoice.
+/// The maximum number of old invoices that are removed at once. Each removal waits for the disk or
+/// a server, while a client waits for its invoice.
 const REMOVED_MAX: usize = 200;
 
-/// Invoices by hand that may wait for money before who may only bring money in makes another. 10,000 are 4 MB in the node's
-/// database, 5 MB in memory and a seventh of a second of each start, and within 31 days 300 for each.
+/// The maximum number of unpaid manual invoices. Beyond it, a client that may only bring money in
+/// cannot make another. 10,000 take 4 MB in the node's database, 5 MB in memory and a seventh of a
+/// second of each start. Over 31 days they allow 300 a day.
 const UNPAID_MAX: usize = 10_000;
 
-/// The longest description (BOLT 11).
+/// The longest description in bytes (BOLT 11).
 const DESCRIPTION_BYTES_MAX: usize = 639;
 
-/// An invoice made by hand.
+/// A manual invoice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HandInvoice {
-    /// As a payer takes it.
+    /// The invoice, as payers use it.
     pub bolt11: String,
-    /// Its payment hash, hex, which is also the id of the payment.
+    /// The payment hash, hex, which is also the id of the payment.
     pub payment_hash: String,
-    /// When it expires, Unix seconds.
+    /// The expiry, Unix seconds.
     pub expires_at_secs: u64,
-    /// Whether so much could arrive now.
+    /// Whether the node can receive this amount now.
     pub payable_now: bool,
 }
 
 impl Node {
-    /// Makes an invoice that sells nothing: money for the node, whoever it is from. Those of long ago that nobody has paid are
-    /// forgotten meanwhile.
+    /// Makes an invoice that sells nothing and that any payer can pay. Also deletes old unpaid
+    /// invoices.
     pub async fn invoice_by_hand(
         &self,
         by: Drawing,
@@ -56,7 +59,8 @@ impl Node {
         if description.len() > DESCRIPTION_BYTES_MAX {
             return Err(OperationError::DescriptionTooLong);
         }
-        // The node signs what the payer reads: cleaned silently it would say something else.
+        // The node signs the text that the payer reads. Removing characters silently would change
+        // its meaning.
         text::readable(&description)?;
         if !EXPIRY_SECS.contains(&expiry_secs) {
             return Err(OperationError::Expiry);
@@ -67,7 +71,7 @@ impl Node {
         let payable_now = self.takes(amount_msat.unwrap_or(1));
         let now_secs = self.clock.unix_secs();
         let expires_at_secs = now_secs + u64::from(expiry_secs);
-        // By a clock that is wrong nothing has ended.
+        // With a wrong clock, no invoice counts as expired.
         let drops_old = self.is_clock_believed();
         let turn = Arc::clone(&self.turns.invoice);
         self.operate("make an invoice", move |node| {
@@ -78,7 +82,7 @@ impl Node {
                     .extract_if(.., |payment| is_long_over(payment, now_secs))
                     .collect();
                 for over in over.iter().take(REMOVED_MAX) {
-                    // What is not removed now is met again with the next invoice.
+                    // An invoice that is not removed now is removed with the next invoice.
                     let _ = node.remove_payment(&over.id);
                 }
             }
@@ -103,19 +107,21 @@ impl Node {
     }
 }
 
-/// Whether it is an invoice that nobody has paid yet. Those that open channels are none: the books have them.
+/// Whether this is an unpaid invoice. Invoices that open channels do not count, because the ledger
+/// keeps them.
 fn is_unpaid_invoice(payment: &PaymentDetails) -> bool {
     payment.direction == PaymentDirection::Inbound
         && payment.status == PaymentStatus::Pending
         && matches!(payment.kind, PaymentKind::Bolt11 { .. })
 }
 
-/// Whether nobody can pay an invoice any more, however long it was meant to be paid. (It was last changed when it was made.)
+/// Whether an unpaid invoice can no longer be paid, whatever its expiry. (The record of an unpaid
+/// invoice last changed when the invoice was made.)
 fn is_long_over(unpaid: &PaymentDetails, now_secs: u64) -> bool {
     now_secs.saturating_sub(unpaid.latest_update_timestamp) > UNPAID_KEPT_SECS
 }
 
-/// Whether another invoice may wait for money besides so many.
+/// Fails if there are too many unpaid invoices to make another one.
 fn may_wait(unpaid: usize, by: Drawing) -> Result<(), OperationError> {
     match by {
         Drawing::ByOthers if unpaid >= UNPAID_MAX => Err(OperationError::InvoicesUnpaid(unpaid)),

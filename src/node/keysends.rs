@@ -1,8 +1,9 @@
-//! Payments without an invoice (keysend). ldk-node accepts them from any payer, cannot refuse them, and never deletes
-//! its record of one. So Tollhouse keeps only the newest records.
+//! Payments without an invoice (keysend). ldk-node accepts them from any payer, cannot refuse them,
+//! and never deletes its records of them. So Tollhouse keeps only the newest records.
 //!
-//! While a payment's channel is closed and its claim is not final, LDK reports the payment again after each start.
-//! Without a record, the payment would become a sale, so Tollhouse keeps the payment hashes of deleted records.
+//! While a payment's channel is closed and its claim is not final, LDK reports the payment again
+//! after each start. Without a record, the payment would become a sale, so Tollhouse keeps the
+//! payment hashes of deleted records.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::OpenOptions;
@@ -15,25 +16,26 @@ use ldk_node::payment::{PaymentDirection, PaymentKind};
 
 use crate::base::secret_file;
 
-/// The most records that are deleted at once: each deletion waits for the disk, and the next event waits for all of them.
+/// The maximum number of records that are deleted at once. Each deletion waits for the disk, and
+/// the next event waits for all of them.
 const REMOVED_MAX: usize = 20;
 
 /// The file with the payment hashes of deleted records, one a line, in the node's folder.
 const FILE: &str = "keysends.forgotten";
 
-/// At least this many of these hashes are kept, and at most twice as many, each 100 bytes in memory and 65 in the file: a channel
-/// has at most 483 payments in flight.
+/// At least this many of these hashes are kept, and at most twice as many. Each takes 100 bytes in
+/// memory and 65 in the file. A channel has at most 483 payments in flight.
 const FORGOTTEN_KEPT: usize = 10_000;
 
 /// The node's records of keysends. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Keysends {
     max: usize,
-    /// The payments whose records were deleted. A `std` mutex: held to look up a hash, or while a line is written on a thread
-    /// that may block.
+    /// The payments whose records were deleted. A `std` mutex: held to look up a hash, or while a
+    /// line is written on a thread that may block.
     forgotten: Arc<Mutex<Forgotten>>,
-    /// The keysends that have a record, the oldest first; `None` until they were listed. A `std` mutex: held on a thread that may
-    /// block, while records are deleted.
+    /// The keysends that have a record, the oldest first; `None` until they were listed. A `std`
+    /// mutex: held on a thread that may block, while records are deleted.
     known: Arc<Mutex<Option<VecDeque<PaymentId>>>>,
 }
 
@@ -47,7 +49,7 @@ impl Keysends {
         }
     }
 
-    /// Whether the node has deleted the record of this keysend.
+    /// Whether the record of this keysend was deleted.
     pub(super) fn has_forgotten(&self, payment_hash: &[u8; 32]) -> bool {
         self.forgotten().all.contains(payment_hash)
     }
@@ -58,8 +60,8 @@ impl Keysends {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Handles a payment that has arrived: if it is a keysend, the oldest records beyond the limit are deleted. Blocks on the
-    /// disk.
+    /// Handles a payment that has arrived. If it is a keysend, the oldest records beyond the limit
+    /// are deleted. Blocks on the disk.
     pub(super) fn arrived(&self, ldk: &ldk_node::Node, id: &PaymentId) {
         let record = ldk.payment(id);
         if !record.is_some_and(|it| matches!(it.kind, PaymentKind::Spontaneous { .. })) {
@@ -87,7 +89,7 @@ impl Keysends {
     }
 }
 
-/// The payments with deleted records.
+/// The payments whose records were deleted.
 #[derive(Debug)]
 struct Forgotten {
     file: PathBuf,
@@ -100,7 +102,7 @@ impl Forgotten {
     fn read(folder: &Path) -> Self {
         let file = folder.join(FILE);
         let text = secret_file::read_list_or_warn(&file);
-        // The last line may be incomplete; the record of its payment still exists.
+        // The last line may be incomplete. The record of its payment still exists.
         let hashes = text
             .lines()
             .filter_map(|line| hex::decode(line).ok()?.try_into().ok());

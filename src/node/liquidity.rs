@@ -1,5 +1,6 @@
-//! Inbound liquidity for those who have none: a provider opens a channel out of the first payment over it (LSPS2), or sells
-//! one (LSPS1). A challenge never waits for a call to a provider: the operator causes it, or has a bundle kept ready.
+//! Inbound liquidity from providers. A provider opens a channel out of the first payment over it
+//! (LSPS2), or sells a channel (LSPS1). A challenge never waits for a provider: the operator starts
+//! the call, or a bundle is kept ready.
 
 mod order;
 mod settings;
@@ -24,32 +25,34 @@ use crate::protocol::invoice::{Reach, Unready, shortened};
 
 use super::{Node, NodeUnavailable};
 
-/// How long an activation invoice can be paid: the operator has to find somebody who pays it. Not longer, because until
-/// when the provider stands by its fee is not known to us; whoever pays after that has the payment refused, and keeps the money.
+/// The time in seconds in which an activation invoice can be paid, so that the operator finds a
+/// payer. The time is not longer, because the node does not know how long the provider's fee is
+/// valid. A later payment is refused, and the payer keeps the money.
 const INVOICE_EXPIRY_SECS: u32 = 3_600;
 
-/// What the payer is shown.
+/// The description that the payer sees.
 const DESCRIPTION: &str = "The first payment, which opens a channel";
 
-/// What must be left of an activation to make a channel over which the payment itself arrives. The channel's opener keeps a
-/// reserve of 1,000 sat, 660 sat in anchors and, at the lowest fee rates, some 750 sat for the fee of its closing: 2,400 sat,
-/// which must fit into the tenth that a provider makes the channel larger than the payment. Smaller channels were seen to
-/// open, and to fail their first payment.
+/// The least amount, after the fee, from which a provider can make a working channel. The channel's
+/// opener keeps a reserve of 1,000 sat, 660 sat in anchors and, at the lowest fee rates, about 750
+/// sat for the closing fee: together 2,400 sat. This must fit into the tenth by which a provider
+/// makes the channel larger than the payment. Smaller channels were seen to open and then to fail
+/// their first payment.
 const NET_MIN: Msat = Msat::from_sat(24_000).expect("it is less than all bitcoin");
 
-/// What an activation invoice is to be made for.
+/// The terms of an activation invoice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Activation {
-    /// What the customer pays.
+    /// The amount that the customer pays.
     pub amount: Msat,
-    /// What is bought with it, and what the invoice says of that.
+    /// The bundle that the customer buys, and its description on the invoice.
     pub bundle: Option<(BundleRecord, String)>,
 }
 
-/// Why no activation invoice was made.
+/// The reasons why no activation invoice was made.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivateError {
-    /// None is set.
+    /// No provider is set.
     #[error("no liquidity provider is set: name one as node.liquidity.provider")]
     NoProvider,
     /// The channel would be too small to work.
@@ -57,12 +60,12 @@ pub enum ActivateError {
         "{amount} is too little: a channel made out of less than {least} could not take its own first payment. Ask for {least} or more"
     )]
     TooSmall {
-        /// What was asked for.
+        /// The requested amount.
         amount: Msat,
-        /// The least that works with the ceiling on the fee.
+        /// The least amount that works with the fee ceiling.
         least: Msat,
     },
-    /// More than the operator lets it take.
+    /// The provider asks for more than the operator's fee ceiling.
     #[error(
         "the provider asks more than {ceiling} for the channel, so there is no invoice: raise node.liquidity.fee_max, or ask for a \
          larger amount. What it asked is in the log"
@@ -71,44 +74,45 @@ pub enum ActivateError {
         /// The ceiling for this amount.
         ceiling: Msat,
     },
-    /// It does not take this amount, does not answer, or does not want us.
+    /// The provider does not accept this amount, does not answer, or refuses this node.
     #[error(
         "the provider made no offer for {amount}: it takes no payment of this size, or wants a token, or has too many of our invoices that \
          nobody has paid (with many providers ten in a day), or did not answer within 5 seconds. The log says more; its limits are \
          known only to itself"
     )]
     NoOffer {
-        /// What was asked for.
+        /// The requested amount.
         amount: Msat,
     },
-    /// The node does not see the chain.
+    /// The node has not seen the chain for too long.
     #[error(
         "the node has not seen the chain for too long, so what is made now might not be taken when it is paid: is its chain source \
          reachable?"
     )]
     Behind,
-    /// Nobody answers there.
+    /// The provider cannot be reached.
     #[error(
         "the provider cannot be reached at {address}: is that its address, and does this machine let connections out?"
     )]
     Unreachable {
-        /// Where it should be.
+        /// The provider's address.
         address: String,
     },
-    /// The invoice is there and the node does not say what it costs.
+    /// The invoice was made, but the node does not report the fee.
     #[error("the node does not tell the provider's fee: the invoice is thrown away")]
     NoFee,
-    /// The node.
+    /// The node is unavailable.
     #[error(transparent)]
     Node(#[from] NodeUnavailable),
-    /// The books.
+    /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
 impl Node {
-    /// Makes an invoice of this fixed amount; when it is paid, the provider opens a channel, keeps its fee and passes on the
-    /// rest. It is in the books before it is returned. Talks to the provider: up to twenty seconds.
+    /// Makes an invoice of this fixed amount. When it is paid, the provider opens a channel, keeps
+    /// its fee and forwards the rest. The invoice is in the ledger before it is returned. The call
+    /// to the provider takes up to twenty seconds.
     pub async fn activate(
         &self,
         ledger: &Arc<Ledger>,
@@ -153,7 +157,8 @@ impl Node {
             ledger.open_activation(&activation)?;
             if drops_old {
                 for unpaid in ledger.drop_unpaid_activations()? {
-                    // Nobody can pay it any more, and the node would keep it for ever.
+                    // This invoice can no longer be paid, and the node would keep its record
+                    // forever.
                     let _ = node.remove_payment(&PaymentId(unpaid));
                 }
             }
@@ -177,7 +182,7 @@ fn ask(
 ) -> Result<Bolt11Invoice, ldk_node::NodeError> {
     let description = Description::new(shortened(description).to_owned())
         .expect("the description is no longer than an invoice's field");
-    // A fixed amount only: LDK had a mistake in the fee of those that leave it open.
+    // The amount is always fixed, because LDK had a bug in the fee of invoices that leave it open.
     node.bolt11_payment().receive_via_jit_channel(
         amount.msat(),
         &Bolt11InvoiceDescription::Direct(description),
@@ -186,7 +191,7 @@ fn ask(
     )
 }
 
-/// What the provider asked, which the node notes as the most that it lets it take.
+/// The provider's fee, which the node records as the most that the provider may keep.
 fn fee_of(node: &ldk_node::Node, invoice: &Bolt11Invoice) -> Option<u64> {
     let payment = node.payment(&PaymentId(invoice.payment_hash().to_byte_array()))?;
     if let PaymentKind::Bolt11Jit { lsp_fee_limits, .. } = payment.kind {
@@ -215,7 +220,7 @@ fn refused(
     }
 }
 
-/// Whether the provider is connected: a payment that opens a channel arrives at no other time.
+/// Whether the provider is connected. A payment that opens a channel can arrive only then.
 pub(super) fn is_provider_here(peers: &[ldk_node::PeerDetails], config: &Config) -> bool {
     config.provider.as_ref().is_some_and(|provider| {
         let is_it = |peer: &ldk_node::PeerDetails| peer.node_id == provider.node_id;
@@ -223,7 +228,8 @@ pub(super) fn is_provider_here(peers: &[ldk_node::PeerDetails], config: &Config)
     })
 }
 
-/// What came of a payment that opened a channel, if it is one: the node keeps a record of those.
+/// The amounts of a payment that opened a channel; `None` for other payments. The node keeps a
+/// record of a payment that opened a channel.
 pub(super) fn arrived(
     kind: &PaymentKind,
     payment_hash: [u8; 32],

@@ -1,4 +1,4 @@
-//! ldk-node's log, into ours: filtered, so that no secret of a payment is ever in it.
+//! Writes ldk-node's log to the program's log, without lines that may contain a payment's secret.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,46 +11,54 @@ use crate::base::sparing::Sparing;
 use crate::channel_state::vss::Lost;
 use crate::channel_state::vss::headers::Current;
 
-/// What ldk-node complains about after each stateless sale: it looks for a record that was never to be.
+/// An error that ldk-node logs after each stateless sale, because it looks for a record that by
+/// design does not exist.
 const EXPECTED: &str = "couldn't be found in store";
 
-/// What ldk-node complains about once an hour where it has no gossip to fetch, which is how it is told to want none.
+/// An error that ldk-node logs once an hour if gossip is switched off, because its gossip URL then
+/// does not work.
 const NO_GOSSIP: &str = "sync of RGS gossip data failed";
 
-/// What ldk-node calls an error although it is how it should be: peers that the settings do not name get no channel with anchors
-/// while coins are missing. Anybody can cause the line.
+/// A line that ldk-node logs as an error although it is expected. While coins are missing, a peer
+/// that the settings do not name gets no channel with anchors. Any peer can cause this line.
 const REFUSED: &str = "Rejecting inbound Anchor channel from peer";
 
-/// How the lines begin that LDK and ldk-node write when the node's state could not be written, whereupon they panic.
+/// The beginnings of the lines that LDK and ldk-node log before they panic, because the node's
+/// state could not be written.
 const GIVEN_UP: [&str; 2] = [
     "Failed to process events",
     "ChannelMonitor[Update] persistence failed unrecoverably",
 ];
 
-/// Writes to `tracing` under the target `ldk`.
+/// Writes ldk-node's log to `tracing` under the target `ldk`.
 #[derive(Debug)]
 pub(super) struct ToTracing {
-    /// Whether gossip that cannot be fetched is a complaint.
+    /// Whether a failed fetch of gossip is logged as an error.
     pub(super) wants_gossip: bool,
-    /// Where it is said that LDK has given up: it panics behind that, in a task that nobody looks after.
+    /// Receives the report that LDK has given up. LDK then panics in a task that nothing
+    /// supervises.
     pub(super) lost: watch::Sender<Lost>,
-    /// What it complains about.
+    /// The last errors of ldk-node.
     pub(super) said: Arc<Said>,
-    /// Where it is said which payments are claimed.
+    /// Receives the payments that the node claims.
     pub(super) claims: Arc<Claims>,
-    /// What a server that keeps the state is asked with, and may say back.
+    /// The request headers for the server that keeps the state. They are removed from the lines,
+    /// because the server may repeat them.
     pub(super) headers: Option<Arc<Current>>,
-    /// Much of what LDK says is what a peer does, or pretends.
+    /// Limits the number of lines, because peers cause many of LDK's lines and could flood the log.
     pub(super) sparing: Arc<Sparing>,
 }
 
-/// Lines that one place in LDK may write in a minute: a node with some channels writes a few.
+/// The maximum number of lines in a minute from one place in LDK. A node with some channels writes
+/// a few.
 pub(super) const LINES_MAX: u64 = 50;
 
-/// Complaints that are kept: of one failure ldk-node speaks twice or three times, from the cause to what came of it.
+/// The maximum number of errors that are kept. ldk-node logs two or three for one failure, from the
+/// cause to the result.
 const SAID_MAX: usize = 4;
 
-/// ldk-node's last complaints, the newest first: where it fails it says in the log why. A std mutex: held to copy a few lines.
+/// The last errors of ldk-node, the newest first. They tell why an operation failed. A `std` mutex:
+/// held to copy a few lines.
 #[derive(Debug, Default)]
 pub(super) struct Said(Mutex<VecDeque<String>>);
 
@@ -69,7 +77,7 @@ impl Said {
 }
 
 impl ToTracing {
-    /// The line, if it may be in the log.
+    /// The line without request headers; `None` if it may contain a secret.
     fn harmless(&self, record: &LogRecord<'_>) -> Option<String> {
         let text = record.args.to_string();
         if is_telling(&text) {
@@ -87,7 +95,7 @@ impl LogWriter for ToTracing {
         let module = record.module_path;
         hear_claims(&self.claims, &record);
         let may = |level| {
-            // Whoever asks for more wants it all.
+            // At debug level, the number of lines is not limited.
             tracing::enabled!(target: "ldk", tracing::Level::DEBUG)
                 || self
                     .sparing
@@ -139,15 +147,17 @@ impl LogWriter for ToTracing {
     }
 }
 
-/// How LDK begins the line that it is about to write its state, for which it has handled all that it repeats after a start.
+/// The beginning of LDK's line before it writes its state. At that time LDK has repeated all
+/// payments from before the start.
 const WRITES_STATE: &str = "Persisting ChannelManager";
 
-/// How ldk-node begins the lines that a payment is here, and that it is claimed.
+/// The beginnings of ldk-node's lines for a payment that arrived, and for a payment that it claims.
 const ARRIVED: &str = "Received payment from payment hash ";
 const CLAIMED: &str = "Claimed payment with ID ";
 
-/// Hears which payments are claimed: of that ldk-node tells only in its log. Lines of its own only, by their beginning: no peer
-/// has a say in them. What is not heard here is taken for what was told before, which adds nothing to the books.
+/// Finds claimed payments in the log, because ldk-node reports them nowhere else. Only the
+/// beginnings of ldk-node's own lines count, which no peer can influence. A claim that is missed
+/// here counts as a repeated one, which adds nothing to the ledger.
 fn hear_claims(claims: &Claims, record: &LogRecord<'_>) {
     match (record.level, record.module_path) {
         (LogLevel::Trace, "lightning_background_processor")
@@ -165,7 +175,7 @@ fn hear_claims(claims: &Claims, record: &LogRecord<'_>) {
             if let Some(hash) = text.strip_prefix(ARRIVED).and_then(hash) {
                 claims.arrive(hash);
             } else if let Some(hash) = text.strip_prefix(CLAIMED).and_then(hash) {
-                // The id of a payment that comes in is its hash.
+                // The id of an incoming payment is its payment hash.
                 claims.claim(&hash);
             }
         }
@@ -173,19 +183,20 @@ fn hear_claims(claims: &Claims, record: &LogRecord<'_>) {
     }
 }
 
-/// Whether LDK goes no further. Only by how a line begins: further on it may hold what a peer has said, who must not end the
-/// program by it.
+/// Whether LDK has given up. Only the beginning of the line counts. The rest may quote a peer, who
+/// must not be able to end the program.
 fn has_given_up(text: &str) -> bool {
     GIVEN_UP.iter().any(|said| text.starts_with(said))
 }
 
-/// What stands for a warning that may hold a secret: that there was one is worth knowing.
+/// The replacement for a warning or error that may contain a secret, so that the log shows that it
+/// happened.
 fn withheld() -> String {
     "(withheld: the line speaks of a preimage or a secret, or of keys that show all addresses)"
         .to_owned()
 }
 
-/// The text, or what stands for it if it may hold a secret.
+/// The text, or a replacement if it may contain a secret.
 pub(super) fn harmless(text: &str) -> String {
     if is_telling(text) {
         withheld()
@@ -194,8 +205,9 @@ pub(super) fn harmless(text: &str) -> String {
     }
 }
 
-/// LDK prints preimages and payment secrets, and whole invoices, which hold such a secret, and the wallet, where it does not fit
-/// the seed, its extended public keys: lines that speak of them are left out.
+/// Whether a line may contain a secret, so that it must be left out. LDK prints preimages, payment
+/// secrets, and whole invoices, which contain such a secret. If the wallet does not match the seed,
+/// its extended public keys are printed.
 fn is_telling(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let tells = ["preimage", "secret", "invoice created", "xpub", "tpub"];

@@ -1,4 +1,5 @@
-//! Whether there has been a node, as is told beside its folder: told in there it would be lost together with it.
+//! The mark that a folder has had a node. It is stored beside the folder, so that it is not lost
+//! together with the folder.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use crate::channel_state::vss::MARK;
 
 use super::NodeError;
 
-/// What the mark says to whoever finds it.
+/// The text of the mark, for a person who finds it.
 const SAYS: &str = "A node was made in the folder of this name. While this file is here, no other one is begun in its place.";
 
 /// The mark of the node in this folder: `node.made` beside `node`.
@@ -16,12 +17,12 @@ pub fn mark(folder: &Path) -> PathBuf {
     folder.with_extension("made")
 }
 
-/// Whether the state of a node is in this folder, or the word on which server it is.
+/// Whether this folder holds a node's state, or the name of the server that keeps the state.
 pub fn is_there(folder: &Path) -> bool {
     database::is_any(folder) || folder.join(MARK).exists()
 }
 
-/// Notes that there is a node in this folder. On the disk before it has any channel.
+/// Records that this folder has a node. The mark is on the disk before the node has any channel.
 pub(super) fn note(folder: &Path) -> Result<(), NodeError> {
     let mark = mark(folder);
     if mark.exists() {

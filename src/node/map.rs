@@ -1,7 +1,9 @@
-//! The map of the network, which only payments that go out over several hops need: put off until the first of them wants it.
+//! The map of the network, which only outgoing payments over several hops need. It is not fetched
+//! until the first of these payments.
 //!
-//! ldk-node settles at its building where gossip comes from. So the node is built to want none, and built again, in the same
-//! process, when a map is wanted; from then on it fetches what is new like any other.
+//! ldk-node fixes its gossip source when it is built. So the node is first built without gossip,
+//! and built again in the same process when a map is needed. From then on, it fetches updates like
+//! any other node.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,49 +15,51 @@ use utoipa::ToSchema;
 
 use super::{Gossip, Node, NodeUnavailable};
 
-/// Notes in the node's folder that a map was wanted once: the next start fetches one at once.
+/// The file in the node's folder that records that a map was needed once. The next start then
+/// fetches a map at once.
 const FILE: &str = "gossip.wanted";
 
-/// How long a map may take: a second for the node, some megabytes for the snapshot, and a slow line.
+/// The longest time to get a map: a second for the node, and the time to load some megabytes over a
+/// slow line.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether it is there.
+/// The interval at which the code checks whether the map is complete.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How large the map is.
+/// The size of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Map {
-    /// Nodes on it.
+    /// The number of nodes on the map.
     pub nodes: usize,
-    /// Channels on it.
+    /// The number of channels on the map.
     pub channels: usize,
 }
 
-/// Why there is no map.
+/// The reasons why the map is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
-    /// None is wanted.
+    /// The settings exclude a map.
     #[error(
         "there is no map of the network: node.gossip is \"none\". Write \"auto\", and start the program again"
     )]
     NotWanted,
-    /// It did not come.
+    /// The map did not arrive in time.
     #[error(
         "no map of the network was fetched within {} seconds: is the server of snapshots there? The log says more. It is tried again \
          every hour, and at every start",
         DEADLINE.as_secs()
     )]
     NotFetched,
-    /// That it is wanted cannot be noted.
+    /// The need for a map could not be recorded.
     #[error("failed to note that a map is wanted")]
     Note(#[source] std::io::Error),
-    /// The node.
+    /// The node is unavailable.
     #[error(transparent)]
     Node(#[from] NodeUnavailable),
 }
 
 impl Gossip {
-    /// Where the map comes from now: from nowhere as long as it is put off.
+    /// The gossip source at this moment: none as long as the map is put off.
     pub(super) fn now(&self, folder: &Path) -> Self {
         let Self::Auto(url) = self else {
             return self.clone();
@@ -69,15 +73,17 @@ impl Gossip {
 }
 
 impl Node {
-    /// Sees to it that there is a map, for whoever pays somebody more than one hop away. If it was put off until now, the
-    /// node stops and starts for it: for a second it cannot be paid, and payments under way go on after that.
+    /// Ensures that there is a map, for payments over more than one hop. If the map was put off
+    /// until now, the node restarts to fetch it. For about a second the node cannot receive
+    /// payments; payments in flight continue afterwards.
     pub async fn fetch_map(&self) -> Result<Map, MapError> {
         self.uses_channels()?;
         let (gossip, folder) = (&self.config.gossip, &self.config.folder);
         if *gossip == Gossip::None {
             return Err(MapError::NotWanted);
         }
-        // Weak, because it must go: but its place in memory is not given to another node meanwhile.
+        // The weak reference lets the old node be dropped, but prevents another node from getting
+        // its memory address.
         let before = Arc::downgrade(&self.running()?);
         let was_put_off = gossip.now(folder) == Gossip::None;
         if was_put_off {
@@ -104,8 +110,9 @@ impl Node {
                     nodes: graph.list_nodes().len(),
                     channels: graph.list_channels().len(),
                 };
-                // Peers tell theirs by and by; a snapshot is there, all of it, when its time is noted. (Of one whose time was noted
-                // before a kill, and which was not, nothing may be there.)
+                // Gossip from peers arrives bit by bit, so an incomplete map is accepted. A
+                // snapshot is complete once its time is recorded. (If the program was killed
+                // between recording the time and storing the snapshot, the map may be empty.)
                 let is_noted = node.status().latest_rgs_snapshot_timestamp.is_some();
                 if !is_fetched || (is_noted && map.channels > 0) {
                     return map;

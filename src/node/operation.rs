@@ -1,4 +1,4 @@
-//! What the operator has the node do: how it is asked for, and why it may not be done.
+//! Operations that the operator requests of the node, and the errors of these operations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +11,18 @@ use super::{Node, NodeUnavailable};
 use crate::base::text::Unseen;
 use crate::protocol::invoice::DESCRIPTION_BYTES_MAX;
 
-/// How long the operator waits for a peer or the chain source; ldk-node itself would wait for as long as a peer keeps silent.
+/// The longest time that an operation waits for a peer or the chain source. ldk-node itself would
+/// wait as long as the peer does not answer.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the operator waits for what is only read, which takes milliseconds: longer only while the node waits for its store, for
-/// a disk or for the server of node.vss, under the locks that reading takes.
+/// The longest time that a read may take. Reads take milliseconds. They take longer only while the
+/// node waits for its store (a disk or the server of node.vss) and holds locks that reads need.
 pub(super) const READ_MAX: Duration = Duration::from_millis(1_500);
 
-/// Why nothing can be made out of the wallet now.
+/// The reasons why the wallet can make no transaction now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CoinsInUse {
-    /// A transaction is on its way.
+    /// A transaction was sent and is not seen yet.
     #[error(
         "transaction {0} was sent before and is not seen on the chain yet: try again in a minute or two"
     )]
@@ -31,36 +32,36 @@ pub enum CoinsInUse {
         "a channel is being opened, and its peer has not answered yet: try again in a minute, or close it if that peer stays silent"
     )]
     Opening,
-    /// A splice is being agreed on.
+    /// A splice waits for the agreement of the peer.
     #[error(
         "a splice is being agreed on with the peer of channel {0}: try again in a minute or two, or close that channel if its peer \
          stays silent"
     )]
     Splicing(ChannelId),
-    /// The chain was not read.
+    /// The chain was not read since the last transaction.
     #[error("what was sent before is not known: the chain was not read since then")]
     Unread,
 }
 
-/// Why the node did not do what the operator asked for. Nothing has changed then, unless it says otherwise.
+/// The reasons why an operation failed. Nothing was changed, unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
-    /// The node is not there.
+    /// The node is unavailable.
     #[error(transparent)]
     Unavailable(#[from] NodeUnavailable),
-    /// No path can be found without a map.
+    /// A path needs a map of the network, and the map is missing.
     #[error(transparent)]
     Map(#[from] MapError),
-    /// What was made out of the wallet before has to be seen first.
+    /// The wallet's previous transaction has to be seen first.
     #[error(transparent)]
     CoinsInUse(#[from] CoinsInUse),
-    /// Whoever answered does not want the transaction.
+    /// The chain source refuses the transaction.
     #[error("the chain source does not take the transaction ({words}): nothing was sent")]
     NotTaken {
-        /// In its own words.
+        /// The reason, in the chain source's own words.
         words: String,
     },
-    /// Nobody has answered yet, or not everybody.
+    /// No endpoint has accepted the transaction, and not all of them have answered.
     #[error(
         "transaction {txid} is made, and it is not known whether it is on its way ({why}). It is sent again by itself until \
          it is seen, for two minutes at least: look at the balance before you send anything else"
@@ -68,63 +69,63 @@ pub enum OperationError {
     NotTakenYet {
         /// The transaction.
         txid: bitcoin::Txid,
-        /// What was said.
+        /// The answers so far.
         why: String,
     },
-    /// ldk-node refused without saying more than this.
+    /// ldk-node refused the operation without more details than its error.
     #[error("the node refused to {what}: {source}")]
     Refused {
-        /// What it was asked for.
+        /// The operation.
         what: &'static str,
-        /// What it said.
+        /// The error of ldk-node.
         #[source]
         source: ldk_node::NodeError,
     },
-    /// Nobody answered in time; it may still be done.
+    /// The operation took too long; it may still happen.
     #[error(
         "no answer within {within:?} to: {what}. It may still happen; look at the status before you try again"
     )]
     Late {
-        /// What was asked for.
+        /// The operation.
         what: &'static str,
-        /// How long was waited.
+        /// The length of the wait.
         within: Duration,
     },
-    /// It waits for its store.
+    /// The node waits for its store.
     #[error(
         "the node waits for its store (its disk, or the server of node.vss), and cannot be asked to {0}: the status says what is known"
     )]
     Waits(&'static str),
-    /// It was begun, and what came of it was neither noted nor heard; it may still be done.
+    /// The operation began, but its result was neither recorded nor reported. It may still happen.
     #[error(
         "it is not known what came of this: {what}. It may still happen; look at the status before you try again"
     )]
     Unsure {
-        /// What was asked for.
+        /// The operation.
         what: &'static str,
     },
-    /// It is no address, or one with a mistake in it.
+    /// The text is not a valid address.
     #[error("`{0}` is no bitcoin address: a character is wrong or missing")]
     NotAnAddress(String),
-    /// The address is of another network: money sent there would be lost.
+    /// The address belongs to another network, so the money would be lost.
     #[error("the address is not one of {0}, this node's network: nothing was sent")]
     OtherNetwork(Network),
-    /// Nothing is to be sent.
+    /// The amount is zero.
     #[error("the amount is zero")]
     NoAmount,
-    /// More than there is.
+    /// The amount exceeds the on-chain balance.
     #[error(
         "{asked_sat} sat are more than the {spendable_sat} sat that can be spent on chain now ({unconfirmed_sat} sat wait for \
          confirmations, {reserved_sat} sat are kept to pay for closing channels)"
     )]
     AboveOnchain {
-        /// What was asked for.
+        /// The requested amount.
         asked_sat: u64,
-        /// What can be spent.
+        /// The amount that can be spent.
         spendable_sat: u64,
-        /// What is not confirmed yet.
+        /// The unconfirmed amount.
         unconfirmed_sat: u64,
-        /// What is kept.
+        /// The reserve for closing channels.
         reserved_sat: u64,
     },
     /// The amount fits, but leaves nothing for the fee.
@@ -157,112 +158,112 @@ pub enum OperationError {
         /// The reserve for closing channels.
         reserved_sat: u64,
     },
-    /// More than the channels can send.
+    /// The amount exceeds what the channels can send.
     #[error(
         "{asked_msat} msat are more than the {sendable_msat} msat that the channels can send now"
     )]
     AboveChannels {
-        /// What was asked for.
+        /// The requested amount.
         asked_msat: u64,
-        /// What can be sent.
+        /// The amount that can be sent.
         sendable_msat: u64,
     },
-    /// There is no such channel.
+    /// The channel does not exist.
     #[error("there is no channel {0}; `tollhouse channels list` shows those that there are")]
     NoChannel(String),
-    /// Its peer is not there.
+    /// The channel's peer is offline, or the channel is not ready.
     #[error("the peer of channel {0} is away, or the channel is not ready: nothing was done")]
     PeerAway(String),
-    /// The peer cannot be dialled.
+    /// The address of the peer is unknown.
     #[error("peer {0} is not known here: say where it is, as in ID@HOST:PORT")]
     NoAddressOfPeer(String),
-    /// What should name a peer does not.
+    /// The text does not name a peer.
     #[error("`{0}` names no peer: write it as ID@HOST:PORT, the id being 66 hex digits")]
     NotAPeer(String),
-    /// Dialling it came to nothing.
+    /// The connection to the peer failed.
     #[error(
         "peer {0} takes no connection, or says nothing on it: is the address right, and is it running?"
     )]
     PeerUnreachable(String),
-    /// A channel is announced under a name and an address.
+    /// An announced channel needs a node alias and an address in the settings.
     #[error(
         "an announced channel needs `node.alias` and `node.listen` in the settings; a private one does not"
     )]
     NotAnnounceable,
-    /// Neither an invoice nor an offer.
+    /// The text is neither an invoice nor an offer.
     #[error(
         "this is neither a BOLT 11 invoice nor a BOLT 12 offer: a character is wrong or missing"
     )]
     NotPayable,
-    /// A payment link that contradicts itself or demands something unknown.
+    /// The payment link contradicts itself or demands something unknown.
     #[error("failed to parse the payment link: {0}")]
     BadLink(&'static str),
-    /// An on-chain address, or a link with nothing else.
+    /// The text is an on-chain address, or a link with nothing else.
     #[error("this is an on-chain payment request: use `tollhouse send {0} AMOUNT`")]
     OnlyOnchain(String),
-    /// A Lightning address.
+    /// The text is a Lightning address.
     #[error("`{0}` is a Lightning address, not an invoice: request an invoice from the payee")]
     PayeeName(String),
-    /// A link to a server that makes invoices.
+    /// The text is a link to a server that makes invoices.
     #[error("this is an LNURL, not an invoice: request an invoice from the payee")]
     Lnurl,
-    /// Made for another network.
+    /// The invoice or offer is for another network.
     #[error("the invoice or offer is not for {0}, this node's network")]
     PayableElsewhere(Network),
-    /// Its time is over.
+    /// The invoice has expired.
     #[error("the invoice expired {ago_secs} s ago: ask the payee for another one")]
     Expired {
-        /// How long ago.
+        /// The seconds since the expiry.
         ago_secs: u64,
     },
-    /// It leaves the amount open.
+    /// The invoice or offer leaves the amount open.
     #[error("the invoice or offer names no amount: say how much to pay")]
     AmountMissing,
-    /// It names another amount.
+    /// The invoice names another amount than the operator.
     #[error("the invoice asks for {invoice_msat} msat, not for {asked_msat} msat")]
     OtherAmount {
-        /// What it asks for.
+        /// The amount of the invoice.
         invoice_msat: u64,
-        /// What was to be paid.
+        /// The amount that the operator named.
         asked_msat: u64,
     },
-    /// It was paid before, or is being paid.
+    /// The invoice was paid before, or is being paid.
     #[error("this invoice was paid before, or is being paid: an invoice is paid once")]
     PaidBefore,
-    /// It is our own.
+    /// The invoice is our own.
     #[error("this is an invoice of this very node")]
     OwnInvoice,
-    /// There is no such payment.
+    /// The payment does not exist.
     #[error("there is no payment {0}")]
     NoPayment(String),
-    /// Enough of them wait for money.
+    /// Too many drawn addresses wait for money.
     #[error(
         "{0} addresses were drawn since money last arrived on the chain: hand one of them out again, use the deposit address of the \
          status, or draw one with the operator's own token (each is asked for at the chain source from then on)"
     )]
     AddressesUnpaid(u32),
-    /// Enough of them wait for money.
+    /// Too many manual invoices wait for money.
     #[error(
         "{0} invoices that were made by hand wait for money: make one with the operator's own token (each is forgotten 31 days \
          after it was made)"
     )]
     InvoicesUnpaid(usize),
-    /// A fee rate is missing or absurd.
+    /// The fee rate is missing or out of range.
     #[error("{0}")]
     FeeRate(&'static str),
-    /// A description that does not fit an invoice.
+    /// The description does not fit into an invoice.
     #[error("a description has at most {DESCRIPTION_BYTES_MAX} bytes (BOLT 11)")]
     DescriptionTooLong,
-    /// A description that does not read as what it is.
+    /// The description contains an invisible or misleading character.
     #[error("the description is not valid: {0}")]
     Description(#[from] Unseen),
-    /// An expiry out of bounds.
+    /// The expiry is out of range.
     #[error("an invoice can be paid for a minute at least and thirty days at most")]
     Expiry,
 }
 
 impl Node {
-    /// Whether channels may be used.
+    /// Fails during a recovery, when channels must not be used.
     pub(super) fn uses_channels(&self) -> Result<(), NodeUnavailable> {
         if self.is_recovering() {
             return Err(NodeUnavailable::Recovering);
@@ -270,7 +271,8 @@ impl Node {
         Ok(())
     }
 
-    /// Has the node do something that may wait for the disk, a peer or the chain source. What is late goes on by itself.
+    /// Runs an operation of the node that may wait for the disk, a peer or the chain source. After
+    /// a timeout, the operation continues on its own.
     pub(super) async fn operate<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -289,7 +291,7 @@ impl Node {
 }
 
 impl Node {
-    /// Reads something of the node: nothing changes, and nobody waits long.
+    /// Reads from the node within a short time. Changes nothing.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -303,8 +305,9 @@ impl Node {
         }
     }
 
-    /// Reads in turn on a thread that may block. Whoever does not wait for it leaves it to itself: the next waits for its turn, so
-    /// that however often is asked, one thread waits for the node.
+    /// Runs reads one at a time, on a thread that may block. A read continues even if its caller no
+    /// longer waits, and the next read waits for its turn. So at most one thread waits for the
+    /// node, however many requests come.
     pub(super) async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -318,7 +321,7 @@ impl Node {
     }
 }
 
-/// Gives ldk-node's errors the words of what was asked for.
+/// Adds the name of the operation to an error of ldk-node.
 pub(super) fn refused(what: &'static str) -> impl FnOnce(ldk_node::NodeError) -> OperationError {
     move |source| {
         if source == ldk_node::NodeError::NotRunning {

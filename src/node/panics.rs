@@ -1,5 +1,5 @@
-//! Panics on the node's threads. When a task of ldk-node panics, nothing restarts it: the program would keep running, and
-//! selling, without it.
+//! Panics on the node's threads. When a task of ldk-node panics, nothing restarts it: the program
+//! would keep running, and selling, without it.
 
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
@@ -8,8 +8,9 @@ use tokio::sync::watch;
 
 use super::threads::NAME;
 
-/// The first words of the panic of ldk-node's listener, and a part of its location: ldk-node unwraps the result of `accept()`. It
-/// is not reported here, because the door finds out by itself that the listener is dead.
+/// The first words of the panic of ldk-node's listener, and a part of its location: ldk-node
+/// unwraps the result of `accept()`. This panic is not reported here, because the door finds out by
+/// itself that the listener is dead.
 const LISTENER: (&str, &str) = (
     "called `Result::unwrap()` on an `Err` value: Os {",
     "ldk-node",
@@ -18,7 +19,7 @@ const LISTENER: (&str, &str) = (
 /// The last panic of the node's threads.
 static SEEN: OnceLock<watch::Sender<Option<String>>> = OnceLock::new();
 
-/// Subscribes to panics on the node's threads from now on. They are printed as before.
+/// Subscribes to panics on the node's threads from now on. Panics are printed as before.
 pub(super) fn listen() -> watch::Receiver<Option<String>> {
     let seen = SEEN.get_or_init(|| {
         let before = std::panic::take_hook();
@@ -37,7 +38,8 @@ pub(super) fn listen() -> watch::Receiver<Option<String>> {
     seen
 }
 
-/// The message and the location of a panic; `None` for the panic of the listener, which the door handles.
+/// The message and the location of a panic. Returns `None` for the panic of the listener, which the
+/// door handles.
 fn fatal(info: &PanicHookInfo<'_>) -> Option<String> {
     let said = info.payload_as_str().unwrap_or("without a word");
     let at = info

@@ -21,7 +21,7 @@ const PARAMETERS: [&str; 2] = ["lightning", "lno"];
 /// The prefix of an LNURL.
 const LNURL: &str = "lnurl1";
 
-/// An invoice or offer that was found in a text and is not read yet.
+/// An invoice or offer that was found in a text and is not parsed yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found<'a> {
     /// The invoice or offer.
@@ -30,7 +30,8 @@ pub(super) struct Found<'a> {
     pub(super) amount_msat: Option<u64>,
 }
 
-/// The invoice or offer in this text; an error says what the text is instead. All of it may be in capitals, as in a QR code.
+/// The invoice or offer in this text; an error says what the text is instead. All of it may be in
+/// capitals, as in a QR code.
 pub(super) fn invoice_or_offer(text: &str) -> Result<Found<'_>, OperationError> {
     let alone = |text| {
         Ok(Found {
@@ -99,7 +100,7 @@ fn named(text: &str) -> Result<Cow<'_, str>, OperationError> {
     Ok(text.into())
 }
 
-/// The text after this prefix, in any case.
+/// The text after this prefix; the case of the prefix does not matter.
 fn without<'a>(text: &'a str, beginning: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(beginning.len())?;
     start.eq_ignore_ascii_case(beginning).then_some(rest)

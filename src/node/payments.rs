@@ -1,4 +1,4 @@
-//! Payments by the operator's hand: paying an invoice or an offer within limits.
+//! Payments by the operator: paying an invoice or an offer within limits.
 
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,43 +21,43 @@ use super::operation::{OperationError, refused};
 use super::pay_to::invoice_or_offer;
 use super::{Node, NodeUnavailable};
 
-/// How long a payment is waited for. LDK tries for ten seconds; what hangs longer hangs at a peer.
+/// The longest wait for a payment. LDK tries for ten seconds, and a longer delay comes from a peer.
 const PAYMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What finding a path may cost if the operator does not say: a hundredth of the amount,
+/// The default fee limit is the amount divided by this number, plus `FEE_MAX_BASE_MSAT`.
 const FEE_MAX_PART: u64 = 100;
-/// and so much besides, in msat, so that small payments find one, too.
+/// The fixed part of the default fee limit, in msat, so that small payments find a path too.
 const FEE_MAX_BASE_MSAT: u64 = 10_000;
 
-/// What is done one at a time. `std` mutexes: held while the node does it, on a thread that may block.
+/// Locks for steps that run one at a time. `std` mutexes: held on a thread that may block.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// Looking whether an invoice was paid before, and paying it.
+    /// Held to check whether an invoice was paid before, and to pay it.
     pub(super) pay: Arc<Mutex<()>>,
-    /// Counting the invoices that nobody has paid, and making another.
+    /// Held to count the unpaid invoices, and to make another.
     pub(super) invoice: Arc<Mutex<()>>,
 }
 
-/// A payment to be made.
+/// A request to pay.
 #[derive(Clone, Debug)]
 pub struct Paying {
     /// A BOLT 11 invoice or a BOLT 12 offer, by itself or in a link (`lightning:`, `bitcoin:`).
     pub to: String,
-    /// How much, in msat, where it leaves the amount open; where it does not, what it may ask for at most.
+    /// The amount in msat. Required if `to` names no amount; otherwise both must be equal.
     pub amount_msat: Option<u64>,
-    /// What the way there may cost, in msat.
+    /// The limit of the routing fee, in msat.
     pub fee_max_msat: Option<u64>,
 }
 
-/// A payment whose terms are known and hold; nothing was sent yet.
+/// A payment whose terms are known and permitted. Nothing was sent yet.
 #[derive(Clone, Debug)]
 pub struct Payable {
     to: To,
-    /// What arrives, in msat.
+    /// The amount that arrives, in msat.
     pub amount_msat: u64,
-    /// What the way there may cost, in msat.
+    /// The limit of the routing fee, in msat.
     pub fee_max_msat: u64,
-    /// Whether the way there leads over more than our own peers.
+    /// Whether the path leads over more than our own peers.
     needs_map: bool,
 }
 
@@ -67,57 +67,58 @@ enum To {
     Offer(Box<Offer>),
 }
 
-/// How far the sending of a payment is, said on the thread that sends it.
+/// The progress of sending a payment, reported on the thread that sends it.
 #[derive(Clone, Copy, Debug)]
 pub enum Sending<'a> {
-    /// It is sent next: nothing that pays the same invoice is under way.
+    /// The payment is sent next. No other payment of the same invoice is in flight.
     Begins,
-    /// It was sent, under this id, hex.
+    /// The payment was sent under this id, hex.
     Sent(&'a str),
-    /// It was not sent.
+    /// The payment was not sent.
     NotSent,
-    /// It may have been sent, and there is no record of it.
+    /// The payment may have been sent, but has no record.
     Unsure,
 }
 
-/// How far a payment is.
+/// The progress of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
-    /// Under way; it may still arrive.
+    /// The payment is in flight and may still arrive.
     Pending,
-    /// It arrived.
+    /// The payment arrived.
     Succeeded,
-    /// It did not, and will not.
+    /// The payment did not arrive, and will not.
     Failed,
 }
 
-/// A payment of the node's, in or out. Sales are in the books, not here.
+/// An incoming or outgoing payment of the node. Sales are in the ledger, not here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Payment {
-    /// Its id, hex.
+    /// The id of the payment, hex.
     pub payment_id: String,
     /// `bolt11`, `bolt11_jit`, `bolt12`, `spontaneous` or `onchain`.
     pub kind: &'static str,
-    /// Whether it goes out.
+    /// Whether the payment is outgoing.
     pub is_outbound: bool,
-    /// How far it is.
+    /// The progress of the payment.
     pub status: Progress,
-    /// What arrives, in msat.
+    /// The amount that arrives, in msat.
     pub amount_msat: Option<u64>,
-    /// What the way there cost, in msat.
+    /// The fee that was paid, in msat.
     pub fee_msat: Option<u64>,
     /// The payment hash, or the transaction, hex.
     pub hash: Option<String>,
-    /// What proves that it was paid, hex: said to who pays, for with it they present what they bought.
+    /// The preimage that proves the payment, hex. Only the payer gets it, to present it for a
+    /// purchase.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preimage: Option<String>,
-    /// When something last happened to it, Unix seconds.
+    /// The time of the last change, Unix seconds.
     pub updated_secs: u64,
 }
 
 impl Node {
-    /// Reads what is to be paid and holds it against what there is. Nothing is sent.
+    /// Parses the text to pay and checks it against the node's records and channels. Sends nothing.
     pub async fn payable(&self, paying: Paying) -> Result<Payable, OperationError> {
         self.uses_channels()?;
         let network = self.config.network;
@@ -180,8 +181,9 @@ impl Node {
         .await
     }
 
-    /// Pays, says how far that is, and waits until it has arrived or failed, within a minute: what is still under way then is pending. So is what was
-    /// sent and cannot be followed: an error says that nothing was sent, unless it says that this is not known.
+    /// Pays, reports the progress, and waits up to a minute for the result. A payment that is still
+    /// in flight then, or that cannot be followed, is pending. An error means that nothing was
+    /// sent, unless the error says that this is unknown.
     pub async fn pay(
         &self,
         payable: Payable,
@@ -189,7 +191,7 @@ impl Node {
     ) -> Result<Payment, OperationError> {
         if payable.needs_map {
             match self.fetch_map().await {
-                // Who wants no map pays whom it finds without.
+                // Without a map, a path may still be found.
                 Ok(_) | Err(MapError::NotWanted) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -198,8 +200,9 @@ impl Node {
         let under_way = payable.under_way(self.clock.unix_secs());
         let turn = Arc::clone(&self.turns.pay);
         let sending = self.operate("pay", move |node| {
-            // ldk-node looks into its records, has LDK find a path and send, and then writes its record: two at once for one
-            // payment hash would both find none, and the one without a path would say of the other that it failed.
+            // ldk-node checks its records, lets LDK find a path and send, and then writes its
+            // record. Two concurrent payments of one payment hash would both find no record. If one
+            // of them finds no path, it would record the other as failed.
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
             if let To::Invoice(invoice) = &payable.to {
                 is_new(node, invoice)?;
@@ -226,14 +229,14 @@ impl Node {
         };
         let deadline = Instant::now() + PAYMENT_TIMEOUT;
         loop {
-            // A node that stops meanwhile, or does not answer, takes nothing back.
+            // The payment continues even if the node stops or does not answer.
             let Ok(payment) = self.payment_by(sent, with_proof).await else {
                 return Ok(under_way);
             };
             if payment.status != Progress::Pending {
                 return Ok(payment);
             }
-            // Whatever the node tells may be about this one.
+            // Any event of the node may be about this payment.
             match timeout_at(deadline, handled.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Ok(payment),
@@ -241,7 +244,7 @@ impl Node {
         }
     }
 
-    /// Counts the events that the node has handled, among them those that tell how payments ended.
+    /// Subscribes to the number of handled events. Some of them tell how a payment ended.
     pub fn handled(&self) -> watch::Receiver<u64> {
         self.handled.subscribe()
     }
@@ -259,7 +262,7 @@ impl Node {
         .await
     }
 
-    /// The same for who has sent it, and waits however long the node does.
+    /// The payment with this id, for its sender. Waits as long as an operation may take.
     async fn payment_by(
         &self,
         id: PaymentId,
@@ -271,7 +274,7 @@ impl Node {
         .await
     }
 
-    /// The node's payments, in and out, the newest first, at most so many. Sales are in the books.
+    /// At most this many incoming and outgoing payments, the newest first. Sales are in the ledger.
     pub async fn payments(&self, limit: usize) -> Result<Vec<Payment>, OperationError> {
         self.read("list the payments", move |node| {
             let mut payments = node.list_payments();
@@ -283,7 +286,7 @@ impl Node {
 }
 
 impl Payable {
-    /// The id that the payment will have, hex, if it is known before: an invoice's payment hash.
+    /// The id of the payment, hex, if it is known in advance: an invoice's payment hash.
     pub fn payment_id(&self) -> Option<String> {
         match &self.to {
             To::Invoice(invoice) => Some(invoice.payment_hash().to_string()),
@@ -291,7 +294,7 @@ impl Payable {
         }
     }
 
-    /// What is known of it while nobody can be asked how far it is.
+    /// The payment as far as it is known while its progress cannot be read.
     fn under_way(&self, now_secs: u64) -> Payment {
         let (kind, hash) = match &self.to {
             To::Invoice(invoice) => ("bolt11", Some(invoice.payment_hash().to_string())),
@@ -321,13 +324,14 @@ fn payment_of(
     payment.map(|payment| shown(&payment)).ok_or_else(unknown)
 }
 
-/// How long ago an invoice has expired, if it has. One whose end is beyond all clocks never does.
+/// The seconds since an invoice expired, if it has. An expiry too large for a timestamp is never
+/// reached.
 fn expired_secs_ago(invoice: &Bolt11Invoice, now_secs: u64) -> Option<u64> {
     let expires_secs = invoice.expires_at()?.as_secs();
     now_secs.checked_sub(expires_secs)
 }
 
-/// What is paid, between what is asked for and what the operator says.
+/// The amount to pay, from the amount asked for and the operator's amount.
 fn agreed(asked_msat: Option<u64>, said_msat: Option<u64>) -> Result<u64, OperationError> {
     match (asked_msat, said_msat) {
         (None, None) => Err(OperationError::AmountMissing),
@@ -342,7 +346,7 @@ fn agreed(asked_msat: Option<u64>, said_msat: Option<u64>) -> Result<u64, Operat
     }
 }
 
-/// Whether the payee is one of our peers, or can be found behind one: then no map of the network is needed.
+/// Whether the payee is our peer, or reachable through one, so that no map is needed.
 fn is_next_door(node: &ldk_node::Node, to: &To) -> bool {
     let To::Invoice(invoice) = to else {
         return false;
@@ -357,7 +361,7 @@ fn is_next_door(node: &ldk_node::Node, to: &To) -> bool {
     is_peer(&invoice.get_payee_pub_key()) || entries.any(|entry| is_peer(&entry.src_node_id))
 }
 
-/// An invoice is paid once: its payee owes nothing for a second time.
+/// Fails if this invoice was paid before, because its payee owes nothing for a second payment.
 fn is_new(node: &ldk_node::Node, invoice: &Bolt11Invoice) -> Result<(), OperationError> {
     let id: &[u8] = invoice.payment_hash().as_ref();
     let id = PaymentId(id.try_into().expect("SHA-256 has 32 bytes"));
@@ -393,7 +397,7 @@ fn send(node: &Arc<ldk_node::Node>, payable: Payable) -> Result<PaymentId, Opera
         if error == ldk_node::NodeError::DuplicatePayment {
             return OperationError::PaidBefore;
         }
-        // The record comes after the sending: what was sent and not noted may arrive.
+        // ldk-node writes its record after sending, so a payment without a record may arrive.
         if error == ldk_node::NodeError::PersistenceFailed {
             return unsure();
         }
@@ -401,12 +405,12 @@ fn send(node: &Arc<ldk_node::Node>, payable: Payable) -> Result<PaymentId, Opera
     })
 }
 
-/// What became of a payment is not known.
+/// The error if the result of a payment is unknown.
 fn unsure() -> OperationError {
     OperationError::Unsure { what: "pay" }
 }
 
-/// A payment with its preimage, for who pays it.
+/// The payment with its preimage, for its payer.
 fn with_proof(payment: &PaymentDetails) -> Payment {
     Payment {
         preimage: proof(&payment.kind),

@@ -1,4 +1,4 @@
-//! Peers: whom the node speaks to.
+//! The peers of the node.
 
 use std::str::FromStr;
 
@@ -8,22 +8,22 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 use super::Node;
 use super::operation::{OperationError, refused};
 
-/// The digits of a node's id, a compressed public key in hex.
+/// The number of digits in a node id, a compressed public key in hex.
 const NODE_ID_DIGITS: usize = 66;
 
-/// A node, and where it is reached if that is known.
+/// The id of a node, and its address if known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
-    /// Its id.
+    /// The node id.
     pub(super) node_id: PublicKey,
-    /// Where it listens.
+    /// The address on which the node listens.
     pub(super) address: Option<SocketAddress>,
 }
 
 impl FromStr for PeerAddress {
     type Err = OperationError;
 
-    /// Reads `ID@HOST:PORT`, or `ID` for one that is known already.
+    /// Parses `ID@HOST:PORT`, or `ID` for a known peer.
     fn from_str(text: &str) -> Result<Self, OperationError> {
         let not_a_peer = || OperationError::NotAPeer(text.to_owned());
         let (node_id, address) = match text.trim().split_once('@') {
@@ -38,18 +38,20 @@ impl FromStr for PeerAddress {
     }
 }
 
-/// Reads the id of a node: 66 hex digits. The library takes other forms of a key, too, which nobody else shows.
+/// Parses a node id: 66 hex digits. The library accepts other forms of a key, which no other tool
+/// shows.
 pub fn node_id(text: &str) -> Option<PublicKey> {
     text.parse().ok().filter(|_| text.len() == NODE_ID_DIGITS)
 }
 
-/// Reads where a node listens.
+/// Parses the address on which a node listens.
 pub(super) fn socket_address(text: &str) -> Option<SocketAddress> {
     host_and_port(text)?;
     text.parse().ok()
 }
 
-/// Reads `host:port`, with a name, an IPv4 address, or an IPv6 address in brackets. The one reader of them.
+/// Parses `host:port`, with a name, an IPv4 address, or an IPv6 address in brackets as the host.
+/// All other code uses this parser.
 pub fn host_and_port(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
@@ -66,7 +68,7 @@ pub fn host_and_port(text: &str) -> Option<(String, u16)> {
 }
 
 impl Node {
-    /// Connects to a peer, now and, if it is to be kept, after each start.
+    /// Connects to a peer. If `is_kept`, the node also connects to it after each start.
     pub async fn connect(&self, peer: PeerAddress, is_kept: bool) -> Result<(), OperationError> {
         let standings = self.strangers.standings().clone();
         self.operate("connect to the peer", move |node| {
@@ -78,7 +80,8 @@ impl Node {
         .await
     }
 
-    /// Lets go of a peer and forgets it. A peer with a channel comes back by itself, or is asked back when it is wanted.
+    /// Disconnects a peer and forgets it. A peer with a channel reconnects by itself, or is dialled
+    /// again when it is needed.
     pub async fn disconnect(&self, node_id: &str) -> Result<(), OperationError> {
         let peer: PeerAddress = node_id.parse()?;
         self.operate("disconnect the peer", move |node| {
@@ -89,7 +92,7 @@ impl Node {
     }
 }
 
-/// Where to dial: where it was said to be, or where it was the last time.
+/// The address to dial: the given one, or the last known one.
 pub(super) fn dialled(
     node: &ldk_node::Node,
     peer: &PeerAddress,
@@ -105,7 +108,7 @@ pub(super) fn dialled(
         .ok_or_else(|| OperationError::NoAddressOfPeer(peer.node_id.to_string()))
 }
 
-/// What a failed connection means.
+/// The operator's error for a failed connection.
 pub(super) fn unreachable(
     what: &'static str,
     node_id: &PublicKey,

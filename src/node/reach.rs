@@ -1,5 +1,6 @@
-//! How the node is reached: route hints and inbound capacity out of its channels. LDK would take the three largest; here the
-//! operator's own come first, so that nobody who opens larger ones can push them out of the invoices.
+//! Route hints and inbound capacity of the node's channels. LDK would hint the three largest
+//! channels. Here the operator's own channels come first, so that strangers with larger channels
+//! cannot displace them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,13 +18,15 @@ use super::chain;
 use super::standing::Standing;
 use super::strangers::Strangers;
 
-/// Hints in an invoice: each makes it some 80 characters longer.
+/// The maximum number of hints in an invoice. Each makes the invoice about 80 characters longer.
 const HINTS_MAX: usize = 3;
 
-/// Confirmations after which gossip of a channel may be relied on (BOLT 7: announced at 6).
+/// The number of confirmations after which payers may rely on gossip of a channel (BOLT 7:
+/// announced at 6).
 const ANNOUNCED_CONFIRMATIONS: u32 = 7;
 
-/// How the node is reached now, over these channels of its. Looks at the disk that its folder is on.
+/// Whether and how payments reach the node now, over these channels. Checks the free space of the
+/// folder's disk.
 pub(super) fn now(
     ldk: &ldk_node::Node,
     channels: &[ChannelDetails],
@@ -46,14 +49,14 @@ pub(super) fn now(
     chain::judged(of(&relied_on), seen_secs, clock.unix_secs())
 }
 
-/// How much a channel is worth to those who look for a way to the node, the best first.
+/// The value of a channel for payers that look for a path to the node, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Tier {
-    /// With a peer that the operator chose.
+    /// The operator chose the peer.
     Operators,
-    /// A stranger's, over which money has arrived.
+    /// The peer is a stranger, and money has arrived over the channel.
     Proven,
-    /// A stranger's. It may add to the others, and never replaces one.
+    /// The peer is a stranger. Its channel may add to others, and never replaces one.
     Stranger,
 }
 
@@ -67,22 +70,22 @@ impl Tier {
     }
 }
 
-/// What is ours in a channel that a peer has opened: all of it was the peer's then. What we have to keep in it cannot be sent,
-/// and counts.
+/// Our balance in a channel that a peer has opened, where all money was the peer's at first. The
+/// reserve that we must keep cannot be sent, but counts.
 pub(super) fn arrived_msat(channel: &ChannelDetails) -> u64 {
     let reserve_sat = channel.counterparty_unspendable_punishment_reserve;
     let peers_msat = channel.inbound_capacity_msat + reserve_sat * 1_000;
     (channel.channel_value_sats * 1_000).saturating_sub(peers_msat)
 }
 
-/// A channel, and how much it is worth.
+/// A channel and its tier.
 #[derive(Clone, Copy)]
 struct Way<'a> {
     tier: Tier,
     channel: &'a ChannelDetails,
 }
 
-/// What these channels can receive.
+/// The reach over these channels.
 fn of(ways: &[Way<'_>]) -> Reach {
     let usable: Vec<_> = ways
         .iter()
@@ -90,7 +93,7 @@ fn of(ways: &[Way<'_>]) -> Reach {
         .copied()
         .collect();
     if usable.is_empty() {
-        // A stranger who is away is nobody that the operator waits for.
+        // The operator does not wait for a stranger who is offline.
         let is_waited_for =
             |way: &Way<'_>| way.channel.is_channel_ready && way.tier == Tier::Operators;
         return Reach::Unready(if ways.iter().any(is_waited_for) {
@@ -104,13 +107,13 @@ fn of(ways: &[Way<'_>]) -> Reach {
         way.channel.is_announced && confirmations.is_some_and(|n| n >= ANNOUNCED_CONFIRMATIONS)
     };
     let announced: Vec<_> = usable.iter().filter(is_announced).copied().collect();
-    // Only the operator's own may hide the private ones from payers.
+    // Private channels are left out of the invoices only if the operator has an announced channel.
     if announced.iter().any(|way| way.tier == Tier::Operators) {
         return ready(Vec::new(), &announced);
     }
     let hints = hints(&usable);
     if hints.is_empty() {
-        // Usable, but the peer has not told yet what it forwards for.
+        // The channel is usable, but the peer has not sent its forwarding fees yet.
         return Reach::Unready(Unready::NoChannel);
     }
     let is_hinted = |way: &&Way<'_>| {
@@ -118,13 +121,14 @@ fn of(ways: &[Way<'_>]) -> Reach {
             .iter()
             .any(|hint| hint.0[0].src_node_id == way.channel.counterparty_node_id)
     };
-    // A peer forwards over whichever of its channels has room, so all those of a hinted peer count.
+    // A peer forwards over any of its channels with enough room, so all channels of a hinted peer
+    // count.
     let findable: Vec<_> = usable.iter().filter(is_hinted).copied().collect();
     ready(hints, &findable)
 }
 
-/// What arrives over the channels that payers can find. A channel takes no more at once than it allows in flight (LDK's
-/// default is a tenth of its size), however much room it has.
+/// The reach over the channels that payers can find. At any time, a channel accepts at most its
+/// in-flight limit (by LDK's default a tenth of its size), however much room it has.
 fn ready(hints: Vec<RouteHint>, findable: &[Way<'_>]) -> Reach {
     let takes = |way: &Way<'_>| {
         let in_flight_max = way.channel.inbound_htlc_maximum_msat.unwrap_or(u64::MAX);
@@ -140,9 +144,9 @@ fn ready(hints: Vec<RouteHint>, findable: &[Way<'_>]) -> Reach {
     })
 }
 
-/// The best channel of each peer: the operator's first, then the largest.
+/// A hint for the best channel of each peer: the operator's peers first, then the largest channels.
 fn hints(usable: &[Way<'_>]) -> Vec<RouteHint> {
-    // A way is better the smaller its tier, and the larger what it can take.
+    // A better channel has a smaller tier, or more capacity within the same tier.
     let rank = |way: &Way<'_>| {
         (
             way.tier,
@@ -198,7 +202,7 @@ pub(in crate::node) mod testing {
         secret.public_key(&Secp256k1::signing_only())
     }
 
-    /// A usable private channel of this size, all on the side of peer `number`.
+    /// A usable private channel of this size, with all money on the side of peer `number`.
     pub(in crate::node) fn channel(number: u8, sat: u64) -> ChannelDetails {
         ChannelDetails {
             channel_id: ChannelId([number; 32]),
@@ -320,7 +324,8 @@ mod tests {
             panic!("it is reached");
         };
         assert_eq!(inbound.capacity_msat, 2_021_000_000);
-        // One that the operator chose is found in the graph, and a stranger's beside it adds to it.
+        // Payers find the operator's announced channel in the graph, and the stranger's channel
+        // adds to it.
         let operators = ChannelDetails {
             is_announced: true,
             ..channel(3, 500_000)

@@ -1,20 +1,15 @@
-//! After a restore from a backup that may be older than the last state: nothing is ever signed for the old channels.
+//! Recovery after a restore from a backup, which may be older than the last state. An old state
+//! must not be broadcast, because the peer may take all of the channel's money. LDK also panics if
+//! a peer proves that our state is old. So the node starts without its old channels:
+//! - *Closing*: each peer finds its channel unknown and closes it with its own newest state. Once
+//!   that closing is buried, the channel's old monitor is loaded again. It finds our outputs for
+//!   the sweep, and can punish an old state for a day.
+//! - *Sweeping*: all closings are buried, and our remaining outputs are swept into the wallet.
+//! - *Searching*: channels opened after the backup have no monitor. Their closings pay us at one of
+//!   2,000 scripts, which are derived from the seed words, looked up and swept.
 //!
-//! An old state must not be broadcast (the peer may take all that is in the channel), and LDK panics as soon as a peer proves
-//! that ours is old. So the old channels are not loaded at all, and the procedure is the one that LDK's own message prescribes:
-//!
-//! 1. *Closing*: the node runs with an empty channel manager and no monitors. A peer that asks for an old channel hears that there
-//!    is none, and closes it with its own newest state. Once such a closing is buried, the channel's monitor is loaded again, old as
-//!    it is, and the others are waited for: a closing by an old state has to be punished within a day. The monitor knows our keys,
-//!    finds our outputs in whatever closing is in the chain, and hands them to ldk-node, which sweeps them into its wallet.
-//! 2. *Sweeping*: all closings are buried; what of them is ours and not in the wallet yet is waited for.
-//! 3. *Searching*: channels that were opened after the backup have no monitor in it. What their peers' closings pay us goes to one
-//!    of two thousand scripts that the words alone tell; each is looked up, and what is there is swept.
-//!
-//! Meanwhile nothing is sold, no channel is opened and none is kept; what was sold before is served. A peer that never comes back
-//! must not keep the shop closed for ever: the operator can have the recovery go on without its channel, whose monitor stays set
-//! aside until it was closed. Afterwards the search goes on for some time: of a channel that no backup knows nobody can say whether
-//! it was closed in time.
+//! Meanwhile the node sells nothing and keeps no channels, but serves earlier sales. The operator
+//! can leave channels unclosed. The search for closings goes on for some time after recovery.
 
 mod after;
 mod closing;
@@ -43,56 +38,59 @@ use closing::{Closed, Watched};
 
 pub(super) use after::watch as watch_after;
 
-/// What the operator is told of a recovery.
+/// The operator's view of a recovery.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Recovery {
     /// `closing`, `sweeping` or `searching`.
     pub stage: &'static str,
-    /// When the backup was made, Unix seconds.
+    /// The time of the backup, Unix seconds.
     pub backup_secs: u64,
-    /// What is happening, in a sentence.
+    /// The current activity, in a sentence.
     pub happening: String,
-    /// What comes next, in a sentence.
+    /// The next step, in a sentence.
     pub next: &'static str,
     /// The channels that are being resolved.
     pub channels: Vec<OldChannel>,
 }
 
-/// A channel of before the restore.
+/// A channel from before the restore.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct OldChannel {
-    /// Its id, hex.
+    /// The channel's id, hex.
     pub channel_id: String,
-    /// Who is at the other end, hex.
+    /// The node id of the channel's peer, hex.
     pub counterparty: String,
-    /// The output that held its money.
+    /// The output that held the channel's money.
     pub funding: String,
-    /// What was ours in it when the backup was made; its closing may give more, or less.
+    /// Our balance in the channel when the backup was made. The closing may give more or less.
     pub backup_balance_sat: u64,
-    /// The transaction that closes it, once there is one.
+    /// The closing transaction, once there is one.
     pub closing_txid: Option<String>,
-    /// How deep that is in the chain.
+    /// The number of confirmations of the closing transaction.
     pub confirmations: u32,
-    /// What the closing pays us at a script that the words alone tell, in sat: that is what a peer's closing does.
+    /// The amount that the closing pays at scripts derived from the seed words, in sat. A peer's
+    /// closing pays our balance there.
     pub pays_us_sat: Option<u64>,
-    /// The block before which a closing by an old state of the peer's can be punished: 144 after it.
+    /// The block before which an old state of the peer can be punished: 144 blocks after the
+    /// closing.
     pub deadline_height: Option<u32>,
-    /// Whether the chain source knows the funding transaction; a channel that was being opened may never have had one.
+    /// Whether the chain source knows the funding transaction. A channel that was being opened may
+    /// never have had one.
     pub is_funded: bool,
-    /// The output that holds its money now, if a splice has moved it.
+    /// The output that holds the channel's money now, if a splice has moved it.
     pub moved_to: Option<String>,
 }
 
-/// What is known of recoveries while the node runs.
+/// The state of recoveries while the node runs.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// What one is doing, while there is one. A `std` mutex: held to copy a few words.
+    /// The view of the current recovery, if there is one. A `std` mutex: held to copy a few words.
     told: Mutex<Option<Recovery>>,
     /// Whether the operator does not want to wait for old channels that are not closed.
     is_to_leave: AtomicBool,
-    /// Old channels that one went on without. A `std` mutex, too.
+    /// The old channels that a recovery left unclosed. A `std` mutex: held to copy them.
     left: Mutex<Vec<OldChannel>>,
-    /// The last one that is over. A `std` mutex, too.
+    /// The last completed recovery. A `std` mutex: held to copy it.
     last: Mutex<Option<Recovered>>,
 }
 
@@ -120,7 +118,7 @@ impl Progress {
     }
 }
 
-/// The names of the stages in which something is waited for that may not come.
+/// The names of the stages that wait for events that may never come.
 const CLOSING: &str = "closing";
 const SWEEPING: &str = "sweeping";
 
@@ -135,8 +133,8 @@ impl Node {
         self.recovery().is_some()
     }
 
-    /// Has a recovery go on without the old channels that are not closed, or whose closing is not found. `false` if it does not wait
-    /// for any.
+    /// Lets a recovery continue without old channels that are not closed, or whose closing is not
+    /// found. Returns `false` if the recovery does not wait for any channel.
     pub fn leave_unclosed(&self) -> bool {
         let waits = self
             .recovery()
@@ -148,18 +146,18 @@ impl Node {
         waits
     }
 
-    /// Old channels that a recovery went on without.
+    /// The old channels that a recovery left unclosed.
     pub(super) fn left_channels(&self) -> Vec<OldChannel> {
         self.recovery.left()
     }
 
-    /// What a recovery is doing.
+    /// The view of the current recovery, if there is one.
     pub(super) fn recovery(&self) -> Option<Recovery> {
         let told = self.recovery.told.lock();
         told.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tells the operator what a recovery is doing: the status always, the log when it is something new.
+    /// Shows the progress of a recovery in the status, and logs it if it has changed.
     fn tell_recovery(&self, recovery: Recovery) {
         let told = self.recovery.told.lock();
         let mut told = told.unwrap_or_else(PoisonError::into_inner);
@@ -178,7 +176,8 @@ impl Node {
     }
 }
 
-/// Goes through all of a recovery, if one is under way in this folder. `false` if told to stop before it was over.
+/// Runs all stages of a recovery, if one is under way in this folder. Returns `false` if told to
+/// stop before the end.
 pub(super) async fn run(
     node: &Node,
     runtime: &tokio::runtime::Handle,
@@ -202,7 +201,7 @@ pub(super) async fn run(
     }
 }
 
-/// Goes on to the next stage, or begins the first one again.
+/// Starts the next stage, or the first stage again.
 async fn go_on(node: &Node, fence: Fence, closed: Closed) -> Result<(), NodeError> {
     let (folder, keys) = (node.config.folder.clone(), node.keys.clone());
     match fence.stage {
@@ -215,7 +214,7 @@ async fn go_on(node: &Node, fence: Fence, closed: Closed) -> Result<(), NodeErro
             let sort = move |folder: PathBuf| copy::sort(&folder, &closed.sorted, next);
             on(folder, sort).await?;
             if next == Stage::Sweeping {
-                // What is waited for next is something else.
+                // The next stage waits for other events, so the operator's request ends here.
                 node.recovery.is_to_leave.store(false, Ordering::Relaxed);
             }
         }
@@ -237,7 +236,8 @@ async fn go_on(node: &Node, fence: Fence, closed: Closed) -> Result<(), NodeErro
     Ok(())
 }
 
-/// One stage, with a node of its own. What becomes of the monitors; `None` if told to stop before it was over.
+/// Runs one stage with its own node. Returns what happens to the monitors, or `None` if told to
+/// stop before the end.
 async fn stage(
     node: &Node,
     fence: Fence,
@@ -288,7 +288,7 @@ async fn stage(
     };
     let looking = chain::keep(node, &ldk, &until);
     let (handled, is_over, ()) = tokio::join!(handling, watching, looking);
-    // Nobody is to be told of a node that is stopped, and the next one is another.
+    // The status must not show a stopped node, and the next stage has another node.
     node.enter(Phase::Starting);
     stop_node(&ldk).await;
     handled?;
@@ -305,7 +305,7 @@ async fn set_aside(node: &Node) -> Result<Vec<MonitoredChannel>, NodeError> {
 }
 
 impl Fence {
-    /// What is told before anything is known.
+    /// The view of a recovery at the start of a stage.
     fn starting(&self, channels: &[MonitoredChannel]) -> Recovery {
         match self.stage {
             Stage::Closing => self.closing(
@@ -366,7 +366,7 @@ impl From<&MonitoredChannel> for OldChannel {
     }
 }
 
-/// Does something with the node's folder that waits for the disk.
+/// Runs a function on the node's folder, on a thread that may wait for the disk.
 async fn on<T: Send + 'static>(
     folder: PathBuf,
     work: impl FnOnce(PathBuf) -> Result<T, StateError> + Send + 'static,
@@ -377,7 +377,8 @@ async fn on<T: Send + 'static>(
         .map_err(NodeError::State)
 }
 
-/// Waits until it is time to look again: after a while, or when somebody had the chain read. `false` if told to stop.
+/// Waits for the next check: after this time, or earlier if the operator requests a chain sync.
+/// Returns `false` if told to stop.
 async fn look_again(node: &Node, after: Duration, until: &CancellationToken) -> bool {
     tokio::select! {
         () = tokio::time::sleep_until(tokio::time::Instant::now() + after) => true,

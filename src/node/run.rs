@@ -1,4 +1,4 @@
-//! Running the node: building and starting it, handling its events, and stopping it, in rounds.
+//! Runs the node in rounds: builds and starts it, handles its events, and stops it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,18 @@ use super::stop::stop_node;
 use super::threads::Threads;
 use super::{Node, NodeError, Phase, Purpose, chain, door, events, panics, recovery};
 
-/// How long a node whose state a server keeps may take to stop, which waits for what is being written: below the time after which
-/// supervisors kill.
+/// The longest time to stop a node whose state is on a server, because a stop waits for pending
+/// writes. It is shorter than the time after which supervisors kill a process.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
 impl Node {
-    /// Builds and starts the node, starts it again as long as its chain source is away, and handles its events until told
-    /// to stop. Ends early only by a fault.
+    /// Builds and starts the node, retries while its chain source is away, and handles its events
+    /// until told to stop. Ends early only on an error.
     pub async fn run(&self, ledger: Arc<Ledger>, stop: CancellationToken) -> Result<(), NodeError> {
-        // Threads of its own: ldk-node waits for its database on them, and requests must not wait with it.
+        // The node has its own threads: ldk-node waits for its database on them, and requests must
+        // not wait with it.
         let threads = Threads::start()?;
-        // Also when it ends by a fault, nothing waits for the chain any more.
+        // Cancelled on an error too, so that no task keeps waiting for the chain.
         let ending = stop.child_token();
         let listeners = door::Door::listen(&self.config.listen).await?;
         let running = async {
@@ -49,7 +50,7 @@ impl Node {
         ended
     }
 
-    /// Lets peers in until told to stop, and has another node run in place of one whose own listener has died.
+    /// Lets peers in until told to stop. Restarts the node if its own listener has died.
     async fn let_in(&self, listeners: Vec<tokio::net::TcpListener>, stop: &CancellationToken) {
         let Some(door) = &self.door else { return };
         let is_running = self.is_running.subscribe();
@@ -66,7 +67,7 @@ impl Node {
         }
     }
 
-    /// Runs the node, and runs another one in its place when that is wanted.
+    /// Runs the node, and runs a new one when a restart is requested.
     async fn rounds(
         &self,
         runtime: tokio::runtime::Handle,
@@ -88,7 +89,7 @@ impl Node {
                 return ended;
             }
             self.reach.send_replace(Reach::Unready(Unready::Starting));
-            // Lets go of the node, whose database the next one opens.
+            // Drops the node, because the next one opens its database.
             self.enter(Phase::Starting);
         }
     }
@@ -99,7 +100,8 @@ impl Node {
         ledger: Arc<Ledger>,
         ending: CancellationToken,
     ) -> Result<(), NodeError> {
-        // Before anything else opens its database: one that is damaged is left as it is.
+        // Runs before anything else opens the database, because a damaged database must not be
+        // changed.
         let (folder, vss) = (self.config.folder.clone(), self.config.vss.clone());
         let prepared = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&folder).map_err(NodeError::Folder)?;
@@ -125,7 +127,7 @@ impl Node {
         }
     }
 
-    /// Runs with the right to use its store, and keeps that.
+    /// Runs the node with the right to use its store, and renews that right.
     async fn run_leased(
         &self,
         lease: &Lease,
@@ -145,7 +147,7 @@ impl Node {
             }
         };
         let (ended, ()) = tokio::join!(running, keeping);
-        // A node that was not stopped may still write something.
+        // A node that did not stop cleanly may still write, so the right is not returned.
         if ended.is_ok() {
             lease.give_back().await;
         }
@@ -179,7 +181,8 @@ impl Node {
         let (ended, (), (), ()) = tokio::select! {
             biased;
             why = self.undone() => {
-                // LDK panics where it cannot go on, and whoever stops or drops the node after it does, too.
+                // LDK panics when it cannot continue. Stopping or dropping the node afterwards
+                // panics, too.
                 std::mem::forget(Arc::clone(&node));
                 return Err(why);
             }
@@ -192,7 +195,7 @@ impl Node {
         if let Err(NodeError::Panicked(_) | NodeError::ChannelState(ChannelStateError::Away)) =
             ended
         {
-            // As above.
+            // Dropping this node would panic, too.
             std::mem::forget(node);
             return ended;
         }
@@ -207,7 +210,8 @@ impl Node {
         ended
     }
 
-    /// Waits for a reason to end at once, without another write: its state cannot be written, or is another program's.
+    /// Waits for a reason to end at once without another write. Either the state cannot be written,
+    /// another program owns it, or a task panicked.
     async fn undone(&self) -> NodeError {
         let (mut unwritable, mut lost) = (self.unwritable.subscribe(), self.lost.subscribe());
         let mut panics = panics::listen();
@@ -219,7 +223,8 @@ impl Node {
             if let Some(why) = lost.borrow_and_update().why() {
                 return why.into();
             }
-            // The senders are ours. LDK says why it gives up before it panics.
+            // The senders are fields of this node, so `changed` never fails. LDK reports why it
+            // gives up before it panics.
             tokio::select! {
                 biased;
                 _ = unwritable.changed() => {}

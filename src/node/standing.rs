@@ -1,6 +1,6 @@
-//! The standing of a peer: trusted, chosen by the operator, or a stranger. Any peer that finds the port can connect
-//! and open a channel. So the standing decides which channels the node relies on, how payers reach it and which coins
-//! it reserves on chain.
+//! The standing of a peer: trusted, chosen by the operator, or a stranger. Any peer that finds the
+//! port can connect and open a channel. So the standing decides which channels the node relies on,
+//! how payers reach it and which coins it reserves on chain.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,17 +15,20 @@ use utoipa::ToSchema;
 use super::Config;
 use crate::base::secret_file;
 
-/// The peers that the operator dialled or opened a channel with, one node id a line, in the node's folder.
+/// The file with the peers that the operator dialled or opened a channel with, one node id a line,
+/// in the node's folder.
 const FILE: &str = "peers.chosen";
 
-/// The most chosen peers that are remembered. Each takes 67 bytes in the file; an operator does not dial that many by hand.
+/// The maximum number of chosen peers that are remembered. Each takes 67 bytes in the file, and an
+/// operator does not dial that many by hand.
 const CHOSEN_MAX: usize = 1_000;
 
 /// The standing of a peer, from the most to the least trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// A liquidity provider, or a peer that `node.peers` names. Its channels need no coins on chain.
+    /// A liquidity provider, or a peer that `node.peers` names. Its channels need no coins on
+    /// chain.
     Trusted,
     /// A peer that the operator dialled or opened a channel with.
     Chosen,
@@ -37,7 +40,8 @@ pub enum Standing {
 #[derive(Clone, Debug)]
 pub(super) struct Standings {
     trusted: Arc<BTreeSet<PublicKey>>,
-    /// A `std` mutex: held for a look-up, or while a short file is written on a thread that may block.
+    /// A `std` mutex: held for a look-up, or while a short file is written on a thread that may
+    /// block.
     chosen: Arc<Mutex<Chosen>>,
 }
 
@@ -48,7 +52,8 @@ struct Chosen {
 }
 
 impl Standings {
-    /// Builds the standings from these settings, and from the peers that the operator chose in earlier runs.
+    /// Builds the standings from these settings, and from the peers that the operator chose in
+    /// earlier runs.
     pub(super) fn of(config: &Config) -> Self {
         Self::in_folder(&config.folder, trusted(config))
     }
@@ -77,8 +82,8 @@ impl Standings {
         }
     }
 
-    /// The standing of this channel's peer. Only the operator opens channels from this node, so the peer of an outbound channel
-    /// is not a stranger.
+    /// The standing of this channel's peer. Only the operator opens channels from this node, so the
+    /// peer of an outbound channel is not a stranger.
     pub(super) fn of_channel(&self, channel: &ChannelDetails) -> Standing {
         match self.of_peer(&channel.counterparty_node_id) {
             Standing::Stranger if channel.is_outbound => Standing::Chosen,

@@ -1,4 +1,4 @@
-//! Building and starting the node, with as many tries as its chain source wants.
+//! Builds and starts the node, and retries while its chain source is away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::protocol::invoice::{Reach, Unready};
 use super::build::{Unbuilt, Writing, build};
 use super::{Node, NodeError, Phase, Purpose, chain};
 
-/// The first pause after a failed start; doubled each time up to [`RETRY_MAX`].
+/// The first pause after a failed start. It doubles each time, up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
-/// What is waited for, as a rule.
+/// The usual reason to wait.
 const SOURCE: Unready = Unready::ChainSourceUnreachable;
 
 /// The longest pause between two starts.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 impl Node {
-    /// Builds the node; nothing if told to stop before that. Without its bitcoind a new one would begin at the first block
-    /// of all, so that is waited for.
+    /// Builds the node; `None` if told to stop before that. Without its bitcoind, a new node would
+    /// begin at the first block of the chain, so the build waits for bitcoind.
     pub(super) async fn build(
         &self,
         purpose: Purpose,
@@ -59,7 +59,7 @@ impl Node {
             });
             let built = tokio::select! {
                 built = building => built,
-                // A server that is away is tried for minutes.
+                // While the server is away, the build itself retries for minutes.
                 () = stop.cancelled() => return Ok(None),
             };
             let trouble = match built.map_err(NodeError::Panicked)? {
@@ -73,7 +73,8 @@ impl Node {
         }
     }
 
-    /// Takes the right to use the store that the server keeps, once there is one; nothing if told to stop before that.
+    /// Takes the right to use the server's store, once the server grants it; `None` if told to stop
+    /// before that.
     pub(super) async fn lease(
         &self,
         vss: &Vss,
@@ -99,7 +100,7 @@ impl Node {
         }
     }
 
-    /// Waits until it is time to ask the server that keeps the state again; `false` if told to stop.
+    /// Waits until the next request to the server that keeps the state; `false` if told to stop.
     async fn wait_for_store(
         &self,
         trouble: Trouble,
@@ -113,7 +114,7 @@ impl Node {
         self.wait(None, unready, why, pause, stop).await
     }
 
-    /// What ldk-node is to be told of its chain source; a reason to wait if that is not known yet.
+    /// The chain source, in the form that ldk-node needs. An error is a reason to wait.
     async fn told(&self) -> Result<chain::Told, String> {
         match &self.config.chain.source {
             ChainSource::Esplora { .. } => {
@@ -135,8 +136,8 @@ impl Node {
         }
     }
 
-    /// Starts the node, however long its chain source is away; `false` if told to stop before it ran. With a relay in front
-    /// of it the chain source is never away.
+    /// Starts the node, however long its chain source is away; `false` if told to stop before the
+    /// node runs. With a relay in front, the chain source is never away.
     pub(super) async fn start(
         &self,
         node: &Arc<ldk_node::Node>,
@@ -144,7 +145,8 @@ impl Node {
     ) -> Result<bool, NodeError> {
         let mut pause = RETRY_MIN;
         loop {
-            // ldk-node connects when it starts, and may not be started a second time before it has been stopped.
+            // The server is checked first, because ldk-node connects when it starts, and can start
+            // again only after a stop.
             if matches!(self.config.chain.source, ChainSource::Electrum(_))
                 && let Some(why) = tokio::select! {
                     why = bitcoind::complaint(&self.config.chain.source, self.config.network) => why,
@@ -156,7 +158,7 @@ impl Node {
                 }
                 continue;
             }
-            // What it was built from may be another's by now.
+            // Another program may by now own the state that the node was built from.
             if let Some(why) = self.lost.borrow().why() {
                 return Err(why.into());
             }
@@ -171,8 +173,9 @@ impl Node {
                     });
                     return Ok(true);
                 }
-                // The only steps of a start that need the world: a connection to an Electrum server, and fee rates from the
-                // chain source. Starting again after any other failure would only add to what the first try left running.
+                // Only these steps of a start need the network: a connection to an Electrum server,
+                // and fee rates from the chain source. After any other failure, a retry would only
+                // add to what the first try left running.
                 Err(
                     ldk_node::NodeError::ConnectionFailed
                     | ldk_node::NodeError::FeerateEstimationUpdateFailed
@@ -190,7 +193,7 @@ impl Node {
         }
     }
 
-    /// Waits until it is time for another try; `false` if told to stop.
+    /// Waits until the next try; `false` if told to stop.
     async fn wait(
         &self,
         node: Option<&Arc<ldk_node::Node>>,

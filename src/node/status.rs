@@ -1,4 +1,4 @@
-//! What the operator is told about the node.
+//! The status of the node for the operator.
 
 use std::sync::{Arc, PoisonError};
 
@@ -18,95 +18,97 @@ use super::{
     ChainStatus, Node, OldChannel, Phase, Recovery, Standing, StrangersStatus, address, closed,
 };
 
-/// The node, as it is now.
+/// The current status of the node.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Status {
-    /// Whether it runs.
+    /// Whether the node runs.
     pub running: bool,
-    /// What it does if it does not run, or since when it does.
+    /// The node's phase, in words.
     pub phase: String,
-    /// Since when, Unix seconds.
+    /// The time since which the node runs or waits, Unix seconds.
     pub since_secs: Option<u64>,
-    /// The network, as the settings call it.
+    /// The network's name in the settings.
     pub network: String,
-    /// Its id, hex.
+    /// The node id, hex.
     pub node_id: Option<String>,
-    /// Where peers connect to.
+    /// The addresses on which the node accepts peers.
     pub p2p: Vec<String>,
-    /// Its peers, and whether they are connected.
+    /// The node's peers, and whether they are connected.
     pub peers: Vec<Peer>,
-    /// Its channels.
+    /// The node's channels.
     pub channels: Vec<Channel>,
-    /// What peers may do that the operator did not choose, and what they do.
+    /// The limits for peers that the operator did not choose, and their current use.
     pub strangers: StrangersStatus,
-    /// Its money.
+    /// The node's money.
     pub balances: Option<Balances>,
-    /// Where on-chain money is sent to.
+    /// The address for on-chain deposits.
     pub deposit_address: Option<String>,
-    /// What can arrive now, in msat.
+    /// The amount that can arrive now, in msat.
     pub inbound_msat: u64,
-    /// Why nothing can be sold now, and what to do; nothing if it can.
+    /// The reason why nothing can be sold now, and the remedy; `None` while the node can sell.
     pub unready: Option<String>,
-    /// When it last read the chain for its channels, Unix seconds.
+    /// The time when the node last read the chain for its channels, Unix seconds.
     pub lightning_synced_secs: Option<u64>,
-    /// When it last read the chain for its wallet, Unix seconds.
+    /// The time when the node last read the chain for its wallet, Unix seconds.
     pub onchain_synced_secs: Option<u64>,
-    /// The best block that it knows.
+    /// The height of the best block that the node knows.
     pub block_height: Option<u32>,
-    /// What a recovery from a backup is doing, while there is one.
+    /// The progress of a recovery from a backup, while there is one.
     pub recovery: Option<Recovery>,
-    /// Where it reads the chain.
+    /// The chain source.
     pub chain: ChainStatus,
-    /// Old channels that a recovery went on without, as they were found within the last hour.
+    /// Old channels that a recovery left unclosed, as found within the last hour.
     pub unclosed_old_channels: Vec<OldChannel>,
-    /// The server that keeps the channels' state, if one does.
+    /// The server that keeps the channels' state, if there is one.
     pub store: Option<StoreStatus>,
-    /// When its money, peers and channels were as they are shown, Unix seconds.
+    /// The time when money, peers and channels were read, Unix seconds.
     pub described_secs: Option<u64>,
-    /// Whether it waits for its store, so that these cannot be shown as they are now.
+    /// Whether the node waits for its store, so that money, peers and channels may be out of date.
     pub is_stuck: bool,
 }
 
 /// A peer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Peer {
-    /// Its id, hex.
+    /// The peer's node id, hex.
     pub node_id: String,
-    /// Its address.
+    /// The peer's address.
     pub address: String,
-    /// Whether it is connected.
+    /// Whether the peer is connected.
     pub is_connected: bool,
 }
 
 /// A channel.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Channel {
-    /// Its id, hex.
+    /// The channel's id, hex.
     pub channel_id: String,
-    /// Who is at the other end, hex.
+    /// The peer's node id, hex.
     pub counterparty: String,
-    /// Who that is to the operator.
+    /// The standing of the channel's peer.
     pub standing: Standing,
-    /// Whether nothing is sold over it, because payments could not be claimed on chain with the coins of the wallet.
+    /// Whether nothing is sold over the channel, because the wallet's coins cannot pay for claiming
+    /// its payments on chain.
     pub withheld: bool,
-    /// Whether payments can arrive over it now.
+    /// Whether payments can arrive over the channel now.
     pub usable: bool,
-    /// Whether its funding is locked in.
+    /// Whether the channel's funding is locked in.
     pub ready: bool,
-    /// Whether it is announced to the network.
+    /// Whether the channel is announced to the network.
     pub announced: bool,
-    /// Its size, in sat.
+    /// The channel's size, in sat.
     pub capacity_sat: u64,
-    /// What can arrive over it, in msat.
+    /// The amount that can arrive over the channel, in msat.
     pub inbound_msat: u64,
-    /// What can be sent over it, in msat.
+    /// The amount that can be sent over the channel, in msat.
     pub outbound_msat: u64,
-    /// Confirmations of its funding.
+    /// The number of confirmations of the channel's funding.
     pub confirmations: u32,
 }
 
 impl Node {
-    /// What the node is and has now. While it waits for its store, what it has is shown as it was.
+    /// The current status of the node. While the node waits for its store, its last known status is
+    /// shown.
     pub async fn status(self: &Arc<Self>, ledger: &Arc<Ledger>) -> Status {
         let phase = self.phase();
         let described = match &phase {
@@ -163,7 +165,8 @@ impl Node {
         status
     }
 
-    /// What ldk-node says of itself; what it said last, if it waits for its store.
+    /// The part of the status that ldk-node reports. While ldk-node waits for its store, its last
+    /// report is shown.
     async fn described(
         self: &Arc<Self>,
         ldk: &Arc<ldk_node::Node>,
@@ -196,7 +199,7 @@ impl Node {
         }
     }
 
-    /// Takes locks of the node's.
+    /// Fills in ldk-node's part of the status. Takes locks of the node.
     fn describe(&self, node: &ldk_node::Node, ledger: &Ledger, status: &mut Status) {
         status.described_secs = Some(self.clock.unix_secs());
         let ldk = node.status();
@@ -219,7 +222,7 @@ impl Node {
         status.channels = channels.iter().map(shown).collect();
     }
 
-    /// The channels that there are.
+    /// The node's channels.
     pub async fn channels(&self) -> Result<Vec<Channel>, OperationError> {
         let strangers = self.strangers.clone();
         self.read("list the channels", move |node| {
@@ -232,7 +235,7 @@ impl Node {
         .await
     }
 
-    /// The peers that it knows.
+    /// The peers that the node knows.
     pub async fn peers(&self) -> Result<Vec<Peer>, OperationError> {
         let door = self.door.clone();
         self.read("list the peers", move |node| {
@@ -252,7 +255,8 @@ impl From<&ldk_node::PeerDetails> for Peer {
     }
 }
 
-/// The peers, with the addresses that they have connected from: ldk-node sees those come from loopback.
+/// The peers with the addresses that they connected from. For ldk-node, they all connect from
+/// loopback.
 fn shown_peers(node: &ldk_node::Node, door: Option<&Door>) -> Vec<Peer> {
     let address = |peer: &ldk_node::PeerDetails| {
         let door = door.filter(|_| peer.is_connected)?;

@@ -1,8 +1,9 @@
-//! The end of ldk-node.
+//! Stops ldk-node.
 
 use std::sync::Arc;
 
-/// Always before the last handle goes: a running node that is dropped panics.
+/// Stops the node. Must run before the last handle is dropped, because dropping a running node
+/// panics.
 pub(super) async fn stop_node(node: &Arc<ldk_node::Node>) {
     let stopping = Arc::clone(node);
     match tokio::task::spawn_blocking(move || stopping.stop()).await {

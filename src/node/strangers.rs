@@ -1,9 +1,9 @@
-//! Channels of strangers: peers that the operator neither trusts nor chose. LDK accepts a channel from any peer that asks, so
-//! this module limits the cost of them: how many are pending, how many exist and how large they are. It also makes sure that the
-//! wallet's coins suffice to claim a payment over each of them.
+//! Channels of strangers: peers that the operator neither trusts nor chose. LDK accepts a channel
+//! from any peer that asks. So this module limits their number, including pending ones, and their
+//! size. It also makes sure that the wallet's coins suffice to claim a payment over each.
 //!
-//! ldk-node accepts a channel without a prior check. So Tollhouse closes a channel that exceeds the limits while it
-//! is pending, long before it can carry a payment: a stranger's channel becomes usable with its sixth confirmation.
+//! ldk-node accepts a channel without a prior check. So Tollhouse closes a channel that exceeds the
+//! limits while it is pending. It is usable, and can carry a payment, only after six confirmations.
 
 mod abandoned;
 mod bounds;
@@ -34,31 +34,31 @@ use abandoned::Abandoned;
 use bounds::{Beyond, Pending};
 use claims::{Covered, Types};
 
-/// How long a stranger may take from asking for a channel to naming its funding transaction.
+/// The maximum time between a stranger's request for a channel and its funding transaction.
 const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 
 /// The message that ldk-node sends when it refuses a channel at once.
 const REFUSED: &str = "Channel request rejected";
 
-/// The strangers' channels, and the limits on them. Clones share the state.
+/// The strangers' channels and the limits on them. Clones share the state.
 #[derive(Clone, Debug)]
 pub(super) struct Strangers {
     config: Arc<PeersConfig>,
-    /// Coins needed for each anchor channel, in sat.
+    /// The coins that each anchor channel needs, in sat.
     reserve_sat: u64,
-    /// The providers that would open a channel that the operator buys, if such a channel needs these coins, too.
+    /// The providers, if a channel that the operator buys from them also needs these coins.
     bought: Option<Arc<Vec<PublicKey>>>,
     standings: Standings,
-    /// A `std` mutex: held to compare a few hundred channels, never across an await or a call into ldk-node.
+    /// A `std` mutex: held to compare a few hundred channels, never across an await or a node call.
     state: Arc<Mutex<State>>,
-    /// Which of their channels have anchors. A `std` mutex: held while monitors are read, on a thread that may block.
+    /// The types of the channels. A `std` mutex: held on a thread that may block, to read monitors.
     types: Arc<Mutex<Types>>,
 }
 
 /// The state of the strangers' channels.
 #[derive(Debug)]
 struct State {
-    /// Requested channels without a funding transaction, and their request times.
+    /// Requested channels without a funding transaction, and when they were requested.
     unbegun: HashMap<ChannelId, Instant>,
     /// Channels that wait for their confirmations.
     pending: HashMap<ChannelId, Pending>,
@@ -66,7 +66,7 @@ struct State {
     withheld: HashSet<ChannelId>,
     /// The last comparison of the channels with the coins.
     covered: Option<Covered>,
-    /// Channels that are being closed.
+    /// Channels that the node is closing.
     closing: HashSet<ChannelId>,
     /// Channels that could not be closed, and when closing them was tried.
     not_closed: HashMap<ChannelId, Instant>,
@@ -74,7 +74,7 @@ struct State {
     real: HashSet<Txid>,
     /// Channels that ended before their funding transaction was seen.
     abandoned: Abandoned,
-    /// All channels that were ever pending or ready, whichever side opened them: the end of any other channel is not a change.
+    /// All channels that were ever pending or ready. The end of any other channel is not a change.
     known: HashSet<ChannelId>,
     /// The number of channels that were closed for exceeding the limits, since the start.
     closed: u64,
@@ -85,34 +85,35 @@ struct State {
 pub struct StrangersStatus {
     /// Whether any peer may open a channel, or only those that the operator trusts or has dialled.
     pub anyone_opens: bool,
-    /// Peers that the settings trust, the liquidity providers included.
+    /// The number of peers that the settings trust, including the liquidity providers.
     pub trusted: usize,
-    /// Strangers' channels that wait for confirmations.
+    /// The number of strangers' channels that wait for confirmations.
     pub pending: usize,
-    /// The most channels of strangers that may wait at once.
+    /// The maximum number of strangers' channels that may wait at once.
     pub pending_max: usize,
-    /// Strangers' channels in all.
+    /// The number of all strangers' channels.
     pub channels: usize,
-    /// The most channels that strangers may have.
+    /// The maximum number of strangers' channels.
     pub channels_max: usize,
-    /// Channels that were closed for exceeding these limits, since the start.
+    /// The number of channels closed for exceeding these limits, since the start.
     pub closed: u64,
-    /// Channels over which nothing is sold: payments over them could not be claimed on chain with the coins of the wallet.
+    /// The number of channels that sell nothing, because coins to claim payments on chain are
+    /// missing.
     pub withheld: usize,
-    /// Connections to the Lightning listener.
+    /// The number of connections to the Lightning listener.
     pub connections: usize,
-    /// The most connections that it may have at once.
+    /// The maximum number of connections to the Lightning listener.
     pub connections_max: usize,
-    /// Connections that were turned away or cut because of the limits, since the start.
+    /// The number of connections turned away or cut because of the limits, since the start.
     pub connections_refused: u64,
-    /// Whether Tollhouse blocks all strangers without a confirmed channel, because strangers exceeded the limits too often.
+    /// Whether strangers without a confirmed channel are blocked, after too many violations.
     pub shut_out: bool,
     /// The current fault of the Lightning listener, if it has one.
     pub listener_fault: Option<String>,
 }
 
 impl Strangers {
-    /// Builds it from these settings, and from the files of earlier runs.
+    /// Builds the limits from these settings and from the files of earlier runs.
     pub(super) fn of(config: &Config, keys: &NodeKeys) -> Self {
         let reserve_sat = super::liquidity::anchors(config).per_channel_reserve_sats;
         let providers: Vec<_> = config.liquidity.providers().map(|it| it.node_id).collect();
@@ -143,8 +144,8 @@ impl Strangers {
         self.state().known.extend(known.map(|it| it.channel_id));
     }
 
-    /// Whether this event changes the channels so that a backup is out of date. A peer may begin to open a channel and hang up as
-    /// often as it likes: only a channel that was once pending or ready counts.
+    /// Whether this event changes the channels, so that a backup is out of date. Only a channel
+    /// that was once pending or ready counts: a peer may request a channel and hang up at will.
     pub(super) fn changes_channels(&self, event: &Event) -> bool {
         match event {
             Event::ChannelPending {
@@ -155,7 +156,7 @@ impl Strangers {
             } => {
                 let mut state = self.state();
                 state.known.insert(*channel_id);
-                // Its peer may close it before the channels are checked next.
+                // The peer may close the channel before the next check of the channels.
                 if self.standings.of_peer(counterparty_node_id) == Standing::Stranger {
                     let (peer, now) = (*counterparty_node_id, Instant::now());
                     let pending = Pending::of(peer, funding_txo.txid, now);
@@ -178,7 +179,8 @@ impl Strangers {
         }
     }
 
-    /// Checks the channels against the limits, and closes those that exceed them. Takes locks of the node.
+    /// Checks the channels against the limits, and closes those that exceed them. Takes locks of
+    /// the node.
     pub(super) fn enforce(
         &self,
         ldk: &ldk_node::Node,
@@ -205,8 +207,8 @@ impl Strangers {
             let mut state = self.state();
             let before = state.left_out(now);
             let ended = bounds::follow(&mut state.pending, &theirs, now);
-            // A peer that closes its own pending channel leaves as much data behind as one whose channel is closed here, so it is
-            // counted alike.
+            // A peer that closes its own pending channel leaves as much data behind as a peer whose
+            // channel is closed here. Both count as violations.
             let unfunded = ended.iter().filter(|(_, it)| !it.is_in_a_block());
             let unstruck = unfunded.filter(|(id, _)| !state.closing.contains(id));
             if let Some(door) = door {
@@ -214,7 +216,7 @@ impl Strangers {
                     .filter_map(|(_, it)| it.peer)
                     .for_each(|peer| door.strike(&peer, Violation::Channel));
             }
-            // Without a chain source that can look up a single transaction, this leaves none out.
+            // Only the relay can leave transactions out, so the list is kept only with a relay.
             if relay.is_some() {
                 state.abandoned.add(ended);
             }
@@ -237,8 +239,8 @@ impl Strangers {
         }
     }
 
-    /// Strangers' requested channels without a funding transaction in time. LDK waits for fifty peers at once, and then
-    /// accepts no more.
+    /// Strangers' channels whose funding transaction was not named in time. LDK waits for fifty
+    /// peers at once, and then accepts no more.
     fn unbegun<'a>(
         &self,
         channels: &'a [ChannelDetails],
@@ -259,7 +261,8 @@ impl Strangers {
         late.map(|it| (it, Beyond::NotBegun)).collect()
     }
 
-    /// Closes a channel that carries no payments yet and holds no money of this node; `true` if that was done.
+    /// Closes a channel that carries no payments yet and holds no money of this node. Returns
+    /// whether it did.
     fn close(&self, ldk: &ldk_node::Node, channel: &ChannelDetails, why: &Beyond) -> bool {
         let id = channel.channel_id;
         if !self.state().closing.insert(id) {
@@ -272,7 +275,7 @@ impl Strangers {
             self.state().closing.remove(&id);
             return false;
         }
-        // The peer is sent the reason; the log gets one line at most for each channel that the peer has opened.
+        // The log gets at most one line for each channel that the peer has opened.
         tracing::info!(channel.id = %id, "Closed channel {id} of peer {peer}: {why}");
         self.state().closed += 1;
         true
@@ -290,8 +293,9 @@ impl Strangers {
         channels.iter().filter(is_theirs)
     }
 
-    /// Tells of each peer whether a connection of it is never cut to make room for another. A stranger's channel counts from its
-    /// first confirmation: it has cost the stranger a transaction, and becomes ready only while both sides are connected.
+    /// Returns whether a peer's connection is never cut to make room. A stranger's channel counts
+    /// from its first confirmation: it has cost a transaction, and needs both sides to become
+    /// ready.
     pub(super) fn keeps(&self, channels: &[ChannelDetails]) -> impl Fn(&PublicKey) -> bool {
         let is_funded = |it: &&ChannelDetails| it.is_channel_ready || it.confirmations > Some(0);
         let funded = channels.iter().filter(is_funded);
@@ -299,8 +303,8 @@ impl Strangers {
         move |peer| self.standings.of_peer(peer) != Standing::Stranger || kept.contains(peer)
     }
 
-    /// Counts a violation by a stranger whose channel ended before it had a funding transaction. No other limit covers these
-    /// channels. LDK draws two of the wallet's addresses for each, and ldk-node never reuses them.
+    /// Counts a violation by a stranger whose channel ended without a funding transaction, which no
+    /// other limit covers. LDK derives two wallet addresses for each, which ldk-node never reuses.
     pub(super) fn given_up(&self, event: &Event, door: &Door) {
         let Event::ChannelClosed {
             counterparty_node_id: Some(peer),
@@ -314,7 +318,7 @@ impl Strangers {
             return;
         }
         match reason {
-            // A channel beyond the limits was counted when it was closed.
+            // A channel that exceeded the limits was already counted when it was closed.
             Some(ClosureReason::HolderForceClosed { message, .. }) if message == REFUSED => {
                 door.strike(peer, Violation::Refused);
             }
@@ -324,7 +328,8 @@ impl Strangers {
                 | ClosureReason::ProcessingError { .. }
                 | ClosureReason::FundingTimedOut,
             ) => door.strike(peer, Violation::Channel),
-            // Other reasons belong to channels with a funding transaction, and LDK reports those again after a restart.
+            // Other reasons belong to channels with a funding transaction. LDK repeats those after
+            // a restart.
             Some(_) | None => {}
         }
     }
@@ -442,7 +447,7 @@ mod tests {
             new_funding_txo: funding(2),
         };
         assert!(strangers.changes_channels(&spliced));
-        // The end of a channel from before the start is a change, too.
+        // The end of a channel that existed before the start is a change, too.
         strangers.started(&[ChannelDetails {
             funding_txo: Some(funding(3)),
             ..channel(3, 100_000)

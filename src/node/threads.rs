@@ -1,14 +1,16 @@
-//! The node's threads: ldk-node waits for its database on them, and requests must not wait with it.
+//! The node's own threads. ldk-node waits for its database on them, and requests must not wait with
+//! it.
 
 use super::NodeError;
 
-/// What they are called.
+/// The name of the threads.
 pub(super) const NAME: &str = "node";
 
-/// One waits for the disk while another hears its peers.
+/// One thread may wait for the disk while the other serves the peers.
 const THREADS: usize = 2;
 
-/// The node's own runtime. Let go of, it does not wait: a runtime must not be waited for inside another one.
+/// The node's own runtime. Dropping it does not wait for its tasks, because a runtime must not wait
+/// inside another one.
 pub(super) struct Threads(Option<tokio::runtime::Runtime>);
 
 impl Threads {

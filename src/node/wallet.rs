@@ -1,4 +1,4 @@
-//! The on-chain wallet: where money comes in, what there is, and how it goes out.
+//! The on-chain wallet: deposits, balance and payments.
 
 use std::str::FromStr as _;
 use std::sync::{Arc, PoisonError};
@@ -17,13 +17,15 @@ use super::address::{self, Drawing};
 use super::coins::{Last, total_sat};
 use super::operation::{OperationError, refused};
 
-/// The dearest fee rate that is taken, in sat per virtual byte: above it a figure is more likely a mistake in its unit.
+/// The highest accepted fee rate, in sat per virtual byte. A higher figure is more likely a mistake
+/// in its unit.
 pub(super) const FEE_RATE_MAX_SAT_VB: u64 = 1_000;
 
-/// Within how many blocks an ordinary payment is to be confirmed, as ldk-node has it.
+/// The confirmation target of an ordinary payment, in blocks, as in ldk-node.
 pub(super) const USUAL_BLOCKS: u16 = 6;
 
-/// How long it is waited for a word on what was sent: endpoints are asked at once, and each has four seconds.
+/// The longest wait for an answer to a broadcast. All endpoints are asked at once, and each has
+/// four seconds.
 const WORD_WITHIN: Duration = Duration::from_secs(10);
 
 /// The additional cost of a transaction.
@@ -32,60 +34,61 @@ pub(super) const FEE: &str = "the fee";
 /// The longest confirmation target that chain sources give a rate for, in blocks: a week.
 const TARGET_BLOCKS_MAX: u16 = 1_008;
 
-/// What is to be sent.
+/// The amount to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnchainAmount {
-    /// So many satoshi; the fee comes on top.
+    /// This many satoshi. The fee is added.
     Sat(u64),
-    /// All that is not kept to pay for closing channels.
+    /// Everything except the reserve for closing channels.
     All,
-    /// All of it, what is kept for closing channels included: channels that are open then cannot be closed safely.
+    /// Everything, the reserve for closing channels included. Open channels then cannot be closed
+    /// safely.
     AllWithReserve,
 }
 
-/// How much it may cost to be confirmed.
+/// The fee rate of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fee {
-    /// What the chain source thinks fit for an ordinary payment.
+    /// The chain source's rate for an ordinary payment.
     Usual,
-    /// In sat per virtual byte.
+    /// This many sat per virtual byte.
     SatPerVbyte(u64),
-    /// What the chain source thinks fit to be confirmed within so many blocks.
+    /// The chain source's rate for a confirmation within this many blocks.
     Within(u16),
 }
 
-/// Money on the chain, in sat.
+/// The on-chain balance, in sat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct OnchainBalance {
-    /// All of it, unconfirmed included.
+    /// The whole balance, unconfirmed money included.
     pub total_sat: u64,
-    /// What can be spent now.
+    /// The amount that can be spent now.
     pub spendable_sat: u64,
-    /// What is kept to pay for closing channels.
+    /// The reserve for closing channels.
     pub reserved_sat: u64,
-    /// What waits for its confirmation.
+    /// The unconfirmed amount.
     pub pending_sat: u64,
 }
 
-/// An on-chain payment, and what stays in the wallet.
+/// An on-chain payment, and the amount that stays in the wallet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SentOnchain {
-    /// The transaction id, hex. An Esplora API has accepted the transaction; to another kind of chain source it was handed
-    /// over.
+    /// The transaction id, hex. An Esplora API has accepted the transaction. Other chain sources
+    /// received the transaction without saying whether they accept it.
     pub txid: String,
-    /// The amount kept in the wallet to pay for closing channels, in sat.
+    /// The reserve for closing channels that stays in the wallet, in sat.
     pub kept_sat: u64,
 }
 
 impl Node {
-    /// What there is on the chain.
+    /// The on-chain balance.
     pub async fn onchain_balance(&self) -> Result<OnchainBalance, OperationError> {
         self.read("read the balance", |node| Ok(balance(node)))
             .await
     }
 
-    /// Draws a new address. Each is asked for at the chain source from then on: for a single payer the deposit address of
-    /// the status is enough.
+    /// Draws a new address. Each sync asks the chain source about it from then on. For a single
+    /// payer, the deposit address in the status is enough.
     pub async fn new_address(&self, drawing: Drawing) -> Result<String, OperationError> {
         let (folder, turn) = (self.config.folder.clone(), Arc::clone(&self.drawing));
         let relay = self.chain.relay().cloned();
@@ -96,7 +99,8 @@ impl Node {
         .await
     }
 
-    /// Sends money to this address, once the previous transaction was seen. On return, the chain source has the transaction.
+    /// Sends money to this address, once the previous transaction was seen. On return, the chain
+    /// source has the transaction.
     pub async fn send_onchain(
         &self,
         address: &str,
@@ -149,7 +153,8 @@ impl Node {
         })
     }
 
-    /// Waits for the word of those who are to send this on, where they give one. What nobody takes leaves its coins free.
+    /// Waits for the relay's answer to a broadcast, if there is a relay. If all endpoints refuse
+    /// the transaction, its coins are free again.
     async fn is_taken(&self, txid: Txid, began: Instant) -> Result<(), OperationError> {
         let Some(relay) = self.chain.relay() else {
             return Ok(());
@@ -169,13 +174,13 @@ impl Node {
         }
     }
 
-    /// Whether the chain source asks for a fee rate that can be meant. What the node makes of it by itself, the funding of a channel
-    /// for instance, has no other limit.
+    /// Fails if the chain source's fee rate is absurdly high. Transactions whose fee ldk-node
+    /// chooses, such as a channel's funding, have no other limit.
     pub(super) async fn fees_can_be_meant(&self) -> Result<(), OperationError> {
         self.fee_rate(Fee::Usual).await.map(drop)
     }
 
-    /// Reads an address of this node's network.
+    /// Parses an address of this node's network.
     pub(super) fn onchain_address(&self, text: &str) -> Result<Address, OperationError> {
         let address = Address::<NetworkUnchecked>::from_str(text.trim())
             .map_err(|_| OperationError::NotAnAddress(text.to_owned()))?;
@@ -187,7 +192,7 @@ impl Node {
     async fn fee_rate(&self, fee: Fee) -> Result<Option<FeeRate>, OperationError> {
         let sat_per_vbyte = match fee {
             Fee::Usual => match self.fee_rate_within(USUAL_BLOCKS).await {
-                // Without a relay ldk-node alone knows.
+                // Without a relay, only ldk-node knows the rate.
                 None => return Ok(None),
                 Some(rate) if rate > FEE_RATE_MAX_SAT_VB => {
                     return Err(OperationError::FeeRate(
@@ -218,14 +223,14 @@ impl Node {
     }
 }
 
-/// What there is on the chain.
+/// The on-chain balance.
 pub(super) fn balance(node: &ldk_node::Node) -> OnchainBalance {
     let all = node.list_balances();
     let confirmed_sat = all.spendable_onchain_balance_sats + all.total_anchor_channels_reserve_sats;
     OnchainBalance {
         total_sat: all.total_onchain_balance_sats,
         spendable_sat: all.spendable_onchain_balance_sats,
-        // What is to be kept may be more than there is.
+        // The reserve may be larger than the balance.
         reserved_sat: all
             .total_anchor_channels_reserve_sats
             .min(all.total_onchain_balance_sats),
@@ -233,7 +238,7 @@ pub(super) fn balance(node: &ldk_node::Node) -> OnchainBalance {
     }
 }
 
-/// Whether so much can be spent.
+/// Fails if this amount cannot be spent.
 pub(super) fn is_there(node: &ldk_node::Node, sat: u64) -> Result<(), OperationError> {
     let balance = balance(node);
     if sat > balance.spendable_sat {

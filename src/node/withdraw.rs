@@ -1,4 +1,4 @@
-//! Automatic withdrawal: the node's key is hot, so what is above a threshold goes somewhere safer.
+//! Automatic withdrawal. The node's key is hot, so money above a threshold goes to a safer place.
 
 use std::time::Duration;
 
@@ -16,85 +16,88 @@ use super::operation::OperationError;
 use super::payments::{Paying, Progress};
 use super::wallet::{Fee, OnchainAmount, USUAL_BLOCKS};
 
-/// What is left in the channels besides what is kept, for fees on the way: a hundredth of what is withdrawn.
+/// The share of a withdrawal that stays in the channels for fees, besides the amount to keep: a
+/// hundredth.
 const FEE_PART: u64 = 100;
 
-/// Below it a withdrawal over the chain costs more than it saves, in sat.
+/// The least on-chain withdrawal, in sat. A smaller one costs more than it is worth.
 const ONCHAIN_MIN_SAT: u64 = 10_000;
 
-/// What a withdrawal over the chain is taken to weigh, in virtual bytes: six coins in, one out.
+/// The assumed size of an on-chain withdrawal, in virtual bytes: six inputs, one output.
 const ONCHAIN_VBYTES: u64 = 500;
 
-/// What it is taken to cost where nobody tells but ldk-node, which does not tell us: room for that is left, in sat per virtual byte.
+/// The assumed fee rate if only ldk-node knows the real one, in sat per virtual byte. The
+/// withdrawal leaves room for that fee.
 const FEE_RATE_UNKNOWN: u64 = 20;
 
-/// The most that the chain's fee may take of what is withdrawn by itself: a twentieth. It can wait for a cheaper hour.
+/// The largest share of a withdrawal that the on-chain fee may take: a twentieth. The withdrawal
+/// can wait for lower fees.
 const ONCHAIN_FEE_PART: u64 = 20;
 
-/// When something is withdrawn, and where to.
+/// The settings of the automatic withdrawal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WithdrawConfig {
-    /// More than this is withdrawn: in the channels and on the chain, each by itself.
+    /// The threshold, which applies to the channels and to the wallet separately.
     pub above: Msat,
-    /// What is left then.
+    /// The amount that is left after a withdrawal.
     pub keep: Msat,
-    /// How often it is looked at.
+    /// The interval between two checks.
     pub every: Duration,
-    /// Where to.
+    /// The destination.
     pub to: WithdrawTo,
 }
 
-/// Where it goes.
+/// The destination of a withdrawal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WithdrawTo {
-    /// To this address: on-chain money by a transaction, that of the channels by a splice.
+    /// This address. On-chain money goes there by a transaction, channel money by a splice.
     Address(String),
-    /// To invoices from this source: money of the channels only.
+    /// Invoices from this source, for channel money only.
     Invoices(InvoiceSource),
 }
 
-/// What was withdrawn.
+/// A withdrawal that was started, and perhaps completed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Withdrawal {
     /// `invoice`, `onchain` or `splice`.
     pub by: &'static str,
-    /// How much, in msat; where nothing is to stay in the wallet, with the fee.
+    /// The amount in msat, including the fee if nothing is to stay in the wallet.
     pub amount_msat: u64,
-    /// The payment, the transaction, or the channel, hex.
+    /// The id of the payment, transaction or channel, hex.
     pub id: String,
-    /// Whether it has arrived as far as the node can tell; otherwise it is on its way.
+    /// Whether the withdrawal has arrived, as far as the node can tell. Otherwise it is on its way.
     pub is_done: bool,
 }
 
-/// Why nothing was withdrawn.
+/// The reasons why nothing was withdrawn.
 #[derive(Debug, thiserror::Error)]
 pub enum WithdrawError {
-    /// The settings do not want it.
+    /// The settings do not ask for withdrawals.
     #[error("there is no `[node.withdraw]` in the settings")]
     NotWanted,
-    /// The node did not do it.
+    /// The node's operation failed.
     #[error(transparent)]
     Operation(#[from] OperationError),
-    /// Nobody gave an invoice.
+    /// The source gave no invoice.
     #[error(transparent)]
     Source(#[from] InvoiceSourceError),
-    /// The chain is dear.
+    /// On-chain fees are too high now.
     #[error(
         "the chain takes some {fee_sat} sat now for a withdrawal of {amount_sat} sat: it is done when that is less than a twentieth"
     )]
     Dear {
-        /// What it takes, about.
+        /// The approximate fee.
         fee_sat: u64,
-        /// What was to be withdrawn.
+        /// The amount to withdraw.
         amount_sat: u64,
     },
-    /// It was sent and did not arrive.
+    /// The payment was sent and failed.
     #[error("the payment failed: nothing left the channels")]
     Failed,
 }
 
 impl Node {
-    /// Withdraws now and then, until told to stop.
+    /// Withdraws at each interval, until told to stop.
     pub(super) async fn withdraw(&self, config: &WithdrawConfig, stop: &CancellationToken) {
         let mut tick = interval_at(Instant::now() + config.every, config.every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,7 +106,7 @@ impl Node {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => return,
             }
-            // What was sent goes on by itself if the program stops meanwhile.
+            // A payment that was sent continues by itself if the program stops meanwhile.
             let withdrawn = tokio::select! {
                 withdrawn = self.withdraw_by(config) => withdrawn,
                 () = stop.cancelled() => return,
@@ -118,7 +121,7 @@ impl Node {
         }
     }
 
-    /// Withdraws what is above the threshold now.
+    /// Withdraws the amounts that are above the threshold now.
     pub async fn withdraw_now(&self) -> Result<Vec<Withdrawal>, WithdrawError> {
         let config = self.config.withdraw.as_ref();
         self.withdraw_by(config.ok_or(WithdrawError::NotWanted)?)
@@ -126,13 +129,13 @@ impl Node {
     }
 
     async fn withdraw_by(&self, config: &WithdrawConfig) -> Result<Vec<Withdrawal>, WithdrawError> {
-        // Two at once would each withdraw all of what is too much.
+        // Two withdrawals at once would each withdraw the whole excess.
         let _one_at_a_time = self.withdrawing.lock().await;
         let (withdrawn, fault) = match &config.to {
             WithdrawTo::Invoices(source) => (vec![self.pay_invoice(config, source).await?], None),
             WithdrawTo::Address(address) => {
                 let sent = self.send_from_wallet(config, address).await;
-                // Whatever is wrong there, the channels are another matter.
+                // The channels are tried even if the wallet's withdrawal failed.
                 let spliced = self.splice_from_channel(config, address).await;
                 match (sent, spliced) {
                     (Ok(sent), Ok(spliced)) => (vec![sent, spliced], None),
@@ -161,7 +164,7 @@ impl Node {
         }
     }
 
-    /// What the chain takes for a withdrawal of this, about; an error if that is too much.
+    /// The approximate on-chain fee for withdrawing this amount; an error if the fee is too high.
     async fn fee_for(&self, amount_sat: u64) -> Result<u64, WithdrawError> {
         let Some(rate) = self.fee_rate_within(USUAL_BLOCKS).await else {
             return Ok(FEE_RATE_UNKNOWN * ONCHAIN_VBYTES);
@@ -180,7 +183,7 @@ impl Node {
         let Some(excess_msat) = excess(sendable_msat, config) else {
             return Ok(None);
         };
-        // Whole satoshi: many payees take no less.
+        // Whole satoshi, because many payees accept nothing smaller.
         let fee_max_msat = excess_msat / FEE_PART;
         let amount_msat = (excess_msat - fee_max_msat) / 1_000 * 1_000;
         if amount_msat == 0 {
@@ -215,7 +218,8 @@ impl Node {
             return Ok(None);
         };
         let fee_sat = self.fee_for(sat).await?;
-        // Sending everything needs no change output. Otherwise the fee comes off the amount, so that `keep` stays.
+        // Sending everything needs no change output. Otherwise the fee comes off the amount, so
+        // that `keep` stays.
         let (amount, sat) = if config.keep == Msat::ZERO {
             (OnchainAmount::All, sat)
         } else {
@@ -246,7 +250,7 @@ impl Node {
         let Some(excess_sat) = excess_msat.map(whole_sat).filter(is_worth_it) else {
             return Ok(None);
         };
-        // The channel pays the fee, and LDK estimates it again.
+        // The channel pays the fee, and LDK makes its own estimate.
         let fee_sat = self.fee_for(excess_sat).await?.max(excess_sat / FEE_PART);
         let Some(sat) = less_fee(excess_sat, fee_sat) else {
             return Ok(None);
@@ -276,18 +280,19 @@ fn whole_sat(msat: u64) -> u64 {
     msat / 1_000
 }
 
-/// The amount to withdraw of this excess, so that the fee does not reduce `keep`; `None` if the fee may take more than half.
+/// The amount to withdraw of this excess, so that the fee does not reduce `keep`. Returns `None` if
+/// the fee would take more than half.
 fn less_fee(excess_sat: u64, fee_sat: u64) -> Option<u64> {
     let sat = excess_sat.saturating_sub(fee_sat);
     (sat >= excess_sat / 2 && sat > 0).then_some(sat)
 }
 
-/// Whether the chain's fee is worth it.
+/// Whether this amount is worth an on-chain fee.
 fn is_worth_it(sat: &u64) -> bool {
     *sat >= ONCHAIN_MIN_SAT
 }
 
-/// What is too much.
+/// The amount above `keep`; `None` if the threshold is not exceeded.
 fn excess(held_msat: u64, config: &WithdrawConfig) -> Option<u64> {
     (held_msat > config.above.msat()).then(|| held_msat - config.keep.msat().min(held_msat))
 }
@@ -312,7 +317,7 @@ mod tests {
         assert_eq!(fee_at(1, ONCHAIN_MIN_SAT).unwrap(), 500);
         assert_eq!(fee_at(10, 100_000).unwrap(), 5_000);
         assert!(fee_at(11, 100_000).is_err());
-        // A chain source that is out of its mind.
+        // The chain source reports an absurd fee rate.
         assert!(fee_at(3_000, 500_000).is_err());
         assert!(fee_at(u64::MAX, u64::MAX).is_err());
     }

@@ -1,4 +1,5 @@
-//! The operator's listener: loopback, behind tokens of its own. Nothing of it is ever on the public one.
+//! The operator's HTTP API. It has its own listener on a loopback address and its own access
+//! tokens. The public listener serves none of it.
 
 mod access;
 mod access_list;
@@ -50,36 +51,36 @@ use access::Caller;
 use door::Door;
 use fault::Fault;
 
-/// What the operator asks about.
+/// The parts of the program that the operator API reads and changes.
 #[derive(Debug)]
 pub struct Admin {
-    /// The node.
+    /// The Lightning node.
     pub node: Arc<Node>,
-    /// The account.
+    /// The account of sales and payments.
     pub ledger: Arc<Ledger>,
-    /// The decision.
+    /// The gate, which decides on each paid request.
     pub gate: Arc<Gate>,
-    /// The keys of the tokens.
+    /// The master keys of the tokens.
     pub keyring: Arc<Keyring>,
-    /// What is sold.
+    /// The routes that are sold.
     pub routes: Arc<Live<RouteTable>>,
-    /// What serves it.
+    /// The server of the public routes.
     pub shop: Arc<Live<Shop>>,
-    /// What is sold by handlers of the same program.
+    /// The offers of handlers in the same program.
     pub guarded: Arc<Live<Vec<Offer>>>,
-    /// What access tokens may do, and have done.
+    /// The operator's token and the list of access tokens.
     pub access: Arc<AdminToken>,
-    /// What access tokens with a limit have spent.
+    /// The amounts that access tokens with a limit have spent.
     pub spending: Arc<Spending>,
-    /// Backups of all of it.
+    /// Backups of the node and the ledger.
     pub backups: Arc<Backups>,
-    /// Where to ask for the settings to be read again.
+    /// The sender of reload requests.
     pub reload: Reload,
-    /// Where everything is kept.
+    /// The data folder.
     pub data_dir: PathBuf,
-    /// For how many sales there should be room.
+    /// The number of sales below which the status warns that little can be received.
     pub low_sales: u32,
-    /// Where the time comes from.
+    /// The source of the time.
     pub clock: Clock,
     /// When the program started, Unix seconds.
     pub started_secs: u64,
@@ -87,7 +88,7 @@ pub struct Admin {
     pub certificates: Vec<(&'static str, TlsSource)>,
 }
 
-/// The operator's router: every path wants a token that allows it.
+/// Builds the operator's router. Every path requires a token whose scope allows it.
 pub fn router(admin: Admin) -> Router {
     let door = |scope| Door {
         token: Arc::clone(&admin.access),
@@ -118,7 +119,7 @@ pub fn router(admin: Admin) -> Router {
         .with_state(Arc::new(admin))
 }
 
-/// What changes nothing.
+/// The endpoints that change nothing.
 fn looking() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
         .routes(routes!(state::health))
@@ -139,21 +140,21 @@ fn looking() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(liquidity::activations))
 }
 
-/// What brings money in.
+/// The endpoints that bring money in.
 fn receiving() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
         .routes(routes!(wallet::new_address))
         .routes(routes!(payments::make_invoice))
 }
 
-/// What lets money out, within the limit of the token that asks for it.
+/// The endpoints that spend money, within the limit of the caller's token.
 fn spending() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
         .routes(routes!(payments::pay))
         .routes(routes!(wallet::send))
 }
 
-/// What only the operator decides.
+/// The endpoints that only the scope `admin` may use.
 fn deciding() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
         .routes(routes!(backup::create))
@@ -179,7 +180,7 @@ fn deciding() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(granting::revoke))
 }
 
-/// Does for the operator what takes the store's pages, on a thread that may wait for them.
+/// Runs work that reads the ledger's store on a thread that may block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
 ) -> Result<T, LedgerError> {
@@ -188,7 +189,7 @@ async fn blocking<T: Send + 'static>(
         .expect("what the operator asks of the books does not panic")
 }
 
-/// Where a page begins: the `next` of the one before.
+/// Decodes the start of a page, which is the `next` of the page before.
 fn before(next: Option<String>) -> Result<Option<Vec<u8>>, Fault> {
     let before = next.map(hex::decode).transpose();
     before.map_err(|_| Fault::Asked("`before` is the `next` of the page before"))

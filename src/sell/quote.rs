@@ -1,7 +1,9 @@
-//! What must be asked of the world: what a bitcoin costs in a currency, the operator's price hook, where a withdrawal goes. Whatever is asked is
-//! asked with a deadline and a limit, and what cannot be right is refused: rather no challenge than one at a wrong price.
+//! Data that Tollhouse requests from other servers: bitcoin exchange rates, prices from the
+//! operator's price hook, and invoices for withdrawals. Each request has a deadline and a limit on
+//! the answer. An implausible answer is rejected, because no challenge is better than one at a
+//! wrong price.
 //!
-//! What was wrong is logged here, where it is known which source it was and what it said.
+//! This module logs the failures, because here it is known which source failed and how it answered.
 
 mod address;
 mod ask;
@@ -26,42 +28,43 @@ pub use rates::{
 };
 pub use source::{NoPointer, Pointer, Source, SourceError};
 
-/// Why there is no price now. `Display` is for the operator; a client reads [`Unpriced::detail`].
+/// The reason why a request cannot be priced. `Display` is for the operator; a client reads
+/// [`Unpriced::detail`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unpriced {
-    /// No `[[rate]]` in the settings.
+    /// The settings have no `[[rate]]` for this currency.
     #[error("no rate is set up for {0}")]
     NoRate(Currency),
-    /// No source has given one yet that could be taken.
+    /// No source has yet given an acceptable rate.
     #[error("the rate of {0} is not known yet")]
     RateUnknown(Currency),
-    /// The last one that could be taken is too old to sell by.
+    /// The last accepted rate is too old to sell at.
     #[error("the rate of {currency} is {age_secs} s old, and too old to sell by")]
     RateTooOld {
-        /// Of this currency.
+        /// The currency of the rate.
         currency: Currency,
-        /// Seconds since its sources were asked; 0 if the clock has gone back since.
+        /// Seconds since the sources were asked; 0 if the clock was set back after that.
         age_secs: u64,
     },
-    /// No `[[hook]]` of this name in the settings, or none any more.
+    /// The settings have no `[[hook]]` of this name, or no longer have one.
     #[error("there is no price hook {0}")]
     NoHook(Arc<str>),
-    /// The price hook gave none, and the settings say that then nothing is sold.
+    /// The price hook gave no price, and the settings say to refuse the sale in that case.
     #[error("the price hook {name} gave no price: {why}")]
     Hook {
-        /// Its name in the settings.
+        /// The hook's name in the settings.
         name: Arc<str>,
-        /// What was wrong.
+        /// The failure of the hook.
         #[source]
         why: HookError,
     },
-    /// No amount of bitcoin is worth that.
+    /// The price is worth more than all the bitcoin that will ever exist.
     #[error("{0} comes to more than all the bitcoin that will exist")]
     TooLarge(Fiat),
 }
 
 impl Unpriced {
-    /// What a client reads: not whom we asked, and not what was said.
+    /// The message for the client. It names neither the server that was asked nor its answer.
     pub fn detail(&self) -> &'static str {
         match self {
             Self::NoRate(_) | Self::NoHook(_) | Self::TooLarge(_) => {

@@ -1,5 +1,5 @@
-//! What is sold: another server's answer, a file, or that of a handler of the same program. Cannot be called without a
-//! [`Permit`].
+//! Serves what the shop sells: the answer of another server, a file, or the answer of a handler in
+//! the same program. Every call needs a [`Permit`].
 
 mod body;
 mod cache;
@@ -43,58 +43,59 @@ pub use headers::{is_framing, is_ours, join_cookies, remove_named};
 use files::{Files, Place};
 use servers::Servers;
 
-/// Whatever goes wrong inside a body.
+/// Any error inside a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body in either direction, streamed.
+/// A streamed request or response body.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// The limits on what is forwarded.
+/// The limits on forwarded requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// The longest request body, in bytes.
     pub body_bytes_max: u64,
-    /// How long a request body may take in all.
+    /// The total time that a request body may take.
     pub body_timeout: Duration,
-    /// How long an upstream may take until its response head, where its route says nothing else.
+    /// How long an upstream may take to send its response head, unless the route sets another time.
     pub upstream_timeout: Duration,
-    /// How long it may pause within an answer, where its route says nothing else.
+    /// How long an upstream may pause within an answer, unless the route sets another time.
     pub idle_timeout: Duration,
 }
 
 /// A permitted request that was not served.
 #[derive(Debug)]
 pub struct Unserved {
-    /// Why not.
+    /// The reason for the failure.
     pub why: Failure,
-    /// What the client's next request finds.
+    /// The rest of the grant or quota for the client's next request.
     pub left: Left,
 }
 
 impl Unserved {
-    /// The use goes back to the holder.
+    /// Builds this value after returning the use to the holder.
     fn giving_back(permit: Permit, why: Failure) -> Self {
         let left = permit.give_back();
         Self { why, left }
     }
 
-    /// The use counts: it was the client's doing.
+    /// Builds this value for a failure that the client caused, so the use counts.
     fn counting(permit: Permit, why: Failure) -> Self {
         let left = permit.left();
         Self { why, left }
     }
 }
 
-/// Why a permitted request was not served. The use goes back to the holder unless the request's own body was the reason.
+/// The reason why a permitted request was not served. The use goes back to the holder, unless the
+/// request's own body was the reason.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// No such file, or none that is served.
+    /// The file does not exist or must not be served.
     #[error("there is nothing here")]
     NotFound,
-    /// A folder requested without a final slash: relative links in its index would break.
+    /// The URL of a folder has no final slash, so relative links in its index would break.
     #[error("the URL of a folder must end with a slash")]
     IsFolder,
-    /// Files take GET and HEAD.
+    /// The method is not GET or HEAD, the only methods for files.
     #[error("a file takes GET and HEAD only")]
     MethodNotAllowed,
     /// The request's body is longer than the limit.
@@ -103,7 +104,7 @@ pub enum Failure {
     /// The request's body did not arrive in time.
     #[error("the request's body took too long")]
     BodyTooSlow,
-    /// The request's body ended before its time.
+    /// The request's body ended early.
     #[error("the request's body broke off")]
     BodyBroken,
     /// The upstream did not answer.
@@ -115,78 +116,80 @@ pub enum Failure {
     /// The upstream did not answer in time.
     #[error("the upstream took too long")]
     UpstreamTimeout,
-    /// A file that is there cannot be read.
+    /// An existing file cannot be read.
     #[error("failed to read a file")]
     Unreadable(#[source] std::io::Error),
-    /// Other answers on the same token have taken all that was left before this one began.
+    /// Other answers on the same token used up the grant before this answer began.
     #[error("what was left is taken")]
     UsedUp,
 }
 
-/// Where a request comes from, as the upstream is told.
+/// The origin of a request, as reported to the upstream.
 #[derive(Clone, Copy, Debug)]
 pub struct Downstream {
     /// The client's address.
     pub client: std::net::IpAddr,
-    /// Whether it came by TLS.
+    /// Whether the request came over TLS.
     pub is_secure: bool,
 }
 
-/// Serves what routes name.
+/// Serves the resources of all routes.
 #[derive(Debug)]
 pub struct Resources {
     /// The limits.
     config: Config,
-    /// The upstreams at work, each under the place in memory of what the route table says of it: no request compares settings.
+    /// The upstreams, by the memory address of their entry in the route table, so that no request
+    /// has to compare settings.
     upstreams: HashMap<usize, AtWork>,
-    /// What requests that are passed on say they came by.
+    /// The `Via` entry that is added to forwarded requests.
     via: Via,
-    /// Connections that were switched to another protocol.
+    /// The connections that were switched to another protocol.
     tunnels: TaskTracker,
-    /// Cancelled when those that are left are to end.
+    /// Cancelled to end the remaining tunnels.
     cut: CancellationToken,
     /// Serves the files of folders.
     files: Files,
 }
 
-/// A server behind what is sold.
+/// The state of a server behind the shop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ServerStatus {
-    /// Its base address.
+    /// The base URL of the server.
     pub url: String,
-    /// Whether it took no connection when that was last tried, or is not well.
+    /// Whether the server refused the last connection or failed its last health check.
     pub is_away: bool,
 }
 
-/// How the program ends.
+/// The signals and the time limit of the program's shutdown.
 #[derive(Clone, Debug)]
 pub struct Ending {
-    /// Nothing new is begun.
+    /// Cancelled when the shutdown begins.
     pub begin: CancellationToken,
-    /// Nothing is waited for any more.
+    /// Cancelled to stop waiting at once.
     pub hurry: CancellationToken,
-    /// How long may be waited for what runs.
+    /// The longest time to wait for running work.
     pub grace: Duration,
 }
 
-/// What goes on beside the requests: servers are asked whether they are well, and tunnels run.
+/// The background work: it checks the servers and waits for the tunnels to end.
 #[derive(Debug)]
 #[must_use = "nobody is asked until it runs"]
 pub struct Background {
-    /// The upstreams.
+    /// The upstreams to check.
     checked: Vec<Arc<Servers>>,
-    /// The same as in [`Resources`].
+    /// The tunnels, shared with [`Resources`].
     tunnels: TaskTracker,
-    /// The same as in [`Resources`].
+    /// The signal that ends the tunnels, shared with [`Resources`].
     cut: CancellationToken,
 }
 
 impl Background {
-    /// Asks until told to stop, and then waits for the tunnels: until they end, or for as long as the program's end may take.
-    /// A tunnel whose sides neither read nor write would never notice by itself.
+    /// Checks the servers until `stop` is cancelled, and then waits for the tunnels to end. Ends
+    /// the remaining tunnels when the time for the shutdown is over. A tunnel whose sides neither
+    /// read nor write would not end by itself.
     pub async fn run(self, stop: CancellationToken, ending: Ending) {
         let checks = health::check_all(&self.checked);
-        // Without an upstream there is still something to wait for.
+        // Returns early if no upstream needs checks; the wait for `stop` follows in any case.
         let _ = stop.run_until_cancelled(checks).await;
         stop.cancelled().await;
         self.tunnels.close();
@@ -204,23 +207,23 @@ impl Background {
     }
 }
 
-/// An upstream at work.
+/// An upstream in use.
 #[derive(Debug)]
 struct AtWork {
-    /// What the route table says of it; held, so that nothing else comes to be in its place.
+    /// The entry in the route table. It is held so that its memory address is not reused.
     _upstream: Arc<Upstream>,
-    /// Its servers, shared by all that says the same.
+    /// The servers, shared by all entries with equal settings.
     servers: Arc<Servers>,
 }
 
 impl Resources {
-    /// With these limits, for what these routes name; and what is to be run beside.
+    /// Builds the resources for these routes, and the background work that the caller must run.
     pub fn build(config: Config, routes: &RouteTable) -> (Self, Background) {
         Self::build_with(config, routes, &[], Via::new())
     }
 
-    /// The same in the place of these: an upstream of which the settings say what they said before keeps its connections, and
-    /// what is known of its servers.
+    /// Builds the resources for new settings. An upstream whose settings have not changed keeps its
+    /// connections and the state of its servers.
     pub fn after(&self, config: Config, routes: &RouteTable) -> (Self, Background) {
         let known: Vec<_> = self.upstreams.values().collect();
         Self::build_with(config, routes, &known, self.via.clone())
@@ -277,14 +280,14 @@ impl Resources {
         (resources, background)
     }
 
-    /// The servers of this upstream, if it is of the table that these resources were built for.
+    /// Returns the servers of this upstream, if it belongs to the route table of these resources.
     fn servers(&self, upstream: &Arc<Upstream>) -> Option<&Servers> {
         let at_work = self.upstreams.get(&place(upstream))?;
         Some(&at_work.servers)
     }
 
-    /// The servers behind what is sold, each once, and whether they are there, as far as requests, checks and attempts to connect
-    /// have told.
+    /// Lists each server behind the shop once. Its state comes from requests, health checks and
+    /// attempts to connect.
     pub fn status(&self) -> Vec<ServerStatus> {
         let servers = self
             .upstreams
@@ -304,13 +307,14 @@ impl Resources {
         self.config.body_bytes_max
     }
 
-    /// Whether a request with these headers was passed on by us before, or by too many others.
+    /// Returns the loop that a request with these headers is in: it passed this program before, or
+    /// too many other servers.
     pub fn circle(&self, headers: &HeaderMap) -> Option<Circle> {
         self.via.circle(headers)
     }
 
-    /// Looks whether there is something to sell at this path: a file that is not there, or cannot be read, is said to be so
-    /// before any challenge. Only an upstream knows of its own paths.
+    /// Checks that the path has something to sell. A missing or unreadable file is reported before
+    /// any challenge. An upstream's paths are not checked, because only the upstream knows them.
     pub async fn look(&self, route: &Route, path: &RequestPath) -> Result<(), Failure> {
         match &route.resource {
             Resource::Upstream(_) => Ok(()),
@@ -318,7 +322,8 @@ impl Resources {
         }
     }
 
-    /// Serves the request and uses up the permit. The response's extensions say what is [left](Left).
+    /// Serves the request and uses up the permit. The response's extensions contain the
+    /// [rest](Left) of the grant or quota.
     pub async fn serve(
         &self,
         permit: Permit,
@@ -327,7 +332,8 @@ impl Resources {
         downstream: Downstream,
         request: Request<Body>,
     ) -> Result<Response<Body>, Unserved> {
-        // What is free for one client is not free for the next one, who would have it from a cache.
+        // An answer within one client's free quota is private, too, because a cache must not serve
+        // it to other clients.
         let is_sold = permit.reason() != crate::sell::gate::Reason::Free;
         let is_head = *request.method() == Method::HEAD;
         let mut response = match &route.resource {
@@ -356,7 +362,7 @@ impl Resources {
     }
 }
 
-/// The place of a path in its route's folder.
+/// Returns the place of a path in its route's folder.
 fn in_folder<'a>(folder: &'a Path, route: &Route, path: &'a RequestPath) -> Place<'a> {
     Place {
         folder,
@@ -365,7 +371,7 @@ fn in_folder<'a>(folder: &'a Path, route: &Route, path: &'a RequestPath) -> Plac
     }
 }
 
-/// Where it is in memory.
+/// The memory address of the upstream's entry.
 fn place(upstream: &Arc<Upstream>) -> usize {
     Arc::as_ptr(upstream).addr()
 }
@@ -375,7 +381,8 @@ mod tests {
     use super::*;
     use crate::sell::route::{Forward, Pattern};
 
-    /// A free route to this server; what the settings read again is another value that says the same.
+    /// Builds free routes to these servers. Each call creates new values, as reading the settings
+    /// again does.
     fn table(servers: &[&str]) -> RouteTable {
         let route = |(number, server): (usize, &&str)| {
             let path = format!("/{number}/*");
@@ -424,7 +431,7 @@ mod tests {
         let told: Vec<_> = told.collect();
         let there = |url: &str| (url.to_owned(), false);
         assert_eq!(told, [there("http://b/"), there("http://c/")]);
-        // What the new table does not name is not served by its resources.
+        // These resources do not serve an upstream that the new table does not contain.
         assert_eq!(next.upstreams.len(), 3);
         let old = first.iter().next().unwrap();
         assert!(

@@ -1,49 +1,52 @@
-//! Activations' place in the account: what a customer paid, what the provider of the channel kept, and what arrived.
+//! Activations in the ledger: what a customer paid, what the channel provider kept, and what
+//! arrived.
 //!
-//! Unless one pays for a bundle, it is no sale: nothing was bought, and it counts in no total of what was. Activations are
-//! entered when the invoice is made, which no challenge waits for, and settled by the node's event; the sale of a bundle is
-//! entered in the same write.
+//! An activation is not a sale and counts in no sales total, unless it pays for a bundle. It is
+//! recorded when its invoice is made, and no challenge waits for that write. The node's event
+//! settles it, and the sale of a bundle is recorded in the same write.
 
 use super::journal::Line;
 use super::record::{ActivationRecord, ActivationTotals, BundleRecord, SaleRecord};
 use super::{Books, Ledger, LedgerError, Payment, TOTALS_KEY};
 use crate::account::store::Together;
 
-/// Activations that are shown at once. A node needs a handful in its life.
+/// The most activations on one page. A node needs a handful in its life.
 pub const ACTIVATIONS_PAGE_MAX: usize = 500;
 
-/// How long one that nobody has paid is kept behind its end. LDK refuses the payment two hours after that; the rest is for a
-/// program that was stopped before it heard of one.
+/// How long an unpaid activation is kept after its invoice expires. LDK refuses the payment two
+/// hours after the expiry. The rest is for a program that was stopped before it learned of the
+/// payment.
 const UNPAID_KEPT_MS: u64 = 30 * 86_400_000;
 
 /// A payment that opened a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrived {
-    /// Its hash.
+    /// The activation's payment hash.
     pub payment_hash: [u8; 32],
-    /// What arrived, in msat: less than was paid.
+    /// The amount that arrived, in msat. It is less than the payer sent.
     pub net_msat: u64,
-    /// What the provider kept, in msat.
+    /// The amount that the provider kept, in msat.
     pub fee_msat: u64,
-    /// The provider, a node id in hex.
+    /// The provider's node id, in hex.
     pub provider: String,
 }
 
 impl ActivationRecord {
-    /// Whether nobody has paid it, nor can any more.
+    /// Whether this activation is unpaid and can no longer be paid.
     pub(super) fn is_stale(&self, now_ms: u64) -> bool {
         self.settled_ms.is_none() && self.expires_ms.saturating_add(UNPAID_KEPT_MS) < now_ms
     }
 }
 
 impl Ledger {
-    /// Enters an activation whose invoice was made. Blocks on the disk: only then may the invoice be given away.
+    /// Records an activation whose invoice was made. Hand out the invoice only after this returns.
+    /// Blocks on the disk.
     pub fn open_activation(&self, activation: &ActivationRecord) -> Result<(), LedgerError> {
         self.change(|books| self.write_activation(books, activation, None))
     }
 
-    /// Drops those that nobody has paid nor can pay any more, and says which. By a clock that is right: one that is a month ahead
-    /// would drop what may still be paid.
+    /// Drops the stale activations and returns their payment hashes. The clock must be right: a
+    /// clock that is a month ahead drops activations that can still be paid.
     pub fn drop_unpaid_activations(&self) -> Result<Vec<[u8; 32]>, LedgerError> {
         self.change(|_| {
             let now_ms = self.clock.unix_ms();
@@ -54,14 +57,15 @@ impl Ledger {
                     stale.push((key, old.payment_hash));
                 }
             }
-            // The journal keeps their lines until it is folded; whoever reads them back passes over them.
+            // Their lines stay in the journal until it is folded; opening the ledger skips stale
+            // activations.
             let (keys, hashes): (Vec<_>, Vec<_>) = stale.into_iter().unzip();
             self.trees.activations.remove_all(&keys)?;
             Ok(hashes)
         })
     }
 
-    /// The activation with this payment hash.
+    /// Returns the activation with this payment hash.
     pub fn activation(
         &self,
         payment_hash: &[u8; 32],
@@ -69,8 +73,9 @@ impl Ledger {
         self.using(|| Ok(self.trees.activations.get(payment_hash)?))
     }
 
-    /// Enters that an activation was paid, and the sale if it was for a bundle; `None` if the books knew that already. One
-    /// whose record is gone is entered anew from what the node knows. Blocks on the disk.
+    /// Records that an activation was paid, and the sale if it pays for a bundle. Returns `None` if
+    /// the payment is already recorded. If the record is missing, it is made from what the node
+    /// reports. Blocks on the disk.
     pub fn settle_activation(
         &self,
         arrived: &Arrived,
@@ -110,7 +115,8 @@ impl Ledger {
         })
     }
 
-    /// The sale that this payment is; `None` if it is in the books: a journal that was torn between the two lines has it.
+    /// Builds the sale of this bundle. Returns `None` if the sale is already recorded, because the
+    /// journal was torn between the line of the sale and the line of the activation.
     fn sale_of_bundle(
         &self,
         settled: &ActivationRecord,
@@ -124,7 +130,7 @@ impl Ledger {
             payment_hash: settled.payment_hash,
             amount_msat: settled.gross_msat,
         })?;
-        // The challenge's record says the same, if it is still there.
+        // The challenge's record, if it still exists, has the same values.
         if sale.route.is_none() {
             sale.service = Some(bundle.service.clone());
             sale.route = Some(bundle.route.clone());
@@ -136,8 +142,9 @@ impl Ledger {
         Ok(Some(sale))
     }
 
-    /// Writes an activation, and with it the sale that it is. In the journal the sale comes first: if the end of that is torn,
-    /// the payment is told again and its sale is known, while a payment whose sale is lost would not be told again.
+    /// Writes an activation and its sale. The sale comes first in the journal. If the journal is
+    /// torn after the sale, the node repeats the payment and the sale is known. A lost sale after a
+    /// recorded activation would never be repeated.
     fn write_activation(
         &self,
         books: &mut Books,
@@ -164,7 +171,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Activations, the newest first, at most `max` and at most [`ACTIVATIONS_PAGE_MAX`], and what came of all that were paid.
+    /// Returns the newest activations first, at most `max` and at most [`ACTIVATIONS_PAGE_MAX`],
+    /// and the totals of all paid activations.
     pub fn activations(
         &self,
         max: usize,

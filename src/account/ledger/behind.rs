@@ -1,4 +1,4 @@
-//! Writing behind: what no request waits for goes to the disk about once a second.
+//! Writes behind: records that no request waits for go to disk about once a second.
 
 use std::sync::atomic::Ordering;
 
@@ -9,17 +9,20 @@ use super::record::{SaleRecord, TokenRecord};
 use super::usage::Unwritten;
 use super::{Ledger, LedgerError, Trees, redeem};
 
-/// A challenge is written behind once it has stood this long: under a flood it is pushed out before.
+/// The age at which a challenge is written behind. Under a flood, newer challenges push it out of
+/// the table before that age.
 const WRITE_AFTER_MS: u64 = 2_000;
 
-/// Challenges written in one go, once a second: 500 of some 200 bytes are 100 KB/s at the most, whatever comes in.
+/// The most challenges per write, once a second. At about 200 bytes each, 500 of them make at most
+/// 100 KB/s, whatever the load.
 const CHALLENGES_PER_WRITE: usize = 500;
 
-/// How often the store is told of a token that is used again and again.
+/// How often the store receives the count of a token that is in constant use.
 const STORE_EVERY_MS: u64 = 10_000;
 
 impl Ledger {
-    /// Writes behind what nobody waits for; called about once a second. Blocks on the disk.
+    /// Writes the records that no request waits for. Called about once a second. Blocks on the
+    /// disk.
     pub fn write_behind(&self) -> Result<(), LedgerError> {
         if self.is_damaged.load(Ordering::Acquire) {
             return Err(StoreError::Poisoned.into());
@@ -29,12 +32,12 @@ impl Ledger {
         self.write_challenges(made_before_ms, CHALLENGES_PER_WRITE)?;
         self.write_tokens(now.since_boot_ms.saturating_sub(STORE_EVERY_MS))?;
         self.write_quotas()?;
-        // Only now: what was taken from the counts is in the store.
+        // Idle counts are forgotten last, because their values are in the store only now.
         self.usages.forget_idle(now);
         self.fold_if_long()
     }
 
-    /// Writes everything and waits for the disk. The last call before the end.
+    /// Writes everything and waits for the disk. This is the last call before the program ends.
     pub fn close(&self) -> Result<(), LedgerError> {
         self.write_challenges(u64::MAX, usize::MAX)?;
         self.write_tokens(u64::MAX)?;
@@ -72,8 +75,8 @@ impl Ledger {
         })
     }
 
-    /// Each count goes to the journal at once, to survive a crash, and to the store when it was not told for a while: of the
-    /// two that is the dear one.
+    /// Writes each new count to the journal at once, to survive a crash. The store, which is slower
+    /// to write, gets a token's count only if its last one is older than `stored_before_ms`.
     pub(super) fn write_tokens(&self, stored_before_ms: u64) -> Result<(), LedgerError> {
         let unwritten = self
             .usages
@@ -100,13 +103,13 @@ impl Ledger {
                 }
             }
             books.journal.append(&lines)?;
-            // Once a second at the most: a power cut loses no more than a crash.
+            // At most once a second. With it, a power cut loses no more than a crash.
             books.journal.sync()?;
             Ok(self.trees.tokens.put_all(&entries)?)
         })
     }
 
-    /// Fills into this token's sale what its first use tells, if there is a sale and it lacks that.
+    /// Fills in this token's sale from the token's first use. Returns the sale if it was changed.
     fn redeem_sale(&self, token: &TokenRecord) -> Result<Option<SaleRecord>, LedgerError> {
         let sale = self.trees.sales.get(&token.payment_hash)?;
         let Some(mut sale) = sale.filter(|sale| sale.redeemed_ms.is_none()) else {
@@ -121,21 +124,21 @@ impl Ledger {
         if !self.books()?.journal.is_long() {
             return Ok(());
         }
-        // The dump is made from the store.
+        // The dump is made from the store, so the store gets all counts first.
         self.write_tokens(u64::MAX)?;
         self.change(|books| {
-            // The journal may only go once the store has all of it for good.
+            // The journal may be emptied only once all of it is on disk in the store.
             self.store.flush_blocking()?;
             let dump = match books.journal.dump(everything(&self.trees)) {
                 Ok(dump) => dump,
-                // A full disk, most likely. The journal is as good as before, only longer.
+                // The disk is probably full. The journal is still complete, only longer.
                 Err(LedgerError::Journal(error)) => {
                     tracing::error!("Failed to fold the ledger's journal: {error}");
                     return Ok(());
                 }
                 Err(error) => return Err(error),
             };
-            // What the store has lost without a word is still in the old dump and the journal.
+            // Sales that the store lost silently are still in the old dump and the journal.
             if dump.sales != books.totals.count {
                 let (found, count) = (dump.sales, books.totals.count);
                 let why = format!("it holds {found} sales where {count} were entered");
@@ -147,7 +150,7 @@ impl Ledger {
     }
 }
 
-/// All that a dump holds.
+/// Returns every record that goes into a dump.
 fn everything(trees: &Trees) -> impl Iterator<Item = Result<Line, LedgerError>> + use<> {
     let sales = trees.sales.iter().map(|entry| Ok(Line::Sale(entry?.1)));
     let tokens = trees.tokens.iter().map(|entry| Ok(Line::Token(entry?.1)));

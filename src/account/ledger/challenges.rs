@@ -1,8 +1,10 @@
-//! The challenges that may still be paid: a table in memory, bounded in number, written behind in small batches.
+//! The challenges that may still be paid: a bounded table in memory, written behind in small
+//! batches.
 //!
-//! A challenge that nobody pays must cost next to nothing: a scanner makes thousands of them a second. So none of it is on
-//! the disk when the 402 goes out, and under a flood the oldest give way before they ever get there. What is lost with a
-//! record is only the sale's description: a settlement without one is still a sale, and its token works.
+//! An unpaid challenge must cost next to nothing, because a scanner makes thousands of them a
+//! second. So a challenge is not on disk when the 402 goes out, and under a flood the oldest
+//! challenges are dropped before they are written. A lost challenge costs only the description of
+//! its sale: the settlement still makes a sale, and its token works.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +14,17 @@ use crate::base::price::Rate;
 
 use super::record::{ChallengeBatch, ChallengeRecord};
 
-/// How long a challenge is kept after its invoice expires. LDK accepts a payment until the time of the newest block
-/// is two hours after the expiry, and that block may be an hour old. Such a late payment is a sale like any other.
+/// How long a challenge is kept after its invoice expires. LDK accepts a payment until the time of
+/// the newest block is two hours after the expiry, and that block may be an hour old. Such a late
+/// payment is a sale like any other.
 pub const LATE_MAX_MS: u64 = 3 * 3_600_000;
 
-/// Challenges in one record of the store, at most: some 13 KB. One record each would have sled copy its pages five hundred
-/// times a second, and keep tens of megabytes for it.
+/// The most challenges in one record of the store: about 13 KB. With one record per challenge, sled
+/// would copy its pages five hundred times a second and hold tens of megabytes for that.
 const BATCH_MAX: usize = 64;
 
-/// Room that is reserved from the start, so that the table does not copy itself as it grows: the default number.
+/// The room reserved from the start, so that the table does not copy itself as it grows. This is
+/// the default maximum number of challenges.
 const ROOM_MAX: usize = 20_000;
 
 /// A challenge in the table.
@@ -28,28 +32,29 @@ const ROOM_MAX: usize = 20_000;
 pub struct Challenge {
     /// The invoice's payment hash.
     pub payment_hash: [u8; 32],
-    /// The token that went with it.
+    /// The id of the token in the challenge.
     pub token_id: [u8; 32],
     /// The service that the token opens.
     pub service: Arc<str>,
-    /// The route that was asked for.
+    /// The requested route.
     pub route: Arc<str>,
-    /// What was asked, in msat.
+    /// The price, in msat.
     pub price_msat: u64,
-    /// When, Unix milliseconds.
+    /// The time of the challenge, in Unix milliseconds.
     pub challenged_ms: u64,
-    /// When the invoice expires, Unix milliseconds.
+    /// The expiry of the invoice, in Unix milliseconds.
     pub expires_ms: u64,
-    /// Which of the route's grants it buys, where that is not the default one.
+    /// The grant that the invoice buys, if it is not the route's default grant.
     pub grant: Option<Arc<str>>,
-    /// The rate at which a price in a currency was asked in bitcoin.
+    /// The rate that converted a price in a currency to bitcoin.
     pub rate: Option<Rate>,
 }
 
-/// The table. A `std` mutex: held for a few hundred nanoseconds, never across an await.
+/// The table of challenges. It uses a `std` mutex, which is held for a few hundred nanoseconds and
+/// never across an await.
 #[derive(Debug)]
 pub(super) struct Challenges {
-    /// How many are kept at most.
+    /// The maximum number of challenges.
     max: usize,
     /// The table itself.
     table: Mutex<Table>,
@@ -57,30 +62,31 @@ pub(super) struct Challenges {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// In the order in which they were made; the first has the sequence number `first`.
+    /// The challenges in the order in which they were made. The first has the sequence number
+    /// `first`.
     ring: VecDeque<Challenge>,
-    /// The sequence number of the oldest in the ring.
+    /// The sequence number of the oldest challenge in the ring.
     first: u64,
-    /// How many of the oldest are in the store already.
+    /// The number of challenges, counted from the oldest, that are already in the store.
     written: usize,
-    /// The first sequence number that was made in this run of the program.
+    /// The first sequence number of this run of the program.
     run_first: u64,
-    /// From the beginning of the payment hash to the sequence number. Hashes are random and ours, so eight bytes of one are
-    /// as good as all of it; [`Challenges::find`] compares the rest.
+    /// Maps the first eight bytes of a payment hash to the sequence number. Payment hashes are
+    /// random and made by us, so eight bytes suffice; [`Challenges::find`] compares the rest.
     by_hash: HashMap<u64, u64>,
 }
 
-/// What the store has to do to follow the table.
+/// The changes that make the store match the table.
 #[derive(Debug, Default)]
 pub(super) struct WriteBehind {
-    /// Records to write.
+    /// The records to write.
     pub(super) put: Vec<Entry<ChallengeBatch>>,
-    /// Every batch below this key is gone.
+    /// The key below which the store deletes every batch.
     pub(super) remove_below: [u8; 8],
 }
 
 impl Challenges {
-    /// A table of at most `max` challenges, filled with what the store still had.
+    /// Makes a table of at most `max` challenges and fills it with the stored challenges.
     pub(super) fn new(max: usize, stored: impl IntoIterator<Item = (u64, ChallengeBatch)>) -> Self {
         let room = max.min(ROOM_MAX);
         let mut table = Table {
@@ -98,7 +104,7 @@ impl Challenges {
             if table.ring.is_empty() {
                 table.first = sequence;
             }
-            // Sequence numbers have no gaps: what is missing in between was removed from the front.
+            // Sequence numbers have no gaps. After a gap, only the newer challenges are kept.
             let expected = table.first + table.ring.len() as u64;
             if sequence != expected {
                 table.ring.clear();
@@ -119,11 +125,12 @@ impl Challenges {
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
-        // The table holds no invariant that a panic in between could break for good: at worst a description is lost.
+        // A panic breaks no invariant of the table for good: at worst the description of a sale is
+        // lost.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a challenge; the oldest gives way when the table is full.
+    /// Keeps a challenge. If the table is full, drops the oldest.
     pub(super) fn keep(&self, challenge: Challenge) {
         let mut table = self.table();
         if table.ring.len() >= self.max {
@@ -136,7 +143,8 @@ impl Challenges {
         table.ring.push_back(challenge);
     }
 
-    /// The challenge for this payment, if it is still there, and whether it was made in this run of the program.
+    /// Returns the challenge for this payment, if it is still kept, and whether it was made in this
+    /// run of the program.
     pub(super) fn find(&self, payment_hash: &[u8; 32]) -> Option<(Challenge, bool)> {
         let table = self.table();
         let sequence = *table.by_hash.get(&beginning(payment_hash))?;
@@ -146,13 +154,13 @@ impl Challenges {
             .then(|| (challenge.clone(), sequence >= table.run_first))
     }
 
-    /// How many are kept.
+    /// Returns the number of challenges.
     pub(super) fn len(&self) -> usize {
         self.table().ring.len()
     }
 
-    /// Drops challenges that can no longer be paid, and returns the writes for the store: at most `max_puts`
-    /// records of challenges made before `made_before_ms`.
+    /// Drops challenges that can no longer be paid, and returns the writes for the store. It writes
+    /// at most `max_puts` challenges, all made before `made_before_ms`.
     pub(super) fn write_behind(
         &self,
         now_ms: u64,
@@ -174,7 +182,7 @@ impl Challenges {
             .iter()
             .skip(table.written)
             .take(max_puts)
-            // A challenge from the future was made before the clock was set back.
+            // A challenge with a time in the future was made before the clock was set back.
             .take_while(|challenge| {
                 challenge.challenged_ms < made_before_ms || challenge.challenged_ms > now_ms
             })
@@ -186,7 +194,7 @@ impl Challenges {
             put.push((next.to_be_bytes().to_vec(), ChallengeBatch(batch.to_vec())));
             next += batch.len() as u64;
         }
-        // A batch goes with its last challenge.
+        // A batch is deleted only when its last challenge is dropped.
         let reaches = if table.ring.is_empty() {
             0
         } else {
@@ -214,7 +222,7 @@ impl Table {
     }
 }
 
-/// What a payment hash is found by.
+/// Returns the first eight bytes of a payment hash, the key of `by_hash`.
 fn beginning(payment_hash: &[u8; 32]) -> u64 {
     let (first, _) = payment_hash
         .split_first_chunk()
@@ -303,7 +311,7 @@ mod tests {
         let first = challenges.write_behind(900, 900, 100);
         assert_eq!(first.put.len(), 2);
         assert_eq!(first.remove_below, 0_u64.to_be_bytes());
-        // The second batch, from 64 on, still holds the last one.
+        // The second batch starts at 64 and still holds the last challenge.
         let second = challenges.write_behind(LATE_MAX_MS + 1_000, 1_000, 100);
         assert!(second.put.is_empty());
         assert_eq!(second.remove_below, 17_u64.to_be_bytes());
@@ -343,7 +351,7 @@ mod tests {
             for number in 0..100 {
                 challenges.keep(challenge(number, round * 10));
             }
-            // Nothing is older than two seconds before it is pushed out.
+            // Newer challenges push out every challenge before it is two seconds old.
             let behind =
                 challenges.write_behind(round * 10, (round * 10).saturating_sub(2_000), 500);
             assert!(behind.put.is_empty());

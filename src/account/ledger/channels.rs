@@ -1,11 +1,11 @@
-//! The channels' place in the account: when each was ready, and how it ended.
+//! Channels in the ledger: when each became ready, and how it ended.
 
 use super::journal::Line;
 use super::record::{ChannelRecord, REASON_CHARS_MAX};
 use super::{Books, Ledger, LedgerError};
 
 impl Ledger {
-    /// Enters a channel that is ready. Blocks on the disk.
+    /// Records a channel that is ready. Blocks on the disk.
     pub fn open_channel(
         &self,
         channel_id: [u8; 32],
@@ -26,7 +26,8 @@ impl Ledger {
         })
     }
 
-    /// Enters the end of a channel, and says whether it was ever ready: only those are in the books. Blocks on the disk.
+    /// Records the end of a channel. Returns whether the channel was ever ready: only such channels
+    /// are recorded. Blocks on the disk.
     pub fn close_channel(&self, channel_id: [u8; 32], reason: &str) -> Result<bool, LedgerError> {
         self.change(|books| {
             let Some(mut channel) = self.trees.channels.get(&channel_id)? else {
@@ -48,12 +49,12 @@ impl Ledger {
         Ok(self.store.flush_blocking()?)
     }
 
-    /// What the books know of this channel; nothing if it was never ready.
+    /// Returns the record of this channel; `None` if the channel was never ready.
     pub fn channel(&self, channel_id: &[u8; 32]) -> Result<Option<ChannelRecord>, LedgerError> {
         self.using(|| Ok(self.trees.channels.get(channel_id)?))
     }
 
-    /// Whether a channel was ready and is not closed.
+    /// Whether any recorded channel is still open.
     pub fn has_open_channel(&self) -> Result<bool, LedgerError> {
         self.using(|| {
             for entry in self.trees.channels.iter() {
@@ -66,7 +67,7 @@ impl Ledger {
         })
     }
 
-    /// Channels that are no more, the newest first, at most this many.
+    /// Returns closed channels, the newest first, at most this many.
     pub fn closed_channels(&self, max: usize) -> Result<Vec<ChannelRecord>, LedgerError> {
         self.using(|| {
             let all = self.trees.channels.iter();

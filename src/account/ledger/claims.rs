@@ -1,20 +1,22 @@
-//! Payments that the node is claiming. The node reports each one before its payer can learn the preimage, and
-//! before it reports the payment as received. The table is in memory and starts empty with each start of the node.
+//! Payments that the node is claiming. The node reports each one before its payer can learn the
+//! preimage, and before it reports the payment as received. The table is in memory and starts empty
+//! with each start of the node.
 //!
-//! It tells whether a payment is about to be recorded, because its token may be presented before that. It also
-//! tells whether a reported payment is new. After a start, LDK repeats payments that it claimed before, any number
-//! of times. The same hash may also stand for a second payment of the invoice.
+//! The table says whether a payment is about to be recorded, because its token may be presented
+//! before that. The table also says whether a reported payment is new: after a start, LDK repeats
+//! payments that it claimed before, any number of times. The same hash may also stand for a second
+//! payment of the invoice.
 //!
-//! LDK repeats everything before it first writes its state and before it accepts anything new from a peer. A
-//! payment that both arrives and is claimed after that is a new one.
+//! LDK repeats everything before it first writes its state and before it accepts anything new from
+//! a peer. A payment that both arrives and is claimed after that is a new one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The most payments kept: a channel carries 483 at once, and each is kept only for a moment.
+/// The most claims in the table. A channel carries 483 payments at once, and each claim is brief.
 const CLAIMS_MAX: usize = 20_000;
 
-/// The claims since the node started. A `std` mutex: held for a look-up.
+/// The claims since the node started. It uses a `std` mutex, which is held for a look-up.
 #[derive(Debug, Default)]
 pub struct Claims(Mutex<Table>);
 
@@ -30,7 +32,7 @@ struct Table {
 struct Claim {
     /// Whether a new payment has arrived and is not claimed yet.
     is_new: bool,
-    /// How many new payments were claimed and not recorded yet.
+    /// The number of new payments that are claimed and not recorded yet.
     claimed: u32,
 }
 
@@ -44,17 +46,18 @@ impl Claims {
         *self.table() = Table::default();
     }
 
-    /// Whether the node has repeated everything.
+    /// Whether the node has repeated all earlier payments.
     pub fn is_past_replays(&self) -> bool {
         self.table().is_past_replays
     }
 
-    /// Records that the node has repeated everything.
+    /// Records that the node has repeated all earlier payments.
     pub fn end_replays(&self) {
         self.table().is_past_replays = true;
     }
 
-    /// Records that a payment has arrived and can be claimed. Its payer does not have the preimage yet.
+    /// Records that a payment has arrived and can be claimed. Its payer does not have the preimage
+    /// yet.
     pub fn arrive(&self, payment_hash: [u8; 32]) {
         let mut table = self.table();
         if table.claims.len() >= CLAIMS_MAX {
@@ -112,18 +115,18 @@ mod tests {
     #[test]
     fn payments_repeated_after_a_start_are_not_new_and_later_arrivals_are() {
         let claims = Claims::default();
-        // Repeated from the queue of events, and then claimed from a monitor.
+        // LDK repeats the payment from its queue of events, and then claims it from a monitor.
         assert!(!tell(&claims));
         claims.claim(&HASH);
         assert!(!tell(&claims));
-        // In flight when the program was killed.
+        // The payment was in flight when the program was killed.
         claims.arrive(HASH);
         claims.claim(&HASH);
         assert!(claims.is_arriving(&HASH));
         assert!(!tell(&claims));
         assert!(!claims.is_arriving(&HASH));
         claims.end_replays();
-        // Claimed again later, without arriving again.
+        // The payment is claimed again later, without arriving again.
         claims.claim(&HASH);
         assert!(!tell(&claims));
         claims.arrive(HASH);

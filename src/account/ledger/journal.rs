@@ -1,8 +1,9 @@
-//! The journal: one checksummed line for each thing that must not be lost, beside the store.
+//! The journal, beside the store: one checksummed line for each record that must not be lost.
 //!
-//! Of a sale by a stateless invoice there is no second record anywhere: not in the node, not at the payer's. sled has known
-//! damage after hard stops; a plain file that only ever grows at its end has none that reaches further than its last line.
-//! The ledger is rebuilt from the newest dump (the same lines, of everything, packed) and the journal after it.
+//! A sale by a stateless invoice is recorded nowhere else, neither in the node nor at the payer.
+//! sled is known to be damaged by hard stops, while an append-only file can lose only its last
+//! line. The ledger is rebuilt from the newest dump, which holds all records as packed lines, and
+//! the journal after it.
 
 mod packed;
 
@@ -16,34 +17,37 @@ use super::record::{ActivationRecord, ChannelRecord, RevocationRecord, SaleRecor
 
 use packed::Packing;
 
-/// A journal is folded into a dump when it has grown to this, or to twice the dump before, whichever is more: what is
-/// written in all then stays within three times what is kept.
+/// The journal is folded into a dump at this length or at twice the length of the last dump,
+/// if that is longer. All writes together then stay within three times the size of the kept
+/// records.
 const FOLD_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
-/// The longest line that is read back. A packed line stays below it even if gzip saves nothing. Others have some 600 bytes.
+/// The longest line that is read back. A packed line is shorter even if gzip saves nothing. Other
+/// lines have about 600 bytes.
 const LINE_BYTES_MAX: u64 = 128 * 1024;
 
-/// No dump has this number by chance: what stands for none.
+/// Stands for "no dump". The random number of a dump is practically never 0.
 const NO_DUMP: u64 = 0;
 
-/// What stands for a dump whose first line is damaged: no store holds it, so the dump is read.
+/// Stands for a dump whose first line is damaged. No store is marked with this number, so the dump
+/// is read.
 const UNKNOWN_DUMP: u64 = u64::MAX;
 
-/// One line.
+/// One line of the journal or of a dump.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
-    /// A sale, as it was at the time of writing; a later line for the same payment replaces it.
+    /// A sale at the time of writing. A later line for the same payment replaces it.
     Sale(SaleRecord),
-    /// A token and its count.
+    /// A token and its counts.
     Token(TokenRecord),
-    /// A channel, as it was at the time of writing.
+    /// A channel at the time of writing.
     Channel(ChannelRecord),
-    /// Tokens that open nothing any more.
+    /// A revocation of tokens.
     Revocation(RevocationRecord),
-    /// A payment that opens a channel, as it was at the time of writing.
+    /// A payment that opens a channel, at the time of writing.
     Activation(ActivationRecord),
-    /// The first line of a dump: a random number that tells it from every other one.
+    /// The first line of a dump: a random number that identifies the dump.
     Dump(u64),
     /// Several lines of a dump, compressed (see [`packed`]).
     Packed(String),
@@ -52,20 +56,20 @@ pub(super) enum Line {
 /// The open journal.
 #[derive(Debug)]
 pub(super) struct Journal {
-    /// The folder of journal and dump.
+    /// The folder that holds journal and dump.
     folder: PathBuf,
-    /// Where lines are appended.
+    /// The file that lines are appended to.
     file: File,
-    /// How long the journal is.
+    /// The length of the journal.
     bytes: u64,
-    /// How long it may become before it is folded.
+    /// The length at which the journal is folded.
     fold_at_bytes: u64,
-    /// Which dump is in force; 0 if there is none.
+    /// The number of the current dump; 0 if no dump exists.
     dump_id: u64,
 }
 
 impl Journal {
-    /// Opens or makes the journal in this folder, and cuts a torn last line off.
+    /// Opens or creates the journal in this folder, and cuts off a torn last line.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         let dump_bytes = match std::fs::metadata(dump_path(folder)) {
             Ok(dump) => dump.len(),
@@ -78,7 +82,7 @@ impl Journal {
             .append(true)
             .open(journal_path(folder))?;
         let bytes = whole_bytes(&file)?;
-        // Without this cut the next line would be glued to the torn one and be lost with it.
+        // Without this cut, the next line would join the torn one and be lost with it.
         file.set_len(bytes)?;
         file.seek(io::SeekFrom::End(0))?;
         sync_folder(folder)?;
@@ -91,8 +95,8 @@ impl Journal {
         })
     }
 
-    /// Reads every line back, in the order of writing, and says how many are damaged: whole lines whose checksum does not
-    /// fit.
+    /// Reads every line in the order of writing. Returns the number of whole lines with a wrong
+    /// checksum.
     pub(super) fn read<E: From<io::Error>>(
         &self,
         each: impl FnMut(Line) -> Result<(), E>,
@@ -100,7 +104,8 @@ impl Journal {
         read_lines(&File::open(journal_path(&self.folder))?, each)
     }
 
-    /// Reads the newest dump, which holds all that stood in the store when the journal was begun.
+    /// Reads the newest dump, which holds everything that the store held when the journal was last
+    /// emptied.
     pub(super) fn read_dump<E: From<io::Error>>(
         &self,
         each: impl FnMut(Line) -> Result<(), E>,
@@ -112,7 +117,7 @@ impl Journal {
         }
     }
 
-    /// Appends lines; they are on the disk only after [`Journal::sync`].
+    /// Appends lines. They are on disk only after [`Journal::sync`].
     pub(super) fn append<'a>(
         &mut self,
         lines: impl IntoIterator<Item = &'a Line>,
@@ -126,28 +131,29 @@ impl Journal {
         Ok(())
     }
 
-    /// Waits until what was appended would survive a power cut.
+    /// Waits until the appended lines would survive a power cut.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    /// Which dump is in force; 0 if there is none.
+    /// Returns the number of the current dump; 0 if no dump exists.
     pub(super) fn dump_id(&self) -> u64 {
         self.dump_id
     }
 
-    /// Whether it is time to fold the journal into a dump.
+    /// Whether the journal is long enough to be folded into a dump.
     pub(super) fn is_long(&self) -> bool {
         self.bytes >= self.fold_at_bytes
     }
 
-    /// Copies dump and journal to another folder. Together they are all of the ledger that must not be lost.
+    /// Copies dump and journal to another folder. Together they hold everything of the ledger that
+    /// must not be lost.
     pub(super) fn copy_to(&self, folder: &Path) -> io::Result<()> {
         copy(&self.folder, folder, self.bytes)
     }
 
-    /// Writes a dump of everything beside the old one. If that fails, a full disk for instance, nothing has changed; the
-    /// next try waits until the journal has grown again.
+    /// Writes a new dump of everything beside the old one. A failure, such as a full disk, changes
+    /// nothing, and the next try waits until the journal has grown again.
     pub(super) fn dump<E: From<io::Error>>(
         &mut self,
         everything: impl IntoIterator<Item = Result<Line, E>>,
@@ -157,7 +163,7 @@ impl Journal {
         let written = write_dump(&path, id, everything);
         if written.is_err() {
             self.fold_at_bytes = self.bytes + FOLD_BYTES_MIN;
-            // What is there of it only takes up room.
+            // The incomplete dump only takes up space.
             let _ = std::fs::remove_file(&path);
         }
         let (bytes, sales) = written?;
@@ -169,8 +175,8 @@ impl Journal {
         })
     }
 
-    /// Replaces dump and journal by the new dump. Killed in between, the old journal is read once more after the new dump,
-    /// which changes nothing.
+    /// Replaces dump and journal by the new dump. If the program is killed in between, the old
+    /// journal is read once more after the new dump, which changes nothing.
     pub(super) fn fold(&mut self, dump: Dump) -> io::Result<()> {
         std::fs::rename(&dump.path, dump_path(&self.folder))?;
         sync_folder(&self.folder)?;
@@ -183,12 +189,12 @@ impl Journal {
     }
 }
 
-/// Whether there is a journal or a dump in this folder.
+/// Whether this folder holds a journal or a dump.
 pub(super) fn is_any(folder: &Path) -> bool {
     journal_path(folder).exists() || dump_path(folder).exists()
 }
 
-/// Copies dump and journal of a ledger, the journal up to this many bytes.
+/// Copies the dump and the first `journal_bytes` bytes of the journal.
 pub(super) fn copy(from: &Path, to: &Path, journal_bytes: u64) -> io::Result<()> {
     match std::fs::copy(dump_path(from), dump_path(to)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -200,14 +206,14 @@ pub(super) fn copy(from: &Path, to: &Path, journal_bytes: u64) -> io::Result<()>
     copy.sync_all()
 }
 
-/// A dump that is on the disk, and not in force yet.
+/// A dump that is on disk and not in use yet.
 #[derive(Debug)]
 #[must_use = "take it to `Journal::fold`"]
 pub(super) struct Dump {
     path: PathBuf,
     id: u64,
     bytes: u64,
-    /// The sales in it.
+    /// The number of sales in the dump.
     pub(super) sales: u64,
 }
 
@@ -237,12 +243,12 @@ fn write_dump<E: From<io::Error>>(
     Ok((dump.metadata()?.len(), sales))
 }
 
-/// See [`FOLD_BYTES_MIN`].
+/// Returns the length at which the journal is folded (see [`FOLD_BYTES_MIN`]).
 fn fold_at(dump_bytes: u64) -> u64 {
     FOLD_BYTES_MIN.max(2 * dump_bytes)
 }
 
-/// The number in the newest dump's first line.
+/// Returns the number in the first line of the newest dump.
 fn read_dump_id(folder: &Path) -> io::Result<u64> {
     let dump = match File::open(dump_path(folder)) {
         Ok(dump) => dump,
@@ -280,7 +286,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// `<crc32, 8 hex digits> <json>\n`
+/// Writes one line: `<crc32, 8 hex digits> <json>\n`.
 fn write_line(into: &mut impl io::Write, line: &Line) -> io::Result<()> {
     let json = serde_json::to_vec(line)?;
     write!(into, "{:08x} ", crc32fast::hash(&json))?;
@@ -288,7 +294,7 @@ fn write_line(into: &mut impl io::Write, line: &Line) -> io::Result<()> {
     into.write_all(b"\n")
 }
 
-/// How many bytes are whole lines; what follows the last line break is torn.
+/// Returns the length of all whole lines. Bytes after the last line break are torn.
 fn whole_bytes(file: &File) -> io::Result<u64> {
     let mut reader = BufReader::new(file);
     let (mut whole, mut read) = (0, 0_u64);
@@ -306,8 +312,8 @@ fn whole_bytes(file: &File) -> io::Result<u64> {
     }
 }
 
-/// Reads whole lines, and says how many are damaged. Damage without a line break for longer than any line is read in pieces,
-/// each of which counts.
+/// Reads whole lines and returns the number of damaged ones. Damage without a line break that is
+/// longer than any line is read in pieces, and each piece counts as damaged.
 fn read_lines<E: From<io::Error>>(
     file: &File,
     mut each: impl FnMut(Line) -> Result<(), E>,
@@ -322,7 +328,8 @@ fn read_lines<E: From<io::Error>>(
             return Ok(damaged);
         }
         match text.strip_suffix(b"\n").and_then(checked) {
-            // Intact and not understood: written by a newer program, and nothing to pass over.
+            // An intact line that cannot be parsed was written by a newer program and must not be
+            // skipped.
             Some(json) => {
                 let line = serde_json::from_slice(json).map_err(io::Error::from)?;
                 if let Line::Packed(text) = line {
@@ -336,7 +343,7 @@ fn read_lines<E: From<io::Error>>(
     }
 }
 
-/// What a line holds, if its checksum fits.
+/// Returns the JSON of a line if its checksum is right.
 fn checked(text: &[u8]) -> Option<&[u8]> {
     let (checksum, json) = text.split_at_checked(8)?;
     let json = json.strip_prefix(b" ")?;

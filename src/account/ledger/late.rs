@@ -1,5 +1,5 @@
-//! Payments that arrive after their invoice has expired: LDK accepts them for two hours and more. A grant of time
-//! then counts from the payment, not from the expiry.
+//! Payments that arrive after their invoice has expired: LDK accepts them for two hours and more. A
+//! grant of time then counts from the payment, not from the expiry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::protocol::l402::{Identifier, TokenId};
 use super::record::SaleRecord;
 use super::{Claims, Ledger, LedgerError};
 
-/// How long to wait for a payment that the node is claiming: its payer may present the token before the payment is
-/// recorded.
+/// How long to wait for a payment that the node is claiming. Its payer may present the token before
+/// the payment is recorded.
 const ENTERED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Ledger {
-    /// Sets the claims of the node. Only the first call has an effect.
+    /// Sets the node's claims. Only the first call has an effect.
     pub fn follow(&self, claims: Arc<Claims>) {
-        // A node that is restarted in this process uses the same claims.
+        // A node that restarts within this process keeps using the same claims.
         let _ = self.claims.set(claims);
     }
 
@@ -28,8 +28,9 @@ impl Ledger {
         claims.is_some_and(|claims| claims.is_arriving(payment_hash))
     }
 
-    /// How many seconds after its invoice expired the token was paid. `end_secs` is the expiry according to the
-    /// token, used if the ledger does not have it. For an expired token, waits for a payment that is arriving.
+    /// Returns how many seconds after its invoice expired the token was paid. `end_secs` is the
+    /// expiry according to the token; it is used if the ledger does not know the expiry. For an
+    /// expired token, waits for a payment that is arriving.
     pub async fn late_secs(
         &self,
         identifier: &Identifier,
@@ -46,7 +47,8 @@ impl Ledger {
         let mut settlements = self.settlements.subscribe();
         let deadline = Instant::now() + ENTERED_WITHIN;
         loop {
-            // Read before the ledger, which has the payment once it no longer counts as arriving.
+            // Checked before the ledger is read: once the payment stops arriving, the ledger
+            // already has it.
             let is_awaited = is_expired && self.is_arriving(&payment_hash);
             if let Some(sale) = self.find_sale(payment_hash).await? {
                 return Ok(sale.late_secs(end_secs));
@@ -69,7 +71,8 @@ impl Ledger {
         self.using(|| Ok(found.expect("reading a record is calm")?))
     }
 
-    /// Notifies the waiting requests of a sale that is on the disk, and extends its token if the token is in use.
+    /// Notifies the requests that wait for a sale that is now on disk. If its token is in use,
+    /// extends the token by the delay of the payment.
     pub(super) fn tell_settled(&self, sale: &SaleRecord) {
         let token_id = sale.token_id.map(TokenId);
         if let Some(usage) = token_id.and_then(|token_id| self.usages.find(&token_id)) {

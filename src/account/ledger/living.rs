@@ -4,20 +4,21 @@ use super::record::{SaleRecord, TokenRecord};
 use super::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::protocol::l402::TokenId;
 
-/// The most sales that are read, newest first: reading them takes about a second.
+/// The most sales that are read, the newest first. Reading them takes about a second.
 const SALES_MAX: usize = 100_000;
 
-/// A sale with a valid token: not revoked, and with its payment intact.
+/// A sale whose token is not revoked and whose payment was not lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Living {
     /// The sale.
     pub sale: SaleRecord,
-    /// The token's use so far; `None` if it was never used.
+    /// The token's use so far; `None` if the token was never used.
     pub used: Option<TokenRecord>,
 }
 
 impl Ledger {
-    /// Calls `each` with every such sale settled at this time or later. Returns whether all were read: at most `SALES_MAX` are.
+    /// Calls `each` for every such sale that was settled at this time or later. Returns whether all
+    /// sales were read; at most `SALES_MAX` are.
     pub fn each_living(
         &self,
         settled_from_ms: u64,

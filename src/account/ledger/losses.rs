@@ -1,22 +1,23 @@
-//! Sales that lost their payment on chain. The channel closed before its peer signed a commitment that pays this
-//! node, and the peer took the payment back.
+//! Sales that lost their payment on chain. The channel closed before its peer signed a commitment
+//! that pays this node, and the peer took the payment back.
 
 use super::record::{RevocationRecord, Revoked, SaleRecord};
 use super::{Ledger, LedgerError};
 
-/// The reason for revoking the token of such a sale.
+/// The reason that is recorded with the revoked token.
 const REASON: &str = "its payment was taken back on chain";
 
 impl Ledger {
-    /// Records that the payment of a sale was lost, and revokes its token. `None` if there is no such sale, or if its loss is
-    /// already recorded. On return, the record survives a power cut. Blocks on the disk.
+    /// Records that the payment of a sale was lost, and revokes its token. Returns `None` if the
+    /// sale does not exist or its loss is already recorded. On return, the record survives a power
+    /// cut. Blocks on the disk.
     pub fn lose(&self, payment_hash: &[u8; 32]) -> Result<Option<SaleRecord>, LedgerError> {
         let sale = self.using(|| Ok(self.trees.sales.get(payment_hash)?))?;
         let Some(sale) = sale.filter(|sale| sale.lost_ms.is_none()) else {
             return Ok(None);
         };
-        // The revocation comes first, because a good token costs money: if the program is killed in between, the token opens
-        // nothing, and the books show one sale too many.
+        // The revocation comes first, because a valid token costs money. If the program is killed
+        // in between, the token opens nothing, and the ledger counts one sale too many.
         if let Some(token_id) = sale.token_id {
             let _: RevocationRecord = self.revoke(Revoked::Token(token_id), REASON)?;
         }

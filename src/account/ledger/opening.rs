@@ -1,4 +1,4 @@
-//! Opening the ledger's store: what dump and journal hold and the store does not is entered again.
+//! Opens the ledger's store and restores the records that only the dump or the journal holds.
 
 use std::io;
 use std::path::Path;
@@ -9,11 +9,11 @@ use super::journal::{Journal, Line};
 use super::record::{ChallengeBatch, SaleRecord, TokenRecord};
 use super::{LedgerError, TOTALS_KEY, Trees, put_sale};
 
-/// The store, its trees, and the challenges in it with their sequence numbers.
+/// The store, its trees, and the stored challenges with their sequence numbers.
 pub(super) type Opened = (Store, Trees, Vec<(u64, ChallengeBatch)>);
 
-/// Opens the store, brings it up to what the journal says, and reads the challenges. A store that is new, or whose rebuild
-/// was cut short, takes the newest dump first.
+/// Opens the store, adds what the journal holds and the store lacks, and reads the challenges. A
+/// new store, or one whose rebuild was interrupted, is first filled from the newest dump.
 pub(super) fn open_store(
     path: &Path,
     journal: &Journal,
@@ -72,13 +72,13 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Enters a line that the store does not have yet, and says whether it was missing.
+/// Applies a line to the store if the store lacks it. Returns whether the store lacked it.
 fn apply(store: &Store, trees: &Trees, line: &Line, now_ms: u64) -> Result<bool, StoreError> {
     match line {
         Line::Sale(sale) => apply_sale(store, trees, sale),
         Line::Token(token) => {
             let key = TokenRecord::key(&token.payment_hash, &token.token_id);
-            // Counts only grow: a rebuild must not revive a used token.
+            // Counts only grow, so that a rebuild does not make a used-up token usable again.
             let stored = trees.tokens.get(&key)?;
             let Some(stored) = stored else {
                 trees.tokens.put(&key, token)?;
@@ -97,7 +97,7 @@ fn apply(store: &Store, trees: &Trees, line: &Line, now_ms: u64) -> Result<bool,
             }
             Ok(is_newer)
         }
-        // The reader gives what is packed line by line.
+        // The reader unpacks packed lines and passes on each line in them.
         Line::Dump(_) | Line::Packed(_) => Ok(false),
         Line::Revocation(revocation) => {
             let stored = trees.revocations.get(&revocation.key())?;
@@ -119,7 +119,7 @@ fn apply(store: &Store, trees: &Trees, line: &Line, now_ms: u64) -> Result<bool,
         Line::Activation(activation) => {
             let stored = trees.activations.get(&activation.payment_hash)?;
             let is_newer = match stored {
-                // Dropped because nobody had paid it.
+                // A stale activation is missing because it was never paid and was dropped.
                 None => !activation.is_stale(now_ms),
                 Some(stored) => stored.settled_ms.is_none() && activation.settled_ms.is_some(),
             };

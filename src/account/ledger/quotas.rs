@@ -1,7 +1,8 @@
-//! What clients without a token have had: so many requests of a service within a window, by network.
+//! Free use by clients without a token: a number of requests to a service within a window, per
+//! network.
 //!
-//! The table is bounded however many addresses come. When it is full, newcomers get nothing, and an open window is never
-//! evicted: otherwise a flood of addresses would renew everybody's quota.
+//! The table is bounded, however many addresses come. When it is full, new clients get no free
+//! requests, and no open window is evicted. Otherwise a flood of addresses would renew every quota.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,26 +16,27 @@ use crate::base::clock::Moment;
 
 use super::record::QuotaRecord;
 
-/// What is free within a window.
+/// The free requests within a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Free {
-    /// How many requests.
+    /// The number of requests.
     pub requests: u64,
-    /// How long a window is, from the first request in it.
+    /// The length of a window, from its first request on.
     pub per: Duration,
 }
 
-/// How far the wall clock may move between two looks without counting as set, in milliseconds: it is corrected in
-/// small steps all the time.
+/// How far the wall clock may move between two checks before it counts as set, in milliseconds. The
+/// system corrects the clock in small steps all the time.
 const CLOCK_MOVES_MS: u64 = 1_000;
 
-/// The beginning of SHA-256 over service and network: so the books hold no addresses.
+/// The first 16 bytes of a SHA-256 over service and network, so that the ledger holds no addresses.
 type Key = [u8; 16];
 
-/// The table. A `std` mutex: held for a look-up, never across an await.
+/// The table of windows. It uses a `std` mutex, which is held for a look-up and never across an
+/// await.
 #[derive(Debug)]
 pub(super) struct Quotas {
-    /// Windows at most.
+    /// The maximum number of windows.
     max: usize,
     /// The table itself.
     table: Mutex<Table>,
@@ -43,9 +45,10 @@ pub(super) struct Quotas {
 #[derive(Debug, Default)]
 struct Table {
     windows: HashMap<Key, Window>,
-    /// Whether somebody came and found no room since it was last told.
+    /// Whether a client found the table full since this was last read.
     was_full: bool,
-    /// How far the wall clock was ahead of the time since the machine started, at the last look, in milliseconds.
+    /// How far the wall clock was ahead of the time since the machine started when it was last
+    /// checked, in milliseconds.
     ahead_ms: u64,
     /// The serial number of the last window.
     last_serial: u64,
@@ -54,29 +57,31 @@ struct Table {
 #[derive(Clone, Copy, Debug)]
 struct Window {
     had: QuotaRecord,
-    /// Tells the window from earlier and later ones of the same client, also when the clock is set; 0 if it was
-    /// read from the store.
+    /// Distinguishes the window from earlier and later windows of the same client, even if the
+    /// clock is set; 0 if the window was read from the store.
     serial: u64,
-    /// When the window ends, in milliseconds since the machine started. This counts while the program runs.
+    /// The end of the window, in milliseconds since the machine started. This end counts while the
+    /// program runs.
     ends_ms: u64,
-    /// Whether the window was read from the store and not used since. Then only the wall clock says when it ends.
+    /// Whether the window was read from the store and not used since. The wall clock then decides
+    /// when the window ends.
     is_from_store: bool,
-    /// Whether the store does not know yet.
+    /// Whether the store lacks the window's current state.
     is_unwritten: bool,
 }
 
-/// What the store has to do to follow the table.
+/// The changes that make the store match the table.
 #[derive(Debug, Default)]
 pub(super) struct WriteBehind {
-    /// Windows to write.
+    /// The windows to write.
     pub(super) put: Vec<Entry<QuotaRecord>>,
-    /// Windows that are over.
+    /// The keys of the windows that are over.
     pub(super) remove: Vec<Vec<u8>>,
-    /// Whether newcomers were turned away.
+    /// Whether new clients were turned away.
     pub(super) was_full: bool,
 }
 
-/// One reserved use of a quota. Dropping it counts it as served, except during a panic.
+/// One reserved use of a quota. Dropping it counts the use as served, except during a panic.
 #[derive(Debug)]
 #[must_use = "dropped, it counts as served; call `give_back` if it was not"]
 pub struct QuotaUse {
@@ -86,24 +91,25 @@ pub struct QuotaUse {
     serial: u64,
     until_ms: u64,
     left: u64,
-    /// The number of requests in a window.
+    /// The number of free requests in a window.
     max: u64,
-    /// Whether the use was returned.
+    /// Whether the use was given back.
     is_returned: bool,
 }
 
 impl QuotaUse {
-    /// Requests that are left in the window.
+    /// Returns the number of requests that are left in the window.
     pub fn left(&self) -> u64 {
         self.left
     }
 
-    /// When the window ends, Unix seconds.
+    /// Returns the end of the window, in Unix seconds.
     pub fn until_secs(&self) -> u64 {
         self.until_ms / 1_000
     }
 
-    /// Returns the use, because nothing was delivered, and says what is left then.
+    /// Gives the use back because nothing was delivered. Returns the number of requests that are
+    /// then left.
     pub fn give_back(mut self) -> u64 {
         self.return_it()
     }
@@ -111,7 +117,7 @@ impl QuotaUse {
     fn return_it(&mut self) -> u64 {
         self.is_returned = true;
         let mut table = self.quotas.table();
-        // Of another window it is not.
+        // The use belongs only to the window that it was taken from.
         if let Some(window) = table.windows.get_mut(&self.key)
             && window.serial == self.serial
         {
@@ -125,7 +131,8 @@ impl QuotaUse {
 
 impl Drop for QuotaUse {
     fn drop(&mut self) {
-        // A panic is our fault. Whether anything was delivered is unknown here, so the client gets the use back.
+        // A panic is our fault. This code cannot know whether anything was delivered, so the use
+        // goes back.
         if std::thread::panicking() && !self.is_returned {
             self.return_it();
         }
@@ -133,7 +140,7 @@ impl Drop for QuotaUse {
 }
 
 impl Window {
-    /// An open window, as the store has it.
+    /// Makes an open window from its stored record.
     fn stored(had: QuotaRecord, now: Moment) -> Self {
         Self {
             had,
@@ -144,7 +151,7 @@ impl Window {
         }
     }
 
-    /// A window that begins now.
+    /// Makes a window that begins now.
     fn open(serial: u64, per_ms: u64, now: Moment) -> Self {
         Self {
             had: QuotaRecord {
@@ -158,8 +165,8 @@ impl Window {
         }
     }
 
-    /// Adapts to a new wall clock time: an unused window from the store takes its end from it, and a running one
-    /// gets a new end for the store.
+    /// Adapts to a change of the wall clock. An unused window from the store takes its end from the
+    /// new time. A window in use gets a new end for the store.
     fn follow(&mut self, now: Moment) {
         if self.is_from_store {
             self.ends_ms = ends_ms(self.had, now);
@@ -170,8 +177,8 @@ impl Window {
         }
     }
 
-    /// Opens a new window with this number if this one is over. A window longer than the period was made by a clock
-    /// that was ahead, so it is shortened.
+    /// Replaces this window by a new one with this number if it is over. A window that lasts longer
+    /// than the period was made by a clock that was ahead, so it is shortened.
     fn keep(&mut self, next_serial: u64, per_ms: u64, now: Moment) {
         if self.ends_ms <= now.since_boot_ms {
             *self = Self::open(next_serial, per_ms, now);
@@ -187,7 +194,7 @@ impl Window {
     }
 }
 
-/// When a window from the store ends, in milliseconds since the machine started.
+/// Returns the end of a stored window, in milliseconds since the machine started.
 fn ends_ms(had: QuotaRecord, now: Moment) -> u64 {
     let left_ms = had.until_ms.saturating_sub(now.unix_ms);
     now.since_boot_ms.saturating_add(left_ms)
@@ -209,7 +216,7 @@ impl Table {
 }
 
 impl Quotas {
-    /// A table of at most `max` windows, filled with what the store has.
+    /// Makes a table of at most `max` windows and fills it with the stored windows.
     pub(super) fn new(
         max: usize,
         stored: impl IntoIterator<Item = (Key, QuotaRecord)>,
@@ -228,11 +235,11 @@ impl Quotas {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        // Each window is whole by itself: a panic in between breaks none of them.
+        // Each window is complete in itself, so a panic in between breaks none of them.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves one request; `None` if there is none left, or no room to count it.
+    /// Reserves one request. Returns `None` if none is left or the table is full.
     pub(super) fn reserve(
         self: &Arc<Self>,
         service: &str,
@@ -275,7 +282,7 @@ impl Quotas {
         })
     }
 
-    /// Drops the windows that are over, and says what the store has to do.
+    /// Drops the windows that are over, and returns the writes for the store.
     pub(super) fn write_behind(&self, now: Moment) -> WriteBehind {
         let mut behind = WriteBehind::default();
         let mut table = self.table();
@@ -294,21 +301,22 @@ impl Quotas {
     }
 }
 
-/// A /24 or a /48 counts as one: whoever has one address there has all of them.
+/// Treats a /24 or a /48 network as one client, because its owner can use all of its addresses.
 fn key(service: &str, client: IpAddr, free: Free) -> Key {
     let mut hash = Sha256::new();
     match client.to_canonical() {
         IpAddr::V4(address) => hash.update(&address.octets()[..3]),
         IpAddr::V6(address) => hash.update(&address.octets()[..6]),
     }
-    // Behind the network, whose length tells its kind only together with what follows.
+    // Separates the address families: a network's bytes alone do not tell where the network ends.
     hash.update(if client.to_canonical().is_ipv4() {
         b"4"
     } else {
         b"6"
     });
-    // Each period of a service has windows of its own, so a short one does not renew a long one. The number of
-    // requests is left out of the key, so that used requests stay used when the settings give more or fewer.
+    // Each period of a service has its own windows, so that a short one does not renew a long one.
+    // The key leaves out the number of requests, so that used requests stay used when the settings
+    // change the number.
     hash.update(free.per.as_secs().to_be_bytes());
     hash.update(service);
     let mut key = [0; 16];

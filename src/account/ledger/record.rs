@@ -1,5 +1,5 @@
-//! The records of the account. Each is kept in the store as it is, and written as JSON to the journal, to dumps and to the
-//! operator: byte strings are hex there.
+//! The records of the ledger. The store keeps them in binary form. The journal, dumps and the
+//! operator's answers have them as JSON, with byte strings in hex.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -13,20 +13,20 @@ pub struct ChallengeRecord {
     /// The invoice's payment hash.
     #[serde(with = "hex_bytes")]
     pub payment_hash: [u8; 32],
-    /// The token that went with it.
+    /// The id of the token in the challenge.
     #[serde(with = "hex_bytes")]
     pub token_id: [u8; 32],
     /// The service that the token opens.
     pub service: String,
-    /// The route that was asked for.
+    /// The requested route.
     pub route: String,
-    /// What was asked, in msat.
+    /// The price, in msat.
     pub price_msat: u64,
-    /// When, Unix milliseconds.
+    /// The time of the challenge, in Unix milliseconds.
     pub challenged_ms: u64,
-    /// When the invoice expires, Unix milliseconds.
+    /// The expiry of the invoice, in Unix milliseconds.
     pub expires_ms: u64,
-    /// Which of the route's grants it buys, where that is not the default one.
+    /// The grant that the invoice buys, if it is not the route's default grant.
     #[serde(default)]
     pub grant: Option<String>,
     /// The rate at which a price in a currency was asked in bitcoin.
@@ -34,16 +34,16 @@ pub struct ChallengeRecord {
     pub rate: Option<RateRecord>,
 }
 
-/// What a bitcoin cost when a challenge was made.
+/// The price of a bitcoin when a challenge was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RateRecord {
-    /// The currency's code.
+    /// The code of the currency.
     pub currency: String,
-    /// Millionths of its unit for one bitcoin.
+    /// The price of one bitcoin, in millionths of the currency's unit.
     pub micros_per_btc: u64,
 }
 
-/// Challenges that were made one after the other.
+/// Challenges with consecutive sequence numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChallengeBatch(pub Vec<ChallengeRecord>);
 
@@ -74,44 +74,45 @@ pub struct SaleRecord {
     #[serde(with = "hex_bytes")]
     #[schema(value_type = String)]
     pub payment_hash: [u8; 32],
-    /// The amount of the first payment in msat, up to the price if that is known. It is what arrived, unless the
-    /// payment opened a channel: the provider kept a part of it, which is recorded with the activations.
+    /// The amount of the first payment in msat, up to the price if that is known. It is the amount
+    /// that arrived. If the payment opened a channel, it is the amount that was paid; the
+    /// provider's fee is recorded with the activations.
     pub amount_msat: u64,
-    /// The surplus in msat: what arrived above the price, and with further payments of the same invoice.
+    /// The surplus in msat: amounts above the price, and further payments of the same invoice.
     pub surplus_msat: u64,
-    /// What was asked, in msat, where the challenge's record was still there.
+    /// The price in msat, if the challenge was still known at settlement.
     pub price_msat: Option<u64>,
-    /// The service, from the challenge's record or from the token's first use.
+    /// The service, from the challenge or from the token's first use.
     pub service: Option<String>,
-    /// The route that was asked for.
+    /// The requested route.
     pub route: Option<String>,
-    /// The token that was sold.
+    /// The id of the token that was sold.
     #[serde(with = "hex_option")]
     #[schema(value_type = Option<String>)]
     pub token_id: Option<[u8; 32]>,
-    /// When the challenge was made, Unix milliseconds.
+    /// The time of the challenge, in Unix milliseconds.
     pub challenged_ms: Option<u64>,
-    /// When the payment was settled, Unix milliseconds.
+    /// The time of settlement, in Unix milliseconds.
     pub settled_ms: u64,
-    /// When the token was first used, Unix milliseconds.
+    /// The time of the token's first use, in Unix milliseconds.
     pub redeemed_ms: Option<u64>,
-    /// The run of the program that both made the challenge and settled the payment; 0 if they were different runs.
-    /// A second event for the same hash is a second payment if the node certainly claimed it after its start
-    /// ([`Claims`](super::Claims)). If the node does not report claims, it is a second payment if it comes in that
-    /// run. Otherwise it may be the same payment reported again.
+    /// The run of the program that both made the challenge and settled the payment; 0 if two runs
+    /// did. A second event for the same hash is a second payment if the node certainly claimed it
+    /// after its start ([`Claims`](super::Claims)), or, if the node does not report claims, if it
+    /// comes in that run. Otherwise the event may repeat the same payment.
     pub run: u64,
-    /// Which of the route's grants was bought, where that is not the default one.
+    /// The grant that was bought, if it is not the route's default grant.
     #[serde(default)]
     pub grant: Option<String>,
     /// The rate at which a price in a currency was asked in bitcoin.
     #[serde(default)]
     pub rate: Option<RateRecord>,
-    /// When the invoice expired, Unix milliseconds, if the challenge was still known. A token whose invoice was
-    /// paid later is valid for that much longer.
+    /// The expiry of the invoice in Unix milliseconds, if the challenge was still known. A payment
+    /// after this time makes the token valid for longer, by the time since the expiry.
     #[serde(default)]
     pub expires_ms: Option<u64>,
-    /// When its payment was lost, Unix milliseconds: the peer of a channel that was closed claimed it back on
-    /// chain.
+    /// The time at which the payment was lost, in Unix milliseconds: the peer of a closed channel
+    /// claimed the payment back on chain.
     #[serde(default)]
     pub lost_ms: Option<u64>,
 }
@@ -119,152 +120,155 @@ pub struct SaleRecord {
 /// A token that was used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenRecord {
-    /// The payment it was bought with.
+    /// The payment hash of the payment that bought the token.
     #[serde(with = "hex_bytes")]
     #[schema(value_type = String)]
     pub payment_hash: [u8; 32],
-    /// Which token.
+    /// The token's id.
     #[serde(with = "hex_bytes")]
     #[schema(value_type = String)]
     pub token_id: [u8; 32],
-    /// The service it opened first.
+    /// The service of the token's first use.
     pub service: String,
-    /// When it was minted, Unix milliseconds, where the challenge's record was still there.
+    /// The time at which the token was minted, in Unix milliseconds, if the challenge was still
+    /// known.
     pub issued_ms: Option<u64>,
-    /// When it was first used, Unix milliseconds.
+    /// The time of the first use, in Unix milliseconds.
     pub first_used_ms: u64,
-    /// When it was last used, Unix milliseconds.
+    /// The time of the last use, in Unix milliseconds.
     pub last_used_ms: u64,
-    /// Requests served on it, attenuated copies included.
+    /// The number of requests served on the token, attenuated copies included.
     pub requests: u64,
-    /// Until when it is good, Unix seconds, as its caveats said at first use.
+    /// The end of the token's validity in Unix seconds, from its caveats at the first use.
     pub valid_until_secs: Option<u64>,
-    /// Response bytes served on it.
+    /// The number of response bytes served on the token.
     #[serde(default)]
     pub bytes: u64,
-    /// Metered time spent on it, in milliseconds.
+    /// The metered time spent on the token, in milliseconds.
     #[serde(default)]
     pub metered_ms: u64,
 }
 
-/// Tokens that open nothing any more.
+/// A revocation of one token, or of a service's tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevocationRecord {
-    /// Which: `{"token": "…"}` or `{"service": "…"}`.
+    /// The revoked tokens: `{"token": "…"}` or `{"service": "…"}`.
     #[schema(value_type = Object)]
     pub what: Revoked,
-    /// Since when, Unix milliseconds.
+    /// The time of the revocation, in Unix milliseconds.
     pub revoked_ms: u64,
-    /// Why, in the operator's words; may be empty.
+    /// The reason in the operator's words; may be empty.
     pub reason: String,
 }
 
-/// Which tokens were revoked.
+/// The tokens that were revoked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Revoked {
-    /// One, with all its attenuated copies.
+    /// One token, with all its attenuated copies.
     Token(#[serde(with = "hex_bytes")] [u8; 32]),
-    /// For this service, all that were minted up to the second of the revocation.
+    /// All tokens of this service that were minted up to the second of the revocation.
     Service(String),
 }
 
-/// What a client without a token has had of a service.
+/// The free use of a service by a client without a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuotaRecord {
-    /// Requests served in the window.
+    /// The number of requests served in the window.
     pub requests: u64,
-    /// When the window ends, Unix milliseconds.
+    /// The end of the window, in Unix milliseconds.
     pub until_ms: u64,
 }
 
-/// A channel that was once ready: opening one costs money on chain, so a stranger cannot fill the books with them.
+/// A channel that was once ready. Opening a channel costs money on chain, so strangers cannot fill
+/// the ledger with such records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChannelRecord {
-    /// The channel.
+    /// The channel's id.
     #[serde(with = "hex_bytes")]
     #[schema(value_type = String)]
     pub channel_id: [u8; 32],
-    /// Who is at the other end, a node id in hex.
+    /// The peer's node id, in hex.
     pub counterparty: Option<String>,
-    /// When we learnt that it was ready, Unix milliseconds.
+    /// The time at which the node reported the channel as ready, in Unix milliseconds.
     pub ready_ms: u64,
-    /// When we learnt that it was closed, Unix milliseconds.
+    /// The time at which the node reported the channel as closed, in Unix milliseconds.
     pub closed_ms: Option<u64>,
-    /// LDK's words for why, a peer's among them, cut to [`REASON_CHARS_MAX`].
+    /// LDK's reason for closing, which may quote the peer, cut to [`REASON_CHARS_MAX`].
     pub reason: Option<String>,
 }
 
-/// A payment out of which a liquidity provider opens a channel to us, and of which it keeps a fee. It is a sale only if it pays
-/// for a bundle.
+/// A payment from which a liquidity provider opens a channel to us, for a fee. It is a sale only if
+/// it pays for a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActivationRecord {
     /// The invoice's payment hash.
     #[serde(with = "hex_bytes")]
     #[schema(value_type = String)]
     pub payment_hash: [u8; 32],
-    /// What the customer pays, in msat: always what the provider keeps and what arrives, together.
+    /// The amount that the customer pays, in msat: always the sum of `fee_msat` and `net_msat`.
     pub gross_msat: u64,
-    /// What the provider keeps, in msat: what it asked, and what it took once that is known.
+    /// The provider's fee in msat: first the fee that it asked for, then the fee that it took.
     pub fee_msat: u64,
-    /// What arrives, in msat.
+    /// The amount that arrives, in msat.
     pub net_msat: u64,
-    /// The provider, a node id in hex.
+    /// The provider's node id, in hex.
     pub provider: String,
-    /// The invoice; empty if the record was made up again from what the node knew.
+    /// The invoice; empty if the record was lost and restored from the node's report.
     pub bolt11: String,
-    /// When the invoice was made, Unix milliseconds.
+    /// The time at which the invoice was made, in Unix milliseconds.
     pub made_ms: u64,
-    /// When it expires, Unix milliseconds.
+    /// The expiry of the invoice, in Unix milliseconds.
     pub expires_ms: u64,
-    /// When the payment was settled, Unix milliseconds.
+    /// The time of settlement, in Unix milliseconds.
     pub settled_ms: Option<u64>,
-    /// What a customer buys with it; the sale has the same payment hash.
+    /// The bundle that the customer buys with the payment. Its sale has the same payment hash.
     #[serde(default)]
     pub bundle: Option<BundleRecord>,
 }
 
-/// What a customer buys with a payment that opens a channel.
+/// The grant that a customer buys with a payment that opens a channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BundleRecord {
-    /// The service that its token opens.
+    /// The service that the token opens.
     pub service: String,
-    /// The route that it is sold on.
+    /// The route that sells the grant.
     pub route: String,
-    /// Which of the route's grants it is, where that is not the default one.
+    /// The grant, if it is not the route's default grant.
     pub grant: Option<String>,
 }
 
-/// What came of all activations that were paid.
+/// The totals of all paid activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActivationTotals {
-    /// How many were paid.
+    /// The number of paid activations.
     pub count: u64,
-    /// What customers paid for them, in msat.
+    /// The sum that customers paid, in msat.
     pub gross_msat: u64,
-    /// What providers kept of it, in msat.
+    /// The sum that providers kept, in msat.
     pub fee_msat: u64,
-    /// What arrived, in msat.
+    /// The sum that arrived, in msat.
     pub net_msat: u64,
-    /// What of the gross bought bundles, in msat: it stands among the sales, too.
+    /// The part of `gross_msat` that paid for bundles, in msat. It also counts among the sales.
     #[serde(default)]
     pub sold_msat: u64,
 }
 
-/// Of a reason that a peer gave, which may have 65,535 bytes (BOLT 1, `error`).
+/// The longest kept part of a peer's reason, which may have 65,535 bytes (BOLT 1, `error`).
 pub const REASON_CHARS_MAX: usize = 200;
 
-/// Number and sum of the sales.
+/// The number and the sum of the sales.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
-    /// How many invoices were paid.
+    /// The number of paid invoices.
     pub count: u64,
-    /// The sum of what was paid for them, surplus not included, in msat.
+    /// The sum that was paid for them in msat, without the surplus.
     pub amount_msat: u64,
-    /// The surplus in msat: what arrived above the prices, and with further payments of the same invoices.
+    /// The surplus in msat: amounts above the prices, and further payments of the same invoices.
     #[serde(default)]
     pub surplus_msat: u64,
-    /// The part of the sum that was lost, in msat: the peers of closed channels claimed it back on chain.
+    /// The part of `amount_msat` that was lost, in msat: peers of closed channels claimed it back
+    /// on chain.
     #[serde(default)]
     pub lost_msat: u64,
 }
@@ -294,20 +298,21 @@ impl Record for Totals {
     const VERSION: u8 = 2;
 }
 
-/// A key that stands for itself.
+/// A record without content: only its key matters.
 impl Record for () {
     const VERSION: u8 = 1;
 }
 
 impl TokenRecord {
-    /// Where it is kept: under its payment first, so that a sale finds its token.
+    /// Returns the key of the record. It begins with the payment hash, so that a sale finds its
+    /// token.
     pub fn key(payment_hash: &[u8; 32], token_id: &[u8; 32]) -> Vec<u8> {
         [payment_hash.as_slice(), token_id].concat()
     }
 }
 
 impl RevocationRecord {
-    /// Where it is kept: one for each token, one for each service.
+    /// Returns the key of the record: each token has one, and each service has one.
     pub fn key(&self) -> Vec<u8> {
         match &self.what {
             Revoked::Token(token_id) => [&b"t"[..], token_id].concat(),
@@ -333,19 +338,19 @@ impl SaleRecord {
         self.amount_msat = self.amount_msat.min(price_msat);
     }
 
-    /// How long after its invoice expired the sale was paid, in seconds, rounded up.
+    /// Returns how long after its invoice expired the sale was paid, in seconds, rounded up.
     pub(super) fn late_secs(&self, end_secs: u64) -> u64 {
         let end_ms = self.expires_ms.unwrap_or(end_secs.saturating_mul(1_000));
         self.settled_ms.saturating_sub(end_ms).div_ceil(1_000)
     }
 
-    /// Where its line in the order of time is kept.
+    /// Returns the key of the sale in the order of time.
     pub fn time_key(&self) -> Vec<u8> {
         [&self.settled_ms.to_be_bytes()[..], &self.payment_hash].concat()
     }
 }
 
-/// 32 bytes: as they are in the store, hex where people read.
+/// Encodes 32 bytes as they are in the store, and as hex in JSON.
 mod hex_bytes {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
 
@@ -373,7 +378,7 @@ mod hex_bytes {
     }
 }
 
-/// The same for bytes that may be missing.
+/// Like `hex_bytes`, for bytes that may be missing.
 mod hex_option {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -1,4 +1,4 @@
-//! Which tokens open nothing any more. Asked at every paid request, changed by hand.
+//! Revoked tokens. The table is read at every paid request and changed by the operator.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
@@ -12,14 +12,15 @@ use super::{Ledger, LedgerError};
 /// The longest reason that is kept, in characters.
 pub const REVOCATION_REASON_CHARS_MAX: usize = 200;
 
-/// What was revoked. A `std` lock: held for a look-up, never across an await.
+/// The table of revocations. It uses a `std` lock, which is held for a look-up and never across an
+/// await.
 #[derive(Debug, Default)]
 pub(super) struct Revocations(RwLock<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
     tokens: HashSet<[u8; 32]>,
-    /// Tokens minted up to this second are revoked, Unix seconds.
+    /// The revocation second of each service, in Unix seconds. Tokens minted up to it are revoked.
     services: HashMap<String, u64>,
 }
 
@@ -44,7 +45,7 @@ impl Revocations {
 }
 
 impl Ledger {
-    /// Whether this token opens nothing of this service any more.
+    /// Whether this token is revoked for this service.
     pub fn is_revoked(&self, token_id: &TokenId, service: &str) -> bool {
         self.revocations.look(|table| {
             table.tokens.contains(&token_id.0)
@@ -55,8 +56,9 @@ impl Ledger {
         })
     }
 
-    /// The first second at which a token for this service may say that it was minted: one that is minted in the second of
-    /// a revocation is not revoked by it.
+    /// Returns the first second that a new token for this service may carry as its mint time. A
+    /// token minted in the second of a revocation carries the next second, so that it is not
+    /// revoked.
     pub fn mintable_secs(&self, service: &str) -> u64 {
         let revoked_secs = self
             .revocations
@@ -64,10 +66,11 @@ impl Ledger {
         revoked_secs.map_or(0, |secs| secs + 1)
     }
 
-    /// Revokes one token, with all its copies, or all of a service that were minted until now. On return it would survive
-    /// a power cut. What was sold stays in the books. Blocks on the disk.
+    /// Revokes one token with all its copies, or all tokens of a service that were minted until
+    /// now. On return, the revocation survives a power cut. The sales stay in the ledger. Blocks on
+    /// the disk.
     pub fn revoke(&self, what: Revoked, reason: &str) -> Result<RevocationRecord, LedgerError> {
-        // Time that goes back must not give back what was revoked.
+        // A clock that is set back must not make revoked tokens valid again.
         let earlier_ms = match &what {
             Revoked::Token(_) => 0,
             Revoked::Service(service) => self.mintable_secs(service).saturating_sub(1) * 1_000,
@@ -87,13 +90,13 @@ impl Ledger {
         Ok(record)
     }
 
-    /// The time of the last revocation, Unix seconds.
+    /// Returns the time of the last revocation, in Unix seconds.
     pub fn revoked_secs(&self) -> Result<Option<u64>, LedgerError> {
         let revocations = self.revocations()?.into_iter();
         Ok(revocations.map(|it| it.revoked_ms / 1_000).max())
     }
 
-    /// Everything that was revoked.
+    /// Returns all revocations.
     pub fn revocations(&self) -> Result<Vec<RevocationRecord>, LedgerError> {
         self.using(|| {
             let entries = self.trees.revocations.iter();

@@ -1,4 +1,4 @@
-//! Looking through the books.
+//! Queries of the ledger: sales, used tokens and totals.
 
 use std::sync::PoisonError;
 
@@ -13,28 +13,28 @@ pub const SALES_PAGE_MAX: usize = 500;
 pub struct SalesPage {
     /// The sales.
     pub sales: Vec<SaleRecord>,
-    /// Where the next page begins, if there is one.
+    /// The start of the next page, if one exists.
     pub next: Option<Vec<u8>>,
 }
 
 /// The longest page of tokens.
 pub const TOKENS_PAGE_MAX: usize = 500;
 
-/// Which tokens to look for; what is `None` does not matter.
+/// The tokens to search for. A field that is `None` matches every token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenSearch {
-    /// Of this service.
+    /// The service of the token.
     pub service: Option<String>,
-    /// Whose id or payment hash begins with these hex digits.
+    /// The hex digits that the token id or payment hash begins with.
     pub begins_with: Option<String>,
 }
 
-/// A page of tokens that were used, in the order of their payment hashes.
+/// A page of used tokens, in descending order of their payment hashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokensPage {
     /// The tokens.
     pub tokens: Vec<TokenRecord>,
-    /// Where the next page begins, if there is one.
+    /// The start of the next page, if one exists.
     pub next: Option<Vec<u8>>,
 }
 
@@ -50,7 +50,8 @@ impl TokenSearch {
 }
 
 impl Ledger {
-    /// Tokens that were used, below `before` (or of all), at most `max` and at most [`TOKENS_PAGE_MAX`].
+    /// Returns used tokens with keys below `before`, or from the last key on, at most `max` and at
+    /// most [`TOKENS_PAGE_MAX`].
     pub fn tokens(
         &self,
         search: &TokenSearch,
@@ -80,7 +81,7 @@ impl Ledger {
         })
     }
 
-    /// Number and sum of the sales.
+    /// Returns the number and the sum of the sales.
     pub fn totals(&self) -> Totals {
         self.books
             .lock()
@@ -88,7 +89,8 @@ impl Ledger {
             .totals
     }
 
-    /// The newest sales before `before` (or of all), at most `max` and at most [`SALES_PAGE_MAX`].
+    /// Returns the newest sales before `before`, or of all, at most `max` and at most
+    /// [`SALES_PAGE_MAX`].
     pub fn sales(&self, before: Option<&[u8]>, max: usize) -> Result<SalesPage, LedgerError> {
         let max = max.clamp(1, SALES_PAGE_MAX);
         self.using(|| {

@@ -1,7 +1,8 @@
-//! How much of each token was used: atomics in memory, loaded at a token's first use, written behind.
+//! The use of each token: counts in memory, loaded at the token's first use and written behind.
 //!
-//! A use is reserved before the resource is called and settled after; no request waits for the disk. A crash gives back to
-//! the customer what was reserved and what was settled in the last second; it never takes.
+//! A use is reserved before the upstream is called and settled afterwards. No request waits for the
+//! disk. A crash returns reserved uses, and uses settled in the last second, to the customer. A
+//! crash never costs the customer a use.
 
 mod meters;
 mod reservation;
@@ -27,81 +28,85 @@ use super::record::TokenRecord;
 use meters::{Claim, Meters};
 use windows::{Held, Windows};
 
-/// Bits of the counter that hold the requests in flight: 65,535 at once on one token, further ones are refused.
+/// The bits of the counter that hold the requests in flight. One token has at most 65,535 requests
+/// in flight; further requests are refused.
 const IN_FLIGHT_BITS: u32 = 16;
-/// One request in flight.
 const ONE_IN_FLIGHT: u64 = 1;
-/// One request served.
 const ONE_SERVED: u64 = 1 << IN_FLIGHT_BITS;
-/// The part of the counter that holds the requests in flight.
 const IN_FLIGHT_MASK: u64 = ONE_SERVED - 1;
 
 /// How often a token gets a use back after its client left before the first byte of an answer.
 const LEFT_EARLY_MAX: u64 = 3;
 
-/// How long a count must be idle before it is dropped from memory; the next use reads it from the store again.
+/// How long a count must be idle before it is dropped from memory. The next use reads it from the
+/// store.
 const IDLE_MS: u64 = 60_000;
 
-/// How often a token gets a use back for an answer that brought the client nothing: this many times, and this many more for each
-/// use that counted. Further ones count.
+/// How often a token gets a use back for an answer that brought the client nothing: `EXCUSED_FIRST`
+/// times, and `EXCUSED_PER_USE` more times for each counted use. Further such answers count as
+/// uses.
 const EXCUSED_FIRST: u64 = 20;
 const EXCUSED_PER_USE: u64 = 4;
 
-/// How long at least the program remembers how often a use went back that way: 24 hours. This number is not in the
-/// store.
+/// How long the program remembers, at least, how often a token got a use back: 24 hours. The store
+/// does not keep this number.
 const LEFT_EARLY_KEPT_MS: u64 = 86_400_000;
 
-/// The most tokens that are kept in memory only for that number.
+/// The most idle tokens that are kept in memory only for these numbers.
 const LEFT_EARLY_TOKENS_MAX: usize = 65_536;
 
-/// How long no use is reserved before the price is known, after one was withdrawn: a minute.
+/// How long a token's uses are reserved only once the price is known, after a use was withdrawn: a
+/// minute.
 const WITHDRAWN_MS: u64 = 60_000;
 
-/// Locks over the map; two cores rarely meet in one of sixteen.
+/// The number of locks over the map. Two cores rarely need the same one of sixteen.
 const SHARDS: usize = 16;
 
-/// One token's counts.
+/// The counts of one token.
 #[derive(Debug)]
 pub(super) struct Usage {
-    /// Served requests in the upper 48 bits, requests in flight in the lower 16: one word, so that a reservation looks at
-    /// both at once.
+    /// Served requests in the upper 48 bits, requests in flight in the lower 16. One word holds
+    /// both, so that a reservation reads both at once.
     counter: AtomicU64,
-    /// Response bytes and metered time. A `std` mutex: held for a few additions.
+    /// Response bytes and metered time. It uses a `std` mutex, which is held for a few additions.
     meters: Mutex<Meters>,
     /// The start of the meters' clock.
     begun: Instant,
-    /// How often a use went back because its client left before the first byte of an answer.
+    /// How often a use went back because the client left before the first byte of an answer.
     left_early: AtomicU64,
-    /// The latest end of the token at those times, Unix seconds.
+    /// The latest end of the token's validity when a use went back, in Unix seconds.
     left_early_until_secs: AtomicU64,
-    /// How often a use went back because its answer brought nothing.
+    /// How often a use went back because the answer brought the client nothing.
     excused: AtomicU64,
-    /// Until when no use is reserved before the price is known, in milliseconds since the machine started.
+    /// The end of the time in which uses are reserved only once the price is known. In milliseconds
+    /// since the machine started.
     withdrawn_until_ms: AtomicU64,
-    /// Goes up with whatever changes the counts, behind them: whoever sees the change sees the counts.
+    /// Incremented after each change of the counts: a reader that sees the increment also sees the
+    /// counts.
     changes: AtomicU64,
-    /// The change up to which the journal knows the counts.
+    /// The value of `changes` at the last write to the journal.
     journaled: AtomicU64,
-    /// The change up to which the store knows them.
+    /// The value of `changes` at the last write to the store.
     stored: AtomicU64,
     /// The time of the last write to the store, in milliseconds since the machine started.
     stored_ms: AtomicU64,
-    /// When it was last used, Unix milliseconds.
+    /// The time of the last use, in Unix milliseconds.
     last_used_ms: AtomicU64,
-    /// When a use was last reserved or settled, in milliseconds since the machine started.
+    /// The time of the last reserved or settled use, in milliseconds since the machine started.
     touched_ms: AtomicU64,
-    /// How many seconds after its invoice expired the token was paid, if that is known.
+    /// How many seconds after its invoice expired the token was paid; 0 if not known.
     late_secs: AtomicU64,
-    /// The uses taken from its pace. A `std` mutex: held to count.
+    /// The uses counted for the token's pace. It uses a `std` mutex, which is held to count.
     bucket: Mutex<Bucket>,
-    /// The files with requests that count as one. A `std` mutex: held only to search a short list.
+    /// The files whose requests count as one. It uses a `std` mutex, held only to search a short
+    /// list.
     windows: Mutex<Windows>,
-    /// What does not change.
+    /// The token, with its counts as they were when loaded.
     token: TokenRecord,
 }
 
 impl Usage {
-    /// The counts of a token, as the store has them.
+    /// Makes the counts of a token from its stored record.
     pub(super) fn new(token: TokenRecord, now: Moment) -> Self {
         Self {
             counter: AtomicU64::new(token.requests << IN_FLIGHT_BITS),
@@ -124,8 +129,8 @@ impl Usage {
         }
     }
 
-    /// How many seconds after its invoice expired the token was paid; 0 if it was paid in time or that is not
-    /// known.
+    /// Returns how many seconds after its invoice expired the token was paid; 0 if it was paid in
+    /// time or the delay is not known.
     pub(super) fn late_secs(&self) -> u64 {
         self.late_secs.load(Ordering::Relaxed)
     }
@@ -144,12 +149,12 @@ impl Usage {
         self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Milliseconds on the meters' clock.
+    /// Converts to milliseconds on the meters' clock.
     fn ms(&self, now: Instant) -> u64 {
         whole_ms(now.saturating_duration_since(self.begun))
     }
 
-    /// What is left for the next request, after all that are running.
+    /// Returns what is left of the grant for the next request.
     fn left(&self, allowance: &Allowance) -> Left {
         let rest = self.meters().rest(allowance, self.ms(Instant::now()));
         Left {
@@ -165,11 +170,12 @@ impl Usage {
         allowance.requests_max.map(|max| max.saturating_sub(begun))
     }
 
-    /// Reserves one request and returns what is left after it; `None` if a limit is used up, or held for other
-    /// answers.
+    /// Reserves one request and returns what is left after it. Returns `None` if a limit is used up
+    /// or held for other answers.
     fn reserve(&self, allowance: &Allowance, overrun: Overrun) -> Option<(Left, Claim)> {
         let now_ms = self.ms(Instant::now());
-        // Locked until the request is counted, so that two requests never use the same rest.
+        // The lock is held until the request is counted, so that two requests never use the same
+        // remainder.
         let mut meters = self.meters();
         if !meters.has_room(allowance, overrun, now_ms) {
             return None;
@@ -193,8 +199,8 @@ impl Usage {
         Some((left, meters.claim(now_ms)))
     }
 
-    /// Reserves a request for this file, which joins the file's open window if there is one. Returns the number of the window
-    /// as well.
+    /// Reserves a request for this file. The request joins the file's open window if one exists.
+    /// Returns the number of the window as well.
     fn reserve_of_file(
         &self,
         allowance: &Allowance,
@@ -221,7 +227,7 @@ impl Usage {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one from the token's bucket, or says what to wait for.
+    /// Takes one use from the token's bucket. If the bucket is empty, the error says when to retry.
     fn keep_pace(&self, pace: Pace, since_boot_ms: u64) -> Result<(), Room> {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         pace.take(&mut bucket, since_boot_ms.saturating_mul(1_000))?;
@@ -255,13 +261,13 @@ impl Usage {
         self.counter.fetch_sub(ONE_IN_FLIGHT, Ordering::AcqRel);
     }
 
-    /// Records a change of the counts. Called after the change.
+    /// Records a change of the counts. Call it after the change.
     fn has_changed(&self) {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether a use whose client left before the first byte may go back. This is allowed a few times only, so that
-    /// no client makes the upstream work without payment again and again.
+    /// Whether a use whose client left before the first byte may go back. This is allowed only a
+    /// few times, so that a client cannot make the upstream work without payment again and again.
     fn forgives_leaving(&self, allowance: &Allowance) -> bool {
         self.keep_until(allowance);
         let forgive = |times| (times < LEFT_EARLY_MAX).then_some(times + 1);
@@ -270,7 +276,7 @@ impl Usage {
             .is_ok()
     }
 
-    /// Whether a use may go back because its answer brought nothing.
+    /// Whether a use may go back because its answer brought the client nothing.
     fn excuses(&self, allowance: &Allowance) -> bool {
         self.keep_until(allowance);
         let served = self.counter.load(Ordering::Relaxed) >> IN_FLIGHT_BITS;
@@ -281,26 +287,26 @@ impl Usage {
             .is_ok()
     }
 
-    /// Notes until when the token is valid, for what is remembered of it in memory only.
+    /// Records the end of the token's validity, for the numbers that are only in memory.
     fn keep_until(&self, allowance: &Allowance) {
         let until_secs = allowance.valid_until_secs.unwrap_or(0);
         self.left_early_until_secs
             .fetch_max(until_secs, Ordering::Relaxed);
     }
 
-    /// Records a hook call for this token that did not need the use.
+    /// Records that a use was reserved for a hook call and not needed.
     fn be_withdrawn(&self, since_boot_ms: u64) {
         self.touch(since_boot_ms);
         self.withdrawn_until_ms
             .fetch_max(since_boot_ms + WITHDRAWN_MS, Ordering::Relaxed);
     }
 
-    /// Whether a use of this token was withdrawn a short while ago.
+    /// Whether a use of this token was recently withdrawn.
     pub(super) fn was_withdrawn(&self, since_boot_ms: u64) -> bool {
         since_boot_ms < self.withdrawn_until_ms.load(Ordering::Relaxed)
     }
 
-    /// What journal and store should know, if they do not know it yet. Only the writer calls this.
+    /// Returns the counts if the journal or the store lacks them. Only the writer calls this.
     fn take_unwritten(&self, stored_before_ms: u64, now_ms: u64) -> Option<Unwritten> {
         let changes = self.changes.load(Ordering::Acquire);
         let is_for_journal = self.journaled.swap(changes, Ordering::Relaxed) != changes;
@@ -327,12 +333,12 @@ impl Usage {
         })
     }
 
-    /// Whether the store knows of less use than there was.
+    /// Whether the store lacks some of the counts.
     fn is_unstored(&self) -> bool {
         self.changes.load(Ordering::Acquire) != self.stored.load(Ordering::Relaxed)
     }
 
-    /// Whether dropping this count from memory loses nothing, neither uses nor pace.
+    /// Whether nothing is lost, neither uses nor pace, if this count is dropped from memory.
     fn is_idle(&mut self, now: Moment) -> bool {
         let idle_since_ms = now.since_boot_ms.saturating_sub(IDLE_MS);
         let bucket = self.bucket.get_mut();
@@ -347,8 +353,9 @@ impl Usage {
             && are_windows_over
     }
 
-    /// Whether uses went back because the client left or the answers brought nothing. This is remembered while the token
-    /// is valid and for a day, because its holder can shorten its validity with a caveat.
+    /// Whether uses went back because the client left or the answers brought nothing. The program
+    /// remembers this while the token is valid, and for at least a day, because the holder can
+    /// shorten the validity with a caveat.
     fn was_left_early(&mut self, now: Moment) -> bool {
         let is_of_today =
             self.touched_ms.get_mut().saturating_add(LEFT_EARLY_KEPT_MS) > now.since_boot_ms;
@@ -358,7 +365,7 @@ impl Usage {
     }
 }
 
-/// Requests served or in flight.
+/// Returns the number of requests served or in flight.
 fn begun(counter: u64) -> u64 {
     (counter >> IN_FLIGHT_BITS) + (counter & IN_FLIGHT_MASK)
 }
@@ -367,23 +374,24 @@ fn whole_ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A count that has to be written.
+/// Counts that must be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unwritten {
     /// The token with its counts.
     pub(super) token: TokenRecord,
-    /// Whether the journal does not know it.
+    /// Whether the journal lacks the counts.
     pub(super) is_for_journal: bool,
-    /// Whether it is time that the store knows it.
+    /// Whether the store lacks the counts and is due to get them.
     pub(super) is_for_store: bool,
 }
 
 /// The counts of the tokens in use.
 #[derive(Debug)]
 pub(super) struct Usages {
-    /// Each shard a `std` mutex: held for a look-up, never across an await.
+    /// The shards of the map. Each uses a `std` mutex, held for a look-up and never across an
+    /// await.
     shards: [Mutex<HashMap<TokenId, Arc<Usage>>>; SHARDS],
-    /// Hashes file paths.
+    /// The hasher for file paths.
     hasher: RandomState,
 }
 
@@ -398,24 +406,25 @@ impl Default for Usages {
 
 impl Usages {
     fn shard(&self, token_id: &TokenId) -> MutexGuard<'_, HashMap<TokenId, Arc<Usage>>> {
-        // The last byte is random; the first two are the epoch.
+        // The last byte is random, while the first two are the epoch.
         let index = usize::from(token_id.0[31]) % SHARDS;
         self.shards[index]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hash of this path.
+    /// Returns the hash of this path.
     pub(super) fn file(&self, path: &str) -> u64 {
         self.hasher.hash_one(path)
     }
 
-    /// The token's count, if it is in memory.
+    /// Returns the token's counts, if they are in memory.
     pub(super) fn find(&self, token_id: &TokenId) -> Option<Arc<Usage>> {
         self.shard(token_id).get(token_id).cloned()
     }
 
-    /// The token's count; `usage` if there is none yet: of two that load it at once, the first wins for both.
+    /// Returns the token's counts, or keeps `usage` if none are in memory. If two requests load the
+    /// counts at once, both get the first.
     pub(super) fn find_or_keep(&self, token_id: TokenId, usage: Usage) -> Arc<Usage> {
         Arc::clone(
             self.shard(&token_id)
@@ -424,8 +433,8 @@ impl Usages {
         )
     }
 
-    /// All counts that the journal lacks, and counts that the store lacks and last received before `stored_before_ms`, in
-    /// milliseconds since the machine started.
+    /// Returns all counts that the journal lacks. Returns also counts that the store lacks and last
+    /// received before `stored_before_ms`, in milliseconds since the machine started.
     pub(super) fn take_unwritten(&self, stored_before_ms: u64, now_ms: u64) -> Vec<Unwritten> {
         let mut unwritten = Vec::new();
         for shard in &self.shards {
@@ -438,14 +447,13 @@ impl Usages {
         unwritten
     }
 
-    /// Drops counts that the store has and that were not used for a while. Called only after the taken counts were
-    /// written.
+    /// Drops idle counts that the store has. Called only after all taken counts are written.
     pub(super) fn forget_idle(&self, now: Moment) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let mut room = LEFT_EARLY_TOKENS_MAX / SHARDS;
             shard.retain(|_, usage| {
-                // Alone with it, in an order that sees what the last holder did.
+                // `get_mut` succeeds only without other holders, and sees all their changes.
                 let Some(usage) = Arc::get_mut(usage) else {
                     return true;
                 };

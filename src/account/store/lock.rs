@@ -1,40 +1,41 @@
-//! The lock on the data folder: two programs on one set of channels would lose money.
+//! The lock on the data folder. Two programs that use the same channels would lose money.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Held as long as the program runs; the operating system lets go of it however the program ends.
+/// The lock, held while the program runs. The operating system releases it even if the program
+/// crashes.
 #[derive(Debug)]
 pub struct DataLock {
     /// The locked file.
     _file: File,
 }
 
-/// Why the folder could not be locked.
+/// The reason why the folder could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another program holds it.
+    /// Another program holds the lock.
     #[error("the data folder {0} is in use by another tollhouse: stop that one first")]
     Held(PathBuf),
-    /// The lock's file cannot be made or locked.
+    /// The lock file could not be created or locked.
     #[error("failed to lock the data folder {folder}")]
     Io {
-        /// The folder.
+        /// The data folder.
         folder: PathBuf,
-        /// What the operating system said.
+        /// The error from the operating system.
         #[source]
         source: io::Error,
     },
 }
 
-/// How long a lock is tried for that others only look at: a look takes some microseconds, and a busy machine may make it wait for
-/// its turn in the middle.
+/// How long to retry while another process only checks the lock. A check takes a few microseconds,
+/// but a busy machine may pause that process in the middle.
 const LOOKED_AT_MAX: Duration = Duration::from_secs(1);
 
 impl DataLock {
-    /// Locks the folder, or says at once that somebody else has it.
+    /// Locks the folder. Fails at once if another program has locked it.
     pub fn acquire(folder: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Io {
             folder: folder.to_owned(),
@@ -59,21 +60,22 @@ impl DataLock {
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
         }
-        // For the person who looks who holds it; nothing reads it.
+        // The process id helps a person who looks for the holder; no program reads it.
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(failed)?;
         Ok(Self { _file: file })
     }
 
-    /// Whether a program holds this folder now. Makes nothing, and stands in nobody's way.
+    /// Whether a program holds the lock now. Creates no file and does not keep others from locking
+    /// the folder.
     pub fn is_held(folder: &Path) -> bool {
         let file = File::open(folder.join("lock"));
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 }
 
-/// Whether somebody does no more than look whether it is locked.
+/// Whether another process only checks the lock, and does not hold it.
 fn is_looked_at(file: &File) -> bool {
     file.try_lock_shared().is_ok() && file.unlock().is_ok()
 }

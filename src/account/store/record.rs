@@ -1,4 +1,4 @@
-//! Records: one type a tree, each value behind a version byte of its own.
+//! Records: one type per tree, each value after its own version byte.
 
 use std::marker::PhantomData;
 
@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 
 use super::{Store, StoreError};
 
-/// A type that is kept in the store.
+/// A type that the store can hold.
 pub trait Record: Serialize + DeserializeOwned {
-    /// The first byte of every value; goes up when the type changes its shape.
+    /// The first byte of every value. It is incremented when the type changes its format.
     const VERSION: u8;
 }
 
@@ -20,7 +20,7 @@ pub type Entry<R> = (Vec<u8>, R);
 pub struct Tree<R> {
     /// sled's tree.
     tree: sled::Tree,
-    /// What its values are.
+    /// The type of the values.
     record: PhantomData<fn() -> R>,
 }
 
@@ -39,10 +39,10 @@ impl<R> Clone for Tree<R> {
     }
 }
 
-/// Writes for several trees that happen together or not at all.
+/// Writes to several trees, applied as one transaction.
 #[derive(Debug, Default)]
 pub struct Together {
-    /// Tree by tree.
+    /// The writes, one batch per tree.
     writes: Vec<(sled::Tree, sled::Batch)>,
 }
 
@@ -62,13 +62,14 @@ impl Together {
 }
 
 impl Store {
-    /// Does these writes, all of them or none; not yet flushed. A tree may stand in them once.
+    /// Applies all of these writes or none; they are not flushed yet. Each tree may occur only
+    /// once.
     pub fn write(&self, together: Together) -> Result<(), StoreError> {
         use sled::transaction::{
             ConflictableTransactionError, TransactionError, Transactional as _,
         };
         let (trees, batches): (Vec<_>, Vec<_>) = together.writes.into_iter().unzip();
-        // The closure may run several times: it only writes what was decided before.
+        // The closure may run several times, so it only applies the prepared writes.
         let done = trees.as_slice().transaction(|trees| {
             for (tree, batch) in trees.iter().zip(&batches) {
                 tree.apply_batch(batch)?;
@@ -90,18 +91,19 @@ impl<R: Record> Tree<R> {
         }
     }
 
-    /// The record under this key.
+    /// Returns the record under this key.
     pub fn get(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
         self.tree.get(key)?.map(|bytes| decode(&bytes)).transpose()
     }
 
-    /// Writes one record; not yet flushed.
+    /// Writes one record; it is not flushed yet.
     pub fn put(&self, key: &[u8], record: &R) -> Result<(), StoreError> {
         self.tree.insert(key, encode(record)?)?;
         Ok(())
     }
 
-    /// Writes many records at once; not yet flushed. Of none nothing: sled would write an empty batch, and sync it.
+    /// Writes many records at once; they are not flushed yet. An empty list writes nothing, because
+    /// sled would write and sync an empty batch.
     pub fn put_all(&self, entries: &[Entry<R>]) -> Result<(), StoreError> {
         if entries.is_empty() {
             return Ok(());
@@ -113,7 +115,7 @@ impl<R: Record> Tree<R> {
         self.apply(batch)
     }
 
-    /// Removes these keys; not yet flushed.
+    /// Removes these keys; the change is not flushed yet.
     pub fn remove_all(&self, keys: &[Vec<u8>]) -> Result<(), StoreError> {
         if keys.is_empty() {
             return Ok(());
@@ -125,7 +127,7 @@ impl<R: Record> Tree<R> {
         self.apply(batch)
     }
 
-    /// Removes every key below this one; not yet flushed.
+    /// Removes every key below this one; the change is not flushed yet.
     pub fn remove_below(&self, key: &[u8]) -> Result<(), StoreError> {
         let mut below = self.tree.range(..key).peekable();
         if below.peek().is_none() {
@@ -144,7 +146,7 @@ impl<R: Record> Tree<R> {
         Ok(())
     }
 
-    /// Every key and record, in the order of the keys.
+    /// All keys and records, in the order of the keys.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Result<Entry<R>, StoreError>> + use<R> {
         self.tree.iter().map(|entry| {
             let (key, value) = entry?;
@@ -152,7 +154,7 @@ impl<R: Record> Tree<R> {
         })
     }
 
-    /// Records under keys that begin like this.
+    /// All records whose keys begin with this prefix.
     pub fn with_prefix(
         &self,
         prefix: &[u8],
@@ -163,7 +165,7 @@ impl<R: Record> Tree<R> {
         })
     }
 
-    /// Keys below `before` (or all), the highest first.
+    /// The keys below `before` (or all keys), the highest first.
     pub fn keys_before(
         &self,
         before: Option<&[u8]>,
@@ -191,7 +193,7 @@ fn decode<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
             known: u32::from(R::VERSION),
         });
     }
-    // The steps in `migrations` leave no older ones behind.
+    // The migrations leave no records of an older version.
     if *version < R::VERSION {
         return Err(StoreError::Corrupt(format!(
             "a record of version {version} where {} belongs",

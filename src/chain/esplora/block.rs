@@ -1,4 +1,4 @@
-//! A block, as chains are told apart by one.
+//! A block that identifies a chain.
 
 use bitcoin::BlockHash;
 use serde::{Deserialize, Serialize};
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 /// A block of the best chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Block {
-    /// Its height.
+    /// The block's height.
     pub(crate) height: u32,
-    /// Its hash.
+    /// The block's hash.
     pub(crate) hash: BlockHash,
 }
 
-/// Somebody has another block in its place.
+/// The error for a server that has another block at the same height.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it is of another chain, its block {} is {theirs} and not {}: is it one for node.network? If it is, and this node has never had money or \
@@ -26,7 +26,7 @@ pub(crate) struct OtherChain {
 }
 
 impl Block {
-    /// Whether somebody who has that block at its height has this one.
+    /// Checks that a server's block at this height, `theirs`, is this block.
     pub(crate) fn is_this(self, theirs: BlockHash) -> Result<(), OtherChain> {
         if theirs == self.hash {
             Ok(())

@@ -1,5 +1,6 @@
-//! Broadcasts: to every endpoint that answers, for one may keep a transaction to itself. LDK sends what is not confirmed again
-//! every 30 s; an endpoint is told once a block, or the budget would be gone with it.
+//! Broadcasts a transaction to every endpoint that answers, because a single endpoint may withhold
+//! it. LDK rebroadcasts an unconfirmed transaction every 30 s. An endpoint gets it once per block,
+//! or the budget would soon be used up.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,54 +16,58 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Relay;
 use super::fault::Fault;
 
-/// How long an endpoint's word on a transaction is good, unless a block comes first.
+/// How long an endpoint's reply about a transaction is valid, unless a block comes first.
 const TOLD_GOOD: Duration = Duration::from_secs(600);
 
-/// Words that are remembered, each some 200 bytes: beyond it all are forgotten, which costs requests and nothing else.
+/// The most replies that are remembered, about 200 bytes each. Beyond it, all are forgotten, which
+/// only costs requests.
 const TOLD_MAX: usize = 1_024;
 
-/// Transactions that nobody is known to have, and how long each may be, in hexadecimal: those of the wallet have some 500 bytes.
+/// The most transactions that no endpoint is known to have, and the longest of them in hexadecimal.
+/// The wallet's transactions have about 500 bytes.
 const UNDELIVERED_MAX: usize = 16;
 const UNDELIVERED_BYTES_MAX: usize = 200_000;
 
-/// How often what the wallet has sent, and nobody is known to have, is sent again: there is one of them at a time, so these are
-/// 120 requests an hour, and only while nobody answers.
+/// How often the wallet's undelivered transaction is sent again. Only one is sent at a time, which
+/// makes 120 requests an hour, and only while no endpoint answers.
 const SEND_AGAIN_EVERY: Duration = Duration::from_secs(30);
 
-/// What was broadcast.
+/// The state of all broadcasts.
 #[derive(Debug, Default)]
 pub(super) struct Broadcasts {
-    /// What each endpoint said of each transaction. A `std` mutex: held for a look-up, never across an await.
+    /// Each endpoint's reply about each transaction. The `std` mutex is held for a look-up, never
+    /// across an await.
     told: Mutex<HashMap<(usize, Txid), Told>>,
-    /// How each ended, and when.
+    /// The result of each broadcast and its time.
     ended: watch::Sender<HashMap<Txid, (Sent, Instant)>>,
-    /// What nobody is known to have, as hex: LDK sends its own again, ldk-node's wallet does not. A `std` mutex, too.
+    /// The transactions that no endpoint is known to have, as hex. LDK rebroadcasts its own
+    /// transactions, while ldk-node's wallet does not. The `std` mutex is held for a look-up.
     undelivered: Mutex<HashMap<Txid, String>>,
-    /// Which of them is sent again. A `std` mutex, too.
+    /// The transaction that is sent again. The `std` mutex is held for a look-up.
     kept_sending: Mutex<Option<Txid>>,
 }
 
-/// What an endpoint said of a transaction.
+/// An endpoint's reply about a transaction.
 #[derive(Clone, Debug)]
 struct Told {
-    /// Its own words if it refused it.
+    /// The endpoint's own words if it refused the transaction.
     word: Result<(), String>,
-    /// The height of the chain then.
+    /// The height of the chain at that time.
     height: u32,
-    /// When.
+    /// The time of the reply.
     at: Instant,
 }
 
-/// How a broadcast ended.
+/// The result of a broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
-    /// Somebody has it.
+    /// An endpoint has the transaction.
     Accepted(Txid),
-    /// All that were asked refused it.
+    /// All endpoints that were asked refused the transaction.
     Refused(String),
-    /// It is no transaction.
+    /// The hex is not a valid transaction.
     Malformed,
-    /// Nobody is known to have it, and not everybody has answered.
+    /// No endpoint is known to have the transaction, and some have not answered.
     Nowhere(String),
 }
 
@@ -82,7 +87,8 @@ impl Broadcasts {
         all.insert((index, txid), told);
     }
 
-    /// Notes how a broadcast ended. `true` if it was refused as it was not before.
+    /// Records the result of a broadcast. Returns `true` if it is a refusal that differs from the
+    /// last result.
     fn end(&self, txid: Txid, hex: &str, sent: &Sent) -> bool {
         let mut undelivered = self.undelivered();
         if !matches!(sent, Sent::Nowhere(_)) {
@@ -106,14 +112,15 @@ impl Broadcasts {
         is_news && matches!(sent, Sent::Refused(_))
     }
 
-    /// What is made of the same coins once more may be the same transaction: what was said of it before is no answer.
+    /// Waits for the result of a broadcast that began at `began` or later. A new payment from the
+    /// same coins may be the same transaction, so earlier results do not count.
     async fn word_on(&self, txid: Txid, began: Instant, within: Duration) -> Option<Sent> {
         let mut ended = self.ended.subscribe();
         let is_new = |ended: &HashMap<Txid, (Sent, Instant)>| {
             ended.get(&txid).is_some_and(|(_, at)| *at >= began)
         };
         let waited = timeout(within, ended.wait_for(is_new));
-        // The sender is ours.
+        // The sender belongs to `self`, so it is never dropped here.
         let ended = waited.await.ok()?.ok()?;
         ended.get(&txid).map(|(sent, _)| sent.clone())
     }
@@ -135,7 +142,8 @@ impl Broadcasts {
 }
 
 impl Relay {
-    /// Sends a transaction to all endpoints that are not left alone; to all, if all of them are.
+    /// Sends a transaction to all endpoints that are not paused, or to all if all are paused. A
+    /// descendant of a missing funding transaction is not sent and counts as accepted.
     pub(super) async fn broadcast(self: &Arc<Self>, hex: String) -> Sent {
         let Ok(tx) = deserialize_hex::<Transaction>(&hex) else {
             return Sent::Malformed;
@@ -146,7 +154,7 @@ impl Relay {
         }
         self.pays(&tx);
         let all = 0..self.endpoints.len();
-        // The budget is no reason: there is always room for a broadcast.
+        // The budget does not matter here, because broadcasts are never refused.
         let is_paused = |index: &usize| {
             let until = self.endpoints[*index].state().until;
             until.is_some_and(|until| until > now)
@@ -188,7 +196,8 @@ impl Relay {
         sent
     }
 
-    /// How the broadcast of this transaction ended that began then, if it does within this time.
+    /// Returns the result of the broadcast of this transaction that began at `began`, if the result
+    /// comes within this time.
     pub(crate) async fn word_on(
         &self,
         txid: Txid,
@@ -198,19 +207,20 @@ impl Relay {
         self.broadcasts.word_on(txid, began, within).await
     }
 
-    /// Whether somebody has taken it.
+    /// Whether an endpoint has accepted this transaction.
     pub(crate) fn is_taken(&self, txid: Txid) -> bool {
         let ended = self.broadcasts.ended.borrow();
         matches!(ended.get(&txid), Some((Sent::Accepted(_), _)))
     }
 
-    /// Has this transaction sent again, as long as nobody is known to have it, and no other.
+    /// Sends this transaction, and no other, again until an endpoint is known to have it.
     pub(crate) fn keep_sending(&self, txid: Option<Txid>) {
         let kept = self.broadcasts.kept_sending.lock();
         *kept.unwrap_or_else(PoisonError::into_inner) = txid;
     }
 
-    /// Sends again what is to be sent again, every now and then, for as long as it is polled.
+    /// Sends the undelivered transaction again from time to time, for as long as the future is
+    /// polled.
     pub(super) async fn send_again(self: &Arc<Self>) -> Infallible {
         loop {
             sleep_until(Instant::now() + SEND_AGAIN_EVERY).await;
@@ -280,7 +290,7 @@ mod tests {
         let nowhere = Sent::Nowhere("away".to_owned());
         broadcasts.end(txid(1), "01", &nowhere);
         assert_eq!(broadcasts.to_send_again(), None);
-        // What LDK sends again itself makes no room for itself at its cost.
+        // Transactions that LDK rebroadcasts itself do not push out the wallet's transaction.
         *broadcasts.kept_sending.lock().unwrap() = Some(txid(1));
         for byte in 2..100 {
             broadcasts.end(txid(byte), "02", &nowhere);
@@ -291,7 +301,7 @@ mod tests {
         assert_eq!(broadcasts.to_send_again(), None);
         broadcasts.end(txid(1), "01", &nowhere);
         assert!(broadcasts.to_send_again().is_some());
-        // Its coins are free again.
+        // The wallet no longer waits for the transaction, so its coins are free again.
         *broadcasts.kept_sending.lock().unwrap() = None;
         assert_eq!(broadcasts.to_send_again(), None);
     }

@@ -1,4 +1,4 @@
-//! Answers that need not be asked for again: for good, if they lie deep in the chain; else for a moment. Pure.
+//! A cache of answers. An answer deep in the chain is kept for good, any other for a moment. Pure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,45 +8,46 @@ use tokio::time::Instant;
 
 use super::question::{Answer, Learned, Place, Question};
 
-/// Blocks on top of one after which it does not change any more: as many as Bitcoin itself wants before a block's reward
-/// can be spent.
+/// The number of blocks on top of a block after which answers about it no longer change: as many as
+/// Bitcoin requires before a block's reward can be spent.
 const DEEP: u32 = 100;
 
-/// How long every answer is good. Within one look at the chain the tip is asked for up to three times, and a look that finds
-/// its source contradict itself begins again at once: without this it would ask hundreds of times.
+/// How long every answer is valid. One sync asks for the tip up to three times. A sync whose source
+/// contradicts itself starts again at once, and would ask hundreds of times without this.
 const MOMENT: Duration = Duration::from_secs(2);
 
-/// How long fee estimates are good: half as long as ldk-node itself leaves between two questions.
+/// How long fee estimates are valid: half as long as ldk-node waits between two requests for them.
 const FEES_GOOD: Duration = Duration::from_secs(300);
 
-/// Answers that are kept: headers and proofs of a hundred channels with ten transactions each are 3,000.
+/// The most answers in the cache. The headers and proofs of a hundred channels with ten
+/// transactions each are 3,000.
 const ENTRIES_MAX: usize = 4_096;
 
-/// Bytes of all answers that are kept; most are below 2 KB.
+/// The most bytes of all answers in the cache; most answers have less than 2 KB.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Blocks and transactions whose place is remembered, each some 100 bytes. Beyond it all are forgotten, which costs questions
-/// and nothing else.
+/// The most blocks and transactions whose place is remembered, about 100 bytes each. Beyond it, all
+/// are forgotten, which only costs requests.
 const PLACES_MAX: usize = 16_384;
 
-/// The moment of a look.
+/// The moment of a look-up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
-    /// When it is.
+    /// The time.
     pub(super) now: Instant,
     /// The height of the chain.
     pub(super) height: u32,
-    /// The newest block, if it was heard of just now.
+    /// The newest block, if it was reported just now.
     pub(super) newest: Option<BlockHash>,
 }
 
-/// The answers that are kept.
+/// The cached answers.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     kept: HashMap<Question, Kept>,
-    /// Bytes of their bodies.
+    /// The size of all bodies.
     bytes: usize,
-    /// Counts looks, so that who was not looked at for longest is known.
+    /// Counts look-ups, to find the answer whose last look-up is the longest ago.
     looks: u64,
     heights: HashMap<BlockHash, u32>,
     blocks: HashMap<Txid, BlockHash>,
@@ -56,14 +57,14 @@ pub(super) struct Cache {
 struct Kept {
     answer: Answer,
     place: Place,
-    /// Until when it is good wherever its place is.
+    /// The time until which the answer is valid, wherever its place is.
     until: Instant,
-    /// The last look at it.
+    /// The number of the last look-up.
     looked: u64,
 }
 
 impl Cache {
-    /// The answer to this, if it is known to be still the same.
+    /// Returns the answer to this question, if it is known to be unchanged.
     pub(super) fn get(&mut self, question: &Question, moment: &Moment) -> Option<Answer> {
         let kept = self.kept.get(question)?;
         if moment.now >= kept.until && !self.is_unchanged(kept.place, moment) {
@@ -75,7 +76,7 @@ impl Cache {
         Some(kept.answer.clone())
     }
 
-    /// The height of a block that was in the best chain when it was last heard of.
+    /// Returns the height of a block that was in the best chain when it was last reported.
     pub(super) fn height(&self, hash: &BlockHash) -> Option<u32> {
         self.heights.get(hash).copied()
     }
@@ -96,7 +97,7 @@ impl Cache {
         }
     }
 
-    /// Keeps an answer with what it tells.
+    /// Keeps an answer and what it says about places in the chain.
     pub(super) fn put(
         &mut self,
         question: &Question,
@@ -135,7 +136,7 @@ impl Cache {
         }
     }
 
-    /// Forgets what is good only for a moment; fee estimates stay.
+    /// Forgets all answers that are valid only for a moment, except fee estimates.
     pub(super) fn look_afresh(&mut self, now: Instant) {
         let gone: Vec<_> = self
             .kept

@@ -1,9 +1,9 @@
-//! Questions to an Esplora API, or to the relay itself, besides those that ldk-node asks.
+//! Requests to an Esplora API or to the relay itself, besides those of ldk-node.
 
-/// How long an answer may take: somebody waits for it.
+/// The limit for an answer: a person waits for it.
 const TIMEOUT_SECS: u64 = 10;
 
-/// A client of the API with this base URL, which asks once.
+/// Makes a client for the API at this base URL. The client does not retry.
 pub(in crate::chain) fn client(
     base: &str,
 ) -> Result<esplora_client::AsyncClient, esplora_client::Error> {
@@ -13,10 +13,11 @@ pub(in crate::chain) fn client(
         .build_async()
 }
 
-/// The fee rate for a confirmation within so many blocks, in sat per virtual byte; `None` if the API does not tell it.
+/// Returns the fee rate for confirmation within this many blocks, in sat per virtual byte; `None`
+/// if the API does not say.
 pub(crate) async fn estimated_fee_rate(base: &str, target_blocks: u16) -> Option<u64> {
     let estimates = client(base).ok()?.get_fee_estimates().await.ok()?;
     let rate = esplora_client::convert_fee_rate(usize::from(target_blocks), estimates)?;
-    // Rounded up: below a rate it would take longer.
+    // Rounded up, because a lower rate would take longer.
     Some(rate.ceil().max(1.0) as u64)
 }

@@ -1,4 +1,5 @@
-//! What time it is elsewhere: servers say it with every answer (`Date`, RFC 9110, section 6.6.1), so nobody is asked for it.
+//! The clocks of other machines. Servers send their time with every answer (`Date`, RFC 9110,
+//! section 6.6.1), so no extra request is needed.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -8,20 +9,21 @@ use tokio::time::Instant;
 
 use super::Relay;
 
-/// What was heard longer ago counts no more: a server may be gone, and a clock set.
+/// An older reading does not count: the server may be gone, and our clock may have been set.
 const FRESH: Duration = Duration::from_secs(3_600);
 
-/// A server's clock, as it was heard.
+/// A reading of a server's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Heard {
-    /// Unix seconds.
+    /// The server's clock, in Unix seconds.
     secs: u64,
-    /// When.
+    /// The time of the reading.
     at: Instant,
 }
 
 impl Heard {
-    /// In this answer. One out of a cache tells when it was put there.
+    /// Reads the server's clock from an answer. Ignores a cached answer, whose date is the time of
+    /// caching.
     pub(super) fn of(headers: &HeaderMap, at: Instant) -> Option<Self> {
         if headers.contains_key(AGE) {
             return None;
@@ -31,7 +33,8 @@ impl Heard {
         Some(Self { secs, at })
     }
 
-    /// How far it is ahead of a clock that shows this now, in seconds.
+    /// Returns by how many seconds the server's clock is ahead of a clock that shows `now_secs` at
+    /// `now`.
     fn ahead_of(self, now_secs: u64, now: Instant) -> Option<i64> {
         let passed = now.saturating_duration_since(self.at);
         let there = self.secs.saturating_add(passed.as_secs());
@@ -40,8 +43,8 @@ impl Heard {
 }
 
 impl Relay {
-    /// How far our clock is behind those of the endpoints, in seconds (negative: ahead), by the one that it differs from the
-    /// least; `None` if none was heard lately.
+    /// Returns how many seconds our clock is behind the endpoints' clocks (negative: ahead), by the
+    /// clock with the smallest difference. Returns `None` without a recent reading.
     pub fn clock_behind_secs(&self) -> Option<i64> {
         let (now, now_secs) = (Instant::now(), self.clock.unix_secs());
         let heard = self.endpoints.iter().filter_map(|it| it.state().heard);

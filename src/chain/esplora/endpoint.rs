@@ -1,4 +1,4 @@
-//! One Esplora API: what it is asked, how often, and when it is left alone.
+//! One Esplora API: its requests, its budget and its pauses.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,58 +18,60 @@ use super::date::Heard;
 use super::fault::Fault;
 use super::question::{Answer, Flaw, Learned, Question, Worth};
 
-/// What the budget is counted over.
+/// The period of the budget.
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// How long one question may take. ldk-node gives up a look at the channels after 10 s: a second endpoint must have its turn.
+/// The limit for one request. ldk-node gives up a sync of the channels after 10 s, so a second
+/// endpoint must get its turn before that.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
 
-/// The longest answer: a page of 25 transactions of 400 KB each, in hexadecimal and twice, would be 20 MB, which nobody pays us
-/// with; a hundred usual ones are 200 KB.
+/// The longest answer. A page of 25 transactions of 400 KB each, in hexadecimal and twice, would be
+/// 20 MB, but such transactions do not pay us. A hundred usual ones are 200 KB.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// How much of what it said goes into a complaint.
+/// The longest quote of an endpoint's answer in a complaint, in characters.
 const SAID_CHARS_MAX: usize = 120;
 
-/// Of a hundred requests, how many the wallet may use, and how many it and what guards the channels. Broadcasts are never
-/// refused, and count: 5 % of 600 are 30 an hour, and one transaction is sent once a block.
+/// The share of the budget for the wallet, and for the wallet and the channels together. Broadcasts
+/// are never refused, but they count. 5 % of 600 are 30 an hour, and a transaction is sent once per
+/// block.
 const WALLET_PERCENT: usize = 80;
 const GUARD_PERCENT: usize = 95;
 
 /// An Esplora API.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// Its base URL, without a slash at the end.
+    /// The base URL, without a trailing slash.
     pub(super) base: String,
     client: AsyncClient,
-    /// Requests an hour.
+    /// The requests per hour.
     budget: usize,
-    /// A `std` mutex: held to count, never across an await.
+    /// The state. The `std` mutex is held to count, never across an await.
     state: Mutex<State>,
 }
 
-/// What is known of it.
+/// The state of an endpoint.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// When it was asked within the last hour.
+    /// The times of the requests within the last hour.
     sent: VecDeque<Instant>,
-    /// Failures since the last success.
+    /// The number of failures since the last success.
     failures: u32,
-    /// Until when it is left alone.
+    /// The time until which the endpoint is paused.
     pub(super) until: Option<Instant>,
-    /// The height of its newest block, and when it said so.
+    /// The height of the endpoint's newest block, and the time at which the endpoint reported it.
     pub(super) height: Option<(u32, Instant)>,
-    /// The block by which it was last told from endpoints of other chains; nothing if it was not.
+    /// The block of our chain that the endpoint last showed; `None` if it has not shown one.
     pub(super) proven: Option<BlockHash>,
-    /// When it last gave a good answer, Unix seconds.
+    /// The time of the last good answer, in Unix seconds.
     pub(super) success_secs: Option<u64>,
-    /// What its clock last showed.
+    /// The last reading of the endpoint's clock.
     pub(super) heard: Option<Heard>,
-    /// What was last wrong, and when, Unix seconds.
+    /// The last fault and its time, in Unix seconds.
     pub(super) complaint: Option<(String, u64)>,
 }
 
-/// What came back.
+/// The answer of the server.
 struct Reply {
     status: StatusCode,
     retry_after: Option<Duration>,
@@ -77,10 +79,10 @@ struct Reply {
 }
 
 impl Endpoint {
-    /// One that was not asked yet; an error if TLS does not work on this machine.
+    /// Makes an endpoint that was not asked yet. Fails if TLS does not work on this machine.
     pub(super) fn new(base: &str, budget: usize) -> Result<Self, esplora_client::Error> {
         let client = esplora_client::Builder::new(base)
-            // Ours ends first, and says so.
+            // Our own timeout ends first and reports the reason.
             .timeout(ATTEMPT.as_secs() + 1)
             .max_retries(0)
             .header(
@@ -96,12 +98,12 @@ impl Endpoint {
         })
     }
 
-    /// What is known of it.
+    /// Locks and returns the state.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks, and reads the answer.
+    /// Sends a question and checks the answer.
     pub(super) async fn ask(&self, question: &Question) -> Result<(Answer, Learned), Fault> {
         let path = question.to_string();
         let reply = timeout(ATTEMPT, self.send(&path, None))
@@ -112,7 +114,7 @@ impl Endpoint {
                 Ok(learned) => Ok((Answer::Body(reply.body), learned)),
                 Err(flaw) => Err(Fault::Garbage { path, flaw }),
             },
-            // A page in HTML says that nothing at all is there.
+            // An HTML page means that the path does not exist at all.
             StatusCode::NOT_FOUND
                 if question.may_be_unknown()
                     && !reply.body.trim_ascii_start().starts_with(b"<") =>
@@ -123,7 +125,8 @@ impl Endpoint {
         }
     }
 
-    /// Sends a transaction: its own words if it refuses it.
+    /// Sends a transaction. The inner error has the endpoint's own words if it refuses the
+    /// transaction.
     pub(super) async fn broadcast(
         &self,
         txid: Txid,
@@ -178,7 +181,7 @@ impl Endpoint {
         })
     }
 
-    /// Takes one request out of the budget, for something of this worth.
+    /// Takes one request of this priority out of the budget.
     pub(super) fn take(&self, worth: Worth, now: Instant) -> Result<(), Fault> {
         let mut state = self.state();
         if state.used(now) >= self.allowed(worth) {
@@ -188,7 +191,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Requests an hour for something of this worth, and what is worth less.
+    /// Returns the requests per hour for this priority and lower ones together.
     fn allowed(&self, worth: Worth) -> usize {
         let percent = match worth {
             Worth::Wallet => WALLET_PERCENT,
@@ -197,48 +200,48 @@ impl Endpoint {
         self.budget * percent / 100
     }
 
-    /// Counts a broadcast, for which there is always room.
+    /// Counts a broadcast, which is never refused.
     pub(super) fn take_for_broadcast(&self, now: Instant) {
         let mut state = self.state();
         state.used(now);
         state.sent.push_back(now);
     }
 
-    /// Counts requests that were made before this program began, at that time.
+    /// Counts requests that an earlier run made at this time.
     pub(super) fn took_before(&self, count: usize, at: Instant) {
         let mut state = self.state();
         let count = count.min(self.budget);
         state.sent.extend(std::iter::repeat_n(at, count));
     }
 
-    /// When it may be asked for something of this worth; `None` if that is now.
+    /// Returns when the endpoint may be asked with this priority; `None` if it may be asked now.
     pub(super) fn waits_until(&self, worth: Worth, now: Instant) -> Option<Instant> {
         let mut state = self.state();
         let over = state.used(now).checked_sub(self.allowed(worth));
-        // The request whose hour must be over first.
+        // A request is possible once this request is an hour old.
         let spent = over.and_then(|over| state.sent.get(over));
         let spent = spent.map(|sent| *sent + HOUR);
         let paused = state.until.filter(|until| *until > now);
         paused.max(spent)
     }
 
-    /// When the wallet may use so many requests of it; `None` if that is now. What is more than it has for an hour is waited for
-    /// as if it were that.
+    /// Returns when the wallet may send this many requests; `None` if it may send them now. A
+    /// number above the hourly allowance counts as that allowance.
     pub(super) fn room_at(&self, count: usize, now: Instant) -> Option<Instant> {
         let allowed = self.allowed(Worth::Wallet);
         let mut state = self.state();
         let over = (state.used(now) + count.min(allowed)).checked_sub(allowed)?;
-        // The last one of those whose hour must be over.
+        // There is room once this request is an hour old.
         let last = state.sent.get(over.checked_sub(1)?)?;
         Some(*last + HOUR)
     }
 
-    /// Whether it is left alone, for another reason than its budget.
+    /// Whether the endpoint is paused for another reason than its budget.
     pub(super) fn is_paused(&self, now: Instant) -> bool {
         self.state().until.is_some_and(|until| until > now)
     }
 
-    /// It gave a good answer.
+    /// Records a good answer.
     pub(super) fn succeeded(&self, now_secs: u64) {
         let mut state = self.state();
         state.failures = 0;
@@ -246,14 +249,14 @@ impl Endpoint {
         state.success_secs = Some(now_secs);
     }
 
-    /// It did not: it is left alone for a while. `true` if that is news.
+    /// Records a fault and pauses the endpoint for a while. Returns `true` if the fault is new.
     pub(super) fn failed(&self, fault: &Fault, now: Instant, now_secs: u64) -> bool {
         let mut state = self.state();
         let text = fault.to_string();
         let before = state.complaint.replace((text.clone(), now_secs));
         let success_secs = state.success_secs.unwrap_or(0);
         let is_news = before.is_none_or(|(before, secs)| before != text || success_secs >= secs);
-        // Questions that were under way together have failed together, which is one failure.
+        // Requests that were in flight together and failed together count as one failure.
         if state.until.is_some_and(|until| until > now) {
             return false;
         }
@@ -271,7 +274,7 @@ impl Endpoint {
         is_news
     }
 
-    /// Requests of the last hour, and what is left of its budget.
+    /// Returns the number of requests in the last hour, and the rest of the budget.
     pub(super) fn spending(&self, now: Instant) -> (usize, usize) {
         let used = self.state().used(now);
         (used, self.budget.saturating_sub(used))
@@ -279,7 +282,7 @@ impl Endpoint {
 }
 
 impl State {
-    /// How many requests of the last hour there are.
+    /// Returns the number of requests in the last hour.
     fn used(&mut self, now: Instant) -> usize {
         while self.sent.front().is_some_and(|sent| *sent + HOUR <= now) {
             self.sent.pop_front();
@@ -299,13 +302,13 @@ impl Reply {
     }
 }
 
-/// When a server wants to be asked again, of those that say it in seconds.
+/// Returns the wait that the server asks for in `Retry-After`, if it is given in seconds.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let secs = headers.get(RETRY_AFTER)?.to_str().ok()?;
     Some(Duration::from_secs(secs.trim().parse().ok()?))
 }
 
-/// The beginning of what somebody said, as a line of the log can hold it.
+/// Returns the beginning of a server's answer, in a form that fits a log line.
 pub(super) fn said(body: &[u8]) -> String {
     text::said(body, SAID_CHARS_MAX)
 }
@@ -356,7 +359,7 @@ mod tests {
         assert_eq!(endpoint.room_at(31, now), Some(at(70)));
         assert_eq!(endpoint.room_at(80, now), Some(at(80)));
         assert_eq!(endpoint.room_at(1_000, now), Some(at(80)));
-        // What guards took does not leave more to the wallet.
+        // Requests for the channels do not leave more room for the wallet.
         for _ in 0..20 {
             endpoint.take(Worth::Guard, now).unwrap();
         }

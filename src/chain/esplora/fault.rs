@@ -1,4 +1,4 @@
-//! What is wrong with an endpoint, and how long it is left alone for it.
+//! The faults of an endpoint, and the pause after each of them.
 
 use std::time::Duration;
 
@@ -7,99 +7,103 @@ use http::StatusCode;
 use super::block::OtherChain;
 use super::question::Flaw;
 
-/// The pause after a first failure, doubled with each further one.
+/// The pause after a first failure. Each further failure doubles it.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
-/// The longest pause: whoever is down that long may stay so, and another question costs little.
+/// The longest pause. An endpoint that is down this long may stay down, and one more request costs
+/// little.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
-/// The first pause of one that says that we ask too often and not when to come again.
+/// The first pause of an endpoint that reports too many requests without `Retry-After`.
 const LIMITED_PAUSE: Duration = Duration::from_secs(60);
 
-/// The longest pause that it may ask for: public servers count by the hour.
+/// The longest pause that an endpoint may ask for: public servers count by the hour.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
-/// The pause of one that is behind: block intervals are longer, and it is no fault.
+/// The pause of an endpoint that is behind. Being behind is normal, and blocks take longer than
+/// this pause.
 const BEHIND_PAUSE: Duration = Duration::from_secs(30);
 
-/// The pause of one without fee estimates: longer than they are waited for, so that a look asks once.
+/// The pause of an endpoint without fee estimates. It is longer than the wait for estimates, so
+/// that one sync asks once.
 const NO_FEES_PAUSE: Duration = Duration::from_secs(4);
 
-/// Why an endpoint gave no answer.
+/// The reason why an endpoint gave no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
-    /// Nobody there, or it broke off.
+    /// The server did not accept the connection, or the connection broke.
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
-    /// Not in time.
+    /// The answer did not come in time.
     #[error("it did not answer within {within:?}")]
     Late {
-        /// How long was waited.
+        /// The time limit.
         within: Duration,
     },
-    /// Another status than one that answers.
+    /// The answer has a status that is not a valid answer.
     #[error("it answered {path} with status {status}: {said}")]
     Status {
-        /// What was asked.
+        /// The requested path.
         path: String,
         /// The status.
         status: StatusCode,
-        /// The beginning of what it said.
+        /// The beginning of the answer.
         said: String,
-        /// When it wants to be asked again.
+        /// The wait that the server asks for.
         retry_after: Option<Duration>,
     },
-    /// More than is read.
+    /// The answer is too long.
     #[error("it answered {path} with more than {max} bytes")]
     TooLong {
-        /// What is read at most.
+        /// The longest answer that is read, in bytes.
         max: usize,
-        /// What was asked.
+        /// The requested path.
         path: String,
     },
-    /// 200, and something else than an answer.
+    /// The status is 200, but the answer is not valid.
     #[error("it answered {path} with {flaw}: is it an Esplora API?")]
     Garbage {
-        /// What was asked.
+        /// The requested path.
         path: String,
-        /// What is wrong with it.
+        /// The flaw of the answer.
         flaw: Flaw,
     },
-    /// It has fewer blocks than are known.
+    /// The endpoint has fewer blocks than are known.
     #[error("it is behind (blocks that it lacks: {blocks})")]
     Behind {
-        /// How many.
+        /// The number of missing blocks.
         blocks: u32,
     },
-    /// It is of another network, or of a branch of its own.
+    /// The endpoint is on another network or on its own branch.
     #[error(transparent)]
     OtherChain(#[from] OtherChain),
-    /// It has not even one that was settled long ago.
+    /// The endpoint has no block at a height at which our chain has one.
     #[error("it has no block {height}")]
     NoBlock {
-        /// Which.
+        /// The height of the missing block.
         height: u32,
     },
-    /// It does not know the block that it calls the newest.
+    /// The endpoint does not know the block that it calls the newest.
     #[error("it contradicts itself about its newest block")]
     Contradiction,
-    /// It gives no fee estimates where they are needed.
+    /// The endpoint gives no fee estimates although they are required.
     #[error("it has no fee estimates")]
     NoFees,
-    /// There is nothing left of its budget.
+    /// The hourly budget of the endpoint is used up.
     #[error("its requests of this hour are used up")]
     Spent,
 }
 
 impl Fault {
-    /// How long an endpoint is left alone after so many failures.
+    /// Returns how long an endpoint is paused after this many failures in a row.
     pub(super) fn pause(&self, failures: u32) -> Duration {
         let doubled = |first: Duration, most: Duration| {
             let factor = 1 << failures.saturating_sub(1).min(16);
             jittered(first.saturating_mul(factor).min(most))
         };
         match self {
-            // Never earlier than it wants.
+            // No jitter, so that the server is not asked earlier than it wants, up to the longest
+            // pause.
             Fault::Status {
                 retry_after: Some(after),
                 ..
@@ -109,7 +113,7 @@ impl Fault {
                 ..
             } => doubled(LIMITED_PAUSE, RETRY_AFTER_MAX),
             Fault::Behind { .. } | Fault::NoBlock { .. } => jittered(BEHIND_PAUSE),
-            // Somebody has to change the settings, or another server has to stand behind that name.
+            // This lasts until the settings change or another server answers at this address.
             Fault::OtherChain(_) => jittered(PAUSE_MAX),
             Fault::NoFees => NO_FEES_PAUSE,
             Fault::Contradiction => PAUSE_MIN,
@@ -123,10 +127,11 @@ impl Fault {
     }
 }
 
-/// Between three quarters and five quarters of it: a thousand nodes must not come back in the same second.
+/// Returns a random pause between 75 % and 125 % of this one, so that a thousand nodes do
+/// not come back in the same second.
 fn jittered(pause: Duration) -> Duration {
     let mut random = [0; 2];
-    // Without randomness it is the middle.
+    // Without randomness, the pause stays as it is.
     let share = match getrandom::fill(&mut random) {
         Ok(()) => f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX),
         Err(_) => 0.5,

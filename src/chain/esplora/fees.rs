@@ -1,5 +1,5 @@
-//! What a transaction costs: ldk-node does not start without an answer, so there always is one. What was heard last is kept in
-//! a file; before anything was ever heard there are estimates that are built in.
+//! Fee estimates. ldk-node does not start without an answer, so the relay always gives one. The
+//! last estimates are kept in a file. Until an endpoint has given any, built-in estimates are used.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,32 +10,34 @@ use crate::chain::esplora::saved::Kept;
 use super::question::{Answer, Question};
 use super::{NoAnswer, Relay};
 
-/// What stands in for estimates that nobody has ever given us, in sat/vB by blocks: what ldk-node itself falls back to. High
-/// where we pay to be in time, low where they say what we let a peer pay.
+/// The estimates until an endpoint has given any, in sat/vB by number of blocks: ldk-node's own
+/// fallback values. They are high where we pay to confirm in time, and low where they decide what
+/// we accept from a peer.
 const BUILT_IN: &str = r#"{"1":32.0,"6":20.0,"12":4.0,"144":2.0,"1008":1.0}"#;
 
-/// The same where money is worth nothing: ldk-node then takes 1 sat/vB.
+/// The built-in estimates for networks whose coins are worthless: none, so ldk-node uses 1 sat/vB.
 const BUILT_IN_FOR_TESTS: &str = "{}";
 
-/// The estimates that are known.
+/// The known estimates.
 #[derive(Debug)]
 pub(super) struct Fees {
     are_needed: bool,
-    /// What was heard last. A `std` mutex: held to clone, never across an await.
+    /// The last estimates that an endpoint gave. The `std` mutex is held to clone, never across an
+    /// await.
     known: Mutex<Option<Heard>>,
 }
 
-/// Estimates, and when they were heard.
+/// Estimates, and the time at which an endpoint gave them.
 #[derive(Clone, Debug)]
 pub(super) struct Heard {
-    /// As an Esplora API gives them.
+    /// The estimates, in the format of an Esplora API.
     pub(super) estimates: Bytes,
-    /// When that was, Unix seconds.
+    /// The time at which an endpoint gave them, in Unix seconds.
     pub(super) secs: u64,
 }
 
 impl Fees {
-    /// What is known of earlier starts.
+    /// Starts with the estimates that an earlier run has kept.
     pub(super) fn new(are_needed: bool, kept: Option<&Kept>) -> Self {
         let heard = kept.and_then(|kept| {
             let estimates = serde_json::to_vec(kept.fee_estimates.as_ref()?).ok()?;
@@ -51,17 +53,18 @@ impl Fees {
         }
     }
 
-    /// Whether an empty list is no answer.
+    /// Whether an empty list of estimates is refused.
     pub(super) fn are_needed(&self) -> bool {
         self.are_needed
     }
 
-    /// When the estimates that are known were heard, Unix seconds; `None` if nobody has ever given any.
+    /// Returns when an endpoint gave the known estimates, in Unix seconds; `None` if no endpoint
+    /// has given any.
     pub(super) fn heard_secs(&self) -> Option<u64> {
         self.known().map(|heard| heard.secs)
     }
 
-    /// What was heard last.
+    /// Returns the last estimates that an endpoint gave.
     pub(super) fn known(&self) -> Option<Heard> {
         let known = self.known.lock();
         known.unwrap_or_else(PoisonError::into_inner).clone()
@@ -77,7 +80,7 @@ impl Fees {
 }
 
 impl Relay {
-    /// Fee estimates: fresh ones, else the last ones, else those that are built in.
+    /// Returns fresh fee estimates, or else the last known ones, or else the built-in ones.
     pub(super) async fn fee_estimates(self: &Arc<Self>) -> Bytes {
         let is_fresh = self.known(&Question::Fees).is_some();
         let asked: Result<Answer, NoAnswer> = self.ask(&Question::Fees).await;
@@ -91,7 +94,7 @@ impl Relay {
         self.known_estimates()
     }
 
-    /// The last ones, else those that are built in.
+    /// Returns the last known estimates, or else the built-in ones.
     pub(super) fn known_estimates(&self) -> Bytes {
         match self.fees.known() {
             Some(heard) => heard.estimates,

@@ -1,9 +1,10 @@
-//! Transactions that the relay does not query at the chain source: unconfirmed funding transactions of strangers'
-//! channels. ldk-node queries each of them in every sync, one after the other, and the requests that guard the other
-//! channels wait.
+//! Transactions that the relay does not query at the chain source: unconfirmed funding transactions
+//! of strangers' channels. ldk-node queries each of them in every sync, one after the other, while
+//! the requests that guard the other channels wait.
 //!
-//! A stranger may name any transaction as its funding transaction, even one that a peer has prepared to cheat with
-//! and not broadcast yet. So the relay always queries a transaction once an answer has mentioned it.
+//! A stranger may name any transaction as its funding transaction, even one that a peer has
+//! prepared for cheating and not broadcast yet. So the relay always queries a transaction once an
+//! answer has mentioned it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
@@ -14,31 +15,32 @@ use esplora_client::OutputStatus;
 use super::Relay;
 use super::question::{Answer, Question};
 
-/// The most mentioned transactions that are remembered, each 32 bytes. Beyond it, all are forgotten: the next sync mentions again
-/// each transaction that spends an output that the node watches.
+/// The most mentioned transactions that are remembered, 32 bytes each. Beyond it, all are
+/// forgotten. The next sync mentions each transaction again that spends an output that the node
+/// watches.
 const MENTIONED_MAX: usize = 10_000;
 
-/// The most transactions that are remembered because they spend a left-out one: those that LDK makes to close a channel that was
-/// never funded, and those that bump their fees.
+/// The most descendants of left-out transactions that are remembered. LDK makes them to close a
+/// channel that was never funded, and to bump their fees.
 const SPENDING_MAX: usize = 10_000;
 
-/// Where a transaction was seen.
+/// The place where a transaction was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Where {
-    /// The chain source does not have it.
+    /// The chain source does not have the transaction.
     Nowhere,
-    /// In the mempool, waiting for a block.
+    /// The transaction waits in the mempool for a block.
     Mempool,
-    /// In a block.
+    /// The transaction is in a block.
     Block,
 }
 
-/// The transactions that are left out.
+/// The funding transactions that are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fundings {
-    /// Those that are not in a block, as the chain source has just answered.
+    /// Transactions that are not in a block, as the chain source has just answered.
     pub(crate) unconfirmed: HashSet<Txid>,
-    /// Those that the chain source did not have. Transactions that spend them are not broadcast.
+    /// Transactions that the chain source did not have. Their spenders are not broadcast.
     pub(crate) nowhere: HashSet<Txid>,
 }
 
@@ -46,14 +48,15 @@ pub(crate) struct Fundings {
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     fundings: Fundings,
-    /// Transactions that descend from one that the chain source does not have, each with the id of that one.
+    /// Descendants of transactions that the chain source does not have, each with the id of its
+    /// origin.
     spending: HashMap<Txid, Txid>,
-    /// Transactions that the chain source has mentioned, or that were sent to it.
+    /// Transactions that the chain source has mentioned, or that the relay has sent to it.
     mentioned: HashSet<Txid>,
 }
 
 impl LeftOut {
-    /// Whether this transaction is left out, because it cannot be in a block.
+    /// Whether this transaction is left out because it cannot be in a block.
     fn has(&self, txid: &Txid) -> bool {
         let named = &self.fundings;
         let is_named = named.unconfirmed.contains(txid) || named.nowhere.contains(txid);
@@ -64,8 +67,8 @@ impl LeftOut {
         !self.mentioned.contains(txid) && (is_named || is_spending())
     }
 
-    /// The funding transaction behind a spender of this transaction, if the chain source does not have it and would
-    /// reject the spender.
+    /// Returns the funding transaction from which a spender of this transaction descends, if the
+    /// chain source does not have it and would reject the spender.
     fn origin(&self, txid: &Txid) -> Option<Txid> {
         if self.mentioned.contains(txid) {
             return None;
@@ -92,8 +95,8 @@ impl Relay {
         self.left_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves out exactly these transactions from now on. The relay reports them to the node as unconfirmed, without a
-    /// query to the chain source.
+    /// Leaves out exactly these transactions from now on. The relay reports them to the node as
+    /// unconfirmed, without a query to the chain source.
     pub(crate) fn leave_out(&self, fundings: Fundings) {
         let mut left_out = self.left_out();
         let nowhere = &fundings.nowhere;
@@ -103,8 +106,8 @@ impl Relay {
         left_out.fundings = fundings;
     }
 
-    /// Whether the relay answers this query without the chain source. This applies only to LDK's channel queries: the wallet
-    /// learns of all its transactions.
+    /// Whether the relay answers this query without the chain source. This applies only to LDK's
+    /// channel queries: the wallet learns of all its transactions.
     pub(super) fn leaves_out(&self, question: &Question) -> bool {
         let (Question::Proof(txid) | Question::RawTx(txid) | Question::Outspend(txid, _)) =
             question
@@ -114,8 +117,8 @@ impl Relay {
         self.left_out().has(txid)
     }
 
-    /// Notes the transaction that an answer mentions as the spender of an output that the node watches: it is on the chain, or
-    /// about to be.
+    /// Remembers a transaction that an answer names as the spender of a watched output, because the
+    /// transaction is on the chain or about to be.
     pub(super) fn hear_spender(&self, question: &Question, body: &[u8]) {
         if !matches!(question, Question::Outspend(..)) {
             return;
@@ -126,8 +129,8 @@ impl Relay {
         }
     }
 
-    /// Whether this transaction descends from a funding transaction that the chain source does not have: no server would accept
-    /// it, and LDK broadcasts it again and again.
+    /// Whether this transaction descends from a funding transaction that the chain source does not
+    /// have. No server would accept it, and LDK broadcasts it again and again.
     pub(super) fn leaves_out_spending(&self, tx: &Transaction) -> bool {
         let mut left_out = self.left_out();
         let txid = tx.compute_txid();
@@ -144,10 +147,11 @@ impl Relay {
         true
     }
 
-    /// Where this transaction is, whether it is left out or not; `None` if the chain source does not answer.
+    /// Returns where this transaction is, even if it is left out. Returns `None` if the chain
+    /// source does not answer.
     pub(crate) async fn where_is(&self, txid: Txid) -> Option<Where> {
-        // This question comes first, because the chain source has few of these transactions, and because it may use all of the
-        // budget.
+        // This question comes first, because the chain source has few of these transactions, and
+        // because the question may use all of the budget.
         if self.ask(&Question::RawTx(txid)).await.ok()? == Answer::NotThere {
             return Some(Where::Nowhere);
         }
@@ -192,7 +196,8 @@ mod tests {
         left.mention(txid(1));
         left.mention(txid(3));
         assert!(!left.has(&txid(1)) && !left.has(&txid(3)));
-        // Naming it as a funding transaction again does not leave it out again.
+        // A stranger's second use of the same id as a funding transaction does not leave it out
+        // again.
         left.fundings = left_out(&[1, 2], &[]).fundings;
         assert!(!left.has(&txid(1)) && left.has(&txid(2)));
     }

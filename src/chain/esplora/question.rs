@@ -1,4 +1,5 @@
-//! What ldk-node asks of an Esplora API, and what a good answer to each question looks like. Pure.
+//! The questions that ldk-node asks an Esplora API, and the checks of their answers. Pure
+//! functions.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,109 +14,110 @@ use serde::de::DeserializeOwned;
 
 use super::resting;
 
-/// A fee rate beyond this is a mistake, in sat/vB: blocks have been full at some 2,000.
+/// A higher fee rate is a mistake, in sat/vB: blocks have been full at about 2,000.
 const FEE_RATE_MAX: f64 = 10_000.0;
 
-/// One question; each is a path below the base URL.
+/// A question to an Esplora API. Each one is a path below the base URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Question {
-    /// What a transaction costs, by the number of blocks that it may take.
+    /// The fee rates, by target number of blocks.
     Fees,
-    /// The newest block.
+    /// The hash of the newest block.
     TipHash,
-    /// Its height.
+    /// The height of the newest block.
     TipHeight,
     /// The newest blocks.
     Blocks,
-    /// The block at a height.
+    /// The hash of the block at a height.
     HashAt(u32),
-    /// A block's 80 bytes.
+    /// The 80 bytes of a block's header.
     Header(BlockHash),
-    /// Whether a block is in the best chain, and where.
+    /// Whether a block is in the best chain, and its height.
     BlockStatus(BlockHash),
     /// A transaction as JSON.
     Tx(Txid),
-    /// Its bytes.
+    /// The bytes of a transaction.
     RawTx(Txid),
-    /// Whether it is confirmed, and where.
+    /// Whether a transaction is confirmed, and its block.
     TxStatus(Txid),
-    /// The proof that it is in its block.
+    /// The proof that a transaction is in its block.
     Proof(Txid),
-    /// Who spends an output.
+    /// The transaction that spends an output.
     Outspend(Txid, u32),
-    /// The transactions of a script, or those after one of them.
+    /// The transactions of a script, or the confirmed ones that follow a given one.
     History(sha256::Hash, Option<Txid>),
 }
 
-/// What a question is worth when the budget runs short.
+/// The priority of a question when the budget runs short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Worth {
-    /// The on-chain wallet and fee rates: nothing is lost if they come later.
+    /// The on-chain wallet and fee rates, which may come later without harm.
     Wallet,
-    /// What the channels watch for: the tip, and who spends their outputs.
+    /// The data that guards the channels: the tip, and the spenders of their outputs.
     Guard,
 }
 
-/// An answer that can be passed on.
+/// An answer that the relay can pass on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// 200 with this body.
+    /// Status 200 with this body.
     Body(Bytes),
-    /// 404: there is no such thing on the chain.
+    /// Status 404: the chain does not have the requested item.
     NotThere,
 }
 
-/// Where in the chain an answer has its place: deep enough, it does not change any more.
+/// The place in the chain that an answer depends on. Once the place is deep enough, the answer no
+/// longer changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Nowhere: it may change with every block.
+    /// No place: the answer may change with every block.
     #[default]
     Nowhere,
-    /// It names what it is about by its hash and is good for ever.
+    /// The answer is identified by a hash and stays valid.
     Everywhere,
-    /// At the tip: it is good as long as that is this block.
+    /// At the tip: the answer is valid as long as this block is the tip.
     Tip(BlockHash),
-    /// At this height.
+    /// The block at this height.
     Height(u32),
-    /// In this block.
+    /// The block with this hash.
     Block(BlockHash),
-    /// Where this transaction is.
+    /// In the block of this transaction.
     Tx(Txid),
 }
 
-/// The newest block, as an answer tells it.
+/// The newest block, as far as an answer tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tip {
-    /// Its hash, if told.
+    /// The block's hash, if known.
     pub(super) hash: Option<BlockHash>,
-    /// Its height, if told.
+    /// The block's height, if known.
     pub(super) height: Option<u32>,
 }
 
-/// What an answer tells, checked.
+/// The checked content of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Learned {
-    /// Where it has its place.
+    /// The place in the chain that the answer depends on.
     pub(super) place: Place,
-    /// The newest block.
+    /// The hash of the tip.
     pub(super) tip: Option<Tip>,
-    /// Blocks in the best chain.
+    /// Blocks in the best chain, with their heights.
     pub(super) heights: Vec<(BlockHash, u32)>,
-    /// Transactions in blocks.
+    /// Transactions in blocks, with the hashes of the blocks.
     pub(super) blocks: Vec<(Txid, BlockHash)>,
-    /// The scripts to which transactions in it pay, by their hashes.
+    /// The hashes of the scripts that transactions in the answer pay to.
     pub(super) paid: Vec<sha256::Hash>,
     /// Whether the answer is empty: a chain source may have no fee estimates.
     pub(super) is_empty: bool,
 }
 
-/// Why an answer is none.
+/// The reason why an answer is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Flaw(pub(super) &'static str);
 
 impl Question {
-    /// The question that a path asks; `None` if nobody answers it here.
+    /// Returns the question for a path; `None` if the relay does not answer the path.
     pub(super) fn of(path: &str) -> Option<Self> {
         let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         Some(match parts.as_slice() {
@@ -141,7 +143,7 @@ impl Question {
         })
     }
 
-    /// What it is worth when the budget runs short.
+    /// Returns the priority of the question when the budget runs short.
     pub(super) fn worth(&self) -> Worth {
         match self {
             Self::TipHash
@@ -160,7 +162,8 @@ impl Question {
         }
     }
 
-    /// Whether 404 is an answer to it. To the others it means that there is no Esplora API.
+    /// Whether 404 is a valid answer. For other questions, 404 means that the server is not an
+    /// Esplora API.
     pub(super) fn may_be_unknown(&self) -> bool {
         match self {
             Self::Fees | Self::TipHash | Self::TipHeight | Self::Blocks | Self::History(..) => {
@@ -178,7 +181,8 @@ impl Question {
         }
     }
 
-    /// Reads an answer with ldk-node's own types: what it could not read, or what is about something else, is no answer.
+    /// Checks an answer with ldk-node's own types. Rejects an answer that ldk-node could not read,
+    /// or that is about something else.
     pub(super) fn check(&self, body: &[u8]) -> Result<Learned, Flaw> {
         match self {
             Self::Fees => fees(body),
@@ -247,7 +251,7 @@ impl Question {
     }
 }
 
-/// The path below the base URL.
+/// Writes the path below the base URL.
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -270,7 +274,7 @@ impl fmt::Display for Question {
 }
 
 impl Learned {
-    /// Where a transaction is, if it is anywhere.
+    /// Records the block of a transaction, if it is confirmed.
     fn status(&mut self, txid: Txid, status: &TxStatus) -> Result<(), Flaw> {
         if !status.confirmed {
             return Ok(());
@@ -285,7 +289,7 @@ impl Learned {
         }
     }
 
-    /// A transaction that is what it says it is.
+    /// Records a transaction, after checking that it has the id that the answer gives it.
     fn transaction(&mut self, tx: &Tx) -> Result<(), Flaw> {
         let own = tx.to_tx();
         if own.compute_txid() != tx.txid {
@@ -296,13 +300,13 @@ impl Learned {
     }
 }
 
-/// The scripts to which a transaction pays.
+/// Returns the hashes of the scripts that a transaction pays to.
 fn paid(tx: &Transaction) -> impl Iterator<Item = sha256::Hash> {
     let outputs = tx.output.iter();
     outputs.map(|output| resting::hash(&output.script_pubkey))
 }
 
-/// Where something with this status has its place.
+/// Returns the place of a transaction with this status.
 fn placed(status: &TxStatus) -> Result<Place, Flaw> {
     match (status.confirmed, status.block_height) {
         (false, _) => Ok(Place::Nowhere),
@@ -315,7 +319,7 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Flaw> {
     serde_json::from_slice(body).map_err(|_| Flaw("not the JSON that was asked for"))
 }
 
-/// A single word: ldk-node reads it without any white space around it.
+/// Parses a single word. ldk-node reads it without any white space around it.
 fn word<T: std::str::FromStr>(body: &[u8], flaw: &'static str) -> Result<T, Flaw> {
     let text = std::str::from_utf8(body).map_err(|_| Flaw(flaw))?;
     text.parse().map_err(|_| Flaw(flaw))

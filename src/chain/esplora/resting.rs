@@ -1,12 +1,13 @@
-//! Scripts of the wallet that have no transaction yet, and about which the chain source is asked seldom.
+//! Scripts of the wallet without any transaction yet, which the relay seldom asks about.
 //!
-//! LDK draws two addresses of the wallet for each channel that a peer begins, and in every sync ldk-node asks about every address
-//! that was ever drawn. So a stranger who begins channels and gives them up would make each sync longer, for good. Money reaches
-//! such an address only by a transaction that closes the channel. The node makes this transaction, or hears of it because it
-//! watches the channel, so it passes through the relay. Addresses that people were given are asked about in every sync.
+//! For each channel that a peer begins, LDK draws two addresses of the wallet, and ldk-node asks
+//! about every drawn address in every sync. A stranger who begins and abandons channels would thus
+//! lengthen each sync for good. Only a transaction that closes the channel pays such an address.
+//! The node makes or watches this transaction, so the relay sees it. Addresses that were given to
+//! people are asked about in every sync.
 //!
-//! Remove this file when ldk-node draws no new address for a channel that is not funded (ldk-node 0.7.1 draws them in
-//! `get_destination_script` and `get_shutdown_scriptpubkey`).
+//! Remove this file when ldk-node draws no new address for a channel that is not funded (ldk-node
+//! 0.7.1 draws them in `get_destination_script` and `get_shutdown_scriptpubkey`).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,52 +24,57 @@ use crate::base::secret_file;
 use super::Relay;
 use super::question::{Learned, Question};
 
-/// The file in the node's folder that lists these scripts, one per line: its hash, and when the chain source was first and last
-/// asked about it (Unix seconds), or `paid`.
+/// The file in the node's folder that lists these scripts. Each line has a script's hash, and
+/// either the times of the first and the last question about it (Unix seconds) or `paid`.
 const FILE: &str = "scripts.resting";
 
-/// The file in the node's folder that lists the addresses that people were given, one per line.
+/// The file in the node's folder that lists the addresses given to people, one per line.
 pub(crate) const GIVEN: &str = "addresses.given";
 
 /// The file in the node's folder with the deposit address.
 const DEPOSIT: &str = "deposit.address";
 
-/// The most scripts in the list, some 150 bytes each. Any others are asked about in every sync.
+/// The most scripts in the list, about 150 bytes each. Scripts beyond it are asked about in every
+/// sync.
 const MAX: usize = 50_000;
 
-/// The shortest rest, in seconds, before `rests` shortens it by up to half. A rest is as long as the script has been known to be
-/// empty, so rests grow: some 20 to 30 requests in the first year, 12 to 25 in later ones.
+/// The shortest rest in seconds; `rests` shortens each rest by up to half. A rest is as long as the
+/// script is known to be empty, so rests grow: about 20 to 30 requests in the first year, 12 to 25
+/// in later years.
 const REST_MIN_SECS: u64 = 24 * 3_600;
 
 /// The longest rest, in seconds.
 const REST_MAX_SECS: u64 = 30 * 24 * 3_600;
 
-/// The least time between two writes of the list, for each script in it: some 9 KB a second, however many there are.
+/// The least time between two writes of the list, for each script in it. It limits writes to about
+/// 9 KB a second, however many scripts the list has.
 const WRITE_PAUSE_EACH: Duration = Duration::from_millis(10);
 
-/// Why a script is asked about, or rests.
+/// The known state of a script, which decides whether it rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Script {
-    /// People were given its address, and may pay to it at any time.
+    /// People were given the address, and may pay to it at any time.
     Given,
-    /// A transaction pays to it, or did once: it may have been replaced, or taken back by a reorganisation.
+    /// A transaction pays to the script or once did. That transaction may have been replaced or
+    /// reorganised away.
     Paid,
-    /// It was empty each time.
+    /// The script was empty each time it was asked about.
     Empty { first_secs: u64, asked_secs: u64 },
 }
 
-/// The wallet's scripts, and which of them rest.
+/// The wallet's scripts and their states.
 #[derive(Debug)]
 pub(super) struct Resting {
     file: PathBuf,
     scripts: HashMap<sha256::Hash, Script>,
     is_written: bool,
-    /// Until when the list is not written again, unless it has to be.
+    /// The time before which the list is not written again, unless `rewrite_resting` moves it.
     rewrite_at: Instant,
 }
 
 impl Resting {
-    /// Reads the scripts of earlier runs from this folder. A script that is missing is asked about again.
+    /// Reads the scripts of earlier runs from this folder. A script that is missing is asked about
+    /// again.
     pub(super) fn read(folder: &Path) -> Self {
         let file = folder.join(FILE);
         let text = secret_file::read_list_or_warn(&file);
@@ -85,7 +91,7 @@ impl Resting {
         }
     }
 
-    /// Whether the relay reports this script as empty without asking.
+    /// Whether the relay reports this script as empty without asking an endpoint.
     fn rests(&self, script: &sha256::Hash, now_secs: u64) -> bool {
         let Some(Script::Empty {
             first_secs,
@@ -96,19 +102,20 @@ impl Resting {
         };
         let known_secs = asked_secs.saturating_sub(*first_secs);
         let rest_secs = known_secs.clamp(REST_MIN_SECS, REST_MAX_SECS);
-        // Spreads out the ends of rests that began together.
+        // Rests that began together end at different times.
         let early_secs = rest_secs / 2 * u64::from(script.as_byte_array()[0]) / 255;
-        // After a clock was set back, it is asked about again.
+        // If the clock was set back, the script is asked about again.
         *asked_secs <= now_secs && now_secs < asked_secs + rest_secs - early_secs
     }
 
-    /// Notes whether the chain source has transactions of this script.
+    /// Records whether the chain source has transactions of this script.
     fn heard(&mut self, script: sha256::Hash, is_empty: bool, now_secs: u64) {
         let first_secs = match self.scripts.get(&script) {
             Some(Script::Given) => return,
             Some(_) | None if !is_empty => return self.put(script, Script::Paid),
             Some(Script::Paid) => return,
-            // After a clock that was far off, or a long time without a run, the rests grow anew.
+            // After a clock that was far off, or a long time without a run, rests start short
+            // again.
             Some(Script::Empty {
                 first_secs,
                 asked_secs,
@@ -127,15 +134,16 @@ impl Resting {
         );
     }
 
-    /// Notes that a transaction in an answer pays to this script, confirmed or not, which ends its rest. Ignores unknown scripts:
-    /// most belong to others.
+    /// Records that a transaction in an answer pays to this script, confirmed or not, which ends
+    /// its rest. Ignores unknown scripts, because most belong to others.
     fn paid(&mut self, script: sha256::Hash) {
         if matches!(self.scripts.get(&script), Some(Script::Empty { .. })) {
             self.put(script, Script::Paid);
         }
     }
 
-    /// Notes that a transaction of this node pays to this script, about which nobody may have been asked yet.
+    /// Records that a transaction of this node pays to this script, even if the script is unknown
+    /// so far.
     fn pays(&mut self, script: sha256::Hash) {
         if self.scripts.get(&script) != Some(&Script::Given) {
             self.put(script, Script::Paid);
@@ -148,13 +156,14 @@ impl Resting {
         }
     }
 
-    /// The list, if it has to be written: it has changed, and the last write is long enough ago for its length.
+    /// Returns the list if it must be written: it has changed, and the last write is long enough
+    /// ago for its length.
     fn unwritten(&mut self, now: Instant) -> Option<String> {
         if self.is_written || now < self.rewrite_at {
             return None;
         }
         let lines = self.scripts.iter().map(|(script, known)| match known {
-            // It stands in a file of its own.
+            // Given addresses are listed in their own file.
             Script::Given => String::new(),
             Script::Paid => format!("{script} paid\n"),
             Script::Empty {
@@ -169,7 +178,7 @@ impl Resting {
     }
 }
 
-/// Parses a line. Skips an invalid line: its script is asked about again.
+/// Parses a line. Skips an invalid line: the relay then asks about that script again.
 fn line(text: &str) -> Option<(sha256::Hash, Script)> {
     let mut parts = text.split(' ');
     let script = parts.next()?.parse().ok()?;
@@ -183,14 +192,14 @@ fn line(text: &str) -> Option<(sha256::Hash, Script)> {
     Some((script, known))
 }
 
-/// Parses a line with an address.
+/// Parses a line with an address. Skips an invalid line.
 fn given_line(text: &str) -> Option<(sha256::Hash, Script)> {
     let address: Address<NetworkUnchecked> = text.trim().parse().ok()?;
     let script = address.assume_checked().script_pubkey();
     Some((hash(&script), Script::Given))
 }
 
-/// The hash by which an Esplora API knows a script.
+/// Returns the hash by which an Esplora API identifies a script.
 pub(super) fn hash(script: &bitcoin::Script) -> sha256::Hash {
     sha256::Hash::hash(script.as_bytes())
 }
@@ -200,7 +209,8 @@ impl Relay {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this question asks about a script that rests. Only for questions of ldk-node's wallet.
+    /// Whether this question asks about a script that rests. Only for questions of ldk-node's
+    /// wallet.
     pub(super) fn rests(&self, question: &Question) -> bool {
         let Question::History(script, None) = question else {
             return false;
@@ -208,7 +218,7 @@ impl Relay {
         self.resting().rests(script, self.clock.unix_secs())
     }
 
-    /// Notes the answer to a question of ldk-node's wallet.
+    /// Records the answer to a question of ldk-node's wallet.
     pub(super) fn hear_history(&self, question: &Question, body: &[u8]) {
         if let Question::History(script, None) = question {
             let txs: Result<Vec<IgnoredAny>, _> = serde_json::from_slice(body);
@@ -218,7 +228,7 @@ impl Relay {
         }
     }
 
-    /// Notes the scripts to which transactions in an answer pay.
+    /// Records the scripts that transactions in an answer pay to.
     pub(super) fn hear_scripts(&self, learned: &Learned) {
         let mut resting = self.resting();
         for script in &learned.paid {
@@ -226,7 +236,7 @@ impl Relay {
         }
     }
 
-    /// Notes the scripts that a transaction of this node pays to.
+    /// Records the scripts that a transaction of this node pays to.
     pub(super) fn pays(&self, tx: &bitcoin::Transaction) {
         let mut resting = self.resting();
         for output in &tx.output {
@@ -234,7 +244,8 @@ impl Relay {
         }
     }
 
-    /// Asks about this address in every sync from now on, because people are given it.
+    /// Makes the relay ask about this address in every sync from now on, because it was given to
+    /// people.
     pub(crate) fn gives(&self, address: &Address) {
         let script = hash(&address.script_pubkey());
         self.resting().put(script, Script::Given);
@@ -245,9 +256,9 @@ impl Relay {
         self.resting().rewrite_at = Instant::now();
     }
 
-    /// Writes down which scripts rest, if that is due. Blocks on the disk.
+    /// Writes the list of scripts, if a write is due. Blocks on the disk.
     pub(super) fn keep_resting(&self) {
-        // An older list never replaces a newer one.
+        // The lock keeps an older list from replacing a newer one.
         let writing = self.writing_resting.lock();
         let _writing = writing.unwrap_or_else(PoisonError::into_inner);
         let (file, text) = {
@@ -314,7 +325,7 @@ mod tests {
         resting.heard(used, true, now_secs);
         assert!(!resting.rests(&used, now_secs));
         assert_eq!(resting.scripts.len(), 2);
-        // A transaction of this node is not always at the chain source yet when it is first asked.
+        // The chain source may not have a transaction of this node yet when it is first asked.
         resting.pays(script(9));
         resting.heard(script(9), true, now_secs);
         assert!(!resting.rests(&script(9), now_secs));

@@ -1,6 +1,7 @@
-//! Which chain is ours. A height says nothing of that: another network may well have more blocks, and all signets begin with the
-//! same one. LDK closes a channel whose funding transaction is in a block that an endpoint has not, and no other chain has it.
-//! So nobody is listened to who has not shown a block of ours.
+//! Recognises our chain. A height does not identify a chain: another network may have more blocks,
+//! and all signets begin with the same block. LDK closes a channel if an endpoint lacks the block
+//! of its funding transaction, and every other chain lacks it. So an endpoint is trusted only after
+//! it has shown a block of our chain.
 
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -13,25 +14,26 @@ use super::block::Block;
 use super::fault::Fault;
 use super::question::{Answer, Question, Worth};
 
-/// Blocks on top of one that no honest server takes back: as many as LDK waits for (`ANTI_REORG_DELAY`).
+/// The number of blocks on top of a block that no honest server takes back: as many as LDK waits
+/// for (`ANTI_REORG_DELAY`).
 const SETTLED: u32 = 6;
 
-/// Newest blocks that are remembered, some 50 bytes each: those of a day.
+/// The number of newest blocks that are remembered, about 50 bytes each: the blocks of a day.
 const BLOCKS_MAX: usize = 144;
 
-/// What is known of our chain.
+/// The known blocks of our chain.
 #[derive(Debug)]
 pub(super) struct Ours {
     /// The first block of the network.
     first: Block,
-    /// The newest one that is settled.
+    /// The newest settled block.
     settled: Option<Block>,
-    /// The newest ones, by height.
+    /// The newest blocks, by height.
     newest: BTreeMap<u32, BlockHash>,
 }
 
 impl Ours {
-    /// What is known at the start: the network, and what an earlier start has seen.
+    /// Starts with the network and with the settled block that an earlier run has seen.
     pub(super) fn new(network: Network, settled: Option<Block>) -> Self {
         let first = Block {
             height: 0,
@@ -44,29 +46,32 @@ impl Ours {
         }
     }
 
-    /// The block by which our chain is told from others.
+    /// Returns the block that identifies our chain: the newest settled one, or else the network's
+    /// first one.
     pub(super) fn mark(&self) -> Block {
         self.settled.unwrap_or(self.first)
     }
 
-    /// What the next start should know.
+    /// Returns the newest settled block, which the next start should know.
     pub(super) fn settled(&self) -> Option<Block> {
         self.settled
     }
 
-    /// The block at that height, if it is one of the newest.
+    /// Returns the block at this height, if it is one of the newest.
     pub(super) fn at(&self, height: u32) -> Option<Block> {
         let hash = self.newest.get(&height).copied()?;
         Some(Block { height, hash })
     }
 
-    /// The endpoint in use says that these are the newest, each upon the next.
+    /// Records the newest blocks that the endpoint in use reports, the newest first. Each block
+    /// follows the next one in the list.
     pub(super) fn learn(&mut self, blocks: &[(BlockHash, u32)]) {
         let (Some((_, top)), Some((oldest, at))) = (blocks.first(), blocks.last()) else {
             return;
         };
         if self.newest.get(at).is_some_and(|known| known != oldest) {
-            // A branch was left that began before them: of the older ones nobody knows which are still in the chain.
+            // The chain branched off below these blocks, so the older known blocks may no longer be
+            // in the chain.
             self.newest.clear();
         } else {
             self.newest.retain(|height, _| height <= top);
@@ -89,13 +94,14 @@ impl Relay {
         self.ours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an endpoint may be asked: it is of our chain, and if it is not yet the one in use, has all blocks that are known.
+    /// Checks that an endpoint may be asked. It must be on our chain and, if it is not in use yet,
+    /// have all known blocks.
     pub(super) async fn judge(&self, index: usize) -> Result<(), Fault> {
         let is_proven = self.endpoints[index].state().proven.is_some();
         if is_proven && index == self.current() {
             return Ok(());
         }
-        // One after the other: questions that come together go by what the first one has heard.
+        // Only one check runs at a time. Concurrent questions then use the result of the first.
         let _alone = self.judging.lock().await;
         if index != self.current() {
             self.is_level(index).await?;
@@ -103,7 +109,8 @@ impl Relay {
         self.is_ours(index).await
     }
 
-    /// Whether an endpoint has the block by which our chain is told from others. It is asked once for each such block.
+    /// Checks that an endpoint has the block that identifies our chain. Each endpoint is asked once
+    /// for each such block.
     pub(super) async fn is_ours(&self, index: usize) -> Result<(), Fault> {
         let mark = self.ours().mark();
         if self.endpoints[index].state().proven == Some(mark.hash) {
@@ -114,7 +121,8 @@ impl Relay {
         Ok(())
     }
 
-    /// An endpoint's block at a height. What it proves is worth what it guards.
+    /// Returns an endpoint's block hash at a height. The request is charged as `Worth::Guard`,
+    /// because the answer protects the channels.
     pub(super) async fn hash_at(&self, index: usize, height: u32) -> Result<BlockHash, Fault> {
         let question = Question::HashAt(height);
         let (answer, learned) = self.send(index, &question, Worth::Guard).await?;
@@ -131,7 +139,8 @@ mod tests {
 
     use super::*;
 
-    /// Blocks from that height up to the other one, the newest first; the branch tells them from others.
+    /// Returns blocks between these heights, the newest first. `branch` gives each branch different
+    /// hashes.
     fn page(branch: u8, from: u32, to: u32) -> Vec<(BlockHash, u32)> {
         (from..=to)
             .rev()
@@ -171,7 +180,7 @@ mod tests {
             other.contains("block 94") && other.contains("node.network"),
             "{other}"
         );
-        // What an earlier start has seen is as good.
+        // A settled block of an earlier run counts as well.
         let again = Ours::new(Network::Signet, Some(settled));
         assert_eq!(again.mark(), settled);
     }
@@ -180,18 +189,18 @@ mod tests {
     fn what_was_taken_back_is_forgotten() {
         let mut ours = ours();
         ours.learn(&page(1, 91, 100));
-        // The last two.
+        // The last two blocks are replaced.
         let mut branch = page(2, 99, 99);
         branch.extend(page(1, 90, 98));
         ours.learn(&branch);
         assert_eq!(ours.at(98).map(|block| block.hash), Some(hash(1, 98)));
         assert_eq!(ours.at(99).map(|block| block.hash), Some(hash(2, 99)));
         assert_eq!(ours.at(100), None);
-        // More than are told of at once.
+        // More blocks are replaced than one answer holds.
         ours.learn(&page(3, 95, 104));
         assert_eq!(ours.at(94), None);
         assert_eq!(ours.mark().hash, hash(3, 98));
-        // With a gap, and no more than a day.
+        // The new blocks follow a gap and are more than a day's.
         ours.learn(&page(3, 200, 400));
         assert_eq!(ours.newest.len(), BLOCKS_MAX);
         assert_eq!(ours.mark().height, 394);

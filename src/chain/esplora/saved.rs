@@ -1,5 +1,6 @@
-//! What the next start wants to know, in a file: fee estimates, how much of the budget is used, and a block by which our chain is
-//! known again. A file that is not there or is torn costs little: what is in it comes again.
+//! A file that keeps data for the next start: fee estimates, the used part of the budget, and a
+//! block that identifies our chain. A missing or torn file costs little, because the data is
+//! learned again.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,57 +18,61 @@ use super::block::Block;
 use super::endpoint::Endpoint;
 use super::same_chain::Ours;
 
-/// Its name, in the node's folder.
+/// The name of the file in the node's folder.
 pub(crate) const SAVED: &str = "chain.json";
 
-/// How old the file may become while little happens. To an idle node each write is a page of the disk, and one of its folder.
+/// How old the file may become while little happens. On an idle node, each write costs a disk page
+/// of the file and one of its folder.
 const WRITTEN_EVERY: Duration = Duration::from_secs(600);
 
-/// How many requests it may lack: a program that is killed and started again and again must not exceed its budget by more.
+/// How many requests the file may lack. A program that is killed and restarted repeatedly may
+/// exceed its budget only by this number.
 const UNWRITTEN_MAX: u64 = 30;
 
-/// What was written last.
+/// The data of the last write.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written {
     at: Instant,
     block: Option<Block>,
-    /// Requests sent by then since the start.
+    /// The number of requests sent by then since the start.
     requests: u64,
 }
 
-/// What requests are counted over.
+/// The period of the request counts.
 const HOUR_SECS: u64 = 3_600;
 
-/// What stands in the file.
+/// The content of the file.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Kept {
-    /// Estimates as an Esplora API gives them.
+    /// The fee estimates, in the format of an Esplora API.
     pub(super) fee_estimates: Option<HashMap<u16, f64>>,
-    /// When they were heard, Unix seconds.
+    /// The time at which an endpoint gave the estimates, in Unix seconds.
     pub(super) heard_secs: u64,
-    /// Requests of the hour before `counted_secs`, by endpoint: a program that is started again and again keeps its budget.
+    /// The requests in the hour before `counted_secs`, by endpoint, so that a restart does not
+    /// renew the budget.
     requests: HashMap<String, usize>,
-    /// When they were counted, Unix seconds.
+    /// The time of the count, in Unix seconds.
     counted_secs: u64,
-    /// A block of our chain that is settled: endpoints of another one may be configured from one start to the next.
+    /// A settled block of our chain. It detects endpoints of another chain that are configured
+    /// between two runs.
     pub(super) block: Option<Block>,
 }
 
 impl Kept {
-    /// Reads what was kept.
+    /// Reads the file; `None` if it is missing or invalid.
     pub(super) async fn read(file: &Path) -> Option<Self> {
         let text = tokio::fs::read(file).await.ok()?;
         serde_json::from_slice(&text).ok()
     }
 
-    /// Counts the requests of the last hour.
+    /// Charges the requests of the last hour to the endpoints' budgets.
     pub(super) fn count(&self, endpoints: &[Endpoint], clock: &Clock) {
         let age_secs = clock.unix_secs().saturating_sub(self.counted_secs);
         if age_secs >= HOUR_SECS {
             return;
         }
         let now = Instant::now();
-        // All of them as late as they can have been.
+        // All requests count from the latest time at which they can have been made.
         let at = now.checked_sub(Duration::from_secs(age_secs));
         for endpoint in endpoints {
             let count = self.requests.get(&endpoint.base).copied();
@@ -76,14 +81,14 @@ impl Kept {
     }
 }
 
-/// The block by which that file's chain is told from others; if it knows of none, the first one of the network.
+/// Returns the block that identifies the chain of this file, or else the network's first block.
 pub(crate) async fn mark(file: &Path, network: Network) -> Block {
     let kept = Kept::read(file).await;
     Ours::new(network, kept.and_then(|kept| kept.block)).mark()
 }
 
 impl Relay {
-    /// Writes down what the next start wants to know, if that is due.
+    /// Writes the data for the next start, if a write is due.
     pub async fn keep(self: &Arc<Self>) {
         if self.is_due(self.ours().settled()) {
             self.write_kept().await;
@@ -91,7 +96,8 @@ impl Relay {
         self.keep_scripts().await;
     }
 
-    /// Whether the file is to be written, with this settled block; it counts as written then.
+    /// Whether the file must be written with this settled block. If so, it counts as written from
+    /// now on.
     fn is_due(&self, settled: Option<Block>) -> bool {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let requests = self.requests();
@@ -128,7 +134,7 @@ impl Relay {
             block: self.ours().settled(),
         };
         let file = &self.kept;
-        // By a rename: half a file is none.
+        // A rename replaces the whole file at once, because a half-written file is useless.
         let new = file.with_extension("new");
         let written = async {
             let text = serde_json::to_vec(&kept)?;
@@ -145,7 +151,7 @@ impl Relay {
         }
     }
 
-    /// Writes down what the next start wants to know, however recent the last write is.
+    /// Writes the data for the next start, however recent the last write is.
     pub(crate) async fn keep_at_the_end(self: &Arc<Self>) {
         self.rewrite_resting();
         self.write_kept().await;

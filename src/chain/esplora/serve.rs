@@ -1,4 +1,4 @@
-//! The listener that the node asks.
+//! The HTTP listener for the node.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,31 +22,35 @@ use super::broadcast::Sent;
 use super::question::{Answer, Question};
 use super::{Relay, SEARCHES};
 
-/// Connections at once: ldk-node asks four questions at a time, and broadcasts beside them. Beyond it, whoever has not shown that
-/// it knows the path makes room: other users of this machine can find the port.
+/// The most connections at once. ldk-node asks four questions at a time, and broadcasts beside
+/// them. At the limit, the oldest connection that has not shown our secret path is closed, because
+/// other users of this machine can find the port.
 const CONNECTIONS_MAX: usize = 32;
 
-/// How long a connection may say nothing before it is closed, the node's own idle ones included. Not half a minute, after which
-/// LDK sends again what it broadcasts: a question would then meet a connection that is being closed.
+/// How long a connection may be silent before it is closed, the node's own idle ones included. Half
+/// a minute would be wrong: LDK rebroadcasts after 30 s, and its request would meet a connection
+/// that is being closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait before accepting again when the operating system is out of something.
+/// The pause before accepting again when the operating system has run out of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest transaction, in hexadecimal: nobody relays one of more than 400,000 weight units, 400 KB at most.
+/// The longest transaction, in hexadecimal. Servers relay at most 400,000 weight units, which is
+/// 400 KB.
 const TX_BYTES_MAX: usize = 1024 * 1024;
 
-/// A connection.
+/// A connection to the listener.
 #[derive(Debug)]
 struct Guest {
     task: AbortHandle,
-    /// Whether it has asked below our path, as only the node can.
+    /// Whether the connection has requested a path below our secret one, which only the node knows.
     is_known: Arc<AtomicBool>,
 }
 
 impl Relay {
-    /// Answers the node until it is dropped. Once told to stop, every question is answered with a failure at once, so that
-    /// nothing waits for the chain any more; broadcasts still go out.
+    /// Answers the node until the future is dropped. Once `stop` is cancelled, fee estimates come
+    /// from memory and every other question fails at once, so that nothing waits for the chain.
+    /// Broadcasts still go out.
     pub async fn run(
         self: &Arc<Self>,
         listener: TcpListener,
@@ -64,7 +68,7 @@ impl Relay {
         stop: CancellationToken,
     ) -> Infallible {
         let mut connections = JoinSet::new();
-        // In the order in which they came.
+        // The open connections, the oldest first.
         let mut guests = VecDeque::new();
         loop {
             while connections.try_join_next().is_some() {}
@@ -155,7 +159,8 @@ impl Relay {
                             said(StatusCode::OK, body)
                         }
                         Ok(Answer::NotThere) => said(StatusCode::NOT_FOUND, "not found"),
-                        // Not 503, after which ldk-node's client would ask again and again within its time.
+                        // Not 503, because ldk-node's client would then retry until its time is
+                        // over.
                         Err(why) => said(StatusCode::BAD_GATEWAY, why.to_string()),
                     },
                     () = stop.cancelled() => said(StatusCode::BAD_GATEWAY, "the program is stopping"),

@@ -1,4 +1,4 @@
-//! What the operator is told of the endpoints.
+//! The status of the endpoints, for the operator.
 
 use std::sync::atomic::Ordering;
 
@@ -8,46 +8,47 @@ use utoipa::ToSchema;
 
 use super::Relay;
 
-/// All endpoints.
+/// The status of all endpoints.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct RelayStatus {
-    /// Since when none of them answers, Unix seconds; nothing while one does.
+    /// The time since which no endpoint answers, in Unix seconds; null while one answers.
     pub degraded_since_secs: Option<u64>,
-    /// The height of the newest block that was seen.
+    /// The greatest known height of the chain.
     pub height: u32,
-    /// When fee estimates were last heard, Unix seconds; nothing if built-in ones are used.
+    /// The time at which an endpoint last gave fee estimates, in Unix seconds; null while built-in
+    /// ones are used.
     pub fees_heard_secs: Option<u64>,
-    /// Requests sent since the start.
+    /// The number of requests sent since the start.
     pub requests: u64,
-    /// Each of them.
+    /// The status of each endpoint.
     pub endpoints: Vec<EndpointStatus>,
 }
 
-/// One endpoint.
+/// The status of one endpoint.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct EndpointStatus {
-    /// Its base URL.
+    /// The base URL.
     pub url: String,
-    /// Whether the chain is read from it.
+    /// Whether the chain is read from this endpoint.
     pub is_in_use: bool,
-    /// Requests within the last hour.
+    /// The number of requests within the last hour.
     pub requests_last_hour: usize,
-    /// What is left of its budget.
+    /// The number of requests left in the budget.
     pub budget_left: usize,
-    /// When it last gave a good answer, Unix seconds.
+    /// The time of the last good answer, in Unix seconds.
     pub last_success_secs: Option<u64>,
-    /// What was last wrong with it.
+    /// The last fault of the endpoint.
     pub last_complaint: Option<String>,
-    /// When that was, Unix seconds.
+    /// The time of the last fault, in Unix seconds.
     pub last_complaint_secs: Option<u64>,
-    /// Until when it is left alone, Unix seconds.
+    /// The time until which the endpoint is paused, in Unix seconds.
     pub paused_until_secs: Option<u64>,
-    /// The height of its newest block when it was last asked.
+    /// The height of the newest block when the endpoint was last asked for it.
     pub height: Option<u32>,
 }
 
 impl Relay {
-    /// What the endpoints do now.
+    /// Returns the current status of the endpoints.
     pub fn status(&self) -> RelayStatus {
         let (now, now_secs) = (Instant::now(), self.clock.unix_secs());
         let current = self.current();

@@ -1,10 +1,11 @@
-//! The newest block: never backwards.
+//! The newest block, which must never go backwards.
 //!
-//! A server that is told of a block later than another is a block behind for a while; one that hangs is so for ever. To LDK
-//! fewer blocks than before are a reorganisation in which transactions vanish, and for a vanished funding transaction it
-//! closes the channel. So a tip below one that was seen before counts as a fault of whoever shows it. A reorganisation that
-//! really happened has more work behind it, hence after a block or two more height too; until then nothing is read. Nor is a
-//! greater height believed of somebody who is not known to be of our chain, see `ours.rs`.
+//! A server that learns of a block late is a block behind for a while; a stalled server stays
+//! behind. To LDK, fewer blocks look like a reorganisation in which transactions vanish, and it
+//! closes a channel whose funding transaction vanishes. So a tip below the highest one seen counts
+//! as a fault of the endpoint. A real reorganisation has more work, so it also has more height
+//! after a block or two; until then nothing is read. A greater height is believed only of an
+//! endpoint on our chain (see `same_chain.rs`).
 
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,33 +17,33 @@ use super::Relay;
 use super::fault::Fault;
 use super::question::{Answer, Question, Tip};
 
-/// After this long a lower tip is believed if nobody shows another and its branch is another than ours: six blocks' time, in
-/// which no chain of any network stays the shorter one, and half of what channels can do without. A server that hangs has our
-/// own blocks, and is never believed.
+/// A lower tip is believed after this time, if no endpoint shows a higher one and the tip is on
+/// another branch. In the time of six blocks, no branch stays the shorter one, and channels can go
+/// without chain data for twice as long. A stalled server has our own blocks and is never believed.
 const LOWER_BELIEVED_AFTER: Duration = Duration::from_secs(3_600);
 
-/// How long no block may come until other endpoints are asked whether they know one: of all blocks one in four hundred takes
-/// longer (e^-6), and the question costs one request, or two of one that knows more.
+/// How long no block may come before other endpoints are asked for their height. One block in four
+/// hundred takes longer (e^-6). Asking costs one request, or two to an endpoint that is ahead.
 const STILL: Duration = Duration::from_secs(3_600);
 
-/// The least time between two such questions.
+/// The least time between two such rounds of asking.
 const LOOK_AROUND_EVERY: Duration = Duration::from_secs(600);
 
-/// Blocks that another one must be ahead by: one may be a matter of seconds.
+/// The number of blocks that another endpoint must be ahead: one block may be a matter of seconds.
 const AHEAD: u32 = 2;
 
-/// How long what an endpoint said of its height is enough to switch to it.
+/// How long an endpoint's reported height is recent enough to switch to the endpoint.
 const HEIGHT_GOOD: Duration = Duration::from_secs(30);
 
-/// How long the newest block is taken for that: as long as one look at the chain goes on.
+/// How long the newest block counts as the newest: as long as one sync of the chain lasts.
 const TIP_GOOD: Duration = Duration::from_secs(30);
 
-/// How long to wait before something unusual is believed.
+/// The waits before something unusual is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
-    /// Until a lower tip of another branch is taken for a reorganisation.
+    /// The wait until a lower tip of another branch counts as a reorganisation.
     pub lower: Duration,
-    /// Without a block, until other endpoints are asked.
+    /// The time without a block until other endpoints are asked.
     pub still: Duration,
 }
 
@@ -55,24 +56,24 @@ impl Default for Waits {
     }
 }
 
-/// What is known of the newest block.
+/// The state of the newest block.
 #[derive(Debug)]
 pub(super) struct TipSeen {
     waits: Waits,
-    /// The greatest height that was seen.
+    /// The greatest height that an endpoint in use has shown, or that the node knows.
     highest: u32,
-    /// The newest block, and since when.
+    /// The newest block, and the time at which it was first seen.
     newest: Option<(BlockHash, Instant)>,
-    /// When it was last said to be that, unless fresh answers are wanted since.
+    /// The time at which it was last reported; `None` if a fresh answer is wanted.
     said: Option<Instant>,
-    /// Since when only lower ones are seen.
+    /// The time since which only lower tips are seen.
     lower_since: Option<Instant>,
-    /// When others were last asked because no block came.
+    /// The time at which other endpoints were last asked because no block came.
     looked_around: Option<Instant>,
 }
 
 impl TipSeen {
-    /// Nothing was seen yet.
+    /// Starts without any known block.
     pub(super) fn new(waits: Waits) -> Self {
         Self {
             waits,
@@ -84,24 +85,25 @@ impl TipSeen {
         }
     }
 
-    /// The greatest height that was seen.
+    /// Returns the greatest height that was seen.
     pub(super) fn height(&self) -> u32 {
         self.highest
     }
 
-    /// The newest block, if somebody has just said so.
+    /// Returns the newest block, if an endpoint has just reported it.
     pub(super) fn newest(&self, now: Instant) -> Option<BlockHash> {
         let said = self.said?;
         let (hash, _) = self.newest?;
         (now < said + TIP_GOOD).then_some(hash)
     }
 
-    /// From now on it wants to be heard of again.
+    /// Requires the next answer about the tip to be fresh.
     pub(super) fn look_afresh(&mut self) {
         self.said = None;
     }
 
-    /// Whether a tip at this height is lower, and only lower ones have been seen for long.
+    /// Whether this height is below the highest known one, and all tips have been lower for a long
+    /// time.
     fn is_lower_for_long(&mut self, height: u32, now: Instant) -> bool {
         if height >= self.highest {
             return false;
@@ -110,7 +112,8 @@ impl TipSeen {
         now >= since + self.waits.lower
     }
 
-    /// Whether a tip at this height is to be believed. A lower one only after long, and if it is of another branch.
+    /// Checks whether a tip at this height is believed. A lower tip is believed only after a long
+    /// time, and only if it is on another branch.
     fn judge(&mut self, height: u32, is_other_branch: bool, now: Instant) -> Result<(), Fault> {
         let is_lower = height < self.highest;
         if is_lower && !(self.is_lower_for_long(height, now) && is_other_branch) {
@@ -120,7 +123,7 @@ impl TipSeen {
         Ok(())
     }
 
-    /// Whoever is in use shows this tip; an error if that is not to be believed.
+    /// Records the tip of the endpoint in use. Fails if the tip is not believed.
     fn show(&mut self, height: u32, is_other_branch: bool, now: Instant) -> Result<(), Fault> {
         self.judge(height, is_other_branch, now)?;
         if height < self.highest {
@@ -134,7 +137,8 @@ impl TipSeen {
         Ok(())
     }
 
-    /// Whether no block has come for so long that others should be asked; they are not asked again soon.
+    /// Whether no block has come for so long that other endpoints should be asked. After `true`,
+    /// returns `false` for a while.
     fn is_still(&mut self, now: Instant) -> bool {
         let is_old = |since: Option<Instant>, age| since.is_none_or(|since| now >= since + age);
         let since = self.newest.map(|(_, since)| since);
@@ -152,13 +156,14 @@ impl Relay {
         self.tip.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node knows the chain up to this height: nobody who shows less is listened to.
+    /// Records that the node knows the chain up to this height. Endpoints with fewer blocks are not
+    /// trusted.
     pub fn seen(&self, height: u32) {
         let mut tip = self.tip();
         tip.highest = tip.highest.max(height);
     }
 
-    /// Judges the tip that an endpoint has shown.
+    /// Checks whether the tip that an endpoint has shown is believed, and records it.
     pub(super) async fn examine(&self, index: usize, tip: Tip) -> Result<(), Fault> {
         let height = match (tip.height, tip.hash) {
             (Some(height), _) => height,
@@ -179,7 +184,8 @@ impl Relay {
         Ok(())
     }
 
-    /// The height of an endpoint's newest block. The node asks for it next, and is told the same.
+    /// Returns the height of an endpoint's newest block. The node asks for it next and gets the
+    /// same answer.
     async fn height_of(&self, index: usize, hash: BlockHash) -> Result<u32, Fault> {
         if let Some(height) = self.cache().height(&hash) {
             return Ok(height);
@@ -193,8 +199,9 @@ impl Relay {
         Ok(height)
     }
 
-    /// Whether a lower tip, after all that time, is of a branch that left ours. Whoever has our own block there is behind, and so
-    /// is, for all we know, whoever is at a height of which we have forgotten the block.
+    /// Whether a lower tip, after the wait, is on a branch that left ours. If the endpoint has our
+    /// own block at this height, it is only behind. If we have forgotten our block at this height,
+    /// the endpoint counts as behind.
     async fn is_other_branch(
         &self,
         index: usize,
@@ -214,8 +221,9 @@ impl Relay {
         Ok(ours.is_this(theirs).is_err())
     }
 
-    /// Whether an endpoint has as many blocks as are known: only then it is switched to. What it says is not taken for the height
-    /// of the chain, of which it may not be.
+    /// Checks that an endpoint has as many blocks as are known, without which it is not switched
+    /// to. Its height does not count as the height of our chain, because the endpoint may be on
+    /// another one.
     pub(super) async fn is_level(&self, index: usize) -> Result<(), Fault> {
         let known = self.endpoints[index].state().height;
         let height = match known {
@@ -238,7 +246,8 @@ impl Relay {
         }
     }
 
-    /// Asks the other endpoints for their height if no block has come for long: the one in use may hang.
+    /// Asks the other endpoints for their height if no block has come for long: the one in use may
+    /// be stalled.
     pub(super) async fn look_around(&self) {
         if self.endpoints.len() < 2 || !self.tip().is_still(Instant::now()) {
             return;
@@ -264,7 +273,8 @@ impl Relay {
         }
     }
 
-    /// By how many blocks an endpoint is ahead; 0 if it is not worth a change. An error if it is of another chain.
+    /// Returns by how many blocks an endpoint is ahead; 0 if that is not worth a switch. Fails if
+    /// the endpoint is on another chain.
     async fn is_ahead(&self, index: usize, ours: u32) -> Result<u32, Fault> {
         let blocks = self.ask_height(index).await?.saturating_sub(ours);
         if blocks < AHEAD {
@@ -290,7 +300,8 @@ mod tests {
         assert_eq!(tip.show(99, true, later), behind(1));
         tip.show(100, false, later).unwrap();
         let after = now + LOWER_BELIEVED_AFTER * 2;
-        // The hour begins with the first lower one, not with a pause in which nothing was asked.
+        // The hour begins with the first lower tip, not with a pause in which no endpoint was
+        // asked.
         assert_eq!(tip.show(98, true, after), behind(2));
         let long_after = after + LOWER_BELIEVED_AFTER * 100;
         assert_eq!(tip.show(98, false, long_after), behind(2));

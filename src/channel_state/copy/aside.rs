@@ -1,4 +1,5 @@
-//! Monitors that must not be loaded: set aside for a recovery, and put back one by one as their channels are closed for good.
+//! Monitors that must not be loaded. A recovery sets them aside, and puts each one back when the
+//! closing of its channel is final.
 
 mod older;
 
@@ -11,25 +12,25 @@ use crate::keys::NodeKeys;
 
 use super::{ASIDE, FILE, LIVE, MonitoredChannel, StateError, at, channels, look_again, open};
 
-/// Our other table: monitors that can do nothing any more, kept for whoever wants to look.
+/// Our second table: monitors that can do nothing any more, kept for inspection.
 const RETIRED: &str = "tollhouse_retired";
 
-/// What a recovery keeps beside its mark: the keys of the monitors that it has put back.
+/// The table of a recovery with the keys of the monitors that the recovery has put back.
 const PUT_BACK: &str = "CREATE TABLE IF NOT EXISTS tollhouse_put_back (key TEXT PRIMARY KEY);";
 
-/// Namespaces whose rows are monitors.
+/// The namespaces of monitors and their updates.
 const MONITOR_NAMESPACES: &str = "('monitors', 'monitor_updates')";
 
-/// The rows of one channel's monitor: the monitor, and the changes beside it.
+/// The rows of one channel's monitor: the monitor and its pending updates.
 const OF_CHANNEL: &str = "(primary_namespace = 'monitors' AND key = ?1) \
     OR (primary_namespace = 'monitor_updates' AND secondary_namespace = ?1)";
 
-/// What becomes of monitors that are set aside, by their keys.
+/// The decisions about monitors that were set aside, by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sorted {
-    /// They are loaded: their channels are closed for good, by something that they find.
+    /// Monitors to load: the closing of their channel is final, and they can find it on the chain.
     pub(crate) put_back: Vec<String>,
-    /// They can do nothing any more. They are kept, and never loaded.
+    /// Monitors that can do nothing any more. They are kept but never loaded.
     pub(crate) retired: Vec<String>,
 }
 
@@ -39,14 +40,14 @@ impl Sorted {
     }
 }
 
-/// How far a recovery is.
+/// The stage of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// No monitors are loaded; peers close the channels.
+    /// No old monitor is loaded until its channel's closing is buried; peers close the channels.
     Closing,
-    /// The closings are buried; monitors are loaded and sweep.
+    /// All closings are buried, and loaded monitors sweep our outputs.
     Sweeping,
-    /// What no monitor knows of is searched for.
+    /// The node searches for outputs that no monitor knows.
     Searching,
 }
 
@@ -60,27 +61,28 @@ impl Stage {
     }
 }
 
-/// The mark that a recovery is under way.
+/// The mark of a running recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fence {
     pub(crate) stage: Stage,
-    /// When the backup was made that this state came from, Unix seconds.
+    /// When the backup of this state was made, Unix seconds.
     pub(crate) backup_secs: u64,
-    /// How many monitors were put back so far.
+    /// The number of monitors that the recovery has put back so far.
     pub(crate) put_back: usize,
 }
 
-/// A recovery that is over.
+/// A finished recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Recovered {
     /// When the backup was made, Unix seconds.
     pub(crate) backup_secs: u64,
-    /// When it ended, Unix seconds.
+    /// When the recovery ended, Unix seconds.
     pub(crate) ended_secs: u64,
 }
 
-/// Turns a copy into the beginning of a recovery: the channel manager goes, the monitors are set aside, so that whatever
-/// program opens this file can sign nothing for the old channels; and the wallet is to look for all of its addresses again.
+/// Prepares a copy for a recovery. It deletes the channel manager and sets the monitors aside, so
+/// that a program that opens this file cannot sign anything for the old channels. It also makes the
+/// wallet search for all its addresses again.
 pub fn fence(path: &Path, backup_secs: u64) -> Result<(), StateError> {
     let mut connection = open(path)?;
     let mut change = || {
@@ -106,7 +108,7 @@ pub fn fence(path: &Path, backup_secs: u64) -> Result<(), StateError> {
     change().map_err(at(path))
 }
 
-/// ldk-node makes an empty one where there is none.
+/// Deletes the channel manager. ldk-node then creates an empty one.
 fn forget_manager(connection: &Connection) -> rusqlite::Result<()> {
     let delete = format!("DELETE FROM {LIVE} WHERE primary_namespace = '' AND key = 'manager'");
     connection.execute(&delete, []).map(drop)
@@ -117,8 +119,9 @@ pub(super) fn is_fenced(connection: &Connection) -> rusqlite::Result<bool> {
     is_table(connection, "tollhouse_recovery")
 }
 
-/// Whether a recovery is under way in this folder. On each start of one the channel manager is forgotten again: one that was
-/// written since knows nothing of the old channels, and LDK would broadcast our old state for monitors that it lacks.
+/// The recovery that is under way in this folder, if any. Each start of a recovery deletes the
+/// channel manager again. A manager that was written since then does not know the old channels, and
+/// LDK would broadcast our old state for a monitor without its channel.
 pub(crate) fn begin(folder: &Path) -> Result<Option<Fence>, StateError> {
     let path = folder.join(FILE);
     if !path.exists() {
@@ -151,7 +154,7 @@ pub(crate) fn begin(folder: &Path) -> Result<Option<Fence>, StateError> {
     }))
 }
 
-/// The last recovery in this folder, if it is over.
+/// The last finished recovery in this folder, if there was one.
 pub(crate) fn recovered(folder: &Path) -> Result<Option<Recovered>, StateError> {
     let path = folder.join(FILE);
     if !path.exists() {
@@ -201,7 +204,7 @@ pub(crate) fn set_aside(
 ) -> Result<Vec<MonitoredChannel>, StateError> {
     let path = folder.join(FILE);
     if !path.exists() {
-        // A first start.
+        // The node starts for the first time.
         return Ok(Vec::new());
     }
     channels(open(&path)?, ASIDE, keys)
@@ -216,8 +219,9 @@ pub(crate) fn loaded(folder: &Path, keys: &NodeKeys) -> Result<Vec<MonitoredChan
     Ok(channels)
 }
 
-/// Puts monitors back whose channels' closings are buried, and goes on at this stage, at once. Until then they could make the
-/// node broadcast an old state. Those that are not named stay set aside.
+/// Puts back monitors whose channels' closings are buried, and enters stage `then` in the same
+/// transaction. Before a closing is buried, its monitor could make the node broadcast an old state.
+/// Monitors that `sorted` does not name stay set aside.
 pub(crate) fn sort(folder: &Path, sorted: &Sorted, then: Stage) -> Result<(), StateError> {
     change(folder, |change| {
         sort_out(change, sorted)?;
@@ -231,7 +235,7 @@ pub(crate) fn sort(folder: &Path, sorted: &Sorted, then: Stage) -> Result<(), St
     })
 }
 
-/// The same where no recovery is under way.
+/// Puts back and retires monitors as `sort` does, but after a recovery has ended.
 pub(crate) fn sort_left(folder: &Path, sorted: &Sorted) -> Result<(), StateError> {
     change(folder, |change| sort_out(change, sorted))
 }
@@ -248,7 +252,7 @@ fn sort_out(change: &Transaction<'_>, sorted: &Sorted) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Takes a channel's monitor from one table to another.
+/// Moves a channel's monitor from one table to another.
 fn pass(change: &Transaction<'_>, key: &str, from: &str, to: &str) -> rusqlite::Result<()> {
     for sql in [
         format!("INSERT OR REPLACE INTO {to} SELECT * FROM {from} WHERE {OF_CHANNEL}"),
@@ -259,9 +263,9 @@ fn pass(change: &Transaction<'_>, key: &str, from: &str, to: &str) -> rusqlite::
     Ok(())
 }
 
-/// Goes on to the last stage. Monitors that have not found the closing of their channels are set aside again: they would broadcast
-/// their old state. They are loaded when the recovery is over, if the chain source proves that what they would broadcast comes too
-/// late.
+/// Enters the last stage. Monitors that have not found the closing of their channel are set aside
+/// again, because they would broadcast an old state. They are loaded after the recovery, once the
+/// chain source proves that their broadcast would come too late.
 pub(crate) fn search(folder: &Path, keys: &NodeKeys) -> Result<(), StateError> {
     let open = open_again(folder, keys)?;
     change(folder, |change| {
@@ -271,7 +275,8 @@ pub(crate) fn search(folder: &Path, keys: &NodeKeys) -> Result<(), StateError> {
     })
 }
 
-/// Takes the fence down. Monitors of channels that nobody has closed stay set aside, or are again, until their closing is proven.
+/// Ends the recovery. Monitors of channels that were not closed stay set aside, or are set aside
+/// again, until the closing is proven.
 pub(crate) fn end(folder: &Path, keys: &NodeKeys, now: Recovered) -> Result<(), StateError> {
     let open = open_again(folder, keys)?;
     let stored = |secs| i64::try_from(secs).unwrap_or(i64::MAX);
@@ -292,7 +297,7 @@ pub(crate) fn end(folder: &Path, keys: &NodeKeys, now: Recovered) -> Result<(), 
     })
 }
 
-/// The keys of monitors that were put back and have not found the closing of their channels.
+/// The keys of monitors that were put back but have not found the closing of their channel.
 fn open_again(folder: &Path, keys: &NodeKeys) -> Result<Vec<String>, StateError> {
     let mut open = loaded(folder, keys)?;
     open.retain(|channel| channel.is_open);
@@ -333,7 +338,7 @@ mod tests {
     use super::super::{copy, read};
     use super::*;
 
-    /// A state with a manager, and monitors of two channels with a change beside one of them.
+    /// A state with a manager and the monitors of two channels, one of them with an update.
     fn state(folder: &Path) -> PathBuf {
         let path = folder.join(FILE);
         let connection = Connection::open(&path).unwrap();
@@ -349,7 +354,7 @@ mod tests {
         path
     }
 
-    /// A state without a channel.
+    /// A state without channels.
     fn empty(folder: &Path) -> PathBuf {
         let path = state(folder);
         let connection = Connection::open(&path).unwrap();
@@ -362,7 +367,7 @@ mod tests {
         NodeKeys::open(&folder.join("words"), bitcoin::Network::Regtest).unwrap()
     }
 
-    /// Keys of the rows in this table, with their namespaces.
+    /// The keys of the rows in this table, with their namespaces.
     fn rows(path: &Path, table: &str) -> Vec<String> {
         let connection = Connection::open(path).unwrap();
         let sql = format!(
@@ -389,12 +394,12 @@ mod tests {
         };
         assert_eq!(begin(folder).unwrap(), at_stage(Stage::Closing, 0));
 
-        // One is closed, and does not wait for the other.
+        // Channel `one` is closed, and does not wait for `two`.
         sort(folder, &loading(&["one"]), Stage::Closing).unwrap();
         let with_one = ["//peers", "monitor_updates/one/7", "monitors//one"];
         assert_eq!(rows(&path, LIVE), with_one);
         assert_eq!(rows(&path, ASIDE), ["monitors//two"]);
-        // What ldk-node makes of its own in the meantime is forgotten with the next start.
+        // A manager that ldk-node has created meanwhile is deleted at the next start.
         let connection = Connection::open(&path).unwrap();
         let insert = format!("INSERT INTO {LIVE} VALUES ('', '', 'manager', x'05')");
         connection.execute(&insert, []).unwrap();
@@ -405,7 +410,8 @@ mod tests {
         change(folder, |change| enter(change, Stage::Searching)).unwrap();
         assert_eq!(begin(folder).unwrap(), at_stage(Stage::Searching, 1));
 
-        // The other waits until its channel is closed, also through another backup and its restore.
+        // Monitor `two` waits until its channel is closed, even through another backup and its
+        // restore.
         let copied = folder.join("copied");
         copy(folder, &copied).unwrap();
         fence(&copied, 43).unwrap();

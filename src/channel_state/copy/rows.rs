@@ -1,4 +1,5 @@
-//! Channel monitors out of a table, read as ldk-node reads them, by nobody who could act on them.
+//! Reads channel monitors from a table, as ldk-node does, but with no means to act for the
+//! channels.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,10 +16,10 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::keys::NodeKeys;
 
-/// What ldk-node gives; only its writing goes by it.
+/// The value that ldk-node uses. It affects only writes.
 const PENDING_UPDATES_MAX: u64 = 100;
 
-/// All monitors in this table, brought up to the updates beside them.
+/// Reads all monitors in this table, with the updates beside them applied.
 pub(super) fn monitors(
     connection: Connection,
     table: &'static str,
@@ -45,9 +46,9 @@ pub(super) fn monitors(
     Ok(monitors.into_iter().map(|(_, monitor)| monitor).collect())
 }
 
-/// A table with the columns of ldk-node's, for reading only.
+/// A read-only table with the columns of ldk-node's table.
 struct Rows {
-    /// A `std` mutex, because LDK wants to read from any thread; held for one query.
+    /// A `std` mutex, because LDK requires access from any thread. Held for one query.
     connection: Mutex<Connection>,
     table: &'static str,
 }
@@ -72,7 +73,7 @@ impl Rows {
     }
 }
 
-/// What is asked of a copy that is only looked at.
+/// The error for a write to a table that is only read.
 fn read_only() -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, "it is only read")
 }
@@ -112,7 +113,7 @@ impl KVStoreSync for Rows {
     }
 }
 
-/// Whom a monitor that is only read may speak to.
+/// A logger, broadcaster and fee estimator without any effect, for monitors that are only read.
 struct Nobody;
 
 impl Logger for Nobody {

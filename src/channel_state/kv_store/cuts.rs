@@ -1,13 +1,17 @@
-//! What a power cut leaves of the store. A script of writes is played, and at every moment that matters the files are noted as
-//! they were at the last sync and as they are; whatever a disk may hold between the two is then opened as the program opens it.
-//! It must hold a beginning of the writes, which goes as far as was promised or further. That is all: a manager is then never
-//! newer than the updates and events that were written before it.
+//! Tests of what a power cut leaves of the store.
 //!
-//! Only the store's own syncs are seen here, those of the log. SQLite's are taken from its source (`wal.c`), and `strace` shows
-//! them: it syncs the log before it moves pages from it to the file, the file before it begins the log anew, and the log's new
-//! header before anything is written behind it. Until the log begins anew, the file is taken for not synced: so it is while somebody
-//! reads an older state of it, or where its sync has failed. And a disk leaves alone what it held before, even in a sector to which more is written; SQLite, too,
-//! builds on that.
+//! A test plays a script of writes. At every relevant moment it notes the files as they were at the
+//! last sync and as they are now. It then opens every mix of the two that a disk may hold, in the
+//! same way as the program. The mix must hold a prefix of the writes that includes all promised
+//! (acknowledged) writes. So a manager is never newer than the updates and events that were written
+//! before it.
+
+// The tests see only the store's own syncs, which are those of the log. SQLite's syncs are known
+// from its source (`wal.c`) and visible with `strace`. It syncs the log before it moves pages to
+// the file, the file before it restarts the log, and the log's new header before it writes pages
+// behind it. Until the log restarts, the tests take the file for not synced. That is the case while
+// a program reads an older state, or if the file's sync failed. The tests assume, as SQLite does,
+// that a disk keeps the bytes that it held before, even in a sector that it partly overwrites.
 
 mod disk;
 
@@ -20,29 +24,29 @@ use super::super::database;
 use super::*;
 use disk::{Dice, Disk, Table, databases, logs, some};
 
-/// After so many bytes the log is folded into the file: a few writes, so that it happens many times.
+/// The log length at which pages are moved: a few writes, so that it happens many times.
 const FOLDED_AFTER: u32 = 48 * 1_024;
-/// Payments of a part of the script, from a start to a good end.
+/// The number of payments in a part of the script. A part goes from a start to a clean stop.
 const PAYMENTS: usize = 4;
 
-/// Where a row stands.
+/// The key of a row, with its namespaces.
 type Row = [&'static str; 3];
 
-/// Keys of updates.
+/// Keys of monitor updates.
 const NUMBERS: [&str; 4] = ["1", "2", "3", "4"];
 
-/// How the script writes.
+/// How the script performs a write.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum How {
-    /// By the call that returns when it is on the disk.
+    /// A call that returns when the write is on the disk.
     Called,
-    /// By the future that ends when it is.
+    /// A future that completes when the write is on the disk.
     Awaited,
-    /// By a call or a future that promises nothing, and whose sync does not come.
+    /// A call or a future that promises nothing and whose sync never runs.
     Left,
 }
 
-/// A step of the script. Without a value the row is taken out.
+/// A step of the script. Without a value, it deletes the row.
 #[derive(Clone, Debug)]
 struct Write {
     row: Row,
@@ -50,8 +54,8 @@ struct Write {
     how: How,
 }
 
-/// A part of the script: payments, as ldk-node writes them, with what else it writes at times. Every value is another one, so that
-/// it says how far a disk has come.
+/// One part of the script: payments as ldk-node writes them, and its occasional other writes. All
+/// values of the script differ, so a value shows how many writes a disk holds.
 fn part(first: usize) -> Vec<(Row, usize, How)> {
     use How::{Awaited, Called, Left};
     let mut writes = Vec::new();
@@ -78,7 +82,7 @@ fn part(first: usize) -> Vec<(Row, usize, How)> {
     writes
 }
 
-/// All parts.
+/// All parts of the script.
 fn script() -> Vec<Vec<Write>> {
     let mut number = 0_u8;
     let mut write = |(row, bytes, how)| {
@@ -91,7 +95,8 @@ fn script() -> Vec<Vec<Write>> {
         .into()
 }
 
-/// What the store holds after none of the writes, after one, and so on. A removal takes something out.
+/// The store's content after none of the writes, after the first write, and so on. Each removal
+/// finds its row.
 fn tables(script: &[Vec<Write>]) -> Vec<Table> {
     let mut tables = vec![Table::new()];
     for write in script.iter().flatten() {
@@ -106,35 +111,36 @@ fn tables(script: &[Vec<Write>]) -> Vec<Table> {
     tables
 }
 
-/// A moment at which the power may go.
+/// A moment at which the power may fail.
 struct Moment {
-    /// What is on the disk for sure.
+    /// The content that is certainly on the disk.
     sure: Arc<Disk>,
-    /// What was in the files before the last write. Pages that were moved are from a part of the log that is on the disk.
+    /// The content of the files before the last write. Its moved pages come from a part of the log
+    /// that is on the disk.
     before: Arc<Disk>,
-    /// What is in the files. Of what makes the difference anything may be on the disk, too.
+    /// The current content of the files. The disk may hold any part of the changes, too.
     now: Arc<Disk>,
-    /// How many of the writes were promised.
+    /// The number of promised writes.
     promised: usize,
-    /// How many were begun.
+    /// The number of begun writes.
     begun: usize,
 }
 
-/// Who looks on while the script is played.
+/// An observer of the files while the script is played.
 struct Witness {
-    /// Where.
+    /// The store's folder.
     folder: PathBuf,
-    /// What is on the disk for sure, so far.
+    /// The content that is certainly on the disk so far.
     sure: Arc<Disk>,
-    /// What was in the files when they were looked at last.
+    /// The content of the files at the last observation.
     last: Arc<Disk>,
-    /// How many of the writes are promised, so far.
+    /// The number of promised writes so far.
     promised: usize,
-    /// How many are begun.
+    /// The number of begun writes so far.
     begun: usize,
-    /// What was noted.
+    /// The noted moments.
     moments: Vec<Moment>,
-    /// The files are about to go.
+    /// Whether the store is about to close its files.
     is_over: bool,
 }
 
@@ -152,7 +158,7 @@ impl Witness {
         }))
     }
 
-    /// Has the store's syncs noted.
+    /// Returns a sync for the store that the witness notes.
     fn syncing(witness: &Arc<Mutex<Self>>) -> Syncing {
         let witness = Arc::clone(witness);
         Box::new(move |file| {
@@ -169,7 +175,8 @@ impl Witness {
         })
     }
 
-    /// Has pages moved at once, behind the write that has made the log long and before its sync, and that noted.
+    /// Returns a `Beside` that moves pages at once and has the witness note it. The move comes
+    /// after the write that made the log long, and before that write's sync.
     fn beside(witness: &Arc<Mutex<Self>>) -> Beside {
         let witness = Arc::clone(witness);
         Box::new(move |work| {
@@ -186,7 +193,8 @@ impl Witness {
         });
     }
 
-    /// What nobody waits for is tried out at the next sync, together with what follows it; unless pages are moved now.
+    /// Notes this moment if pages were moved. All other writes that nothing waits for are tested
+    /// with the next sync.
     fn note_if_moved(&mut self) {
         let now = Disk::of(&self.folder);
         if now.database != self.last.database || now.header() != self.last.header() {
@@ -194,11 +202,11 @@ impl Witness {
         }
     }
 
-    /// Notes that the power may go now.
+    /// Notes that the power may fail now.
     fn note(&mut self) -> Arc<Disk> {
         let now = Arc::new(Disk::of(&self.folder));
         if now.header() != self.sure.header() && !self.sure.log.is_empty() {
-            // The log was begun anew, and before that the file was synced.
+            // The log was restarted, and SQLite synced the file before that.
             self.sure = Arc::new(Disk {
                 database: self.last.database.clone(),
                 ..Disk::clone(&self.sure)
@@ -212,7 +220,7 @@ impl Witness {
             begun: self.begun,
         });
         if now.database != self.last.database {
-            // Before it moved pages SQLite has synced the log.
+            // SQLite synced the log before it moved pages.
             self.log_is_synced(&now);
         }
         self.last = Arc::clone(&now);
@@ -220,7 +228,7 @@ impl Witness {
     }
 }
 
-/// Somebody who reads what is there now, as a backup does, and keeps SQLite from moving what comes later.
+/// Opens a reader of the current state, as a backup does. It keeps SQLite from moving later pages.
 fn read(folder: &Path) -> Connection {
     let reader = Connection::open(folder.join(SQLITE_DB_FILE_NAME)).unwrap();
     reader.execute_batch("BEGIN").unwrap();
@@ -230,7 +238,8 @@ fn read(folder: &Path) -> Connection {
     reader
 }
 
-/// Plays a part of the script, from an opening to a good end; if it is read meanwhile, for some writes at a time.
+/// Plays a part of the script, from an opening to a clean stop. If `is_read` is set, a reader is
+/// open during some of the writes.
 fn play(folder: &Path, witness: &Arc<Mutex<Witness>>, writes: &[Write], is_read: bool) {
     database::prepare(folder).unwrap();
     let ways = Ways {
@@ -243,7 +252,8 @@ fn play(folder: &Path, witness: &Arc<Mutex<Witness>>, writes: &[Write], is_read:
     let (stuck, until) = stuck();
     let mut reader = None;
     for (number, write) in writes.iter().enumerate() {
-        // Behind a row that is not written again soon: its pages are moved, and those that are written again are not.
+        // The reader begins after a row that is not written again soon. The pages of that row are
+        // moved, but those of rows that are written again are not.
         match writes[number.saturating_sub(1)].row {
             ["monitors" | "payments", ..] if is_read => reader = Some(read(folder)),
             ["", _, "manager"] => drop(reader.take()),
@@ -285,8 +295,8 @@ fn play(folder: &Path, witness: &Arc<Mutex<Witness>>, writes: &[Write], is_read:
     note_the_end(&mut witness.lock().unwrap(), &before);
 }
 
-/// SQLite folds the log into the file and deletes it, which is found after a power cut or is not. From here on the program may
-/// say that it ended well, so everything is promised.
+/// Notes the end, at which SQLite moves the log to the file and deletes the log. A power cut may
+/// undo the deletion. From here on the program may report a clean end, so all writes are promised.
 fn note_the_end(witness: &mut Witness, before: &Arc<Disk>) {
     let after = Arc::new(Disk::of(&witness.folder));
     assert!(after.log.is_empty());
@@ -313,7 +323,8 @@ fn note_the_end(witness: &mut Witness, before: &Arc<Disk>) {
     witness.is_over = false;
 }
 
-/// A runtime whose only thread for what waits is busy until the other part is dropped: a sync does not begin there.
+/// A runtime whose only blocking thread is busy until the sender is dropped, so that no sync begins
+/// on it.
 fn stuck() -> (Runtime, mpsc::Sender<()>) {
     let mut builder = Builder::new_current_thread();
     let runtime = builder.max_blocking_threads(1).build().unwrap();
@@ -323,7 +334,7 @@ fn stuck() -> (Runtime, mpsc::Sender<()>) {
 }
 
 impl Moment {
-    /// Whatever may be on the disk.
+    /// All contents that the disk may have.
     fn disks(&self, dice: &mut Dice) -> Vec<Disk> {
         let disk = |database, log| Disk {
             database,
@@ -336,7 +347,7 @@ impl Moment {
             found.push(disk(database, log));
         }
         if self.before.database != self.now.database {
-            // The log is on the disk, all of it.
+            // The whole log is on the disk.
             let mixed = databases(&self.sure.database, &self.now.database, dice);
             found.extend(
                 mixed
@@ -347,7 +358,7 @@ impl Moment {
         found
     }
 
-    /// How many of the writes this holds, which are as many as were promised or more.
+    /// Checks that this disk holds at least the promised writes, and returns how many it holds.
     fn check(&self, disk: &Disk, tables: &[Table]) -> usize {
         let found = disk.opened(self.promised > 0).unwrap();
         let mut good = self.promised..=self.begun;
@@ -391,7 +402,7 @@ fn a_power_cut_leaves_a_beginning_of_the_writes_with_all_that_was_promised() {
         let headers = (moment.before.header(), moment.now.header());
         headers.0.is_some() && headers.1.is_some() && headers.0 != headers.1
     };
-    // What the script is for: without it nothing was tried.
+    // If these numbers are small, the script did not test what it is for.
     assert!(torn > 100, "{torn}");
     assert!(moments.iter().filter(is_folded).count() > 6);
     assert!(moments.iter().filter(is_anew).count() > 3);

@@ -1,4 +1,4 @@
-//! The store on a disk that fails, and under hands that move its files.
+//! Tests of the store on a disk that fails, and with files that are moved or deleted.
 
 use std::io::Error;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use tempfile::TempDir;
 use super::super::database;
 use super::*;
 
-/// The error of a disk that has lost something.
+/// The error code `EIO` of a disk that has lost data.
 const EIO: i32 = 5;
 
-/// A store on a disk that fails as long as it is told to.
+/// A store whose syncs fail while `fails` is set.
 struct Failing {
     folder: TempDir,
     rows: Rows,
@@ -53,7 +53,8 @@ impl Failing {
         self.folder.path().join(name)
     }
 
-    /// Nothing is written any more, whatever the disk says now, and somebody was told why.
+    /// Checks that the store gave this reason and writes nothing more, even though the disk works
+    /// again.
     async fn is_over(&self, why: &str) {
         let mut told = self.complaint.subscribe();
         let told = told.wait_for(Option::is_some);
@@ -79,7 +80,7 @@ enum Way {
     Call,
     Future,
     Removal,
-    /// What nobody waits for: it is told later.
+    /// A write that is not waited for: its failure is reported later.
     Manager,
 }
 
@@ -129,12 +130,12 @@ async fn all_who_wait_for_a_sync_that_fails_are_told() {
 const LOSSES: [fn(&Path) -> std::io::Result<()>; 4] = [
     |path| std::fs::remove_file(path),
     |path| std::fs::rename(path, path.with_extension("away")),
-    // The same bytes in another file.
+    // Another file with the same bytes takes its path.
     |path| {
         std::fs::copy(path, path.with_extension("other"))?;
         std::fs::rename(path.with_extension("other"), path)
     },
-    // It still has a name, where nobody looks.
+    // The file still has another name, but the next start does not look there.
     |path| {
         std::fs::hard_link(path, path.with_extension("beside"))?;
         std::fs::remove_file(path)
@@ -187,7 +188,8 @@ fn sqlite_is_asked_for_the_syncs_that_the_store_builds_on_and_moves_nothing_by_i
     for connection in [&store.rows.0.connection, &mover.connection] {
         let connection = connection.lock().unwrap();
         let asked = |what: &str| connection.query_row(what, [], |row| row.get::<_, u32>(0));
-        // NORMAL: the log before its pages are moved, the file before the log is begun anew, and the log's new header.
+        // NORMAL syncs the log before its pages are moved, the file before the log restarts, and
+        // the log's new header.
         assert_eq!(asked("PRAGMA synchronous").unwrap(), 1);
         assert_eq!(asked("PRAGMA wal_autocheckpoint").unwrap(), 0);
     }

@@ -1,4 +1,4 @@
-//! SQLite's write-ahead log, as far as it is on the disk.
+//! SQLite's write-ahead log, and the part of it that is synced to the disk.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -11,61 +11,64 @@ use tokio::sync::watch;
 
 use crate::base::error_chain;
 
-/// The log.
+/// The write-ahead log.
 pub(super) struct Log {
-    /// Its file, and the database's. `None` on a file system where there can be no log: then SQLite waits for the disk itself,
-    /// at every write.
+    /// The files of the log and the database. `None` on a file system that cannot have a log:
+    /// SQLite then waits for the disk at every write.
     files: Option<Files>,
-    /// How many writes are in it.
+    /// The number of writes in the log.
     written: AtomicU64,
-    /// How many of them are on the disk. Held during a sync, so that nobody takes one for good that ended after another had
-    /// failed; who has waited finds its write on the disk already, or shares the next sync.
+    /// The number of writes that are synced. Held during a sync, so that no sync counts as
+    /// successful after another one has failed. A caller that had to wait finds its write synced,
+    /// or shares the next sync.
     synced: Mutex<u64>,
-    /// Up to where a sync was begun that nobody waits for.
+    /// The highest place for which `begin_sync` has requested a sync.
     begun: AtomicU64,
-    /// Whether such a one is about to begin.
+    /// Whether the requested sync is about to begin.
     is_about_to_begin: AtomicBool,
-    /// Whether a write or a sync failed: what it was to write may be lost, and the next one would not say so.
+    /// Whether a write or a sync failed. Its data may be lost, and a later sync would not report
+    /// that.
     has_failed: AtomicBool,
-    /// Hears of the first failure.
+    /// Receives the first failure.
     complaint: Complaint,
 }
 
-/// What a write is promised to be in.
+/// The files that must survive for a synced write to survive.
 struct Files {
-    /// The log. As long as a connection is open SQLite neither deletes nor replaces it.
+    /// The log's file. While a connection is open, SQLite neither deletes nor replaces it.
     log: File,
-    /// Where the database and the log are found again, and which files those are. The database is looked at from outside:
-    /// whoever opens and closes it lets go of SQLite's locks.
+    /// The paths of the database and the log, with the identity of each file. The database is never
+    /// opened for this check: closing it would release SQLite's locks.
     named: [(PathBuf, Identity); 2],
     /// How the log is synced.
     syncing: Syncing,
 }
 
-/// Which file it is: its device, and its number there.
+/// The identity of a file: its device and its inode number.
 type Identity = (u64, u64);
 
-/// What tells a log from the one that was in its file before: in its header, and in that of each of its pages.
+/// Random bytes that distinguish a log from the previous log in the same file. The log's header and
+/// the header of each of its pages contain them.
 pub(super) type Salts = [u8; 8];
 
-/// Has what was written to a file on the disk when it returns. A test has one that fails, or one that takes note.
+/// Syncs the data of a file to the disk. Tests use versions that fail or that record the sync.
 pub(super) type Syncing = Box<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
 
-/// Where it is said that the node's state cannot be written any more, and why.
+/// The channel that reports why the node's state can no longer be written.
 pub(crate) type Complaint = watch::Sender<Option<String>>;
 
-/// How many writes were in the log behind one of them.
+/// The position of a write in the log: the number of writes up to and including it.
 #[derive(Clone, Copy)]
 #[must_use = "a write is on the disk when `sync` has been called with its place"]
 pub(super) struct Place(u64);
 
-/// An earlier one failed.
+/// An earlier write or sync failed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("an earlier write to the node's database failed")]
 struct FailedBefore;
 
 impl Log {
-    /// The log of this database, on the disk together with its name.
+    /// Opens the log of this database, and syncs the log and its folder.
     pub(super) fn of(database: &Path, complaint: Complaint, syncing: Syncing) -> io::Result<Self> {
         let files = Files::of(database, syncing)?;
         if let Some(folder) = database.parent() {
@@ -75,7 +78,7 @@ impl Log {
         Ok(Self::new(Some(files), complaint))
     }
 
-    /// Where there is none.
+    /// The state without a write-ahead log.
     pub(super) fn none(complaint: Complaint) -> Self {
         Self::new(None, complaint)
     }
@@ -92,7 +95,7 @@ impl Log {
         }
     }
 
-    /// Fails for good once a write has.
+    /// Returns an error once a write or a sync has failed.
     pub(super) fn look(&self) -> io::Result<()> {
         if self.has_failed.load(Ordering::Acquire) {
             return Err(io::Error::other(FailedBefore));
@@ -100,7 +103,7 @@ impl Log {
         Ok(())
     }
 
-    /// A write failed: from here on there are none.
+    /// Notes a failure. From now on the store rejects all work.
     pub(super) fn fail(&self, why: &dyn std::error::Error) {
         self.has_failed.store(true, Ordering::Release);
         self.complaint.send_if_modified(|first| {
@@ -110,7 +113,7 @@ impl Log {
         });
     }
 
-    /// What stands there as salts; nothing behind the log's end.
+    /// Reads the salts at this position; `None` beyond the end of the log.
     pub(super) fn salts_at(&self, at: u64) -> io::Result<Option<Salts>> {
         let Some(files) = &self.files else {
             return Ok(None);
@@ -123,7 +126,7 @@ impl Log {
         }
     }
 
-    /// Something was written; called with the connection held, so that places have the order of the log.
+    /// Counts a write. The caller holds the connection, so that places follow the order of the log.
     pub(super) fn entered(&self) -> Place {
         Place(self.written.fetch_add(1, Ordering::AcqRel) + 1)
     }
@@ -135,7 +138,7 @@ impl Log {
         if *synced >= place.0 {
             return Ok(());
         }
-        // Read before the sync begins: what comes in during it is not counted.
+        // Read before the sync begins: writes that arrive during it do not count.
         let written = self.written.load(Ordering::Acquire);
         if let Some(files) = &self.files
             && let Err(error) = files.sync()
@@ -147,16 +150,16 @@ impl Log {
         Ok(())
     }
 
-    /// Has a thread sync the log up to this place. If that fails, whoever writes next is told. Until then the log is not to be
-    /// deleted: `open` holds what keeps it.
+    /// Starts a sync up to this place on another thread. If it fails, the next write returns an
+    /// error. `open` keeps the log from being deleted before the sync ends.
     pub(super) fn begin_sync(self: &Arc<Self>, place: Place, open: impl Send + 'static) {
         self.begun.fetch_max(place.0, Ordering::AcqRel);
         if self.is_about_to_begin.swap(true, Ordering::AcqRel) {
-            // It takes this place along: it looks how far to go when it begins.
+            // The requested sync covers this place, too, because it reads `begun` when it starts.
             return;
         }
         let log = Arc::clone(self);
-        // Nobody waits for its end.
+        // The work is not awaited.
         drop(tokio::task::spawn_blocking(move || {
             log.is_about_to_begin.swap(false, Ordering::AcqRel);
             let begun = log.begun.load(Ordering::Acquire);
@@ -167,7 +170,8 @@ impl Log {
 }
 
 impl Drop for Log {
-    /// What nobody waited for: the program may note a good end now.
+    /// Syncs the writes that were not waited for, because the program may record a clean end after
+    /// this.
     fn drop(&mut self) {
         if let Some(files) = &self.files
             && let Err(error) = (files.syncing)(&files.log)
@@ -194,8 +198,8 @@ impl Files {
         })
     }
 
-    /// Syncs the log, which still has its name, as has the database: of a file that was deleted nothing is found again, and in one
-    /// that was moved nobody looks.
+    /// Syncs the log and checks that the log and the database are still at their paths. The next
+    /// start finds neither a deleted file nor a moved one.
     fn sync(&self) -> io::Result<()> {
         (self.syncing)(&self.log)?;
         for (path, was) in &self.named {
@@ -225,7 +229,7 @@ mod tests {
 
     use super::*;
 
-    /// The log of a database that was not written to.
+    /// The log of a database without any writes.
     fn log(syncing: Syncing) -> (TempDir, Arc<Log>) {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("database");
@@ -243,7 +247,7 @@ mod tests {
     fn after_a_sync_that_failed_none_is_good() {
         let (_folder, good) = log(Box::new(File::sync_data));
         good.sync(good.entered()).unwrap();
-        // No device can be synced.
+        // The device `/dev/null` cannot be synced.
         let (_folder, bad) = log(Box::new(|_| File::open("/dev/null")?.sync_data()));
         let (first, second) = (bad.entered(), bad.entered());
         bad.look().unwrap();

@@ -1,4 +1,4 @@
-//! The store when its log is long: pages are moved from it to the file, or cannot be.
+//! Tests of the store with a long log, from which pages are moved to the file or cannot be moved.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,12 +10,12 @@ use super::super::database;
 use super::moving::{HELD_FROM, LENGTHS_MAX};
 use super::*;
 
-/// A long log, of 32 pages.
+/// The length of a long log: 32 pages.
 const LOG_BYTES: u32 = 32 * 1_024;
-/// A page in it.
+/// The length of a page in the log, with its header.
 const FRAME: usize = 24 + 1_024;
 
-/// A store whose log is soon long.
+/// A store whose log is long after a few writes.
 struct Long {
     folder: TempDir,
     rows: Rows,
@@ -40,7 +40,7 @@ impl Long {
         }
     }
 
-    /// One that moves pages before its writes return; how often it did.
+    /// A store that moves pages before its writes return, and the number of its moves.
     fn moving() -> (Self, Arc<AtomicUsize>) {
         let moves = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&moves);
@@ -63,7 +63,7 @@ impl Long {
         self.log().metadata().unwrap().len()
     }
 
-    /// Writes of eight pages or a few more, each under a key of its own.
+    /// Writes rows of eight pages or a few more, each under its own key.
     fn write(&self, numbers: std::ops::Range<u8>) -> io::Result<()> {
         numbers.into_iter().try_for_each(|number| {
             let value = vec![number; 7_000];
@@ -71,7 +71,7 @@ impl Long {
         })
     }
 
-    /// The mover writes through a descriptor that is open for reading only, which fails.
+    /// Makes every move fail: the mover's connection can only read the file.
     fn break_the_file(&self) {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
         let connection = Connection::open_with_flags(self.database(), flags).unwrap();
@@ -79,7 +79,7 @@ impl Long {
         *mover.connection.lock().unwrap() = connection;
     }
 
-    /// Nothing is done any more, for this reason.
+    /// Checks that the store gave this reason and does nothing more.
     fn is_over(&self, why: &str) {
         let said = self.complaint.borrow().clone().unwrap();
         assert!(said.contains(why), "{said}");
@@ -96,7 +96,7 @@ impl Long {
     }
 }
 
-/// Somebody who reads what is there now, until it is dropped.
+/// Opens a reader of the current state, which reads until it is dropped.
 fn read(database: &Path) -> Connection {
     let reader = Connection::open(database).unwrap();
     reader.execute_batch("BEGIN").unwrap();
@@ -107,7 +107,7 @@ fn read(database: &Path) -> Connection {
     reader
 }
 
-/// What the program finds in a folder.
+/// The numbers that the program finds in a folder.
 fn found(folder: &Path) -> Vec<u8> {
     database::prepare(folder).unwrap();
     let rows = Rows::open(folder, Complaint::default()).unwrap();
@@ -122,10 +122,10 @@ fn a_log_that_is_long_begins_anew_and_grows_no_more() {
     let (store, moves) = Long::moving();
     store.write(0..200).unwrap();
     assert!(store.log_bytes() < 2 * u64::from(LOG_BYTES));
-    // Of 200 writes of eight pages or more, at most one of four made the log long.
+    // Of 200 writes of eight pages or more, about one in four made the log long.
     let moves = moves.load(Ordering::Acquire);
     assert!((25..=70).contains(&moves), "{moves}");
-    // Without its log the file has all but the last few.
+    // Without its log, the file has all but the last few writes.
     let alone = tempfile::tempdir().unwrap();
     std::fs::copy(store.database(), alone.path().join(SQLITE_DB_FILE_NAME)).unwrap();
     assert!(found(alone.path()).len() > 190);
@@ -142,7 +142,7 @@ fn while_somebody_reads_it_is_tried_again_only_when_the_log_has_grown_as_much_ag
     assert!(lengths > 20, "{lengths}");
     let tries = (moves.load(Ordering::Acquire) - before) as u64;
     assert!(tries > 10 && tries <= lengths, "{tries} of {lengths}");
-    // All are read, from the log.
+    // All rows are read from the log.
     assert_eq!(
         KVStoreSync::list(&store.rows, "monitors", "")
             .unwrap()
@@ -163,7 +163,7 @@ fn a_log_that_somebody_keeps_for_ever_ends_the_program_before_it_fills_the_disk(
     store.write(0..1).unwrap();
     let reader = read(&store.database());
     let longest = u64::from(LENGTHS_MAX * LOG_BYTES);
-    // SQLite writes no page that is as it was.
+    // SQLite does not write a page that has not changed.
     let mut values = (0_u8..).map(|number| vec![number; 100_000]);
     while KVStoreSync::write(&store.rows, "monitors", "", "1", values.next().unwrap()).is_ok() {
         assert!(store.log_bytes() < longest + longest / 10);
@@ -184,7 +184,7 @@ fn writes_wait_for_a_move_only_where_the_log_is_very_long_and_they_overtake_it()
             let number = numbers.next().unwrap();
             store.write(number..number + 1).unwrap();
         }
-        // What a write that comes in leaves behind what SQLite has moved: a page of this very log.
+        // A write during the move leaves a page of the current log behind the moved pages.
         let mut log = std::fs::read(store.log()).unwrap();
         log.extend_from_within(log.len() - FRAME..);
         std::fs::write(store.log(), &log).unwrap();
@@ -231,7 +231,7 @@ fn a_move_that_fails_is_the_last_thing_that_happens() {
     type Break = fn(&Long);
     let breaks: [(Break, &str); 3] = [
         (Long::break_the_file, "disk I/O error"),
-        // The log is not as long as it was.
+        // The log is shorter than it was.
         (
             |store| {
                 let log = File::options().write(true).open(store.log());
@@ -239,7 +239,7 @@ fn a_move_that_fails_is_the_last_thing_that_happens() {
             },
             "disk I/O error",
         ),
-        // The file is not: what is in the log cannot make it whole.
+        // The file is empty, and the pages in the log cannot restore it.
         (
             |store| {
                 let file = File::options().write(true).open(store.database());
@@ -261,7 +261,7 @@ fn a_move_that_fails_is_the_last_thing_that_happens() {
         *store.lock().unwrap() = Some(Arc::clone(&long));
         long.write(0..40).unwrap();
         is_bad.store(true, Ordering::Release);
-        // The write itself is in the log, and may be promised or not.
+        // The write that starts the move is in the log. It may succeed or fail.
         let failed = (40..60).find(|number| long.write(*number..number + 1).is_err());
         assert!(failed.is_some(), "{why}");
         long.is_over(&format!(
@@ -277,7 +277,8 @@ fn what_was_moved_before_a_move_that_failed_is_moved_anew_by_the_next_start() {
     store.write(0..10).unwrap();
     let reader = read(&store.database());
     let synced = std::fs::read(store.database()).unwrap();
-    // Some pages are moved, the file is not synced, and the reader keeps the others in the log.
+    // Some pages are moved, the file is not synced, and the reader keeps the other pages in the
+    // log.
     store.write(10..20).unwrap();
     assert!(std::fs::read(store.database()).unwrap() != synced);
     drop(reader);
@@ -287,14 +288,14 @@ fn what_was_moved_before_a_move_that_failed_is_moved_anew_by_the_next_start() {
     store.is_over("failed to move pages");
     let length = store.log_bytes();
     drop(store.rows);
-    // Nobody has moved anything since, nor deleted the log.
+    // The store has neither moved pages since then nor deleted the log.
     let log = store
         .folder
         .path()
         .join(SQLITE_DB_FILE_NAME)
         .with_extension("sqlite-wal");
     assert_eq!(log.metadata().unwrap().len(), length);
-    // And what was not synced was lost.
+    // The unsynced part of the file is lost.
     std::fs::write(store.folder.path().join(SQLITE_DB_FILE_NAME), &synced).unwrap();
     let found = found(store.folder.path());
     assert!(found.len() >= usize::from(promised), "{found:?}");

@@ -1,13 +1,15 @@
-//! Moving pages from the log to the database's file, so that the log begins anew and does not grow for ever.
+//! Moves pages from the log to the database's file, so that the log restarts and does not grow
+//! without limit.
 //!
-//! SQLite would do it by itself, in the middle of a write, and would tell nobody of a sync of the file that failed there. Linux
-//! takes a page whose writing failed for written: pages that an earlier move brought to the file are then lost, the next sync
-//! says that all is well, and the log that had them is written over. Here every failure is the last thing that happens to the
-//! store. SQLite begins the log anew only behind a sync of the file that succeeded, so that a write that was under way meanwhile
-//! stands in the log, behind all others.
+//! SQLite could do this itself within a write, but it would not report a failed sync of the file
+//! there. Linux treats a page as written even if writing it failed. Pages that an earlier move
+//! brought to the file would then be lost, the next sync would succeed, and SQLite would overwrite
+//! the log that has them. Here, every failure ends the store. SQLite restarts the log only after a
+//! successful sync of the file. A write that arrives meanwhile is in the log, behind all others.
 //!
-//! It is done over a connection of its own, by one thread at a time, and writes go on meanwhile. SQLite syncs the file only if none
-//! came in since it began; it does not say so, which is why the log is looked at here.
+//! The mover has its own connection and works on one thread at a time, while writes go on. SQLite
+//! syncs the file only if no write arrived during the move. It does not report this, so the mover
+//! looks at the log.
 
 use std::io;
 use std::path::Path;
@@ -20,90 +22,96 @@ use tokio::runtime::Handle;
 
 use super::log::{Log, Salts};
 
-/// How long the log is when its pages are moved to the file, which takes each page once, however often it stands in the log: of
-/// sixty sales. Reading so much after a kill takes milliseconds.
+/// The log length at which pages are moved: some sixty sales. A move writes each page once, however
+/// often the log has it. To read that much after a kill takes milliseconds.
 pub(super) const LOG_BYTES: u32 = 4 * 1024 * 1024;
 
-/// How often it is tried in a row. Of what a try brings to the file the next one brings only what came in since, which takes a
-/// fraction of the time, so that most often no write comes in during the second.
+/// The number of tries in a row. Each try writes only the pages that arrived since the previous
+/// one. The second try takes a fraction of the time, so in most cases no write arrives during it.
 const TRIES: u32 = 4;
 
-/// From this length on, in `LOG_BYTES`, writes wait for one more try where all were overtaken, and so for a sync of the file: with
-/// tries at four lengths before it, a shop that never rests meets that every 240 sales or less often.
+/// From this length on, in `LOG_BYTES`, writes wait for one more try, and so for a sync of the
+/// file, if writes overtook all tries. Moves are tried at four lengths before, so even a shop
+/// without a pause meets this wait at most every 240 sales.
 pub(super) const HELD_FROM: u32 = 4;
 
-/// From this length on, in `LOG_BYTES`, it is said that somebody keeps the log: 64 MB, a thousand sales during one read.
+/// From this length on, in `LOG_BYTES`, a warning says that a program keeps the log from
+/// restarting: 64 MB, a thousand sales during one read.
 const TOLD_FROM: u32 = 16;
 
-/// The longest log, in `LOG_BYTES`: 1 GB, of fifteen thousand sales. A backup's read takes seconds, so whoever kept it so long has
-/// forgotten it; the disk fills up, and a start after a kill reads all of it.
+/// The maximum length of the log, in `LOG_BYTES`: 1 GB, fifteen thousand sales. A backup reads for
+/// seconds, so a program that reads for so long has probably hung. A longer log would fill the
+/// disk, and a start after a kill reads all of it.
 pub(super) const LENGTHS_MAX: u32 = 256;
 
-/// Where the salts stand in the log's header.
+/// The position of the salts in the log's header.
 const HEADER_SALTS: u64 = 16;
-/// The header.
+/// The length of the log's header.
 const HEADER_BYTES: u64 = 32;
-/// Where they stand in the header of each page.
+/// The position of the salts in the header of each page.
 const PAGE_SALTS: u64 = 8;
-/// That header.
+/// The length of the header of each page.
 const PAGE_HEADER_BYTES: u64 = 24;
 
-/// Does something beside whoever asks for it.
+/// Starts work on another thread.
 pub(super) type Beside = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
-/// As the program does it.
+/// Starts the work on a blocking thread of the runtime. Outside of the runtime, the current thread
+/// does it.
 pub(super) fn beside(work: Box<dyn FnOnce() + Send>) {
     match Handle::try_current() {
-        // Nobody waits for its end.
+        // The sync is not awaited.
         Ok(runtime) => drop(runtime.spawn_blocking(work)),
-        // A thread outside of it may wait for the disk.
+        // A thread outside the runtime may wait for the disk.
         Err(_) => work(),
     }
 }
 
-/// Whoever moves pages.
+/// Moves pages from the log to the file.
 pub(super) struct Mover {
-    /// Held while pages are moved. A std mutex, because that is done on a thread that may wait for the disk.
+    /// Held while pages are moved. A `std` mutex, because the thread that holds it may block on the
+    /// disk.
     pub(super) connection: Mutex<Connection>,
-    /// How long a page is.
+    /// The page size in bytes.
     page_bytes: u32,
-    /// After how many pages in the log they are moved.
+    /// The number of pages in the log at which a move is due.
     step: u32,
-    /// When they are moved next. A std mutex, held to look at it.
+    /// The place at which the next move is due. A `std` mutex: held for a look, never across an
+    /// await.
     mark: Mutex<Mark>,
-    /// Whether somebody is at it, or about to be.
+    /// Whether a thread moves pages or is about to.
     is_moving: AtomicBool,
 }
 
 /// A place in a log.
 #[derive(Default)]
 struct Mark {
-    /// Which log: one that was begun anew has others.
+    /// The salts of the log. A restarted log has other salts.
     salts: Salts,
-    /// Up to which page, counted from 1, it is not long.
+    /// The number of the page, counted from 1, with which the log becomes long.
     page: u32,
-    /// From which on it is said that somebody keeps it.
+    /// The number of pages from which on a warning says that another program keeps the log.
     told_from: u32,
 }
 
-/// What a try came to.
+/// The result of a try.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tried {
-    /// All that is in the log is in the file, and synced: it begins anew with the next write.
+    /// All pages in the log are in the file and synced. The log restarts with the next write.
     Moved,
-    /// Writes came in meanwhile.
+    /// Writes arrived during the try.
     Overtaken,
-    /// Somebody reads an older state, or moves pages by himself.
+    /// Another program reads an older state, or moves pages itself.
     Kept,
 }
 
 /// Why pages were not moved.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MoveError {
-    /// The disk failed, or what is there is not what SQLite has written.
+    /// The disk failed, or the content is not what SQLite has written.
     #[error("failed to move pages from its log to the file")]
     Failed(#[source] rusqlite::Error),
-    /// The limit.
+    /// The log has reached its maximum length.
     #[error(
         "another program has been reading it for so long that its log has {0} bytes: end that program"
     )]
@@ -111,10 +119,10 @@ pub(super) enum MoveError {
 }
 
 impl Mover {
-    /// For a database that is open in write-ahead mode.
+    /// Opens a connection to a database in write-ahead mode.
     pub(super) fn open(path: &Path, page_bytes: u32, log_bytes: u32) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
-        // At the end all pages are moved over the other connection, or none.
+        // On close, the store's other connection moves all pages, or none after a failure.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.execute_batch("PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0")?;
         Ok(Self {
@@ -126,29 +134,29 @@ impl Mover {
         })
     }
 
-    /// Whether the log is long and nobody is at it: then whoever asks has to move pages, and to call [`Mover::end`]. Called after
-    /// each write.
+    /// Whether the log is long and no thread moves pages. If so, the caller must move pages and
+    /// then call [`Mover::end`]. Called after each write.
     pub(super) fn is_due(&self, log: &Log) -> bool {
         if self.is_moving.load(Ordering::Acquire) {
             return false;
         }
-        // What cannot be read SQLite cannot read either, and says why.
+        // If the log cannot be read, SQLite fails as well, and its error says why.
         self.is_long(log).unwrap_or(true) && !self.is_moving.swap(true, Ordering::AcqRel)
     }
 
-    /// The next one may move pages.
+    /// Allows the next move.
     pub(super) fn end(&self) {
         self.is_moving.store(false, Ordering::Release);
     }
 
-    /// Moves all pages that nobody needs in the log, or ends everything. `hold` keeps writes out as long as what it returns
-    /// lives.
+    /// Moves all pages that no reader needs in the log; a failure ends the store. `hold` keeps
+    /// writes out while its return value lives.
     pub(super) fn move_pages<T>(&self, log: &Log, hold: impl FnOnce() -> T) {
         let connection = self
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // After a failure the log is all that is known to be good.
+        // After a failure, only the log is known to be good.
         if log.look().is_ok()
             && let Err(error) = self.try_all(&connection, log, hold)
         {
@@ -175,8 +183,8 @@ impl Mover {
             tried = self.try_once(connection, log, &mut pages)?;
         }
         let mut mark = self.mark();
-        // However the tries ended: a log that goes on is looked at again when it has grown by as much, one that begins anew is
-        // another one.
+        // A log that goes on is looked at again after it has grown by one more step. A restarted
+        // log is a new one and gets a new mark.
         mark.page = pages + self.step;
         if tried == Tried::Moved {
             mark.told_from = TOLD_FROM * self.step;
@@ -195,7 +203,7 @@ impl Mover {
         Ok(())
     }
 
-    /// Tries once; `pages` is how many the log has, as far as is known.
+    /// Tries once, and sets `pages` to the number of pages in the log, if SQLite reports it.
     fn try_once(
         &self,
         connection: &Connection,
@@ -217,7 +225,7 @@ impl Mover {
         if is_busy != 0 || moved < i64::from(in_log) {
             return Ok(Tried::Kept);
         }
-        // A page behind them may have come before the file would have been synced.
+        // A page behind these may have arrived before SQLite would have synced the file.
         let is_overtaken = self
             .salts(log)
             .and_then(|salts| self.has(log, salts, in_log + 1));
@@ -228,7 +236,7 @@ impl Mover {
         })
     }
 
-    /// Whether the log has come to the mark.
+    /// Whether the log has reached the mark.
     fn is_long(&self, log: &Log) -> io::Result<bool> {
         let salts = self.salts(log)?;
         let page = {
@@ -245,12 +253,13 @@ impl Mover {
         self.has(log, salts, page)
     }
 
-    /// The log's salts. There is one: something was written.
+    /// The log's salts, which exist because something was written.
     fn salts(&self, log: &Log) -> io::Result<Salts> {
         log.salts_at(HEADER_SALTS).map(Option::unwrap_or_default)
     }
 
-    /// Whether this page, counted from 1, is there in the log with these salts. What is left of an older log has others.
+    /// Whether the log with these salts has this page, counted from 1. Leftover pages of an older
+    /// log have other salts.
     fn has(&self, log: &Log, salts: Salts, page: u32) -> io::Result<bool> {
         let bytes = PAGE_HEADER_BYTES + u64::from(self.page_bytes);
         let before = u64::from(page.saturating_sub(1)) * bytes;

@@ -1,4 +1,4 @@
-//! What the store promises, but for power cuts and disks that fail.
+//! Tests of the store's promises, except for power cuts and failing disks.
 
 use ldk_node::io::sqlite_store::SqliteStore;
 use lightning::util::persist::CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE as UPDATES;
@@ -50,7 +50,7 @@ async fn the_last_call_wins_whatever_order_the_futures_end_in() {
         KVStore::read(&rows, "a", "", "key").await.unwrap(),
         b"second"
     );
-    // A future that nobody waits for has written all the same.
+    // A future does its write even if it is dropped.
     drop(KVStore::remove(&rows, "a", "", "key", false));
     assert!(KVStore::list(&rows, "a", "").await.unwrap().is_empty());
 }
@@ -80,7 +80,7 @@ fn a_power_cut_takes_nothing_that_was_promised() {
     let mut promised = Vec::new();
     for number in 0..40_u8 {
         let value = vec![number; 700];
-        // Scores are put off; what is synced behind them takes them along.
+        // Scores are not synced themselves, but the sync of a later write covers them.
         KVStoreSync::write(&rows, "", "", "scorer", value.clone()).unwrap();
         KVStoreSync::write(&rows, UPDATES, "channel", &number.to_string(), value).unwrap();
         promised.push(std::fs::metadata(&log).unwrap().len());
@@ -106,9 +106,9 @@ fn a_power_cut_takes_nothing_that_was_promised() {
     }
 }
 
-/// The sizes of the rows that LDK writes for a payment over the only channel, in its order.
+/// Writes rows of the sizes that LDK writes for a payment over the only channel, in LDK's order.
 fn write_a_payment(rows: &Rows, update: &mut u32) {
-    // As long as the name of a channel.
+    // As long as a channel's key.
     let channel = "c".repeat(66);
     for (manager, updates) in [
         (6_084, 1),
@@ -151,7 +151,7 @@ fn a_sale_writes_at_most_a_hundred_and_fifty_kilobytes_of_log() {
         write_a_payment(&rows, &mut update);
     }
     let written = std::fs::metadata(&log).unwrap().len() - before;
-    // It has not begun anew.
+    // The log has not restarted.
     assert!(written + before < u64::from(moving::LOG_BYTES));
     assert!(written / 20 < 150_000, "{}", written / 20);
 }
@@ -185,7 +185,7 @@ fn an_update_that_is_let_go_of_is_gone_for_every_reader_and_a_later_one_of_its_n
             .unwrap()
             .is_empty()
     );
-    // Whatever else is removed is removed in the log at once.
+    // A lazy removal of any other row goes to the log at once.
     KVStoreSync::write(&rows, "monitors", "", "channel", vec![1]).unwrap();
     KVStoreSync::remove(&rows, "monitors", "", "channel", true).unwrap();
     assert!(rows.0.waiting().stale() == 0);
@@ -239,7 +239,7 @@ fn metrics_wait_for_another_write_or_for_whoever_reads_them() {
     let write = |key: &str, value: &[u8]| {
         KVStoreSync::write(&rows, "", "", key, value.to_owned()).unwrap();
     };
-    // What another connection sees.
+    // The metrics that another connection sees.
     let file = Connection::open(folder.path().join(SQLITE_DB_FILE_NAME)).unwrap();
     let written = || {
         let query = format!("SELECT value FROM {KV_TABLE_NAME} WHERE key='node_metrics'");
@@ -260,7 +260,7 @@ fn metrics_wait_for_another_write_or_for_whoever_reads_them() {
         b"4"
     );
     assert_eq!(written(), "4");
-    // Long enough after the last one.
+    // The wait for another write is over.
     write("node_metrics", b"5");
     rows.0.waiting().forget_written();
     write("node_metrics", b"6");

@@ -1,35 +1,38 @@
-//! Changes that wait for the next write, and are lost with a kill: each by itself would cost the disk more than what it is for.
+//! Changes that wait for the next write, because a write of their own would cost the disk too much.
+//! A kill loses them.
 
 use std::time::{Duration, Instant};
 
-/// The key of ldk-node's metrics: when it last synced, mostly. It writes them three times in every sync.
+/// The key of ldk-node's metrics, which are mostly the times of its last syncs. ldk-node writes
+/// them three times in every sync.
 pub(super) const METRICS_KEY: &str = "node_metrics";
 
-/// How long metrics wait for another write, which takes them along. Without one they are written after this time: on an idle node
-/// they would be most of what is written.
+/// How long metrics wait for another write to join. After this time they are written alone. On an
+/// idle node, they would otherwise be most of the written data.
 const METRICS_WAIT: Duration = Duration::from_secs(600);
 
-/// Updates that wait to be deleted, at most. LDK lets go of a hundred at once, each by itself: deleted one by one, they cost a
-/// sale more of the disk than its books do.
+/// The maximum number of updates that wait for deletion. LDK deletes a hundred at once, with one
+/// call for each. Deleted one by one, they would cost the disk more per sale than the ledger does.
 pub(super) const STALE_MAX: usize = 128;
 
-/// Primary namespace, secondary namespace and key.
+/// The primary namespace, secondary namespace and key of a row.
 pub(super) type Row = [String; 3];
 
-/// What waits.
+/// The waiting changes.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// Updates that their monitor has taken in. After a kill they may be back, and are no more than a few bytes that nobody
-    /// reads.
+    /// Updates that their monitor already contains. After a kill they may still exist: a few bytes
+    /// that LDK does not read.
     stale: Vec<Row>,
-    /// The newest metrics. After a kill older ones are found, as after a power cut.
+    /// The newest metrics. After a kill the next start finds older ones, as after a power cut.
     metrics: Option<Vec<u8>>,
     /// When metrics were last written.
     metrics_written: Option<Instant>,
 }
 
 impl Waiting {
-    /// Keeps metrics for the next write, and says whether that will do: not if none has come for long.
+    /// Keeps metrics for the next write. Returns `false` if the caller must write the row now: it
+    /// does not hold metrics, or the last write of metrics is too long ago.
     pub(super) fn hold(&mut self, row: [&str; 3], value: &[u8]) -> bool {
         if row != ["", "", METRICS_KEY] {
             return false;
@@ -43,18 +46,18 @@ impl Waiting {
         is_soon
     }
 
-    /// Has this row deleted with the next write, and says whether it is time for one.
+    /// Queues this row for deletion with the next write. Returns whether that write is due.
     pub(super) fn delete(&mut self, row: Row) -> bool {
         self.stale.push(row);
         self.stale.len() >= STALE_MAX
     }
 
-    /// Whether nothing waits.
+    /// Whether no change is waiting.
     pub(super) fn is_empty(&self) -> bool {
         self.stale.is_empty() && self.metrics.is_none()
     }
 
-    /// Gives the rows to delete, and the metrics to write.
+    /// Takes the rows to delete and the metrics to write.
     pub(super) fn take(&mut self) -> (Vec<Row>, Option<Vec<u8>>) {
         if self.metrics.is_some() {
             self.metrics_written = Some(Instant::now());
@@ -62,13 +65,13 @@ impl Waiting {
         (std::mem::take(&mut self.stale), self.metrics.take())
     }
 
-    /// Rows to delete.
+    /// The number of rows that wait for deletion.
     #[cfg(test)]
     pub(super) fn stale(&self) -> usize {
         self.stale.len()
     }
 
-    /// Lets the time pass after which metrics are written.
+    /// Makes the next metrics due at once.
     #[cfg(test)]
     pub(super) fn forget_written(&mut self) {
         self.metrics_written = None;

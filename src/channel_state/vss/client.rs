@@ -1,4 +1,4 @@
-//! The client with which the lease is kept; ldk-node has one of its own.
+//! The client for the lease. ldk-node has a client of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use vss_client_ng::util::retry::{
 use super::Vss;
 use super::headers::Sent;
 
-/// What the lease is kept under. ldk-node's own keys are obfuscated, so none of them is this.
+/// The key of the lease. ldk-node's own keys are obfuscated, so none of them equals this one.
 pub(super) const KEY: &str = "tollhouse.lease";
 
-/// Tries once: whoever keeps the lease knows when to try again.
+/// A client that tries each request once, because the lease decides when to retry.
 pub(super) type Client = VssClient<MaxAttemptsRetryPolicy<ExponentialBackoffRetryPolicy<VssError>>>;
 
 /// A client that sends these headers.

@@ -1,4 +1,5 @@
-//! Headers that say who asks, out of a file that is read anew: what stands in it may expire, and be replaced while the node runs.
+//! Headers that identify the node to the server. Their file is read repeatedly, because a token in
+//! it may expire and be replaced while the node runs.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,30 +18,32 @@ use vss_client_ng::headers::{VssHeaderProvider, VssHeaderProviderError};
 use crate::base::error_chain;
 use crate::base::secret_file::{self, SecretFileError};
 
-/// A token has some thousand bytes. What is longer is another file.
+/// The maximum size of the file. A token has some thousand bytes.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// How often the file is looked at: tokens are made anew minutes before they expire, and the file is small.
+/// How often the file is read. Tokens are replaced minutes before they expire, and the file is
+/// small.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Looks in a row that find nothing of use, after which it is said: a file that is being replaced may be gone for one.
+/// The number of failed reads in a row after which a warning is logged. During a replacement the
+/// file may be missing for one read.
 const USELESS_TOLD: u32 = 3;
 
-/// What has fewer bytes is no secret: `Bearer`, `Basic`.
+/// Shorter words of a header are not secret: `Bearer`, `Basic`.
 const SECRET_BYTES_MIN: usize = 8;
 
-/// Names and values.
+/// Headers by name.
 pub(super) type Named = HashMap<String, String>;
 
-/// Headers that say who asks: secrets.
+/// Headers that identify the node. They are secrets.
 #[derive(Clone, Default, Eq)]
 pub struct Headers {
-    /// Where they stand; nowhere if nothing is said.
+    /// The file of the headers; `None` if the settings name no file.
     file: Option<PathBuf>,
     named: Named,
 }
 
-/// Those of one file are the same settings, whatever it says now.
+/// Headers of one file are equal settings, whatever the file's content.
 impl PartialEq for Headers {
     fn eq(&self, other: &Self) -> bool {
         self.file == other.file
@@ -53,19 +56,19 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// Why a file gives no headers.
+/// Why a file provides no headers.
 #[derive(Debug, thiserror::Error)]
 pub enum HeadersError {
-    /// The file.
+    /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] SecretFileError),
-    /// It holds something else.
+    /// The file has another content.
     #[error("{path} holds no headers: each line is `Name: value`, as in `Authorization: Bearer …`", path = .0.display())]
     NotHeaders(PathBuf),
 }
 
 impl Headers {
-    /// Reads them from this file.
+    /// Reads the headers from this file.
     pub fn read(file: PathBuf) -> Result<Self, HeadersError> {
         let named = read(&file)?;
         let file = Some(file);
@@ -91,13 +94,14 @@ fn parse(text: &str) -> Option<Named> {
     lines.map(header).collect()
 }
 
-/// The headers that were read last: the lease is renewed with them, and what that has shown to be good is sent by the node.
+/// The headers that were read last. The lease is renewed with them, and the node sends them once a
+/// renewal has succeeded.
 pub(crate) struct Current {
-    /// Where others come from.
+    /// The file from which new headers are read.
     pub(super) file: Option<PathBuf>,
-    /// There are others.
+    /// Notified when the headers have changed.
     pub(super) changed: Notify,
-    /// A std mutex: held to copy or compare a few words.
+    /// A `std` mutex: held to copy or compare a few words, never across an await.
     now: Mutex<Now>,
 }
 
@@ -110,20 +114,20 @@ impl fmt::Debug for Current {
 #[derive(Default)]
 struct Now {
     read: Named,
-    /// What the last look found in their place.
+    /// Different headers that the last read found in the file.
     next: Option<Named>,
-    /// Looks in a row that found nothing of use.
+    /// The number of failed reads in a row.
     useless: u32,
 }
 
-/// What a look has led to.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
-    /// Nothing to speak of.
+    /// No change to report.
     None,
-    /// Others are used from now on.
+    /// New headers are in use from now on.
     Others,
-    /// There is nothing of use in the file, and that is no short moment.
+    /// The file has had no valid headers for some time.
     Useless,
 }
 
@@ -147,7 +151,7 @@ impl Current {
         self.now().read.clone()
     }
 
-    /// Looks at the file for ever.
+    /// Reads the file repeatedly and never returns.
     pub(crate) async fn watch(self: &Arc<Self>) -> Infallible {
         let Some(file) = &self.file else {
             return std::future::pending().await;
@@ -178,7 +182,8 @@ impl Current {
         }
     }
 
-    /// Takes in what a look has found. It is used when the next look finds the same, so that nothing half-written is.
+    /// Takes the result of a read. New headers are used once two reads in a row have found them, so
+    /// that a half-written file is never used.
     fn found(&self, found: Option<Named>) -> Turn {
         let mut now = self.now();
         let Some(found) = found else {
@@ -204,7 +209,7 @@ impl Current {
         }
     }
 
-    /// A text without what is secret in the headers: a server may say it back.
+    /// Removes the secrets of the headers from a text, because a server may repeat them.
     pub(crate) fn without(&self, text: String) -> String {
         let now = self.now();
         let words = now.read.values().flat_map(|value| value.split_whitespace());
@@ -214,11 +219,12 @@ impl Current {
     }
 }
 
-/// What the client wants back, as `async_trait` writes it.
+/// The future that the client expects, as `async_trait` writes it.
 pub(super) type Given<'f> =
     Pin<Box<dyn Future<Output = Result<Named, VssHeaderProviderError>> + Send + 'f>>;
 
-/// What somebody sends who says before each request which headers it is. A std mutex: held to copy a few words.
+/// Headers that are set before each request. A `std` mutex: held to copy a few words, never across
+/// an await.
 #[derive(Default)]
 pub(super) struct Sent(Mutex<Named>);
 
@@ -273,7 +279,7 @@ mod tests {
         for useless in ["", "Authoriz", "Authorization\n", "Authorization: \u{1}"] {
             assert_eq!(look(useless), first, "{useless:?}");
         }
-        // Each beginning of what is written is one of a token, too.
+        // A partly written token still looks like a token.
         assert_eq!(look("Authorization: Bearer sec"), first);
         assert_eq!(look("Authorization: Bearer second-tok"), first);
         assert_eq!(look("Authorization: Bearer second-token"), first);
@@ -287,7 +293,7 @@ mod tests {
         assert_eq!(sent(&current), first);
         current.look(&path);
         assert_eq!(sent(&current), "Bearer second-token");
-        // One that others can read is none.
+        // A file that others can read is rejected.
         use std::os::unix::fs::PermissionsExt as _;
         file(folder.path(), "Authorization: Bearer third-token");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();

@@ -1,10 +1,12 @@
-//! Who may use a store: one program. Its lease is an object in the store, renewed every few seconds by versions, so that the server
-//! itself refuses a second one. Whoever finds a lease that was not given back waits whether it is renewed; whoever finds that its own was
-//! replaced ends. Each renewal says something that nobody else can have said, so that no copy of a folder or of a machine takes
-//! another's for its own.
+//! A lease that lets only one program use a store. It is an object in the store. Its holder renews
+//! it every few seconds and names its last version, so the server itself rejects a second holder. A
+//! program that finds an unreleased lease waits to see whether somebody renews it. A program that
+//! finds its own lease replaced ends. Each renewal writes new random bytes, so a copy of a folder
+//! or a machine cannot take another's lease for its own.
 //!
-//! ldk-node's client writes whatever is there. So it is given headers only while the lease is fresh: a request without them is not sent,
-//! and a lease goes stale here before it lapses for others.
+//! ldk-node's client does not check for other writers. So it gets its headers only while the lease
+//! is fresh, and it sends no request without them. A lease stops being fresh here before it expires
+//! for others.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,76 +27,83 @@ use super::headers::{Current, Sent};
 use super::trouble::Trouble;
 use super::{Lost, Vss};
 
-/// Holds the version of the lease, as it was known last: a server that shows an older one was set back.
+/// The file with the last known version of the lease. A server that shows an older version was
+/// reset to an earlier state.
 const NOTE: &str = "vss.version";
 
-/// How often it is renewed.
+/// The interval between renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 
-/// The same after one that was not answered well: what waits for it waits no longer than it must.
+/// The interval after a failed renewal. It is shorter, because the node's writes wait for the
+/// renewal.
 const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(3);
 
-/// How long another's lease is waited for to be renewed.
+/// How long to wait for another holder to renew its lease.
 const LAPSES_AFTER: Duration = Duration::from_secs(30);
 
-/// What stands in a lease that was given back.
+/// The value of a released lease.
 const NOBODY: &[u8] = b"";
 
-/// How often the version is noted, in renewals: every five minutes, for a disk that does not like to be written to.
+/// The number of renewals between two writes of the version to the file: five minutes, to spare the
+/// disk.
 const NOTED_EVERY: i64 = 30;
 
 /// The right to use a store.
 pub(crate) struct Lease {
     client: Client,
-    /// The headers of this client.
+    /// The headers of `client`.
     sent: Arc<Sent>,
     store_id: String,
-    /// What ldk-node's client has to have.
+    /// Gives the headers to ldk-node's client.
     pass: Arc<Pass>,
     note: PathBuf,
-    /// What the next renewal writes. A std mutex: held to copy it.
+    /// The value of the next renewal, and the version that it replaces. A `std` mutex: held to copy
+    /// it, never across an await.
     next: Mutex<Found>,
-    /// What was written last, and answered. A std mutex: held to copy it.
+    /// The last renewal that the server answered. A `std` mutex: held to copy it, never across an
+    /// await.
     last: Mutex<Option<Found>>,
 }
 
-/// Why there is none.
+/// Why the lease cannot be taken.
 #[derive(Debug)]
 pub(crate) enum NoLease {
-    /// The server gives no good answer: worth another try.
+    /// The server gives no good answer. A retry may help.
     Away(Trouble),
-    /// There is a reason that another try does not mend.
+    /// A retry does not help, for this reason.
     Never(ChannelStateError),
 }
 
-/// What stands in the store, or is to replace what has this version.
+/// A value and its version: as found in the store, or as the next renewal with the version that it
+/// replaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Found {
     value: Vec<u8>,
     version: i64,
 }
 
-/// What a look at a store has found, without having touched it.
+/// The result of a look at a store, which changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreSeen {
-    /// No node has ever used it.
+    /// No node has ever used the store.
     Unused,
-    /// Whoever used it last has given it back.
+    /// The last holder has released the lease.
     Free,
-    /// Somebody uses it, or ended without giving it back.
+    /// A program uses the store, or ended without releasing the lease.
     Held {
         /// The version of the lease, which each renewal raises.
         version: i64,
     },
 }
 
-/// How long a look waits for the server.
+/// The maximum time of a look.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 
-/// How long after one look another one finds the lease renewed if it is in use.
+/// The time after a look within which a lease in use is renewed.
 pub const RENEWED_WITHIN: Duration = Duration::from_secs(RENEW_EVERY.as_secs() + 2);
 
-/// Looks at a store as its node would, with the headers of the settings. Says why there is no good answer.
+/// Looks at a store as its node would, with the headers of the settings. The error says why the
+/// server gives no good answer.
 pub async fn seen(vss: &Vss) -> Result<StoreSeen, String> {
     let (headers, sent) = (Current::of(&vss.headers), Arc::new(Sent::default()));
     sent.say(headers.named());
@@ -113,7 +122,7 @@ pub async fn seen(vss: &Vss) -> Result<StoreSeen, String> {
     })
 }
 
-/// The lease that is there; nothing if there is none.
+/// Reads the lease; `None` if the store has none.
 async fn look(client: &Client, store_id: &str) -> Result<Option<Found>, VssError> {
     let asked = GetObjectRequest {
         store_id: store_id.to_owned(),
@@ -130,9 +139,10 @@ async fn look(client: &Client, store_id: &str) -> Result<Option<Found>, VssError
 }
 
 impl Lease {
-    /// Takes it, once it is certain that nobody else has it: at once if it was given back; otherwise after the time in which
-    /// whoever has it would have renewed it. `is_marked` if this folder's node has used the store before; `seed` is what its names
-    /// are derived from.
+    /// Takes the lease once no other program can hold it. For a released lease, that is at once.
+    /// Otherwise, it is after the time in which the holder would have renewed it. `is_marked` says
+    /// that this folder's node has used the store before. The names in the store are derived from
+    /// `seed`.
     pub(crate) async fn take(
         vss: &Vss,
         folder: &Path,
@@ -140,7 +150,7 @@ impl Lease {
         seed: &[u8; 32],
         pass: &Arc<Pass>,
     ) -> Result<Self, NoLease> {
-        // Not that of the round before, should there have been one.
+        // A lease of an earlier run of the node no longer counts.
         pass.ends();
         let sent = Arc::new(Sent::default());
         sent.say(pass.headers.named());
@@ -200,7 +210,7 @@ impl Lease {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes on from this version, with something that nobody has said before.
+    /// Sets the next renewal: this version and new random bytes.
     fn stands_at(&self, version: i64) -> Result<(), String> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| error.to_string())?;
@@ -211,7 +221,7 @@ impl Lease {
         Ok(())
     }
 
-    /// The version that was noted last; 0 for none.
+    /// The version in the file; 0 if the file is missing or invalid.
     fn noted(&self) -> i64 {
         let noted = std::fs::read_to_string(&self.note).ok();
         noted.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
@@ -222,8 +232,9 @@ impl Lease {
         found.map_err(|error| self.trouble(&error))
     }
 
-    /// Writes this over what has its version. Until that is answered the same is written again, so that an answer that was lost can
-    /// be told from somebody else's word.
+    /// Writes this value if the store has its version. Until the server answers, the node writes
+    /// the same value again. So it can tell its own write, if only the answer was lost, from
+    /// another program's write.
     async fn write(&self, next: Found) -> Result<(), VssError> {
         let asked = PutObjectRequest {
             store_id: self.store_id.clone(),
@@ -238,7 +249,7 @@ impl Lease {
         self.client.put_object(&asked).await.map(drop)
     }
 
-    /// Renews it.
+    /// Renews the lease.
     async fn put(&self) -> Result<(), VssError> {
         let (sent, named) = (self.pass.now(), self.sent.said());
         let next = self.next().clone();
@@ -257,7 +268,8 @@ impl Lease {
         self.stands_at(version).map_err(VssError::InternalError)
     }
 
-    /// Renews it until told to stop. Ends early only when it is another's, or gone.
+    /// Renews the lease until `stop`. Ends earlier only if another program has taken the lease or
+    /// the lease is gone.
     pub(crate) async fn keep(&self, stop: &CancellationToken) -> Result<(), Lost> {
         let mut pause = RENEW_EVERY;
         loop {
@@ -277,12 +289,13 @@ impl Lease {
         }
     }
 
-    /// Renews it, or says why that was not possible now.
+    /// Renews the lease, or returns why that is not possible now.
     async fn renew(&self) -> Result<Option<Trouble>, Lost> {
         let named = self.pass.headers.named();
         if !self.pass.knows(&named) {
             self.sent.say(named);
-            // They may be another account's, whose lease may have the same version: nothing is written before its value was seen.
+            // The new headers may belong to another account, whose lease may have the same version.
+            // So the node checks that lease's value before it writes.
             if let Some(trouble) = self.is_own().await? {
                 return Ok(Some(trouble));
             }
@@ -298,7 +311,8 @@ impl Lease {
         Ok(self.put().await.err().map(|error| self.trouble(&error)))
     }
 
-    /// Looks whether it still is, and goes on from there; says why that cannot be seen now.
+    /// Checks that the lease is still ours, and continues from its version. Returns why that cannot
+    /// be checked now.
     async fn is_own(&self) -> Result<Option<Trouble>, Lost> {
         let found = match self.look().await {
             Ok(found) => found,
@@ -310,7 +324,7 @@ impl Lease {
         };
         let next = self.next().clone();
         if found.value == next.value && found.version == next.version + 1 {
-            // The answer to the renewal before was lost.
+            // The answer to the previous renewal was lost.
             let stands = self.stands_at(found.version);
             *self.last() = Some(found);
             return Ok(stands.err().map(Trouble::Away));
@@ -322,7 +336,8 @@ impl Lease {
         Err(Lost::Taken)
     }
 
-    /// Gives it back, so that nobody need wait. Nothing may be written behind it.
+    /// Releases the lease, so that the next holder need not wait. The node must write nothing after
+    /// this.
     pub(crate) async fn give_back(&self) {
         self.pass.ends();
         let version = self.next().version;

@@ -1,5 +1,6 @@
-//! Whose state a store holds. ldk-node keeps everything under names that it derives from the seed: with other words it finds nothing,
-//! and would begin a node beside the one that is there.
+//! Checks to which node the state in a store belongs. ldk-node stores everything under names that
+//! it derives from the seed. With another seed it would find nothing, and would create a second
+//! node in the same store.
 
 use bitcoin::hashes::{Hash as _, HashEngine as _, Hmac, HmacEngine, sha256};
 use vss_client_ng::error::VssError;
@@ -8,24 +9,24 @@ use vss_client_ng::util::key_obfuscator::KeyObfuscator;
 
 use super::client::{Client, KEY};
 
-/// The name of what ldk-node writes into a store before anything else.
+/// The name of the object that ldk-node first writes to a store.
 const FIRST: &str = "vss_schema_version";
 
-/// How the names begin that ldk-node gave the wallet before it obfuscated them.
+/// The prefix of the names that ldk-node gave the wallet's objects before it obfuscated them.
 const WALLET: &str = "bdk_wallet#";
 
-/// Whose state it is.
+/// The owner of a store's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// There is none.
+    /// The store has no state.
     Nobodys,
-    /// That of a node with this seed.
+    /// A node with this seed.
     Ours,
-    /// Something else.
+    /// Another node, or another program.
     Others,
 }
 
-/// Asks whose state is there.
+/// Asks the server for the owner of the store's state.
 pub(super) async fn whose(
     client: &Client,
     store_id: &str,
@@ -40,7 +41,8 @@ pub(super) async fn whose(
         Err(VssError::NoSuchKeyError(_)) => {}
         Err(error) => return Err(error),
     }
-    // Whether a wallet of old is ours ldk-node sees itself: its names are nobody's.
+    // These old names do not depend on the seed, so ldk-node itself checks whether such a wallet is
+    // ours.
     let lists = |prefix: Option<&str>| ListKeyVersionsRequest {
         store_id: store_id.to_owned(),
         key_prefix: prefix.map(ToOwned::to_owned),
@@ -51,7 +53,7 @@ pub(super) async fn whose(
     if !wallet.key_versions.is_empty() {
         return Ok(Whose::Ours);
     }
-    // The first page is enough: only one object of all is ours.
+    // The first page is enough, because the lease is the only object of ours.
     let all = client.list_key_versions(&lists(None)).await?;
     let is_any = all.key_versions.iter().any(|object| object.key != KEY);
     Ok(if is_any {
@@ -61,8 +63,8 @@ pub(super) async fn whose(
     })
 }
 
-/// What ldk-node 0.7.1 keeps [`FIRST`] under, as it derives that from the seed of the store. Were it otherwise, no node would ever start
-/// a second time.
+/// The key under which ldk-node 0.7.1 stores [`FIRST`], derived from the store's seed in the same
+/// way. With a wrong key, no node would start a second time.
 fn first_key(seed: &[u8; 32]) -> String {
     let derive = |from: &[u8], salt: &[u8]| -> [u8; 32] {
         let mut engine = HmacEngine::<sha256::Hash>::new(salt);
@@ -73,7 +75,7 @@ fn first_key(seed: &[u8; 32]) -> String {
     let encryption = derive(&root, b"data_encryption_key");
     let obfuscation = derive(&root, &[&encryption[..], b"obfuscation_key"].concat());
     let obfuscator = KeyObfuscator::new(obfuscation);
-    // A name in no namespace.
+    // The name has no namespace.
     let (namespace, name) = (obfuscator.obfuscate("#"), obfuscator.obfuscate(FIRST));
     format!("{namespace}#{name}")
 }

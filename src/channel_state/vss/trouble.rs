@@ -1,4 +1,5 @@
-//! Why the server gives no good answer, and whether another try may mend it: as its client says it, and as ldk-node's log repeats that.
+//! Why the server gives no good answer, and whether a retry may help: recognised in the errors of
+//! the VSS client, and in the lines of ldk-node's log that repeat them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,16 +11,17 @@ use crate::protocol::invoice::Unready;
 
 use super::headers::Current;
 
-/// What is shown of what a server says: a sentence or two.
+/// The maximum number of characters shown of a server's message: a sentence or two.
 const SHOWN_CHARS_MAX: usize = 300;
 
-/// How its client says that it refuses who asks.
+/// The client's text if the server rejects the headers.
 const REFUSED: &str = "Authentication or Authorization failure: ";
 
-/// How it says that of something in front of the server, which speaks no VSS.
+/// The client's text if a proxy in front of the server rejects the headers. Such a proxy does not
+/// speak VSS.
 const REFUSED_BEFORE: [&str; 2] = ["HttpStatusCode: 401", "HttpStatusCode: 403"];
 
-/// How it says everything else that is no fault of what is kept.
+/// The client's texts for all other errors that do not mean a damaged state.
 const AWAY: [&str; 4] = [
     "InternalError: ",
     "InternalServerError: ",
@@ -27,19 +29,19 @@ const AWAY: [&str; 4] = [
     "Potential version conflict in write operation: ",
 ];
 
-/// What stands in the place of headers while the lease is not renewed.
+/// The error that replaces the headers while the lease is not renewed.
 pub(super) const NOT_RENEWED: &str = "the lease of the store is not renewed";
 
-/// Why there is no good answer: worth another try.
+/// Why the server gives no good answer. A retry may help.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// It does not answer, or not as such a server does.
+    /// The server does not answer, or not as a VSS server.
     Away(String),
-    /// It does not take the headers that say who asks.
+    /// The server rejects the headers.
     Refused {
-        /// Where they stand.
+        /// The file with the headers.
         file: Option<PathBuf>,
-        /// What it said.
+        /// The server's message.
         said: String,
     },
 }
@@ -51,7 +53,8 @@ impl Trouble {
         Self::in_line(&text, headers).unwrap_or_else(away)
     }
 
-    /// What a line of ldk-node's log says of the server; nothing if the server is well, and what it keeps is not.
+    /// The trouble that a line of ldk-node's log reports; `None` if the server works but the stored
+    /// data is bad.
     pub(crate) fn in_line(line: &str, headers: &Current) -> Option<Self> {
         let refused = |said: &str| Self::Refused {
             file: headers.file.clone(),
@@ -70,7 +73,7 @@ impl Trouble {
         Some(Self::Away(shown(&line[at..], headers)))
     }
 
-    /// What it is to who would buy.
+    /// The reason that buyers get.
     pub(crate) fn unready(&self) -> Unready {
         match self {
             Self::Away(_) => Unready::StoreUnreachable,
@@ -103,7 +106,8 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// What a server says, as it may be shown: on one line, not long, without what it knows from our headers.
+/// A server's message in a form that may be shown: one short line, without secrets from our
+/// headers.
 pub(crate) fn shown(said: &str, headers: &Current) -> String {
     let said = headers.without(said.to_owned());
     let start: String = said.chars().take(SHOWN_CHARS_MAX).collect();
@@ -132,7 +136,7 @@ mod tests {
         for error in away {
             let trouble = Trouble::of(&error, &nobody());
             assert_eq!(trouble.unready(), Unready::StoreUnreachable, "{error}");
-            // As ldk-node repeats it.
+            // ldk-node's log repeats the error in this form.
             let line = format!(
                 "Failed to read channel manager from store: Failed to read from key //manager: {error}"
             );

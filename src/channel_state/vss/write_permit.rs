@@ -1,5 +1,5 @@
-//! What ldk-node's client has to have for a request: headers, which it is given only while the lease is fresh. Without them nothing is
-//! sent.
+//! Gives ldk-node's client the headers for a request, but only while the lease is fresh. Without
+//! them the client sends nothing.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,41 +16,42 @@ use super::Vss;
 use super::headers::{Current, Given, Named};
 use super::trouble::{NOT_RENEWED, Trouble};
 
-/// For how long after a renewal was sent something may be sent to the store. The client waits ten seconds for an answer, so that by
-/// then nothing is on its way any more when others take the lease for lapsed.
+/// How long after a renewal was sent the client may send requests. The client waits ten seconds for
+/// an answer. So when the lease expires for others, none of its requests is still in progress.
 const FRESH: Duration = Duration::from_secs(18);
 
-/// Headers for requests, as long as the lease is fresh.
+/// The headers for requests, while the lease is fresh.
 pub(crate) struct Pass {
     /// The store and its server.
     place: String,
     pub(crate) headers: Arc<Current>,
     clock: Clock,
-    /// A std mutex: held to copy a few words.
+    /// A `std` mutex: held to copy a few words, never across an await.
     known: Mutex<Known>,
 }
 
 #[derive(Default)]
 struct Known {
-    /// When the last renewal that was answered was sent, since the start of the machine; nothing without a lease.
+    /// When the last answered renewal was sent, counted from the boot of the machine; `None`
+    /// without a lease.
     renewed: Option<Duration>,
-    /// Why the server gave no good answer last, until it does.
+    /// The server's current trouble, until it gives a good answer.
     trouble: Option<Trouble>,
-    /// What that renewal was sent with. Other headers may be those of another account, where nothing of the node is: a state that is
-    /// written there is missing here.
+    /// The headers of that renewal. Other headers may belong to another account, which lacks the
+    /// node's state. A state that is written there would be missing here.
     named: Named,
 }
 
-/// What the operator is told of a server that keeps the channels' state.
+/// The status of a server that keeps the channels' state, for the operator.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct StoreStatus {
     /// The store and its server.
     pub place: String,
-    /// Whether the node has the lease of the store, without which it writes nothing.
+    /// Whether the node holds the lease of the store, without which it writes nothing.
     pub is_held: bool,
-    /// How long ago the lease was renewed; nothing while there is none.
+    /// How long ago the lease was renewed; absent without a lease.
     pub renewed_ago_secs: Option<u64>,
-    /// Why the server gives no good answer, while it does not.
+    /// Why the server gives no good answer, while it gives none.
     pub complaint: Option<String>,
 }
 
@@ -74,12 +75,12 @@ impl Pass {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time by which it judges: it goes on while the machine is suspended.
+    /// The time for judging the lease. It includes time in suspension.
     pub(crate) fn now(&self) -> Duration {
         self.clock.since_boot()
     }
 
-    /// A renewal that was sent then, with these headers, was answered.
+    /// Notes an answered renewal: when it was sent, and with which headers.
     pub(crate) fn renewed(&self, sent: Duration, named: Named) {
         *self.known() = Known {
             renewed: Some(sent),
@@ -93,12 +94,12 @@ impl Pass {
         self.known().named == *named
     }
 
-    /// There is no lease any more.
+    /// Notes that the node no longer holds the lease.
     pub(crate) fn ends(&self) {
         self.known().renewed = None;
     }
 
-    /// The server gives no good answer. Says whether that is news.
+    /// Notes that the server gives no good answer. Returns whether the kind of trouble is new.
     pub(crate) fn is_troubled(&self, trouble: Trouble) -> bool {
         let mut known = self.known();
         let before = known.trouble.replace(trouble);
@@ -111,12 +112,12 @@ impl Pass {
         Some(self.now().saturating_sub(renewed))
     }
 
-    /// Whether something may be sent.
+    /// Whether the lease is fresh, so that requests may be sent.
     pub(crate) fn is_fresh(&self) -> bool {
         self.age().is_some_and(|age| age < FRESH)
     }
 
-    /// What a node that waits for its store is to who would buy.
+    /// The reason that buyers get while the node waits for its store.
     pub(crate) fn unready(&self) -> Unready {
         let known = self.known();
         let trouble = known.trouble.as_ref();
@@ -166,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_sent_without_a_fresh_lease_and_time_in_suspension_counts() {
-        // The machine's own monotonic clock stands still in here, as it does in suspension.
+        // In this test the machine's monotonic clock stands still, as it does in suspension.
         let clock = Clock::fixed(1_000);
         let pass = pass(&clock);
         pass.get_headers(b"").await.unwrap_err();
@@ -176,7 +177,7 @@ mod tests {
         clock.advance(Duration::from_millis(1));
         let error = pass.get_headers(b"").await.unwrap_err();
         assert!(error.to_string().contains(NOT_RENEWED), "{error}");
-        // An answer that comes late is one to what was sent then.
+        // A late answer counts from the time at which its renewal was sent.
         let sent = pass.now();
         clock.advance(FRESH);
         pass.renewed(sent, Named::new());

@@ -1,4 +1,4 @@
-//! Reads, as a run does, the files that are not needed to parse the settings.
+//! Reads the files that a run reads but that are not needed to parse the settings.
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use crate::operate::api::{AdminToken, Spending};
 use crate::sell::gate::Keyring;
 use crate::sell::http::TlsSource;
 
-/// Reads one file as a run does; the error says what is wrong with it.
+/// Reads one file as a run does. The error says what is wrong with the file.
 type Reading<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
 
-/// The findings.
+/// The problems that were found.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
-    /// Files that would keep the program from running.
+    /// Files that would prevent the program from running.
     pub(super) wrong: Vec<String>,
     /// Files that may be readable later, or by the user that the program runs as.
     pub(super) warnings: Vec<String>,

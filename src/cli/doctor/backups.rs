@@ -1,4 +1,4 @@
-//! Backups: whether there is one that would bring everything back, and whether there will be.
+//! Checks that a backup exists that restores everything, and that backups are still made.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use super::{Findings, Grade};
 
 const WHAT: &str = "backup";
 
-/// How old the newest may be, in the times in which one is to be made: one that is looked for every minute is seconds late, not as long
-/// again.
+/// The accepted age of the newest backup, in multiples of the interval. The program checks every
+/// minute, so a healthy backup is late by seconds, not by a whole interval.
 const LATE_TIMES: u32 = 2;
 
-/// How long one may be made, or looked through: a gigabyte at 2 MB/s takes eight minutes.
+/// How long making or verifying a backup may take. A gigabyte at 2 MB/s takes eight minutes.
 const BUSY_SECS_MAX: u64 = 900;
 
-/// How long the store may lack the newest one without a word: it takes ten minutes at the most to be sent, and is sent again after a
-/// pause of a minute.
+/// How long the store may lack the newest backup before that is reported. Sending takes at most ten
+/// minutes, and is retried after a pause of a minute.
 const SENDING_SECS_MAX: u64 = 1_200;
 
-/// What a running program says of its backups. While it recovers it makes none.
+/// Reports the backups of a running program. During a recovery it makes none.
 pub(super) fn known(status: &Value, config: &Config, findings: &mut Findings) {
     let backup = &status["backup"];
     store(&backup["s3"], findings);
@@ -40,11 +40,12 @@ pub(super) fn known(status: &Value, config: &Config, findings: &mut Findings) {
     }
 }
 
-/// What is in the folder of a program that does not run.
+/// Reports the backups in the folder while the program is not running.
 pub(super) fn at_rest(config: &Config, findings: &mut Findings) {
     let words = config.data_dir.join("seed.words");
     let Ok(keys) = NodeKeys::read(&words, config.node.network) else {
-        // Without words there was no node, or there is a finding of its own.
+        // Without seed words the node does not exist yet, or another finding reports the missing
+        // file.
         return;
     };
     let node_id = keys.payment_keys().node_id().to_string();
@@ -62,12 +63,12 @@ pub(super) fn at_rest(config: &Config, findings: &mut Findings) {
 fn resting(found: &BackupStatus, config: &Config, findings: &mut Findings) {
     let found = json!(found);
     others(&found, &text(&found["folder"]), findings);
-    // There is nothing to back up before the first start.
+    // Before the first start, the node has nothing to back up.
     if !config.node.folder.exists() || !attempts(&found, config, findings) {
         return;
     }
     if let Some(age_secs) = is_late(&found, config.backup.every) {
-        // What was not running has hardly changed.
+        // A stopped program changes little, so a late backup is only a warning.
         let note = format!(
             "the newest is {} min old, in {}: `tollhouse backup create` makes one while the program is stopped, too",
             minutes(age_secs),
@@ -78,7 +79,7 @@ fn resting(found: &BackupStatus, config: &Config, findings: &mut Findings) {
     verified(&found, config, findings);
 }
 
-/// Whether there is one at all, and nothing in the way of the next.
+/// Checks that a backup exists and that making the next one is possible.
 fn attempts(backup: &Value, config: &Config, findings: &mut Findings) -> bool {
     let folder = text(&backup["folder"]);
     if let Some(error) = backup["error"].as_str() {
@@ -113,13 +114,13 @@ fn attempts(backup: &Value, config: &Config, findings: &mut Findings) -> bool {
     is_there
 }
 
-/// The age of the newest, if it is older than it should be.
+/// The age of the newest backup, if it is too old.
 fn is_late(backup: &Value, every: Duration) -> Option<u64> {
     let late_secs = (every * LATE_TIMES).as_secs();
     backup["age_secs"].as_u64().filter(|secs| *secs > late_secs)
 }
 
-/// Whether backups are still made.
+/// Checks that the newest backup is recent.
 fn age(backup: &Value, every: Duration, findings: &mut Findings) -> bool {
     let late = is_late(backup, every);
     if let Some(age_secs) = late {
@@ -134,11 +135,11 @@ fn age(backup: &Value, every: Duration, findings: &mut Findings) -> bool {
     late.is_none()
 }
 
-/// What looking through them has shown.
+/// Reports the results of verifying backups.
 fn verified(backup: &Value, config: &Config, findings: &mut Findings) {
     let folder = text(&backup["folder"]);
     if let Some(damage) = backup["damage"].as_str() {
-        // With no other one that is good there is nothing to restore.
+        // Without a good backup, nothing can be restored.
         let is_only = backup["verified_age_secs"].is_null();
         let grade = if is_only { Grade::Bad } else { Grade::Look };
         let found = format!("one in {folder} is bad: {damage}. Is that disk failing?");
@@ -172,7 +173,7 @@ fn verified(backup: &Value, config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Whether they reach the store.
+/// Checks that backups reach the store.
 fn store(s3: &Value, findings: &mut Findings) {
     if s3.is_null() {
         return;
@@ -186,7 +187,7 @@ fn store(s3: &Value, findings: &mut Findings) {
     }
     let lacks_secs = s3["lacks_newest_secs"].as_u64();
     if let Some(error) = s3["error"].as_str() {
-        // Without one of its own it has only asked what is there.
+        // Without a backup to send, the program has only asked what the store holds.
         let what_is = match lacks_secs {
             Some(_) => "the newest is not in the store",
             None => "it is not known what is in the store",
@@ -208,7 +209,7 @@ fn store(s3: &Value, findings: &mut Findings) {
     }
 }
 
-/// Backups of this node that this data folder did not make: the channels may be in them.
+/// Reports backups of this node that this data folder did not make. They may contain channels.
 fn others(there: &Value, place: &str, findings: &mut Findings) {
     if let Some(newest) = there["newest_other"].as_str() {
         let found = format!(
@@ -231,7 +232,7 @@ mod tests {
 
     const DAY: u64 = 86_400;
 
-    /// Backups as they should be, with these differences.
+    /// The status of healthy backups, with these changes.
     fn backup(change: Value) -> Value {
         let mut backup = json!({
             "folder": "/backups", "age_secs": 100, "verified_age_secs": 100, "is_verified_behind_channels": false,
@@ -251,7 +252,7 @@ mod tests {
         }
     }
 
-    /// The worst of what is found, and all of it.
+    /// The worst grade of the findings, and their texts.
     fn found(status: Value) -> (Grade, String) {
         let mut findings = Findings::default();
         let config = config();
@@ -268,7 +269,7 @@ mod tests {
         found(json!({ "node": {}, "backup": backup(change) }))
     }
 
-    /// The built-in one: a backup a day.
+    /// The default settings, with a backup a day.
     fn config() -> Config {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tollhouse.toml");
@@ -297,7 +298,7 @@ mod tests {
             assert_eq!(grade, Grade::Bad, "{change}: {told}");
             assert!(told.contains(words), "`{words}` in: {told}");
         }
-        // What is late by less than that is not.
+        // Times just below the limits are not reported.
         let nearly = json!({
             "age_secs": 2 * DAY - 60, "busy_secs": 100, "s3": { "has_newest": false, "lacks_newest_secs": 60 },
         });

@@ -1,4 +1,4 @@
-//! The chain source, and the clock that is held against it.
+//! Checks the chain source, and compares the clock with the chain.
 
 use serde_json::Value;
 
@@ -10,17 +10,18 @@ use super::super::show::{list, number, text};
 use super::super::units::{ago, grouped};
 use super::{Findings, Grade};
 
-/// Chain and clock differ by this much at most: a block's time may be two hours off (consensus), and one may be hours late.
+/// The largest accepted difference between the newest block's time and the clock. Consensus allows
+/// a block's time to be two hours off, and a block may take hours to be found.
 const CLOCK_OFF_MAX_SECS: u64 = 4 * 3_600;
 
-/// Silence of the chain source that is worth a word.
+/// How long ago the node may have read the chain before that is reported.
 const SYNC_LATE_SECS: u64 = 3_600;
 
-/// The same of the wallet, which may have to wait for the budget: of a look that costs nearly all of it every second one fails, and
-/// they are half an hour apart.
+/// The same limit for the wallet, which may have to wait for the request budget. If one sync costs
+/// nearly the whole budget, every second one fails, and they are half an hour apart.
 const WALLET_LATE_SECS: u64 = 3 * 3_600;
 
-/// Whether the running node reads the chain.
+/// Checks that the running node reads the chain.
 pub(super) fn read(node: &Value, findings: &mut Findings) {
     let (what, now_secs) = ("chain", Clock::system().unix_secs());
     match node["lightning_synced_secs"].as_u64() {
@@ -43,7 +44,7 @@ pub(super) fn read(node: &Value, findings: &mut Findings) {
     }
 }
 
-/// Whether on-chain money that arrives is seen.
+/// Checks that the wallet reads the chain and so notices arriving on-chain money.
 fn wallet(node: &Value, now_secs: u64, findings: &mut Findings) {
     let complaint = node["chain"]["complaint"].as_str();
     let (grade, found) = match node["onchain_synced_secs"].as_u64() {
@@ -68,7 +69,7 @@ fn wallet(node: &Value, now_secs: u64, findings: &mut Findings) {
     findings.note("wallet", grade, found);
 }
 
-/// What the running program knows of its chain source, without a request of our own.
+/// Reports the running program's knowledge of its chain source, without a request from here.
 pub(super) fn known(chain: &Value, findings: &mut Findings) {
     let what = "chain source";
     let is_degraded = chain["degraded_since_secs"].is_u64();
@@ -112,7 +113,8 @@ pub(super) fn known(chain: &Value, findings: &mut Findings) {
     told_clock(&chain["clock_behind_secs"], findings);
 }
 
-/// Whether the chain source answers, and the clock goes by the chain's. Costs each server four requests.
+/// Checks that the chain source answers and that the clock agrees with the chain. Costs each server
+/// four requests.
 pub(super) fn asked(config: &Config, findings: &mut Findings) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -134,7 +136,8 @@ pub(super) fn asked(config: &Config, findings: &mut Findings) {
             Ok((height, block_secs)) => {
                 let found = format!("{server} answers, block {height}");
                 findings.note("chain source", Grade::Good, found);
-                // A chain of one's own is mined when it is wanted.
+                // On regtest, blocks are mined on demand, so their times say nothing about the
+                // clock.
                 if network != bitcoin::Network::Regtest {
                     clock(block_secs, findings);
                 }
@@ -143,7 +146,7 @@ pub(super) fn asked(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Whether the clock goes by the chain's.
+/// Compares the clock with the time of the newest block.
 fn clock(block_secs: u64, findings: &mut Findings) {
     let made = ago(block_secs);
     if Clock::system().unix_secs().abs_diff(block_secs) > CLOCK_OFF_MAX_SECS {
@@ -159,7 +162,8 @@ fn clock(block_secs: u64, findings: &mut Findings) {
     }
 }
 
-/// Whether the clock goes by those of the servers that the running program reads the chain from.
+/// Reports how far the clock is off the clocks of the chain source's servers, as the running
+/// program knows it.
 fn told_clock(behind_secs: &Value, findings: &mut Findings) {
     let Some(behind_secs) = behind_secs.as_i64() else {
         return;
@@ -187,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// What is said of a node that read the chain so long ago for its channels and for its wallet.
+    /// The findings for a node whose channels and wallet were last synced this many seconds ago.
     fn said(channels: u64, wallet: Option<u64>) -> Vec<(&'static str, Grade)> {
         let now_secs = Clock::system().unix_secs();
         let mut findings = Findings::default();
@@ -211,7 +215,7 @@ mod tests {
         ] {
             assert_eq!(said(60, wallet), [read, ("wallet", grade)]);
         }
-        // One cause is one finding.
+        // One cause makes one finding.
         assert_eq!(said(4 * hour, Some(4 * hour)), [("chain", Grade::Bad)]);
     }
 }

@@ -1,5 +1,5 @@
-//! Checks the public listener from outside: whether its public name resolves to it, which certificate it shows and what `Date`
-//! it sends.
+//! Checks the public listener from outside: whether its public name resolves to it, which
+//! certificate it shows and which `Date` it sends.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -27,7 +27,7 @@ const DATE_OFF_SECS: u64 = 10;
 /// The port that browsers use.
 const HTTPS_PORT: u16 = 443;
 
-/// How many names and addresses are tried.
+/// The maximum number of names, and of addresses of a name, that are tried.
 const NAMES_MAX: usize = 8;
 const ADDRESSES_MAX: usize = 4;
 
@@ -49,7 +49,8 @@ pub(super) fn certificates(config: &Config, findings: &mut Findings) {
                 );
                 findings.note("certificate", Grade::Look, found);
             }
-            // The settings could not have been read without the file.
+            // The settings cannot be loaded without the certificate's file, so this case does not
+            // occur.
             None => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Whether what a node and its books are kept in is there.
+//! Checks for a lost node folder or ledger.
 
 use crate::account::ledger::Ledger;
 use crate::config::Config;
@@ -6,7 +6,7 @@ use crate::node::made;
 
 use super::{Findings, Grade};
 
-/// By the marks that a start goes by.
+/// Goes by the same marks as the start of the program.
 pub(crate) fn look(config: &Config, findings: &mut Findings) {
     let folder = &config.node.folder;
     if made::mark(folder).exists() && !made::is_there(folder) {

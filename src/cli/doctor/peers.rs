@@ -1,4 +1,4 @@
-//! Lightning peers that the operator did not choose, as the running program knows them.
+//! Reports the Lightning peers that the operator did not choose, as the running program knows them.
 
 use serde_json::Value;
 
@@ -6,10 +6,10 @@ use super::super::show::{number, text};
 use super::super::units::grouped;
 use super::{Findings, Grade};
 
-/// What it is about.
+/// The subject of the findings.
 const PORT: &str = "Lightning port";
 
-/// Whether peers can connect, and what strangers have here.
+/// Reports whether peers can connect, and how many channels and connections strangers have.
 pub(super) fn known(node: &Value, findings: &mut Findings) {
     let strangers = &node["strangers"];
     if !strangers.is_object() {

@@ -12,13 +12,13 @@ use super::super::show::{list, number, text};
 use super::super::units::grouped;
 use super::{CONNECT_TIMEOUT, Findings, Grade};
 
-/// How long a hook's last failure is reported, in seconds.
+/// How long the last failure of a hook is reported, in seconds.
 const FAILURE_SECS: u64 = 3_600;
 
-/// The most addresses of a name that are tried, two seconds each.
+/// The maximum number of addresses of a name that are tried, two seconds each.
 const ADDRESSES_MAX: usize = 4;
 
-/// Notes the rates and hooks of a running program, and connects to each hook once.
+/// Reports the rates and hooks of a running program, and connects to each hook once.
 pub(super) fn known(status: &Value, config: &Config, findings: &mut Findings) {
     rates(list(status, "rates"), findings);
     let told = list(status, "hooks");
@@ -28,7 +28,7 @@ pub(super) fn known(status: &Value, config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Notes the same without a running program. Sends one request to each source.
+/// Reports the same without a running program. Sends one request to each source.
 pub(super) fn asked(config: &Config, findings: &mut Findings) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,4 +1,5 @@
-//! The server that keeps the channels' state: whether it answers, and who uses the store there.
+//! Checks the server that keeps the channel state: whether it answers, and which program uses the
+//! store.
 
 use std::time::Instant;
 
@@ -17,18 +18,19 @@ const SERVER: &str = "node.vss";
 
 const LEASE: &str = "lease";
 
-/// What is known of the program.
+/// The state of the program.
 #[derive(Clone, Copy)]
 pub(super) enum Program<'a> {
-    /// It runs, and its status says this of its node.
+    /// The program runs, with this status of its node.
     Runs(&'a Value),
-    /// It does not run.
+    /// The program does not run.
     Stopped,
-    /// It runs, and does not say more.
+    /// The program runs but does not answer.
     Silent,
 }
 
-/// Asks the server as the node would, with the headers of the settings. Changes nothing there.
+/// Asks the server like the node does, with the headers of the settings. Changes nothing on the
+/// server.
 pub(super) fn look(config: &Config, program: Program<'_>, findings: &mut Findings) {
     let Some(vss) = &config.node.vss else {
         return;
@@ -66,13 +68,14 @@ pub(super) fn look(config: &Config, program: Program<'_>, findings: &mut Finding
     }
 }
 
-/// What is there when whoever uses the store has renewed its lease.
+/// Asks the server again, after the time within which a program that uses the store renews its
+/// lease.
 async fn seen_later(vss: &Vss) -> Result<StoreSeen, String> {
     sleep_until(At::now() + RENEWED_WITHIN).await;
     seen(vss).await
 }
 
-/// The lease as the running program tells it.
+/// Reports the lease as the running program describes it.
 fn own_lease(store: &Value, findings: &mut Findings) {
     let renewed = store["renewed_ago_secs"].as_u64();
     let renewed = renewed.map_or_else(
@@ -101,7 +104,7 @@ fn own_lease(store: &Value, findings: &mut Findings) {
     findings.note(LEASE, Grade::Bad, found);
 }
 
-/// The lease while this program does not run.
+/// Reports the lease while this program does not run.
 fn lease(
     seen: StoreSeen,
     is_marked: bool,

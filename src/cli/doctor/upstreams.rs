@@ -1,4 +1,4 @@
-//! Whether the servers behind what is sold take connections.
+//! Checks that the upstream servers accept connections.
 
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -9,7 +9,7 @@ use crate::sell::route::{Resource, RouteTable};
 
 use super::{CONNECT_TIMEOUT, Findings, Grade};
 
-/// Tries each server once.
+/// Tries to connect to each server once.
 pub(super) fn look(routes: &RouteTable, findings: &mut Findings) {
     let mut tried = BTreeMap::new();
     for route in routes.iter() {
@@ -62,13 +62,13 @@ fn answers(server: &Uri) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let place = (host, server.port_u16().unwrap_or(usual));
     let addresses = place.to_socket_addrs().into_iter().flatten();
-    // A name may have several, of which one does.
+    // A name may have several addresses, and one that accepts a connection is enough.
     addresses
         .take(ADDRESSES_MAX)
         .any(|address| TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).is_ok())
 }
 
-/// Addresses of a name that are tried, two seconds each.
+/// The maximum number of addresses of a name that are tried, two seconds each.
 const ADDRESSES_MAX: usize = 4;
 
 #[cfg(test)]

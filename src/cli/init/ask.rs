@@ -1,38 +1,38 @@
-//! Asking one thing at a time: of the flags first, then of the person at the terminal.
+//! Questions of `tollhouse init`. A flag answers a question, or the person at the terminal does.
 
 use std::io::{BufRead, Write};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Answers that do not hold before the program gives up on whoever types them.
+/// The number of wrong answers after which the program gives up.
 const TRIES_MAX: usize = 10;
 
-/// Who is asked.
+/// The means of asking.
 pub(super) struct Ask<'a> {
-    /// The terminal, if a person is there.
+    /// The terminal's input, if a person is there.
     pub(super) input: Option<&'a mut dyn BufRead>,
-    /// Where questions are shown.
+    /// The output for questions.
     pub(super) out: &'a mut dyn Write,
-    /// Whether the default is taken for what is not given.
+    /// Whether missing answers take their default.
     pub(super) takes_defaults: bool,
 }
 
-/// What is asked.
+/// A question.
 pub(super) struct Question<'a> {
-    /// The flag that answers it.
+    /// The flag that answers the question.
     pub(super) flag: &'a str,
-    /// What the flag said.
+    /// The value of the flag.
     pub(super) given: Option<&'a str>,
-    /// The question, and what one has to know to answer it.
+    /// The question, and what a person must know to answer it.
     pub(super) text: &'a str,
-    /// What is taken if nothing is said.
+    /// The default answer.
     pub(super) default: Option<&'a str>,
-    /// Whether an answer holds, and if not why.
+    /// Checks an answer; the error says what is wrong.
     pub(super) check: &'a dyn Fn(&str) -> Result<(), String>,
 }
 
 impl Ask<'_> {
-    /// The answer. Without a terminal, a flag that is missing is an error that names it.
+    /// Returns the answer. Without a terminal, a missing flag is an error that names the flag.
     pub(super) fn answer(&mut self, question: Question<'_>) -> Result<String> {
         let flag = question.flag;
         if let Some(given) = question.given {

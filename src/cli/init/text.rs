@@ -1,56 +1,56 @@
-//! What `tollhouse init` writes into the settings file, and what it tells.
+//! The texts of `tollhouse init`: the settings file and the output.
 
 use std::path::Path;
 
 use crate::config::Config;
 
-/// The answers.
+/// The answers of the merchant.
 pub(super) struct Answers {
-    /// The settings file, as it was named.
+    /// The path of the settings file, as the merchant gave it.
     pub(super) file: String,
-    /// The data folder, as the settings have it.
+    /// The data folder, as in the settings.
     pub(super) data_dir: String,
-    /// Whether the network's money is worth something.
+    /// Whether the network uses real money.
     pub(super) is_real_money: bool,
     /// The network's name.
     pub(super) network: String,
-    /// The chain source, if it is not the network's own.
+    /// The URL of the chain source, if it is not the network's usual one.
     pub(super) esplora: Option<String>,
-    /// What is sold.
+    /// The resource that is sold.
     pub(super) sold: Sold,
-    /// On which path.
+    /// The path that is sold.
     pub(super) path: String,
-    /// As which service.
+    /// The name of the service.
     pub(super) service: String,
-    /// At which price.
+    /// The price.
     pub(super) price: String,
-    /// Who provides liquidity.
+    /// The liquidity provider.
     pub(super) provider: Option<Provider>,
 }
 
-/// What is sold.
+/// The resource that is sold.
 pub(super) enum Sold {
-    /// What a server answers.
+    /// The answers of the server with this URL.
     Upstream(String),
-    /// Files in a folder.
+    /// The files in this folder.
     Files(String),
 }
 
-/// Who provides liquidity.
+/// The liquidity provider.
 pub(super) enum Provider {
-    /// One that the network's preset knows.
+    /// A provider that the network's preset names.
     Known(String),
-    /// Another one.
+    /// A provider that the merchant names.
     At {
-        /// Its node id.
+        /// The provider's node id.
         node_id: String,
-        /// Its address.
+        /// The provider's address.
         address: String,
     },
 }
 
 impl Sold {
-    /// Its key, behind a comment.
+    /// The setting for this resource, below a comment.
     fn toml(&self) -> String {
         match self {
             Self::Upstream(url) => {
@@ -66,7 +66,7 @@ impl Sold {
 }
 
 impl Provider {
-    /// Its value.
+    /// The provider's value in the settings.
     fn toml(&self) -> String {
         match self {
             Self::Known(name) => quoted(name),
@@ -78,12 +78,12 @@ impl Provider {
     }
 }
 
-/// Text as TOML has it. What JSON escapes, TOML reads in the same way.
+/// A TOML string. TOML reads the escapes of JSON in the same way.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The settings file.
+/// The content of the settings file.
 pub(super) fn settings(answers: &Answers) -> String {
     let Answers {
         file,
@@ -151,20 +151,20 @@ grant = {{ valid = "1d" }}
     )
 }
 
-/// Words in a line of the seed as it is shown.
+/// The number of seed words in a line.
 const WORDS_IN_LINE: usize = 4;
 
-/// The seed, as far as it is told of.
+/// The part of the seed that the output shows.
 pub(super) enum Seed<'a> {
-    /// A new one, with its words.
+    /// A new seed, with its words.
     Shown(&'a str),
-    /// A new one whose words nobody wants to see here.
+    /// A new seed whose words are not shown.
     Quiet,
-    /// One that was there before.
+    /// An existing seed.
     Restored,
 }
 
-/// What was made, what to keep, and what comes next.
+/// The output after success: what was created, what to keep, and what to do next.
 pub(super) fn told(file: &Path, config: &Config, seed: &Seed<'_>) -> String {
     let (shown, folder) = (file.display(), config.data_dir.display());
     let seed = match seed {
@@ -189,7 +189,7 @@ pub(super) fn told(file: &Path, config: &Config, seed: &Seed<'_>) -> String {
     )
 }
 
-/// The words with their numbers, a few in a line.
+/// The words with their numbers, a few in each line.
 fn table(words: &str) -> String {
     let words: Vec<_> = (1..).zip(words.split_whitespace()).collect();
     let row = |row: &[(u32, &str)]| {
@@ -202,7 +202,7 @@ fn table(words: &str) -> String {
     words.chunks(WORDS_IN_LINE).map(row).collect()
 }
 
-/// How to get a channel, by the program of this settings file.
+/// Explains how to get a channel with these settings.
 fn reachable(config: &Config, file: &Path) -> String {
     let Some(provider) = &config.node.liquidity.provider else {
         return "To be paid you need a channel with room on the other side. There is no liquidity provider in the settings, so \

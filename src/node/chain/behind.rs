@@ -1,45 +1,49 @@
-//! How far the node may fall behind the chain. Pure.
-//!
-//! This is about a program that runs and does not see new blocks. One that does not run sells nothing meanwhile, so only what was
-//! being paid when it ended counts: a payment whose preimage had left for the peer, and that the channel still holds. It expires
-//! at the earliest 40 blocks after it came (LDK accepts none that is nearer; invoices ask for 42). Who is back
-//!
-//! - within 3 blocks, half an hour, settles it with the peer as if nothing had been;
-//! - later than that finds less than LDK's 36 blocks left (`CLTV_CLAIM_BUFFER`), and LDK closes the channel at the first block
-//!   that it sees, to claim the payment on chain: the channel is lost, and the money is not, while what is left suffices for two
-//!   transactions, one after the other. With the 18 blocks that LDK counts on for one (`MAX_BLOCKS_FOR_CONF`) left for both, that
-//!   is 22 blocks away, less than four hours;
-//! - after 40 blocks, between six and seven hours, may find that the peer has taken it back. The buyer has then paid the peer, and
-//!   the merchant loses that payment; nothing else.
-//!
-//! Without such a payment the limit is the time in which a revoked state has to be answered: 144 blocks (`our_to_self_delay`), a
-//! day, less what the answer takes to confirm.
+//! Limits on how far the node may fall behind the chain. Pure.
+
+// These limits are for a running program that does not see new blocks. A stopped program sells
+// nothing, so only a payment in progress at its end is at risk: the peer has the preimage, but the
+// channel still holds the payment. Such a payment expires at the earliest 40 blocks after its
+// arrival, because LDK accepts no earlier expiry (invoices ask for 42). If the program is back:
+//
+// - within 3 blocks, half an hour: it settles the payment with the peer as usual.
+// - later: fewer than LDK's 36 blocks are left (`CLTV_CLAIM_BUFFER`). LDK closes the channel at the
+//   first block that it sees, to claim the payment on chain. The channel is lost, but the money is
+//   safe while the remaining blocks suffice for two transactions, one after the other. LDK counts
+//   on 18 blocks for one (`MAX_BLOCKS_FOR_CONF`). If these 18 must do for both, the program may be
+//   away for 22 blocks, less than four hours.
+// - after 40 blocks, between six and seven hours: the peer may have taken the payment back. The
+//   buyer has then paid the peer, and the merchant loses this payment but nothing else.
+//
+// Without such a payment, the limit is the time to answer a revoked state: 144 blocks
+// (`our_to_self_delay`), one day, less the time that the answer takes to confirm.
 
 use std::time::Duration;
 
 use crate::protocol::invoice::{Reach, Unready};
 
-/// Beyond this nothing new is sold: two hours, twelve blocks.
+/// The time without new blocks after which the node makes no new sales: two hours, twelve blocks.
 ///
-/// A payment that a peer does not let us settle has to be claimed on chain before it expires. LDK begins with that 36 blocks
-/// before (`CLTV_CLAIM_BUFFER`): 18 for the commitment transaction and 18 for the claim. Whoever sees the chain twelve blocks
-/// late begins with 24, two thirds, which leaves twelve to each of the two: in fees that is the difference between the next
-/// hour and the next two. The invoice's 42 blocks (`MIN_FINAL_CLTV_EXPIRY_DELTA`) and the 144 in which a revoked state has to
-/// be answered (`our_to_self_delay`) leave more room than that. Blocks come when they like: in two hours there are more than
-/// 24 once in 1,400 times, and then 12 are left.
+/// If a peer does not settle a payment, LDK must claim it on chain before it expires. LDK begins 36
+/// blocks before the expiry (`CLTV_CLAIM_BUFFER`): 18 for the commitment transaction and 18 for the
+/// claim. A node that is twelve blocks late begins with 24, which leaves twelve for each. The fees
+/// for that are higher, as for a confirmation within one hour instead of two. An invoice's 42
+/// blocks (`MIN_FINAL_CLTV_EXPIRY_DELTA`) and the 144 blocks to answer a revoked state
+/// (`our_to_self_delay`) leave more room. Two hours have more than 24 blocks once in 1,400 times,
+/// and then 12 are left.
 pub(super) const LIMIT: Duration = Duration::from_secs(2 * 3_600);
 
-/// From here on it is an error in the log: half of the limit, an hour in which somebody can do something.
+/// The time without new blocks after which an error is logged. It is half of the limit, so the
+/// operator has an hour to act.
 pub(super) const ALARM: Duration = Duration::from_secs(3_600);
 
-/// How long ago the chain was last seen; `None` if it never was.
+/// The time since the chain was last seen; `None` if it never was.
 pub(super) fn since(seen_secs: Option<u64>, now_secs: u64) -> Option<Duration> {
     let seen_secs = seen_secs?;
     Some(Duration::from_secs(now_secs.saturating_sub(seen_secs)))
 }
 
-/// How the node is reached by somebody who has last seen the chain then: not at all beyond the limit, nor before it has ever
-/// seen it. That goes for a node without channels, too: a first payment can open one, and LDK takes the end of an invoice's time
+/// Makes the node unready if the chain was last seen too long ago, or never. This applies to a node
+/// without channels, too: a first payment can open a channel, and LDK computes an invoice's expiry
 /// from the last block that it has seen.
 pub(in crate::node) fn judged(reach: Reach, seen_secs: Option<u64>, now_secs: u64) -> Reach {
     let is_within = since(seen_secs, now_secs).is_some_and(|behind| behind <= LIMIT);
@@ -65,7 +69,7 @@ mod tests {
         assert_eq!(at(LIMIT.as_secs()), ready());
         assert_eq!(at(LIMIT.as_secs() + 1), Reach::Unready(Unready::Behind));
         assert_eq!(judged(ready(), None, seen), Reach::Unready(Unready::Behind));
-        // A clock that was set back is no reason.
+        // A clock that was set back does not make the node unready.
         assert_eq!(judged(ready(), Some(seen), seen - 10), ready());
         let offline = Reach::Unready(Unready::PeersOffline);
         assert_eq!(judged(offline.clone(), None, seen), offline);

@@ -1,5 +1,6 @@
-//! What time it is at least, by the newest block: a block's time is at most two hours ahead of that of the network (consensus).
-//! Esplora servers tell their own time, which is better; of other sources this is all that there is.
+//! A lower bound for the current time, from the newest block: its time is at most two hours ahead
+//! of the network's time (consensus). The time that Esplora servers report is better, but other
+//! sources have only this.
 
 use std::sync::PoisonError;
 
@@ -8,26 +9,26 @@ use tokio::time::Instant;
 use crate::chain::{ChainSource, bitcoind, electrum};
 use crate::node::Node;
 
-/// How far a block's time may be ahead (`MAX_FUTURE_BLOCK_TIME` of Bitcoin Core).
+/// The maximum time by which a block may be ahead (`MAX_FUTURE_BLOCK_TIME` of Bitcoin Core).
 const AHEAD_MAX_SECS: u64 = 2 * 3_600;
 
-/// A time that has passed.
+/// A time that has certainly passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Passed {
-    /// Unix seconds.
+    /// The time of the machine's clock, Unix seconds.
     secs: u64,
-    /// When that was known.
+    /// When the passed time became known.
     at: Instant,
 }
 
 impl Passed {
-    /// By a block of this time.
+    /// The time that has passed if a block has this time.
     fn of(block_secs: u64, at: Instant) -> Self {
         let secs = block_secs.saturating_sub(AHEAD_MAX_SECS);
         Self { secs, at }
     }
 
-    /// How far a clock that shows this now is behind, in seconds, if it certainly is.
+    /// How far a clock that shows `now_secs` is behind, in seconds, if it is certainly behind.
     fn behind_secs(self, now_secs: u64, now: Instant) -> Option<i64> {
         let since = now.saturating_duration_since(self.at);
         let at_least = self.secs.saturating_add(since.as_secs());
@@ -37,8 +38,8 @@ impl Passed {
 }
 
 impl Node {
-    /// Asks the chain source, where it is not Esplora, for the newest block's time. Up to half a minute; without an answer what
-    /// was known stays.
+    /// Asks a chain source other than Esplora for the newest block's time, which takes up to half a
+    /// minute. Without an answer, the last known time stays.
     pub(crate) async fn ask_for_a_block_time(&self) {
         let network = self.config.network;
         let newest = match &self.config.chain.source {
@@ -53,7 +54,7 @@ impl Node {
         }
     }
 
-    /// How far our clock is certainly behind, by what was heard last.
+    /// How far our clock is certainly behind, by the last known block time.
     pub(crate) fn certainly_behind_secs(&self) -> Option<i64> {
         let passed = *self
             .chain
@@ -81,7 +82,7 @@ mod tests {
             (1_000_000 - 7_200, 0, None),
             (1_000_000 - 7_201, 0, Some(1)),
             (1_000_000 - 86_400, 0, Some(86_400 - 7_200)),
-            // And no better an hour later, unless it was set.
+            // The difference is the same an hour later, unless the clock was set.
             (1_000_000 - 86_400 + 3_600, 1, Some(86_400 - 7_200)),
             (1_000_000 + 3_600, 1, None),
             (0, 0, Some(1_000_000 - 7_200)),

@@ -1,4 +1,4 @@
-//! What the operator is told of the chain source.
+//! The status of the chain source for the operator.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -9,47 +9,50 @@ use crate::node::{Node, NodeUnavailable};
 
 use super::behind;
 
-/// The chain source, as it is now.
+/// The current status of the chain source.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct ChainStatus {
     /// `esplora`, `electrum` or `bitcoind`.
     pub kind: &'static str,
-    /// What is asked.
+    /// The URLs or the address of the source.
     pub source: String,
-    /// Since when it does not answer, Unix seconds; nothing while it does.
+    /// When the source stopped answering, Unix seconds; absent while it answers.
     pub degraded_since_secs: Option<u64>,
-    /// What was wrong with the last look.
+    /// The error of the last sync, if it failed.
     pub complaint: Option<String>,
-    /// When the chain is looked at next, Unix seconds; nothing if ldk-node decides that.
+    /// When the next sync with the chain is due, Unix seconds; absent if ldk-node decides that.
     pub next_look_secs: Option<u64>,
-    /// How long ago the chain was last seen; nothing if it never was.
+    /// How long ago the node last saw the chain; absent if it never did.
     pub behind_secs: Option<u64>,
-    /// From here on it is an alarm.
+    /// The value of `behind_secs` from which on there is an alarm.
     pub behind_alarm_secs: u64,
-    /// From here on nothing new is sold.
+    /// The value of `behind_secs` beyond which the node makes no new sales.
     pub behind_limit_secs: u64,
-    /// Whether it is an alarm.
+    /// Whether the node is so far behind the chain that there is an alarm.
     pub is_alarm: bool,
-    /// How far the clock of this machine is behind what the servers' clocks show, in seconds (negative: ahead); nothing if none
-    /// was heard lately. Where the source is not Esplora: how far it is certainly behind, by the newest block, if it is.
+    /// How far this machine's clock is behind the servers' clocks, in seconds (negative: ahead);
+    /// absent if no recent time is known. For a source other than Esplora: how far the clock is
+    /// certainly behind, by the newest block's time, if it is.
     pub clock_behind_secs: Option<i64>,
-    /// The greatest height that an endpoint has shown.
+    /// The greatest known height of the chain, for Esplora.
     pub height: Option<u32>,
-    /// When fee estimates were last heard, Unix seconds; nothing if built-in ones are used, or if ldk-node asks by itself.
+    /// When fee estimates last arrived, Unix seconds; absent if built-in ones are used, or if
+    /// ldk-node fetches them itself.
     pub fees_heard_secs: Option<u64>,
-    /// Requests an hour to each endpoint.
+    /// The budget of each endpoint, in requests per hour.
     pub requests_per_hour: Option<usize>,
-    /// Requests since the start.
+    /// Requests to endpoints since the start.
     pub requests: Option<u64>,
-    /// Each endpoint.
+    /// The status of each endpoint.
     pub endpoints: Vec<EndpointStatus>,
 }
 
-/// ldk-node asks a bitcoind every two seconds: after this long without an answer there is none.
+/// The time without an answer after which a bitcoind counts as silent. ldk-node polls it every two
+/// seconds.
 const BITCOIND_SILENT_SECS: u64 = 60;
 
 impl Node {
-    /// Names the source that could not be read, and what it has to say.
+    /// Adds to an error which chain source could not be read, and the source's complaints.
     pub(in crate::node) fn unread(&self, error: NodeUnavailable) -> NodeUnavailable {
         let NodeUnavailable::Refused(refused) = error else {
             return error;
@@ -72,7 +75,8 @@ impl Node {
         }
     }
 
-    /// What the chain source does, by who has last seen the chain then, Unix seconds.
+    /// The status of the chain source. `seen_secs` is when the node last saw the chain, Unix
+    /// seconds.
     pub(in crate::node) fn chain_status(&self, seen_secs: Option<u64>) -> ChainStatus {
         let now_secs = self.clock.unix_secs();
         let behind_secs = behind::since(seen_secs, now_secs).map(|behind| behind.as_secs());

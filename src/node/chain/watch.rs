@@ -1,4 +1,5 @@
-//! Looks at the chain: as often as there is something to watch and as the budget allows, and an alarm when they fail for long.
+//! Syncs the node with the chain, as often as there is something to watch and as the budget allows.
+//! Raises an alarm if syncs fail for long.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -13,57 +14,61 @@ use crate::node::{Node, NodeUnavailable};
 
 use super::behind;
 
-/// How often it is decided whether it is time to look: a channel that begins is watched within this.
+/// How often the loop checks whether a sync is due. A new channel is watched within this time.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Time between two looks while there is nothing to watch: no channel and no money. A block's time, so that the height that
-/// a new channel begins with is right to a block.
+/// The interval between syncs with nothing to watch: no channel and no money. It is the time of one
+/// block, so a new channel begins with a height that is correct to one block.
 const CALM_INTERVAL: Duration = Duration::from_secs(600);
 
-/// The longest time between two looks, however much one of them costs: three blocks, a quarter of what channels can do
-/// without.
+/// The longest interval between syncs, however much one sync costs: three blocks, a quarter of the
+/// time that channels can do without the chain.
 const INTERVAL_MAX: Duration = Duration::from_secs(1_800);
 
-/// Of a hundred requests of the budget, how many looks are planned to use: what is left is for blocks, which make a look
-/// dearer, for the operator's own looks and for broadcasts.
+/// The percentage of the budget that is planned for syncs. The rest is for new blocks, which make a
+/// sync more expensive, for syncs that the operator starts, and for broadcasts.
 const PLANNED_PERCENT: u64 = 60;
 
-/// The first pause after a look that failed; doubled up to the usual interval.
+/// The first pause after a failed sync. It doubles up to the usual interval.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 
-/// A clock that differs by so much from the one of every server is wrong: those that keep time differ by a second.
+/// A clock that differs by this much from all servers' clocks is wrong. Correct clocks differ by a
+/// second.
 pub const CLOCK_OFF_SECS: i64 = 120;
 
-/// So far behind nothing is sold: half of the ten minutes for which an invoice is good by default.
+/// The node sells nothing if its clock is this far behind: half of the ten minutes for which an
+/// invoice is valid by default.
 const CLOCK_BEHIND_MAX_SECS: i64 = 300;
 
-/// From here on it is an error that the wallet was not read. Of a look that costs nearly all of an hour's budget every second one
-/// fails, and they are half an hour apart: in three hours there are three that should have gone well.
+/// The time without a wallet sync after which an error is logged. If a sync costs nearly the whole
+/// hourly budget, every second one fails, and syncs are half an hour apart. In three hours, three
+/// should have succeeded.
 const WALLET_ALARM: Duration = Duration::from_secs(3 * 3_600);
 
-/// How long a look that is under way when the program ends may take. The relay ends it at once; an Electrum server may hang.
+/// The maximum time for a running sync to end when the program stops. The relay ends it at once,
+/// but an Electrum server may hang.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// How often the newest block's time is asked for, where that is all that tells the time.
+/// The interval between requests for the newest block's time, if the source gives no other time.
 const BLOCK_TIME_EVERY: Duration = Duration::from_secs(3_600);
 
-/// The least time between two alarms.
+/// The minimum time between two alarms.
 const ALARM_EVERY: Duration = Duration::from_secs(3_600);
 
-/// How the looks go, the operator's own included.
+/// The results of the syncs, including those that the operator starts.
 #[derive(Clone, Debug, Default)]
 pub(in crate::node) struct Looks {
-    /// How many have failed, one after the other.
+    /// The number of failures in a row.
     failures: u32,
-    /// Since when they fail, Unix seconds; nothing while they succeed.
+    /// When the syncs began to fail, Unix seconds; `None` while they succeed.
     pub(super) failing_secs: Option<u64>,
-    /// Why.
+    /// The error of the last sync, if it failed.
     pub(super) complaint: Option<String>,
-    /// When the next one is due, Unix seconds.
+    /// When the next sync is due, Unix seconds.
     pub(super) next_secs: Option<u64>,
 }
 
-/// Looks at the chain until told to stop.
+/// Syncs with the chain until `stop`.
 pub(in crate::node) async fn keep(
     node: &Node,
     ldk: &Arc<ldk_node::Node>,
@@ -72,7 +77,7 @@ pub(in crate::node) async fn keep(
     if let Some(relay) = node.chain.relay() {
         relay.seen(ldk.status().current_best_block.height);
     }
-    // ldk-node itself asks a bitcoind, which is nobody else's, every two seconds.
+    // ldk-node itself polls a bitcoind, which belongs to the operator, every two seconds.
     let is_ours = !matches!(node.config.chain.source, ChainSource::Bitcoind(_));
     let mut pace = Pace::default();
     let mut deposits = Deposits::default();
@@ -82,7 +87,7 @@ pub(in crate::node) async fn keep(
     loop {
         let now = Instant::now();
         if node.tell_of_a_clock_that_was_set(&mut clocks, now) {
-            // How long ago the chain was seen is known anew after a look.
+            // A set clock makes the age of the last sync unknown, so the node syncs again.
             looked = None;
         }
         let due = looked.map_or(now, |at| pace.due(node, at));
@@ -120,7 +125,7 @@ pub(in crate::node) async fn keep(
     }
 }
 
-/// One look; `None` if the program ends meanwhile.
+/// Runs one sync; `None` if the program stops meanwhile.
 async fn look(
     node: &Node,
     ldk: &Arc<ldk_node::Node>,
@@ -130,7 +135,8 @@ async fn look(
     tokio::select! {
         ended = &mut looking => Some(ended),
         () = stop.cancelled() => {
-            // What it reads is written where the node, once stopped, does not write any more.
+            // The sync needs time to end, because its results go to a store that a stopped node no
+            // longer writes.
             if timeout(STOP_GRACE, looking).await.is_err() {
                 tracing::warn!("A look at the chain did not end: stopping all the same");
             }
@@ -139,7 +145,7 @@ async fn look(
     }
 }
 
-/// Whether there is anything that the chain could tell: channels, those that are being closed, or money.
+/// Whether the chain may have news for the node: it has open or closing channels, or money.
 async fn is_watching(ldk: &Arc<ldk_node::Node>) -> bool {
     let ldk = Arc::clone(ldk);
     let asked = tokio::task::spawn_blocking(move || {
@@ -151,25 +157,25 @@ async fn is_watching(ldk: &Arc<ldk_node::Node>) -> bool {
             || !balances.lightning_balances.is_empty()
             || !balances.pending_balances_from_channel_closures.is_empty()
     });
-    // If in doubt, there is.
+    // If the query fails, the answer is yes.
     asked.await.unwrap_or(true)
 }
 
-/// How long to wait between two looks.
+/// The intervals between syncs.
 #[derive(Debug)]
 struct Pace {
     is_watching: bool,
-    /// Requests that the dearer one of the last two looks took.
+    /// The requests of the last successful sync, and of the one before it.
     cost: u64,
     cost_before: u64,
-    /// What looks that have failed since the last one that did not seem to want.
+    /// The requests that a sync seems to need, by the failures since the last success.
     wanted: u64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            // What there is to watch is known after the first look.
+            // The first sync shows whether there is something to watch.
             is_watching: true,
             cost: 0,
             cost_before: 0,
@@ -184,17 +190,17 @@ impl Pace {
             (self.cost_before, self.cost) = (self.cost, cost);
             self.wanted = 0;
         } else {
-            // It has cost that and would have cost more. Twice as much is a guess that soon is enough.
+            // A complete sync costs more than this failed one. Doubling soon reaches the real cost.
             self.wanted = self.wanted.max(cost.saturating_mul(2));
         }
     }
 
-    /// What the next look may cost.
+    /// The maximum number of requests that the next sync may need.
     fn dearest(&self) -> u64 {
         self.cost.max(self.cost_before).max(self.wanted)
     }
 
-    /// When to look again after a look at this time.
+    /// When to sync again after a sync at this time.
     fn due(&self, node: &Node, looked: Instant) -> Instant {
         let chain = &node.config.chain;
         let budget = match &chain.source {
@@ -230,31 +236,33 @@ impl Pace {
     }
 }
 
-/// When to look again after one that failed. Not before the wallet's budget has room for all of a look, as far as that is known: it
-/// begins anew each time, and one that ends in the middle for want of requests has spent those that the next one wants. But what
-/// guards the channels does not wait for the wallet for ever.
+/// When to sync again after a failed sync. If the next sync's cost is known, the wallet's budget
+/// must have room for all of it. Each sync starts from the beginning, and one that runs out of
+/// requests has spent those that the next one needs. This wait is limited, because the requests
+/// that guard the channels wait, too.
 fn again(looked: Instant, pause: Duration, room: Option<Instant>) -> Instant {
     let soon = looked + pause;
     room.map_or(soon, |room| room.clamp(soon, looked + INTERVAL_MAX))
 }
 
-/// How far a clock is off in whole minutes, to the nearest: two clocks are never read at once.
+/// A clock's error in minutes, rounded to the nearest, because two clocks are never read at the
+/// same moment.
 pub fn clock_minutes(secs: i64) -> u64 {
     (secs.unsigned_abs() + 30) / 60
 }
 
-/// The pause after so many failures.
+/// The pause after this number of failures.
 fn retry(failures: u32) -> Duration {
     RETRY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16))
 }
 
 impl Node {
-    /// Requests sent to endpoints so far.
+    /// The number of requests sent to endpoints so far.
     fn spent(&self) -> u64 {
         self.chain.relay().map_or(0, |relay| relay.requests())
     }
 
-    /// How the looks go.
+    /// The results of the syncs.
     pub(super) fn looks(&self) -> Looks {
         let looks = self.chain.looks.lock();
         looks.unwrap_or_else(PoisonError::into_inner).clone()
@@ -270,7 +278,8 @@ impl Node {
         looks.next_secs = pause.map(|pause| self.clock.unix_secs() + pause.as_secs());
     }
 
-    /// Notes how a look went. Once in the log for each time that they begin or end to fail.
+    /// Notes the result of a sync. Logs only the first failure in a row and the first success after
+    /// it.
     pub(in crate::node) fn looked(&self, ended: &Result<(), NodeUnavailable>) {
         let mut looks = self
             .chain
@@ -299,7 +308,8 @@ impl Node {
         }
     }
 
-    /// Says so if the chain was not seen for so long that somebody should do something; `true` if it was said.
+    /// Logs an error if the node has not seen the chain for long, if the clock is wrong, or if the
+    /// wallet has not been synced for long. Returns whether it logged one.
     fn alarm(&self, ldk: &ldk_node::Node) -> bool {
         let seen_secs = ldk.status().latest_lightning_wallet_sync_timestamp;
         let behind = behind::since(seen_secs, self.clock.unix_secs());
@@ -318,7 +328,8 @@ impl Node {
         is_late || is_off || is_starved
     }
 
-    /// `true` if the channels are looked after, and the wallet is not.
+    /// Logs an error if the wallet has not been synced for long, although the channels have.
+    /// Returns whether it did.
     fn tell_of_a_starved_wallet(&self, ldk: &ldk_node::Node) -> bool {
         let seen_secs = ldk.status().latest_onchain_wallet_sync_timestamp;
         let behind = behind::since(seen_secs, self.clock.unix_secs());
@@ -333,7 +344,8 @@ impl Node {
         late.is_some()
     }
 
-    /// How far our clock is behind those of the servers that the chain is read from, or certainly behind the chain itself.
+    /// How far our clock is behind the clocks of the chain source's servers, in seconds. Without
+    /// such clocks, how far it is certainly behind the newest block.
     pub(in crate::node) fn clock_behind_secs(&self) -> Option<i64> {
         match self.chain.relay() {
             Some(relay) => relay.clock_behind_secs(),
@@ -341,19 +353,20 @@ impl Node {
         }
     }
 
-    /// Whether payers would take what is made now for expired: of an invoice the time since it was made is what counts.
+    /// Whether payers would take a new invoice for expired, because its timestamp comes from our
+    /// clock and that is too far behind.
     pub(in crate::node) fn is_clock_behind(&self) -> bool {
         let behind = self.clock_behind_secs();
         behind.is_some_and(|behind| behind >= CLOCK_BEHIND_MAX_SECS)
     }
 
-    /// Whether nobody is known to disagree with it.
+    /// Whether no known time contradicts our clock.
     pub(in crate::node) fn is_clock_believed(&self) -> bool {
         let behind = self.clock_behind_secs();
         behind.is_none_or(|behind| behind.abs() < CLOCK_OFF_SECS)
     }
 
-    /// `true` if it was set since both clocks were last compared.
+    /// Logs a warning if the clock was set since the last comparison. Returns whether it was.
     fn tell_of_a_clock_that_was_set(&self, clocks: &mut Clocks, now: Instant) -> bool {
         let seen = Clocks::seen(self.clock.unix_secs(), now);
         let by = clocks.set_by(seen);
@@ -370,7 +383,7 @@ impl Node {
         is_set
     }
 
-    /// `true` if there is one.
+    /// Logs an error if the clock is wrong. Returns whether it is.
     fn tell_of_a_wrong_clock(&self) -> bool {
         let behind = self.clock_behind_secs().unwrap_or(0);
         let is_off = behind.abs() >= CLOCK_OFF_SECS;
@@ -403,7 +416,7 @@ mod tests {
         pace.is_watching = false;
         assert_eq!(pause(&pace), 600);
         pace.is_watching = true;
-        // 360 of 600 requests an hour are planned for: one every ten seconds.
+        // Of 600 requests per hour, 360 are planned for syncs: one every ten seconds.
         pace.looked(20, true);
         assert_eq!(pause(&pace), 200);
         pace.looked(2, true);
@@ -421,7 +434,7 @@ mod tests {
         pace.looked(250, true);
         pace.looked(40, false);
         assert_eq!(pace.dearest(), 250);
-        // Whoever never saw the end of one learns it in a few steps.
+        // Without any complete sync, the estimate reaches the real cost in a few steps.
         let mut new = Pace::default();
         for (cost, dearest) in [(40, 80), (3, 80), (80, 160), (160, 320)] {
             new.looked(cost, false);

@@ -66,7 +66,7 @@ fn what_was_sent_is_seen_or_is_nowhere_before_the_next() {
     assert_eq!(in_use(&coins, &wallet), waits);
     wallet.txids = vec![txid(1)];
     assert_eq!(in_use(&coins, &wallet), None);
-    // Nobody has taken it.
+    // No endpoint has accepted this transaction.
     coins.note(sent(3));
     assert_eq!(in_use(&coins, &wallet), Some(CoinsInUse::Sent(txid(3))));
     wallet.read_secs += 1;
@@ -121,12 +121,13 @@ fn a_channel_has_its_funding_before_the_next_thing_is_made() {
     assert_eq!(in_use(&coins, &wallet), Some(CoinsInUse::Opening));
     wallet.channels = vec![(channel, Some(txid(1)))];
     assert_eq!(in_use(&coins, &wallet), Some(CoinsInUse::Sent(txid(1))));
-    // It is closed at once, and the funding still on its way.
+    // The channel was closed at once, and its funding is not seen yet.
     wallet.channels.clear();
     assert_eq!(in_use(&coins, &wallet), Some(CoinsInUse::Sent(txid(1))));
     wallet.txids = vec![txid(1)];
     assert_eq!(in_use(&coins, &wallet), None);
-    // Given up before anybody looked: only the chain knows.
+    // The channel was given up before the wallet was asked, so only the chain tells whether it was
+    // funded.
     coins.note(Last::Opening {
         channel,
         before_sat: 0,

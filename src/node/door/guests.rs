@@ -1,5 +1,5 @@
-//! The connections at the Lightning listener, and the rules by which one is cut to make room for another. Pure except for the
-//! tokens that cut a connection.
+//! The connections at the Lightning listener, and the rules by which one is cut to make room for
+//! another. Pure except for the tokens that cut a connection.
 
 mod strikes;
 
@@ -18,53 +18,62 @@ use super::super::PeersConfig;
 use strikes::Strikes;
 pub(in crate::node) use strikes::Violation;
 
-/// The most connections of peers without a channel, whatever the settings allow: with 250 such peers LDK accepts no others (its
-/// `MAX_NO_CHANNEL_PEERS`), and the peers that this node has dialled come on top.
+/// The maximum number of connections of peers without a channel, whatever the settings allow. With
+/// 250 such peers LDK accepts no others (its `MAX_NO_CHANNEL_PEERS`), and the peers that this node
+/// has dialled count as well.
 const WITHOUT_CHANNEL_MAX: usize = 220;
 
-/// The maximum number of peers with a remembered network, 60 bytes each. Beyond it, the table drops peers with
-/// expendable connections, and adds them again when they connect.
+/// The maximum number of peers with a remembered network, 60 bytes each. Beyond it, the table drops
+/// peers that are not kept, and adds them again when they connect.
 const PEERS_MAX: usize = 10_000;
 
-/// The period for one network or peer, from its first violation. Too many violations block it until the period ends.
+/// The period for one network or peer, from its first violation on. Too many violations block the
+/// network or peer until the period ends.
 const STRUCK_FOR: Duration = Duration::from_secs(3_600);
 
-/// How often the peers of a network may exceed the limits within [`STRUCK_FOR`]: people make mistakes.
+/// The number of violations that the peers of a network may commit within [`STRUCK_FOR`], because
+/// people make mistakes.
 const STRIKES: u32 = 3;
 
-/// The same for this machine, from which all peers connect behind a proxy such as Tor's.
+/// The number of violations that peers may commit from this machine's own address. Behind a proxy
+/// such as Tor's, all peers connect from there.
 const STRIKES_OF_LOOPBACK: u32 = 60;
 
-/// The most violations by all strangers together within [`ALL_STRUCK_FOR`], because an attacker may use many networks. Beyond it,
-/// only kept peers stay connected.
+/// The number of violations that all strangers together may commit within [`ALL_STRUCK_FOR`],
+/// because an attacker may use many networks. Beyond it, only kept peers stay connected.
 const STRIKES_IN_ALL: u32 = 100;
 
-/// The period for all strangers together: what each violation leaves behind stays for good.
+/// The period in which the violations of all strangers add up. It is long, because each violation
+/// leaves permanent data behind.
 const ALL_STRUCK_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-/// If a peer's connection ended before its peer was known, it is taken to be one of the connections that ended within this time.
+/// A peer may hang up before ldk-node reports which connection was its own. Its violation then
+/// counts against the networks of all connections that ended within this time.
 const ENDED_WITHIN: Duration = Duration::from_secs(10);
 
-/// The most such connections that are remembered, each 40 bytes.
+/// The maximum number of remembered connections that ended before their peer was known, each 40
+/// bytes.
 const ENDED_MAX: usize = 1_000;
 
-/// The connections.
+/// The connections at the listener.
 #[derive(Debug)]
 pub(super) struct Guests {
     max: usize,
     of_network_max: usize,
     next: u64,
-    /// The connections by their numbers, which follow the order of arrival.
+    /// The connections by number, in the order of arrival.
     all: std::collections::BTreeMap<u64, Guest>,
-    /// The network that each peer last connected from, and whether its connection is never cut to make room.
+    /// The network from which each peer last connected, and whether the peer is kept: its
+    /// connection is never cut to make room.
     networks: HashMap<PublicKey, (IpAddr, bool)>,
-    /// The networks of connections that ended before their peer was known, and when they ended, the newest last.
+    /// The networks of connections that ended before their peer was known, and when they ended, the
+    /// newest last.
     ended: VecDeque<(IpAddr, Instant)>,
-    /// How often the peers of a network exceeded the limits, and when they first did.
+    /// The violations by the peers of each network.
     struck: Strikes<IpAddr>,
-    /// The same for each peer.
+    /// The violations by each peer.
     struck_peers: Strikes<PublicKey>,
-    /// The same for all strangers together.
+    /// The violations by all strangers together.
     struck_in_all: Strikes<()>,
     refused: u64,
 }
@@ -72,13 +81,14 @@ pub(super) struct Guests {
 #[derive(Debug)]
 struct Guest {
     from: IpAddr,
-    /// The port that ldk-node sees it come from, once it is passed on.
+    /// The port from which the connection reaches ldk-node, once it is passed on.
     port: Option<u16>,
-    /// Whether its peer has finished the handshake.
+    /// Whether the peer has finished the handshake.
     is_shown: bool,
-    /// Its peer, once that is known.
+    /// The peer, once it is known.
     peer: Option<PublicKey>,
-    /// Whether it is never cut to make room: its peer has a channel, or the operator chose its peer.
+    /// Whether the connection is never cut to make room, because its peer has a channel or was
+    /// chosen by the operator.
     is_kept: bool,
     cut: CancellationToken,
     /// See [`Entered::released`].
@@ -88,12 +98,12 @@ struct Guest {
 /// A connection that was let in.
 #[derive(Debug)]
 pub(super) struct Entered {
-    /// Its number.
+    /// The connection's number.
     pub(super) number: u64,
     /// Cancelled when the connection is to end.
     pub(super) cut: CancellationToken,
-    /// Cancelled once everything may pass. While all strangers are blocked, or after violations from the peer's network, ldk-node
-    /// first receives only enough to identify the peer.
+    /// Cancelled once all bytes may pass. While all strangers are blocked, or after violations from
+    /// the peer's network, ldk-node first receives only enough bytes to identify the peer.
     pub(super) released: CancellationToken,
 }
 
@@ -113,8 +123,8 @@ impl Guests {
         }
     }
 
-    /// Admits a connection, and cuts another one if its network, or the whole table, is full. `None` if no connection is
-    /// expendable.
+    /// Admits a connection. If its network or the whole table is full, another connection is cut.
+    /// Returns `None` if no connection may be cut.
     pub(super) fn enter(&mut self, from: IpAddr, now: Instant) -> Option<Entered> {
         let home = network(from);
         let of_home = |guest: &Guest| network(guest.from) == home && !guest.is_kept;
@@ -122,7 +132,8 @@ impl Guests {
         let has_room = if count >= self.of_network_max {
             self.make_room(of_home)
         } else if self.all.len() >= self.max || self.without_channel() >= WITHOUT_CHANNEL_MAX {
-            // Connections that have not finished the handshake make room first, whatever their network.
+            // Connections that have not finished the handshake are cut first, whatever their
+            // network.
             let silent = self.largest_network(|guest| !guest.is_shown);
             let largest = silent.or_else(|| self.largest_network(|_| true));
             self.make_room(|guest| !guest.is_kept && Some(network(guest.from)) == largest)
@@ -136,7 +147,9 @@ impl Guests {
         let number = self.next;
         self.next += 1;
         let (cut, released) = (CancellationToken::new(), CancellationToken::new());
-        // Also one from this machine, whose limit is higher: a peer that is blocked itself is cut before it asks for channels again.
+        // Connections from this machine are held after the same number of violations, although its
+        // limit is higher. So a peer that is itself blocked is cut before it requests channels
+        // again.
         let is_suspected = self.struck.is_beyond(&home, STRIKES, now);
         if !is_suspected && !self.is_shut_out(&home, now) {
             released.cancel();
@@ -169,7 +182,8 @@ impl Guests {
         self.struck.is_beyond(home, max, now) || self.are_all_shut_out(now)
     }
 
-    /// Whether the listener admits only kept peers, because strangers exceeded the limits too often in all.
+    /// Whether only kept peers may stay connected, because all strangers together exceeded the
+    /// limits too often.
     pub(super) fn are_all_shut_out(&self, now: Instant) -> bool {
         self.struck_in_all.is_beyond(&(), STRIKES_IN_ALL, now)
     }
@@ -178,7 +192,8 @@ impl Guests {
         self.all.values().filter(|guest| !guest.is_kept).count()
     }
 
-    /// The network with the most expendable connections; among several, the one with the oldest connection.
+    /// The network with the most connections that may be cut; among equals, the one with the oldest
+    /// connection.
     fn largest_network(&self, those: impl Fn(&Guest) -> bool) -> Option<IpAddr> {
         let mut counts: HashMap<IpAddr, (usize, Reverse<u64>)> = HashMap::new();
         let may = |guest: &&Guest| !guest.is_kept && those(guest);
@@ -190,8 +205,8 @@ impl Guests {
         largest.map(|(network, _)| network)
     }
 
-    /// Cuts the oldest of these connections that has not finished the handshake, otherwise the oldest of all of these; `false` if
-    /// there are none.
+    /// Cuts one of these connections: the oldest that has not finished the handshake, otherwise the
+    /// oldest of all. Returns `false` if no connection matches.
     fn make_room(&mut self, may: impl Fn(&Guest) -> bool) -> bool {
         let those = || self.all.iter().filter(|(_, guest)| may(guest));
         let number = those()
@@ -206,7 +221,8 @@ impl Guests {
         true
     }
 
-    /// Cuts the oldest connection that may be cut, those that have not finished the handshake first.
+    /// Cuts the oldest connection that may be cut, preferring those that have not finished the
+    /// handshake.
     pub(super) fn cut_oldest(&mut self) {
         self.make_room(|guest| !guest.is_kept);
     }
@@ -243,8 +259,9 @@ impl Guests {
         }
     }
 
-    /// Notes the peer of each connection, and releases the connection. One from a network that is shut out is cut instead, unless
-    /// its peer is kept. A peer that exceeded the limits too often itself is cut, and is not kept for its channel.
+    /// Notes the peer of each connection, and releases the connection. If the network is blocked
+    /// and the peer is not kept, the connection is cut instead. A peer that itself exceeded the
+    /// limits too often is cut even if it has a channel.
     pub(super) fn know(
         &mut self,
         peers: &[ldk_node::PeerDetails],
@@ -289,7 +306,7 @@ impl Guests {
         self.networks.get(peer).map(|(home, _)| *home)
     }
 
-    /// The address that this peer is connected from.
+    /// The address from which this peer is connected.
     pub(super) fn address_of(&self, peer: &PublicKey) -> Option<IpAddr> {
         let mut guests = self.all.values();
         guests
@@ -305,7 +322,8 @@ impl Guests {
             self.struck.add(home, violation, now);
             return;
         }
-        // It hung up before its connection was known to be its own. Each ended connection counts for one strike only.
+        // The peer hung up before its connection was identified. Each ended connection counts for
+        // one violation only.
         let ended = std::mem::take(&mut self.ended).into_iter();
         let recent = ended.filter(|(_, at)| now.saturating_duration_since(*at) <= ENDED_WITHIN);
         let homes: HashSet<_> = recent.map(|(home, _)| home).collect();
@@ -318,13 +336,13 @@ impl Guests {
         self.all.len()
     }
 
-    /// Connections that were turned away or cut.
+    /// The number of connections that were turned away or cut.
     pub(super) fn refused(&self) -> u64 {
         self.refused
     }
 }
 
-/// The port of an address on loopback.
+/// The port of a loopback address; `None` for any other address.
 fn loopback_port(address: &SocketAddress) -> Option<u16> {
     match address {
         SocketAddress::TcpIpV4 { addr, port } if Ipv4Addr::from(*addr).is_loopback() => Some(*port),
@@ -336,7 +354,8 @@ fn loopback_port(address: &SocketAddress) -> Option<u16> {
     }
 }
 
-/// The network of an address, a /24 (IPv4) or a /48 (IPv6): a client that has one address of it is taken to have all of them.
+/// The network of an address, a /24 (IPv4) or a /48 (IPv6). A client with one address in it may
+/// have all the others, too.
 pub(in crate::node) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8)).into(),

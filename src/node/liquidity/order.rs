@@ -1,4 +1,4 @@
-//! Buying a channel from a provider (LSPS1): an order, what it costs and how it is paid for, and what became of it.
+//! Orders channels from a provider (LSPS1), and reports price, ways to pay and state of an order.
 
 use std::sync::Arc;
 
@@ -9,51 +9,53 @@ use utoipa::ToSchema;
 
 use super::super::{Node, NodeUnavailable, address};
 
-/// How long a channel is paid for, if nobody says otherwise: 13,000 blocks are some three months.
+/// The default lifetime of an ordered channel: 13,000 blocks are about three months.
 const EXPIRY_BLOCKS: u32 = 13_000;
 
-/// The longest id of an order that is passed on to a provider. Those seen have 36 bytes.
+/// The longest order id, in bytes, that is passed on to a provider. The ids seen so far have 36
+/// bytes.
 const ORDER_ID_BYTES_MAX: usize = 128;
 
-/// What is ordered.
+/// An order for a channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
-    /// What can arrive over the channel, in sat.
+    /// The amount that can arrive over the channel, in sat.
     pub lsp_balance_sat: u64,
-    /// What is ours in it from the start, in sat; it is paid for together with the order.
+    /// Our balance in the channel from the start, in sat. It is paid together with the order.
     #[serde(default)]
     pub client_balance_sat: u64,
-    /// For how many blocks the provider keeps it open; three months if left out.
+    /// The number of blocks for which the provider keeps the channel open; three months by default.
     pub channel_expiry_blocks: Option<u32>,
-    /// Whether it is announced to the network, which wants an alias and an address of ours.
+    /// Whether the channel is announced to the network. The node then needs an alias and an
+    /// address.
     #[serde(default)]
     pub announce_channel: bool,
 }
 
-/// An order, and how far it is. ldk-node does not pass on the provider's word for the state of the whole; a channel that is
-/// there says that it is done.
+/// An order and its state. ldk-node does not pass on the overall state that the provider reports.
+/// Once the order has a channel, it is complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderStatus {
-    /// What the provider calls it.
+    /// The provider's id of the order.
     pub order_id: String,
-    /// What will be able to arrive, in sat.
+    /// The amount that will be able to arrive, in sat.
     pub lsp_balance_sat: u64,
-    /// What will be ours in it, in sat.
+    /// Our future balance in the channel, in sat.
     pub client_balance_sat: u64,
-    /// For how many blocks it is kept open.
+    /// The number of blocks for which the channel is kept open.
     pub channel_expiry_blocks: u32,
-    /// Whether it will be announced.
+    /// Whether the channel will be announced.
     pub announce_channel: bool,
-    /// How to pay over Lightning, if the provider takes that.
+    /// The terms of a Lightning payment, if the provider accepts one.
     pub lightning: Option<LightningOption>,
-    /// How to pay on chain, if the provider takes that.
+    /// The terms of an on-chain payment, if the provider accepts one.
     pub onchain: Option<OnchainOption>,
     /// The channel, once it is funded.
     pub channel: Option<Channel>,
 }
 
-/// Paying for an order over Lightning.
+/// The terms of a Lightning payment for an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LightningOption {
     /// `expect_payment`, `paid` or `refunded`.
@@ -64,11 +66,11 @@ pub struct LightningOption {
     pub order_total_sat: u64,
     /// The invoice.
     pub bolt11: String,
-    /// Until when, RFC 3339.
+    /// The end of the time to pay, RFC 3339.
     pub expires_at: String,
 }
 
-/// Paying for an order on chain.
+/// The terms of an on-chain payment for an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OnchainOption {
     /// `expect_payment`, `paid` or `refunded`.
@@ -77,58 +79,59 @@ pub struct OnchainOption {
     pub fee_total_sat: u64,
     /// What is to be paid in all, in sat.
     pub order_total_sat: u64,
-    /// Where to.
+    /// The address to pay to.
     pub address: String,
-    /// How many confirmations the payment wants, if the provider says so.
+    /// The number of confirmations that the payment needs, if the provider names one.
     pub confirmations_min: Option<u16>,
-    /// Until when, RFC 3339.
+    /// The end of the time to pay, RFC 3339.
     pub expires_at: String,
 }
 
-/// A channel that was ordered.
+/// An ordered channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Channel {
-    /// Its funding, as `txid:index`.
+    /// The funding output of the channel, as `txid:index`.
     pub funding_outpoint: String,
-    /// When it was funded, RFC 3339.
+    /// The time of the funding, RFC 3339.
     pub funded_at: String,
-    /// Until when the provider keeps it open, RFC 3339.
+    /// The time until which the provider keeps the channel open, RFC 3339.
     pub expires_at: String,
 }
 
-/// Why there is no order.
+/// The reasons why an order failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
-    /// None is set.
+    /// No provider is set.
     #[error("no provider that sells channels is set: name one as node.liquidity.order_provider")]
     NoProvider,
-    /// Nothing is asked for.
+    /// The order asks for no inbound liquidity.
     #[error("a channel over which nothing can arrive is of no use: give lsp_balance_sat")]
     Nothing,
-    /// No id of any provider's.
+    /// The order id is empty or too long.
     #[error("an order's id has 1 to {ORDER_ID_BYTES_MAX} bytes")]
     NoId,
-    /// It does not sell this, does not answer, or does not know of it.
+    /// The provider does not sell this, does not answer, or does not know the order.
     #[error(
         "the provider did not take it: it sells no channel of this size, knows no such order, or did not answer within 5 seconds. \
          The log says more"
     )]
     Refused,
-    /// Nobody answers there.
+    /// The provider cannot be reached.
     #[error(
         "the provider cannot be reached: is its address right, and does this machine let connections out?"
     )]
     Unreachable,
-    /// It sells something else.
+    /// The provider's answer differs from the order.
     #[error("the provider answered with another order than was asked for ({0}): do not pay for it")]
     Another(&'static str),
-    /// The node.
+    /// The node is unavailable.
     #[error(transparent)]
     Node(#[from] NodeUnavailable),
 }
 
 impl Node {
-    /// Orders a channel. Nothing is paid: the answer says how much it costs and where to pay. Talks to the provider.
+    /// Orders a channel from the provider. Pays nothing: the answer tells the price and the ways to
+    /// pay.
     pub async fn order_channel(&self, order: Order) -> Result<OrderStatus, OrderError> {
         if order.lsp_balance_sat == 0 {
             return Err(OrderError::Nothing);
@@ -148,7 +151,7 @@ impl Node {
         Ok(status)
     }
 
-    /// How far an order is. Asks the provider.
+    /// Asks the provider for the state of an order.
     pub async fn order_status(&self, order_id: String) -> Result<OrderStatus, OrderError> {
         if !(1..=ORDER_ID_BYTES_MAX).contains(&order_id.len()) {
             return Err(OrderError::NoId);
@@ -200,7 +203,8 @@ impl From<LSPS1OrderStatus> for OrderStatus {
         } = status;
         let order_id = order_id.0;
         let balance_sat = order_params.client_balance_sat;
-        // What is shown is what is paid by: an option that asks for something else than it says is none.
+        // The displayed amount must be the amount that is paid. An option whose amounts disagree is
+        // left out.
         let bolt11 = payment_options.bolt11.filter(|option| {
             let price = Price {
                 fee_sat: option.fee_total_sat,
@@ -251,7 +255,7 @@ impl From<LSPS1OrderStatus> for OrderStatus {
 }
 
 impl OrderStatus {
-    /// Whether the provider sells what was asked for. It may give more of it.
+    /// Checks that the provider sells what was ordered. The provider may give more than that.
     fn is_of(&self, order: &Order, expiry_blocks: u32) -> Result<(), OrderError> {
         let wrong = if self.lsp_balance_sat < order.lsp_balance_sat {
             "less can arrive over the channel"
@@ -268,22 +272,23 @@ impl OrderStatus {
     }
 }
 
-/// What a way to pay comes to.
+/// The price for one way to pay.
 struct Price {
     fee_sat: u64,
-    /// What is ours in the channel, which is paid with it.
+    /// Our balance in the channel, which is paid together with the fee.
     balance_sat: u64,
     total_sat: u64,
 }
 
 impl Price {
-    /// Whether the parts make the whole (LSPS1: "MUST be the `fee_total_sat` plus the `client_balance_sat`").
+    /// Whether the parts add up to the total (LSPS1: "MUST be the `fee_total_sat` plus the
+    /// `client_balance_sat`").
     fn is_sound(&self) -> bool {
         self.fee_sat.checked_add(self.balance_sat) == Some(self.total_sat)
     }
 }
 
-/// Says that a way to pay is left out. `false`, as it is.
+/// Logs that a way to pay is left out. Returns `false`, for use in a filter.
 fn is_warned_of(order_id: &str, way: &str) -> bool {
     tracing::warn!(
         "The provider's price of order {order_id:?} {way} does not add up, so that way to pay is not shown: its total is not the \
@@ -310,7 +315,7 @@ mod tests {
 
     use super::*;
 
-    /// An invoice over so much, or over what the payer likes.
+    /// An invoice of this amount, or without an amount.
     fn invoice(amount_msat: Option<u64>) -> String {
         let secret = SecretKey::from_slice(&[7; 32]).unwrap();
         let secp = Secp256k1::new();
@@ -328,7 +333,7 @@ mod tests {
         invoice.unwrap().to_string()
     }
 
-    /// What the provider says of an order with 500 sat of ours in it.
+    /// The provider's answer to an order with 500 sat for our side.
     fn said(fee_sat: u64, total_sat: u64, bolt11: &str) -> OrderStatus {
         let price = json!({
             "state": "EXPECT_PAYMENT",

@@ -1,4 +1,4 @@
-//! Who provides liquidity, what it may cost, and what we trust them with.
+//! The settings of the liquidity providers: their fees and the trust that they get.
 
 use std::fmt;
 
@@ -12,55 +12,57 @@ use super::super::config::RESERVE_SAT;
 use super::super::standing::trusted;
 use super::super::{Config as NodeConfig, Gossip, Reserve, peers};
 
-/// An address that is fetched at once and in vain, without touching the network: how ldk-node is told to want no gossip.
+/// A URL whose fetch fails at once, without network traffic. With it, ldk-node gets no gossip.
 const NO_GOSSIP: &str = "none:";
 
-/// Who provides liquidity, and what it may cost.
+/// The liquidity providers and the limits on their fees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Who opens a channel out of a payment (LSPS2).
+    /// The provider that opens a channel out of a payment (LSPS2).
     pub provider: Option<Provider>,
-    /// Who sells channels (LSPS1).
+    /// The provider that sells channels (LSPS1).
     pub order_provider: Option<Provider>,
-    /// What a provider may keep of an activation; or the share below, if that is more.
+    /// The most that a provider may keep of an activation, or the share below if that is more.
     pub fee_max: Msat,
-    /// The share of an activation that it may keep, in percent; below a hundred.
+    /// The share of an activation that a provider may keep, in percent; below a hundred.
     pub fee_max_percent: u32,
-    /// What a first customer can buy all the same; its payment opens the channel.
+    /// The grant that a first customer can buy while the node cannot receive payments. Its payment
+    /// opens the channel.
     pub bundle: Option<KeptReady>,
-    /// Below room for this many sales at the dearest price, inbound liquidity is said to be low.
+    /// The number of sales at the highest price. With room for fewer, inbound liquidity counts as
+    /// low.
     pub low_sales: u32,
     /// Providers that the network's preset knows (LSPS2).
     pub known: Vec<Provider>,
-    /// The same of those that sell channels (LSPS1).
+    /// Sellers of channels that the network's preset knows (LSPS1).
     pub known_sellers: Vec<Provider>,
 }
 
-/// A grant whose invoice is kept ready while nothing can be received.
+/// A grant whose invoice is kept ready while the node cannot receive payments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptReady {
-    /// The path of the route that it is sold on, or the service of a guard.
+    /// The path of the route that sells the grant, or the service of a guard.
     pub route: String,
-    /// Which of the grants there, if not the default one.
+    /// The name of the grant on that route; `None` for the default grant.
     pub grant: Option<String>,
 }
 
 /// A liquidity provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// What the preset calls it; empty for one that is none of a preset's.
+    /// The provider's name in the preset; empty if the preset does not list it.
     pub name: String,
-    /// Its node.
+    /// The id of the provider's node.
     pub node_id: PublicKey,
-    /// Where its node is.
+    /// The address of the provider's node.
     pub address: SocketAddress,
-    /// What it knows us by, if it wants that.
+    /// The token that identifies us to the provider, if it needs one.
     pub token: Option<Token>,
-    /// What is known of its terms, in words.
+    /// The known terms of the provider, in words.
     pub published: Option<String>,
 }
 
-/// What a provider knows its customer by.
+/// The token that identifies a customer to the provider.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(pub String);
 
@@ -70,19 +72,19 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What is wrong with a provider's name or address.
+/// The errors in the id or address of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAProvider {
-    /// No public key.
+    /// The node id is not a public key.
     #[error("a node id has 66 hex digits and begins with 02 or 03")]
     NodeId,
-    /// No host and port.
+    /// The address is not a host and a port.
     #[error("write host and port, as in \"203.0.113.5:9735\" or \"node.example:9735\"")]
     Address,
 }
 
 impl Provider {
-    /// The provider with this node at this address.
+    /// Creates the provider with this node at this address.
     pub fn new(name: &str, node_id: &str, address: &str) -> Result<Self, NotAProvider> {
         Ok(Self {
             name: name.to_owned(),
@@ -104,13 +106,14 @@ impl fmt::Display for Provider {
 }
 
 impl Config {
-    /// What a provider may keep of this amount.
+    /// The most that a provider may keep of this amount.
     pub fn ceiling(&self, amount: Msat) -> Msat {
         let share = amount.msat() / 100 * u64::from(self.fee_max_percent);
         Msat::new(share).unwrap_or(amount).max(self.fee_max)
     }
 
-    /// The least amount that leaves enough for a channel, whatever the provider takes within the ceiling; whole satoshi.
+    /// The least amount that leaves enough for a channel, even after the highest fee within the
+    /// ceiling; whole satoshi.
     pub fn least(&self) -> Msat {
         let enough = super::NET_MIN;
         let rest_percent = u64::from(100_u32.saturating_sub(self.fee_max_percent)).max(1);
@@ -126,12 +129,14 @@ impl Config {
     }
 }
 
-/// What is kept on chain for each anchor channel. ldk-node refuses one that a peer opens while coins are missing for it, and an
-/// LDK peer then tries a channel without anchors: the transactions that claim its payments carry their own fees, so nothing can
-/// be taken back from a node without coins.
+/// The on-chain reserve for each anchor channel. ldk-node refuses an anchor channel from a peer if
+/// coins are missing for it, and an LDK peer then tries a channel without anchors. In such a
+/// channel, the transactions that claim payments carry their own fees. So a peer cannot take
+/// payments back, even from a node without coins.
 pub(in crate::node) fn anchors(config: &NodeConfig) -> AnchorChannelsConfig {
     match config.reserve {
-        // ldk-node leaves it to a trusted peer to get a closing confirmed; payments it still claims with what there is.
+        // ldk-node relies on a trusted peer to get a closing confirmed. It still claims payments
+        // with the coins that it has.
         Reserve::None | Reserve::Trusted => AnchorChannelsConfig {
             per_channel_reserve_sats: RESERVE_SAT,
             trusted_peers_no_reserve: trusted(config).collect(),
@@ -143,8 +148,9 @@ pub(in crate::node) fn anchors(config: &NodeConfig) -> AnchorChannelsConfig {
     }
 }
 
-/// Tells ldk-node of providers and gossip. It trusts each of these providers from then on with channels whose funding is
-/// not confirmed: one that takes its funding back takes with it what was sold over the channel until then.
+/// Tells ldk-node about the providers and the gossip source. ldk-node then trusts these providers
+/// with channels whose funding is not confirmed. If a provider takes its funding back, the sales
+/// over that channel are lost.
 pub(in crate::node) fn configure(builder: &mut ldk_node::Builder, config: &NodeConfig) {
     let token = |provider: &Provider| provider.token.as_ref().map(|token| token.0.clone());
     if let Some(provider) = &config.liquidity.provider {

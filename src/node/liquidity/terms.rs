@@ -1,4 +1,5 @@
-//! What a provider's channel costs, as far as anybody says: the preset's words, our own limits, and what is hidden.
+//! The known terms of a provider's channel: those in the preset, our own limits, and a list of
+//! hidden terms.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,7 +7,7 @@ use utoipa::ToSchema;
 use super::super::{Gossip, Node, Reserve};
 use super::Provider;
 
-/// What ldk-node asks a provider for and does not pass on.
+/// The terms that ldk-node learns from a provider and does not pass on.
 const HIDDEN: &[&str] = &[
     "the provider's least and proportional fee: they are asked for within the call that makes an activation invoice, which then \
      tells the whole fee of that amount",
@@ -15,52 +16,55 @@ const HIDDEN: &[&str] = &[
     "until when the provider stands by its fee: a payment after that is refused and the payer keeps the money",
 ];
 
-/// What is trusted to whom.
+/// The trust that the providers get.
 const TRUST: &str = "The providers that are set are trusted with channels whose funding is not confirmed yet: one that takes its \
                      funding back takes with it what was sold over that channel until then. No coins are kept on chain for their \
                      channels (node.reserve): one that cheats could take back the payments that it just passed on.";
 
-/// What is known of how to become reachable.
+/// The ways to get inbound liquidity, and their known terms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Terms {
     /// The network's preset.
     pub network: String,
-    /// Who opens a channel out of a payment (LSPS2), if anybody is set.
+    /// The provider that opens a channel out of a payment (LSPS2), if one is set.
     pub provider: Option<ProviderTerms>,
-    /// Who sells channels (LSPS1), if anybody is set.
+    /// The provider that sells channels (LSPS1), if one is set.
     pub order_provider: Option<ProviderTerms>,
-    /// Others that the preset knows: `node.liquidity.provider` takes their names.
+    /// Other providers that the preset knows. `node.liquidity.provider` accepts their names.
     pub known: Vec<ProviderTerms>,
-    /// The same of those that sell channels: `node.liquidity.order_provider` takes their names.
+    /// Other sellers of channels that the preset knows. `node.liquidity.order_provider` accepts
+    /// their names.
     pub known_sellers: Vec<ProviderTerms>,
-    /// The most that a provider may keep of an activation, in msat; or the share below, if that is more.
+    /// The most that a provider may keep of an activation, in msat, or the share below if that is
+    /// more.
     pub fee_max_msat: u64,
-    /// The share that it may keep, in percent.
+    /// The share of an activation that a provider may keep, in percent.
     pub fee_max_percent: u32,
-    /// The least amount of an activation, in sat: less would make a channel too small for its own first payment.
+    /// The least amount of an activation, in sat. With less, the channel is too small for its own
+    /// first payment.
     pub amount_min_sat: u64,
-    /// What is kept on chain for closing channels: `none`, `trusted`, or an amount for each.
+    /// The reserve kept on chain for closing channels: `none`, `trusted`, or an amount per channel.
     pub reserve: String,
-    /// Where the map of the network for outgoing payments comes from: `auto`, `none`, `rapid` or `p2p`.
+    /// The source of the network map for outgoing payments: `auto`, `none`, `rapid` or `p2p`.
     pub gossip: String,
-    /// What nobody can be told before an invoice is made.
+    /// The terms that are unknown until an invoice is made.
     pub hidden: Vec<String>,
-    /// What is trusted to the provider.
+    /// The trust that the providers get.
     pub trust: String,
 }
 
-/// What is known of a provider.
+/// The known terms of a provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProviderTerms {
-    /// What the preset calls it; empty for one that is none of a preset's.
+    /// The provider's name in the preset; empty if the preset does not list it.
     pub name: String,
-    /// Its node id, hex.
+    /// The id of the provider's node, hex.
     pub node_id: String,
-    /// Where its node is.
+    /// The address of the provider's node.
     pub address: String,
-    /// Whether it is sent a token.
+    /// Whether the provider is sent a token.
     pub has_token: bool,
-    /// What the preset says of its terms; nobody has verified it.
+    /// The terms that the preset lists for the provider. They are not verified.
     pub published: Option<String>,
 }
 
@@ -77,7 +81,7 @@ impl From<&Provider> for ProviderTerms {
 }
 
 impl Node {
-    /// What is known of how to become reachable. Asks nobody.
+    /// The ways to get inbound liquidity, and their known terms. Sends no request.
     pub fn terms(&self) -> Terms {
         let config = &self.config.liquidity;
         let all = |providers: &[Provider]| providers.iter().map(ProviderTerms::from).collect();

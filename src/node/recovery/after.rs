@@ -1,4 +1,5 @@
-//! After a recovery: channels that it went on without, and closings that nobody had made when it searched for them.
+//! Work after a recovery: handles the channels that it left unclosed, and finds closings that came
+//! after its search.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,17 +17,20 @@ use super::closing::{self, Watched};
 use super::searching::{self, Search, Swept};
 use super::{look_again, on};
 
-/// How often: a closing that pays us waits for nobody, and one that has to be punished within a day can wait for an hour.
+/// The interval of the checks. A closing that pays us can wait, and one that must be punished
+/// within a day can wait for an hour.
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 
-/// How long closings of channels that the backup does not know are searched for: a peer that does not come back within three
-/// months does not come back.
+/// The number of days after a recovery in which closings of channels unknown to the backup are
+/// searched for. A peer that stays away for three months is not expected to come back.
 pub(super) const SEARCH_DAYS: u64 = 90;
 
-/// Scripts looked up at each look: all two thousand within a day (20 hours), for a sixth of what a public chain source allows.
+/// The number of scripts looked up in each check. All two thousand take 20 hours, and use a sixth
+/// of the requests that a public chain source allows.
 const SCRIPTS_PER_LOOK: usize = 100;
 
-/// Has channels swept that a recovery went on without and that were closed since; of the others the operator is reminded.
+/// Loads the monitors of channels that a recovery left unclosed and that were closed since. Logs a
+/// reminder of the other channels.
 pub(super) async fn begin(node: &Node, ledger: &Arc<Ledger>) -> Result<(), NodeError> {
     let last = on(node.config.folder.clone(), |folder| {
         copy::recovered(&folder)
@@ -53,11 +57,12 @@ pub(super) async fn begin(node: &Node, ledger: &Arc<Ledger>) -> Result<(), NodeE
     Ok(())
 }
 
-/// The channels that were left, and what is to become of their monitors now; as they are known, if the chain cannot be asked.
+/// The channels that were left unclosed, and what happens to their monitors now. If the chain
+/// source does not answer, the monitors stay set aside.
 async fn look_at_left(node: &Node) -> Result<(Vec<Watched>, Sorted), NodeError> {
     let channels = super::set_aside(node).await?;
     let mut left: Vec<Watched> = channels.into_iter().map(Watched::new).collect();
-    // Only an index of the chain knows; a start with one asks again.
+    // Only a chain source with an index can tell. The next start with such a source asks again.
     if left.is_empty() || node.chain.relay().is_none() {
         return Ok((left, Sorted::default()));
     }
@@ -75,7 +80,7 @@ async fn look_at_left(node: &Node) -> Result<(Vec<Watched>, Sorted), NodeError> 
     Ok((left, sorted))
 }
 
-/// Looks again until told to stop, or until nothing is left to look for.
+/// Checks at each interval, until told to stop or until there is nothing left to check.
 pub(in crate::node) async fn watch(
     node: &Node,
     ldk: &Arc<ldk_node::Node>,
@@ -115,14 +120,14 @@ pub(in crate::node) async fn watch(
             () = until.cancelled() => return,
         };
         if is_wanted {
-            // The next one loads the monitors as it begins.
+            // The next node loads the monitors when it starts.
             node.another_wanted.notify_one();
             return;
         }
     }
 }
 
-/// Whether a channel that was left was closed since, so that its monitor can be loaded.
+/// Whether a channel that was left unclosed is now closed, so that its monitor can be loaded.
 async fn is_another_wanted(node: &Node) -> bool {
     match look_at_left(node).await {
         Ok((left, sorted)) => {
@@ -139,8 +144,8 @@ async fn is_another_wanted(node: &Node) -> bool {
     }
 }
 
-/// The fundings of channels that the search must skip. The node sweeps them itself, now or after it loads their
-/// monitors, and both would spend the same outputs.
+/// The fundings of channels that the search must skip. The node sweeps them itself, now or after it
+/// loads their monitors, and both would spend the same outputs.
 async fn fundings(node: &Node) -> Result<HashSet<OutPoint>, NodeError> {
     let keys = node.keys.clone();
     on(node.config.folder.clone(), move |folder| {
@@ -149,7 +154,7 @@ async fn fundings(node: &Node) -> Result<HashSet<OutPoint>, NodeError> {
     .await
 }
 
-/// Looks up some more scripts, and before them those at which something was seen.
+/// Looks up the scripts with unsettled outputs, and some more.
 async fn go_on(node: &Node, ldk: &Arc<ldk_node::Node>, search: &mut Search) {
     let seen = search.again_and_again(&node.keys);
     if let Err(error) = search.go_on(node, seen + SCRIPTS_PER_LOOK).await {
@@ -180,7 +185,8 @@ impl Node {
         self.clock.unix_secs() < last.ended_secs + SEARCH_DAYS * 86_400
     }
 
-    /// A search that begins at another place each hour: however often the program is started, all scripts have their turn.
+    /// A search that begins at another script each hour, so that all scripts are looked up even if
+    /// the program restarts often.
     fn search_of_this_hour(&self) -> Search {
         let hour = usize::try_from(self.clock.unix_secs() / 3_600).unwrap_or(0);
         Search::from(&self.keys, hour.wrapping_mul(SCRIPTS_PER_LOOK))

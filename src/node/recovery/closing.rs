@@ -1,4 +1,5 @@
-//! The first stage: waiting until the peers have closed the old channels, by looking at the outputs that held their money.
+//! The first stage: waits until the peers have closed the old channels, by checking the outputs
+//! that held the channels' money.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,52 +17,58 @@ use crate::node::{Node, NodeError};
 use super::trail::{Spender, Trail, Whereabouts, is_commitment};
 use super::{OldChannel, look_again, proof};
 
-/// Confirmations after which LDK itself takes a transaction for final (its `ANTI_REORG_DELAY`).
+/// The number of confirmations after which LDK treats a transaction as final (its
+/// `ANTI_REORG_DELAY`).
 pub(super) const BURIED_CONFIRMATIONS: u32 = 6;
 
-/// So old, a backup's channel whose funding nobody has seen is not waited for: a peer broadcasts it within seconds. Its monitor stays
-/// set aside, so that nothing is lost if it comes all the same.
+/// The age of a backup, in seconds, from which the recovery does not wait for a channel with an
+/// unseen funding. A peer broadcasts a funding within seconds. The channel's monitor stays set
+/// aside, in case the funding appears later.
 const UNFUNDED_SECS: u64 = 3_600;
 
-/// After so long it will not come: LDK gives up a channel after 2,016 blocks.
+/// The age of a backup, in seconds, from which an unseen funding counts as never made: LDK gives up
+/// a channel after 2,016 blocks.
 const NEVER_FUNDED_SECS: u64 = 15 * 86_400;
 
-/// How long one question may take.
+/// The time in seconds that one request may take.
 const TIMEOUT_SECS: u64 = 20;
 
-/// Less than this has no output of its own in a closing.
+/// The least balance, in sat, that gets its own output in a closing.
 const DUST_SAT: u64 = 354;
 
-/// What the books say of such a channel.
+/// The ledger's reason for the end of an old channel.
 const REASON: &str = "closed by its peer after a restore from a backup";
 
-/// Why it could not be seen where the old channels are.
+/// The reasons why the state of the old channels could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LookError {
-    /// The chain source.
+    /// The chain source failed.
     #[error(transparent)]
     Source(#[from] esplora_client::Error),
-    /// The chain source reads the chain anew, most likely: what it does not know may be there all the same.
+    /// The chain source is behind the backup, probably because it is rebuilding its index. A
+    /// transaction that it does not know may exist.
     #[error("it knows blocks up to {tip}, and the backup knew block {backup}")]
     Behind {
-        /// Its newest block.
+        /// The height of the chain source's tip.
         tip: u32,
-        /// The newest block that a monitor knows.
+        /// The height of the newest block that a monitor knows.
         backup: u32,
     },
 }
 
-/// How this stage ended.
+/// The result of this stage.
 #[derive(Debug)]
 pub(super) struct Closed {
-    /// What becomes of the monitors.
+    /// The monitors to load or to retire.
     pub(super) sorted: Sorted,
-    /// Whether nothing is waited for any more; otherwise the stage begins again, with the monitors that were put back.
+    /// Whether the stage is complete. Otherwise it begins again, with the monitors that were put
+    /// back.
     pub(super) is_over: bool,
 }
 
-/// Watches until a channel's closing is buried: its monitor must not wait for the others, or the time passes in which it can
-/// punish an old state and claim payments. Ends, too, when nothing is waited for any more; `None` if told to stop before.
+/// Watches until a channel's closing is buried. Its monitor must not wait for other channels,
+/// because it has limited time to punish an old state and to claim payments. Also ends when there
+/// is nothing left to wait for; `None` if told to stop before.
 pub(super) async fn watch(
     node: &Node,
     fence: Fence,
@@ -100,30 +107,31 @@ pub(super) async fn watch(
     }
 }
 
-/// An old channel, and what is known of where it is.
+/// An old channel, and its last known state.
 #[derive(Debug)]
 pub(super) struct Watched {
     channel: MonitoredChannel,
     pub(super) old: OldChannel,
-    /// Whether its monitor finds its closing.
+    /// Whether the channel's monitor finds its closing.
     is_found: bool,
-    /// Whether the chain source says that its closing is buried, and has no proof of it.
+    /// Whether the chain source reports the closing as buried, but has no proof.
     is_unproven: bool,
-    /// A closing that was proven, the block that the chain source said, and the one of the proof.
+    /// A proven closing, with the height that the chain source reported and the height of the
+    /// proof.
     proven: Option<(Txid, u32, u32)>,
 }
 
-/// What a look goes by.
+/// The inputs of one check.
 struct View<'a> {
     client: &'a AsyncClient,
-    /// The newest block. It was asked for first: one that came since counts next time.
+    /// The height of the tip. It is read first, so a newer block counts at the next check.
     tip: u32,
     network: Network,
-    /// The scripts that a peer's closing may pay us at.
+    /// The scripts to which a peer's closing may pay our balance.
     scripts: &'a HashSet<ScriptBuf>,
 }
 
-/// Looks where each channel is.
+/// Checks the state of each channel.
 pub(super) async fn look(node: &Node, old: &mut [Watched]) -> Result<(), LookError> {
     let client = client(node)?;
     let tip = client.get_height().await?;
@@ -141,7 +149,7 @@ pub(super) async fn look(node: &Node, old: &mut [Watched]) -> Result<(), LookErr
     Ok(())
 }
 
-/// Whether a chain source of this tip can know all that the backup knew.
+/// Fails if a chain source with this tip cannot know all blocks that the backup knew.
 fn has_come_as_far(tip: u32, old: &[Watched]) -> Result<(), LookError> {
     let heights = old.iter().map(|watched| watched.channel.height);
     match heights.max() {
@@ -170,7 +178,7 @@ impl Watched {
         match trail.end() {
             Whereabouts::Open(at) => {
                 let is_moved = at != channel.funding;
-                // Of a transaction that they do not know servers say that its outputs are unspent.
+                // For an unknown transaction, servers report that its outputs are unspent.
                 let is_funded = is_moved || view.client.get_tx(&at.txid).await?.is_some();
                 self.old = OldChannel {
                     is_funded,
@@ -224,7 +232,7 @@ impl Watched {
         Ok(())
     }
 
-    /// What its monitor is stored under.
+    /// The key under which the channel's monitor is stored.
     pub(super) fn key(&self) -> &String {
         &self.channel.key
     }
@@ -233,19 +241,20 @@ impl Watched {
         self.old.confirmations >= BURIED_CONFIRMATIONS
     }
 
-    /// Whether it is not waited for any more.
+    /// Whether the recovery no longer waits for this channel.
     fn is_done(&self, backup_age_secs: u64) -> bool {
         self.is_buried() || (self.is_unfunded() && backup_age_secs > UNFUNDED_SECS)
     }
 
-    /// Whether it may never have been funded. That one server lacks the transaction is not enough: a channel whose state has
-    /// changed was funded, and the peer may close it with an old one, which only its monitor can punish.
+    /// Whether the channel may never have been funded. One server without the transaction is not
+    /// enough: a channel whose state has changed was funded. Its peer may close it with an old
+    /// state, which only its monitor can punish.
     fn is_unfunded(&self) -> bool {
         !self.old.is_funded && self.channel.update_id == 0
     }
 }
 
-/// What becomes of the monitors of these channels, by what was seen of each.
+/// Decides which monitors of these channels to load and which to retire.
 pub(super) fn sorted(old: &[Watched], backup_age_secs: u64) -> Sorted {
     let mut sorted = Sorted::default();
     for watched in old {
@@ -267,7 +276,8 @@ pub(super) fn sorted(old: &[Watched], backup_age_secs: u64) -> Sorted {
     sorted
 }
 
-/// Tells the books of those that are closed for good: the node, which no longer knows them, makes no event.
+/// Records the closings that are final in the ledger. The node no longer knows these channels, so
+/// it makes no event.
 pub(super) async fn enter_closed(old: &[Watched], ledger: &Arc<Ledger>) -> Result<(), NodeError> {
     let closed = old.iter().filter(|watched| watched.is_buried());
     let ids: Vec<_> = closed.map(|watched| watched.channel.channel_id).collect();
@@ -280,7 +290,7 @@ pub(super) async fn enter_closed(old: &[Watched], ledger: &Arc<Ledger>) -> Resul
     Ok(())
 }
 
-/// A client of the node's chain source.
+/// A client for the node's chain source.
 pub(super) fn client(node: &Node) -> Result<AsyncClient, esplora_client::Error> {
     let relay = node.chain.relay();
     let relay = relay.expect("a recovery does not begin without an Esplora API");
@@ -289,7 +299,7 @@ pub(super) fn client(node: &Node) -> Result<AsyncClient, esplora_client::Error> 
         .build_async()
 }
 
-/// What spends an output.
+/// The transaction that spends this output, if there is one.
 async fn spender(
     client: &AsyncClient,
     outpoint: &OutPoint,
@@ -315,8 +325,9 @@ fn pays_us_sat(closing: &Transaction, scripts: &HashSet<ScriptBuf>) -> Option<u6
     (!ours.is_empty()).then(|| sat.sum())
 }
 
-/// Says so if a channel's last state was broadcast, and not by its peer: what is ours in that is found by a monitor that knows the
-/// state, and by nothing else.
+/// Logs an error if a channel was closed by a commitment that pays us at none of a peer's scripts,
+/// so that it may be our own. Only a monitor that knows the commitment's state finds our balance in
+/// it.
 fn warn_of_our_own(old: &OldChannel, closing: &Transaction) {
     if is_commitment(closing) && old.pays_us_sat.is_none() && old.backup_balance_sat > DUST_SAT {
         tracing::error!(
@@ -431,7 +442,7 @@ mod tests {
         assert_eq!(sorted(&old, NEVER_FUNDED_SECS + 1), expected);
     }
 
-    /// One whose funding transaction the chain source does not know, after so many changes.
+    /// A channel with an unknown funding transaction, after this many updates.
     fn unknown(key: &str, update_id: u64) -> Watched {
         let mut watched = watched(key);
         watched.old.is_funded = false;

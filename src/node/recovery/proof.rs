@@ -1,13 +1,14 @@
-//! Whether a closing is in the chain: the fence does not come down on one server's word.
+//! Proves that a closing is in the chain, because a monitor must not be loaded on one server's
+//! word.
 
 use bitcoin::{MerkleBlock, Network, Txid};
 use esplora_client::AsyncClient;
 
-/// The difficulty that a block of the main network has at least: it was above ten times as much in all of 2025, and to make up one
-/// such block costs more than there is in channels.
+/// The least difficulty of an acceptable main-network block. In all of 2025 the difficulty was more
+/// than ten times as high. Faking one such block costs more than the channels hold.
 const DIFFICULTY_MIN: f64 = 1e13;
 
-/// The height of the block that a transaction is in, if that is proven.
+/// The height of the block that contains a transaction, if that is proven.
 pub(super) async fn height(
     client: &AsyncClient,
     txid: &Txid,
@@ -23,7 +24,7 @@ pub(super) async fn height(
     Ok(status.height.filter(|_| status.in_best_chain))
 }
 
-/// Whether this says that a transaction is in a block, and somebody has done the work for that block.
+/// Whether this proof shows that the transaction is in a block, and that the block has enough work.
 fn is_proof(proof: &MerkleBlock, txid: &Txid, network: Network) -> bool {
     let (mut matches, mut indexes) = (Vec::new(), Vec::new());
     let is_in = proof.extract_matches(&mut matches, &mut indexes).is_ok() && matches == [*txid];
@@ -46,13 +47,13 @@ mod tests {
         let txid = block.txdata[0].compute_txid();
         let proof = MerkleBlock::from_block_with_predicate(&block, |_| true);
         assert!(is_proof(&proof, &txid, Network::Signet));
-        // Another transaction.
+        // The proof is for another transaction.
         assert!(!is_proof(&proof, &Txid::all_zeros(), Network::Signet));
-        // A block that was changed, whose work is none any more.
+        // The block was changed, so its proof of work is not valid any more.
         let mut changed = proof.clone();
         changed.header.nonce += 1;
         assert!(!is_proof(&changed, &txid, Network::Signet));
-        // On the main network work that anybody can do is none either.
+        // On the main network, work that anyone can do is not a proof.
         assert!(!is_proof(&proof, &txid, Network::Bitcoin));
         let mut easy = proof;
         easy.header.bits = CompactTarget::from_consensus(0x207f_ffff);

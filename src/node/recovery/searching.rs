@@ -1,4 +1,4 @@
-//! The last stage: what peers' closings pay us of channels that no monitor knows.
+//! The last stage: finds and sweeps our outputs in closings of channels without a monitor.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -28,26 +28,27 @@ use crate::node::{Node, NodeError};
 use super::closing::{self, BURIED_CONFIRMATIONS};
 use super::look_again;
 
-/// Scripts for each key: LDK lists that of a channel without anchors first, then that of one with them.
+/// The number of scripts for each key. LDK lists the script without anchors first.
 const SCRIPTS_PER_KEY: usize = 2;
 
-/// So many scripts left are worth a word.
+/// If more scripts than this are left, the operator is told about the search.
 const MANY: usize = 100;
 
-/// How long we let a chain source rest that answers no more: public ones count requests by the hour.
+/// The pause after a chain source stops answering. Public ones limit requests per hour.
 const REST: Duration = Duration::from_secs(60);
 
-/// The blocks within which a sweep should be mined: nobody waits, and nobody else can take it.
+/// The confirmation target of a sweep, in blocks. It can be slow, because only we can spend the
+/// outputs.
 const TARGET_BLOCKS: u16 = 12;
 
-/// The fee rate where nobody tells any, in sat/vB: twice what is relayed at least.
+/// The fee rate if no estimate is known, in sat/vB: twice the least rate that nodes relay.
 const FALLBACK_SAT_PER_VBYTE: f64 = 2.0;
 
-/// No fee takes more than a fifth of what is swept: fees of one hour, or what one server says of them, are not final, and nothing is
-/// lost by waiting.
+/// The largest share of a sweep that the fee may take: a fifth. Fees may fall, or one server's
+/// estimate may be wrong, and nothing is lost by waiting.
 const FEE_PARTS: u64 = 5;
 
-/// Below this an output costs more than it brings (BOLT 3's dust for such scripts).
+/// The least amount of a sweep. Less costs more than it brings (BOLT 3's dust for such scripts).
 const DUST: Amount = Amount::from_sat(330);
 
 /// An output that pays us.
@@ -56,14 +57,14 @@ pub(super) struct Found {
     outpoint: OutPoint,
     value: Amount,
     script: ScriptBuf,
-    /// Which of the keys it pays.
+    /// The number of the key that the output pays.
     key: u32,
-    /// Whether its channel had anchors.
+    /// Whether the channel of the output had anchors.
     has_anchors: bool,
 }
 
-/// Looks up every script that a closing may pay us at, sweeps what is there, and waits until that is confirmed; `false` if told
-/// to stop before. What costs too much now does not keep the shop closed: the search goes on after the recovery.
+/// Looks up every script to which a closing may pay us, and sweeps the outputs until the sweep is
+/// confirmed; `false` if told to stop. Outputs that cost too much now are left for later searches.
 pub(super) async fn watch(
     node: &Node,
     fence: Fence,
@@ -94,7 +95,7 @@ pub(super) async fn watch(
                 }
                 let happening = swept.map_or_else(|| search.happening(), |swept| swept.to_string());
                 node.tell_recovery(fence.searching(happening));
-                // The next round looks only where something is to be seen.
+                // The next round checks only scripts with unsettled outputs.
                 search.again();
                 node.config.chain.sync_interval
             }
@@ -111,7 +112,7 @@ pub(super) async fn watch(
     }
 }
 
-/// Whether nothing is to be waited for, after this came of what was found and so many outputs are not buried yet.
+/// Whether the search is over, given the last sweep and the number of outputs that are not buried.
 fn is_over(swept: Option<&Swept>, young: usize) -> bool {
     match swept {
         None | Some(Swept::TooDear) => young == 0,
@@ -119,18 +120,18 @@ fn is_over(swept: Option<&Swept>, young: usize) -> bool {
     }
 }
 
-/// A search, which goes on where a chain source left it.
+/// A search that can continue where the chain source stopped answering.
 #[derive(Debug)]
 pub(super) struct Search {
-    /// Scripts that were not looked up yet, by their numbers.
+    /// The scripts that were not looked up yet, with their numbers.
     left: VecDeque<(usize, ScriptBuf)>,
-    /// Scripts at which something was that is not settled yet.
+    /// The scripts with outputs that are not settled yet.
     seen: VecDeque<(usize, ScriptBuf)>,
-    /// What is ours, buried and unspent.
+    /// Our outputs that are buried and unspent.
     pub(super) found: Vec<Found>,
-    /// Outputs that are ours and not buried yet, or whose sweep is not.
+    /// The number of our outputs that are not buried, or whose sweep is not buried.
     young: usize,
-    /// Fundings of channels that have a monitor: the node sweeps what their closings pay us.
+    /// The fundings of channels with a monitor. The node itself sweeps their closings.
     monitored: HashSet<OutPoint>,
 }
 
@@ -139,7 +140,7 @@ impl Search {
         Self::from(keys, 0)
     }
 
-    /// One that begins with this script of them all.
+    /// Creates a search that begins with the script of this number.
     pub(super) fn from(keys: &NodeKeys, start: usize) -> Self {
         let mut left = all(keys);
         let start = start % left.len();
@@ -153,12 +154,12 @@ impl Search {
         }
     }
 
-    /// Leaves closings of channels with these fundings to the node, which has their monitors.
+    /// Skips closings of channels with these fundings, because the node has their monitors.
     pub(super) fn pass_over(&mut self, monitored: HashSet<OutPoint>) {
         self.monitored = monitored;
     }
 
-    /// Puts what is not settled first in line.
+    /// Puts the scripts with unsettled outputs first.
     fn again(&mut self) {
         self.seen.append(&mut self.left);
         std::mem::swap(&mut self.seen, &mut self.left);
@@ -166,7 +167,8 @@ impl Search {
         self.young = 0;
     }
 
-    /// The same, and begins with all scripts once more after the last one. How many are not settled.
+    /// Does the same, and starts over after the last script. Returns the number of unsettled
+    /// scripts.
     pub(super) fn again_and_again(&mut self, keys: &NodeKeys) -> usize {
         let (is_through, unsettled) = (self.left.is_empty(), self.seen.len());
         self.again();
@@ -186,7 +188,7 @@ impl Search {
         )
     }
 
-    /// Looks up what is left, but no more scripts than this.
+    /// Looks up the next scripts, at most this many.
     pub(super) async fn go_on(
         &mut self,
         node: &Node,
@@ -258,23 +260,23 @@ fn spends(tx: &Tx, outputs: &HashSet<OutPoint>) -> bool {
     inputs.any(|input| outputs.contains(&OutPoint::new(input.txid, input.vout)))
 }
 
-/// All scripts, by their numbers.
+/// All scripts, with their numbers.
 fn all(keys: &NodeKeys) -> VecDeque<(usize, ScriptBuf)> {
     keys.closing_scripts().into_iter().enumerate().collect()
 }
 
-/// What came of what was found.
+/// The result of a sweep.
 #[derive(Debug)]
 pub(super) enum Swept {
-    /// It is on its way.
+    /// The sweep was broadcast.
     Sent {
         txid: Txid,
         count: usize,
         sum: Amount,
     },
-    /// The fee would take too much of it now.
+    /// The fee would take too much of the amount now.
     TooDear,
-    /// The chain source does not answer, or does not take it.
+    /// The chain source did not answer, or refused the sweep.
     Failed(esplora_client::Error),
 }
 
@@ -299,7 +301,7 @@ impl fmt::Display for Swept {
     }
 }
 
-/// Broadcasts a transaction that takes all of it into the wallet, if that is worth its fee; the next search sees what came of it.
+/// Broadcasts a transaction that sweeps all outputs into the wallet, if that is worth the fee.
 pub(super) async fn sweep(
     node: &Node,
     ldk: &Arc<ldk_node::Node>,
@@ -314,7 +316,8 @@ pub(super) async fn sweep(
         Ok(asked) => asked,
         Err(error) => return Ok(Swept::Failed(error)),
     };
-    // Any script of the wallet's kind tells the fee; a new address is asked for at the chain source from then on.
+    // Any script of the wallet's kind gives the fee. An address is drawn only for a sweep, because
+    // each costs a request in every later sync.
     let nobody = ScriptBuf::new_p2wpkh(&WPubkeyHash::all_zeros());
     if sweeping(found, &nobody, rate, &node.keys).is_none() {
         return Ok(Swept::TooDear);
@@ -344,7 +347,7 @@ async fn fee_rate(client: &AsyncClient) -> Result<f64, esplora_client::Error> {
     Ok(rate.clamp(1.0, FEE_RATE_MAX_SAT_VB as f64))
 }
 
-/// The signed transaction; `None` if its fee would take too much of what there is.
+/// The signed sweep; `None` if its fee would take too much of the amount.
 fn sweeping(found: &[Found], to: &ScriptBuf, rate: f64, keys: &NodeKeys) -> Option<Transaction> {
     let sum: Amount = found.iter().map(|found| found.value).sum();
     let mut tx = Transaction {
@@ -356,7 +359,7 @@ fn sweeping(found: &[Found], to: &ScriptBuf, rate: f64, keys: &NodeKeys) -> Opti
             script_pubkey: to.clone(),
         }],
     };
-    // Signed once for its size, which differs by a byte or two for each input from what the second signatures take.
+    // Signed first to learn the size. The final signatures differ by a byte or two for each input.
     sign(&mut tx, found, keys);
     #[expect(
         clippy::cast_possible_truncation,
@@ -412,7 +415,7 @@ impl Found {
         TxIn {
             previous_output: self.outpoint,
             script_sig: ScriptBuf::new(),
-            // With anchors the output wants one block to lie between (BOLT 3).
+            // With anchors, the output can be spent only after one more block (BOLT 3).
             sequence: if self.has_anchors {
                 Sequence::from_height(1)
             } else {
@@ -484,7 +487,7 @@ mod tests {
         assert_eq!(search.again_and_again(&keys), 0);
         let all = numbers(&search);
         assert_eq!((all.len(), all[0], all[1_999]), (2_000, 100, 99));
-        // All were looked up, and at one of them something is.
+        // All scripts were looked up, and one of them has an unsettled output.
         let seen = search.left[7].clone();
         search.left.clear();
         search.seen.push_back(seen);

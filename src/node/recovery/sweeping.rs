@@ -1,4 +1,5 @@
-//! The second stage: the monitors are loaded, and ldk-node sweeps what they find into its wallet.
+//! The second stage: the monitors are loaded, and ldk-node sweeps the outputs that they find into
+//! its wallet.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,17 +14,20 @@ use crate::node::{Node, NodeError};
 
 use super::look_again;
 
-/// What a monitor has let go of, the sweeper has a moment later: nothing must be left on two looks this far apart.
+/// The pause between two checks that must both find nothing left. An output that a monitor drops
+/// reaches the sweeper a moment later.
 const SURE_AFTER: Duration = Duration::from_secs(3);
 
-/// What ripens within this many blocks, some six hours, is waited for.
+/// The number of blocks, about six hours, within which a balance must become spendable to be waited
+/// for.
 const SOON_BLOCKS: u32 = 36;
 
-/// An output of less may cost more than it brings while fees are high (100 vbytes at 50 sat), and ldk-node waits with it.
+/// The least output that is waited for, in sat. While fees are high, a smaller one may cost more
+/// than it brings (100 vbytes at 50 sat), and ldk-node delays its sweep.
 const SMALL_SAT: u64 = 5_000;
 
-/// Watches until nothing of the old channels is left to sweep, or until the operator does not want to wait; `false` if told to
-/// stop before.
+/// Watches until nothing of the old channels is left to sweep, or until the operator does not want
+/// to wait. Returns `false` if told to stop before.
 pub(super) async fn watch(
     node: &Node,
     fence: Fence,
@@ -39,7 +43,8 @@ pub(super) async fn watch(
         }
         let (asked, ids) = (Arc::clone(ldk), ids.clone());
         let looked = tokio::task::spawn_blocking(move || {
-            // Without this a monitor that has not heard of its channel's closing would look as if nothing were left.
+            // Without the sync, a monitor that has not seen the closing would look as if nothing
+            // were left.
             asked.sync_wallets()?;
             let height = asked.status().current_best_block.height;
             Ok::<_, ldk_node::NodeError>(Left::of(&asked.list_balances(), height, &ids))
@@ -59,7 +64,7 @@ pub(super) async fn watch(
             }
         }
         let goes_on = if was_empty {
-            // Whoever has the chain read meanwhile must not shorten this.
+            // A chain sync that the operator requests must not shorten this pause.
             tokio::select! {
                 () = sleep_until(Instant::now() + SURE_AFTER) => true,
                 () = until.cancelled() => false,
@@ -73,21 +78,22 @@ pub(super) async fn watch(
     }
 }
 
-/// What is not in the wallet yet.
+/// The money that is not in the wallet yet.
 #[derive(Debug, Default)]
 struct Left {
-    /// Balances whose monitors have still something to do that we wait for.
+    /// The number of balances that the recovery waits for, because their monitors still have work
+    /// to do.
     waiting: usize,
-    /// Their sum, in sat.
+    /// The sum of these balances, in sat.
     waiting_sat: u64,
-    /// Outputs that are being swept.
+    /// The number of outputs that are being swept.
     sweeping: usize,
-    /// Their sum, in sat.
+    /// The sum of these outputs, in sat.
     sweeping_sat: u64,
-    /// Old channels whose monitors have not found the closing that was seen.
+    /// The number of old channels whose monitors have not found the closing yet.
     unheard: usize,
-    /// What takes days, or a lower fee rate, in sat: no reason to keep the shop closed, for all that was dangerous is over. The node
-    /// sweeps it in its time.
+    /// The amount that takes days or a lower fee rate, in sat. It does not delay selling, because
+    /// the danger is over. The node sweeps it later.
     later_sat: u64,
 }
 
@@ -96,8 +102,10 @@ impl Left {
         let mut left = Self::default();
         for balance in &balances.lightning_balances {
             if let LightningBalance::ClaimableOnChannelClose { channel_id, .. } = balance {
-                // Whatever is ours in it, by what its monitor knows: in peace the node would broadcast its old state. In a channel
-                // that a peer has opened meanwhile, and that was closed at once, nothing is ours; it may never be in the chain.
+                // An old channel counts whatever the balance in its monitor: outside of a recovery,
+                // the node would broadcast the channel's old state. A channel that a peer has
+                // opened during the recovery does not count. It was closed at once, none of its
+                // money is ours, and it may never confirm.
                 left.unheard += usize::from(old.contains(&channel_id.0));
                 continue;
             }
@@ -154,11 +162,11 @@ impl Left {
     }
 }
 
-/// Whether we wait for this balance, and what it is worth to us.
+/// Whether the recovery waits for this balance, and its value for us in sat.
 fn awaited_sat(balance: &LightningBalance, height: u32) -> (bool, u64) {
     let soon = height + SOON_BLOCKS;
     match balance {
-        // Counted by itself.
+        // Counted separately as unheard.
         LightningBalance::ClaimableOnChannelClose { .. } => (false, 0),
         LightningBalance::ContentiousClaimable {
             amount_satoshis, ..
@@ -176,7 +184,7 @@ fn awaited_sat(balance: &LightningBalance, height: u32) -> (bool, u64) {
             claimable_height,
             ..
         } => (*claimable_height <= soon, *amount_satoshis),
-        // A payment to us whose preimage was not given away: it goes back to its payer.
+        // A payment to us whose preimage was not released goes back to its payer.
         LightningBalance::MaybePreimageClaimableHTLC { .. } => (false, 0),
     }
 }
@@ -215,7 +223,7 @@ mod tests {
         let old = HashSet::from([[1; 32]]);
         for sat in [0, 1_000] {
             assert!(!Left::of(&balances([1; 32], sat), 100, &old).is_empty());
-            // A channel that a peer has opened meanwhile may never be in the chain.
+            // A channel that a peer has opened during the recovery may never confirm.
             assert!(Left::of(&balances([2; 32], sat), 100, &old).is_empty());
         }
     }

@@ -1,9 +1,10 @@
-//! Where an old channel is, by what spent its money: closed, or moved by splices. Pure.
+//! Finds the current output of an old channel, or its closing, from the transactions that spent its
+//! money. This module does no I/O.
 //!
-//! A confirmed spend is not always a closing. A splice moves the channel to another output, under which it stays open: a monitor
-//! that was loaded then could broadcast an old state of it. A commitment has marks (BOLT 3); a splice and a closing in agreement
-//! have none, and look alike where the peer has itself paid at a script of several keys. What tells them apart is what happens to
-//! that output later.
+//! A confirmed spend is not always a closing. A splice moves the channel to another output, where
+//! the channel stays open: a monitor loaded then could broadcast an old state. A commitment has
+//! marks (BOLT 3). A splice and a cooperative close have none, and look alike if the peer is paid
+//! at a multisig script. Only a later spend of that output tells them apart.
 
 use std::collections::VecDeque;
 
@@ -12,48 +13,51 @@ use bitcoin::{OutPoint, Script, Transaction};
 
 use crate::channel_state::copy::MonitoredChannel;
 
-/// How many spends are followed at most: a channel that was spliced every day for two months. What lies beyond is open, for all that
-/// is known.
+/// The maximum number of spends that are followed: a splice every day for two months. A longer
+/// trail counts as an open channel.
 const SPENDS_MAX: usize = 64;
 
-/// Outputs of one transaction that are looked at at most: a splice has one for the channel, and few others.
+/// The maximum number of outputs of one transaction that are checked. A splice has one output for
+/// the channel, and few others.
 const OUTPUTS_MAX: usize = 8;
 
-/// Two keys of 33 bytes, each with a byte for its length, and three operations (BOLT 3).
+/// The length of a funding script: two keys of 33 bytes, each with a length byte, and three
+/// operations (BOLT 3).
 const FUNDING_SCRIPT_BYTES: usize = 2 * 34 + 3;
 
-/// What spends an output.
+/// The transaction that spends an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Spender {
     pub(super) tx: Transaction,
-    /// The block that it is in, as the chain source says.
+    /// The height of the transaction's block, as the chain source reports it.
     pub(super) height: Option<u32>,
 }
 
-/// Where a channel is.
+/// The place of a channel's money.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Whereabouts {
-    /// Its money is at this output, or may be.
+    /// The channel's money is at this output, or may be there.
     Open(OutPoint),
-    /// It is closed.
+    /// The channel is closed.
     Closed {
         by: Spender,
-        /// Whether its monitor finds this closing; otherwise it can do nothing.
+        /// Whether the channel's monitor finds this closing. If not, the monitor is useless.
         is_found: bool,
     },
 }
 
-/// The way from a channel's funding to where it is now.
+/// The trail from a channel's funding to its current output.
 #[derive(Debug)]
 pub(super) struct Trail<'a> {
     channel: &'a MonitoredChannel,
-    /// Outputs that hold the channel, or may, and were not looked up yet.
+    /// The outputs that hold the channel, or may hold it, and were not looked up yet.
     ahead: VecDeque<OutPoint>,
-    /// One that nobody has spent.
+    /// An output on the trail that is not spent.
     unspent: Option<OutPoint>,
-    /// Whether the channel's monitor knows what is ahead.
+    /// Whether the channel's monitor knows the outputs in `ahead`.
     is_known: bool,
-    /// The closing, should all that is ahead turn out to be somebody's coins; and whether the monitor finds it.
+    /// The closing, unless an output in `ahead` turns out to be the channel; and whether the
+    /// monitor finds the closing.
     closing: Option<(Spender, bool)>,
     spends: usize,
 }
@@ -70,13 +74,13 @@ impl<'a> Trail<'a> {
         }
     }
 
-    /// The output whose spender is to be told next.
+    /// The output whose spender is needed next.
     pub(super) fn next(&self) -> Option<OutPoint> {
         let next = self.ahead.front().copied();
         next.filter(|_| self.spends < SPENDS_MAX)
     }
 
-    /// Takes what spends the next output; nothing if nobody does.
+    /// Takes the spender of the next output; `None` if the output is unspent.
     pub(super) fn told(&mut self, spender: Option<Spender>) {
         self.spends += 1;
         let Some(outpoint) = self.ahead.pop_front() else {
@@ -88,14 +92,15 @@ impl<'a> Trail<'a> {
         });
         match spent {
             None => self.unspent = Some(outpoint),
-            // Somebody's coins, which were paid to a script of another kind.
+            // This output held ordinary coins, at a script of another kind.
             Some((_, false)) => {}
             Some((spender, true)) => self.goes_on(spender),
         }
     }
 
-    /// Whether what a transaction spends held the channel. Nothing if it does not spend it, whatever the chain source says: its input
-    /// names the output, and shows the script that the output has the hash of.
+    /// Whether the output that a transaction spends held the channel. Returns `None` if the
+    /// transaction does not spend it, whatever the chain source says. The input must name the
+    /// output and reveal the script behind the output's hash.
     fn is_channel(&self, outpoint: OutPoint, tx: &Transaction) -> Option<bool> {
         let mut inputs = tx.input.iter();
         let input = inputs.find(|input| input.previous_output == outpoint)?;
@@ -111,12 +116,12 @@ impl<'a> Trail<'a> {
         self.unspent = None;
         self.ahead.clear();
         let txid = by.tx.compute_txid();
-        // LDK takes for a closing only what spends nothing else.
+        // LDK treats a spend as a closing only if it has no other input.
         let is_found = self.is_known && by.tx.input.len() == 1;
         let channel = self.channel;
         let splice = channel.splices.iter().find(|splice| splice.txid == txid);
         if let Some(splice) = splice.filter(|_| channel.is_open) {
-            // The monitor knows, whatever it looks like.
+            // The monitor knows this splice, whatever the transaction looks like.
             self.ahead.push_back(*splice);
         } else if channel.is_open && !is_commitment(&by.tx) {
             let outputs = (0_u32..).zip(&by.tx.output);
@@ -128,7 +133,7 @@ impl<'a> Trail<'a> {
         self.closing = Some((by, is_found));
     }
 
-    /// Where the channel is, after all that was asked was told.
+    /// The result, after the spenders of all requested outputs were given.
     pub(super) fn end(self) -> Whereabouts {
         let held = self.unspent.or(self.ahead.front().copied());
         match (held, self.closing) {
@@ -139,7 +144,8 @@ impl<'a> Trail<'a> {
     }
 }
 
-/// Whether a transaction has the marks of a commitment: the number of the state, in two halves (BOLT 3). It spends nothing else.
+/// Whether a transaction has the marks of a commitment: the state number in two halves (BOLT 3),
+/// and only one input.
 pub(super) fn is_commitment(tx: &Transaction) -> bool {
     let [input] = tx.input.as_slice() else {
         return false;
@@ -189,12 +195,12 @@ mod tests {
         ScriptBuf::new_p2wpkh(&WPubkeyHash::all_zeros())
     }
 
-    /// A script of so many keys: two are a channel's.
+    /// The output script of a multisig script with this many keys. A channel's script has two.
     fn keys_script(keys: u8) -> ScriptBuf {
         Script::from_bytes(&two_of(keys)).to_p2wsh()
     }
 
-    /// The script of a funding; of other keys, by their number.
+    /// A multisig script with this many keys, two of which must sign.
     fn two_of(keys: u8) -> Vec<u8> {
         let mut script = vec![0x52];
         for _ in 0..keys {
@@ -232,7 +238,7 @@ mod tests {
         OutPoint::new(spender.tx.compute_txid(), vout)
     }
 
-    /// Where a channel is in a chain with these transactions.
+    /// The place of a channel's money in a chain with these transactions.
     fn found(channel: &MonitoredChannel, chain: &[&Spender]) -> Whereabouts {
         let mut trail = Trail::new(channel);
         while let Some(outpoint) = trail.next() {
@@ -280,7 +286,7 @@ mod tests {
     #[test]
     fn a_splice_that_the_monitor_knows_closes_nothing_and_what_closes_the_channel_there_is_found() {
         let mut channel = channel();
-        // Also one that its maker has given the marks of a commitment.
+        // The second splice has the marks of a commitment, set by its maker.
         for marks in [NO_MARKS, MARKS] {
             let splice = tx(
                 &[channel.funding, outpoint(2)],
@@ -303,7 +309,7 @@ mod tests {
     fn a_splice_that_the_monitor_does_not_know_closes_nothing_and_what_closes_the_channel_there_is_not_found()
      {
         let channel = channel();
-        // In: several inputs. Out: only that of the channel.
+        // A splice-in has several inputs. A splice-out has only the channel's input.
         for spends in [&[channel.funding, outpoint(2)][..], &[channel.funding]] {
             let splice = tx(
                 spends,
@@ -333,7 +339,7 @@ mod tests {
             &[key_script(), keys_script(3)],
             &two_of(2),
         );
-        // Until then it may be a splice.
+        // Until the peer spends its output, the transaction may be a splice.
         assert_eq!(
             found(&channel, &[&agreed]),
             Whereabouts::Open(made(&agreed, 1))

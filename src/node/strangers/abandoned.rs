@@ -1,8 +1,8 @@
-//! Channels that ended before their funding transaction appeared. LDK queries it while it keeps the channel's
-//! monitor, and never deletes a monitor.
+//! Channels that ended before their funding transaction appeared. LDK asks about that transaction
+//! as long as it keeps the channel's monitor, and it never deletes a monitor.
 //!
-//! Such a channel holds no money. If the peer still broadcasts the funding transaction, the money belongs to the
-//! peer, and stays there until the peer closes the channel.
+//! Such a channel holds no money of this node. If the peer still broadcasts the funding
+//! transaction, the money belongs to the peer, and stays there until the peer closes the channel.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -16,24 +16,27 @@ use crate::chain::esplora::Where;
 
 use super::bounds::Pending;
 
-/// The file in the node's folder that lists these channels, one per line: the funding transaction id, the channel id,
-/// and `?` until the first query for the transaction.
+/// The file in the node's folder that lists these channels, one per line: the funding transaction
+/// id, the channel id, and `?` while the chain source has not answered about the transaction.
 const FILE: &str = "channels.abandoned";
 
-/// The maximum number of channels in the list. Beyond it, the node queries the funding transactions of the oldest
-/// again. Each takes 130 bytes here, and its monitor some thousands on the disk.
+/// The maximum number of channels in the list. Beyond it, the node asks again about the funding
+/// transactions of the oldest. Each channel takes 130 bytes here, and its monitor some thousand
+/// bytes on the disk.
 const MAX: usize = 2_000;
 
-/// The answer of the chain source about the funding transaction of a channel, or `None` without an answer.
+/// A channel, its funding transaction, and the chain source's answer about that transaction; `None`
+/// without an answer.
 pub(super) type Heard = (ChannelId, Txid, Option<Where>);
 
 /// The channels that ended before their funding transaction appeared.
 #[derive(Debug)]
 pub(super) struct Abandoned {
     file: PathBuf,
-    /// Those without a funding transaction at the chain source, in the order of discovery.
+    /// Channels whose funding transaction the chain source does not have, in the order of
+    /// discovery.
     nowhere: Vec<(Txid, ChannelId)>,
-    /// Those for which this is not known yet.
+    /// Channels about whose funding transaction the chain source has not answered yet.
     unknown: HashMap<ChannelId, Pending>,
 }
 
@@ -58,7 +61,8 @@ impl Abandoned {
         read
     }
 
-    /// Adds channels that ended, on the disk too: after a restart LDK asks for their funding transactions again.
+    /// Adds channels that ended, and writes them to the disk, because LDK asks about their funding
+    /// transactions again after a restart.
     pub(super) fn add(&mut self, ended: Vec<(ChannelId, Pending)>) {
         // A channel with a confirmed funding transaction is watched like any other channel.
         let mut ended = ended
@@ -72,7 +76,8 @@ impl Abandoned {
         self.write();
     }
 
-    /// The channels with funding transactions to query now, at most `max` of them, longest waiting first.
+    /// The channels whose funding transactions to ask about now, at most `max`, those that have
+    /// waited longest first.
     pub(super) fn ask(&mut self, now: Instant, max: usize) -> Vec<(ChannelId, Txid)> {
         let due = self.unknown.iter_mut();
         let mut due: Vec<_> = due.filter(|(_, it)| it.is_to_be_asked(now)).collect();
@@ -81,13 +86,14 @@ impl Abandoned {
         due.map(|(channel, it)| (*channel, it.ask(now))).collect()
     }
 
-    /// Notes where these funding transactions are. The node itself asks again for one that the chain source has.
+    /// Notes where these funding transactions are. If the chain source has a transaction, the node
+    /// itself asks about it again.
     pub(super) fn hear(&mut self, answers: &[Heard]) {
         let before = (self.unknown.len(), self.nowhere.len());
         for (channel, funding, seen) in answers {
             let Some(seen) = seen else { continue };
             if *seen != Where::Nowhere {
-                // Another channel may have named it before it was broadcast.
+                // Another channel may have named this transaction before it was broadcast.
                 self.nowhere.retain(|(named, _)| named != funding);
             }
             let Some(pending) = self.unknown.remove(channel) else {
@@ -104,8 +110,8 @@ impl Abandoned {
         }
     }
 
-    /// Removes the funding transactions of existing channels: a peer that named one of them for a channel that ended did not name
-    /// a transaction of its own.
+    /// Removes the funding transactions of existing channels. The peer of an ended channel may have
+    /// named such a transaction, which is not its own.
     pub(super) fn purge(&mut self, real: &HashSet<Txid>) {
         let before = self.nowhere.len();
         self.nowhere.retain(|(funding, _)| !real.contains(funding));
@@ -114,7 +120,7 @@ impl Abandoned {
         }
     }
 
-    /// The funding transactions that the node no longer waits for.
+    /// Funding transactions that the node no longer asks about.
     pub(super) fn fundings(&self) -> impl Iterator<Item = Txid> {
         self.nowhere.iter().map(|(funding, _)| *funding)
     }
@@ -131,7 +137,8 @@ impl Abandoned {
     }
 }
 
-/// Parses a line. Skips an invalid line: its transaction is queried again, which only costs requests.
+/// Parses a line. Skips an invalid line: the node then asks about its transaction again, which only
+/// costs requests.
 fn line(text: &str) -> Option<(Txid, ChannelId, bool)> {
     let mut parts = text.split(' ');
     let (funding, channel) = (parts.next()?, parts.next()?);

@@ -16,7 +16,8 @@ use crate::chain::esplora::Where;
 use super::super::PeersConfig;
 use super::fundings::ASK_EVERY;
 
-/// How long a funding transaction may take to confirm, if it was seen, or if the chain source cannot see it before it confirms.
+/// The maximum time for a funding transaction to confirm, if it was seen, or if the chain source
+/// cannot see it before it confirms.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(86_400);
 
 /// A stranger's channel that waits for its confirmations.
@@ -26,11 +27,11 @@ pub(super) struct Pending {
     pub(super) funding: Txid,
     /// The peer; `None` for a channel that ended in an earlier run.
     pub(super) peer: Option<PublicKey>,
-    /// The time since when the channel is known.
+    /// When the channel became known.
     pub(super) since: Instant,
-    /// The last known place of the funding transaction; `None` without a query or an answer.
+    /// The last known place of the funding transaction; `None` before the first answer.
     pub(super) seen: Option<Where>,
-    /// The time of the last query to the chain source.
+    /// When the chain source was last asked.
     pub(super) asked: Option<Instant>,
     /// When the chain source last answered.
     pub(super) heard: Option<Instant>,
@@ -56,13 +57,13 @@ impl Pending {
         }
     }
 
-    /// Whether it is time to ask where the funding transaction is.
+    /// Whether to ask about the funding transaction now.
     pub(super) fn is_to_be_asked(&self, now: Instant) -> bool {
         let is_due = self.asked.is_none_or(|asked| now >= asked + ASK_EVERY);
         is_due && !self.is_in_a_block()
     }
 
-    /// Records a query for the funding transaction now, and returns its id.
+    /// Notes that the funding transaction is being asked about now, and returns its id.
     pub(super) fn ask(&mut self, now: Instant) -> Txid {
         self.asked = Some(now);
         self.funding
@@ -88,9 +89,9 @@ impl Pending {
 pub(super) enum Beyond {
     /// Strangers may not open channels.
     NotAnyone,
-    /// It is too small.
+    /// The channel is too small.
     TooSmall(u64),
-    /// It is too large.
+    /// The channel is too large.
     TooLarge(u64),
     /// Too many channels of strangers are pending.
     Pending(usize),
@@ -98,15 +99,15 @@ pub(super) enum Beyond {
     PendingOfPeer(usize),
     /// Strangers have too many channels.
     Channels(usize),
-    /// This peer has too many.
+    /// This peer has too many channels.
     ChannelsOfPeer(usize),
-    /// The peers of this network have too many.
+    /// The peers of this network have too many channels.
     ChannelsOfNetwork(usize),
-    /// Its funding transaction was not seen, or did not confirm, in time.
+    /// The funding transaction was not seen, or did not confirm, in time.
     Unfunded,
-    /// The coins are kept for a channel that the operator buys.
+    /// The coins are reserved for a channel that the operator buys.
     CoinsForBought,
-    /// Its peer has not named the funding transaction in time.
+    /// The peer has not named the funding transaction in time.
     NotBegun,
 }
 
@@ -146,7 +147,7 @@ impl fmt::Display for Beyond {
     }
 }
 
-/// Updates the pending channels, and returns those that are gone without having become ready.
+/// Updates the pending channels, and returns those that ended before they became ready.
 pub(super) fn follow(
     pending: &mut HashMap<ChannelId, Pending>,
     theirs: &[&ChannelDetails],
@@ -168,7 +169,8 @@ pub(super) fn follow(
     gone
 }
 
-/// The channels that exceed the limits, and why. Ready channels stay, and so do the oldest of the pending ones.
+/// The channels that exceed the limits, and why. Ready channels stay, and so do the oldest pending
+/// ones.
 pub(super) fn beyond<'a>(
     config: &PeersConfig,
     theirs: &[&'a ChannelDetails],
@@ -184,7 +186,7 @@ pub(super) fn beyond<'a>(
         .iter()
         .filter_map(|channel| Some((*channel, pending.get(&channel.channel_id)?)))
         .collect();
-    // Channels that came at the same moment keep a fixed order.
+    // Channels that arrived at the same moment keep a fixed order.
     waiting.sort_by_key(|(channel, it)| (it.since, channel.user_channel_id.0));
     let mut beyond = Vec::new();
     for (channel, it) in waiting {
@@ -200,7 +202,7 @@ pub(super) fn beyond<'a>(
     beyond
 }
 
-/// The limit that a channel exceeds by itself, whatever other channels exist.
+/// The limit that a channel exceeds on its own, regardless of other channels.
 fn one(
     config: &PeersConfig,
     channel: &ChannelDetails,
@@ -221,7 +223,7 @@ fn one(
     }
 }
 
-/// The numbers of channels that stay.
+/// The numbers of channels that stay, in all and by group.
 #[derive(Default)]
 struct Counts {
     all: usize,
@@ -297,7 +299,7 @@ mod tests {
         }
     }
 
-    /// The numbers of those of these channels that are closed this long after they began to wait, and why.
+    /// The numbers of the channels that are closed this long after they began to wait, and why.
     fn closed(
         config: &PeersConfig,
         channels: &[ChannelDetails],

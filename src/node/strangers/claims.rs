@@ -1,9 +1,10 @@
-//! Whether payments over strangers' channels could be claimed on chain.
+//! Checks that payments over strangers' channels could be claimed on chain.
 //!
-//! The transaction that claims a payment over an anchor channel pays no fee of its own. Without coins in the wallet,
-//! a peer that goes silent after it learns the preimage takes the payment back. ldk-node accepts no such channel
-//! while coins are missing. But the operator may spend coins later, and older channels predate this check. Tollhouse
-//! sells nothing over such channels and closes them cooperatively. LDK then accepts no payment over them.
+//! The transaction that claims a payment over an anchor channel pays no fee of its own, so the fee
+//! comes from the wallet. Without coins there, a peer that learns the preimage and then goes silent
+//! can take the payment back. ldk-node accepts no anchor channel while coins are missing. But the
+//! operator may spend coins later, and older channels predate this check. Tollhouse sells nothing
+//! over such channels and closes them cooperatively. LDK then accepts no payment over them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -24,23 +25,25 @@ use super::super::standing::Standing;
 use super::Strangers;
 use super::bounds::Beyond;
 
-/// The file in the node's folder that lists the anchor channels, one a line, of a node whose channels are stored on a server.
+/// The file in the node's folder that lists the anchor channels, one per line. It is used only if a
+/// server stores the channels' state.
 const ANCHORED: &str = "channels.anchored";
 
 /// The last comparison of the channels with the coins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Covered {
     at: Instant,
-    /// The number of strangers' channels then.
+    /// The number of strangers' channels at the comparison.
     channels: usize,
-    /// When the wallet had last synced with the chain, in Unix seconds: its coins change with a sync.
+    /// When the wallet had last synced with the chain, Unix seconds. Its coins change with a sync.
     read_secs: Option<u64>,
 }
 
-/// How often the channels are compared with the coins: a comparison takes locks of all monitors.
+/// The minimum time between comparisons of the channels with the coins. A comparison takes the
+/// locks of all monitors.
 const COVERED_EVERY: Duration = Duration::from_secs(10);
 
-/// How often to retry closing a channel that could not be closed.
+/// The minimum time between attempts to close a channel.
 const CLOSE_EVERY: Duration = Duration::from_secs(1);
 
 /// The types of the channels, with anchors or without; the type of a channel never changes.
@@ -50,14 +53,14 @@ pub(in crate::node) struct Types {
     known: HashMap<ChannelId, bool>,
 }
 
-/// Where the types are known from.
+/// The source of the types.
 #[derive(Debug)]
 enum Source {
-    /// The monitors, which are in this folder.
+    /// The monitors in this folder.
     Monitors(PathBuf, Box<NodeKeys>),
-    /// The coins at the opening, because a server stores the monitors. ldk-node accepts no anchor channel while coins are
-    /// missing, so a channel that was opened without coins has no anchors. This file lists the anchor channels; a channel that is
-    /// not listed is taken for one without anchors.
+    /// The wallet's coins at the opening, because a server stores the monitors. ldk-node accepts no
+    /// anchor channel while coins are missing, so a channel that was opened without coins has no
+    /// anchors. This file lists the anchor channels; any other channel is taken to have none.
     Coins(PathBuf),
 }
 
@@ -93,7 +96,8 @@ impl Types {
         }
     }
 
-    /// Notes a new channel, and whether there were coins for anchors when it was accepted. Blocks on the disk.
+    /// Notes a new channel, and whether the wallet had coins for anchors when the channel was
+    /// accepted. Blocks on the disk.
     pub(super) fn opened(&mut self, channel: ChannelId, has_coins: bool) {
         let Source::Coins(file) = &self.source else {
             return;
@@ -174,7 +178,8 @@ impl Strangers {
                 let is_begun = state.closing.contains(id) || state.not_closed.contains_key(id);
                 state.withheld.contains(id) && !is_begun
             };
-            // While its peer is offline, a channel cannot be closed cooperatively, and carries no payment.
+            // While its peer is offline, a channel cannot be closed cooperatively, and carries no
+            // payment.
             let open = theirs
                 .iter()
                 .filter(|it| it.is_usable && is_open(&it.channel_id));
@@ -187,7 +192,7 @@ impl Strangers {
                     self.state().closing.insert(id);
                     tracing::info!(channel.id = %id, "Closing channel {id} in agreement with peer {peer}");
                 }
-                // It is retried until it succeeds.
+                // The next check retries.
                 Err(error) => {
                     self.state().not_closed.insert(id, now);
                     tracing::debug!(channel.id = %id, "Failed to close channel {id}: {error}");
@@ -196,7 +201,8 @@ impl Strangers {
         }
     }
 
-    /// Makes the next check compare the channels with the coins, however recent the last comparison is.
+    /// Makes the next check compare the channels with the coins, however recent the last comparison
+    /// is.
     pub(in crate::node) fn coins_changed(&self) {
         self.state().covered = None;
     }
@@ -207,7 +213,7 @@ impl Strangers {
         state.withheld.iter().any(|id| !state.closing.contains(id))
     }
 
-    /// Compares the channels with the coins, unless that was done just now.
+    /// Compares the channels with the coins, unless the last comparison is recent.
     fn cover(&self, ldk: &ldk_node::Node, channels: &[ChannelDetails], theirs: &[&ChannelDetails]) {
         let now = Instant::now();
         let read_secs = ldk.status().latest_onchain_wallet_sync_timestamp;
@@ -226,7 +232,7 @@ impl Strangers {
         }
         let is_chosen =
             |channel: &&ChannelDetails| self.standings.of_channel(channel) == Standing::Chosen;
-        // Channels that the operator chose have the first claim on the coins.
+        // The coins go first to channels that the operator chose.
         let chosen = channels.iter().filter(is_chosen).count() as u64;
         let covered = (total_sat(ldk) / self.reserve_sat).saturating_sub(chosen);
         let beyond = {
@@ -257,7 +263,8 @@ impl Strangers {
         state.withheld.retain(|id| beyond.contains(id));
     }
 
-    /// Anchor channels that wait for confirmations and take the coins that a bought channel would need.
+    /// Anchor channels that wait for confirmations and take the coins that a bought channel would
+    /// need.
     pub(super) fn beyond_coins<'a>(
         &self,
         ldk: &ldk_node::Node,
@@ -291,7 +298,8 @@ impl Strangers {
     }
 }
 
-/// The anchor channels beyond the number that the coins cover. Channels over which more has arrived are covered first.
+/// The anchor channels beyond the number that the coins cover. The coins go first to channels over
+/// which more has arrived.
 fn beyond<'a>(
     theirs: &[&'a ChannelDetails],
     covered: u64,

@@ -1,5 +1,6 @@
-//! Queries the funding transactions of strangers' channels outside the chain syncs. ldk-node itself would query each
-//! of them twice in every sync, one after the other. The requests that guard the other channels would wait.
+//! Asks about the funding transactions of strangers' channels outside the chain syncs. ldk-node
+//! itself would ask about each of them twice in every sync, one after the other. The requests that
+//! guard the other channels would have to wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +13,23 @@ use crate::chain::esplora::{Fundings, Relay, Where};
 use super::abandoned::Heard;
 use super::{State, Strangers};
 
-/// The minimum time between two queries for the same transaction: one sync may directly follow another.
+/// The minimum time between two queries for the same transaction, because one sync may directly
+/// follow another.
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a cached answer about a transaction stays in use.
 const FRESH_FOR: Duration = Duration::from_secs(15);
 
-/// The maximum number of concurrent queries for pending channels, and the same number for ended channels.
+/// The maximum number of concurrent queries for pending channels, and the same number for ended
+/// channels.
 const ASKED_MAX: usize = 10;
 
-/// How long a chain sync waits for an answer; the queries run concurrently.
+/// The maximum time for which a chain sync waits for the answers. The queries run concurrently.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 
 impl Strangers {
-    /// Queries the chain source for the funding transactions of strangers' pending channels.
+    /// Asks the chain source about the funding transactions of strangers' pending and ended
+    /// channels.
     pub(in crate::node) async fn look_for_fundings(&self, relay: &Arc<Relay>) {
         let asked = {
             let mut state = self.state();
@@ -42,7 +46,7 @@ impl Strangers {
         });
         let answers = futures_util::future::join_all(asking).await;
         let (strangers, relay) = (self.clone(), Arc::clone(relay));
-        // The answers are written to the disk.
+        // `hear` writes to the disk.
         let hearing = tokio::task::spawn_blocking(move || {
             let mut state = strangers.state();
             state.hear(&answers, Instant::now());
@@ -57,7 +61,7 @@ impl Strangers {
 }
 
 impl State {
-    /// The transactions to query now, longest waiting first.
+    /// The transactions to ask about now, those that have waited longest first.
     fn ask(&mut self, now: Instant) -> Vec<(lightning::ln::types::ChannelId, bitcoin::Txid)> {
         let due = self.pending.iter_mut();
         let mut due: Vec<_> = due.filter(|(_, it)| it.is_to_be_asked(now)).collect();
@@ -78,8 +82,8 @@ impl State {
         self.abandoned.hear(answers);
     }
 
-    /// Records the funding transactions of the existing channels. A stranger may name any transaction as its funding
-    /// transaction. The node queries one of these for every peer that names it.
+    /// Records the funding transactions of the existing channels. A stranger may name one of them
+    /// as its own, so the relay must not report them as missing.
     pub(super) fn know(&mut self, channels: &[ChannelDetails]) {
         let is_real = |channel: &&ChannelDetails| {
             let pending = self.pending.get(&channel.channel_id);
@@ -90,7 +94,8 @@ impl State {
         self.abandoned.purge(&self.real);
     }
 
-    /// Transactions that a sync need not query: recently queried ones, and ones that the node no longer waits for.
+    /// Transactions that a sync need not ask about: those with a recent answer, and those of ended
+    /// channels that the chain source does not have.
     pub(super) fn left_out(&self, now: Instant) -> Fundings {
         let is_real = |txid: &bitcoin::Txid| self.real.contains(txid);
         let is_fresh = |heard: Option<Instant>| heard.is_some_and(|heard| now < heard + FRESH_FOR);

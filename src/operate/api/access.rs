@@ -1,7 +1,9 @@
-//! Who may ask for what: whoever holds the operator's token may do everything, and can make tokens that may do less.
+//! The operator's token and access tokens. The operator's token allows everything and can make
+//! access tokens that allow less.
 //!
-//! Those are macaroons in the form of the tokens that are sold, under a key of their own: their holders can narrow them
-//! further, and nobody can widen them. Unlike in a token that is sold, a caveat that is not understood closes the door.
+//! Access tokens are macaroons in the same form as the tokens that are sold, under a separate key.
+//! Holders can narrow them further but not widen them. An access token with an unknown caveat is
+//! refused, whereas a sold token may carry one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,29 +26,31 @@ use crate::operate::backup::ACCESS_LIST;
 
 use super::access_list::{AccessError, AccessList, Made, Tokens};
 
-/// Keeps the key of access tokens apart from anything else that is ever derived from the operator's token.
+/// Separates the key of access tokens from everything else that is derived from the operator's
+/// token.
 const ACCESS_LABEL: &[u8] = b"tollhouse-access-v1";
 
-/// Keeps what tells one operator's token from another apart from its keys: it stands in a file.
+/// Separates the fingerprint of the operator's token from the keys derived from it. The fingerprint
+/// is written to a file.
 const UNDER_LABEL: &[u8] = b"tollhouse-access-under-v1";
 
-/// Bytes of that: enough that no two tokens share it.
+/// The length of the fingerprint in bytes. Two operator's tokens will not share 16 bytes by chance.
 const UNDER_BYTES: usize = 16;
 
-/// What stands in an access token where one that is sold has its payment hash.
+/// The value in an access token at the place where a sold token has its payment hash.
 const NO_PAYMENT: [u8; 32] = *b"tollhouse access, not a payment\0";
 
-/// What may be asked for; each includes those above it.
+/// The requests that a token allows. Each scope includes those above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Looking at everything, changing nothing.
+    /// Read everything, change nothing.
     Read,
-    /// Making invoices and addresses: money comes in.
+    /// Make invoices and addresses, so that money comes in.
     Invoices,
-    /// Paying, within the token's limit: money goes out.
+    /// Pay within the token's limit, so that money goes out.
     Spend,
-    /// Everything.
+    /// Do everything.
     Admin,
 }
 
@@ -60,7 +64,8 @@ impl Scope {
         }
     }
 
-    /// As whom its holder has addresses drawn and invoices made, each of which costs something.
+    /// How the node counts addresses and invoices that a holder of this scope requests. Only those
+    /// of the operator are unlimited.
     pub(super) fn drawing(self) -> Drawing {
         match self {
             Self::Admin => Drawing::ByOperator,
@@ -74,41 +79,42 @@ impl Scope {
     }
 }
 
-/// Who asks, as far as it matters.
+/// The rights of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
-    /// What may be asked for.
+    /// The requests that the caller may make.
     pub scope: Scope,
-    /// Which access token was presented; nothing for the operator's own.
+    /// The id of the access token; `None` for the operator's own token.
     pub token_id: Option<TokenId>,
-    /// Where spending has a limit: of which token, and how much in all, in msat.
+    /// The token whose limit applies, and its total limit in msat; `None` if spending has no limit.
     pub limit: Option<(TokenId, u64)>,
-    /// Until when the token is good, Unix seconds; nothing where that is for ever.
+    /// When the token expires, Unix seconds; `None` if it does not expire.
     pub until_secs: Option<u64>,
 }
 
-/// What an access token is to be good for.
+/// The rights that a new access token gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Granted {
-    /// What may be asked for.
+    /// The requests that the token allows.
     pub scope: Scope,
-    /// What may be spent with it in all, in msat.
+    /// The maximum total amount that the token can spend, in msat.
     pub spend_max_msat: Option<u64>,
-    /// Until when, Unix seconds.
+    /// When the token expires, Unix seconds.
     pub until_secs: Option<u64>,
 }
 
-/// An access token as it is handed out.
+/// A new access token.
 pub(super) struct Grant {
-    /// Its id, by which it is revoked.
+    /// The id by which the token is revoked.
     pub(super) token_id: TokenId,
-    /// What its holder presents.
+    /// The text that the holder presents.
     pub(super) token: String,
-    /// Until when it is good: no longer than the token that it was made with.
+    /// When the token expires, which is never later than the token that made it.
     pub(super) until_secs: Option<u64>,
 }
 
-/// The operator's token, random, in a file of mode 0600; what is derived from it; and the access tokens that are good.
+/// The operator's token, random, in a file of mode 0600; the keys derived from it; and the list of
+/// valid access tokens.
 #[derive(Clone)]
 pub struct AdminToken {
     token: String,
@@ -124,7 +130,8 @@ impl std::fmt::Debug for AdminToken {
 }
 
 impl AdminToken {
-    /// Reads the token from this file; on a first start draws one and writes it. The list of access tokens is beside it.
+    /// Reads the token from this file; on the first start, draws a token and writes it. The list of
+    /// access tokens is in the same folder.
     pub fn open(path: &Path, clock: Clock) -> Result<Self, SecretFileError> {
         let draw = || {
             let mut token = [0; 32];
@@ -148,7 +155,7 @@ impl AdminToken {
         })
     }
 
-    /// Makes an access token out of fresh random bytes, for this caller. Blocks on the disk.
+    /// Makes an access token from fresh random bytes, for this caller. Blocks on the disk.
     pub(super) fn grant(
         &self,
         granted: &Granted,
@@ -161,7 +168,8 @@ impl AdminToken {
             payment_hash: NO_PAYMENT,
             token_id,
         };
-        // Else who has a token for a day could make one for ever.
+        // Without this minimum, the holder of a one-day token could make a token that never
+        // expires.
         let ends = [granted.until_secs, by.until_secs];
         let until_secs = ends.into_iter().flatten().min();
         let mut caveats = vec![format!("scope={}", granted.scope.name())];
@@ -188,21 +196,22 @@ impl AdminToken {
         })
     }
 
-    /// The access tokens that there are.
+    /// All access tokens in the list.
     pub(super) fn made(&self) -> Tokens {
         self.list.all()
     }
 
-    /// Takes back an access token, with all its narrowed copies; names those that were made with it. Blocks on the disk.
+    /// Revokes an access token and all its narrowed copies. Returns the ids of the tokens that were
+    /// made with it. Blocks on the disk.
     pub(super) fn revoke(&self, token_id: &TokenId) -> Result<Vec<String>, AccessError> {
         self.list.revoke(token_id)
     }
 
-    /// Who presents these headers. `None` if nobody whom we know.
+    /// Identifies the caller by these headers; `None` if the token is not valid.
     pub(super) fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
         let presented = headers.get(AUTHORIZATION)?.as_bytes();
         let presented = presented.strip_prefix(b"Bearer ")?;
-        // An empty file must not open the door to an empty token.
+        // With an empty token file, an empty token must not be accepted.
         if !self.token.is_empty() && bool::from(self.token.as_bytes().ct_eq(presented)) {
             return Some(Caller {
                 scope: Scope::Admin,
@@ -214,7 +223,7 @@ impl AdminToken {
         self.holder(&decode_base64(presented)?)
     }
 
-    /// Who holds this access token: all that its caveats leave.
+    /// The rights of this access token's holder, as restricted by all its caveats.
     fn holder(&self, token: &[u8]) -> Option<Caller> {
         let now_secs = self.clock.unix_secs();
         let (identifier, token) = signed(&self.keys, token, now_secs).ok()?;
@@ -244,7 +253,8 @@ impl AdminToken {
         if until_secs.is_some_and(|until| until <= now_secs) {
             return None;
         }
-        // What goes beyond paying has no limit, so it does not go with one.
+        // The spending limit covers Lightning payments only, so a limited token gets no wider scope
+        // than `Spend`.
         let most = match spend_max_msat {
             Some(_) => Scope::Spend,
             None => Scope::Admin,
@@ -258,7 +268,7 @@ impl AdminToken {
     }
 }
 
-/// A secret of its own for each label.
+/// Derives a separate secret for each label.
 fn derived(token: &str, label: &[u8]) -> [u8; 32] {
     let mut state =
         Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("HMAC takes keys of every length");
@@ -303,7 +313,7 @@ mod tests {
         }
     }
 
-    /// A copy that its holder has narrowed.
+    /// A copy of the token that its holder has narrowed.
     fn with_caveat(token: &str, caveat: &str) -> String {
         let bytes = decode_base64(token.as_bytes()).unwrap();
         let mut copy = ::macaroon::Macaroon::deserialize(encode_base64(&bytes)).unwrap();
@@ -435,13 +445,13 @@ mod tests {
             assert!(token.caller(&headers(&other.token)).is_some());
             assert!(token.caller(&headers(&child.token)).is_some());
             assert_eq!(token.made().len(), 2);
-            // Twice, and one that never was.
+            // A token that is already revoked, and one that was never made.
             for unknown in [one.token_id, TokenId([3; 32])] {
                 let error = token.revoke(&unknown).unwrap_err();
                 assert!(matches!(error, AccessError::Unknown(_)), "{error}");
             }
         }
-        // With another token of the operator's, all of them have ended, and none takes up room.
+        // With a new operator's token all access tokens are invalid, and none takes up room.
         std::fs::remove_file(folder.path().join("admin.token")).unwrap();
         assert_eq!(token_in(&folder).made().len(), 0);
     }

@@ -1,7 +1,9 @@
-//! The access tokens that there are: one is good for as long as it stands here, so that each can be taken back by itself.
+//! The list of valid access tokens. A token is valid only while it is in this list, so each can be
+//! revoked alone.
 //!
-//! The list is a file beside the operator's token, without secrets. It is on the disk before a token is handed out, and before
-//! one is said to be revoked. Without the file no access token is good: what is lost can only close doors.
+//! The list is a file beside the operator's token, without secrets. The file is on disk before a
+//! token is handed out and before a revocation is reported. Without the file no access token is
+//! valid, so losing the file can only deny access.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,69 +19,72 @@ use crate::protocol::l402::TokenId;
 
 use super::Scope;
 
-/// Access tokens that there may be at once. Each takes some 300 bytes, so the file has 600 KB at most: below the megabyte up to
-/// which a backup takes a file of the data folder, and written in a moment when one is made or revoked.
+/// The maximum number of access tokens at once. Each takes about 300 bytes, so the file has at most
+/// 600 KB. That is below the megabyte up to which a backup includes a file of the data folder, and
+/// it is written quickly whenever a token is made or revoked.
 const TOKENS_MAX: usize = 2_000;
 
-/// An access token that was made, without its secret.
+/// The entry of an access token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(super) struct Made {
-    /// What may be asked for with it.
+    /// The requests that the token allows.
     pub(super) scope: Scope,
-    /// What may be spent with it in all, in msat.
+    /// The maximum total amount that can be spent with the token, in msat.
     pub(super) spend_max_msat: Option<u64>,
-    /// Until when it is good, Unix seconds.
+    /// When the token expires, Unix seconds.
     pub(super) until_secs: Option<u64>,
-    /// When it was made, Unix seconds.
+    /// When the token was made, Unix seconds.
     pub(super) made_secs: u64,
-    /// The id of the access token that it was made with; nothing if it was the operator's own.
+    /// The id of the access token that made this one; `None` if the operator's own token made it.
     pub(super) made_with: Option<String>,
 }
 
-/// By token id in hex.
+/// The entries by token id in hex.
 pub(super) type Tokens = BTreeMap<String, Made>;
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    /// Which operator's token they were made under. With another one all of them have ended.
+    /// The fingerprint of the operator's token under which these tokens were made. With another
+    /// operator's token all of them are invalid.
     under: String,
     tokens: Tokens,
 }
 
-/// The access tokens that are good, or were until their time was over.
+/// The access tokens that were made and not revoked, including expired ones.
 #[derive(Debug)]
 pub(super) struct AccessList {
     path: PathBuf,
     under: String,
-    /// One change at a time. A `std` mutex: held while the file is written, off the threads that serve requests.
+    /// Allows one change at a time. A `std` mutex: it is held while the file is written, off the
+    /// threads that serve requests.
     turn: Mutex<()>,
     tokens: Live<Tokens>,
 }
 
-/// Why an access token is not made, or not revoked.
+/// Why an access token was not made or not revoked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AccessError {
-    /// There is room for no more.
+    /// The list is full.
     #[error(
         "there are {TOKENS_MAX} access tokens: revoke those that nobody needs (`tollhouse access list`, `access revoke ID`)"
     )]
     Full,
-    /// What it was to be made with is none any more.
+    /// The access token that makes the new one was revoked meanwhile.
     #[error("the access token that asks for it was revoked meanwhile: nothing was made")]
     MakerGone,
-    /// There is none.
+    /// The list does not contain this token.
     #[error(
         "there is no access token {0}: it was revoked before, or never made with the admin.token that is in use"
     )]
     Unknown(TokenId),
-    /// It could not be noted, so nothing has changed.
+    /// The file could not be written, so nothing has changed.
     #[error("failed to note which access tokens are good; nothing has changed")]
     File(#[from] io::Error),
 }
 
 impl AccessList {
-    /// Reads the list. `under` tells one operator's token from another, and is no secret.
+    /// Reads the list. `under` identifies the operator's token and is not a secret.
     pub(super) fn open(path: &Path, under: String) -> Result<Self, SecretFileError> {
         let unreadable = |error: serde_json::Error| SecretFileError::Io {
             path: path.to_owned(),
@@ -101,21 +106,22 @@ impl AccessList {
         })
     }
 
-    /// All of them.
+    /// All entries of the list.
     pub(super) fn all(&self) -> Tokens {
         self.tokens.get().as_ref().clone()
     }
 
-    /// Whether this one was made and not revoked.
+    /// Whether this token was made and not revoked.
     pub(super) fn holds(&self, token_id: &TokenId) -> bool {
         self.tokens.get().contains_key(&token_id.to_string())
     }
 
-    /// Enters one. On return it is on the disk. Blocks.
+    /// Adds a token. The file is on disk when this returns. Blocks.
     pub(super) fn enter(&self, token_id: &TokenId, made: Made) -> Result<(), AccessError> {
         let now_secs = made.made_secs;
         self.change(|tokens| {
-            // Here, where nobody can revoke it in between.
+            // The check is inside the change, so the maker cannot be revoked between check and
+            // entry.
             let maker = made.made_with.as_ref();
             if maker.is_some_and(|maker| !tokens.contains_key(maker)) {
                 return Err(AccessError::MakerGone);
@@ -132,7 +138,8 @@ impl AccessList {
         })
     }
 
-    /// Takes one out, with all its narrowed copies, and names those that were made with it. On return it is on the disk. Blocks.
+    /// Removes a token, which also ends its narrowed copies. Returns the ids of the tokens that
+    /// were made with it. The file is on disk when this returns. Blocks.
     pub(super) fn revoke(&self, token_id: &TokenId) -> Result<Vec<String>, AccessError> {
         let id = token_id.to_string();
         self.change(|tokens| {
@@ -145,7 +152,7 @@ impl AccessList {
         })
     }
 
-    /// Changes the list together with its file: neither without the other.
+    /// Changes the list and its file together; if the write fails, neither changes.
     fn change<T>(
         &self,
         change: impl FnOnce(&mut Tokens) -> Result<T, AccessError>,
@@ -180,7 +187,7 @@ mod tests {
         }
     }
 
-    /// One whose line is as long as they come.
+    /// An entry of the maximum length.
     fn long(until_secs: Option<u64>) -> Made {
         Made {
             made_with: Some("ab".repeat(32)),

@@ -1,4 +1,4 @@
-//! A backup on demand, and what follows from one.
+//! Backups on demand, and the end of a recovery's wait for old channels.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::operate::backup::Created;
 
 use super::{Admin, Fault};
 
-/// Makes a backup in the configured folder, and says where it is.
+/// Makes a backup in the configured folder, and returns its path.
 #[utoipa::path(
     post, path = "/backup", tag = "backup",
     responses((status = 200, body = Created), (status = 409, description = "the node recovers from one"))
@@ -20,7 +20,9 @@ pub(super) async fn create(State(admin): State<Arc<Admin>>) -> Result<Json<Creat
     Ok(Json(created.expect("making a backup does not panic")?))
 }
 
-/// Has a recovery go on without the old channels that are not closed, or whose closings are not found.
+/// Continues a recovery without the old channels whose closing was not found on the chain.
+///
+/// This includes channels that are not closed at all.
 #[utoipa::path(
     post, path = "/recovery/leave", tag = "backup",
     responses((status = 202), (status = 409, description = "nothing is waited for"))

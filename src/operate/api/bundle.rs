@@ -1,4 +1,5 @@
-//! Laying a bundle ready: whoever has no channel gets its first one out of what a customer pays for a grant.
+//! Bundles: a node without a channel gets its first channel out of a customer's payment for a
+//! grant.
 
 use std::sync::Arc;
 
@@ -13,44 +14,44 @@ use crate::sell::route::{Access, NotABundle, Offer, RouteTable};
 
 use super::Admin;
 
-/// Why no bundle was laid ready.
+/// Why a bundle was not prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// There is nothing of this name.
+    /// The name matches no route and no guarded service.
     #[error(
         "nothing is sold on `{0}`: give the path of a route as it stands in the settings, or the service of a guard"
     )]
     NotSold(String),
-    /// It cannot be sold ahead.
+    /// The grant cannot be sold in a bundle.
     #[error("on `{name}`: {why}")]
     NotABundle {
-        /// The route.
+        /// The name of the route or guarded service.
         name: String,
-        /// Why not.
+        /// The reason.
         why: NotABundle,
     },
-    /// There is no invoice.
+    /// The invoice could not be made.
     #[error(transparent)]
     Activate(#[from] ActivateError),
 }
 
-/// What it takes to lay one ready.
+/// The parts that prepare a bundle.
 #[derive(Clone, Debug)]
 pub struct Bundles {
-    /// Has the invoice made.
+    /// The node, which makes the invoice.
     pub node: Arc<Node>,
-    /// Where it is entered.
+    /// The ledger, which records the activation.
     pub ledger: Arc<Ledger>,
-    /// Hands it out.
+    /// The gate, which hands the invoice to a client.
     pub gate: Arc<Gate>,
-    /// What is sold.
+    /// The routes that are sold.
     pub routes: Arc<Live<RouteTable>>,
-    /// What is sold behind guards.
+    /// The offers that are sold behind guards.
     pub guarded: Arc<Live<Vec<Offer>>>,
 }
 
 impl Bundles {
-    /// Of what the operator is told of, too.
+    /// Takes the parts from the operator API.
     pub fn of(admin: &Admin) -> Self {
         Self {
             node: Arc::clone(&admin.node),
@@ -61,7 +62,7 @@ impl Bundles {
         }
     }
 
-    /// What is sold under this name.
+    /// Finds the offer of this route or guarded service.
     fn sold(&self, name: &str) -> Option<(Arc<str>, Offer)> {
         let routes = self.routes.get();
         let of_route = routes.iter().find_map(|route| match &route.access {
@@ -75,7 +76,8 @@ impl Bundles {
         of_route.or_else(|| of_guard().map(|offer| (offer.service.clone(), offer.clone())))
     }
 
-    /// Whether this bundle is what is sold now as this grant of this route; `None` if it is another one.
+    /// Whether this bundle still matches the grant that is sold on this route now; `None` if the
+    /// bundle is for another route or grant.
     pub fn is_of(&self, bundle: &Bundle, route: &str, grant: Option<&str>) -> Option<bool> {
         if *bundle.name != *route {
             return None;
@@ -85,8 +87,8 @@ impl Bundles {
         (bundle.plan == plan.name).then(|| bundle.is(plan, price))
     }
 
-    /// Has an invoice made for this grant, whose payment opens a channel, and lays it ready for the next client that asks for the
-    /// grant. Talks to the provider: up to twenty seconds.
+    /// Makes an invoice for this grant whose payment opens a channel. The next client that requests
+    /// the grant gets this invoice. Asks the provider, which takes up to twenty seconds.
     pub async fn prepare(
         &self,
         route: &str,

@@ -1,4 +1,4 @@
-//! Channels, for the operator.
+//! The operator's endpoints for channels.
 
 use std::sync::Arc;
 
@@ -21,14 +21,15 @@ pub(super) struct ChannelsBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OpenBody {
-    /// With whom: `ID@HOST:PORT`, or `ID` for a known peer.
+    /// The peer: `ID@HOST:PORT`, or `ID` for a known peer.
     peer: String,
-    /// Its size, in sat, out of the on-chain wallet.
+    /// The size of the channel in sat, paid from the on-chain wallet.
     amount_sat: u64,
-    /// What the peer is given of it, in msat; so much can be received from the first day.
+    /// The part of it that is given to the peer, in msat. The node can receive this amount as soon
+    /// as the channel is usable.
     #[serde(default)]
     push_msat: u64,
-    /// Whether the network is told of it.
+    /// Whether to announce the channel to the network.
     #[serde(default)]
     announced: bool,
 }
@@ -36,34 +37,36 @@ pub(super) struct OpenBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ForceCloseBody {
-    /// The channel's id once more: who sends it has read what it costs.
+    /// The channel's id again, as a confirmation that the caller knows the cost.
     confirm: String,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SpliceInBody {
-    /// What is added out of the on-chain wallet, in sat.
+    /// The amount to add from the on-chain wallet, in sat.
     amount_sat: u64,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SpliceOutBody {
-    /// Where to.
+    /// The on-chain address to send to.
     address: String,
-    /// How much, in sat.
+    /// The amount in sat.
     amount_sat: u64,
 }
 
-/// The channels that there are.
+/// Lists the channels.
 #[utoipa::path(get, path = "/channels", tag = "channels", responses((status = 200, body = ChannelsBody)))]
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<ChannelsBody>, Fault> {
     let channels = admin.node.channels().await?;
     Ok(Json(ChannelsBody { channels }))
 }
 
-/// Opens a channel. 202: the peer was asked; `GET /channels` shows how far it is.
+/// Opens a channel.
+///
+/// The answer 202 means that the peer was asked. `GET /channels` shows the progress.
 #[utoipa::path(
     post, path = "/channels", tag = "channels", request_body = OpenBody,
     responses((status = 202), (status = 409, description = "more than can be spent"), (status = 504, description = "the peer is not there"))
@@ -82,7 +85,7 @@ pub(super) async fn open(
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Closes a channel in agreement with its peer. 202: the peer was asked.
+/// Closes a channel in agreement with its peer. The answer 202 means that the peer was asked.
 #[utoipa::path(
     post, path = "/channels/{channel_id}/close", tag = "channels",
     params(("channel_id" = String, Path, description = "64 hex digits")), responses((status = 202))
@@ -95,7 +98,7 @@ pub(super) async fn close(
     Ok(StatusCode::ACCEPTED)
 }
 
-/// What closing this channel by force costs.
+/// Shows the cost of closing this channel by force.
 #[utoipa::path(
     get, path = "/channels/{channel_id}/force-close", tag = "channels",
     params(("channel_id" = String, Path, description = "64 hex digits")), responses((status = 200, body = ForceCloseCost))
@@ -107,7 +110,7 @@ pub(super) async fn force_close_cost(
     Ok(Json(admin.node.force_close_cost(&channel_id).await?))
 }
 
-/// Closes a channel by force. It costs what `GET` of the same path says.
+/// Closes a channel by force. `GET` on the same path shows the cost.
 #[utoipa::path(
     post, path = "/channels/{channel_id}/force-close", tag = "channels",
     params(("channel_id" = String, Path, description = "64 hex digits")), request_body = ForceCloseBody,
@@ -128,7 +131,7 @@ pub(super) async fn force_close(
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Adds on-chain money to a channel. 202: the peer was asked.
+/// Adds on-chain money to a channel. The answer 202 means that the peer was asked.
 #[utoipa::path(
     post, path = "/channels/{channel_id}/splice-in", tag = "channels",
     params(("channel_id" = String, Path, description = "64 hex digits")), request_body = SpliceInBody, responses((status = 202))
@@ -142,7 +145,7 @@ pub(super) async fn splice_in(
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Sends money of a channel to an on-chain address. 202: the peer was asked.
+/// Sends money from a channel to an on-chain address. 202: the peer was asked.
 #[utoipa::path(
     post, path = "/channels/{channel_id}/splice-out", tag = "channels",
     params(("channel_id" = String, Path, description = "64 hex digits")), request_body = SpliceOutBody, responses((status = 202))

@@ -1,4 +1,5 @@
-//! The door to each part of the listener: whoever holds a token that allows it is let in, once the request is there as a whole.
+//! The check of every request to the operator's listener. A request is admitted once its body is
+//! complete and its token allows the endpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,23 +17,23 @@ use crate::sell::http::Guest;
 use super::access::{AdminToken, Caller, Scope};
 use super::fault::Fault;
 
-/// The longest body: an invoice or an offer to pay, which is the longest there is, has a few KiB.
+/// The longest accepted body. The longest real body holds an invoice or an offer and has a few KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a body may take to come. The longest one takes so long at 52 kbit/s.
+/// How long a body may take to arrive. The longest accepted body takes as long at 52 kbit/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who is let in to a part of the listener.
+/// The requirements of one part of the listener.
 #[derive(Clone, Debug)]
 pub(super) struct Door {
-    /// Who is known.
+    /// The operator's token and the access tokens.
     pub(super) token: Arc<AdminToken>,
-    /// What one must be allowed.
+    /// The scope that the caller needs.
     pub(super) scope: Scope,
 }
 
 impl Door {
-    /// Who presents these headers, if that is somebody who may come in now.
+    /// Identifies the caller by these headers, and checks that the caller's scope suffices.
     fn opens_to(&self, headers: &HeaderMap) -> Result<Caller, Fault> {
         let caller = self.token.caller(headers).ok_or(Fault::Unknown)?;
         if caller.scope < self.scope {
@@ -41,13 +42,13 @@ impl Door {
         Ok(caller)
     }
 
-    /// The request with who asks, if that may come in.
+    /// Reads the whole request and attaches the caller to it, if the caller is admitted.
     async fn let_in(&self, request: Request) -> Result<Request, Fault> {
-        // Nobody else has anything read for them.
+        // Check before reading the body, so that strangers cannot make the server read one.
         self.opens_to(request.headers())?;
         let (head, body) = request.into_parts();
         let body = whole(body).await?;
-        // Once more: a request that was begun before its token ended must not be finished after it.
+        // Check again after the body: the token may have expired or been revoked meanwhile.
         let caller = self.opens_to(&head.headers)?;
         let mut request = Request::from_parts(head, Body::from(body));
         request.extensions_mut().insert(caller);
@@ -55,11 +56,11 @@ impl Door {
     }
 }
 
-/// Lets a request through if it carries a token that allows it, and tells the handler who asks.
+/// Admits a request whose token allows it, and passes the caller to the handler.
 pub(super) async fn require(State(door): State<Door>, request: Request, next: Next) -> Response {
     match door.let_in(request).await {
         Ok(request) => {
-            // While the handler runs, a connection without a token cannot displace this one.
+            // While the handler runs, connections without a token cannot displace this connection.
             let kept = request.extensions().get::<Guest>().map(Guest::pay);
             let response = next.run(request).await;
             drop(kept);
@@ -69,7 +70,7 @@ pub(super) async fn require(State(door): State<Door>, request: Request, next: Ne
     }
 }
 
-/// All of a body.
+/// Reads the whole body, within the limits of length and time.
 async fn whole(body: Body) -> Result<Bytes, Fault> {
     let body = Limited::new(body, BODY_BYTES_MAX).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
@@ -101,7 +102,7 @@ mod tests {
 
     const NOW_SECS: u64 = 1_760_000_000;
 
-    /// A part of the listener, a token that opens it for an hour, and the clock that it goes by.
+    /// One part of the listener, a token that opens it for an hour, and the clock that both use.
     struct House {
         access: Arc<AdminToken>,
         token: String,
@@ -137,7 +138,7 @@ mod tests {
             }
         }
 
-        /// Asks for something with this body.
+        /// Sends a request with this body.
         async fn ask(&self, token: &str, body: Body) -> Response {
             let door = Door {
                 token: Arc::clone(&self.access),
@@ -155,7 +156,7 @@ mod tests {
         }
     }
 
-    /// A body before whose bytes something happens.
+    /// A body that calls `happens` before its bytes arrive.
     fn after(happens: impl Fn() + Send + 'static) -> Body {
         Body::new(Full::new(Bytes::from("{}")).map_frame(move |frame| {
             happens();

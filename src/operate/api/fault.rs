@@ -1,4 +1,4 @@
-//! Why the operator gets no answer, and with which status.
+//! The errors of the operator API and their HTTP status.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::access_list::AccessError;
 use super::bundle::BundleError;
 use super::spending::SpendingError;
 
-/// Why the operator gets no answer.
+/// Why a request of the operator failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     #[error("{0}")]
@@ -155,7 +155,8 @@ impl axum::response::IntoResponse for Fault {
     }
 }
 
-/// Whether asking in another way would help, or asking later.
+/// The status of a refused operation. It tells the caller whether to change the request or to retry
+/// it later.
 fn operation_status(refusal: &OperationError) -> StatusCode {
     match refusal {
         OperationError::Unavailable(_) | OperationError::Waits(_) => {
@@ -201,7 +202,7 @@ fn operation_status(refusal: &OperationError) -> StatusCode {
     }
 }
 
-/// The status of an activation that came to nothing.
+/// The status of a failed activation.
 fn status_of_activation(error: &ActivateError) -> StatusCode {
     match error {
         ActivateError::TooSmall { .. } => StatusCode::UNPROCESSABLE_ENTITY,
@@ -217,7 +218,7 @@ fn status_of_activation(error: &ActivateError) -> StatusCode {
     }
 }
 
-/// The status of an order that came to nothing.
+/// The status of a failed order.
 fn status_of_order(error: &OrderError) -> StatusCode {
     match error {
         OrderError::Nothing | OrderError::NoId => StatusCode::UNPROCESSABLE_ENTITY,
@@ -229,7 +230,7 @@ fn status_of_order(error: &OrderError) -> StatusCode {
     }
 }
 
-/// The status of a map that is not there.
+/// The status of a missing network map.
 pub(super) fn status_of_map(error: &MapError) -> StatusCode {
     match error {
         MapError::NotWanted => StatusCode::CONFLICT,
@@ -239,7 +240,7 @@ pub(super) fn status_of_map(error: &MapError) -> StatusCode {
     }
 }
 
-/// The status of a bundle that was not laid ready.
+/// The status of a bundle that was not prepared.
 fn status_of_bundle(error: &BundleError) -> StatusCode {
     match error {
         BundleError::NotSold(_)

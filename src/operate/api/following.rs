@@ -1,4 +1,4 @@
-//! Following payments that access tokens have sent, until the node reports how they ended.
+//! Follows payments that access tokens have sent, until the node reports how they ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,28 +13,29 @@ use crate::node::{Node, OperationError, Payment, Progress};
 use super::spending::Pending;
 use super::{Admin, Spending};
 
-/// The polling interval for the node without events.
+/// How often the payments are checked if the node reports no events.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
-/// The age at which an unsent payment without a record at the node counts as not sent: the program was killed in
-/// between. If the kill came within the same millisecond, LDK may still have sent the payment.
+/// The age at which a payment without a record at the node counts as not sent, because the program
+/// was killed in between. If the kill came within the same millisecond, LDK may still have sent the
+/// payment.
 const UNKNOWN_SECS: u64 = 600;
 
-/// The same age for a payment that may have been sent although its record was not written. By then the payment has
-/// ended: LDK lets a payment run for 1,008 blocks at most.
+/// The same age for a payment that may have been sent although its record was not written. By then
+/// the payment has ended: LDK lets a payment run for 1,008 blocks at most.
 const UNSURE_SECS: u64 = 14 * 86_400;
 
-/// The number of node payments to search for a payment with an unknown id.
+/// The number of the node's payments to search for a payment whose id is unknown.
 const LOOKED_THROUGH: usize = 1_000;
 
 /// Follows reserved payments and settles their reservations.
 #[derive(Debug)]
 pub struct Following {
-    /// The reservations.
+    /// The reservations to settle.
     spending: Arc<Spending>,
     /// The node that made the payments.
     node: Arc<Node>,
-    /// Where the time comes from.
+    /// The source of the time.
     clock: Clock,
 }
 
@@ -60,7 +61,8 @@ impl Following {
             }
             let ask_at = Instant::now() + ASK_EVERY;
             tokio::select! {
-                // The node outlives this task; if it does not, the timer still runs.
+                // The channel closes only if the node is gone. Then the task continues on its
+                // timer.
                 changed = handled.changed() => if changed.is_err() { sleep_until(ask_at).await },
                 () = self.spending.is_left() => {}
                 () = sleep_until(ask_at) => {}
@@ -76,7 +78,7 @@ impl Following {
             Ok(()) => {
                 tracing::info!("A payment of an access token has ended: {spent_msat} msat spent")
             }
-            // The next round asks again.
+            // The next round retries.
             Err(error) => tracing::error!(
                 "Failed to record the end of an access token's payment: {}",
                 chain(&error)
@@ -84,7 +86,7 @@ impl Following {
         }
     }
 
-    /// The cost of a payment; `None` while it is not known.
+    /// The cost of a payment; `None` while the cost is not known.
     async fn spent_msat(&self, pending: &Pending) -> Option<u64> {
         if !pending.is_begun {
             return Some(0);
@@ -108,8 +110,8 @@ impl Following {
         }
     }
 
-    /// Finds an offer's payment if the program was killed before it wrote the id. Of several matching
-    /// payments, prefers one that did not fail.
+    /// Finds an offer's payment if the program was killed before it wrote the id. Of several
+    /// matching payments, prefers one that did not fail.
     async fn of_an_offer(&self, pending: &Pending) -> Result<Option<Payment>, OperationError> {
         let payments = self.node.payments(LOOKED_THROUGH).await?;
         let mut fitting: Vec<_> = payments
@@ -131,8 +133,8 @@ fn unknown_secs(is_unsure: bool) -> u64 {
     if is_unsure { UNSURE_SECS } else { UNKNOWN_SECS }
 }
 
-/// The cost of a payment with the maximum cost `most_msat`; `None` while it is pending. If the node does not know
-/// the cost, the maximum counts.
+/// The cost of a payment with the maximum cost `most_msat`; `None` while it is pending. If the node
+/// does not know the cost, the maximum counts.
 pub(super) fn spent(payment: &Payment, most_msat: u64) -> Option<u64> {
     match (payment.status, payment.amount_msat, payment.fee_msat) {
         (Progress::Pending, _, _) => None,

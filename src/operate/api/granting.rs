@@ -1,4 +1,4 @@
-//! Access tokens for others: made, listed, and taken back.
+//! Making, listing and revoking access tokens.
 
 use std::sync::Arc;
 
@@ -15,27 +15,32 @@ use super::{Admin, Caller, Fault, Granted, Scope};
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GrantBody {
-    /// What may be asked for with it.
+    /// The requests that the token allows.
     scope: Scope,
-    /// What may be spent with it in all, fees included, in msat. Left out: no limit.
+    /// The maximum total amount that the token can spend, fees included, in msat. If omitted: no
+    /// limit.
     spend_max_msat: Option<u64>,
-    /// How long it is good, in seconds, and no longer than the token that asks for it. Left out: as long as that one.
+    /// How long the token is valid, in seconds. The token never outlives the token that makes it.
+    /// If omitted, both expire at the same time.
     valid_secs: Option<u64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct GrantedBody {
-    /// By which it is revoked. No secret.
+    /// The id by which the token is revoked. It is not a secret.
     id: String,
-    /// To be sent as `Authorization: Bearer …`. It is shown once and kept nowhere.
+    /// The token, to be sent as `Authorization: Bearer …`. The server shows it once and does not
+    /// store it.
     token: String,
     scope: Scope,
     spend_max_msat: Option<u64>,
-    /// Until when it is good, Unix seconds.
+    /// When the token expires, Unix seconds.
     until_secs: Option<u64>,
 }
 
-/// Makes an access token. All of them end with the operator's own: remove DATA_DIR/admin.token and start again.
+/// Makes an access token.
+///
+/// To end all access tokens at once, delete DATA_DIR/admin.token and restart the program.
 #[utoipa::path(
     post, path = "/access", tag = "access", request_body = GrantBody,
     responses((status = 200, body = GrantedBody), (status = 409, description = "there are too many"))
@@ -82,18 +87,18 @@ pub(super) struct AccessBody {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct TokenBody {
-    /// By which it is revoked.
+    /// The id by which the token is revoked.
     id: String,
     #[serde(flatten)]
     made: Made,
-    /// What was spent with it, where it has a limit, in msat.
+    /// The amount spent with the token, in msat, if it has a limit.
     spent_msat: Option<u64>,
-    /// The most that payments under way can cost, fees included, in msat. It counts against the limit until they
-    /// end.
+    /// The most that its payments under way can cost, fees included, in msat. It counts against the
+    /// limit until they end.
     pending_msat: Option<u64>,
 }
 
-/// The access tokens that there are, without what their holders present; the oldest first.
+/// Lists the access tokens without their secrets, the oldest first.
 #[utoipa::path(get, path = "/access", tag = "access", responses((status = 200, body = AccessBody)))]
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<AccessBody> {
     let body = |(id, made): (String, Made)| {
@@ -113,11 +118,11 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<AccessBody> {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RevokedBody {
     id: String,
-    /// Access tokens that were made with it, and are still good.
+    /// Access tokens that were made with it and are still valid.
     made_with_it: Vec<String>,
 }
 
-/// Takes back one access token, with all its narrowed copies, from this moment on.
+/// Revokes one access token and all its narrowed copies at once.
 #[utoipa::path(
     post, path = "/access/{token_id}/revoke", tag = "access",
     params(("token_id" = String, Path, description = "64 hex digits")),

@@ -1,4 +1,5 @@
-//! Turns axum's own refusals into JSON: an unreadable body or query, an unknown path, a wrong method.
+//! Turns the errors that axum itself answers into JSON: an unreadable body or query, an unknown
+//! path, a wrong method.
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
@@ -7,10 +8,10 @@ use http::StatusCode;
 use http::header::{ALLOW, CONTENT_TYPE};
 use serde_json::json;
 
-/// The longest refusal to read: axum's text names a field and a position.
+/// The longest error text to read. axum's text names a field and a position.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 
-/// Turns a plain-text or empty refusal into the JSON that the handlers use.
+/// Turns a plain-text or empty error response into the JSON that the handlers use.
 pub(super) async fn in_json(response: Response) -> Response {
     let (head, body) = response.into_parts();
     let is_refusal = head.status.is_client_error();

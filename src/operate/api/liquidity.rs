@@ -1,4 +1,5 @@
-//! Becoming reachable: what a provider's channel costs, an invoice that opens one, and channels that are bought.
+//! Inbound liquidity: the provider's terms, invoices that open a channel when paid, and channels
+//! that are ordered.
 
 use std::sync::Arc;
 
@@ -18,38 +19,38 @@ use crate::sell::gate::LaidReady;
 use super::bundle::Bundles;
 use super::{Admin, Fault, blocking};
 
-/// What `POST /liquidity/activate` wants: an amount or a route.
+/// The body of `POST /liquidity/activate`: an amount or a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Activate {
-    /// What the customer pays, in sat; the provider's fee is taken from it.
+    /// The amount that the customer pays, in sat. The provider deducts its fee from it.
     pub amount_sat: Option<u64>,
-    /// The path of a route, as in the settings, or the service of a guard: the next client that asks for its grant there gets the
-    /// invoice, and buys that grant by paying it.
+    /// The path of a route, as in the settings, or the service of a guard. The next client that
+    /// requests its grant there gets the invoice, and buys that grant by paying it.
     pub route: Option<String>,
-    /// Which of the route's grants, if not the default one.
+    /// The name of the route's grant; the default grant if omitted.
     pub grant: Option<String>,
 }
 
-/// What `GET /activations` answers.
+/// The answer of `GET /activations`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Activations {
     /// Payments that open channels, the newest first.
     pub activations: Vec<ActivationRecord>,
-    /// What came of all that were paid.
+    /// The sums over all payments that were made.
     pub totals: ActivationTotals,
-    /// The bundle whose invoice was laid ready last, since the program started.
+    /// The latest bundle that was prepared since the program started.
     pub laid_ready: Option<LaidReadyBody>,
 }
 
-/// A bundle that the next client can buy although the node cannot be paid.
+/// A bundle that the next client can buy although the node has no inbound liquidity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LaidReadyBody {
-    /// Its invoice's payment hash.
+    /// The payment hash of the bundle's invoice.
     pub payment_hash: String,
-    /// From when on nobody is given it any more, Unix milliseconds.
+    /// When clients stop getting this invoice, Unix milliseconds.
     pub until_ms: u64,
-    /// When a client was given it, Unix milliseconds.
+    /// When a client got this invoice, Unix milliseconds.
     pub handed_ms: Option<u64>,
 }
 
@@ -63,13 +64,15 @@ impl From<LaidReady> for LaidReadyBody {
     }
 }
 
-/// What is known before anybody is asked.
+/// Shows the liquidity settings and terms without asking a provider.
 #[utoipa::path(get, path = "/liquidity", tag = "liquidity", responses((status = 200, body = Terms)))]
 pub(super) async fn terms(State(admin): State<Arc<Admin>>) -> Json<Terms> {
     Json(admin.node.terms())
 }
 
-/// Makes an invoice that opens a channel; its fee and what will arrive stand beside it. Asks the provider.
+/// Makes an invoice that opens a channel when paid.
+///
+/// The answer states the fee and the amount that will arrive. The request asks the provider.
 #[utoipa::path(
     post, path = "/liquidity/activate", tag = "liquidity", request_body = Activate,
     responses(
@@ -107,7 +110,9 @@ pub(super) async fn activate(
     Ok(Json(activation))
 }
 
-/// Orders a channel. Asks the provider; nothing is paid by it.
+/// Orders a channel.
+///
+/// The request asks the provider. It pays nothing.
 #[utoipa::path(
     post, path = "/liquidity/order", tag = "liquidity", request_body = Order, responses((status = 200, body = OrderStatus))
 )]
@@ -123,7 +128,7 @@ pub(super) async fn order(
     Ok(Json(admin.node.order_channel(asked.0).await?))
 }
 
-/// How far an order is. Asks the provider.
+/// Shows the state of an order. The request asks the provider.
 #[utoipa::path(
     get, path = "/liquidity/orders/{order_id}", tag = "liquidity",
     params(("order_id" = String, Path, description = "as the order said")), responses((status = 200, body = OrderStatus))
@@ -135,7 +140,7 @@ pub(super) async fn order_status(
     Ok(Json(admin.node.order_status(order_id).await?))
 }
 
-/// Payments that opened channels, or are still to be paid.
+/// Lists payments that opened channels, and invoices for them that are still unpaid.
 #[utoipa::path(get, path = "/activations", tag = "liquidity", responses((status = 200, body = Activations)))]
 pub(super) async fn activations(
     State(admin): State<Arc<Admin>>,
@@ -150,7 +155,7 @@ pub(super) async fn activations(
     }))
 }
 
-/// Sees to it that there is a map of the network for payments that go out; the node may start again for it.
+/// Fetches the network map that outgoing payments need. The node may restart for it.
 #[utoipa::path(post, path = "/gossip/fetch", tag = "liquidity", responses((status = 200, body = Map)))]
 pub(super) async fn fetch_map(State(admin): State<Arc<Admin>>) -> Result<Json<Map>, Fault> {
     Ok(Json(admin.node.fetch_map().await?))

@@ -1,4 +1,4 @@
-//! What the operator's listener says of itself: OpenAPI 3.1, generated from its handlers.
+//! The OpenAPI 3.1 description of the operator's listener, generated from its handlers.
 
 use utoipa::Modify;
 use utoipa::OpenApi as _;
@@ -8,7 +8,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 /// The scheme's name in the document.
 const BEARER: &str = "bearer";
 
-/// The document without its paths, which the router brings.
+/// The document without its paths, which the router adds.
 #[derive(Debug, utoipa::OpenApi)]
 #[openapi(
     info(
@@ -31,7 +31,7 @@ impl Modify for WithBearer {
     }
 }
 
-/// Title, version and who may ask.
+/// Builds the document with title, version and authentication.
 pub(super) fn document() -> OpenApi {
     Document::openapi()
 }

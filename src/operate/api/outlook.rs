@@ -1,4 +1,4 @@
-//! For how many more sales what can arrive suffices.
+//! An estimate of how many more sales the inbound liquidity allows.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,26 +9,29 @@ use crate::protocol::invoice::Inbound;
 use crate::sell::quote::Rates;
 use crate::sell::route::{Access, Offer, RouteTable};
 
-/// Sales that the average price is taken from: recent ones, because prices change.
+/// The number of sales for the average price. Only recent sales count, because prices change.
 pub(super) const RECENT_SALES: usize = 100;
 
-/// How far what can arrive will go.
+/// How many more sales the inbound liquidity allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Outlook {
-    /// The dearest price, in msat, one in a currency by its rate of now; none where all are asked from hooks or have no rate.
+    /// The highest price in msat, with prices in a currency converted at their current rate. `None`
+    /// if all prices come from hooks or have no rate.
     pub dearest_msat: Option<u64>,
-    /// About how many more sales at that price can arrive.
+    /// The approximate number of further sales at that price.
     pub sales_at_dearest: Option<u64>,
-    /// What the last sales brought on average, in msat; none before the first.
+    /// The average price of the last sales, in msat; `None` before the first sale.
     pub average_msat: Option<u64>,
-    /// About how many more sales at that price can arrive.
+    /// The approximate number of further sales at the average price.
     pub sales_at_average: Option<u64>,
-    /// Whether that is fewer than `node.liquidity.low_sales` at the dearest price (or on average where that is not known).
+    /// Whether fewer than `node.liquidity.low_sales` sales are left at the highest price, or at the
+    /// average price if the highest is unknown.
     pub is_low: bool,
 }
 
 impl Outlook {
-    /// The outlook with these prices. One payment cannot be spread over what is left, so it is `about`.
+    /// Computes the outlook with these prices. The counts are approximate: the remaining liquidity
+    /// is rarely an exact multiple of a price, and one payment may not fit into it.
     pub fn of(
         inbound_msat: u64,
         dearest: Option<Msat>,
@@ -49,7 +52,8 @@ impl Outlook {
     }
 }
 
-/// The dearest of all prices that are known now: not what a hook would say, nor what has no rate.
+/// The highest of all prices that are known now. Prices from hooks and prices without a rate are
+/// unknown.
 pub fn dearest(routes: &RouteTable, guarded: &[Offer], rates: &Rates) -> Option<Msat> {
     let of_routes = routes.iter().filter_map(|route| match &route.access {
         Access::Free => None,
@@ -60,30 +64,32 @@ pub fn dearest(routes: &RouteTable, guarded: &[Offer], rates: &Rates) -> Option<
     known.map(|(amount, _)| amount).max()
 }
 
-/// What these sales brought on average.
+/// The average price of these sales.
 pub(super) fn average(sales: &[SaleRecord]) -> Option<Msat> {
     let sum: u64 = sales.iter().map(|sale| sale.amount_msat).sum();
     Msat::new(sum.checked_div(sales.len() as u64)?)
 }
 
-/// Says once that little can still arrive, and once that it is enough again: capacity changes with every sale.
+/// Detects when inbound liquidity gets low and when it suffices again, so that each is logged once.
+/// The capacity changes with every sale.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Watch {
     is_low: bool,
 }
 
-/// What the log is to say.
+/// A change that the log reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Little can still arrive.
+    /// The inbound liquidity has become low.
     Low,
-    /// It is enough again.
+    /// The inbound liquidity suffices again.
     Enough,
 }
 
 impl Watch {
-    /// Looks at what can arrive now, and says whether that has turned. It turns back only a quarter above where it turned, so
-    /// that it does not turn with every payment.
+    /// Compares the capacity with the limit and returns a change if there is one. The capacity
+    /// counts as enough only from 25 % above the limit, so that single payments do not cause a
+    /// change each.
     pub fn look(
         &mut self,
         inbound: &Inbound,

@@ -1,4 +1,4 @@
-//! Payments and invoices by hand, for the operator.
+//! Payments and invoices that the operator makes by hand.
 
 use std::sync::Arc;
 
@@ -14,17 +14,17 @@ use super::following::spent;
 use super::spending::{Reserved, Wanted};
 use super::{Admin, Caller, Fault, SpendingError};
 
-/// Payments on a page, if the caller does not say, and at most.
+/// The number of payments on a page: by default 100, and at most 1,000.
 const PAYMENTS_PAGE: usize = 100;
 const PAYMENTS_PAGE_MAX: usize = 1_000;
 
-/// How long an invoice by hand can be paid, if the caller does not say: an hour, as wallets do.
+/// The default validity of an invoice made by hand: one hour, as in most wallets.
 const EXPIRY_SECS: u32 = 3_600;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PaymentsQuery {
-    /// Payments on the page.
+    /// The number of payments on the page.
     limit: Option<usize>,
 }
 
@@ -38,25 +38,27 @@ pub(super) struct PaymentsBody {
 pub(super) struct PayBody {
     /// A BOLT 11 invoice or a BOLT 12 offer.
     to: String,
-    /// How much, in msat, where it names no amount itself.
+    /// The amount in msat, required if the invoice or offer names none.
     amount_msat: Option<u64>,
-    /// What the way there may cost, in msat. Left out: a hundredth of the amount and 10 sat.
+    /// The maximum routing fee, in msat. If omitted: 1 % of the amount plus 10 sat.
     fee_max_msat: Option<u64>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InvoiceBody {
-    /// How much, in msat. Left out: whatever the payer likes.
+    /// The amount in msat. If omitted, the payer chooses it.
     amount_msat: Option<u64>,
-    /// What the payer is shown.
+    /// The text that the payer's wallet shows.
     #[serde(default)]
     description: String,
-    /// How long it can be paid, in seconds. Left out: an hour.
+    /// How long the invoice can be paid, in seconds. If omitted: one hour.
     expiry_secs: Option<u32>,
 }
 
-/// The node's payments, in and out, the newest first. Sales are not among them: they are in the books.
+/// Lists the node's incoming and outgoing payments, the newest first.
+///
+/// The list does not contain sales, which are in the ledger.
 #[utoipa::path(
     get, path = "/payments", tag = "payments", params(PaymentsQuery), responses((status = 200, body = PaymentsBody))
 )]
@@ -72,7 +74,7 @@ pub(super) async fn list(
     Ok(Json(PaymentsBody { payments }))
 }
 
-/// One payment.
+/// Shows one payment.
 #[utoipa::path(
     get, path = "/payments/{payment_id}", tag = "payments",
     params(("payment_id" = String, Path, description = "64 hex digits")), responses((status = 200, body = Payment))
@@ -84,7 +86,9 @@ pub(super) async fn one(
     Ok(Json(admin.node.payment(&payment_id).await?))
 }
 
-/// Pays an invoice or an offer, and answers when it has arrived or failed; after a minute it is `pending`.
+/// Pays an invoice or an offer.
+///
+/// Answers when the payment has succeeded or failed. After one minute the payment is `pending`.
 #[utoipa::path(
     post, path = "/payments", tag = "payments", request_body = PayBody,
     responses(
@@ -109,8 +113,8 @@ pub(super) async fn pay(
     let Some(reserved) = reserve(&admin, caller, &payable, most_msat).await? else {
         return Ok(Json(admin.node.pay(payable, |_| {}).await?));
     };
-    // If the caller hangs up, the reservation stays and `Following` settles it, whether or not the payment was
-    // sent.
+    // If the caller hangs up, the reservation stays. `Following` then settles it, whether or not
+    // the payment was sent.
     let reserved = Arc::new(reserved);
     let hearing = Arc::clone(&reserved);
     let paid = admin
@@ -119,23 +123,25 @@ pub(super) async fn pay(
         .await;
     if let Some(spent_msat) = spent_by(&paid, most_msat) {
         let settling = tokio::task::spawn_blocking(move || reserved.settle(spent_msat)).await;
-        // What was paid is paid, and the preimage is what it was paid for.
+        // A write error must not hide the result: the payment is made, and the caller needs its
+        // preimage.
         complain(settling.expect("writing a file does not panic"));
     }
     Ok(Json(paid?))
 }
 
-/// The amount certainly spent; `None` while the payment can still go through.
+/// The amount that was certainly spent; `None` while the payment can still go through.
 fn spent_by(paid: &Result<Payment, OperationError>, most_msat: u64) -> Option<u64> {
     match paid {
         Ok(payment) => spent(payment, most_msat),
-        // It may still happen.
+        // The payment can still succeed.
         Err(OperationError::Late { .. } | OperationError::Unsure { .. }) => None,
         Err(_) => Some(0),
     }
 }
 
-/// Reserves the maximum cost of a payment from the caller's limit; `None` if the caller has no limit.
+/// Reserves the maximum cost of a payment from the caller's limit. `None` if the caller has no
+/// limit.
 async fn reserve(
     admin: &Arc<Admin>,
     caller: Caller,
@@ -167,7 +173,8 @@ fn hear(reserved: &Reserved, step: Sending<'_>) {
     });
 }
 
-/// Logs that the file could not be written. Until it is, more counts as spent than was spent.
+/// Logs that the file could not be written. Until a write succeeds, the file counts more than was
+/// really spent.
 fn complain(noted: Result<(), SpendingError>) {
     if let Err(error) = noted {
         tracing::error!(
@@ -177,7 +184,9 @@ fn complain(noted: Result<(), SpendingError>) {
     }
 }
 
-/// Makes an invoice that sells nothing. Without the scope `admin` none is made while ten thousand wait for money.
+/// Makes an invoice that sells nothing.
+///
+/// Without the scope `admin`, the request fails while ten thousand such invoices are unpaid.
 #[utoipa::path(
     post, path = "/invoices", tag = "payments", request_body = InvoiceBody,
     responses((status = 200, body = HandInvoice), (status = 409, description = "enough of them wait for money"))

@@ -1,4 +1,4 @@
-//! Peers, for the operator.
+//! The operator's endpoints for peers.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ pub(super) struct PeersBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConnectBody {
-    /// Whom: `ID@HOST:PORT`, or `ID` for a known peer.
+    /// The peer: `ID@HOST:PORT`, or `ID` for a known peer.
     peer: String,
-    /// Whether to connect again after each start. Peers with a channel are kept in any case.
+    /// Whether to reconnect after each start. The node always reconnects to peers with a channel.
     #[serde(default)]
     keep: bool,
 }
 
-/// Whom the node knows.
+/// Lists the node's peers.
 #[utoipa::path(get, path = "/peers", tag = "peers", responses((status = 200, body = PeersBody)))]
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<PeersBody>, Fault> {
     let peers = admin.node.peers().await?;
@@ -47,7 +47,7 @@ pub(super) async fn connect(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Lets go of a peer and forgets where it is.
+/// Disconnects from a peer and forgets its address.
 #[utoipa::path(
     delete, path = "/peers/{node_id}", tag = "peers",
     params(("node_id" = String, Path, description = "66 hex digits")), responses((status = 204))

@@ -1,4 +1,4 @@
-//! Asking for the settings to be read again.
+//! Requests to read the settings again.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use utoipa::ToSchema;
 
 use super::{Admin, Fault};
 
-/// How many may wait for one reload to end before the next; each takes milliseconds.
+/// The number of requests that may wait for a reload to end. Each reload takes milliseconds.
 const WAITING_MAX: usize = 8;
 
-/// What a reload did: the settings' keys that changed and take effect only after a restart; or what is wrong with them, and
-/// then nothing has changed.
+/// The result of a reload: the keys that changed and take effect only after a restart, or the error
+/// in the settings. After an error the previous settings stay in force.
 pub type Reloaded = Result<Vec<&'static str>, String>;
 
-/// The effects of a reload.
+/// The effects that a reload has or would have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Ahead {
     /// Keys that changed and take effect only after a restart.
@@ -35,20 +35,20 @@ pub struct Broken {
     pub what: String,
     /// How many of these tokens are valid now.
     pub tokens: u64,
-    /// Whether all tokens were counted; in a large ledger, only the newest sales are read.
+    /// Whether all tokens were counted. In a large ledger only the newest sales are read.
     pub are_all_counted: bool,
 }
 
 /// A request to the task that reads the settings.
 #[derive(Debug)]
 pub enum Wish {
-    /// Report what a reload would do.
+    /// Report what a reload would do, without changing anything.
     Look(oneshot::Sender<Result<Ahead, String>>),
-    /// Reload.
+    /// Reload the settings.
     Reload(oneshot::Sender<Reloaded>),
 }
 
-/// Where to ask for a reload.
+/// The sender of reload requests.
 #[derive(Clone, Debug)]
 pub struct Reload(mpsc::Sender<Wish>);
 
@@ -56,13 +56,13 @@ pub struct Reload(mpsc::Sender<Wish>);
 pub type Reloads = mpsc::Receiver<Wish>;
 
 impl Reload {
-    /// Two ends: one to ask, one to do it.
+    /// Makes the two ends: one sends requests, the other receives them.
     pub fn channel() -> (Self, Reloads) {
         let (ask, asked) = mpsc::channel(WAITING_MAX);
         (Self(ask), asked)
     }
 
-    /// Has the settings read again. `None` while the program is stopping.
+    /// Requests a reload of the settings. `None` while the program is stopping.
     pub async fn ask(&self) -> Option<Reloaded> {
         let (tell, told) = oneshot::channel();
         self.0.send(Wish::Reload(tell)).await.ok()?;
@@ -84,7 +84,7 @@ pub(super) struct ReloadBody {
     done: Ahead,
 }
 
-/// Report what a reload would do, without changing anything. 422 if the settings are wrong.
+/// Reports what a reload would do, without changing anything. 422 if the settings are wrong.
 #[utoipa::path(
     get, path = "/reload", tag = "state",
     responses((status = 200, body = Ahead), (status = 422, description = "what is wrong with the settings"))
@@ -94,7 +94,7 @@ pub(super) async fn look(State(admin): State<Arc<Admin>>) -> Result<Json<Ahead>,
     Ok(Json(ahead.map_err(Fault::Settings)?))
 }
 
-/// 200, or 422 with what is wrong with the settings: then nothing has changed.
+/// Reads the settings again. 422 if they are wrong, and then the previous settings stay in force.
 #[utoipa::path(
     post, path = "/reload", tag = "state",
     responses((status = 200, body = ReloadBody), (status = 422, description = "what is wrong with the settings"))

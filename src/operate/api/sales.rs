@@ -1,4 +1,4 @@
-//! What was sold.
+//! The list of sales.
 
 use std::sync::Arc;
 
@@ -12,28 +12,28 @@ use crate::account::ledger::record::{SaleRecord, Totals};
 
 use super::{Admin, Fault, before, blocking};
 
-/// Sales on a page, if the caller does not say.
+/// The default number of sales on a page.
 const SALES_PAGE: usize = 100;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SalesQuery {
-    /// Sales on the page.
+    /// The number of sales on the page.
     limit: Option<usize>,
-    /// `next` of the page before.
+    /// The `next` of the page before.
     before: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SalesBody {
     sales: Vec<SaleRecord>,
-    /// The sums over all sales, with the surplus.
+    /// The sums over all sales, including the surplus.
     totals: Totals,
-    /// For `before`, if there are more.
+    /// The value of `before` for the next page, if there is one.
     next: Option<String>,
 }
 
-/// Sales, the newest first.
+/// Lists sales, the newest first.
 #[utoipa::path(
     get, path = "/sales", tag = "sales", params(SalesQuery), responses((status = 200, body = SalesBody))
 )]

@@ -1,9 +1,11 @@
-//! The amounts that access tokens with a limit have spent. They are in a small file, which is on the disk before a
-//! payment is sent. A crash in between counts too much for a while, never too little.
+//! The amounts that access tokens with a limit have spent. They are in a small file, which is on
+//! the disk before a payment is sent. After a crash in between, the file counts too much for a
+//! while, never too little.
 //!
-//! A payment first reserves its maximum cost. The reservation ends once, in one write: the real cost counts as
-//! spent, and the rest is available again. The caller may be gone by then, so [`following`](super::following)
-//! watches the node's payments and settles the reservations, also after a restart.
+//! A payment first reserves its maximum cost. The reservation ends once, in one write: the real
+//! cost counts as spent, and the rest is available again. The caller may be gone by then, so
+//! [`following`](super::following) watches the node's payments and settles the reservations, also
+//! after a restart.
 
 mod account;
 
@@ -20,18 +22,19 @@ use crate::protocol::l402::TokenId;
 use account::Accounts;
 pub(super) use account::Pending;
 
-/// Tokens whose spending is kept; each takes 80 bytes, and only who may do everything makes them. Those that were revoked or have
-/// ended are among them: were the list of access tokens put back from a copy in which one is good, it must not begin anew.
+/// The maximum number of tokens whose spending is kept, 80 bytes each. Only the scope `admin` can
+/// make tokens. Accounts of revoked and expired tokens are kept too: if an older copy of the access
+/// list is put back, such a token is valid again, and its limit must not start from zero.
 const TOKENS_MAX: usize = 10_000;
 
-/// The most payments of one token that can be under way at once. A channel carries 483.
+/// The maximum number of payments of one token under way at once. One channel carries at most 483.
 const PENDING_MAX: usize = 1_000;
 
-/// Spent so far, by token.
+/// The amounts spent so far, by token.
 #[derive(Debug)]
 pub struct Spending {
     path: PathBuf,
-    /// A `std` mutex: held while the file is written, off the threads that serve requests.
+    /// A `std` mutex: it is held while the file is written, off the threads that serve requests.
     kept: Mutex<Kept>,
     /// Notified when a reservation loses its owner and has to be followed.
     left: Notify,
@@ -47,7 +50,7 @@ struct Kept {
     next: u64,
 }
 
-/// The payment to reserve for.
+/// The payment that a reservation is for.
 pub(super) struct Wanted {
     /// The payment's id in hex, if it is known before the payment is sent.
     pub(super) payment_id: Option<String>,
@@ -55,11 +58,12 @@ pub(super) struct Wanted {
     pub(super) amount_msat: u64,
     /// The maximum cost, in msat.
     pub(super) most_msat: u64,
-    /// Unix seconds.
+    /// The current time, Unix seconds.
     pub(super) now_secs: u64,
 }
 
-/// A reservation with an owner. When it is dropped, [`following`](super::following) settles the reservation.
+/// A reservation with an owner. When it is dropped, [`following`](super::following) settles the
+/// reservation.
 #[derive(Debug)]
 #[must_use = "dropping it leaves the reservation to `following`"]
 pub(super) struct Reserved {
@@ -67,20 +71,20 @@ pub(super) struct Reserved {
     number: u64,
 }
 
-/// Why nothing may be spent.
+/// Why a payment is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SpendingError {
-    /// More than is left.
+    /// The payment may cost more than is left.
     #[error(
         "{asked_msat} msat, fees included, are more than the {left_msat} msat that are left to this access token"
     )]
     AboveLimit {
-        /// What was asked for.
+        /// The maximum cost of the payment, in msat.
         asked_msat: u64,
-        /// What is left.
+        /// The rest of the limit, in msat.
         left_msat: u64,
     },
-    /// There is room for no more tokens.
+    /// The file has no room for another token.
     #[error(
         "what is spent is kept for {TOKENS_MAX} access tokens with a limit, those included that have ended, and this would be one more. \
          Stop the program, remove access.spent and admin.token from its data folder, and start it again: all access tokens end \
@@ -92,16 +96,16 @@ pub enum SpendingError {
         "{PENDING_MAX} payments of this access token are under way: wait until some have ended"
     )]
     Busy,
-    /// It could not be noted.
+    /// The file could not be written.
     #[error("failed to note what is spent")]
     File(#[from] io::Error),
-    /// It could not be read.
+    /// The file could not be read.
     #[error(transparent)]
     Unreadable(#[from] SecretFileError),
 }
 
 impl Spending {
-    /// Reads what was spent.
+    /// Reads the file.
     pub fn open(path: &Path) -> Result<Self, SpendingError> {
         let accounts: Accounts = if path.exists() {
             serde_json::from_str(&secret_file::read(path)?).map_err(io::Error::from)?
@@ -122,12 +126,12 @@ impl Spending {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        // A panic cannot leave the memory different from the file.
+        // After a panic the memory still equals the file, so the lock can be used again.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves the maximum cost of a payment from the rest of this token's limit. The reservation is on the disk
-    /// when this returns. Blocks.
+    /// Reserves the maximum cost of a payment from the rest of this token's limit. The reservation
+    /// is on the disk when this returns. Blocks.
     pub(super) fn reserve(
         self: &Arc<Self>,
         token_id: &TokenId,
@@ -171,7 +175,7 @@ impl Spending {
         })
     }
 
-    /// The amount spent with the token of this id in hex, and the amount reserved for payments under way, in msat.
+    /// The amounts spent and reserved for the token of this id in hex, in msat.
     pub(super) fn of(&self, token_id: &str) -> (u64, u64) {
         let kept = self.kept();
         kept.accounts.get(token_id).map_or((0, 0), |account| {
@@ -193,7 +197,8 @@ impl Spending {
         self.left.notified().await;
     }
 
-    /// Ends a reservation with the amount that was spent. A reservation that has ended does not change. Blocks.
+    /// Ends a reservation with the amount that was spent. A reservation that has already ended does
+    /// not change. Blocks.
     pub(super) fn settle(&self, number: u64, spent_msat: u64) -> Result<(), SpendingError> {
         self.change(&mut self.kept(), |accounts| {
             let mut accounts = accounts.values_mut();
@@ -243,8 +248,9 @@ impl Spending {
 }
 
 impl Reserved {
-    /// Records that the payment is sent next, and ends earlier reservations without an owner for the same payment.
-    /// Those attempts failed and cost nothing, because the node refuses a payment that is under way. Blocks.
+    /// Records that the payment is sent next. Ends earlier reservations for the same payment that
+    /// have no owner. Those attempts failed and cost nothing, because the node refuses a payment
+    /// that is under way. Blocks.
     pub(super) fn begin(&self) -> Result<(), SpendingError> {
         let mut kept = self.spending.kept();
         let live = kept.live.clone();
@@ -268,7 +274,7 @@ impl Reserved {
         })
     }
 
-    /// Records that the payment was sent, under this id. Blocks.
+    /// Records that the payment was sent with this id. Blocks.
     pub(super) fn sent(&self, payment_id: &str) -> Result<(), SpendingError> {
         self.spending.note(self.number, |it| {
             it.payment_id = Some(payment_id.to_owned());
@@ -317,7 +323,7 @@ mod tests {
         }
     }
 
-    /// The spent and the reserved amount.
+    /// The spent and the reserved amount of the test token.
     fn figures(spending: &Spending) -> (u64, u64) {
         spending.of(&ONE.to_string())
     }
@@ -344,7 +350,7 @@ mod tests {
         let all = spending.reserve(&ONE, 1_000, wanted(500, "d")).unwrap();
         assert!(spending.reserve(&ONE, 1_000, wanted(1, "e")).is_err());
         drop(all);
-        // The outcome is not known yet.
+        // The payment's outcome is not known yet.
         let spending = open(folder.path());
         assert_eq!(figures(&spending), (500, 500));
         assert!(spending.reserve(&ONE, 1_000, wanted(1, "e")).is_err());
@@ -377,7 +383,8 @@ mod tests {
         let (first, other) = (reserve("a"), reserve("b"));
         first.begin().unwrap();
         drop((first, other));
-        // Made at the same time, has an owner, and was not sent.
+        // A reservation for the same payment that still has an owner and whose payment was not
+        // sent.
         let live = reserve("a");
         assert_eq!(figures(&spending), (0, 1_800));
         let second = reserve("a");

@@ -1,4 +1,5 @@
-//! How things are: whether the program answers, whether it can be paid, and all that is known of node, channels and sales.
+//! The state of the program: whether it answers, whether the node can receive payments, and the
+//! full status of node, channels and sales.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::sell::route::{Access, Offer, RouteTable};
 use super::outlook::{self, Outlook};
 use super::{Admin, Fault, blocking};
 
-/// Closed channels that the status shows; the ledger keeps all of them.
+/// The number of closed channels in the status. The ledger keeps all of them.
 const CLOSURES_SHOWN: usize = 100;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,7 +32,7 @@ pub(super) struct Health {
     uptime_secs: u64,
 }
 
-/// 200 as long as the process answers.
+/// Answers 200 while the process is running.
 #[utoipa::path(get, path = "/health", tag = "state", responses((status = 200, body = Health)))]
 pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<Health> {
     Json(Health {
@@ -45,20 +46,23 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<Health> {
     })
 }
 
-/// Whether a challenge can be paid now.
+/// Whether challenges can be paid now.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Ready {
     ready: bool,
-    /// Why not.
+    /// The reason why they cannot be paid, if they cannot.
     reason: Option<String>,
-    /// What can arrive now, in msat.
+    /// The amount that the node can receive now, in msat.
     inbound_msat: u64,
-    /// Routes, and services behind guards, that have a price which cannot be received now, or which nobody knows for want of a rate.
+    /// Routes and guarded services with a price that cannot be received now or that has no exchange
+    /// rate.
     unpayable_routes: Vec<String>,
 }
 
-/// 200 if every price can be paid now, one in a currency by its rate of now, else 503 with the reason. What a hook would ask is
-/// known only when somebody asks for the route.
+/// Answers 200 if every price can be paid now, else 503 with the reason.
+///
+/// Prices in a currency count by their current rate. Prices that a hook sets are not checked,
+/// because a hook is asked only when a client requests the route.
 #[utoipa::path(
     get, path = "/ready", tag = "state",
     responses((status = 200, body = Ready), (status = 503, body = Ready))
@@ -91,16 +95,16 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     (status, Json(ready)).into_response()
 }
 
-/// What is sold, and could not be bought now.
+/// A route or guarded service that cannot be bought now.
 #[derive(Debug, PartialEq, Eq)]
 struct Unpayable {
-    /// Its name.
+    /// The name of the route or service.
     name: String,
-    /// Why one of its prices is not known; `None` where it is and cannot be received.
+    /// Why one of its prices is unknown; `None` if all prices are known and one cannot be received.
     unpriced: Option<Unpriced>,
 }
 
-/// What is sold at a price that nobody knows now, or that cannot be received.
+/// The routes and guarded services with a price that is unknown now or cannot be received.
 fn unpayable(
     routes: &RouteTable,
     guarded: &[Offer],
@@ -130,7 +134,7 @@ fn unpayable(
         .collect()
 }
 
-/// Why that could not be bought, in one line; `None` where all can.
+/// The reason why these cannot be bought, in one line; `None` if all can be bought.
 fn reason(unpayable: &[Unpayable], inbound: &Inbound) -> Option<String> {
     let (unknown, known): (Vec<_>, Vec<_>) = unpayable.iter().partition(|it| it.unpriced.is_some());
     let mut reasons = Vec::new();
@@ -157,18 +161,19 @@ pub(super) struct StatusBody {
     node: NodeBody,
     sales: Totals,
     backup: BackupStatus,
-    /// Payments that opened channels, which are no sales.
+    /// The sums of payments that opened channels. They do not count as sales.
     activations: ActivationTotals,
-    /// For how many more sales what can arrive suffices.
+    /// How many more sales the inbound liquidity allows.
     outlook: Outlook,
-    /// Challenges in memory, paid ones included. Each stays until its invoice can no longer be paid.
+    /// Challenges in memory, including paid ones. Each stays until its invoice can no longer be
+    /// paid.
     challenges_open: usize,
     dry_run: DryRunBody,
-    /// What prices in a currency go by.
+    /// The exchange rates of the currencies in prices.
     rates: Vec<RateStatus>,
-    /// Servers that say what a request costs.
+    /// The hooks, which are servers that set the price of a request.
     hooks: Vec<HookStatus>,
-    /// Servers behind what is sold.
+    /// The upstream servers of the routes.
     upstreams: Vec<ServerStatus>,
     /// The listeners' certificates.
     certificates: Vec<CertificateBody>,
@@ -181,11 +186,11 @@ pub(super) struct StatusBody {
 pub(super) struct CertificateBody {
     /// The settings key that names it.
     key: &'static str,
-    /// When it expires, Unix seconds; `null` if the authority has not issued one yet.
+    /// When the certificate expires, Unix seconds; `null` if the authority has not issued one yet.
     until_secs: Option<u64>,
-    /// The DNS names that it covers.
+    /// The DNS names that the certificate covers.
     names: Vec<String>,
-    /// Why it must be renewed now, if it must.
+    /// Why the certificate must be renewed now, if it must.
     complaint: Option<String>,
 }
 
@@ -201,7 +206,7 @@ impl CertificateBody {
     }
 }
 
-/// What routes that let everybody through would have asked since the start.
+/// The requests to dry-run routes since the start, and the amount that they would have cost.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DryRunBody {
     requests: u64,
@@ -212,16 +217,16 @@ pub(super) struct DryRunBody {
 pub(super) struct NodeBody {
     #[serde(flatten)]
     status: Status,
-    /// Channels that are no more, the newest first.
+    /// Closed channels, the newest first.
     channels_closed: Vec<ChannelRecord>,
 }
 
-/// Node, channels, money and sales in one answer.
+/// Shows node, channels, money and sales in one answer.
 #[utoipa::path(get, path = "/status", tag = "state", responses((status = 200, body = StatusBody)))]
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusBody>, Fault> {
     let asked = Arc::clone(&admin);
     let status = admin.node.status(&admin.ledger).await;
-    // The store's pages: not on a thread that serves requests.
+    // Reading the store blocks, so it must not run on a thread that serves requests.
     let (node, sales, backup, activations, recent, certificates) = blocking(move || {
         let node = NodeBody {
             status,
@@ -272,7 +277,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
     }))
 }
 
-/// Reads the chain now.
+/// Syncs the node with the chain now.
 #[utoipa::path(post, path = "/sync", tag = "state", responses((status = 204)))]
 pub(super) async fn sync(State(admin): State<Arc<Admin>>) -> Result<StatusCode, Fault> {
     admin.node.sync().await?;
@@ -300,7 +305,7 @@ mod tests {
         }
     }
 
-    /// A dollar is 1,000 sat; of the euro there is a source that nobody has asked yet.
+    /// Rates with a fixed dollar of 1,000 sat, and a euro whose source has not answered yet.
     fn rates() -> Rates {
         let usd = "USD".parse().unwrap();
         let rate = |currency, origin| RateConfig { currency, origin };
@@ -318,7 +323,7 @@ mod tests {
         Rates::new(configs, Clock::fixed(1_800_000_000))
     }
 
-    /// What is not ready with so much room.
+    /// The names of the offers that cannot be bought with this inbound liquidity.
     fn not_ready(guarded: &[Offer], inbound: &Inbound) -> Vec<String> {
         let unpayable = unpayable(&RouteTable::default(), guarded, inbound, &rates());
         unpayable.into_iter().map(|it| it.name).collect()

@@ -1,4 +1,4 @@
-//! Tokens for the operator: looking for them, revoking them, and the keys that they are made with.
+//! Sold tokens, for the operator: searching and revoking them, and their master keys.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use crate::sell::route::Access;
 
 use super::{Admin, Fault, before, blocking};
 
-/// Tokens on a page, if the caller does not say.
+/// The default number of tokens on a page.
 const TOKENS_PAGE: usize = 100;
 
-/// How long the tokens of an older key stay good, if the caller does not say.
+/// The default time for which tokens of an older key stay valid: 30 days.
 const RETIRE_AFTER_SECS: u64 = 30 * 86_400;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TokensQuery {
-    /// Tokens on the page.
+    /// The number of tokens on the page.
     limit: Option<usize>,
-    /// `next` of the page before.
+    /// The `next` of the page before.
     before: Option<String>,
-    /// Of this service only.
+    /// Shows only tokens of this service.
     service: Option<String>,
     /// The beginning of a token id or a payment hash, in hex.
     q: Option<String>,
@@ -41,7 +41,7 @@ pub(super) struct TokensQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TokensBody {
     tokens: Vec<TokenBody>,
-    /// For `before`, if there are more.
+    /// The value of `before` for the next page, if there is one.
     next: Option<String>,
 }
 
@@ -49,11 +49,11 @@ pub(super) struct TokensBody {
 struct TokenBody {
     #[serde(flatten)]
     token: TokenRecord,
-    /// Whether it opens nothing of its service any more.
+    /// Whether the token is revoked.
     revoked: bool,
 }
 
-/// Tokens that were used.
+/// Lists the tokens that were used.
 #[utoipa::path(
     get, path = "/tokens", tag = "tokens", params(TokensQuery), responses((status = 200, body = TokensBody))
 )]
@@ -93,15 +93,16 @@ pub(super) async fn list(
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RevokeBody {
-    /// For the books; may be left out.
+    /// The reason to record in the ledger; may be omitted.
     #[serde(default)]
     reason: String,
-    /// Whether a service that nobody knows may be meant: one that is sold no more, and whose tokens were never used.
+    /// Whether to accept the name of a service that is not sold now and whose tokens were never
+    /// used.
     #[serde(default)]
     unknown_too: bool,
 }
 
-/// Revokes one token, with all its attenuated copies.
+/// Revokes one token and all its attenuated copies.
 #[utoipa::path(
     post, path = "/tokens/{token_id}/revoke", tag = "tokens",
     params(("token_id" = String, Path, description = "64 hex digits")),
@@ -118,7 +119,9 @@ pub(super) async fn revoke(
     enter(admin, Revoked::Token(bytes), body).await
 }
 
-/// Revokes all tokens of a service that were minted until now. Who is paying an invoice of before gets nothing for it.
+/// Revokes all tokens of a service that were minted until now.
+///
+/// A client that pays an older invoice after the revocation gets nothing for it.
 #[utoipa::path(
     post, path = "/services/{service}/revoke", tag = "tokens",
     params(("service" = String, Path, description = "the name in its tokens")),
@@ -137,7 +140,8 @@ pub(super) async fn revoke_service(
     enter(admin, Revoked::Service(service), body).await
 }
 
-/// Whether something is, or was, sold as this: a misspelt name would revoke nothing and look as if it had.
+/// Whether this service is sold now, or one of its tokens was used. Without this check, revoking a
+/// misspelt name would do nothing and still report success.
 async fn is_known(admin: &Arc<Admin>, service: &str) -> Result<bool, Fault> {
     let routes = admin.routes.get();
     let mut offers = routes.iter().filter_map(|route| match &route.access {
@@ -167,7 +171,7 @@ async fn enter(
     let reason = body.unwrap_or_default().0.reason;
     let backups = Arc::clone(&admin.backups);
     let revoked = blocking(move || admin.ledger.revoke(what, &reason)).await?;
-    // The revocation is missing from earlier backups.
+    // Request a backup, because earlier backups lack the revocation.
     backups.follow();
     match &revoked.what {
         Revoked::Token(token_id) => tracing::info!("Revoked token {}", TokenId(*token_id)),
@@ -181,7 +185,7 @@ pub(super) struct RevocationsBody {
     revocations: Vec<RevocationRecord>,
 }
 
-/// Everything that was revoked.
+/// Lists all revocations.
 #[utoipa::path(get, path = "/revocations", tag = "tokens", responses((status = 200, body = RevocationsBody)))]
 pub(super) async fn revocations(
     State(admin): State<Arc<Admin>>,
@@ -198,10 +202,10 @@ pub(super) struct KeysBody {
 #[derive(Debug, Serialize, ToSchema)]
 struct KeyBody {
     epoch: u16,
-    /// Whether new tokens are made with it.
+    /// Whether new tokens are minted with this key.
     mints: bool,
-    /// Until when its tokens are good, Unix seconds; `null` for as long as it mints, and then for as long as its rotation
-    /// says.
+    /// When tokens of this key expire, Unix seconds; `null` while the key mints. The rotation that
+    /// replaces the key sets the time.
     until_secs: Option<u64>,
 }
 
@@ -218,7 +222,7 @@ impl From<Vec<Epoch>> for KeysBody {
     }
 }
 
-/// The master keys, without their secrets.
+/// Lists the master keys without their secrets.
 #[utoipa::path(get, path = "/keys", tag = "tokens", responses((status = 200, body = KeysBody)))]
 pub(super) async fn keys(State(admin): State<Arc<Admin>>) -> Json<KeysBody> {
     Json(admin.keyring.epochs().into())
@@ -227,11 +231,11 @@ pub(super) async fn keys(State(admin): State<Arc<Admin>>) -> Json<KeysBody> {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RotateBody {
-    /// How long tokens of the earlier keys stay valid; 30 days by default. 0 ends these tokens and their running
-    /// answers now.
+    /// How long tokens of the earlier keys stay valid; 30 days by default. 0 ends these tokens and
+    /// the responses in progress for them now.
     retire_after_secs: Option<u64>,
-    /// Rotates even if no backup of the new key can be made. Until there is one, losing the disk loses the new
-    /// key's tokens.
+    /// Whether to rotate even if no backup of the new key can be made. Until there is a backup,
+    /// losing the disk loses the new key's tokens.
     #[serde(default)]
     force: bool,
 }
@@ -240,14 +244,16 @@ pub(super) struct RotateBody {
 pub(super) struct RotatedBody {
     #[serde(flatten)]
     keys: KeysBody,
-    /// The backup that contains the new key; null without a backup, which only `force` allows.
+    /// The backup that contains the new key; `null` without a backup, which only `force` allows.
     #[schema(value_type = Option<String>)]
     backup: Option<PathBuf>,
 }
 
-/// Mints with a new master key from now on. Before the first token is minted, the key is in a backup and, if
-/// backups are sent to a store, in the store. Tokens of a lost key open nothing. If the backup fails, the key does
-/// not change.
+/// Mints with a new master key from now on.
+///
+/// The key is in a backup before the first token is minted, and also in the store if backups are
+/// sent to a store. Tokens of a lost key open nothing. If the backup fails, the key does not
+/// change.
 #[utoipa::path(
     post, path = "/keys/rotate", tag = "tokens", request_body = Option<RotateBody>,
     responses(
@@ -284,7 +290,8 @@ pub(super) async fn rotate(
             }
             Ok(())
         });
-        // The backup that could not be sent lists the old keys as retired, so it must not stay the newest.
+        // The backup that could not be sent lists the old keys as retired, so a newer backup must
+        // replace it.
         if matches!(rotated, Err(Fault::NotBackedUp(BackupError::NotSent(_))))
             && let Err(error) = admin.backups.create()
         {

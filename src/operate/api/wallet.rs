@@ -1,4 +1,4 @@
-//! The on-chain wallet, for the operator.
+//! The operator's endpoints for the on-chain wallet.
 
 use std::sync::Arc;
 
@@ -14,38 +14,42 @@ use super::{Admin, Caller, Fault};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AddressBody {
-    /// Where money can be sent to.
+    /// The address to send money to.
     address: String,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SendBody {
-    /// Where to.
+    /// The address to send to.
     address: String,
-    /// How much, in sat; the fee comes on top. Left out with `all`.
+    /// The amount in sat, without the fee. Omit it with `all`.
     amount_sat: Option<u64>,
-    /// All that can be spent, less the fee.
+    /// Whether to send everything that can be spent, less the fee.
     #[serde(default)]
     all: bool,
-    /// With `all`: also what is kept to pay for closing channels, which then cannot be closed safely.
+    /// With `all`: whether to send the reserve for closing channels, too. Without the reserve,
+    /// channels cannot be closed safely.
     #[serde(default)]
     reserve_too: bool,
-    /// In sat per virtual byte. Left out: what the chain source thinks fit.
+    /// The fee rate in sat per virtual byte. If omitted, the chain source's estimate is used.
     fee_rate_sat_vb: Option<u64>,
-    /// Instead of a rate: within how many blocks it is to be confirmed.
+    /// The number of blocks within which the transaction should confirm, instead of a fee rate.
     target_blocks: Option<u16>,
 }
 
-/// Money on the chain.
+/// Shows the on-chain balance.
 #[utoipa::path(get, path = "/onchain", tag = "wallet", responses((status = 200, body = OnchainMoney)))]
 pub(super) async fn balance(State(admin): State<Arc<Admin>>) -> Result<Json<OnchainMoney>, Fault> {
     let ledger = Arc::clone(&admin.ledger);
     Ok(Json(admin.node.onchain_money(ledger).await?))
 }
 
-/// Draws a new address. The chain source is asked for each from then on; for one payer `deposit_address` of the status will do.
-/// Without the scope `admin` ten are drawn at most until money arrives on the chain.
+/// Draws a new on-chain address.
+///
+/// The node asks the chain source about every drawn address from then on. For a single payer, use
+/// `deposit_address` of the status instead. Without the scope `admin`, at most ten addresses can be
+/// drawn until money arrives on the chain.
 #[utoipa::path(
     post, path = "/onchain/address", tag = "wallet",
     responses((status = 200, body = AddressBody), (status = 409, description = "enough of them wait for money"))
@@ -58,7 +62,7 @@ pub(super) async fn new_address(
     Ok(Json(AddressBody { address }))
 }
 
-/// Sends money on chain.
+/// Sends money on the chain.
 #[utoipa::path(
     post, path = "/onchain/send", tag = "wallet", request_body = SendBody,
     responses(
@@ -73,7 +77,8 @@ pub(super) async fn send(
     Json(body): Json<SendBody>,
 ) -> Result<Json<SentOnchain>, Fault> {
     if caller.limit.is_some() {
-        // What the chain takes for it is not known before; a high fee rate would get around the limit.
+        // The transaction's fee is not known in advance, so a high fee rate would circumvent the
+        // limit.
         return Err(Fault::Limited);
     }
     let amount = match (body.amount_sat, body.all) {
@@ -102,11 +107,13 @@ pub(super) async fn send(
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct WithdrawnBody {
-    /// What was withdrawn; empty if nothing is above the threshold.
+    /// The withdrawals; empty if nothing is above the threshold.
     withdrawn: Vec<Withdrawal>,
 }
 
-/// Withdraws what is above the threshold of the settings now, instead of when it is next looked at.
+/// Withdraws the amount above the threshold of the settings now.
+///
+/// Otherwise the node withdraws it at its next regular check.
 #[utoipa::path(
     post, path = "/withdraw", tag = "wallet",
     responses((status = 200, body = WithdrawnBody), (status = 409, description = "the settings have no `[node.withdraw]`"))

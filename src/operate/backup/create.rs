@@ -1,5 +1,5 @@
-//! Making a backup: the parts are put together beside the originals, named, counted and encrypted into one file, which has its
-//! name only when it is whole and on the disk.
+//! Making a backup. The parts are copied into a staging folder, hashed, and encrypted into one
+//! file. The file gets its final name only when it is complete and on the disk.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read as _, Write};
@@ -20,46 +20,49 @@ use super::manifest::{ChannelEntry, LEDGER, Manifest, NODE, PartEntry, SETTINGS,
 use super::seal::Sealer;
 use super::{BackupError, CHECKS, CLEAN_STOP, Source, folder, io_at};
 
-/// Files directly in the data folder that are larger are none of ours: keys and tokens have some hundred bytes.
+/// The maximum size of the files directly in the data folder that a backup includes. Keys and
+/// tokens have some hundred bytes, so larger files are not ours.
 const SECRET_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Where the parts are put together, in the data folder.
+/// The staging folder, in the data folder.
 const STAGING: &str = "backup.new";
 
-/// Where the files directly in the data folder are put, in there.
+/// The subfolder of the staging folder for copies of the files directly in the data folder.
 const OWN: &str = "own";
 
-/// The lock of the data folder.
+/// The lock file of the data folder.
 const LOCK: &str = "lock";
 
 /// A backup that was made.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Created {
-    /// The file.
+    /// The path of the file.
     #[schema(value_type = String)]
     pub file: PathBuf,
-    /// How long it is.
+    /// The length of the file.
     pub bytes: u64,
-    /// When it was made, Unix seconds.
+    /// When the backup was made, Unix seconds.
     pub created_secs: u64,
-    /// Channels in it.
+    /// The number of channels in it.
     pub channels: usize,
 }
 
 impl Source {
-    /// Makes a backup in this folder. `running` is the open ledger of a running program; without one, the caller holds the lock
-    /// of the data folder.
+    /// Makes a backup in this folder. `running` is the open ledger of a running program. Without
+    /// it, the caller must hold the lock of the data folder.
     pub fn create(
         &self,
         running: Option<&Ledger>,
         unix_secs: u64,
         into: &Path,
     ) -> Result<Created, BackupError> {
-        // Without the list none is made: one that is not known to be ours is never let go.
+        // Without a readable list, no backup is made: a backup that is not in the list would never
+        // be deleted.
         Made::adopt(&self.data_dir, &self.node_folder)?;
         Made::read(&self.data_dir)?;
         let staging = Staging::begin(&self.data_dir.join(STAGING))?;
-        // The channel state first: what it has acknowledged is then in the ledger for certain.
+        // The channel state is copied before the ledger, so every payment that it has acknowledged
+        // is already in the ledger.
         let state_file = staging.folder(NODE)?.join(copy::FILE);
         if self.vss.is_some() && !self.node_folder.join(MARK).exists() {
             return Err(BackupError::NotOnServer(self.node_folder.clone()));
@@ -76,7 +79,7 @@ impl Source {
             None => copy::read(&state_file, &self.keys)?,
             Some(_) => State::default(),
         };
-        // Those of a recovery are in it, too, and set aside.
+        // Channels that a recovery has set aside are also in the backup.
         let channels = state.channels.iter().chain(&state.set_aside);
         let parts = self.parts(&staging.0)?;
         let entries = parts.iter().map(|part| part.entry());
@@ -92,7 +95,8 @@ impl Source {
             channels: channels.map(ChannelEntry::from).collect(),
             parts: entries.collect::<Result<_, _>>()?,
         };
-        // The newest by name is the last one made, whatever the clock showed meanwhile: it is what is kept, sent and restored.
+        // The newest name must belong to the last backup made, even if the clock was set back.
+        // Keeping, sending and restoring all go by the name.
         let before = folder::of(into, &manifest.node_id).map_err(io_at("look into", into))?;
         let named_secs = folder::next_secs(&before, unix_secs);
         let mut mark = [0; folder::MARK_BYTES];
@@ -107,7 +111,7 @@ impl Source {
         })
     }
 
-    /// What goes into a backup: what was put together, and the small files that nobody changes while the program runs.
+    /// Collects the files of a backup: the staged copies, and the small files in the data folder.
     fn parts(&self, staging: &Path) -> Result<Vec<Part>, BackupError> {
         let mut parts = Vec::new();
         for name in [NODE, LEDGER] {
@@ -115,15 +119,16 @@ impl Source {
                 parts.extend(Part::of(path, Some(name)));
             }
         }
-        // Secrets, whatever there will be: the owner's files directly in the folder. Some of them are replaced while the program
-        // runs, and what is counted has to be what is written: so each is copied first.
+        // Include every small file directly in the folder, so that future secrets are backed up,
+        // too. Some of these files are replaced while the program runs. Copy each first, so that
+        // the hash matches the written bytes.
         let own = staging.join(OWN);
         make_private(&own)?;
         for path in files(&self.data_dir)? {
             let meta = path.metadata().map_err(io_at("look at", &path))?;
             let is_ours = meta.len() <= SECRET_BYTES_MAX
                 && path.extension().is_none_or(|ending| ending != "new")
-                // It is made anew where the backup is restored.
+                // This mark is created again where the backup is restored.
                 && path != made::mark(&self.node_folder)
                 && ![LOCK, CLEAN_STOP, CHECKS]
                     .iter()
@@ -151,18 +156,19 @@ impl Source {
         Ok(parts)
     }
 
-    /// Writes manifest and parts, and waits until all of it is on the disk. Says how long the file is.
+    /// Writes manifest and parts, waits until the file is on the disk, and returns its length.
     fn write(&self, manifest: &Manifest, parts: &[Part], file: &Path) -> Result<u64, BackupError> {
         let into = file.parent().unwrap_or(file);
         make_private(into)?;
         let new = file.with_extension("new");
         let written = self.write_new(manifest, parts, &new);
         if written.is_err() {
-            // A full disk, most likely: what is there of it only takes up room.
+            // Most likely the disk is full, so the partial file must not take up room.
             let _ = std::fs::remove_file(&new);
         }
         let bytes = written?;
-        // Before it has its name: one that is not known to be ours is never let go.
+        // Record the name before the file gets it: a backup that is not in the list would never be
+        // deleted.
         Made::note(&self.data_dir, &name_of(file))?;
         std::fs::rename(&new, file).map_err(io_at("name", file))?;
         sync_folder(into)?;
@@ -206,14 +212,14 @@ impl Source {
     }
 }
 
-/// A file on its way into a backup.
+/// A file to be written into a backup.
 struct Part {
     name: String,
     path: PathBuf,
 }
 
 impl Part {
-    /// `None` for a name that is no text: none of ours.
+    /// `None` for a name that is not valid text, because Tollhouse writes no such names.
     fn of(path: PathBuf, folder: Option<&str>) -> Option<Self> {
         let file = path.file_name()?.to_str()?;
         let name = folder.map_or_else(|| file.to_owned(), |folder| format!("{folder}/{file}"));
@@ -235,7 +241,8 @@ impl Part {
     fn copy_to(&self, entry: &PartEntry, into: &mut impl Write) -> Result<(), BackupError> {
         let failed = io_at("back up", &self.path);
         let file = File::open(&self.path).map_err(&failed)?;
-        // As much as was counted: a file that grows under our eyes must not shift what follows.
+        // Copy exactly the counted bytes, so that a growing file does not shift the parts behind
+        // it.
         let mut counted = BufReader::new(file).take(entry.bytes);
         let copied = io::copy(&mut counted, into).map_err(&failed)?;
         if copied == entry.bytes {
@@ -258,11 +265,12 @@ impl From<&copy::MonitoredChannel> for ChannelEntry {
     }
 }
 
-/// A private folder that is gone when it is dropped.
+/// A private folder that is deleted when the value is dropped.
 pub(super) struct Staging(pub(super) PathBuf);
 
 impl Staging {
-    /// Makes it anew; what a killed program left of it goes. A folder that somebody else makes in between is not taken for ours.
+    /// Creates an empty folder, after deleting what a killed program left there. Fails if another
+    /// process creates the folder in between.
     pub(super) fn begin(path: &Path) -> Result<Self, BackupError> {
         match std::fs::remove_dir_all(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -283,12 +291,12 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What stays is cleared by the next one.
+        // If this fails, the next `begin` clears the folder.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// Makes a folder for the owner only, if it is not there.
+/// Creates a folder that only the owner can access, unless it exists.
 pub(super) fn make_private(path: &Path) -> Result<(), BackupError> {
     DirBuilder::new()
         .recursive(true)
@@ -297,7 +305,8 @@ pub(super) fn make_private(path: &Path) -> Result<(), BackupError> {
         .map_err(io_at("make", path))
 }
 
-/// Makes a folder for the owner only, which must not be there yet, in one that is.
+/// Creates a folder that only the owner can access. It must not exist yet, and its parent must
+/// exist.
 pub(super) fn make_new(path: &Path) -> Result<(), BackupError> {
     DirBuilder::new()
         .mode(0o700)
@@ -305,7 +314,7 @@ pub(super) fn make_new(path: &Path) -> Result<(), BackupError> {
         .map_err(io_at("make", path))
 }
 
-/// The name of a backup's file.
+/// The file name of a backup.
 pub(super) fn name_of(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
@@ -317,7 +326,7 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), BackupError> {
         .map_err(io_at("sync", path))
 }
 
-/// The files directly in a folder, in the order of their names.
+/// The files directly in a folder, sorted by name.
 fn files(path: &Path) -> Result<Vec<PathBuf>, BackupError> {
     let list = || {
         let mut files = Vec::new();

@@ -1,4 +1,5 @@
-//! The folder of backups: names that tell node and time, which is the newest, and which are let go.
+//! The folder of backups: their names, which contain node and time, and the choice of old backups
+//! to delete.
 
 use std::fs::DirEntry;
 use std::io;
@@ -7,48 +8,53 @@ use std::time::UNIX_EPOCH;
 
 use super::made::Made;
 
-/// Hex digits of the node id in a name: enough to tell one's own nodes apart.
+/// The number of hex digits of the node id in a name. They suffice to tell an operator's nodes
+/// apart.
 const NODE_DIGITS: usize = 16;
 
 const SECS_PER_DAY: u64 = 86_400;
 
-/// A name may lie so far ahead of a clock that is right: by a second for each backup that was made within one, and by what a clock
-/// is set back when it is kept right.
+/// How far the time in a name may be ahead of a correct clock. Each further backup within the same
+/// second adds one second, and small corrections may set the clock back.
 const AHEAD_SECS: u64 = 60;
 
 /// A backup in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) path: PathBuf,
-    /// What its name says, Unix seconds: when it was made, or a second after the one before, if the clock had been ahead of that.
+    /// The time in its name, Unix seconds. That is when it was made, or one second after the
+    /// previous backup if the clock had been ahead.
     pub(super) named_secs: u64,
-    /// When its file was last written to, Unix seconds.
+    /// When the file was last written, Unix seconds.
     written_secs: Option<u64>,
 }
 
 impl Kept {
-    /// When it was made, Unix seconds. A name that lies ahead comes of a clock that was wrong: then its file tells, and if that
-    /// lies ahead, too, nobody knows.
+    /// When the backup was made, Unix seconds. If the time in the name is in the future, the clock
+    /// was wrong, and the file's modification time counts instead. `None` if that is in the future,
+    /// too.
     pub(super) fn made_secs(&self, now_secs: u64) -> Option<u64> {
         let past = |secs: u64| (secs <= now_secs + AHEAD_SECS).then_some(secs.min(now_secs));
         past(self.named_secs).or_else(|| past(self.written_secs?))
     }
 }
 
-/// What the next one is named by. Two within a second have names of two.
+/// The time for the next backup's name, at least one second after the newest backup.
 pub(super) fn next_secs(newest_first: &[Kept], now_secs: u64) -> u64 {
     let newest = newest_first.first();
     newest.map_or(now_secs, |newest| now_secs.max(newest.named_secs + 1))
 }
 
-/// `tollhouse-<node>-<time in UTC>-<mark>.backup`. The mark is drawn: two data folders of one node, as there are after a loss, never
-/// give the same name, however their clocks stand.
+/// Builds the name `tollhouse-<node>-<time in UTC>-<mark>.backup`. The random mark keeps names from
+/// different data folders of the same node distinct, whatever their clocks show. After a loss, a
+/// node may have several data folders.
 pub(super) fn name(node_id: &str, unix_secs: u64, mark: [u8; MARK_BYTES]) -> String {
     let (prefix, stamp) = (prefix(node_id), stamp(unix_secs));
     format!("{prefix}{stamp}-{}{SUFFIX}", hex::encode(mark))
 }
 
-/// One of four thousand millions: it only tells names of the same second apart.
+/// The length of the mark. With 4 bytes there are about four thousand million marks, which only
+/// have to distinguish names of the same second.
 pub(super) const MARK_BYTES: usize = 4;
 
 const SUFFIX: &str = ".backup";
@@ -56,20 +62,20 @@ const SUFFIX: &str = ".backup";
 /// The extension of an unfinished backup.
 const UNFINISHED: &str = ".new";
 
-/// A backup that was last written to so long ago is not being written.
+/// The age at which an unfinished backup counts as abandoned.
 const UNFINISHED_SECS: u64 = 3_600;
 
-/// What the names of a node's backups begin with.
+/// The common prefix of the names of a node's backups.
 pub(super) fn prefix(node_id: &str) -> String {
     let digits: String = node_id.chars().take(NODE_DIGITS).collect();
     format!("tollhouse-{digits}-")
 }
 
-/// The time that this name tells, if it is one of this node's.
+/// The time in this name; `None` if the name is not one of this node's backups.
 pub(super) fn named_secs(name: &str, node_id: &str) -> Option<u64> {
     let rest = name.strip_prefix(&prefix(node_id))?.strip_suffix(SUFFIX)?;
     let Some((stamp, mark)) = rest.split_once('-') else {
-        // Names had no mark once.
+        // Older programs wrote names without a mark.
         return unix_secs(rest);
     };
     let is_mark = hex::decode(mark).is_ok_and(|mark| mark.len() == MARK_BYTES);
@@ -81,7 +87,7 @@ pub(super) fn is_name(name: &str, node_id: &str) -> bool {
     named_secs(name, node_id).is_some()
 }
 
-/// This node's backups, the newest first. A folder that is not there has none.
+/// This node's backups, the newest first. The list is empty if the folder does not exist.
 pub(super) fn of(folder: &Path, node_id: &str) -> io::Result<Vec<Kept>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -108,12 +114,12 @@ fn written_secs(entry: &DirEntry) -> Option<u64> {
     Some(written.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// The number of days that keep one backup each, in addition to the newest ones. So many backups in one day never remove
-/// those of the days before.
+/// The number of days for which one backup each is kept, in addition to the newest backups. So many
+/// backups in one day never remove those of earlier days.
 const DAYS_KEPT: usize = 7;
 
-/// The backups that may be deleted, by the times in their names: all but the newest `keep`, and the newest of each
-/// of the last seven days that have any.
+/// The backups that may be deleted, by the times in their names. These are all except the newest
+/// `keep` and the newest backup of each of the last seven days that have any.
 pub(super) fn old<T>(
     newest_first: impl IntoIterator<Item = T>,
     keep: usize,
@@ -153,7 +159,7 @@ pub(super) fn prune(
     Ok(())
 }
 
-/// Deletes backups of this node that were begun and not finished, because the program was killed meanwhile.
+/// Deletes unfinished backups of this node, which a killed program left behind.
 pub(super) fn remove_unfinished(folder: &Path, node_id: &str, now_secs: u64) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -168,7 +174,7 @@ pub(super) fn remove_unfinished(folder: &Path, node_id: &str, now_secs: u64) -> 
     Ok(())
 }
 
-/// `20261125T031500Z`
+/// Formats a time like `20261125T031500Z`.
 fn stamp(unix_secs: u64) -> String {
     let (days, secs) = (unix_secs / SECS_PER_DAY, unix_secs % SECS_PER_DAY);
     let (year, month, day) = date(days);
@@ -176,18 +182,18 @@ fn stamp(unix_secs: u64) -> String {
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
-/// The time that a stamp tells, if it is one.
+/// The time of a stamp; `None` if the text is not a stamp.
 fn unix_secs(text: &str) -> Option<u64> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
     let (year, month, day) = (number(0..4)?, number(4..6)?, number(6..8)?);
     let secs = number(9..11)? * 3_600 + number(11..13)? * 60 + number(13..15)?;
     let found = days(year, month, day)? * SECS_PER_DAY + secs;
-    // Whatever is not written exactly so is not ours.
+    // Accept only the exact form that `stamp` writes.
     (stamp(found) == text).then_some(found)
 }
 
-/// Year, month and day of the Gregorian calendar, by days since 1970. Years begin in March here, so that a leap day is the last
-/// of its year.
+/// Year, month and day of the Gregorian calendar for a number of days since 1970. Years begin in
+/// March here, so that a leap day is the last day of its year.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -217,7 +223,7 @@ fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     (era * 146_097 + day_of_era).checked_sub(719_468)
 }
 
-/// For people.
+/// Formats a time for people.
 pub(super) fn shown(unix_secs: u64) -> String {
     let stamp = stamp(unix_secs);
     let (date, time) = (&stamp[..8], &stamp[9..15]);
@@ -266,7 +272,7 @@ mod tests {
             let stays = |secs: &u64| !old.contains(secs);
             newest_first.into_iter().filter(stays).collect::<Vec<_>>()
         };
-        // A hundred backups on the newest day, and some on each of the nine days before.
+        // A hundred backups on the newest day, and three on each of the nine days before.
         let many: Vec<_> = day(20, 100)
             .chain((11..20).rev().flat_map(|it| day(it, 3)))
             .collect();
@@ -274,10 +280,10 @@ mod tests {
         let before = (14..20).rev().map(|day| day * SECS_PER_DAY + 2);
         let expected: Vec<_> = [today + 99, today + 98].into_iter().chain(before).collect();
         assert_eq!(stay(many, 2), expected);
-        // One backup a day, the default of the settings.
+        // One backup a day, as by default.
         let daily: Vec<_> = (0..30).rev().flat_map(|it| day(it, 1)).collect();
         assert_eq!(stay(daily.clone(), 7), daily[..7]);
-        // The machine was off for a month.
+        // The machine was off for more than a month.
         let gap: Vec<_> = day(50, 5).chain(day(3, 2)).collect();
         let newest = [50 * SECS_PER_DAY + 4, 3 * SECS_PER_DAY + 1];
         assert_eq!(stay(gap, 1), newest);
@@ -314,7 +320,7 @@ mod tests {
             make(&name);
             Made::note(data_dir.path(), &name).unwrap();
         }
-        // Of the folder that was lost, and newer than what is kept.
+        // Backups of a lost folder, newer than those that stay.
         let lost = [3, 4].map(|unix_secs| name(&ours, unix_secs, [7; MARK_BYTES]));
         for name in &lost {
             make(name);
@@ -381,7 +387,8 @@ mod tests {
             Some(1_999),
             "a clock that is kept right"
         );
-        // Made a century ahead, and one after that was noticed: the file is younger than this test.
+        // One backup named far in the future, and one made after the error was noticed. The file
+        // itself was written during this test.
         let written = std::fs::metadata(&make(5_000_000_000).path).unwrap();
         let written = written.modified().unwrap().duration_since(UNIX_EPOCH);
         let now_secs = written.unwrap().as_secs() + 5;

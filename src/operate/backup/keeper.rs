@@ -1,4 +1,5 @@
-//! Backups by themselves: on a schedule, and after every change of the channels; and looked through by themselves.
+//! The backups of the running program. They are made on a schedule and after every change of the
+//! channels, and they are verified afterwards.
 
 mod changes;
 mod checking;
@@ -29,16 +30,17 @@ use checks::Checks;
 pub use status::{BackupStatus, RemoteStatus, at_rest};
 use status::{Listing, Own};
 
-/// How often the age of the newest is looked at.
+/// How often the age of the newest backup is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// How long the first look waits: the node makes its state in the first second of its first run.
+/// The delay of the first check. On its first run, the node creates its state within a second.
 const FIRST_LOOK_AFTER: Duration = Duration::from_secs(5);
 
-/// How long the store is left alone after it failed once, and each time twice as long, up to the next.
+/// The pause after the first failed upload to the store. Each further failure doubles the pause.
 const RETRY_FIRST: Duration = LOOK_EVERY;
 
-/// The longest pause: a store that is down for a day is asked a hundred times, and found again in a quarter of an hour.
+/// The longest pause. A store that is down for a day is tried about a hundred times, and a store
+/// that comes back is found within 15 minutes.
 const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Makes backups of the running program.
@@ -49,46 +51,48 @@ pub struct Backups {
     node: Arc<Node>,
     ledger: Arc<Ledger>,
     clock: Clock,
-    /// One at a time. A `std` mutex: held on a thread that may block, for as long as a backup takes.
+    /// Lets one backup be made or verified at a time. A `std` mutex: it is held on a thread that
+    /// may block, for as long as a backup takes.
     turn: Mutex<()>,
-    /// Since when somebody has the turn. A `std` mutex: held to copy a time.
+    /// When the current turn began. A `std` mutex: it is held to copy a time.
     busy_since: Mutex<Option<Instant>>,
-    /// What is in the folder. A `std` mutex: held to copy a list.
+    /// The backups in the folder. A `std` mutex: it is held to copy a list.
     listing: Mutex<Listing>,
-    /// When this was made.
+    /// When this value was created.
     begun: Instant,
-    /// Why the last one failed. A `std` mutex: held to copy a line.
+    /// Why the last backup failed. A `std` mutex: it is held to copy a line.
     failed: Mutex<Option<String>>,
-    /// When this run made its last one. A `std` mutex: held to copy a time.
+    /// When this run made its last backup. A `std` mutex: it is held to copy a time.
     made_at: Mutex<Option<Instant>>,
-    /// The store that they are sent to.
+    /// The store that backups are sent to.
     remote: Option<Remote>,
-    /// What came of that. A `std` mutex: held to copy a line or two.
+    /// The results of sending. A `std` mutex: it is held to copy a line or two.
     sent: Mutex<Sent>,
-    /// What is known of those that were looked through. A `std` mutex: held while a small file is written, off the threads that
-    /// serve requests.
+    /// The results of verifying. A `std` mutex: it is held while a small file is written, off the
+    /// threads that serve requests.
     checks: Mutex<Checks>,
-    /// One was made on demand.
+    /// Notified when a backup was made.
     made: Notify,
-    /// Changes that the newest backup lacks, channels aside.
+    /// Changes that the newest backup lacks, other than those of channels.
     lacking: demand::Lacking,
 }
 
-/// What is known of the store.
+/// The known state of the store.
 #[derive(Clone, Debug, Default)]
 struct Sent {
-    /// The newest backup that it holds for certain.
+    /// The newest backup that the store certainly holds.
     newest: Option<PathBuf>,
-    /// Why the newest one of all is not there.
+    /// Why the newest backup is not in the store.
     error: Option<String>,
-    /// What it holds besides what this data folder has made, once that was asked.
+    /// The store's backups that this data folder did not make; `None` until the store was asked.
     others: Option<Others>,
-    /// How long the store is left alone after the last failure, until when that is, and with which backup, if there is one; a newer
-    /// one does not wait for it.
+    /// The pause after the last failure: its length, its end, and the backup that failed, if there
+    /// was one. A newer backup does not wait for the end of the pause.
     pause: Option<(Duration, Instant, Option<PathBuf>)>,
 }
 
-/// The turn of whoever makes a backup, looks through one, or looks into the folder. That it is taken is seen for as long as it is.
+/// The exclusive right to make a backup, verify one, or read the folder. The status shows how long
+/// it is held.
 struct Turn<'a> {
     backups: &'a Backups,
     _held: MutexGuard<'a, ()>,
@@ -105,7 +109,7 @@ impl Drop for Turn<'_> {
 }
 
 impl Backups {
-    /// Makes none yet.
+    /// Creates the keeper without making a backup.
     pub fn new(
         config: Config,
         source: Source,
@@ -113,7 +117,8 @@ impl Backups {
         ledger: Arc<Ledger>,
         clock: Clock,
     ) -> Self {
-        // Before the node starts: the first start after that of an older program is told by what that left.
+        // This must happen before the node starts: only then does the folder still look as an older
+        // program left it.
         if let Err(error) = Made::adopt(&source.data_dir, &source.node_folder) {
             tracing::error!(
                 "Failed to note which backups were made here: {}",
@@ -167,12 +172,12 @@ impl Backups {
         self.listing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest that this data folder has made.
+    /// The newest backup that this data folder made.
     fn newest(&self) -> Option<Own> {
         self.listing().own.first().cloned()
     }
 
-    /// Looks into the folder. Blocks on the disk.
+    /// Reads the folder. Blocks on the disk.
     fn look(&self) {
         let _turn = self.turn();
         self.look_in_turn();
@@ -188,10 +193,10 @@ impl Backups {
         }
     }
 
-    /// Makes a backup now, and lets go of the oldest. Blocks on the disk.
+    /// Makes a backup now and deletes the oldest ones. Blocks on the disk.
     pub fn create(&self) -> Result<Created, BackupError> {
         let _turn = self.turn();
-        // Taken before the copy: a revocation during the copy is lacking again.
+        // Take the flag before the copy. A revocation during the copy sets it again.
         let was_lacking = self.lacking.take();
         let created = self.create_one();
         if created.is_err() && was_lacking {
@@ -216,7 +221,7 @@ impl Backups {
         let folder = &self.config.folder;
         let now_secs = self.clock.unix_secs();
         let created = self.source.create(Some(&self.ledger), now_secs, folder)?;
-        // What is known to be good is not given up for what may not be.
+        // Keep the newest verified backup, because the newer ones may be bad.
         let spared = self.checks().folder.spared();
         let made = Made::open(&self.source.data_dir);
         let keep = self.config.keep;
@@ -232,10 +237,10 @@ impl Backups {
         Ok(created)
     }
 
-    /// What there is. Blocks on the books' store.
+    /// The state of the backups. Blocks on the ledger's store.
     pub fn status(&self) -> Result<BackupStatus, LedgerError> {
         let changed_ms = self.ledger.channel_changed_ms()?;
-        // Where a server keeps the channels' state, no backup is behind it.
+        // If a server keeps the channel state, a backup cannot be behind the channels.
         let is_here = self.source.vss.is_none();
         let changed_secs = changed_ms.filter(|_| is_here).map(|ms| ms / 1_000);
         let (checks, listing) = (self.checks().clone(), self.listing().clone());
@@ -260,7 +265,7 @@ impl Backups {
         let sent = self.sent();
         let good = checks.store.good.as_ref();
         let has_newest = known.newest.is_some() && sent.newest == known.newest;
-        // Nothing is known of the time before this run.
+        // This run knows nothing about the time before it started.
         let lacks_secs = |age_secs: u64| age_secs.min(self.begun.elapsed().as_secs());
         let others = sent.others.as_ref();
         Some(RemoteStatus {
@@ -276,8 +281,9 @@ impl Backups {
         })
     }
 
-    /// Sends the newest backup to the store, if it is not known to be there; without one it asks once what is there. What fails is
-    /// tried again with the first look after a pause, or with the next backup.
+    /// Sends the newest backup to the store unless the store is known to have it. Without a backup,
+    /// asks the store once what it holds. After a failure, the first check after a pause retries,
+    /// or the next backup does.
     async fn send(self: &Arc<Self>) {
         let Some(remote) = &self.remote else {
             return;
@@ -336,14 +342,14 @@ impl Backups {
         }
     }
 
-    /// The newest backup, unless it is known to be of no use.
+    /// The newest backup, unless it is known to be bad.
     fn newest_to_send(&self) -> Option<PathBuf> {
         let newest = self.newest()?;
         let is_bad = self.checks().folder.is_bad(&newest.seen?);
         (!is_bad).then_some(newest.kept.path)
     }
 
-    /// What the store is to hold besides this one.
+    /// The backups that the store should hold besides this one.
     fn wanted(&self, path: Option<&Path>) -> Wanted {
         let made = self.listing().made.clone();
         let checks = self.checks();
@@ -358,7 +364,7 @@ impl Backups {
         }
     }
 
-    /// Makes backups, and looks through them, until told to stop.
+    /// Makes, verifies and sends backups until `stop` is cancelled.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut changes = self.node.channel_changes();
         self.off(Self::look).await;
@@ -377,7 +383,8 @@ impl Backups {
                     continue;
                 }
                 () = self.made.notified() => {
-                    // The new backup is checked and sent now; a change of the channels still waits for its turn.
+                    // Verify and send the new backup now. A change of the channels still waits for
+                    // its own time.
                     look_at = Instant::now();
                     continue;
                 }
@@ -412,7 +419,7 @@ impl Backups {
         }
     }
 
-    /// Makes a backup if it is due, or if the newest is too old; whether all is well then.
+    /// Makes a backup if one is due or the newest is too old. Returns false if that failed.
     fn create_if(&self, is_due: bool) -> bool {
         if self.node.is_recovering() {
             return true;
@@ -420,7 +427,8 @@ impl Backups {
         let now_secs = self.clock.unix_secs();
         let made_at = *self.made_at.lock().unwrap_or_else(PoisonError::into_inner);
         let every = self.config.every;
-        // Of one that lies ahead of a clock that was set back nothing is known, unless this run made it: then another one is made.
+        // If the newest backup's time is in the future because the clock was set back, its age is
+        // unknown. Make another backup then, unless this run made that one recently.
         let is_recent = |own: Own| match own.kept.made_secs(now_secs) {
             Some(made_secs) => now_secs - made_secs < every.as_secs(),
             None => made_at.is_some_and(|at| at.elapsed() < every),
@@ -438,7 +446,7 @@ impl Backups {
     }
 }
 
-/// Says that there are backups that are not this data folder's own.
+/// Warns about backups of this node that this data folder did not make.
 fn warn_of(others: &Others, place: &str) {
     if let Some(newest) = &others.newest {
         tracing::warn!(
@@ -449,7 +457,7 @@ fn warn_of(others: &Others, place: &str) {
     }
 }
 
-/// The pause after this one.
+/// The pause that follows this one.
 fn longer(last: Option<Duration>) -> Duration {
     last.map_or(RETRY_FIRST, |last| (last * 2).min(RETRY_MAX))
 }

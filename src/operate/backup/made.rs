@@ -1,7 +1,10 @@
-//! The names of the backups that this data folder has made. Only those are ever let go: others of the same node may be all that is
-//! left of its channels, where it was begun anew from its words, restored from an older backup, or set back to an older copy of its
-//! folder. The list is in each backup, and comes back with it: what it does not know was made later, or elsewhere. Older programs
-//! kept no list, and drew no mark for their names: where one has made the node, what has no mark is this data folder's own.
+//! The list of backups that this data folder made. Only these are ever deleted. Other backups of
+//! the same node may be all that is left of its channels: the node may have been recreated from its
+//! seed words, restored from an older backup, or reset to an older copy of its folder.
+//!
+//! Each backup contains the list, so a restore brings it back. Backups that are not in the list
+//! were made later or elsewhere. Older programs kept no list and wrote names without a mark. If an
+//! older program made the node, names without a mark belong to this data folder.
 
 use std::io;
 use std::path::Path;
@@ -12,30 +15,32 @@ use crate::node::made as node_made;
 
 use super::{BackupError, io_at};
 
-/// A name a line, the newest last, in the data folder.
+/// The file in the data folder, with one name per line, the newest last.
 const FILE: &str = "backup.made";
 
-/// The first line, where what has no mark in its name is this data folder's own.
+/// The first line of the file, if names without a mark belong to this data folder.
 const UNMARKED: &str = "all that have no mark";
 
-/// Hyphens in a name without a mark; a mark brings one more.
+/// The number of hyphens in a name without a mark. A mark adds one more.
 const UNMARKED_HYPHENS: usize = 2;
 
-/// Names that are remembered, of 70 bytes each, 290 KB in all: one a day for eleven years, or ten a day for one. Older ones count as
-/// made elsewhere then, and stay.
+/// The maximum number of names in the list: 70 bytes each, 290 KB in all. They last eleven years
+/// with one backup a day, or one year with ten a day. Older names then count as made elsewhere, and
+/// their backups are never deleted.
 const NAMES_MAX: usize = 4_096;
 
-/// What is remembered.
+/// The content of the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Made {
     /// The names, the newest last.
     names: Vec<String>,
-    /// Whether those without a mark are among them.
+    /// Whether names without a mark belong to this data folder.
     has_unmarked: bool,
 }
 
 impl Made {
-    /// What this data folder has made. If that cannot be read none is let go, which is always safe.
+    /// Reads the list. If the list cannot be read, it counts as empty: then no backup is deleted,
+    /// which is always safe.
     pub(super) fn open(data_dir: &Path) -> Self {
         Self::read(data_dir).unwrap_or_else(|error| {
             tracing::warn!(
@@ -46,7 +51,8 @@ impl Made {
         })
     }
 
-    /// The same where what cannot be read must not be replaced.
+    /// Reads the list and fails if it is unreadable. Callers that write the list must not replace
+    /// an unreadable one.
     pub(super) fn read(data_dir: &Path) -> Result<Self, BackupError> {
         let path = data_dir.join(FILE);
         match secret_file::read(&path) {
@@ -61,12 +67,12 @@ impl Made {
             Err(SecretFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Ok(Self::default())
             }
-            // It says what to do about it.
+            // The inner error says what to do.
             Err(error) => Err(io_at("read", &path)(io::Error::other(error))),
         }
     }
 
-    /// What counts as made by this data folder, before the first start after that of an older program, too.
+    /// Reads the list as it will be after `adopt`, without writing it.
     pub(super) fn open_or_older(data_dir: &Path, node_folder: &Path) -> Self {
         if is_older(data_dir, node_folder) {
             Self::older()
@@ -75,7 +81,8 @@ impl Made {
         }
     }
 
-    /// Notes that an older program made backups here, if this is the first start after it. Blocks on the disk.
+    /// Records that an older program made backups here, if this is the first start after the
+    /// upgrade. Blocks on the disk.
     pub(super) fn adopt(data_dir: &Path, node_folder: &Path) -> Result<(), BackupError> {
         if is_older(data_dir, node_folder) {
             Self::older().write(data_dir)?;
@@ -90,7 +97,7 @@ impl Made {
         }
     }
 
-    /// Notes one more. Blocks on the disk.
+    /// Adds a name to the list. Blocks on the disk.
     pub(super) fn note(data_dir: &Path, name: &str) -> Result<(), BackupError> {
         let mut made = Self::read(data_dir)?;
         if made.has(name) {
@@ -116,15 +123,16 @@ impl Made {
         (self.has_unmarked && is_unmarked) || self.names.iter().any(|made| made == name)
     }
 
-    /// The same of a file.
+    /// Whether this file's backup was made by this data folder.
     pub(super) fn has_file(&self, path: &Path) -> bool {
         let name = path.file_name().and_then(|name| name.to_str());
         name.is_some_and(|name| self.has(name))
     }
 }
 
-/// Whether the last program that ran here kept no list: there is a node, and neither a list nor the mark that this program makes
-/// beside each node. One that this program has begun anew beside the backups of a lost one has that mark.
+/// Whether the last program that ran here kept no list. Then there is a node, but neither a list
+/// nor the mark that this program writes beside each node. A node that this program recreated
+/// beside the backups of a lost one has that mark.
 fn is_older(data_dir: &Path, node_folder: &Path) -> bool {
     !data_dir.join(FILE).exists()
         && node_made::is_there(node_folder)
@@ -155,7 +163,7 @@ mod tests {
         assert_eq!(is_own(), (false, false), "before there is a node");
         std::fs::create_dir(&node).unwrap();
         std::fs::write(node.join(copy::FILE), "").unwrap();
-        // What this program makes beside a node.
+        // The mark that this program writes beside a node.
         std::fs::write(node_made::mark(&node), "").unwrap();
         assert_eq!(is_own(), (false, false), "begun anew");
         std::fs::remove_file(node_made::mark(&node)).unwrap();
@@ -170,7 +178,7 @@ mod tests {
         Made::note(folder, MARKED).unwrap();
         assert_eq!(is_own(), (true, true), "and ever after");
         assert_eq!(Made::open(folder).names.len(), NAMES_MAX);
-        // A list without that line, as a restore makes it.
+        // A list without the line for unmarked names, as a restore writes it.
         std::fs::remove_file(node_made::mark(&node)).unwrap();
         secret_file::replace(&folder.join(FILE), MARKED).unwrap();
         assert_eq!(is_own(), (false, true), "restored");
@@ -210,7 +218,7 @@ mod tests {
         assert_eq!(made.names.len(), NAMES_MAX);
         assert!(made.has("last") && made.has("1") && !made.has("0"));
 
-        // Bytes that are no text.
+        // Bytes that are not valid UTF-8.
         std::fs::write(folder.join(FILE), [0xff]).unwrap();
         assert_eq!(Made::open(folder), Made::default());
         assert!(Made::note(folder, "next").is_err());

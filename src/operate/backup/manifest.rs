@@ -1,63 +1,65 @@
-//! What stands at the beginning of a backup: when, of what, and which parts follow.
+//! The manifest at the beginning of a backup: its time, its node, and the parts that follow.
 
 use serde::{Deserialize, Serialize};
 
-/// The parts of the old folders that a backup has files of.
+/// The folders from which a backup contains files, as prefixes of the parts' names.
 pub(super) const NODE: &str = "node";
 pub(super) const LEDGER: &str = "ledger";
 pub(super) const SETTINGS: &str = "settings";
-/// The words' file, which is in every backup.
+/// The file of the seed words, which is in every backup.
 pub(super) const WORDS: &str = "seed.words";
 
-/// A backup's table of contents.
+/// The table of contents of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// When it was made, Unix seconds.
+    /// When the backup was made, Unix seconds.
     pub created_secs: u64,
-    /// The version of the program that made it.
+    /// The version of the program that made the backup.
     pub created_by: String,
-    /// The network.
+    /// The Bitcoin network of the node.
     pub network: String,
-    /// The node, hex.
+    /// The node id, in hex.
     pub node_id: String,
-    /// The block up to which the node's channels knew the chain.
+    /// The block height up to which the node's channels knew the chain.
     pub height: Option<u32>,
-    /// Whether the program had ended in good order and was not started again before it was made.
+    /// Whether the program had stopped cleanly and was not started again before the backup was
+    /// made.
     pub is_clean_stop: bool,
-    /// Whether the node was recovering from an older backup when it was made.
+    /// Whether the node was recovering from an older backup when this one was made.
     #[serde(default)]
     pub is_recovering: bool,
-    /// Where the channels' state is, if it is not in the backup: on this server, always the newest.
+    /// The server that keeps the channel state, if the state is not in the backup. The server
+    /// always has the newest state.
     #[serde(default)]
     pub channels_on: Option<String>,
-    /// Channels with a monitor, those included that a recovery has set aside.
+    /// The channels with a monitor, including those that a recovery has set aside.
     pub channels: Vec<ChannelEntry>,
-    /// What follows, in this order.
+    /// The parts of the backup, in their order.
     pub parts: Vec<PartEntry>,
 }
 
 /// A channel, as its monitor knew it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelEntry {
-    /// Its id, hex.
+    /// The channel id, in hex.
     pub channel_id: String,
-    /// Who is at the other end, hex.
+    /// The peer's node id, in hex.
     pub counterparty: String,
-    /// The output that holds its money.
+    /// The funding output of the channel.
     pub funding: String,
-    /// How many changes its monitor has seen.
+    /// The number of updates of its monitor.
     pub update_id: u64,
-    /// What is ours in it, in sat.
+    /// The node's balance in the channel, in sat.
     pub balance_sat: u64,
 }
 
-/// A file.
+/// A file in the backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartEntry {
-    /// Where it belongs in the data folder.
+    /// The path of the file relative to the data folder.
     pub name: String,
-    /// How long it is.
+    /// The length of the file.
     pub bytes: u64,
-    /// Its SHA-256, hex.
+    /// The SHA-256 of the file, in hex.
     pub sha256: String,
 }

@@ -1,4 +1,4 @@
-//! Whether a backup is the newest of its node, as far as the folders and the store that are known can tell.
+//! The check for a newer backup of the same node in the known folders and the store.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::open::Opened;
 use super::remote::Remote;
 use super::{BackupError, Config, folder, io_at};
 
-/// Looks into the folder that the file lies in, and into the folder and the store of the settings, if there are some.
+/// Fails if a newer backup is in the file's own folder, or in the folder or store of the settings.
 pub(super) async fn must_be_newest(
     file: &Path,
     keys: &NodeKeys,
@@ -19,7 +19,7 @@ pub(super) async fn must_be_newest(
     let node_id = keys.payment_keys().node_id().to_string();
     let made_secs = match folder::named_secs(&name_of(file), &node_id) {
         Some(named_secs) => named_secs,
-        // It was given another name.
+        // The file was renamed, so its name does not contain the time.
         None => Opened::open(file, keys)?.manifest.created_secs,
     };
     let older_than = |name: String, place: String| {

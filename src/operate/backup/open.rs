@@ -1,4 +1,4 @@
-//! Reading a backup: the header, the manifest, and the parts into a folder, each against its sum.
+//! Reading a backup: the header, the manifest, and the parts, each checked against its hash.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read as _, Write as _};
@@ -14,16 +14,17 @@ use super::manifest::{Manifest, PartEntry, WORDS};
 use super::seal::{FORMAT, HEADER, Opener, Unopened};
 use super::{BackupError, io_at};
 
-/// The longest table of contents: some 300 bytes for a channel, so 10,000 channels and more.
+/// The maximum length of the manifest. A channel takes about 300 bytes, so this is enough for
+/// 10,000 channels.
 const MANIFEST_BYTES_MAX: u32 = 4 * 1024 * 1024;
 
-/// 24 words have some 200 characters.
+/// The maximum length of the file of seed words. 24 words have about 200 characters.
 const WORDS_BYTES_MAX: u64 = 4_096;
 
-/// Read and written at once.
+/// The number of bytes read and written at once.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// An opened backup, whose parts were not read yet.
+/// An opened backup whose parts have not been read yet.
 pub(super) struct Opened {
     pub(super) manifest: Manifest,
     path: PathBuf,
@@ -31,7 +32,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Opens a backup with the keys that it was made with.
+    /// Opens a backup with the keys of its node.
     pub(super) fn open(path: &Path, keys: &NodeKeys) -> Result<Self, BackupError> {
         let file = File::open(path).map_err(io_at("open", path))?;
         let mut sealed = BufReader::new(file);
@@ -64,8 +65,9 @@ impl Opened {
         })
     }
 
-    /// Reads all parts, and holds each against its sum. Those that `place` has a name for are written into this folder, and on return
-    /// they are on the disk; the others are only read.
+    /// Reads all parts and checks each against its hash. Parts for which `place` returns a path are
+    /// written into this folder and are on the disk when this returns. The other parts are only
+    /// read.
     pub(super) fn unpack(
         mut self,
         into: &Path,
@@ -85,7 +87,7 @@ impl Opened {
             };
             self.unpack_part(part, written, is_words.then_some(&mut words))?;
         }
-        // Only now it is certain that nothing was cut off.
+        // Only the end of the file proves that nothing was cut off.
         let mut rest = [0];
         let more = self.opener.read(&mut rest).map_err(damaged(&self.path))?;
         if more > 0 {
@@ -139,21 +141,21 @@ impl Opened {
     }
 }
 
-/// Whether this is the name of a file in the folder or below it.
+/// Whether this name is a plain relative path, so that it stays inside the folder.
 fn is_plain(name: &str) -> bool {
     let mut components = Path::new(name).components();
     !name.is_empty() && components.all(|component| matches!(component, Component::Normal(_)))
 }
 
-/// A part that is being written.
+/// A part's file while it is being written.
 struct Written {
     file: File,
     path: PathBuf,
 }
 
 impl Written {
-    /// Begins a new file of this name, and makes the folders above it that are within `into`. Never that one: where it is gone,
-    /// whoever had it made wants nothing any more.
+    /// Creates a new file of this name, and the missing folders between `into` and the file. Does
+    /// not create `into` itself: if `into` is missing, its owner has abandoned the work.
     fn begin(into: &Path, name: &Path) -> Result<Self, BackupError> {
         let mut folder = into.to_owned();
         for component in name.parent().into_iter().flat_map(Path::components) {
@@ -177,7 +179,7 @@ impl Written {
         written.map_err(io_at("write", &self.path))
     }
 
-    /// Waits until it is on the disk.
+    /// Waits until the file is on the disk.
     fn finish(self) -> Result<(), BackupError> {
         self.file.sync_all().map_err(io_at("write", &self.path))?;
         sync_folder(self.path.parent().unwrap_or(&self.path))
@@ -196,7 +198,7 @@ fn read_manifest(opener: &mut Opener<BufReader<File>>) -> io::Result<Manifest> {
     Ok(serde_json::from_slice(&json)?)
 }
 
-/// An error of the disk stays one; the others say what was found in the file.
+/// Keeps disk errors as they are. Any other error means that the file is damaged.
 fn damaged(path: &Path) -> impl Fn(io::Error) -> BackupError + use<'_> {
     |error| {
         if error.raw_os_error().is_some() {

@@ -1,6 +1,8 @@
-//! Backups in an S3-compatible store. It holds what anybody may hold: each file is encrypted, and opens with the words only.
+//! Backups in an S3-compatible store. The store need not be trusted with the content: each file is
+//! encrypted, and only the seed words decrypt it.
 //!
-//! Requests are signed by `rusty-s3`, which speaks to nobody itself; they go over the HTTP client that the program has.
+//! `rusty-s3` signs the requests but does no network access itself. The program's own HTTP client
+//! sends them.
 
 mod said;
 
@@ -33,40 +35,42 @@ use super::made::Made;
 
 use said::{advice, said};
 
-/// How long a signed request may be used: clocks differ by less, or the store refuses.
+/// How long a signed request is valid. If the clocks differ by more, the store refuses the request.
 const SIGNED_FOR: Duration = Duration::from_secs(300);
 
-/// How long a short question may take.
+/// The timeout of a short request.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a backup may take there or back: 100 MB at 200 KB/s.
+/// The timeout of an upload or a download: 100 MB at 200 KB/s take 500 s.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A list of a thousand objects has some 400 KB; a store lists no more at once.
+/// The maximum length of an answer. A store lists at most a thousand objects at once, which take
+/// about 400 KB.
 const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Lists that are asked for, one after the other: more than ten thousand backups of a node are nobody's.
+/// The maximum number of lists that are requested in a row, so at most ten thousand backups of a
+/// node.
 const LISTS_MAX: usize = 10;
 
-/// Bytes that are read and sent at once.
+/// The number of bytes that are read and sent at once.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Where backups are sent to, besides the folder.
+/// The store that backups are sent to, in addition to the folder.
 #[derive(Clone, PartialEq, Eq)]
 pub struct S3 {
     /// The store's URL.
     pub endpoint: String,
-    /// Its region.
+    /// The region of the store.
     pub region: String,
-    /// The bucket.
+    /// The bucket's name.
     pub bucket: String,
-    /// What the objects' names begin with.
+    /// The prefix of the objects' names.
     pub prefix: String,
-    /// Who we are there.
+    /// The access key, which identifies the client to the store.
     pub access_key: String,
-    /// The proof of that.
+    /// The secret key that belongs to the access key.
     pub secret_key: String,
-    /// Whether the bucket stands in the path rather than in the host's name.
+    /// Whether the bucket's name is in the path rather than in the host name.
     pub is_path_style: bool,
 }
 
@@ -84,7 +88,7 @@ impl std::fmt::Debug for S3 {
 }
 
 impl S3 {
-    /// Whether requests can be made of this.
+    /// Whether requests can be built from these settings.
     pub fn is_good(&self) -> bool {
         self.build().is_some()
     }
@@ -119,29 +123,31 @@ pub(super) enum RemoteError {
     Longer(u64),
 }
 
-/// What the store is to hold besides the newest backup.
+/// The backups that the store should hold besides the newest one.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
-    /// Whose backups they are.
+    /// The node id of the backups.
     pub(super) node_id: String,
-    /// The number of newest backups that the store keeps, in addition to one for each of the last days.
+    /// The number of newest backups that the store keeps, in addition to one for each of the last
+    /// days.
     pub(super) keep: usize,
-    /// Which of them may be let go.
+    /// The backups that this data folder made. Only these may be deleted.
     pub(super) made: Made,
-    /// The name of one that it keeps however old it is.
+    /// The name of a backup that is kept regardless of its age.
     pub(super) spared: Option<String>,
-    /// Whether the newest is sent also if one of its name and length is there.
+    /// Whether to send the newest backup even if an object of the same name and length exists.
     pub(super) sends_again: bool,
 }
 
 impl Wanted {
-    /// What of these is let go now that the store holds `newest`, and what this data folder did not make, which stays.
+    /// Returns the objects to delete now that the store holds `newest`, and a summary of the
+    /// backups that this data folder did not make. Those are never deleted.
     fn sort_out(&self, mut objects: Vec<Object>, newest: Option<&str>) -> (Vec<Object>, Others) {
-        // The names of one node begin with their time, which is written so that it sorts.
+        // Behind the prefix of the node, the names begin with their time, in a form that sorts.
         objects.sort_by(|one, other| other.name.cmp(&one.name));
         let own = |object: &Object| self.made.has(&object.name);
         let (own, others): (Vec<_>, Vec<_>) = objects.into_iter().partition(own);
-        // Names of a clock that was ahead, in another folder, may be newer than the newest.
+        // Another folder with a clock ahead may have written names that sort after `newest`.
         let is_kept = |object: &Object| {
             [newest, self.spared.as_deref()].contains(&Some(object.name.as_str()))
         };
@@ -157,7 +163,7 @@ impl Wanted {
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// The store.
+/// A client of the store.
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
     bucket: Bucket,
@@ -166,12 +172,12 @@ pub(super) struct Remote {
     client: legacy::Client<HttpsConnector<HttpConnector>, Body>,
 }
 
-/// Backups of this node in one place that this data folder did not make.
+/// The backups of this node in one place that this data folder did not make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Others {
-    /// How many there are.
+    /// The number of these backups.
     pub(super) count: usize,
-    /// The name of the newest.
+    /// The name of the newest of them.
     pub(super) newest: Option<String>,
 }
 
@@ -184,7 +190,7 @@ struct Object {
 }
 
 impl Remote {
-    /// `None` for what [`S3::is_good`] does not find good.
+    /// Creates a client; `None` if [`S3::is_good`] is false for these settings.
     pub(super) fn new(s3: &S3) -> Option<Self> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
@@ -198,20 +204,20 @@ impl Remote {
             bucket: s3.build()?,
             credentials: Credentials::new(s3.access_key.clone(), s3.secret_key.clone()),
             prefix: s3.prefix.clone(),
-            // A backup a day: no connection is kept.
+            // Backups are rare, so no connection is kept open.
             client: legacy::Client::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(0)
                 .build(https),
         })
     }
 
-    /// Where the backups are, for people.
+    /// The place of the backups, for people.
     pub(super) fn place(&self) -> String {
         format!("{}{}", self.bucket.base_url(), self.prefix)
     }
 
-    /// Sees to it that the store holds this backup, and of those that this data folder made no more than is wanted. Says what else of
-    /// this node is there.
+    /// Sends this backup to the store unless the store has it. Then deletes the old backups that
+    /// this data folder made. Returns a summary of the node's other backups.
     pub(super) async fn hold(&self, path: &Path, wanted: &Wanted) -> Result<Others, RemoteError> {
         let name = name_of(path);
         let file = File::open(path).await.map_err(RemoteError::File)?;
@@ -240,7 +246,7 @@ impl Remote {
         Ok(others)
     }
 
-    /// What the store holds of this node that this data folder did not make.
+    /// The backups of this node in the store that this data folder did not make.
     pub(super) async fn others(&self, wanted: &Wanted) -> Result<Others, RemoteError> {
         let objects = self.list(&wanted.node_id).await?;
         Ok(wanted.sort_out(objects, None).1)
@@ -267,12 +273,12 @@ impl Remote {
             let listed = ListObjectsV2::parse_response(&answer)
                 .map_err(|error| RemoteError::List(error.to_string()))?;
             objects.extend(listed.contents.into_iter().filter_map(|object| {
-                // We ask for names in the encoding of URLs: XML cannot hold every character.
+                // The list has URL-encoded names, because XML cannot contain every character.
                 let key = percent_decode_str(&object.key)
                     .decode_utf8_lossy()
                     .into_owned();
                 let name = key.strip_prefix(&self.prefix)?.to_owned();
-                // Whatever else begins like ours is not ours.
+                // Other objects may share the prefix.
                 folder::is_name(&name, node_id).then_some(Object {
                     key,
                     name,
@@ -284,7 +290,7 @@ impl Remote {
                 return Ok(objects);
             }
         }
-        // The newest come last: of a list that was cut off nothing can be said.
+        // The newest names come last, so a list that was cut off says nothing about them.
         Err(RemoteError::TooMany(objects.len()))
     }
 
@@ -326,10 +332,10 @@ impl Remote {
         whole(self.begin(request).await?).await
     }
 
-    /// The beginning of an answer that says that all is well.
+    /// Sends a request and returns the body of a successful response.
     async fn begin(&self, request: Request<Body>) -> Result<Incoming, RemoteError> {
         let response = self.client.request(request).await;
-        // Without the URL, which carries a signature.
+        // The error must not contain the URL, which carries a signature.
         let response = response.map_err(|error| RemoteError::Unreachable(chain(&error)))?;
         let status = response.status();
         if status.is_success() {
@@ -339,7 +345,7 @@ impl Remote {
         Err(RemoteError::Status { status, said })
     }
 
-    /// Fetches the backup of this name, which has this length, into a new file.
+    /// Fetches the backup of this name and length into a new file.
     pub(super) async fn fetch(
         &self,
         name: &str,
@@ -372,14 +378,15 @@ fn address(url: &str) -> Result<Uri, RemoteError> {
         .map_err(|_| RemoteError::Unreachable("its URL is no address".to_owned()))
 }
 
-/// A short answer.
+/// Reads the whole of a short response.
 async fn whole(body: Incoming) -> Result<Bytes, RemoteError> {
     let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|error| RemoteError::Unreachable(chain(&*error)))?;
     Ok(body.to_bytes())
 }
 
-/// Writes a body to a new file, as long as it is not longer than it should be. That it is shorter shows when it is read.
+/// Writes a body to a new file and fails if the body is longer than `bytes`. A shorter file fails
+/// later, when it is read.
 async fn save(mut body: Incoming, bytes: u64, into: &Path) -> Result<(), RemoteError> {
     let file = File::create_new(into).await;
     let mut file = file.map_err(RemoteError::File)?;
@@ -397,7 +404,7 @@ async fn save(mut body: Incoming, bytes: u64, into: &Path) -> Result<(), RemoteE
     file.flush().await.map_err(RemoteError::File)
 }
 
-/// A file, piece by piece.
+/// Streams a file in pieces.
 fn pieces(file: File) -> Body {
     let pieces = stream::try_unfold(file, |mut file| async move {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
@@ -444,7 +451,7 @@ mod tests {
             newest: Some("6".to_owned()),
         };
         assert_eq!(others, three);
-        // After the loss of everything, with the same words.
+        // A new data folder with the same words, after everything was lost.
         let anew = Wanted {
             made: Made::default(),
             spared: None,

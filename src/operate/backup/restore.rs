@@ -1,4 +1,4 @@
-//! Restoring a backup to a new data folder, which is there whole or not at all.
+//! Restoring a backup to a new data folder. The folder appears complete or not at all.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,29 +17,32 @@ use super::open::Opened;
 use super::verify::is_of;
 use super::{ACCESS_LIST, BackupError, Config, folder, io_at};
 
-/// What the restored folder begins with.
+/// The state that the restored folder begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// A recovery: nothing is signed for the old channels, their peers close them, and what is ours is swept.
+    /// The folder begins with a recovery. The node signs nothing for the old channels, their peers
+    /// close them, and the node sweeps its own money.
     Fenced,
-    /// Selling, over the old channels. Only if the operator vouches that the program was not started again after the backup.
+    /// The node continues with the old channels. The operator must guarantee that the program was
+    /// not started again after the backup.
     Newest,
 }
 
-/// What was restored.
+/// The result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// The backup's table of contents.
+    /// The manifest of the backup.
     pub manifest: Manifest,
-    /// Why it may not have been the best one to take, where that forbids nothing.
+    /// Why a newer backup may exist, if the restore was allowed anyway.
     pub doubt: Option<BackupError>,
 }
 
-/// The channel state until nothing can be signed with it, or until it is vouched for: by this name no program takes it for its own.
+/// The file name of the channel state until it is fenced or, with `Newest`, refreshed. No program
+/// uses a file of this name as its state.
 const UNFENCED: &str = "unfenced.sqlite";
 
-/// Restores a backup to this folder, which must be empty or not there. By the settings, if there are some, it is known where a newer
-/// one could be.
+/// Restores a backup to this folder, which must be empty or missing. The settings, if given, name
+/// the other places where a newer backup could be.
 pub async fn restore(
     file: &Path,
     keys: &NodeKeys,
@@ -56,7 +59,8 @@ pub async fn restore(
     }
     is_free(data_dir)?;
     let doubt = must_be_newest(file, keys, config).await.err();
-    // An older state of what a server keeps is never used.
+    // A server that keeps the channel state always has the newest one, so a newer backup does not
+    // forbid the restore.
     let doubt = match doubt {
         Some(doubt) if how == How::Newest && !is_elsewhere => return Err(doubt),
         doubt => doubt,
@@ -70,7 +74,7 @@ pub async fn restore(
     if how == How::Fenced {
         forget_access(&staging.0)?;
     }
-    // It is this folder's own now, and let go when there are enough newer ones.
+    // The restored folder now owns this backup and may delete it when there are enough newer ones.
     if folder::is_name(&name_of(file), &manifest.node_id) {
         Made::note(&staging.0, &name_of(file))?;
     }
@@ -87,8 +91,9 @@ pub async fn restore(
     Ok(Restored { manifest, doubt })
 }
 
-/// Unpacks it so that at no moment, whenever it is killed, a folder stands there from which a node would start with old channels: the
-/// state has another name until it is fenced, and meanwhile there is the mark of a node whose state is missing.
+/// Unpacks the backup so that the program can be killed at any moment: no folder exists from which
+/// a node would start with old channels. The channel state has another name until it is fenced, and
+/// a mark says meanwhile that the state is missing.
 fn unpack_fenced(
     opened: Opened,
     keys: &NodeKeys,
@@ -109,7 +114,7 @@ fn unpack_fenced(
             name.to_owned()
         })
     })?;
-    // Read first: a state that cannot be read is not put in anybody's way.
+    // Read the state first, so that an unreadable state is never put in place.
     copy::read(&state_file, keys)?;
     match how {
         How::Fenced => copy::fence(&state_file, manifest.created_secs)?,
@@ -122,7 +127,7 @@ fn unpack_fenced(
     Ok(manifest)
 }
 
-/// Has every access token end: which were revoked after the backup, it does not know.
+/// Ends every access token, because the backup does not know which tokens were revoked after it.
 fn forget_access(folder: &Path) -> Result<(), BackupError> {
     let list = folder.join(ACCESS_LIST);
     match std::fs::remove_file(&list) {
@@ -131,7 +136,7 @@ fn forget_access(folder: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// On the same file system, so that it can be renamed.
+/// A folder beside the data folder, on the same file system, so that a rename suffices.
 fn beside(data_dir: &Path) -> PathBuf {
     let mut name = data_dir.as_os_str().to_owned();
     name.push(".restoring");

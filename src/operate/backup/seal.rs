@@ -1,7 +1,9 @@
-//! The encryption of a backup: ChaCha20-Poly1305 in chunks, as a STREAM, so that a part that was cut off, moved or changed is
-//! seen before anything of it is used. Key and salt are new for each file.
+//! The encryption of a backup: ChaCha20-Poly1305 in chunks, with the STREAM construction. A chunk
+//! that was changed, moved or cut off is detected before its content is used. Key and salt are new
+//! for each file.
 //!
-//! `tollhouse-backup` · format, 4 bytes · salt, 32 · key check, 16 · chunks, each with its tag of 16 bytes
+//! The layout is `tollhouse-backup` · format, 4 bytes · salt, 32 · key check, 16 · chunks, each
+//! with its tag of 16 bytes.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -11,24 +13,26 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-/// With which every backup begins.
+/// The first bytes of every backup.
 pub(super) const MAGIC: &[u8; 16] = b"tollhouse-backup";
-/// The format that is written.
+/// The format that this program writes.
 pub(super) const FORMAT: u32 = 1;
 
 const SALT: usize = 32;
 const CHECK: usize = 16;
-/// Magic, format, salt, key check.
+/// The length of magic, format, salt and key check together.
 pub(super) const HEADER: usize = 16 + 4 + SALT + CHECK;
 
-/// Bytes that are encrypted together: little memory, and a tag of 16 bytes for each.
+/// The number of bytes that are encrypted together. This size needs little memory and costs a tag
+/// of 16 bytes per chunk.
 const CHUNK: usize = 64 * 1024;
-/// Of Poly1305.
+/// The length of the Poly1305 tag.
 const TAG: usize = 16;
-/// What STREAM leaves of the nonce. Zeros: no key is used for two files.
+/// The part of the nonce that STREAM leaves to the caller. Zeros are safe, because each key
+/// encrypts only one file.
 const NONCE: [u8; 7] = [0; 7];
 
-/// Why a header opens nothing.
+/// Why a header cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unopened {
     NoBackup,
@@ -48,7 +52,7 @@ fn cipher(key: &[u8; 32], salt: &[u8]) -> ChaCha20Poly1305 {
     ChaCha20Poly1305::new(&Key::from(derive(key, b"file", salt)))
 }
 
-/// Encrypts what is written to it.
+/// Encrypts the bytes that are written to it.
 pub(super) struct Sealer<W> {
     stream: EncryptorBE32<ChaCha20Poly1305>,
     chunk: Vec<u8>,
@@ -71,7 +75,7 @@ impl<W: Write> Sealer<W> {
         })
     }
 
-    /// Writes the last chunk, without which nothing can be read.
+    /// Writes the last chunk. Without it the backup cannot be read.
     pub(super) fn finish(mut self) -> io::Result<W> {
         let sealed = self.stream.encrypt_last(&*self.chunk).map_err(too_long)?;
         self.into.write_all(&sealed)?;
@@ -81,7 +85,8 @@ impl<W: Write> Sealer<W> {
 
 impl<W: Write> Write for Sealer<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Only when more follows: the last chunk is sealed as such.
+        // Seal a full chunk only when more bytes follow, because the last chunk is sealed
+        // differently.
         if self.chunk.len() == CHUNK {
             let sealed = self.stream.encrypt_next(&*self.chunk).map_err(too_long)?;
             self.into.write_all(&sealed)?;
@@ -97,24 +102,24 @@ impl<W: Write> Write for Sealer<W> {
     }
 }
 
-/// After 2^32 chunks, which are 256 TiB.
+/// The error after 2^32 chunks, which are 256 TiB.
 fn too_long(_: chacha20poly1305::aead::Error) -> io::Error {
     io::Error::other("a backup has at most 256 TiB")
 }
 
-/// Decrypts what is read from it. What was changed is an error before a byte of its chunk is given out; that nothing was cut
-/// off is known when it has been read to its end.
+/// Decrypts the bytes that are read from it. A changed chunk is an error before any byte of the
+/// chunk is returned. Only reading to the end proves that nothing was cut off.
 pub(super) struct Opener<R> {
-    /// `None` after the last chunk.
+    /// The decryptor; `None` after the last chunk.
     stream: Option<DecryptorBE32<ChaCha20Poly1305>>,
     sealed: R,
     chunk: Vec<u8>,
-    /// How much of the chunk was given out.
+    /// The number of bytes of the chunk that were already returned.
     given: usize,
 }
 
 impl<R: BufRead> Opener<R> {
-    /// Takes a header, behind which `sealed` stands.
+    /// Checks a header. `sealed` must continue behind the header.
     pub(super) fn begin(
         key: &[u8; 32],
         header: &[u8; HEADER],
@@ -144,7 +149,7 @@ impl<R: BufRead> Opener<R> {
         })
     }
 
-    /// Opens the next chunk; leaves none after the last.
+    /// Decrypts the next chunk. After the last chunk, `chunk` is empty.
     fn next_chunk(&mut self) -> io::Result<()> {
         self.chunk.clear();
         self.given = 0;

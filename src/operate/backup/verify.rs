@@ -1,4 +1,4 @@
-//! Looking through a backup as if it were restored, without restoring it.
+//! Verifying a backup without restoring it.
 
 use std::path::Path;
 
@@ -15,37 +15,39 @@ use super::manifest::{LEDGER, Manifest, NODE};
 use super::open::Opened;
 use super::{BackupError, folder};
 
-/// What a backup was found to hold: all of it was read.
+/// The content of a verified backup.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// Its table of contents.
+    /// The manifest of the backup.
     pub manifest: Manifest,
     /// The channel state, read from the copy.
     pub state: State,
-    /// What was sold, by the books that were rebuilt from the copy.
+    /// The sums of all sales, from the ledger that was rebuilt from the copy.
     pub totals: Totals,
-    /// When it was made, for people.
+    /// When the backup was made, as text for people.
     pub created: String,
-    /// How old it is, in seconds.
+    /// The age of the backup, in seconds.
     pub age_secs: u64,
 }
 
-/// What a look takes on the disk for a while, in lengths of the backup: what was fetched, what is unpacked, and the books' store
-/// that is built of that, which is up to three times the journal.
+/// The disk space that verifying a backup takes, as a multiple of its length. This covers the
+/// fetched file, the unpacked parts, and the ledger's store that is built from them, which has up
+/// to three times the length of the journal.
 const ROOM_LENGTHS: u64 = 5;
 
-/// What is left to the node and the books besides.
+/// The disk space that must stay free for the node and the ledger.
 const ROOM_BYTES: u64 = 256 * 1024 * 1024;
 
-/// How much room there should be on a disk on which a backup of this length is looked through.
+/// The free disk space that verifying a backup of this length requires.
 pub fn room_wanted(bytes: u64) -> u64 {
     bytes
         .saturating_mul(ROOM_LENGTHS)
         .saturating_add(ROOM_BYTES)
 }
 
-/// Decrypts everything, checks every sum, has SQLite check the channel state, reads the monitors, and rebuilds the books. Only the
-/// channel state and the books are written to the disk, into `scratch`, which is removed again: no words, no keys, no tokens.
+/// Decrypts everything, checks every hash, has SQLite check the channel state, reads the monitors,
+/// and rebuilds the ledger. Only the channel state and the ledger are written to `scratch`, which
+/// is deleted afterwards. Seed words, keys and tokens are never written.
 pub fn verify(
     file: &Path,
     keys: &NodeKeys,
@@ -86,7 +88,7 @@ pub fn verify(
     })
 }
 
-/// Whether it is a backup of a node on this network.
+/// Checks that the backup is of a node on this network.
 pub(super) fn is_of(
     file: &Path,
     manifest: &Manifest,

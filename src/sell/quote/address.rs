@@ -1,4 +1,4 @@
-//! Where something is asked: an `http` or `https` URL.
+//! The address of a server to ask: an `http` or `https` URL.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,38 +6,40 @@ use std::str::FromStr;
 
 use http::Uri;
 
-/// The URL of somebody to be asked. What stands in its query may be somebody's key: it is shown without.
+/// The URL of a server to ask. Its query may contain a secret key, so the URL is always shown
+/// without the query.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address(Uri);
 
-/// Not a URL that can be asked.
+/// The reason why a text is not a usable URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// No scheme, no host, a password, a port that is none.
+    /// The URL has no scheme, no host or an invalid port, or it contains a password.
     #[error("that is no http or https URL, as \"https://example.org/price\" is one")]
     NotWeb,
 }
 
 impl Address {
-    /// Whether nobody on the way can read or change what is said: it is encrypted, or never leaves this machine.
+    /// Whether the traffic is safe from third parties: it is encrypted or never leaves this
+    /// machine.
     pub fn is_private(&self) -> bool {
         self.0.scheme_str() == Some("https") || self.is_here()
     }
 
-    /// Whether it is this machine, as far as its name tells.
+    /// Whether the host is this machine, judged only by the URL.
     pub(super) fn is_here(&self) -> bool {
         let host = self.0.host().unwrap_or_default();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let bare = bare.trim_end_matches('.').to_ascii_lowercase();
         let is_local = bare == "localhost" || bare.ends_with(".localhost");
         bare.parse::<IpAddr>().map_or(is_local, |address| {
-            // What stands for every address of a machine leads to this one, too.
+            // An unspecified address, such as 0.0.0.0, also leads to this machine.
             let address = address.to_canonical();
             address.is_loopback() || address.is_unspecified()
         })
     }
 
-    /// Its server, in normal form.
+    /// The host and port in normal form.
     pub fn server(&self) -> String {
         let (host, port) = self.place();
         format!("{}:{port}", host.trim_end_matches('.').to_ascii_lowercase())
@@ -55,7 +57,7 @@ impl Address {
         (bare, self.0.port_u16().unwrap_or(usual))
     }
 
-    /// What the client takes.
+    /// The URL in the HTTP client's type.
     pub(crate) fn uri(&self) -> &Uri {
         &self.0
     }
@@ -67,13 +69,14 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let uri = text.parse::<Uri>().map_err(|_| AddressError::NotWeb)?;
         let authority = uri.authority().ok_or(AddressError::NotWeb)?;
-        // The crate takes any digits, and even none, for a port and then falls back to the scheme's own.
+        // The `http` crate accepts any digits as a port, or none, and then uses the scheme's
+        // default port.
         let has_good_port = match authority.as_str().strip_prefix(authority.host()) {
             Some("") => true,
             Some(rest) => rest
                 .strip_prefix(':')
                 .is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port != 0)),
-            // There is a password.
+            // The authority contains a password.
             None => false,
         };
         let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
@@ -84,7 +87,7 @@ impl FromStr for Address {
     }
 }
 
-/// Without its query.
+/// Shows the URL without its query.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.0.scheme_str().unwrap_or_default();

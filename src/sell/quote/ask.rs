@@ -1,4 +1,5 @@
-//! Asking another server one thing: a deadline over all of it, a limit on the answer, no redirects, and only 200 counts.
+//! Sends one request to another server, with a deadline for the whole exchange and a limit on the
+//! answer. Redirects are not followed, and only status 200 counts as an answer.
 
 use std::error::Error;
 use std::io;
@@ -19,29 +20,30 @@ use crate::base::via::Via;
 
 use super::Address;
 
-/// The longest answer that is read: a price is a line, and a list of every currency some 20 KiB.
+/// The longest answer that is read: a price takes a line, and a list of all currencies about 20
+/// KiB.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// How long an idle connection is kept. gunicorn closes its connections after 2 s, and a question on a connection that is just
-/// closing is lost.
+/// How long an idle connection is kept. gunicorn closes its connections after 2 s, and a request on
+/// a connection that is just closing is lost.
 const POOL_IDLE: Duration = Duration::from_secs(1);
 
-/// How much of what somebody said goes into the log.
+/// The most characters of an answer that are logged.
 const SAID_CHARS_MAX: usize = 200;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Some sources refuse whoever does not say who it is.
+/// Our `User-Agent`. Some sources refuse requests without one.
 const OURSELVES: HeaderValue =
     HeaderValue::from_static(concat!("tollhouse/", env!("CARGO_PKG_VERSION")));
 
-/// Asks, and keeps connections.
+/// An HTTP client that reuses its connections.
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
     client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// Why there is no answer.
+/// The reason why a request got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
     /// The connection was made, and the answer did not come in time.
@@ -50,30 +52,31 @@ pub enum AskError {
     /// No connection was made in time.
     #[error("it took no connection within {0:?}")]
     NoConnection(Duration),
-    /// Nobody there, or nobody who can prove it.
+    /// The connection failed, or the server could not prove its identity.
     #[error("it cannot be reached: {why}")]
     Unreachable {
-        /// Whether the server is absent: connection refused, host unreachable, or a name without an address.
-        /// `false` if this machine has run out of something, or if the server has no valid certificate.
+        /// Whether no server is there: the connection was refused, the host is unreachable, or the
+        /// name has no address. `false` if this machine has run out of a resource, or if the server
+        /// has no valid certificate.
         is_absent: bool,
         /// The error with its causes.
         why: String,
     },
-    /// It was there, and then it was not.
+    /// The connection broke before the answer was complete.
     #[error("it broke off: {why}")]
     BrokeOff {
         /// The error with its causes.
         why: String,
     },
-    /// It says that it has no answer, or wants to send us elsewhere.
+    /// The server answered with an error or a redirect.
     #[error("it answered with status {status} instead of 200 and said: {said}")]
     Status {
-        /// The status.
+        /// The status of the answer.
         status: StatusCode,
-        /// The beginning of what it said.
+        /// The beginning of the answer.
         said: String,
     },
-    /// More than is read.
+    /// The answer is longer than the limit.
     #[error("it answered with more than {ANSWER_BYTES_MAX} bytes")]
     TooLong,
 }
@@ -95,7 +98,7 @@ impl Asker {
         Self { client }
     }
 
-    /// GET.
+    /// Sends a GET request.
     pub(super) async fn get(&self, address: &Address, within: Duration) -> Result<Bytes, AskError> {
         let (request, connection) = question(address, Method::GET, Bytes::new());
         self.ask(request, &connection, within).await
@@ -152,7 +155,7 @@ impl Asker {
     }
 }
 
-/// Tells whether one request has a connection, also after the request was cancelled.
+/// Tells whether a request has got a connection, even after the request was cancelled.
 #[derive(Clone, Debug)]
 pub(super) struct Connection(CaptureConnection);
 
@@ -163,7 +166,7 @@ impl Connection {
     }
 }
 
-/// A POST of JSON.
+/// Builds a POST request with a JSON body.
 pub(super) fn post(address: &Address, body: Bytes) -> (Request<Full<Bytes>>, Connection) {
     question(address, Method::POST, body)
 }
@@ -176,7 +179,7 @@ fn question(address: &Address, method: Method, body: Bytes) -> (Request<Full<Byt
     headers.insert(USER_AGENT, OURSELVES);
     if method == Method::POST {
         headers.insert(CONTENT_TYPE, JSON);
-        // A hook that leads back to this program would otherwise cause an endless loop.
+        // Without this header, a hook that leads back to this program would cause an endless loop.
         Via::of_process().say(headers);
     }
     *request.method_mut() = method;
@@ -197,11 +200,12 @@ fn says_absent(error: &(dyn Error + 'static)) -> bool {
                     | io::ErrorKind::NetworkUnreachable
                     | io::ErrorKind::NetworkDown
             );
-            // An error of the operating system, such as having no descriptor left, has a number; a resolver error
-            // has none.
+            // An operating system error, such as running out of file descriptors, has a number. A
+            // resolver error has none.
             return is_absence || (is_of_names && error.raw_os_error().is_none());
         }
-        // The connector's error has no type to match on; a test checks this text.
+        // The connector's error has no public type, so its text is compared; a test checks that
+        // text.
         is_of_names |= error.to_string() == "dns error";
         cause = error.source();
     }
@@ -264,7 +268,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_refuses_or_has_no_address_is_absent() {
-        // The system never assigns port 1; `.invalid` never resolves (RFC 2606), even without a resolver.
+        // The system never assigns port 1; `.invalid` never resolves (RFC 2606), even without a
+        // resolver.
         assert!(is_absent("http://127.0.0.1:1/").await);
         assert!(is_absent("http://tollhouse.invalid/").await);
     }

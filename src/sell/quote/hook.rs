@@ -1,6 +1,7 @@
-//! The operator's price hook: a server that says what one request costs. Many may want the same price at once, and some want
-//! prices only to make work: so an answer is kept for a while, whoever asks for what is being asked already waits for that
-//! answer, and only so many questions are on their way at a time.
+//! The operator's price hook: a server that decides the price of one request. Many clients may want
+//! the same price at once, and some may send requests only to cause work. So answers are cached, a
+//! client waits for a running request with the same question, and the number of running requests is
+//! limited.
 
 mod answer;
 mod contact;
@@ -32,97 +33,98 @@ pub use health::HookStatus;
 pub use places::Asking;
 pub use question::HookRequest;
 
-/// How long a failure is remembered: whoever asks for the same meanwhile hears of it at once.
+/// How long a failure is cached. The same question gets the cached failure during that time.
 const FAILURE_KEPT: Duration = Duration::from_secs(1);
 
-/// A price hook.
+/// The settings of one price hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookConfig {
-    /// What routes call it.
+    /// The name by which routes refer to the hook.
     pub name: Arc<str>,
-    /// Whom to ask.
+    /// The URL to ask.
     pub address: Address,
-    /// How long it may take in all.
+    /// The timeout for the whole call.
     pub timeout: Duration,
-    /// The request's headers that it is told.
+    /// The names of the request headers that the hook receives.
     pub headers: Vec<HeaderName>,
-    /// How long an answer is good for the same question; zero if every request is asked for anew.
+    /// How long an answer is reused for the same question; zero to ask for every request.
     pub cache: Duration,
-    /// A higher price is taken for a mistake.
+    /// The highest price that is accepted. A higher price counts as a mistake.
     pub price_max: Msat,
-    /// What happens while the hook is away.
+    /// The reaction while the hook is away.
     pub on_failure: OnFailure,
 }
 
-/// What happens while a hook is away. Failures that a client can cause (a bad answer, a late one, a broken
-/// connection) do not count as away, so they never make a request cheaper.
+/// The reaction while a hook is away. Failures that a client can cause do not count as away: a bad
+/// answer, a late answer or a broken connection. So they never make a request cheaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
-    /// No challenge: 503.
+    /// Answer 503 instead of a challenge.
     Refuse,
-    /// This price, and the route's own grant.
+    /// Sell at this price, with the route's own grant.
     Price(Msat),
 }
 
-/// Why a hook gave no price.
+/// The reason why a hook gave no price.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
-    /// No answer at all.
+    /// The hook gave no answer.
     #[error(transparent)]
     Ask(#[from] AskError),
-    /// Not what a hook answers.
+    /// The answer does not have the expected form.
     #[error("its answer is not understood ({why}): {said}")]
     NotUnderstood {
-        /// What is wrong with it, and where.
+        /// The mistake and its place in the answer.
         why: String,
-        /// The beginning of what it said.
+        /// The beginning of the answer.
         said: String,
     },
-    /// For nothing.
+    /// The price is zero.
     #[error("it gave a price of zero, which sells nothing; a route is free by access = \"free\"")]
     Zero,
-    /// Above the settings' limit.
+    /// The price is above `price_max`.
     #[error("it gave a price of {price_msat} msat, and price_max is {max}")]
     TooDear {
-        /// The price.
+        /// The price that the hook gave.
         price_msat: u64,
-        /// The limit.
+        /// The limit in the settings.
         max: Msat,
     },
-    /// A grant of nothing, or of an age.
+    /// The grant has a value that is zero or too large.
     #[error("it gave a grant whose `{0}` is zero, or too large")]
     Grant(&'static str),
-    /// A description that cannot be signed.
+    /// The description contains characters that must not be signed.
     #[error("it gave a bad description: {0}")]
     Description(#[source] Unseen),
-    /// A class that cannot be written into a token.
+    /// The class cannot be written into a token.
     #[error("it gave a class that is not 1 to 32 of a-z, 0-9, - and _")]
     Class,
-    /// Too many requests to the hook are running, in all or for this client's network.
+    /// Too many calls to the hook are running, in total or for this client's network.
     #[error("too many requests to it are running already")]
     Busy,
 }
 
-/// One hook, with what it has said lately.
+/// One hook, with its recent answers.
 #[derive(Debug)]
 pub struct Hook {
     config: HookConfig,
     asker: Asker,
     clock: Clock,
-    /// Limits the requests to the hook that run at once.
+    /// Limits the number of running calls to the hook.
     places: Places,
-    /// What it said to which question.
+    /// The cached answer to each question.
     slots: Slots,
-    /// That it could not be reached, which speaks of every question. A `std` mutex: held for a few instructions.
+    /// A recent failure to connect, which applies to every question. A `std` mutex: held for a few
+    /// instructions.
     unreachable: Mutex<Option<Kept>>,
-    /// The times of its connections, to tell whether it is away.
+    /// The times of the connections, which decide whether the hook is away.
     contact: Contact,
-    /// How it does. A `std` mutex as above.
+    /// The hook's counters and last failure. A `std` mutex: held for a few instructions.
     health: Mutex<Health>,
 }
 
 impl Hook {
-    /// Asks nobody yet.
+    /// Does not call the hook yet.
     pub fn new(config: HookConfig, clock: Clock) -> Self {
         Self {
             config,
@@ -136,17 +138,19 @@ impl Hook {
         }
     }
 
-    /// The headers of a request that it is told.
+    /// The names of the request headers that the hook receives.
     pub fn headers(&self) -> &[HeaderName] {
         &self.config.headers
     }
 
-    /// What this request costs now. The same question within the settings' time has the same answer.
+    /// Returns the current price of this request. The same question gets the same answer for the
+    /// cache time in the settings.
     pub async fn quote(&self, request: &HookRequest<'_>) -> Result<Quoted, Unpriced> {
         self.quote_for(request, None).await
     }
 
-    /// The price of this request for this client, which may use only its share of the requests to the hook.
+    /// Returns the price of this request for this client, which may use only its share of the
+    /// running calls.
     pub async fn quote_for(
         &self,
         request: &HookRequest<'_>,
@@ -164,7 +168,8 @@ impl Hook {
         }
     }
 
-    /// Whether this failure means that the hook is unreachable, and this client did not cause it.
+    /// Whether this failure means that the hook is unreachable for reasons that this client did not
+    /// cause.
     fn is_away(&self, why: &HookError) -> bool {
         match why {
             HookError::Ask(why) => {
@@ -190,7 +195,8 @@ impl Hook {
         }
         let slot = self.slots.of(&question);
         let begun = Instant::now();
-        // Whoever asks first holds the slot; if its client hangs up, the next one in line asks.
+        // The first client to ask holds the slot. If that client hangs up, the next one in line
+        // asks.
         let (mut slot, within) = match slot.try_lock() {
             Ok(slot) => (slot, within),
             Err(_) => {
@@ -207,9 +213,9 @@ impl Hook {
         let outcome = self.ask(request, &question, (within, asking)).await;
         let keep = match &outcome {
             Ok(_) => Some(self.config.cache),
-            // Says nothing of this question.
+            // This failure says nothing about the question.
             Err(HookError::Busy) => None,
-            // It had less time than it may take.
+            // The call had less time than the configured timeout.
             Err(HookError::Ask(AskError::Late(time) | AskError::NoConnection(time)))
                 if *time < self.config.timeout =>
             {
@@ -221,7 +227,7 @@ impl Hook {
         outcome
     }
 
-    /// Asks, unless it could not be reached a moment ago, and tells the log of a failure.
+    /// Calls the hook, unless a connection failed a moment ago, and logs a failure.
     async fn ask(
         &self,
         request: &HookRequest<'_>,
@@ -264,12 +270,12 @@ impl Hook {
     }
 }
 
-/// All hooks of the settings, by name.
+/// All hooks in the settings, by name.
 #[derive(Debug)]
 pub struct Hooks(Vec<Arc<Hook>>);
 
 impl Hooks {
-    /// Asks nobody yet.
+    /// Does not call any hook yet.
     pub fn new(configs: Vec<HookConfig>, clock: &Clock) -> Self {
         let hooks = configs.into_iter();
         Self(
@@ -279,7 +285,7 @@ impl Hooks {
         )
     }
 
-    /// New settings: a hook whose settings are the same goes on with what it has said.
+    /// Takes over the state of the hooks whose settings have not changed.
     #[must_use]
     pub fn after(mut self, before: &Self) -> Self {
         for hook in &mut self.0 {
@@ -291,7 +297,7 @@ impl Hooks {
         self
     }
 
-    /// How they do, for the operator.
+    /// The state of each hook, for the operator.
     pub fn status(&self) -> Vec<HookStatus> {
         let hooks = self.0.iter();
         hooks

@@ -1,4 +1,4 @@
-//! Where invoices to pay come from: a Lightning address (LUD-16), or a server of the operator's.
+//! The sources of invoices to pay: a Lightning address (LUD-16), or a server of the operator.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,64 +9,64 @@ use serde_json::Value;
 use super::ask::{AskError, Asker, said};
 use super::{Address, AddressError};
 
-/// How long a source may take: nobody waits for a withdrawal.
+/// The timeout for one request to a source. A withdrawal keeps no client waiting.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What stands in a server's URL for the amount.
+/// The placeholder for the amount in a server's URL.
 const AMOUNT_PLACE: &str = "{amount_msat}";
 
-/// Somebody who gives invoices.
+/// A source of invoices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvoiceSource {
-    /// `name@domain`, resolved as LUD-16 says.
+    /// A Lightning address, `name@domain`, resolved as LUD-16 describes.
     LightningAddress {
-        /// Before the `@`.
+        /// The part before the `@`.
         name: String,
-        /// Behind it.
+        /// The part after the `@`.
         domain: String,
     },
-    /// A URL with a place for the amount, which answers `{"invoice": "…"}` or `{"pr": "…"}`.
+    /// A URL with a placeholder for the amount, which answers `{"invoice": "…"}` or `{"pr": "…"}`.
     Server(String),
 }
 
-/// What is no source of invoices.
+/// The reason why a text is not a source of invoices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoInvoiceSource {
-    /// Neither form.
+    /// The text is neither a Lightning address nor a URL with a placeholder.
     #[error(
         "write a Lightning address, as in name@example.org, or an https URL with {AMOUNT_PLACE} in it"
     )]
     Neither,
-    /// Whoever is on the way could put an invoice of his own in.
+    /// The connection is not private, so a third party could insert an invoice of its own.
     #[error(
         "invoices come over https (or from this machine), or others could have the money sent to themselves"
     )]
     NotPrivate,
 }
 
-/// Why there is no invoice.
+/// The reason why a source gave no invoice.
 #[derive(Debug, thiserror::Error)]
 pub enum InvoiceSourceError {
-    /// It cannot be asked.
+    /// A URL, from the settings or from the source, is not usable.
     #[error("the source of invoices was not understood")]
     Address(#[from] AddressError),
-    /// It was asked and gave no answer.
+    /// The source gave no answer.
     #[error("the source of invoices gave no answer")]
     Ask(#[from] AskError),
-    /// It gave an answer that has no invoice in it.
+    /// The answer contains no invoice.
     #[error("the source of invoices answered without an invoice and said: {said}")]
     NoInvoice {
-        /// The beginning of what it said.
+        /// The beginning of the answer.
         said: String,
     },
-    /// Its own limits.
+    /// The amount is outside the limits of the source.
     #[error("the source of invoices takes {min_msat} to {max_msat} msat, not {amount_msat}")]
     OutOfBounds {
-        /// The least.
+        /// The smallest amount that the source accepts.
         min_msat: u64,
-        /// The most.
+        /// The largest amount that the source accepts.
         max_msat: u64,
-        /// What was to be paid.
+        /// The amount to pay.
         amount_msat: u64,
     },
 }
@@ -101,7 +101,7 @@ impl FromStr for InvoiceSource {
     }
 }
 
-/// Without what stands in a query: that may be somebody's key.
+/// Shows a URL without its query, which may contain a secret key.
 impl fmt::Display for InvoiceSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -112,7 +112,8 @@ impl fmt::Display for InvoiceSource {
 }
 
 impl InvoiceSource {
-    /// Asks for an invoice over this amount. Whether it says so, its payer has to see.
+    /// Requests an invoice for this amount. The caller must check that the invoice is for this
+    /// amount.
     pub async fn invoice(&self, amount_msat: u64) -> Result<String, InvoiceSourceError> {
         let asker = Asker::new();
         let answer = match self {
@@ -120,7 +121,7 @@ impl InvoiceSource {
             Self::LightningAddress { name, domain } => {
                 let url = format!("https://{domain}/.well-known/lnurlp/{name}");
                 let terms = ask(&asker, &url).await?;
-                // Only who has the payee on this machine is sent on to it.
+                // The answer may point to this machine only if the payee itself is on this machine.
                 let is_here = url.parse::<Address>()?.is_here();
                 ask(&asker, &callback(&terms, amount_msat, is_here)?).await?
             }
@@ -141,8 +142,8 @@ async fn ask(asker: &Asker, url: &str) -> Result<Value, InvoiceSourceError> {
     })
 }
 
-/// Where to ask next (LUD-06), within the payee's limits. It is the payee who says where: not at what else listens on this
-/// machine, unless the payee `is_here`.
+/// Returns the next URL to ask (LUD-06), if the amount is within the payee's limits. The payee
+/// chooses this URL, so it must not point to this machine, unless the payee `is_here`.
 fn callback(terms: &Value, amount_msat: u64, is_here: bool) -> Result<String, InvoiceSourceError> {
     let callback = terms["callback"].as_str().ok_or_else(|| without(terms))?;
     let min_msat = terms["minSendable"].as_u64().unwrap_or(1);

@@ -1,4 +1,5 @@
-//! What a bitcoin costs: asked in the background, answered from memory. No request ever waits for a source.
+//! The bitcoin exchange rates. They are fetched in the background and kept in memory, so no request
+//! ever waits for a source.
 
 mod belief;
 mod judge;
@@ -27,55 +28,55 @@ use memory::Memory;
 pub use judge::Doubt;
 pub use status::{RateStatus, SourceStatus};
 
-/// The first pause after a failure; doubled each time, up to the usual time between two questions.
+/// The first pause after a failure. It doubles with each failure, up to the usual refresh interval.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 
-/// How a currency's rate is known.
+/// The settings for one currency's rate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateConfig {
-    /// Of this currency.
+    /// The currency.
     pub currency: Currency,
-    /// Where it comes from.
+    /// The origin of the rate.
     pub origin: RateOrigin,
 }
 
-/// Where a rate comes from.
+/// The origin of a rate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RateOrigin {
-    /// The settings.
+    /// A fixed rate from the settings.
     Fixed(Rate),
-    /// Sources.
+    /// A rate that is fetched from sources.
     Watched(Watched),
 }
 
-/// A rate that sources are asked for.
+/// The settings for a rate that is fetched from sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
-    /// Whom to ask.
+    /// The sources to ask.
     pub sources: Vec<Source>,
-    /// How many of them must agree.
+    /// The number of sources that must agree.
     pub quorum: usize,
-    /// Time between two questions.
+    /// The time between two refreshes.
     pub refresh: Duration,
-    /// How long a source may take.
+    /// The timeout for one source.
     pub timeout: Duration,
-    /// How long a rate is good.
+    /// The age up to which a rate is used.
     pub max_age: Duration,
-    /// A rate below it is not taken.
+    /// The lower bound: lower rates are rejected.
     pub at_least: Option<Rate>,
-    /// A rate above it is not taken.
+    /// The upper bound: higher rates are rejected.
     pub at_most: Option<Rate>,
 }
 
 /// The rates of all currencies.
 #[derive(Debug)]
 pub struct Rates {
-    /// One for each currency, in the settings' order; there are few.
+    /// One entry for each currency, in the order of the settings. There are few entries.
     entries: Vec<Arc<Entry>>,
     world: World,
 }
 
-/// Everything that a refresh needs besides the currency.
+/// The shared resources that a refresh needs.
 #[derive(Clone, Debug)]
 struct World {
     asker: Asker,
@@ -84,59 +85,60 @@ struct World {
     memory: Option<Arc<Memory>>,
 }
 
-/// An amount of a currency in bitcoin, and the rate that made it so: the books keep both.
+/// An amount of fiat money in bitcoin, and the rate that was used. The ledger records both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Converted {
-    /// Rounded up to a whole millisatoshi; never zero.
+    /// The amount in bitcoin, rounded up to a whole millisatoshi; never zero.
     pub price: Msat,
-    /// What a bitcoin cost.
+    /// The price of a bitcoin at the time of conversion.
     pub rate: Rate,
 }
 
-/// One currency.
+/// One currency with its settings and its current state.
 #[derive(Debug)]
 struct Entry {
     config: RateConfig,
-    /// What is known. A `std` mutex: held for a few instructions, and never across a wait.
+    /// The current state. A `std` mutex: held for a few instructions and never across an await.
     known: Mutex<Known>,
-    /// Held while its sources are asked, so that an earlier answer never comes after a later one.
+    /// Held while the sources are asked, so that an older answer never replaces a newer one.
     asking: tokio::sync::Mutex<()>,
 }
 
-/// What is known of one currency.
+/// The current state of one currency.
 #[derive(Debug, Default)]
 struct Known {
-    /// The last rate that could be taken, and when its sources were asked.
+    /// The last accepted rate.
     taken: Option<Taken>,
-    /// The rate that the next one is compared with.
+    /// The state that decides whether a new rate is accepted.
     belief: Belief,
-    /// Why the last answers could not be taken.
+    /// The reason why the last answers were not accepted.
     doubt: Option<Doubt>,
-    /// Whether the log has been told that nothing can be sold by it.
+    /// Whether the log has reported that this currency has no usable rate.
     is_told_unusable: bool,
-    /// What each source last said, in the settings' order.
+    /// The last result from each source, in the order of the settings.
     sources: Vec<LastSaid>,
 }
 
-/// A rate that was taken.
+/// An accepted rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Taken {
     rate: Rate,
-    /// When its sources were asked, in milliseconds since the machine started. Its age counts from then, and
-    /// setting the clock does not change it.
+    /// The time at which the sources were asked, in milliseconds since the machine started. The
+    /// rate's age counts from that time, so setting the clock does not change it.
     asked_ms: u64,
 }
 
 impl Taken {
-    /// Converts the time from the wall clock, as in the file, to the time since the machine started. `None` if the
-    /// rate was taken before the machine started or by a clock that was ahead, because then its age is not certain.
+    /// Converts the wall-clock time from the file to the time since the machine started. Returns
+    /// `None` if the rate is older than the machine's start, or comes from a clock that was ahead,
+    /// because then its age is uncertain.
     fn since_boot(self, now: Moment) -> Option<Self> {
         let age_ms = now.unix_ms.checked_sub(self.asked_ms)?;
         let asked_ms = now.since_boot_ms.checked_sub(age_ms)?;
         Some(Self { asked_ms, ..self })
     }
 
-    /// Converts the time back to the wall clock.
+    /// Converts the time since the machine started back to wall-clock time.
     fn on_the_wall(self, now: Moment) -> Self {
         let age_ms = now.since_boot_ms.saturating_sub(self.asked_ms);
         let asked_ms = now.unix_ms.saturating_sub(age_ms);
@@ -144,17 +146,17 @@ impl Taken {
     }
 }
 
-/// What a source last said.
+/// The last result from one source.
 #[derive(Clone, Debug, Default)]
 struct LastSaid {
-    /// Its last rate, and when it was asked.
+    /// The source's last rate.
     rate: Option<Taken>,
-    /// Why it gave none when it was last asked.
+    /// The reason why the source's last answer gave no rate.
     error: Option<SourceError>,
 }
 
 impl Rates {
-    /// Knows nothing yet but what stands in the settings; [`Rates::run`] asks.
+    /// Starts with the fixed rates from the settings only. [`Rates::run`] asks the sources.
     pub fn new(configs: Vec<RateConfig>, clock: Clock) -> Self {
         let entries = configs.into_iter().map(Entry::new).map(Arc::new).collect();
         Self {
@@ -167,8 +169,9 @@ impl Rates {
         }
     }
 
-    /// Keeps the last good rates in this file, and starts with its content. The first answers are compared with
-    /// these rates, which are used as prices only while they are not too old. Blocks.
+    /// Stores the last accepted rates in this file and starts with its content. The first answers
+    /// are compared with the stored rates. A stored rate is used for prices only until it is too
+    /// old. Blocks.
     #[must_use]
     pub fn remembering(mut self, file: &Path) -> Self {
         let memory = Memory::open(file);
@@ -186,8 +189,9 @@ impl Rates {
         self
     }
 
-    /// New settings: a currency whose settings are the same goes on with what was known of it. One whose settings are new
-    /// forgets it, which is also how an operator says that a rate that jumped is right.
+    /// Takes over the state of the currencies whose settings have not changed. A currency with
+    /// changed settings starts without a known rate, so an operator can accept a rate that jumped
+    /// by changing its settings.
     #[must_use]
     pub fn after(mut self, before: &Self) -> Self {
         for entry in &mut self.entries {
@@ -199,7 +203,7 @@ impl Rates {
         self
     }
 
-    /// What a bitcoin costs now. Cheap: from memory.
+    /// The current price of a bitcoin. Cheap, because it is read from memory.
     pub fn rate(&self, currency: Currency) -> Result<Rate, Unpriced> {
         let mut entries = self.entries.iter();
         let entry = entries
@@ -208,14 +212,14 @@ impl Rates {
         entry.rate(self.world.clock.since_boot_ms())
     }
 
-    /// What that is in bitcoin now.
+    /// Converts an amount of fiat money to bitcoin at the current rate.
     pub fn convert(&self, fiat: Fiat) -> Result<Converted, Unpriced> {
         let rate = self.rate(fiat.currency)?;
         let price = fiat.at(rate).ok_or(Unpriced::TooLarge(fiat))?;
         Ok(Converted { price, rate })
     }
 
-    /// A price in bitcoin now, and the rate at which it is, if it goes by one.
+    /// Returns a price in bitcoin, and the rate that was used if the price is in fiat money.
     pub fn in_msat(&self, price: Price) -> Result<(Msat, Option<Rate>), Unpriced> {
         match price {
             Price::Fixed(amount) => Ok((amount, None)),
@@ -226,7 +230,7 @@ impl Rates {
         }
     }
 
-    /// Asks all sources now, and waits until they have been heard.
+    /// Asks all sources now and waits for their answers.
     pub async fn refresh(&self) {
         let mut asking = JoinSet::new();
         for entry in &self.entries {
@@ -236,7 +240,7 @@ impl Rates {
         asking.join_all().await;
     }
 
-    /// Asks again and again, each currency at its own pace, until told to stop.
+    /// Refreshes each currency at its own interval until `stop` is cancelled.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut watching = JoinSet::new();
         for entry in &self.entries {
@@ -247,12 +251,12 @@ impl Rates {
                 stop.run_until_cancelled(watch).await;
             });
         }
-        // Panics if one of them does.
+        // Panics if one of the tasks panics.
         watching.join_all().await;
         stop.cancelled().await;
     }
 
-    /// What is known of each currency, for the operator.
+    /// The state of each currency, for the operator.
     pub fn status(&self) -> Vec<RateStatus> {
         let now_ms = self.world.clock.since_boot_ms();
         let entries = self.entries.iter();
@@ -277,7 +281,7 @@ impl Entry {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Nothing in it is half done if somebody panics.
+        // The state is consistent at every point where a thread could panic.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -289,7 +293,8 @@ impl Entry {
         self.known().usable(&self.config, watched, now_ms)
     }
 
-    /// Asks again and again. After a failure sooner than usual, for customers are turned away meanwhile.
+    /// Refreshes this currency in a loop. Retries early after a failure, because clients may be
+    /// turned away until a refresh succeeds.
     async fn watch(&self, world: &World) {
         let RateOrigin::Watched(watched) = &self.config.origin else {
             return;
@@ -312,7 +317,7 @@ impl Entry {
         }
     }
 
-    /// Asks all sources at once. Whether their answers could be taken.
+    /// Asks all sources at once. Returns whether a rate was accepted.
     async fn refresh(&self, world: &World) -> bool {
         let RateOrigin::Watched(watched) = &self.config.origin else {
             return true;
@@ -335,7 +340,7 @@ impl Entry {
         taken.is_some()
     }
 
-    /// The new rate, if one can be taken from these answers.
+    /// Returns the new rate, if these answers are accepted.
     fn hear(
         &self,
         watched: &Watched,
@@ -367,7 +372,7 @@ impl Entry {
 }
 
 impl LastSaid {
-    /// Remembers an answer, and tells the log if it is news.
+    /// Remembers an answer, and logs it if the source has failed or recovered.
     fn hear(
         &mut self,
         currency: Currency,
@@ -385,7 +390,8 @@ impl LastSaid {
                 Some(rate)
             }
             Err(error) => {
-                // Once, and again if it is another kind of failure: not at every question.
+                // Logs a failure once, and again only when its kind changes, instead of at every
+                // refresh.
                 let kind = std::mem::discriminant(&error);
                 let is_news = self.error.as_ref().map(std::mem::discriminant) != Some(kind);
                 if is_news {
@@ -422,7 +428,7 @@ impl Known {
         }
     }
 
-    /// Takes a rate that is believed, or logs why there is none.
+    /// Keeps an accepted rate. Logs the reason if no rate was accepted.
     fn take(
         &mut self,
         currency: Currency,

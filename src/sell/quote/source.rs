@@ -1,4 +1,4 @@
-//! A source of a rate: a URL, and the place of the number in what it answers.
+//! A source of a rate: a URL, and the place of the number in its answer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,20 +11,20 @@ use crate::base::price::{Currency, Rate, RateError};
 use super::Address;
 use super::ask::{AskError, Asker, said};
 
-/// Somebody who knows what a bitcoin costs.
+/// A server that reports the price of a bitcoin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Whom to ask.
+    /// The URL to ask.
     pub address: Address,
-    /// Where in its answer the number stands.
+    /// The place of the number in the JSON answer.
     pub pointer: Pointer,
 }
 
-/// A JSON pointer (RFC 6901), as in `/data/rate`; the empty one is all of the answer.
+/// A JSON pointer (RFC 6901), as in `/data/rate`; an empty pointer selects the whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer(String);
 
-/// Not such a pointer.
+/// The text is not a JSON pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a JSON pointer begins with a slash, as in \"/data/rate\", and writes `~` as `~0` and `/` as `~1`"
@@ -50,39 +50,39 @@ impl fmt::Display for Pointer {
     }
 }
 
-/// Why a source gave no rate.
+/// The reason why a source gave no rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// No answer at all.
+    /// The source gave no answer.
     #[error(transparent)]
     Ask(#[from] AskError),
-    /// Something else than JSON.
+    /// The answer is not JSON.
     #[error("it did not answer in JSON, but said: {said}")]
     NotJson {
-        /// The beginning of what it said.
+        /// The beginning of the answer.
         said: String,
     },
-    /// JSON, and nothing stands where the number should.
+    /// The JSON answer has no value at the pointer.
     #[error("there is nothing at `{pointer}` in its answer: {said}")]
     NothingThere {
-        /// Where it should be.
+        /// The pointer from the settings.
         pointer: Pointer,
-        /// The beginning of what it said.
+        /// The beginning of the answer.
         said: String,
     },
-    /// There is something, and it is not what a bitcoin costs.
+    /// The value at the pointer is not a valid rate.
     #[error("it gave {said} for a bitcoin: {why}")]
     NoRate {
-        /// The beginning of what stands there.
+        /// The beginning of the value.
         said: String,
-        /// What is wrong with it.
+        /// The reason why the value is not a rate.
         #[source]
         why: RateError,
     },
 }
 
 impl Source {
-    /// Asks once.
+    /// Asks the source once.
     pub(super) async fn ask(
         &self,
         asker: &Asker,
@@ -103,8 +103,9 @@ impl Source {
                 said: said(answer),
             });
         };
-        // Text is read digit by digit. A number has gone through floating point, which holds 15 digits, and is written
-        // here with the fewest that mean it: 97123.45 is 97123.45 again.
+        // A string is read digit by digit. A JSON number has passed through floating point, which
+        // holds 15 digits, and is formatted here with the fewest digits that identify it. So
+        // 97123.45 stays 97123.45.
         let number = match value {
             Value::String(text) => text.clone(),
             Value::Null

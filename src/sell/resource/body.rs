@@ -1,4 +1,5 @@
-//! Bodies on their way: a request that must arrive in time, an upstream's answer that may pause for a time.
+//! Bodies in transit: a request body with a total deadline, and an upstream's answer with a limit
+//! on each pause.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +20,14 @@ use crate::sell::route::Forward;
 use super::servers::InFlight;
 use super::{Body, BoxError, headers};
 
-/// A body of nothing.
+/// An empty body.
 pub(super) fn empty() -> Body {
     Body::new(Empty::new().map_err(|never| match never {}))
 }
 
-/// Hides the length of a body that is not sent, unless the head says it: hyper would otherwise write `content-length: 0`. 204
-/// and 304 have no length (RFC 9110, sections 8.6 and 15.4.5).
+/// Hides the length of a body that is not sent, because hyper would otherwise add `content-length:
+/// 0`. A length in the head stays, except for 204 and 304, which have no length (RFC 9110, sections
+/// 8.6 and 15.4.5).
 pub(super) fn without_length(mut response: Response<Body>, is_head: bool) -> Response<Body> {
     let has_none = matches!(
         response.status(),
@@ -65,60 +67,60 @@ impl HttpBody for Unmeasured {
 #[error("the body took too long")]
 pub(super) struct TooSlow;
 
-/// How far a request's body has come.
+/// The state of a request body's upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Upload {
-    /// It is still coming.
+    /// The body is still arriving.
     Running,
-    /// All of it has come, or nobody wants the rest.
+    /// The body is complete, or its rest is not needed.
     Ended,
-    /// The client broke it off, sent more than it may, or was too slow.
+    /// The client broke off the body, exceeded the size limit, or was too slow.
     Failed,
 }
 
-/// Where a body goes that nobody has begun to read: to whoever asks the next server. A `std` mutex: held to put it in or to
-/// take it out.
+/// A place for a body that was never read, so that the next server can receive it. A `std` mutex:
+/// held to store or take the body.
 pub(super) type Unread = Arc<Mutex<Option<Body>>>;
 
-/// A request body whose client may keep us waiting for a given time in all, however slowly it drips, and that tells how far
-/// it is. What the upstream takes to take it is not the client's time.
+/// A request body that reports its state and limits the total time of waiting for the client. Time
+/// that the upstream takes to receive data is not counted.
 pub(super) struct Uploaded {
     inner: Body,
-    /// How much longer the client may keep us waiting.
+    /// The remaining time of waiting for the client.
     patience: Duration,
-    /// Since when it does.
+    /// The start of the current wait for the client.
     waiting_since: Option<Instant>,
-    /// Runs out while it does.
+    /// Expires if the current wait is too long.
     deadline: Pin<Box<Sleep>>,
     progress: watch::Sender<Upload>,
-    /// Where it goes if it is dropped unread; taken at the first reading.
+    /// The place for the body if it is dropped unread; cleared by the first read.
     unread: Option<Unread>,
-    /// The conversation that it may become.
+    /// The state of a two-way call, if the request can become one.
     talk: Option<Talk>,
-    /// How the trailers are passed on, if they are.
+    /// The forwarding settings for trailers; `None` removes all trailers.
     trailers: Option<Arc<Forward>>,
 }
 
-/// What holds for a request's body.
+/// The rules for a request's body.
 #[derive(Debug)]
 pub(super) struct Terms {
-    /// How long the client may keep us waiting in all.
+    /// The total time of waiting for the client.
     pub(super) timeout: Duration,
-    /// Where it goes if nobody reads it.
+    /// The place for the body if it is dropped unread.
     pub(super) unread: Option<Unread>,
-    /// The conversation that it may become.
+    /// The state of a two-way call, if the request can become one.
     pub(super) talk: Option<Talk>,
-    /// How the trailers are passed on, if they are.
+    /// The forwarding settings for trailers; `None` removes all trailers.
     pub(super) trailers: Option<Arc<Forward>>,
 }
 
-/// A call with messages in both directions: once the upstream has begun to answer, the client may take its time between two
-/// messages, as the upstream may.
+/// A call with messages in both directions. After the upstream has begun to answer, only each pause
+/// of the client is limited, like those of the upstream.
 #[derive(Clone, Debug)]
 pub(super) struct Talk {
     /// Whether the upstream has begun to answer.
     pub(super) has_begun: Arc<AtomicBool>,
-    /// How long each pause may be then.
+    /// The longest pause after the upstream has begun to answer.
     pub(super) pause_max: Duration,
 }
 
@@ -139,14 +141,14 @@ impl Uploaded {
         (body, upload)
     }
 
-    /// How long a pause may be, if this is a conversation by now.
+    /// The longest pause of the client, if the upstream has begun to answer.
     fn pause_max(&self) -> Option<Duration> {
         let talk = self.talk.as_ref()?;
         let has_begun = talk.has_begun.load(Ordering::Relaxed);
         has_begun.then_some(talk.pause_max)
     }
 
-    /// Whether the client has kept us waiting for too long.
+    /// Ready if the client has kept us waiting for too long.
     fn poll_deadline(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let is_new = self.waiting_since.is_none();
         let since = *self.waiting_since.get_or_insert(now);
@@ -228,15 +230,16 @@ impl HttpBody for Uploaded {
 #[error("the upstream sent nothing for {}", crate::sell::route::Span(*.0))]
 pub(super) struct Stalled(Duration);
 
-/// An answer's body on its way from an upstream, which may pause for a given time only.
+/// The body of an upstream's answer, with a limit on each pause.
 pub(super) struct Downloaded<B> {
     inner: B,
     idle_timeout: Duration,
-    /// Runs out while the upstream pauses; made at its first pause: most answers are there in one piece.
+    /// Expires if a pause is too long. Created at the first pause, because most answers arrive
+    /// without one.
     idle: Option<Pin<Box<Sleep>>>,
-    /// Whether it pauses.
+    /// Whether the upstream pauses now.
     is_idle: bool,
-    /// Dropped with the body.
+    /// Counts the request as running until the body is dropped.
     _in_flight: Option<InFlight>,
 }
 
@@ -251,7 +254,7 @@ impl<B> Downloaded<B> {
         }
     }
 
-    /// Whether the pause is too long.
+    /// Ready if the current pause is too long.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let until = Instant::now() + self.idle_timeout;
         let idle = self

@@ -1,10 +1,11 @@
-//! What caches may do with a paid answer: keep it for the one who paid, unless the upstream forbids even that.
+//! Limits the caching of a paid answer: only the paying client may cache it, unless the upstream
+//! forbids even that.
 
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName};
 
-/// Directives that speak of shared caches, which must not keep a paid answer at all, or that let a cache pass over
-/// `no-store`.
+/// Directives that either address shared caches, which must not keep a paid answer, or let a cache
+/// ignore `no-store`.
 const SHARED: [&str; 5] = [
     "public",
     "s-maxage",
@@ -13,8 +14,9 @@ const SHARED: [&str; 5] = [
     "must-understand",
 ];
 
-/// Makes `Cache-Control` at least `private` (RFC 9111, section 5.2.2.7). What is stricter stays; what speaks to one kind of
-/// shared cache only, and would override it (RFC 9213), goes.
+/// Makes `Cache-Control` at least `private` (RFC 9111, section 5.2.2.7). Stricter directives stay.
+/// Headers for a single kind of shared cache are removed, because they would override `private`
+/// (RFC 9213).
 pub(super) fn keep_private(headers: &mut HeaderMap) {
     let is_targeted = |name: &HeaderName| {
         let name = name.as_str();
@@ -56,7 +58,7 @@ pub(super) fn keep_private(headers: &mut HeaderMap) {
         .copied()
         .filter(|directive| !is_shared(directive))
         .collect();
-    // `private="field"` only covers a field, so it is not enough.
+    // `private="field"` covers only one field, so it is not enough.
     let is_strict = |directive: &str| {
         name(directive) == "no-store" || directive.eq_ignore_ascii_case("private")
     };

@@ -1,4 +1,4 @@
-//! Connections to upstreams: kept while they are used, verified where they are TLS.
+//! Connections to upstreams: a pool of reusable connections, with certificates verified for TLS.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -26,36 +26,38 @@ use super::{Body, BoxError};
 /// A pool of connections.
 type Pool = legacy::Client<Connector, Body>;
 
-/// How long an unused connection is kept: below the 5 s after which Node, uvicorn and Apache drop theirs, for a request that
-/// crosses such an end is lost.
+/// How long an idle connection is kept. Node, uvicorn and Apache close theirs after 5 s, and a
+/// request on a connection that is just closing is lost.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
-/// The same for a request that must not be sent twice. gunicorn closes its connections after 2 s.
+/// How long an idle connection is kept for a request that must not be sent twice. gunicorn closes
+/// its connections after 2 s.
 const CAREFUL_POOL_IDLE: Duration = Duration::from_secs(1);
 
-/// The same for HTTP/2, which says goodbye and loses nothing.
+/// How long an idle HTTP/2 connection is kept. HTTP/2 announces its end, so no request is lost.
 const HTTP2_POOL_IDLE: Duration = Duration::from_secs(90);
 
-/// How often an HTTP/2 connection in use is asked whether it still lives, and how long it may take to say so: one that a
-/// router in between has forgotten would swallow all that is sent on it.
+/// How often an HTTP/2 connection in use is pinged, and how long the answer may take. A connection
+/// that a router in between has forgotten would swallow all data.
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a server may send of one answer before its client takes it.
+/// How much of one answer a server may send before the client reads it.
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 
-/// The same for all answers of a connection, which is one for all customers: never reached before the windows of its answers
-/// are, or a few who take nothing would stop everybody. RFC 9113 allows no more.
+/// How much a server may send on one connection before the clients read it. All customers share the
+/// connection, so a few clients that read nothing must not fill this window. The value is the
+/// largest that RFC 9113 allows.
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
 
-/// Which connection a request may use.
+/// The kind of connection that a request may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// A kept one: if it breaks, the request is sent again.
+    /// A pooled connection: if it was stale, the request is sent again.
     Kept,
-    /// A kept one that was in use a moment ago: if it breaks, the request is lost.
+    /// A pooled connection that was in use a moment ago: if it breaks, the request is lost.
     Careful,
-    /// A new one, which is not reused.
+    /// A new connection, which is not reused.
     Fresh,
 }
 
@@ -68,16 +70,16 @@ pub(super) struct Client {
     connector: Connector,
     /// The protocol on the connections.
     protocol: Protocol,
-    /// The age at which a connection takes no new request.
+    /// The age from which a connection takes no new requests.
     age_max: Duration,
     /// The current pools. A `std` lock: held only to start a request.
     kept: RwLock<Kept>,
-    /// A pool that keeps no connection.
+    /// A pool that keeps no connections.
     fresh: Pool,
 }
 
-/// The connection pools of one period. After it, new pools replace them and resolve the server's address again.
-/// Running requests finish on the old pools.
+/// The connection pools of one period. After that period, new pools replace them and resolve the
+/// server's address again. Running requests finish on the old pools.
 #[derive(Debug)]
 struct Kept {
     until: Instant,
@@ -91,7 +93,7 @@ impl Client {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
-        // A name with several addresses shares this time among them.
+        // All addresses of a name share this time.
         http.set_connect_timeout(Some(upstream.connect_timeout));
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls(&upstream.authorities))
@@ -100,7 +102,7 @@ impl Client {
         builder.pool_timer(TokioTimer::new());
         let https = match upstream.protocol {
             Protocol::Http1 => {
-                // Replaces each fold by a space (RFC 9112, section 5.2).
+                // Replaces each line fold in a header by a space (RFC 9112, section 5.2).
                 builder.http1_allow_obsolete_multiline_headers_in_responses(true);
                 https.enable_http1().wrap_connector(http)
             }
@@ -159,8 +161,8 @@ impl Client {
         self.kept.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a request sent at this time failed because the server had closed a kept connection, before any part of an answer
-    /// arrived.
+    /// Whether a request sent at this time failed because the server had closed a pooled connection
+    /// before any part of an answer arrived.
     pub(super) fn was_stale(&self, error: &legacy::Error, sent: Instant) -> bool {
         let Some(connected) = error.connect_info() else {
             return false;
@@ -172,7 +174,7 @@ impl Client {
         };
         let is_unanswered = match self.protocol {
             Protocol::Http1 => !line.is_answering(),
-            // Bytes on the connection may belong to other answers.
+            // Received bytes may belong to other answers on the connection.
             Protocol::Http2 => true,
         };
         line.opened() < sent && line.has_ended() && is_unanswered
@@ -214,7 +216,8 @@ pub(super) fn is_unreadable(error: &legacy::Error) -> bool {
     cause(error).is_some_and(hyper::Error::is_parse)
 }
 
-/// Certificates are always verified: against these authorities, or the public ones if there are none.
+/// Builds the TLS settings. Certificates are always verified, with these authorities or, if the
+/// list is empty, with the public ones.
 fn tls(authorities: &[Vec<u8>]) -> ClientConfig {
     let builder = ClientConfig::builder();
     let builder = if authorities.is_empty() {
@@ -222,7 +225,7 @@ fn tls(authorities: &[Vec<u8>]) -> ClientConfig {
     } else {
         let mut roots = RootCertStore::empty();
         let authorities = authorities.iter();
-        // The settings have read each of them before.
+        // The settings have parsed these certificates already.
         roots.add_parsable_certificates(
             authorities.map(|authority| CertificateDer::from_slice(authority)),
         );
@@ -231,7 +234,7 @@ fn tls(authorities: &[Vec<u8>]) -> ClientConfig {
     builder.with_no_client_auth()
 }
 
-/// The certificates (DER) of authorities in a PEM file; an error says what is wrong with it.
+/// Reads the CA certificates (DER) from a PEM file. The error describes the problem in the file.
 pub fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let mut roots = RootCertStore::empty();
     let mut certificates = Vec::new();
@@ -246,14 +249,14 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     Ok(certificates)
 }
 
-/// Connects within a time that covers all of it: the name, the connection, TLS.
+/// Connects with one time limit for the name lookup, the connection and TLS.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     https: HttpsConnector<HttpConnector>,
     timeout: Duration,
 }
 
-/// A connection was not there in time.
+/// The connection was not ready in time.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no connection within {}", crate::sell::route::Span(*.0))]
 struct NoConnection(Duration);

@@ -1,5 +1,5 @@
-//! A response that holds its permit to the last byte: what it delivers is counted, and a use of which the client got nothing goes
-//! back to its holder.
+//! A response that holds its permit to the last byte. It counts the delivered bytes, and returns
+//! the use to the holder if the client received nothing.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -20,60 +20,61 @@ use super::framing::Framing;
 use super::over::Speech;
 use super::{Body, BoxError, Failure, Unserved, headers};
 
-/// How often the time of a running answer is counted: a crash loses no more of it.
+/// How often the time of a running answer is charged. A crash loses at most this much.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 
-/// A connection that stays open for what may come, an event stream or a WebSocket, is a delivery by itself once it has been open for
-/// so long: that nothing has happened is what its client wanted to know.
+/// How long an event stream or WebSocket must be open to count as delivered. Even without any
+/// event, the client has then learned that nothing happened.
 pub(super) const OPEN_DELIVERS: Duration = Duration::from_secs(10);
 
-/// How long an answer that is over may take to send the rest of a message.
+/// How long the rest of a message may take after the grant has ended.
 pub(super) const REST: Duration = Duration::from_secs(2);
 
-/// What has to be known of an answer besides its head.
+/// Facts about an answer that its head does not contain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    /// Whether it answers a HEAD request.
+    /// Whether the answer is for a HEAD request.
     pub(super) is_head: bool,
     /// Whether the answer only redirects to another path of the shop.
     pub(super) sends_on: bool,
-    /// Whether it can be that of gRPC.
+    /// Whether the answer can be a gRPC answer.
     pub(super) can_be_call: bool,
-    /// Whether the end of its connection ends it, so that nobody can tell an empty answer from one that broke off.
+    /// Whether only the end of the connection ends the answer, so that an empty answer looks like a
+    /// broken one.
     pub(super) is_open_ended: bool,
 }
 
-/// A response body that holds the permit until it ends or the client hangs up. The use counts with the first byte that the client's
-/// connection takes, or with the end of an answer that has none.
+/// A response body that holds the permit until the body ends or the client hangs up. The use counts
+/// when the client's connection takes the first byte, or when an empty answer ends.
 pub(super) struct Delivered<B> {
     /// The body.
     inner: B,
-    /// Dropped with the body.
+    /// The permit; `None` after the use was given back.
     permit: Option<Permit>,
-    /// The first frame, if it was there before the head was sent.
+    /// The first frame, if it arrived before the head was sent.
     first: Option<Frame<Bytes>>,
-    /// Whether the body had ended by then, and must not be asked again.
+    /// Whether the body has ended and must not be polled again.
     has_ended: bool,
-    /// Whether the use counts by now.
+    /// Whether the use counts already.
     has_begun: bool,
-    /// Whether the client has waited for a first byte.
+    /// Whether the client had to wait for a frame.
     was_awaited: bool,
-    /// Since when the answer is there, where being connected is a delivery, too.
+    /// The start of an event stream, for which staying connected is a delivery.
     open_since: Option<Instant>,
-    /// See [`Shape`].
+    /// The field of the same name in [`Shape`].
     is_open_ended: bool,
-    /// Whether it is a call of gRPC.
+    /// Whether the answer is a gRPC answer.
     is_call: bool,
-    /// Runs out about once a second while the time that passes is counted.
+    /// Expires about once a second, if time is charged.
     tick: Option<Pin<Box<Sleep>>>,
-    /// Where it is not: when to look whether the token is still good, the next time that something is to be delivered. A timer
-    /// for each answer would cost more than all of the gate.
+    /// The time of the next check for a revoked token, if time is not charged. A timer for each
+    /// answer would cost more than the whole gate.
     look_at: Instant,
-    /// Why the answer is cut off, once it is.
+    /// The reason why the answer is cut off, once it is.
     over: Option<Over>,
     /// The protocol of the answer.
     speech: Speech,
-    /// The state of its messages, if messages must not be cut in two.
+    /// The state of the messages, if messages must not be split.
     framing: Option<Framing>,
     /// The beginning of a message of unknown length.
     unread: Bytes,
@@ -88,11 +89,11 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    /// The answer of whoever the request was passed on to: delivered from here on, unless this head says that it failed there. Then
-    /// the use goes back to the holder. A call of gRPC, where they can be, says only behind its messages how it went.
+    /// Wraps the answer of an upstream or service. If its head reports a failure, the use goes back
+    /// to the holder. A gRPC answer reports failures only after its messages.
     ///
-    /// Where the length is known, the first byte is waited for: if none comes, the head says so, and that the use is back.
-    /// Says besides what the client's next request finds.
+    /// If the length is known, waits for the first byte. If that byte never comes, the request
+    /// fails before the head is sent. Also returns the rest of the grant for the next request.
     pub(super) async fn of_answer(
         inner: B,
         mut permit: Permit,
@@ -103,7 +104,7 @@ where
         let is_call = shape.can_be_call && headers::is_call(&head.headers);
         let has_failed =
             head.status.is_server_error() || (is_call && headers::is_failed_call(&head.headers));
-        // Asked last, because `is_excused` counts towards a limit.
+        // `is_excused` is called last, because it counts towards a limit.
         if has_failed || (brings_nothing(head.status, shape) && permit.is_excused()) {
             return Ok((Body::new(inner.map_err(Into::into)), permit.give_back()));
         }
@@ -155,7 +156,8 @@ where
         }
     }
 
-    /// Looks whether the body begins, or waits until it does, and says why it does not. Says besides what is left if the use went back.
+    /// Reads the first frame, and waits for it if `waits` is set. Fails if the body fails. Returns
+    /// the rest of the grant if the use went back.
     async fn look_at_first(&mut self, waits: bool) -> Result<Option<Left>, Unserved> {
         let first = poll_fn(|cx| {
             self.pass_time(cx);
@@ -186,7 +188,7 @@ where
             Some(Err(error)) => error,
         };
         match self.permit.take() {
-            // As where an answer is cut in the middle.
+            // The use counts, as for an answer that is cut in the middle.
             Some(permit) if self.over.is_some() => Err(Unserved::counting(permit, Failure::UsedUp)),
             Some(permit) => {
                 let why = Failure::UpstreamUnreachable(error);
@@ -198,7 +200,7 @@ where
 }
 
 impl<B> Delivered<B> {
-    /// Counts the time that has passed, about once a second.
+    /// Charges the time that has passed, about once a second.
     fn pass_time(&mut self, cx: &mut Context<'_>) {
         while let (Some(tick), Some(permit)) = (&mut self.tick, &mut self.permit)
             && tick.as_mut().poll(cx).is_ready()
@@ -208,7 +210,7 @@ impl<B> Delivered<B> {
         }
     }
 
-    /// Looks about once a second whether who was served may still be: the token may have been revoked meanwhile.
+    /// Checks about once a second whether the token was revoked.
     fn look(&mut self) {
         let Some(permit) = self.permit.as_mut().filter(|permit| permit.is_watched()) else {
             return;
@@ -220,8 +222,8 @@ impl<B> Delivered<B> {
         self.over = self.over.or(permit.pass_time().err());
     }
 
-    /// Why the answer ends here, if it does. An answer ends between messages, unless the rest of a message does not arrive in
-    /// time.
+    /// The reason to end the answer here, if it ends. The answer ends between messages, unless the
+    /// rest of a message arrives too late.
     fn over_here(&mut self, cx: &mut Context<'_>) -> Option<Over> {
         let over = self.over?;
         let is_within = self
@@ -241,14 +243,14 @@ impl<B> Delivered<B> {
         Some(over)
     }
 
-    /// Cuts the answer off: with the protocol's own status, or else by an error, after a moment in which the client receives
-    /// what was delivered before.
+    /// Cuts the answer off with the protocol's own status. Other protocols get an error, after a
+    /// pause in which the client receives the earlier data.
     fn end(
         &mut self,
         over: Over,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        // The time that has passed is what was bought, also where nothing came in it.
+        // The client paid for time, and that time has passed even without data.
         self.has_begun = true;
         let words = self.speech.last_words(over);
         if self.is_said {
@@ -259,18 +261,19 @@ impl<B> Delivered<B> {
         if words.is_some() {
             return Poll::Ready(words.map(Ok));
         }
-        // hyper drops what it has not sent yet when a body fails, and sends it while a body pauses.
+        // hyper drops unsent data when a body fails, but sends the data while a body is pending.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Whether the client has had something.
+    /// Whether the client has received something.
     fn has_delivered(&self) -> bool {
         let was_open = self.open_since.map(|since| since.elapsed());
         self.has_begun || was_open.is_some_and(|time| time >= OPEN_DELIVERS)
     }
 
-    /// Nothing more comes, by no doing of the client: the use goes back if it had nothing. Says what is left then.
+    /// Handles an end that the client did not cause: gives the use back if nothing was delivered.
+    /// Returns the rest of the grant in that case.
     fn break_off(&mut self) -> Option<Left> {
         if self.has_delivered() {
             return None;
@@ -278,7 +281,7 @@ impl<B> Delivered<B> {
         self.permit.take().map(Permit::give_back)
     }
 
-    /// The answer broke off in the middle.
+    /// Handles an answer that broke off in the middle.
     fn broken(&mut self, error: BoxError) -> BoxError {
         // Logged here, because the client only sees an early end.
         if let Some(permit) = &self.permit {
@@ -295,14 +298,14 @@ impl<B> Delivered<B> {
         error
     }
 
-    /// The body is at its end.
+    /// Handles the regular end of the body.
     fn end_well(&mut self) -> Option<Left> {
         let given_back = self.is_open_ended.then(|| self.break_off()).flatten();
         self.has_begun = true;
         given_back
     }
 
-    /// The rest that is not a whole message.
+    /// Returns the last bytes if they are not a whole message.
     fn take_unread(&mut self) -> Option<Frame<Bytes>> {
         let unread = std::mem::take(&mut self.unread);
         if unread.is_empty() {
@@ -315,7 +318,7 @@ impl<B> Delivered<B> {
         Some(Frame::data(unread))
     }
 
-    /// Counts what a frame delivers, and takes off what goes beyond the grant where that is cut. `None` if nothing of it is left.
+    /// Charges a frame and cuts the bytes beyond the grant. Returns `None` if no bytes remain.
     fn count(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         if let Some(trailers) = frame.trailers_ref() {
             if self.is_call && headers::is_failed_call(trailers) {
@@ -367,7 +370,8 @@ fn joined(begin: Bytes, data: Bytes) -> Bytes {
     }
 }
 
-/// A client that hangs up in the middle has had the answer. One that has waited for a first byte in vain has not.
+/// A client that hangs up in the middle has received the answer, so the use counts. A client that
+/// waited in vain for the first byte has received nothing.
 impl<B> Drop for Delivered<B> {
     fn drop(&mut self) {
         if self.was_awaited
@@ -424,7 +428,8 @@ where
             match this.count(frame) {
                 Some(frame) => return Poll::Ready(Some(Ok(frame))),
                 None if is_empty => return Poll::Ready(Some(Ok(Frame::data(Bytes::new())))),
-                // The frame was withheld: the answer is over, or a message's length is not known yet.
+                // The frame was withheld: the answer is over, or a message's length is still
+                // unknown.
                 None => {}
             }
         }
@@ -436,7 +441,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        // A frame that was taken out before is the client's, too.
+        // The first frame was taken from the body, but still goes to the client.
         let (taken, mut rest) = (self.first_bytes(), self.inner.size_hint());
         let lower = rest.lower() + taken;
         if let Some(upper) = rest.upper() {
@@ -454,8 +459,8 @@ impl<B> Delivered<B> {
     }
 }
 
-/// Whether a successful answer brings the client nothing that it came for: it has no body by its nature, or asks for another
-/// request.
+/// Whether a successful answer is useless to the client: it has no body by its nature, or it
+/// demands another request.
 fn brings_nothing(status: StatusCode, shape: Shape) -> bool {
     let asks_otherwise = [
         StatusCode::NOT_MODIFIED,
@@ -467,13 +472,13 @@ fn brings_nothing(status: StatusCode, shape: Shape) -> bool {
     shape.is_head || shape.sends_on || asks_otherwise.contains(&status)
 }
 
-/// How long the answer will be, if that is known.
+/// The length of the answer, if it is known.
 fn length(body: &impl HttpBody, head: &response::Parts, is_head: bool) -> Option<u64> {
     let has_none = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
     if is_head || has_none || body.is_end_stream() {
         return Some(0);
     }
-    // tower-http's files say it in the head only.
+    // tower-http gives the length of a file only in the head.
     body.size_hint().exact().or_else(|| {
         let said = head.headers.get(CONTENT_LENGTH)?;
         said.to_str().ok()?.parse().ok()

@@ -1,5 +1,5 @@
-//! Serves the files of folders. A small file that is requested often is kept in memory and sent without reading the disk. Every
-//! request checks that the file has not changed.
+//! Serves the files of folders. A small file that is requested often is kept in memory and sent
+//! without reading the disk. Every request checks that the file has not changed.
 
 mod known;
 mod memory;
@@ -33,15 +33,16 @@ use stamp::Stamp;
 
 pub(super) use place::Place;
 
-/// How much of a large file is read at once.
+/// The size of one read from a large file.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Serves the files of folders.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// The files that are never served. The kept files were checked against these, so each reload starts with an empty memory.
+    /// The files that are never served. The files in memory were checked against this list, so each
+    /// reload starts with an empty memory.
     secrets: Arc<Secrets>,
-    /// The files that were checked last.
+    /// The files that were checked recently.
     memory: Arc<Memory>,
 }
 
@@ -52,18 +53,18 @@ struct Found {
     content: Content,
 }
 
-/// Where a file's bytes are.
+/// The location of a file's bytes.
 #[derive(Debug)]
 enum Content {
-    /// In memory.
+    /// The bytes in memory.
     Here(Bytes),
-    /// In this open file.
+    /// The open file.
     In(File),
-    /// Not read, because only the headers are needed.
+    /// No bytes, because only the headers are needed.
     Unread,
 }
 
-/// What a request needs of a file.
+/// The parts of a file that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum For {
     /// The headers only.
@@ -80,7 +81,7 @@ impl Files {
         }
     }
 
-    /// Checks that there is a file to sell.
+    /// Checks that the path has a file to sell.
     pub(super) async fn look(&self, place: Place<'_>) -> Result<(), Failure> {
         self.find(place, For::Head).await.map(|_| ())
     }
@@ -140,7 +141,7 @@ impl Files {
         Ok(Response::from_parts(parts, body))
     }
 
-    /// Finds the file: in memory if it has not changed, else on disk.
+    /// Finds the file in memory if it has not changed, or else on disk.
     async fn find(&self, place: Place<'_>, wants: For) -> Result<Found, Failure> {
         let path = named(&place).ok_or(Failure::NotFound)?;
         if let Some(found) = self.remembered(&path, wants) {
@@ -226,7 +227,7 @@ impl Looking {
             known.content = Some(content.clone());
         }
         let known = Arc::new(known);
-        // A path with links is not kept: a link can change without the file.
+        // A path with links is not kept, because a link can change while the file does not.
         if file == self.path {
             self.memory.keep(&self.path, Arc::clone(&known));
         } else {
@@ -236,7 +237,7 @@ impl Looking {
     }
 }
 
-/// The content of a small file that does not change while it is read, or else the open file.
+/// Returns the content of a small file that does not change during the read, or else the open file.
 fn content_of(mut file: File, stamp: &Stamp) -> io::Result<Content> {
     if stamp.size > CONTENT_BYTES_MAX {
         return Ok(Content::In(file));
@@ -251,7 +252,7 @@ fn content_of(mut file: File, stamp: &Stamp) -> io::Result<Content> {
     })
 }
 
-/// A part of the content.
+/// Returns a part of the content.
 fn of(bytes: &Bytes, part: std::ops::Range<u64>) -> Bytes {
     let at = |place: u64| usize::try_from(place).map_or(bytes.len(), |at| at.min(bytes.len()));
     bytes.slice(at(part.start)..at(part.end))
@@ -267,7 +268,7 @@ fn status(wanted: &Wanted) -> StatusCode {
     }
 }
 
-/// Delivers a whole file, a part of it, or 304.
+/// Delivers a whole file, a part of it, or a 304 answer.
 async fn deliver<B>(
     body: B,
     permit: Permit,
@@ -288,7 +289,7 @@ where
     delivered.map_err(unreadable)
 }
 
-/// A file that cannot be read, where it was there a moment ago.
+/// Reports a failed read of a file as `Unreadable`.
 fn unreadable(mut unserved: Unserved) -> Unserved {
     if let Failure::UpstreamUnreachable(error) = unserved.why {
         unserved.why = Failure::Unreadable(io::Error::other(error));

@@ -1,4 +1,5 @@
-//! Forwarding to an upstream: any HTTP server, streamed in both directions.
+//! Forwards requests to an upstream, which can be any HTTP server. Bodies are streamed in both
+//! directions.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -24,20 +25,21 @@ use super::outgoing::Outgoing;
 use super::servers::{InFlight, Server, Servers, Tried};
 use super::{Body, Downstream, Failure, Resources, Unserved};
 
-/// How asking one server ended without an answer.
+/// The reason why one server gave no answer.
 enum Unanswered {
     /// Path and query do not form a valid address.
     NoAddress,
-    /// No connection, or one that broke.
+    /// The connection failed or broke.
     Broken(legacy::Error),
-    /// The request's own body did.
+    /// The request's own body failed.
     Upload(legacy::Error),
-    /// It took too long.
+    /// The server took too long.
     TooSlow,
 }
 
 impl Resources {
-    /// Forwards the request with this path, of which `strip_prefix` removed this prefix, and streams the answer back.
+    /// Forwards the request and streams the answer back. `path` is the path and the prefix that
+    /// `strip_prefix` removed from it.
     pub(super) async fn forward(
         &self,
         permit: Permit,
@@ -54,7 +56,8 @@ impl Resources {
         let is_head = *request.method() == Method::HEAD;
         let count = servers.list.len();
         let max = usize::try_from(self.config.body_bytes_max).unwrap_or(usize::MAX);
-        // A free connection that is sold by what passes on it would have no end.
+        // On a route that charges by bytes or time, a switched connection within the free quota
+        // would never end.
         if permit.reason() == Reason::Quota && offer.is_some_and(Offer::is_metered) {
             request.headers_mut().remove(UPGRADE);
         }
@@ -101,18 +104,20 @@ impl Resources {
                     }
                 }
                 Err(Unanswered::Upload(error)) => {
-                    // The holder's doing, and the upstream may have worked on what it got.
+                    // The client caused this failure, and the upstream may have acted on the part
+                    // that it received.
                     return Err(Unserved::counting(permit, self.body_failure(&error)));
                 }
-                // It may be at work on it.
+                // The server may still be working on the request, so no other server is tried.
                 Err(Unanswered::TooSlow) => break Failure::UpstreamTimeout,
             }
         };
         Err(Unserved::giving_back(permit, failure))
     }
 
-    /// Sends the request to one server. If the server closed a kept connection before the request arrived, a repeatable request
-    /// is sent again over a new connection. As in nginx, that does not count as a failure.
+    /// Sends the request to one server. If the server had closed a pooled connection before the
+    /// request arrived, a repeatable request is sent again on a new connection. As in nginx, that
+    /// does not count as a failure.
     async fn ask_server(
         &self,
         servers: &Servers,
@@ -168,8 +173,9 @@ impl Resources {
         })
     }
 
-    /// Waits for as long as an upstream may take: its time begins when it has all of the request. A body that the upstream
-    /// does not take is not waited for longer than one that the client does not send.
+    /// Waits for the longest time that an upstream may take. The time begins when the upstream has
+    /// received the whole request. An upstream that does not read the body gets no more time than a
+    /// client that does not send it.
     async fn patience(
         &self,
         first_byte_timeout: Duration,
@@ -177,13 +183,13 @@ impl Resources {
     ) {
         if let Some(mut upload) = upload {
             let ended = upload.wait_for(|upload| *upload != Upload::Running);
-            // Either way the upload is over.
+            // The upload is over in either case.
             let _ = tokio::time::timeout(self.config.body_timeout, ended).await;
         }
         tokio::time::sleep_until(Instant::now() + first_byte_timeout).await;
     }
 
-    /// What the client gets of the upstream's answer.
+    /// Builds the client's response from the upstream's answer.
     async fn answer(
         &self,
         mut permit: Permit,
@@ -195,16 +201,16 @@ impl Resources {
         let shape = Shape {
             is_head,
             sends_on,
-            // gRPC is spoken in HTTP/2 only.
+            // gRPC works only over HTTP/2.
             can_be_call: forward.upstream.protocol == Protocol::Http2,
             is_open_ended: parts.version < Version::HTTP_2
                 && !parts.headers.contains_key(TRANSFER_ENCODING)
                 && !parts.headers.contains_key(CONTENT_LENGTH),
         };
-        // Of our answer, whatever the upstream speaks.
+        // The version of our answer, whatever version the upstream uses.
         parts.version = Version::HTTP_11;
         remove_hop_by_hop(&mut parts.headers);
-        // Before the settings hide it from the client.
+        // Read before the settings hide this header from the client.
         permit.read_meter(&parts.headers);
         forward.response_headers.apply(&mut parts.headers);
         let body = Downloaded::new(body, self.idle_timeout(forward), in_flight);
@@ -219,7 +225,7 @@ impl Resources {
         idle_timeout.unwrap_or(self.config.idle_timeout)
     }
 
-    /// Lets the client speak another protocol with the upstream, if that is what it asked for.
+    /// Switches the connection to another protocol, if the client asked for that protocol.
     fn switch(
         &self,
         mut permit: Permit,
@@ -242,7 +248,7 @@ impl Resources {
         let upstream = hyper::upgrade::on(&mut response);
         let (mut parts, _) = response.into_parts();
         permit.read_meter(&parts.headers);
-        // Whoever has not said it by now has no way left to say it.
+        // The upstream can no longer report its working time, so the time is measured here.
         permit.meter_here();
         remove_hop_by_hop(&mut parts.headers);
         forward.response_headers.apply(&mut parts.headers);
@@ -254,7 +260,7 @@ impl Resources {
         Ok(Response::from_parts(parts, empty()))
     }
 
-    /// What was wrong with the request's body.
+    /// Returns the failure of the request's body.
     fn body_failure(&self, error: &legacy::Error) -> Failure {
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -270,7 +276,7 @@ impl Resources {
     }
 }
 
-/// Why no server answered.
+/// Returns the failure for a server that did not answer.
 fn unanswered(error: legacy::Error) -> Failure {
     if is_unreadable(&error) {
         Failure::UpstreamUnreadable(error.into())
@@ -279,7 +285,7 @@ fn unanswered(error: legacy::Error) -> Failure {
     }
 }
 
-/// An upstream that paused for too long before the first byte took too long.
+/// Turns a long pause before the first byte into a timeout.
 fn in_time(mut unserved: Unserved) -> Unserved {
     if let Failure::UpstreamUnreachable(error) = &unserved.why
         && error.is::<Stalled>()

@@ -1,6 +1,7 @@
-//! Finds the ends of messages in a byte stream, and decides whether the next message may pass as a whole.
+//! Finds the ends of messages in a byte stream, and decides whether the next message may pass as a
+//! whole.
 
-/// How messages are framed.
+/// The framing of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frames {
     /// gRPC: one byte of flags and four bytes of length.
@@ -41,9 +42,10 @@ impl Framing {
         self.is_last
     }
 
-    /// Returns how many of these bytes pass, and whether the stream ends there. `may_pass` decides for each message that begins
-    /// in them, by the bytes that pass before it and by its length. If bytes are left without an end, they are an incomplete
-    /// header, to be passed again in front of the next data.
+    /// Returns how many of these bytes may pass, and whether the stream ends there. `may_pass`
+    /// decides for each new message, given the number of bytes before it and its length. Bytes that
+    /// remain without an end are an incomplete header. The caller must pass them again in front of
+    /// the next data.
     pub(super) fn pass(
         &mut self,
         data: &[u8],
@@ -71,7 +73,8 @@ impl Framing {
 }
 
 impl Frames {
-    /// The length of the message that begins with these bytes; `None` while its header is incomplete.
+    /// The length of the message that begins with these bytes; `None` while its header is
+    /// incomplete.
     fn bytes(self, begin: &[u8]) -> Option<u64> {
         match self {
             Self::Grpc => {
@@ -99,7 +102,8 @@ impl Frames {
 mod tests {
     use super::*;
 
-    /// Passes the bytes in pieces of this size; returns what passed and the messages that were asked about.
+    /// Passes the bytes in pieces of this size. Returns the bytes that passed and the messages that
+    /// `may_pass` was asked about.
     fn passed(frames: Frames, stream: &[u8], piece: usize, most: usize) -> (Vec<u8>, Vec<u64>) {
         let mut framing = Framing::new(frames);
         let (mut out, mut asked, mut unread) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,5 +1,5 @@
-//! What a program sells of which the gate is a part: the answer of a service of its own. To the gate it is what an upstream
-//! is, without a network in between.
+//! The answer of a service in the same program. The gate treats it like an upstream, without a
+//! network in between.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,13 +18,14 @@ use super::delivered::{Delivered, Shape};
 use super::names::sends_on;
 use super::{Body, BoxError, Unserved, cache, headers};
 
-/// Lets a service answer the request, which it sees without the credential, and uses up the permit. `held` is dropped when
-/// nothing of the answer is to come any more.
+/// Calls the service with the request, without the credential, and uses up the permit. `held` is
+/// dropped with the body of the answer.
 ///
-/// As with an upstream, the use goes back to the holder if the service fails, panics, says that it failed (5xx), or breaks off before
-/// the first byte of its answer. A client that hangs up before there is an answer gets nothing back.
+/// The use goes back to the holder if the service fails, panics, answers 5xx, or breaks off before
+/// the first byte of its answer. If the client hangs up before the answer, the use counts.
 ///
-/// The response's extensions say what is [left](Left). Not served at all is what others have used up while the service was at work.
+/// The response's extensions contain the [rest](Left) of the grant. The call fails if other
+/// requests used up the grant while the service was working.
 pub async fn call<S, B, R>(
     permit: Permit,
     mut request: Request<B>,
@@ -41,7 +42,8 @@ where
     let is_head = *request.method() == Method::HEAD;
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
     let at_work = AtWork(Some(permit));
-    // Ready only now: what is not paid for takes no place from what is.
+    // Waits for the service to be ready only now, so that unpaid requests take no capacity from
+    // paid ones.
     let answered = service.oneshot(request).await;
     let permit = at_work.end();
     match answered {
@@ -56,7 +58,7 @@ where
     }
 }
 
-/// What the client gets of the service's answer.
+/// Builds the response for the client from the service's answer.
 async fn answer<R>(
     response: Response<R>,
     permit: Permit,
@@ -84,7 +86,8 @@ where
     Ok(Response::from_parts(parts, body))
 }
 
-/// A permit while the service is at work. A panic is its failure; dropped without one, the client has hung up.
+/// A permit while the service works. If the service panics, the use goes back. If the client hangs
+/// up, the use counts.
 struct AtWork(Option<Permit>);
 
 impl AtWork {
@@ -103,7 +106,7 @@ impl Drop for AtWork {
     }
 }
 
-/// A body, and what is dropped with it.
+/// A body with a value that is dropped together with the body.
 struct Held<R, T> {
     pub(super) inner: Pin<Box<R>>,
     pub(super) _held: T,

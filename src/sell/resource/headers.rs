@@ -1,5 +1,5 @@
-//! Headers on their way through: what belongs to one connection stays there, what a client claims of itself goes, and what we
-//! know is said.
+//! Rules for headers of forwarded messages. Headers of a single connection are removed, a client's
+//! claims about itself are removed, and verified facts are added.
 
 use std::fmt;
 use std::io::Write as _;
@@ -16,7 +16,8 @@ use crate::sell::route::{Forward, folded};
 
 use super::Downstream;
 
-/// Speak of one connection only (RFC 9110, section 7.6.1), besides those that `Connection` names.
+/// Headers of a single connection (RFC 9110, section 7.6.1), in addition to those that `Connection`
+/// names.
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -34,20 +35,21 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// What grpc-gateway takes off a header's name before it hands it to the server behind.
+/// The prefix that grpc-gateway strips from a header's name before it forwards the header.
 const GRPC_METADATA: &str = "grpc-metadata-";
 
-/// What our own headers begin with.
+/// The prefix of our own headers.
 const OURS: &str = "l402-";
 const SERVICE: HeaderName = HeaderName::from_static("l402-service");
 const TOKEN_ID: HeaderName = HeaderName::from_static("l402-token-id");
 
-/// Whether this header belongs to one connection or says where a message ends: never the settings' business.
+/// Whether this header belongs to one connection or marks the end of a message. Settings must not
+/// change such a header.
 pub fn is_framing(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name) || [CONTENT_LENGTH, EXPECT, TRAILER].contains(name)
 }
 
-/// Whether we say this, and nobody else may.
+/// Whether only this program may set this header.
 pub fn is_ours(name: &HeaderName) -> bool {
     [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO].contains(name)
         || folded(name).starts_with(OURS)
@@ -60,7 +62,8 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes out what `Connection` names besides: the next one does not get it, so that nobody may go by it before either.
+/// Removes the other headers that `Connection` names. The next server does not receive them, so no
+/// earlier step may rely on them either.
 pub fn remove_named(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -68,7 +71,8 @@ pub fn remove_named(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        // Without its length the body would be another request, the host is ours to forward, and the credential is for us.
+        // Keeps three kinds of headers. Without its length, a body would be read as another
+        // request. The host is ours to forward, and the credential is for us.
         .filter(|name| !is_framing(name) && *name != HOST && *name != AUTHORIZATION)
         .collect();
     for name in named {
@@ -76,7 +80,8 @@ pub fn remove_named(headers: &mut HeaderMap) {
     }
 }
 
-/// Joins several `Cookie` lines, which HTTP/2 allows (RFC 9113, section 8.2.3), so that price, hook and upstream read the same.
+/// Joins several `Cookie` lines, which HTTP/2 allows (RFC 9113, section 8.2.3). So the price, the
+/// hook and the upstream see the same cookies.
 pub fn join_cookies(headers: &mut HeaderMap) {
     let lines: Vec<&HeaderValue> = headers.get_all(COOKIE).iter().collect();
     if lines.len() < 2 {
@@ -90,19 +95,19 @@ pub fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a list like that of `Connection` or `TE` names this, in any case.
+/// Whether a list such as `Connection` or `TE` contains this name, in any case.
 pub(super) fn names(headers: &HeaderMap, list: &HeaderName, wanted: &str) -> bool {
     let values = headers.get_all(list).iter();
     values
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        // `TE` has parameters.
+        // An entry in `TE` can have parameters.
         .filter_map(|name| name.split(';').next())
         .any(|name| name.trim().eq_ignore_ascii_case(wanted))
 }
 
-/// Whether this header tells an upstream where a request comes from, who has paid, or what is really asked for: what a client
-/// says there is never passed on.
+/// Whether this header tells an upstream the origin of a request, the payer, or another method or
+/// path. Values from a client are never forwarded.
 fn is_claim(name: &HeaderName) -> bool {
     let name = folded(name);
     let name = name.strip_prefix(GRPC_METADATA).unwrap_or(&name);
@@ -116,7 +121,7 @@ fn is_claim(name: &HeaderName) -> bool {
         "x-http-method",
         "x-method",
     ];
-    // Whoever lets a header choose another method calls it something of this kind.
+    // Most headers that override the method contain one of these parts.
     let overrides = ["method-override", "override-method", "verb-override"];
     if overrides.iter().any(|part| name.contains(part)) {
         return true;
@@ -124,7 +129,7 @@ fn is_claim(name: &HeaderName) -> bool {
     begins.iter().any(|begin| name.starts_with(begin)) || names.contains(&name)
 }
 
-/// Takes out what only we say: who has paid, and for what.
+/// Removes the headers about the payment, which only this program may set.
 pub(super) fn remove_ours(headers: &mut HeaderMap) {
     let is_ours = |name: &&HeaderName| folded(name).starts_with(OURS);
     let ours: Vec<HeaderName> = headers.keys().filter(is_ours).cloned().collect();
@@ -133,7 +138,7 @@ pub(super) fn remove_ours(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes out what a client claims about itself and its way here.
+/// Removes the client's claims about itself and about the way of the request.
 pub(super) fn remove_claims(headers: &mut HeaderMap) {
     let claims: Vec<HeaderName> = headers
         .keys()
@@ -145,8 +150,8 @@ pub(super) fn remove_claims(headers: &mut HeaderMap) {
     }
 }
 
-/// What a client may not say in a head it may not say behind its body either: there are servers that read both as one. On
-/// its way by these rules; without any, nothing is passed on.
+/// Applies the rules for headers to trailers, because some servers merge both. Without forwarding
+/// settings, all trailers are removed.
 pub(super) fn clean_trailers(trailers: &mut HeaderMap, forward: Option<&Forward>) {
     let Some(forward) = forward else {
         trailers.clear();
@@ -167,8 +172,8 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap, forward: Option<&Forward>
     }
 }
 
-/// Sets `Forwarded` (RFC 7239), `X-Forwarded-For`, `-Host` and `-Proto`, and `X-Forwarded-Prefix` if a prefix was removed from
-/// the path.
+/// Sets `Forwarded` (RFC 7239), `X-Forwarded-For`, `-Host` and `-Proto`. Also sets
+/// `X-Forwarded-Prefix` if a prefix was removed from the path.
 pub(super) fn set_forwarded(
     headers: &mut HeaderMap,
     downstream: Downstream,
@@ -198,9 +203,9 @@ pub(super) fn set_forwarded(
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
 }
 
-/// `for=192.0.2.1;host="shop:8402";proto=http`
+/// Builds the value of `Forwarded`, such as `for=192.0.2.1;host="shop:8402";proto=http`.
 fn forwarded(client: IpAddr, host: Option<&HeaderValue>, proto: &str) -> Option<HeaderValue> {
-    // A host with a port is no token; one that would end the quotes is no host.
+    // A host with a port must be quoted. A host with a quote or a backslash is invalid and omitted.
     let host = host
         .and_then(|host| host.to_str().ok())
         .filter(|host| !host.contains(['"', '\\']));
@@ -218,10 +223,10 @@ fn forwarded(client: IpAddr, host: Option<&HeaderValue>, proto: &str) -> Option<
     }
 }
 
-/// A value up to this length is put together on the stack.
+/// The longest value that is formatted on the stack.
 const SHORT_BYTES: usize = 128;
 
-/// A value of these parts, put together where nothing has to be allocated for it unless it is long.
+/// Formats a header value. Allocates only if the value is long.
 fn value(parts: fmt::Arguments<'_>) -> Option<HeaderValue> {
     let mut buffer = [0; SHORT_BYTES];
     let mut rest = &mut buffer[..];
@@ -232,23 +237,26 @@ fn value(parts: fmt::Arguments<'_>) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&buffer[..length]).ok()
 }
 
-/// Codes with which a server says that it failed, not that the request was wrong: UNKNOWN (which an error nobody caught
-/// becomes), UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS. Not DEADLINE_EXCEEDED: the deadline is the client's own.
+/// gRPC codes that report a failure of the server and not a bad request: UNKNOWN (also for an
+/// uncaught exception), UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS. DEADLINE_EXCEEDED is
+/// not listed, because the client sets the deadline.
 const GRPC_FAILURES: [&[u8]; 5] = [b"2", b"12", b"13", b"14", b"15"];
 
-/// Whether an answer is one to a call of gRPC.
+/// Whether these are the headers of a gRPC answer.
 pub(super) fn is_call(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Whether these trailers, or a head that stands for both, say that the server failed.
+/// Whether these trailers report a failure of the server. gRPC sends them in the head if the answer
+/// has no messages.
 pub(super) fn is_failed_call(trailers: &HeaderMap) -> bool {
     let status = trailers.get("grpc-status");
     status.is_some_and(|status| GRPC_FAILURES.contains(&status.as_bytes()))
 }
 
-/// Says who has paid, and for what: the route's own service, of the several that a token may open.
+/// Sets the headers about the payment: the token id, and the route's service. A token may be valid
+/// for several services.
 pub(super) fn set_paid(headers: &mut HeaderMap, permit: &Permit, service: Option<&str>) {
     let Some(token_id) = permit.token_id() else {
         return;
@@ -267,7 +275,7 @@ pub(super) fn set_paid(headers: &mut HeaderMap, permit: &Permit, service: Option
 mod tests {
     use super::*;
 
-    /// Longer than what is put together on the stack.
+    /// A host that makes the value too long for the stack buffer.
     const LONG: &str = "a.very.long.name.of.a.host.that.goes.on.and.on.and.on.and.on.and.on.and.on.and.on.and.on.and.on.and.on.and.on.example";
 
     #[test]

@@ -1,6 +1,6 @@
-//! Asking servers whether they are well, where the settings say so: one that is not is passed over before a request finds out.
-//! Of the others it is looked now and then whether they take a connection, so that whoever sells what is behind them hears of it
-//! before a customer does.
+//! Checks the health of the servers that have a health path in the settings, so that a failed
+//! server is skipped before a request reaches it. For the other servers, checks now and then
+//! whether they accept connections. So the seller sees a problem before a customer does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use super::body::empty;
 use super::client::{Way, is_unreadable};
 use super::servers::{Server, Servers};
 
-/// How often it is tried whether a server takes a connection, if it has answered no request meanwhile. Not at once: what is
-/// started together with this program may take a moment.
+/// How often a connection to an idle server is tried. The first attempt comes after this time,
+/// because a server that is started together with this program may need a moment.
 const KNOCK_EVERY: Duration = Duration::from_secs(60);
 
-/// How long a server may take to say that it is well.
+/// The timeout for one health check.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a server is not well.
+/// The reason why a server is not healthy.
 #[derive(Debug, thiserror::Error)]
 enum Unwell {
     #[error("it answers {0}")]
@@ -41,7 +41,7 @@ enum Unwell {
     NoAddress(#[source] http::Error),
 }
 
-/// Asks the servers of these upstreams for as long as it is let.
+/// Checks the servers of these upstreams until it is cancelled.
 pub(super) async fn check_all(upstreams: &[Arc<Servers>]) {
     let checks = upstreams.iter().flat_map(|servers| {
         let list = servers.list.iter();
@@ -57,7 +57,7 @@ async fn look_after(servers: &Servers, server: &Server) {
     }
 }
 
-/// Tries whether one server takes a connection, again and again.
+/// Tries in a loop whether one server accepts a connection.
 async fn knock(servers: &Servers, server: &Server) {
     let mut tick = interval_at(Instant::now() + KNOCK_EVERY, KNOCK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -83,7 +83,7 @@ async fn knock(servers: &Servers, server: &Server) {
     }
 }
 
-/// Asks one server, again and again.
+/// Checks the health of one server in a loop.
 async fn check(servers: &Servers, server: &Server, health: &Health) {
     let mut tick = interval(health.every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,7 +110,7 @@ async fn ask(servers: &Servers, server: &Server, health: &Health) -> Result<(), 
     let uri = server.uri("", &health.path, None);
     let mut request = Request::new(empty());
     *request.uri_mut() = uri.map_err(Unwell::NoAddress)?;
-    // An upstream that is ourselves is not well.
+    // Makes the check fail if the upstream is this program itself.
     Via::of_process().say(request.headers_mut());
     let until = Instant::now() + ANSWER_TIMEOUT.min(health.every);
     let answered = timeout_at(until, servers.client.request(request, Way::Fresh)).await;

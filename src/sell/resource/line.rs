@@ -1,4 +1,5 @@
-//! A connection to a server that records when it was opened, and whether it closed before an answer began.
+//! A connection to a server that records when it was opened, and whether it closed before an answer
+//! began.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -30,7 +31,7 @@ struct Known {
 }
 
 impl Line {
-    /// When the connection was opened.
+    /// The time when the connection was opened.
     pub(super) fn opened(&self) -> Instant {
         self.0.opened
     }
@@ -46,7 +47,7 @@ impl Line {
     }
 
     fn note(&self, is_answering: bool) {
-        // Written only if it changes, which is twice per request; this runs far more often.
+        // The flag changes only twice per request, while this code runs far more often.
         if self.0.is_answering.load(Ordering::Relaxed) != is_answering {
             self.0.is_answering.store(is_answering, Ordering::Relaxed);
         }

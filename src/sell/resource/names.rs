@@ -1,8 +1,9 @@
 //! Rewrites headers of an answer that name the upstream, so that they name the route instead.
 //!
-//! Follows nginx with `proxy_redirect default` (`Location` and `Refresh`), `proxy_cookie_path` and `proxy_cookie_domain`, with
-//! two differences. Bare paths are rewritten as well as whole URLs, because most servers redirect by path today. The result is
-//! a path without a host, because clients resolve it against the host that they asked.
+//! Follows nginx with `proxy_redirect default` (`Location` and `Refresh`), `proxy_cookie_path` and
+//! `proxy_cookie_domain`, with two differences. Bare paths are rewritten as well as whole URLs,
+//! because most servers redirect by path today. The result is a path without a host, because
+//! clients resolve it against the host that they asked.
 
 use std::borrow::Cow;
 
@@ -16,13 +17,14 @@ use crate::sell::route::Forward;
 
 use super::servers::{Server, Servers};
 
-/// The prefix of cookie names that browsers accept only with `Path=/` and without a domain (RFC 6265bis, section 4.1.3.2).
+/// The prefix of cookie names that browsers accept only with `Path=/` and without a domain (RFC
+/// 6265bis, section 4.1.3.2).
 const HOST_COOKIE: &str = "__Host-";
 
-/// Rewrites a header value; `None` if it stays as it is.
+/// A function that rewrites a header value. It returns `None` if the value stays unchanged.
 type Rewrite<'n> = fn(&Names<'n>, &str) -> Option<String>;
 
-/// The names for one answer.
+/// The names that are rewritten in one answer.
 #[derive(Clone, Copy)]
 pub(super) struct Names<'a> {
     /// The forwarding settings of the route.
@@ -33,7 +35,7 @@ pub(super) struct Names<'a> {
     pub(super) server: &'a Server,
     /// The prefix that was removed from the path; empty if none was.
     pub(super) prefix: &'a str,
-    /// The host and port that the client used for us, if any.
+    /// The `Host` value of the client's request, if any.
     pub(super) host: Option<&'a HeaderValue>,
     /// The requested path, without the prefix.
     pub(super) asked: &'a str,
@@ -51,7 +53,8 @@ struct Reference<'a> {
 }
 
 impl<'a> Reference<'a> {
-    /// `None` for a relative path, another scheme, or text that cannot be parsed.
+    /// Parses a URL reference. Returns `None` for a relative path, another scheme, or text that
+    /// cannot be parsed.
     fn of(text: &'a str) -> Option<Self> {
         let after = |scheme: &str| {
             let begin = text.get(..scheme.len())?;
@@ -73,7 +76,7 @@ impl<'a> Reference<'a> {
         })
     }
 
-    /// A path with query and fragment, whatever it begins with.
+    /// Parses a path with query and fragment, even if it begins with two slashes.
     fn on_server(text: &'a str) -> Self {
         let end = text.find(['?', '#']).unwrap_or(text.len());
         Self {
@@ -84,7 +87,7 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// Host and port; `None` if there is anything else.
+/// Splits an authority into host and port. Returns `None` if it contains anything else.
 fn place(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
@@ -125,9 +128,10 @@ impl<'n> Names<'n> {
         }
     }
 
-    /// Rewrites a URL or path; `None` if it stays as it is.
+    /// Rewrites a URL or path. Returns `None` if the text stays unchanged.
     fn reference(&self, text: &str) -> Option<String> {
-        // Of a path that began with two slashes (`encoded_slashes`), an upstream repeats the path, not a host.
+        // If the requested path began with two slashes (`encoded_slashes`), an upstream's redirect
+        // repeats that path and does not name a host.
         let text = text.trim();
         let reference = if self.asked.starts_with("//") && text.starts_with(self.asked) {
             Reference::on_server(text)
@@ -149,7 +153,8 @@ impl<'n> Names<'n> {
         (new != text).then_some(new)
     }
 
-    /// The server at this place: one of the upstream, or the one that answers, by the host name that the request gave it.
+    /// Returns the server at this place: a server of the upstream, or the one that answered if the
+    /// place is the requested host.
     fn named(&self, place: (&str, Option<u16>)) -> Option<&'n Server> {
         let by_client = || {
             let names_us = self.host.is_some_and(|host| is_place(host, place));
@@ -158,7 +163,8 @@ impl<'n> Names<'n> {
         self.named_by_settings(place).or_else(by_client)
     }
 
-    /// The same, but only by names that the settings give: a client chooses its `Host` itself.
+    /// Does the same, but only with names from the settings, because a client can choose any
+    /// `Host`.
     fn named_by_settings(&self, (host, port): (&str, Option<u16>)) -> Option<&'n Server> {
         let is_at = |server: &&std::sync::Arc<Server>| {
             let (own_host, own_port) = server.place();
@@ -177,13 +183,15 @@ impl<'n> Names<'n> {
         is_told.then_some(self.server)
     }
 
-    /// Whether an answer only sends its client on to another place of the shop. Asked before the names are rewritten.
+    /// Whether an answer only redirects the client to another path of the shop. Must be called
+    /// before the names are rewritten.
     pub(super) fn sends_on(&self, is_read: bool, status: StatusCode, headers: &HeaderMap) -> bool {
         let is_ours = |place: (&str, Option<u16>)| self.named_by_settings(place).is_some();
         sends_on(is_read, status, headers, is_ours)
     }
 
-    /// The public path of a path on this server; `None` if the route does not reach it.
+    /// Returns the public path of a path on this server, or `None` if the route does not reach that
+    /// path.
     fn path<'p>(&self, path: &'p str, server: &Server) -> Option<Cow<'p, str>> {
         let path = if path.is_empty() { "/" } else { path };
         let inner = (server.base_path(), self.forward.add_prefix.as_str());
@@ -191,7 +199,8 @@ impl<'n> Names<'n> {
         let inner_bytes = inner.0.len() + inner.1.len();
         let is_public = !self.prefix.is_empty() && below(path, self.prefix).is_some();
         match rest {
-            // The path may be public already: some servers use `X-Forwarded-Prefix` or a setting. The longer match decides.
+            // The path may be public already, because some servers use `X-Forwarded-Prefix` or a
+            // setting. The longer match decides.
             _ if is_public && (rest.is_none() || self.prefix.len() >= inner_bytes) => {
                 Some(path.into())
             }
@@ -202,7 +211,7 @@ impl<'n> Names<'n> {
         }
     }
 
-    /// `5; url=/path`, parsed as browsers do.
+    /// Rewrites a `Refresh` value such as `5; url=/path`, parsed as browsers do.
     fn refresh(&self, text: &str) -> Option<String> {
         let separator = text.find([';', ','])?;
         let after = text[separator + 1..].trim_start();
@@ -221,7 +230,7 @@ impl<'n> Names<'n> {
         Some(format!("{}url={quote}{new}{quote}", &text[..=separator]))
     }
 
-    /// `</path>; rel=next, <…>; title="…"` (RFC 8288).
+    /// Rewrites a `Link` value such as `</path>; rel=next, <…>; title="…"` (RFC 8288).
     fn link(&self, text: &str) -> Option<String> {
         let mut new = String::with_capacity(text.len());
         let (mut rest, mut is_quoted, mut has_changed) = (text, false, false);
@@ -244,7 +253,7 @@ impl<'n> Names<'n> {
                 (b'"', _) => is_quoted = !is_quoted,
                 _ => {}
             }
-            // A backslash in quotes escapes the next character.
+            // Within quotes, a backslash escapes the next character.
             let is_escape = is_quoted && from.starts_with('\\');
             let taken = from.chars().take(1 + usize::from(is_escape));
             let bytes = taken.map(char::len_utf8).sum();
@@ -255,7 +264,7 @@ impl<'n> Names<'n> {
         has_changed.then_some(new)
     }
 
-    /// `name=value; Path=/; Domain=upstream`
+    /// Rewrites a `Set-Cookie` value such as `name=value; Path=/; Domain=upstream`.
     fn cookie(&self, text: &str) -> Option<String> {
         let (pair, attributes) = text.split_once(';')?;
         if pair.trim_start().starts_with(HOST_COOKIE) {
@@ -267,7 +276,7 @@ impl<'n> Names<'n> {
             let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
             let (name, value) = (name.trim(), value.trim());
             if name.eq_ignore_ascii_case("domain") && self.is_upstreams_domain(value) {
-                // Without `Domain`, the cookie belongs only to the client's request host.
+                // Without `Domain`, the cookie belongs only to the host that the client requested.
                 has_changed = true;
                 continue;
             }
@@ -288,7 +297,7 @@ impl<'n> Names<'n> {
         has_changed.then_some(new)
     }
 
-    /// The public path of a cookie with this path; `None` if it stays as it is.
+    /// Returns the public path for a cookie with this path, or `None` if the path stays unchanged.
     fn cookie_path(&self, path: &str) -> Option<String> {
         if !path.starts_with('/') {
             return None;
@@ -297,7 +306,7 @@ impl<'n> Names<'n> {
             if public == path {
                 return None;
             }
-            // Without the slash at the end, because the route also serves the bare prefix.
+            // The final slash is removed, because the route also serves the bare prefix.
             let is_root = public.strip_suffix('/') == Some(self.prefix);
             return Some(if is_root && !self.prefix.is_empty() {
                 self.prefix.to_owned()
@@ -316,7 +325,8 @@ impl<'n> Names<'n> {
         covers_all.then(|| all.to_owned())
     }
 
-    /// Whether this domain is the upstream's and not the client's request host, which could not set it.
+    /// Whether this domain is the upstream's and not one of the requested host. A browser would
+    /// reject such a cookie.
     fn is_upstreams_domain(&self, domain: &str) -> bool {
         let domain = domain.strip_prefix('.').unwrap_or(domain);
         let is_of = |host: &str| {
@@ -335,7 +345,8 @@ impl<'n> Names<'n> {
     }
 }
 
-/// The part of a path after this prefix, which has no slash at its end: empty, or beginning with a slash.
+/// Returns the rest of a path after this prefix, if the prefix ends at a segment boundary. The
+/// prefix has no final slash; the rest is empty or begins with a slash.
 fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix)
         .filter(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -351,8 +362,9 @@ fn is_place(value: &HeaderValue, (host, port): (&str, Option<u16>)) -> bool {
     own_host.eq_ignore_ascii_case(host) && is_port
 }
 
-/// Whether an answer only redirects to another path of the shop, where `is_ours` knows the shop's hosts. After a 301, 302 or 303 to
-/// a request that changes something (`is_read` is false), the upstream has done the work (RFC 9110, section 15.4).
+/// Whether an answer only redirects to another path of the shop, where `is_ours` recognises the
+/// shop's hosts. After a 301, 302 or 303 to a request that changes something (`is_read` is false),
+/// the upstream has done the work (RFC 9110, section 15.4).
 pub(super) fn sends_on(
     is_read: bool,
     status: StatusCode,
@@ -373,9 +385,9 @@ pub(super) fn sends_on(
         Some(Reference {
             place: Some(place), ..
         }) => is_ours(place),
-        // Browsers read backslashes as slashes, and what follows two of them as a host.
+        // Browsers read backslashes as slashes, and the text after two slashes as a host.
         Some(_) => !location[1..].starts_with(['/', '\\']),
-        // A relative path, unless a scheme or a host that cannot be read comes first.
+        // This is a relative path, unless it begins with a scheme or an unreadable host.
         None => {
             let first = location.split(['/', '?', '#']).next().unwrap_or_default();
             !location.starts_with(['/', '\\']) && !first.contains(':')

@@ -1,4 +1,4 @@
-//! A request to an upstream, in the form that is the same for all of its servers.
+//! A request to an upstream, in a form that suits all of its servers.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -26,7 +26,8 @@ use super::servers::{Server, Servers};
 use super::tunnel::Switch;
 use super::{Body, Downstream};
 
-/// The only `TE` value that is sent. It is always our own, because we pass trailers.
+/// The only `TE` value that is sent. It is always our own value, because this program forwards
+/// trailers.
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// The type of a body without `Content-Type` (RFC 9110, section 8.3).
@@ -45,34 +46,35 @@ const IDEMPOTENT: [Method; 5] = [
 pub(super) struct Outgoing<'a> {
     /// The forwarding settings of the route.
     pub(super) forward: &'a Arc<Forward>,
-    /// Whether trailers pass. Not if a header chose the price: a trailer after the body could contradict it.
+    /// Whether trailers are forwarded. They are not if a header sets the price, because a trailer
+    /// could contradict that header.
     with_trailers: bool,
     /// The normalised path, beginning with a slash.
     path: &'a str,
     /// The prefix that was removed from the path.
     prefix: &'a str,
-    /// The host and port that the client used for us.
+    /// The `Host` value of the client's request.
     host: Option<HeaderValue>,
-    /// Taken by the last attempt; copied for earlier ones.
+    /// The head of the request, copied for each attempt and taken by the last one.
     head: Option<http::request::Parts>,
-    /// Taken by an attempt; returned here if it was dropped unread.
+    /// The body, taken by an attempt and returned if the attempt did not read it.
     body: Option<Body>,
-    /// Returns an unread body; only if there is another server to try.
+    /// The place where an attempt returns an unread body; `None` if no other server can be tried.
     unread: Option<Unread>,
-    /// The state of a two-way HTTP/2 call.
+    /// The state of a two-way call over HTTP/2.
     talk: Option<Talk>,
     /// Whether the request has no body.
     is_empty: bool,
-    /// Whether sending it twice has the same effect as once (RFC 9110, section 9.2.2).
+    /// Whether sending the request twice has the same effect as once (RFC 9110, section 9.2.2).
     pub(super) is_repeatable: bool,
-    /// Whether it only reads (GET or HEAD).
+    /// Whether the request only reads (GET or HEAD).
     is_read: bool,
-    /// The protocol that the client wants to switch to.
+    /// The protocol switch that the client asks for.
     pub(super) switch: Option<Switch>,
 }
 
 impl<'a> Outgoing<'a> {
-    /// The client's request without the headers of its connection.
+    /// Takes the client's request and removes the headers of its connection.
     pub(super) fn new(
         forward: &'a Arc<Forward>,
         (path, prefix): (&'a str, &'a str),
@@ -127,13 +129,14 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// Adds our headers and those of the settings.
+    /// Adds our headers and the headers from the settings.
     pub(super) fn tell(&mut self, permit: &Permit, offer: Option<&Offer>, via: &Via) {
         self.with_trailers = !offer.is_some_and(|offer| offer.pricing.reads_headers());
         let Some(head) = &mut self.head else {
             return;
         };
-        // Some servers (Rack) parse a body without a type as a form. Its fields then override the query.
+        // Some servers (Rack) parse a body without a type as a form. Its fields would override the
+        // query.
         let is_priced_by_query = offer.is_some_and(|offer| offer.pricing.reads_query());
         if is_priced_by_query && !self.is_empty && !head.headers.contains_key(CONTENT_TYPE) {
             head.headers.insert(CONTENT_TYPE, BYTES);
@@ -151,7 +154,7 @@ impl<'a> Outgoing<'a> {
             }
         }
         let edits = &self.forward.request_headers;
-        // Settings may remove the `Via` entries of others; those that detect loops stay.
+        // The settings may remove other servers' `Via` entries, but not those that detect loops.
         let kept = if edits.names(&VIA) {
             via::kept(&head.headers)
         } else {
@@ -172,7 +175,8 @@ impl<'a> Outgoing<'a> {
         if servers > 1 {
             self.unread = Some(Unread::default());
         }
-        // An HTTP/1.1 server answers after the body; an HTTP/2 call may answer while the body is still coming.
+        // An HTTP/1.1 server answers after the body. An HTTP/2 server may answer while the body is
+        // still being sent.
         if self.forward.upstream.protocol == Protocol::Http2 {
             self.talk = Some(Talk {
                 has_begun: Arc::default(),
@@ -181,7 +185,8 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// The request for this server; `None` if path and query do not form a valid address.
+    /// Builds the request for this server. Returns `None` if path and query do not form a valid
+    /// URL.
     pub(super) fn attempt(
         &mut self,
         server: &Server,
@@ -213,8 +218,8 @@ impl<'a> Outgoing<'a> {
         server.uri(prefix, self.path, asked.query()).ok()
     }
 
-    /// Records the start of this server's answer, and rewrites the headers that name it. Returns whether the answer only
-    /// redirects to another path of the shop.
+    /// Records the start of this server's answer and rewrites the headers that name the server.
+    /// Returns whether the answer only redirects to another path of the shop.
     pub(super) fn receive<B>(
         &self,
         servers: &Servers,
@@ -237,9 +242,9 @@ impl<'a> Outgoing<'a> {
         sends_on
     }
 
-    /// Whether another server may be tried after this error. If there was no connection, nothing was sent. If one broke before
-    /// the answer, the server may have acted on the request, so only a repeatable request without a body is sent again (RFC
-    /// 9110, section 9.2.2).
+    /// Whether another server may be tried after this error. Without a connection, nothing was
+    /// sent. If a connection broke before the answer, the server may have acted on the request. So
+    /// only a repeatable request without a body is sent again (RFC 9110, section 9.2.2).
     pub(super) fn may_go_elsewhere(&mut self, error: &legacy::Error) -> bool {
         if !self.is_empty {
             let unread = self.unread.as_ref();
@@ -249,13 +254,13 @@ impl<'a> Outgoing<'a> {
             });
             return error.is_connect() && self.body.is_some();
         }
-        // An answer that cannot be parsed is still an answer.
+        // An answer that cannot be parsed is still an answer, so no other server is tried.
         let is_sense = cause(error).is_none_or(|error| !error.is_parse() && !error.is_user());
         error.is_connect() || (self.is_repeatable && is_sense)
     }
 }
 
-/// Adds the headers of the connection to the upstream.
+/// Adds the headers for the connection to the upstream.
 fn speak(headers: &mut HeaderMap, protocol: Protocol, wants_trailers: bool, is_empty: bool) {
     if wants_trailers {
         headers.insert(TE, TRAILERS);

@@ -1,5 +1,5 @@
-//! Tells clients, in each protocol's own way, that an answer ends early. Without that, clients take the end for a network error
-//! and retry.
+//! Tells clients in their own protocol that an answer ends early. Otherwise clients take the end
+//! for a network error and retry.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -13,18 +13,18 @@ use super::headers::is_call;
 /// The protocol of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speech {
-    /// No way to say it: the answer breaks off.
+    /// Any other protocol: the answer breaks off without a reason.
     Plain,
-    /// gRPC: status in the trailers.
+    /// gRPC: the status is in the trailers.
     Grpc,
-    /// grpc-web: status in a last frame of the body.
+    /// grpc-web: the status is in a last frame of the body.
     GrpcWeb,
 }
 
-/// Why a switched connection ends.
+/// The reason why a switched connection ends.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(super) enum Ending {
-    /// The client may not receive any more.
+    /// The grant ends here.
     #[error(transparent)]
     Over(#[from] Over),
     /// No bytes were sent for too long.
@@ -33,7 +33,7 @@ pub(super) enum Ending {
 }
 
 impl Speech {
-    /// Detected by the head of an answer. Over HTTP/1.1, an answer is never gRPC.
+    /// Detects the protocol by the head of an answer. Over HTTP/1.1, an answer is never gRPC.
     pub(super) fn of(headers: &HeaderMap, can_be_call: bool) -> Self {
         if !is_call(headers) {
             return Self::Plain;
@@ -41,7 +41,7 @@ impl Speech {
         let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         let web = kind.and_then(|kind| kind.strip_prefix(b"application/grpc-web"));
         match web {
-            // The messages in base64 text are not parsed.
+            // Messages in base64 text are not parsed.
             Some(rest) if rest.starts_with(b"-text") => Self::Plain,
             Some(_) => Self::GrpcWeb,
             None if can_be_call => Self::Grpc,
@@ -97,7 +97,8 @@ fn trailers_in_body(over: Over) -> Bytes {
 }
 
 impl Ending {
-    /// A WebSocket close frame (RFC 6455, section 5.5.1): 1008 for a policy, 1001 for going away.
+    /// Builds a WebSocket close frame (RFC 6455, section 5.5.1): 1008 for a policy, 1001 for going
+    /// away.
     pub(super) fn close_frame(self) -> Bytes {
         let (code, reason) = match self {
             Self::Over(Over::UsedUp) => (1_008, "the grant is used up"),

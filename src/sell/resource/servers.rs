@@ -1,4 +1,5 @@
-//! The servers of an upstream: which one is asked next, and which are better left alone.
+//! The servers of an upstream: chooses the next server for a request, and skips servers that do not
+//! respond.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,46 +14,47 @@ use crate::sell::route::Upstream;
 
 use super::client::Client;
 
-/// How long a server that did not take a connection is passed over. Then a request tries it again, which goes to another one
-/// if it is still away: nobody notices.
+/// How long a server that refused a connection is skipped. After that a request tries it again, and
+/// goes to another server if it fails. So clients notice nothing.
 const PASSED_OVER: Duration = Duration::from_secs(5);
 
-/// An upstream at work.
+/// An upstream in use.
 pub(super) struct Servers {
-    /// What the settings say of it.
+    /// The settings of the upstream.
     pub(super) upstream: Arc<Upstream>,
-    /// Its connections.
+    /// The connections to the servers.
     pub(super) client: Client,
     /// The servers, in the order of the settings; at least one.
     pub(super) list: Box<[Arc<Server>]>,
-    /// Counts the requests: among equals each server has its turn.
+    /// Counts the requests, so that equally busy servers take turns.
     turn: AtomicUsize,
 }
 
 /// One server.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// Its base address, for the log.
+    /// The base URL, for the log.
     pub(super) base: Uri,
     scheme: Scheme,
     authority: Authority,
-    /// The base address's path, without a slash at its end.
+    /// The path of the base URL, without a final slash.
     path: String,
-    /// Requests that it is working on. Only counted where there is a choice.
+    /// The number of requests that the server is working on. Counted only if the upstream has
+    /// several servers.
     in_flight: AtomicUsize,
-    /// Until when it is passed over, in milliseconds since `born`.
+    /// The end of the time in which the server is skipped, in milliseconds since `born`.
     passed_over_until_ms: AtomicU64,
-    /// What the last health check said.
+    /// Whether the last health check succeeded.
     is_well: AtomicBool,
-    /// Whether it took the last connection that was tried.
+    /// Whether the last attempt to connect succeeded.
     is_open: AtomicBool,
-    /// Whether it has answered since somebody last asked for that.
+    /// Whether the server has answered since the last call of `was_heard`.
     was_heard: AtomicBool,
-    /// When the counting of `passed_over_until_ms` began.
+    /// The time from which `passed_over_until_ms` counts.
     born: Instant,
 }
 
-/// The servers that a request has been to: one bit each, the settings allow no more than 32.
+/// The servers that a request has tried: one bit each, because the settings allow at most 32.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tried(u64);
 
@@ -73,7 +75,8 @@ impl std::fmt::Debug for Servers {
 }
 
 impl Servers {
-    /// Nothing is connected yet. `None` if an address is none, which the settings never let through.
+    /// Does not connect yet. Returns `None` for an invalid base URL, which the settings never
+    /// allow.
     pub(super) fn new(upstream: &Arc<Upstream>) -> Option<Self> {
         let servers = upstream.servers.iter().map(Server::new);
         let list: Box<[_]> = servers.collect::<Option<Vec<_>>>()?.into();
@@ -85,7 +88,8 @@ impl Servers {
         })
     }
 
-    /// The server to ask next: one that is there and has the least to do, of those not tried yet.
+    /// Picks the next server among those not tried yet: one that responds and has the fewest
+    /// running requests.
     pub(super) fn pick(&self, tried: &mut Tried) -> &Arc<Server> {
         let index = if self.list.len() == 1 {
             0
@@ -102,7 +106,8 @@ impl Servers {
         let in_turn = (0..count).map(|offset| turn.wrapping_add(offset) % count);
         in_turn
             .filter(|index| !tried.has(*index))
-            // The first of the least: among equals, whose turn it is. One that is away is better than none.
+            // Picks the first of the least busy servers in turn. A server that is away is picked
+            // only if all others are away, too.
             .min_by_key(|index| {
                 let server = &self.list[*index];
                 (!server.is_there(), server.in_flight.load(Ordering::Relaxed))
@@ -110,7 +115,8 @@ impl Servers {
             .unwrap_or(turn % count)
     }
 
-    /// Counts a request on this server until it is dropped; nothing where there is no choice.
+    /// Counts a request on this server until the result is dropped. Returns `None` if the upstream
+    /// has only one server.
     pub(super) fn in_flight(&self, server: &Arc<Server>) -> Option<InFlight> {
         (self.list.len() > 1).then(|| {
             server.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -145,7 +151,7 @@ impl Server {
         }))
     }
 
-    /// The address of this path (which begins with a slash) and query on it.
+    /// Builds the URL of this path (with a leading slash) and query on the server.
     pub(super) fn uri(
         &self,
         prefix: &str,
@@ -172,19 +178,19 @@ impl Server {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether nothing speaks against it.
+    /// Whether requests should go to this server.
     fn is_there(&self) -> bool {
         let until_ms = self.passed_over_until_ms.load(Ordering::Relaxed);
-        // The clock is only read for one that was away once.
+        // The clock is read only for a server that was skipped before.
         self.is_well.load(Ordering::Relaxed) && (until_ms == 0 || self.now_ms() >= until_ms)
     }
 
-    /// The path of the base URL, without a slash at its end.
+    /// The path of the base URL, without a final slash.
     pub(super) fn base_path(&self) -> &str {
         &self.path
     }
 
-    /// Host and port, as they are connected to.
+    /// The host and port to connect to.
     pub(super) fn place(&self) -> (&str, u16) {
         let host = self.authority.host();
         let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
@@ -199,12 +205,13 @@ impl Server {
         )
     }
 
-    /// Whether it would answer, as far as is known.
+    /// Whether the server is down, as far as is known.
     pub(super) fn is_away(&self) -> bool {
         !(self.is_well.load(Ordering::Relaxed) && self.is_open.load(Ordering::Relaxed))
     }
 
-    /// Notes that it has answered a request. Written only where that is news: a busy server would have the cores fight for it.
+    /// Records that the server has answered a request. Flags are written only if they change,
+    /// because otherwise the cores would contend for a busy server's flags.
     pub(super) fn note_heard(&self) {
         for flag in [&self.is_open, &self.was_heard] {
             if !flag.load(Ordering::Relaxed) {
@@ -213,17 +220,17 @@ impl Server {
         }
     }
 
-    /// Whether it has answered since this was last asked.
+    /// Returns whether the server has answered since the last call, and resets the flag.
     pub(super) fn was_heard(&self) -> bool {
         self.was_heard.swap(false, Ordering::Relaxed)
     }
 
-    /// Notes whether it took a connection; whether that is news.
+    /// Records whether a connection succeeded. Returns whether the state has changed.
     pub(super) fn note_connection(&self, is_open: bool) -> bool {
         self.is_open.swap(is_open, Ordering::Relaxed) != is_open
     }
 
-    /// Passes it over for a while: it took no connection.
+    /// Skips the server for a while, because it refused a connection.
     pub(super) fn pass_over(&self) {
         self.note_connection(false);
         let passed_over_ms = u64::try_from(PASSED_OVER.as_millis()).unwrap_or(u64::MAX);
@@ -231,7 +238,7 @@ impl Server {
         self.passed_over_until_ms.store(until_ms, Ordering::Relaxed);
     }
 
-    /// Notes what a health check said; whether that is news.
+    /// Records the result of a health check. Returns whether the state has changed.
     pub(super) fn note_health(&self, is_well: bool) -> bool {
         if is_well {
             self.note_heard();
@@ -266,7 +273,7 @@ mod tests {
         assert!([0; 6].map(|_| next(&servers)).contains(&b));
         servers.list[0].pass_over();
         assert!([0; 6].map(|_| next(&servers)).iter().all(|it| *it != a));
-        // As if it were over.
+        // Simulates the end of the waiting time.
         let until_ms = &servers.list[0].passed_over_until_ms;
         assert!(until_ms.swap(1, Ordering::Relaxed) >= 5_000);
         while servers.list[0].now_ms() == 0 {}

@@ -1,5 +1,5 @@
-//! Connections that were switched to another protocol, WebSocket mostly: what one side sends the other gets, until one of
-//! them ends or both are silent for too long.
+//! Tunnels: connections that were switched to another protocol, usually WebSocket. Data is copied
+//! in both directions until one side ends or both are idle for too long.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -27,24 +27,26 @@ use super::headers::names;
 use super::over::Ending;
 use super::servers::InFlight;
 
-/// How long the other side may go on when one has said its last: none of the protocols that are tunnelled says more than a
-/// farewell then.
+/// How long the other side may continue after one side has ended. In all tunnelled protocols, only
+/// a farewell follows then.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The protocol. Its messages are never split, and its clients receive the reason for the end of the connection.
+/// The WebSocket protocol. Its messages are never split, and its clients receive the reason for the
+/// end of the connection.
 const WEBSOCKET: &[u8] = b"websocket";
 
-/// A client's wish to speak another protocol.
+/// A client's request to switch to another protocol.
 #[derive(Debug)]
 pub(super) struct Switch {
-    /// Which.
+    /// The name of the protocol.
     pub(super) protocol: HeaderValue,
-    /// The client's connection, once the wish was granted.
+    /// The client's connection, available after the switch.
     client: OnUpgrade,
 }
 
 impl Switch {
-    /// The wish of this request, if it is one that these let pass. Others are passed over, as HTTP allows.
+    /// Returns the switch that this request asks for, if its protocol is allowed. Other requests to
+    /// switch are ignored, as HTTP permits.
     pub(super) fn of(head: &mut http::request::Parts, allowed: &[String]) -> Option<Self> {
         let protocol = head.headers.get(UPGRADE)?.clone();
         let is_allowed = allowed
@@ -58,19 +60,19 @@ impl Switch {
         Some(Self { protocol, client })
     }
 
-    /// Says it in a request or an answer.
+    /// Adds the switch to the headers of a request or an answer.
     pub(super) fn say(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, self.protocol.clone());
     }
 
-    /// Whether an answer grants it, and nothing else.
+    /// Whether the answer switches to exactly this protocol.
     pub(super) fn is_granted(&self, answer: &HeaderMap) -> bool {
         let granted = answer.get(UPGRADE).map(HeaderValue::as_bytes);
         granted.is_some_and(|granted| granted.eq_ignore_ascii_case(self.protocol.as_bytes()))
     }
 
-    /// The tunnel between the client and the upstream whose answer granted it.
+    /// Builds the tunnel between the client and the upstream that accepted the switch.
     pub(super) fn tunnel(
         self,
         upstream: OnUpgrade,
@@ -90,7 +92,7 @@ impl Switch {
     }
 }
 
-/// A switched connection, from end to end.
+/// A switched connection between a client and an upstream.
 #[derive(Debug)]
 #[must_use = "a tunnel runs until it ends"]
 pub(super) struct Tunnel {
@@ -98,18 +100,18 @@ pub(super) struct Tunnel {
     upstream: OnUpgrade,
     /// The state of the upstream's messages, if their format is known.
     framing: Option<Framing>,
-    /// Held to the end: the use is delivered then.
+    /// The permit, held until the tunnel ends; then the use is delivered.
     permit: Permit,
     idle_timeout: Duration,
     _in_flight: Option<InFlight>,
 }
 
 impl Tunnel {
-    /// Passes on what comes until it ends, or until it is cut.
+    /// Copies data in both directions until the tunnel ends or `cut` is cancelled.
     pub(super) async fn run(self, cut: CancellationToken) {
         let (client, upstream) = match tokio::try_join!(self.client, self.upstream) {
             Ok(ends) => ends,
-            // The client was gone before it was told.
+            // The client disconnected before the switch was complete.
             Err(error) => {
                 tracing::debug!("A connection could not be switched: {error}");
                 return;
@@ -140,7 +142,8 @@ impl Tunnel {
             };
             match ending {
                 Ok(ending) if meter.end(ending) => {
-                    // The client gets the rest of the message and a close frame, and may answer with its own.
+                    // The client gets the rest of the message and a close frame, and may answer
+                    // with its own.
                     let farewell = timeout(FAREWELL, &mut copying);
                     let _ = cut.run_until_cancelled(farewell).await;
                     ending.to_string()
@@ -152,8 +155,8 @@ impl Tunnel {
         tracing::debug!("A switched connection came to its end: {why}");
         let was_short = activity.begun.elapsed() < OPEN_DELIVERS;
         let permit = meter.into_permit();
-        // A connection that the upstream ended at once, without a word, was of no use to anybody. What the client said may have
-        // been done all the same.
+        // A connection that the upstream soon ended without sending anything was useless to the
+        // client. But the upstream may still have acted on data that the client sent.
         if was_short && activity.is_void() {
             if activity.has_asked.load(Ordering::Relaxed) {
                 permit.leave();
@@ -164,14 +167,15 @@ impl Tunnel {
     }
 }
 
-/// What passes to the client is counted as the bytes of an answer are, and so is the time that passes.
+/// Charges the bytes sent to the client, like those of an answer, and the time that passes.
 #[derive(Debug)]
 struct Meter {
-    /// A `std` mutex: held to count, in one task.
+    /// The permit. A `std` mutex: held for a count, in one task.
     permit: Mutex<Permit>,
-    /// Why the connection ends, once it does.
+    /// The reason why the connection ends, once it ends.
     ending: OnceLock<Ending>,
-    /// Whether the client has received the reason, or the upstream has closed the connection itself.
+    /// Whether the client has received the reason, or the upstream has closed the connection
+    /// itself.
     is_told: AtomicBool,
     /// Wakes the task that reads from the upstream.
     reader: AtomicWaker,
@@ -205,7 +209,7 @@ impl Meter {
         !self.is_told.load(Ordering::Relaxed)
     }
 
-    /// Waits until the time that was bought is over, where that ends it, or until the token is revoked.
+    /// Waits until the paid time is used up or the token is revoked.
     async fn is_over(&self) -> Over {
         let mut tick = interval_at(Instant::now() + TICK, TICK);
         loop {
@@ -224,7 +228,7 @@ struct Sale<'a> {
     framing: Option<Framing>,
     /// The beginning of a message of unknown length.
     unread: Bytes,
-    /// The close frame still to send, if any; after it comes the end.
+    /// The close frame still to send, if any. The stream ends after it.
     last_words: Option<Bytes>,
 }
 
@@ -238,7 +242,7 @@ impl<'a> Sale<'a> {
         }
     }
 
-    /// Why the connection ends here, if it does; never within a message.
+    /// The reason to end the connection here, if it ends; never within a message.
     fn ending_here(&self) -> Option<Ending> {
         let is_between = self.framing.as_ref().is_none_or(Framing::is_between);
         let ending = self.meter.ending.get().copied();
@@ -258,7 +262,8 @@ impl<'a> Sale<'a> {
         self.meter.is_told.store(true, Ordering::Relaxed);
     }
 
-    /// How many of these bytes may be sent now. The rest waits for its length, or the connection ends there.
+    /// Returns how many of these bytes may be sent now. The remaining bytes wait until the length
+    /// of their message is known, or the connection ends before them.
     fn take(&mut self, data: &[u8]) -> usize {
         let mut permit = self.meter.permit();
         let is_open = self.meter.ending.get().is_none();
@@ -281,26 +286,27 @@ impl<'a> Sale<'a> {
     }
 }
 
-/// When something was last sent in a tunnel, in either direction.
+/// The time of the last data in a tunnel, in either direction.
 #[derive(Debug)]
 struct Activity {
     begun: Instant,
-    /// Milliseconds since then.
+    /// Milliseconds from `begun` to the last data.
     last_ms: AtomicU64,
-    /// Told when one side has said its last.
+    /// Notified when one side has ended.
     farewell: Notify,
-    /// What was seen first.
+    /// The first event that decides about the use.
     first: OnceLock<First>,
     /// Whether the client has sent anything.
     has_asked: AtomicBool,
 }
 
-/// What decides whether a connection was of use to its client, whichever comes first.
+/// An event that decides whether the connection was useful to its client. Only the first one
+/// counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum First {
-    /// The upstream sent something, or the client ended it.
+    /// The upstream sent data, or the client ended the connection.
     Use,
-    /// The upstream ended it.
+    /// The upstream ended the connection.
     UpstreamEnd,
 }
 
@@ -315,18 +321,18 @@ impl Activity {
         }
     }
 
-    /// Notes what came of reading one side.
+    /// Records the result of reading one side.
     fn see(&self, is_upstream: bool, has_ended: bool) {
         let first = match (is_upstream, has_ended) {
             (true, true) => First::UpstreamEnd,
             (true, false) | (false, true) => First::Use,
             (false, false) => return self.has_asked.store(true, Ordering::Relaxed),
         };
-        // Only the first counts.
+        // Only the first event is kept.
         let _ = self.first.set(first);
     }
 
-    /// Whether the upstream has ended it without having sent anything.
+    /// Whether the upstream ended the connection without having sent any data.
     fn is_void(&self) -> bool {
         self.first.get() == Some(&First::UpstreamEnd)
     }
@@ -336,7 +342,8 @@ impl Activity {
         self.last_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    /// Waits until nothing was sent for this long, or for the time of a farewell once one side has ended.
+    /// Waits until no data was sent for `idle_timeout`. After one side has ended, the limit is
+    /// `FAREWELL`.
     async fn is_over(&self, idle_timeout: Duration) {
         let mut patience = idle_timeout;
         loop {
@@ -352,11 +359,11 @@ impl Activity {
     }
 }
 
-/// One side of a tunnel: everything that passes is seen here.
+/// One side of a tunnel, which records all data that it reads or writes.
 struct Watched<'a> {
     inner: TokioIo<Upgraded>,
     activity: &'a Activity,
-    /// Counts what is read here; only what the upstream sends is sold.
+    /// Charges the data that is read here; only data from the upstream is charged.
     sale: Option<Sale<'a>>,
 }
 
@@ -394,7 +401,8 @@ impl AsyncRead for Watched<'_> {
         sale.meter.reader.register(cx.waker());
         let read = loop {
             if let Some(words) = &mut sale.last_words {
-                // Then ends as if the upstream had closed it: an error would drop bytes that were counted but not sent yet.
+                // After that the stream ends as if the upstream had closed it. An error would drop
+                // bytes that were charged but not sent yet.
                 let said = words.split_to(words.len().min(buffer.remaining()));
                 buffer.put_slice(&said);
                 break Poll::Ready(Ok(()));
@@ -417,7 +425,7 @@ impl AsyncRead for Watched<'_> {
                     break Poll::Pending;
                 }
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                // An incomplete message is passed on as it is.
+                // An incomplete message is passed on unchanged.
                 Poll::Ready(Ok(0)) => {
                     sale.unread.clear();
                     sale.meter.is_told.store(true, Ordering::Relaxed);

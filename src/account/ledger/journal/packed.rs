@@ -1,7 +1,8 @@
-//! Compressed lines of a dump. One such line contains some hundred JSON lines, as base64 of gzip, and has a checksum like every
-//! other line. This makes dumps and their backups a third as large. A damaged line loses only the lines in it.
+//! Compressed lines of a dump. One such line contains about a hundred JSON lines, as base64 of
+//! gzip, and has a checksum like every other line. Compression shrinks dumps and their backups to a
+//! third. A damaged line loses only the lines in it.
 //!
-//! To read it without Tollhouse, pipe the value of `packed` through `base64 -d | zcat`.
+//! To read a packed line without Tollhouse, pipe the value of `packed` through `base64 -d | zcat`.
 
 use std::io::{self, Read as _, Write as _};
 
@@ -13,21 +14,22 @@ use flate2::write::GzEncoder;
 
 use super::Line;
 
-/// Text that is packed into one line: as much as the packer looks back.
+/// The text packed into one line. The compressor looks back no further than this.
 const TEXT_BYTES: usize = 32 * 1024;
 
-/// The longest text that is read out of one line; the last line of ours may go beyond [`TEXT_BYTES`].
+/// The longest text unpacked from one line. The last JSON line may make the text longer than
+/// [`TEXT_BYTES`].
 const TEXT_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Lines that wait until they are enough to be packed.
+/// Lines that wait until there are enough of them to pack.
 #[derive(Debug, Default)]
 pub(super) struct Packing {
-    /// Each as JSON, with a line break.
+    /// The waiting lines as JSON, each with a line break.
     text: Vec<u8>,
 }
 
 impl Packing {
-    /// Takes one more line. Returns all that wait, packed, once they are enough.
+    /// Adds a line. Returns all waiting lines, packed, once there are enough of them.
     pub(super) fn put(&mut self, line: &Line) -> io::Result<Option<Line>> {
         serde_json::to_writer(&mut self.text, line)?;
         self.text.push(b'\n');
@@ -37,12 +39,12 @@ impl Packing {
         self.take()
     }
 
-    /// Returns all that wait, packed, if there are any.
+    /// Returns all waiting lines, packed. Returns `None` if no line waits.
     pub(super) fn take(&mut self) -> io::Result<Option<Line>> {
         if self.text.is_empty() {
             return Ok(None);
         }
-        // Nobody can settle a sale meanwhile, so the quickest way counts.
+        // Settlements wait while a dump is written, so speed matters most.
         let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
         packer.write_all(&self.text)?;
         self.text.clear();
@@ -51,12 +53,12 @@ impl Packing {
     }
 }
 
-/// Gives each line that was packed here, in order.
+/// Calls `each` for every packed line, in order.
 pub(super) fn unpack<E: From<io::Error>>(
     packed: &str,
     mut each: impl FnMut(Line) -> Result<(), E>,
 ) -> Result<(), E> {
-    // Its checksum fits: if it cannot be read, a newer program wrote it.
+    // The checksum is right, so a line that cannot be unpacked was written by a newer program.
     let packed = BASE64_STANDARD.decode(packed).map_err(invalid)?;
     let mut text = Vec::new();
     let mut unpacked = GzDecoder::new(&packed[..]).take(TEXT_BYTES_MAX);

@@ -8,7 +8,7 @@ fn sale(number: u8) -> Line {
     })
 }
 
-/// The lines of the journal, and how many are damaged.
+/// Returns the lines of the journal and the number of damaged lines.
 fn lines(journal: &Journal) -> (Vec<Line>, u64) {
     let mut lines = Vec::new();
     let damaged = journal
@@ -99,7 +99,7 @@ fn a_fold_keeps_everything_and_empties_the_journal() {
     assert!(!journal.is_long());
 }
 
-/// The lines of the dump, without its number.
+/// Returns the lines of the dump without its number, and the number of damaged lines.
 fn dumped(journal: &Journal) -> (Vec<Line>, u64) {
     let mut dumped = Vec::new();
     let damaged = journal.read_dump::<io::Error>(|line| {

@@ -5,7 +5,7 @@ const FREE: Free = Free {
     per: Duration::from_secs(60),
 };
 
-/// The same time on both clocks.
+/// Returns a moment with the same time on both clocks.
 fn at(ms: u64) -> Moment {
     Moment {
         unix_ms: ms,
@@ -46,7 +46,7 @@ fn a_flood_of_addresses_renews_nobodys_quota() {
     assert_eq!(had(&quotas, "192.0.2.1", 2), None);
     assert_eq!(had(&quotas, "192.0.3.1", 2), Some(0));
     assert!(quotas.write_behind(at(3)).was_full);
-    // The windows end, and there is room again.
+    // The windows end, and the table has room again.
     assert_eq!(quotas.write_behind(at(60_001)).remove.len(), 3);
     assert_eq!(had(&quotas, "198.51.100.1", 60_001), Some(1));
 }
@@ -73,11 +73,11 @@ fn a_returned_use_finds_its_window_after_the_clock_is_set() {
         since_boot_ms,
     };
     let reserve = |now| quotas.reserve("api", client, FREE, now);
-    // The clock is set while the request runs: the window stays the same, with another end.
+    // The clock is set while the request runs. The window stays the same, with another end.
     let running = reserve(at(0)).unwrap();
     assert_eq!(reserve(moment(9_000_000, 10)).unwrap().left(), 0);
     assert_eq!(running.give_back(), 1);
-    // This is another window, with the same end.
+    // This window is a new one with the same end.
     let old = reserve(moment(9_000_000, 20)).unwrap();
     let next = reserve(moment(8_999_990, 60_001)).unwrap();
     assert_eq!((old.until_ms, next.left()), (next.until_ms, 1));
@@ -163,7 +163,7 @@ fn setting_the_clock_refuses_nobody_for_longer_than_a_period_and_renews_nothing(
         used.map(|used| used.left())
     };
     let hour_ms = 3_600_000;
-    // In memory: an hour ahead, and back again.
+    // The clock is set an hour ahead while the windows are in memory, and back again.
     assert_eq!(had(&quotas, moment(hour_ms, 10)), Some(1));
     assert_eq!(had(&quotas, moment(0, 20)), Some(0));
     assert_eq!(had(&quotas, moment(9 * hour_ms, 59_999)), None);
@@ -174,13 +174,14 @@ fn setting_the_clock_refuses_nobody_for_longer_than_a_period_and_renews_nothing(
     };
     assert_eq!(stored[0].1.until_ms, 9 * hour_ms + 11);
     assert_eq!(had(&quotas, moment(0, 60_010)), Some(1));
-    // After a restart with a wrong clock: at most one period, whenever the client comes.
+    // After a restart with a wrong clock, the client waits at most one period.
     let again = || Arc::new(Quotas::new(9, stored.clone(), moment(1_000, 500)));
     let quotas = again();
     assert_eq!(had(&quotas, moment(2_000, 1_500)), None);
     assert_eq!(had(&quotas, moment(61_999, 61_499)), None);
     assert_eq!(had(&quotas, moment(62_000, 61_500)), Some(1));
-    // Once the clock is right again, the windows read with the wrong clock are right too.
+    // Once the clock is right again, windows that were read with the wrong clock end at the right
+    // time.
     let quotas = again();
     assert!(quotas.write_behind(moment(2_000, 1_500)).remove.is_empty());
     let behind = quotas.write_behind(moment(10 * hour_ms, 2_000));

@@ -1,36 +1,39 @@
 //! The bytes and the time of one token, including what its running answers will still take.
 //!
-//! An answer of known length holds all of its length when it begins, so that concurrent answers cannot share one rest: the
-//! others find the grant empty. For an answer of unknown length, bytes count as they are sent; time counts as it passes. If
-//! an answer may overrun the grant, only one does, and the others end with it. Unused held bytes go back when an answer ends.
+//! An answer of known length holds its whole length when it begins, so that concurrent answers
+//! cannot use the same bytes. For an answer of unknown length, bytes count as they are sent. Time
+//! counts as it passes. If answers may exceed the grant, only one does, and the others end with the
+//! grant. Unused held bytes go back when an answer ends.
 
 use crate::protocol::l402::caveat::Allowance;
 
 use super::Overrun;
 
-/// Each request sets aside this fraction of a grant, 1/64, until its answer's length is known; an answer of unknown
-/// length does so until it ends. Otherwise any number of concurrent requests would be passed on for the last byte.
-/// Bytes are not set aside if answers are cut at the last byte.
+/// Each request sets aside this fraction of a grant, 1/64, until its answer's length is known. An
+/// answer of unknown length sets it aside until the answer ends. Otherwise any number of concurrent
+/// requests could be passed on for the last byte. If answers are cut at the last byte, no bytes are
+/// set aside.
 const AT_ONCE: u64 = 64;
 
-/// An answer of unknown length may be endless. It exceeds the grant by at most the grant's size, or by this many
-/// bytes if that is more. So a token gets at most twice its grant, or its grant and a mebibyte.
+/// An answer of unknown length may be endless. It exceeds the grant by at most the grant's size, or
+/// by this many bytes if that is more. So a token gets at most twice its grant, or its grant and a
+/// mebibyte.
 const BEYOND_BYTES_MIN: u64 = 1024 * 1024;
 
-/// The same for time, in seconds.
+/// The seconds by which an endless answer may exceed a grant of time that is smaller than this.
 const BEYOND_SECS_MIN: u64 = 60;
 
-/// What a token's answers have used and hold.
+/// The bytes and time that a token's answers have used and hold.
 #[derive(Debug, Default)]
 pub(super) struct Meters {
     bytes: Meter,
-    /// In milliseconds. Time is never held in advance.
+    /// Metered time in milliseconds. Time is never held in advance.
     time: Meter,
-    /// The number of requests and answers of unknown length.
+    /// The number of requests and running answers whose length is not known.
     unknown: u64,
     /// The time of all requests in flight that is not in `time` yet.
     asked: Running,
-    /// The same for those with a started answer.
+    /// The part of that time that belongs to answers that have begun.
     begun: Running,
     /// The number of the last claim.
     last_id: u64,
@@ -39,13 +42,14 @@ pub(super) struct Meters {
 #[derive(Debug, Default)]
 struct Meter {
     used: u64,
-    /// Held for running answers, and not used yet.
+    /// The amount that is held for running answers and not used yet.
     held: u64,
-    /// The claim that may run beyond the grant; one at a time.
+    /// The claim that may exceed the grant; one at a time.
     beyond: Option<u64>,
 }
 
-/// The time of several requests at once: their number, and the sum of the times up to which each is counted.
+/// The time of several requests: their number, and the sum of the times up to which each is
+/// counted.
 #[derive(Debug, Default)]
 struct Running {
     count: u64,
@@ -56,19 +60,20 @@ struct Running {
 #[derive(Debug)]
 pub(super) struct Claim {
     id: u64,
-    /// Bytes held for it.
+    /// The bytes held for the answer.
     held: u64,
-    /// Whether its answer's length is not known.
+    /// Whether the answer's length is not known.
     is_unknown: bool,
-    /// Whether its answer has begun.
+    /// Whether the answer has begun.
     has_begun: bool,
-    /// The end of its counted time, in ms on the meters' clock; `None` once an external meter has counted it.
+    /// The end of the counted time, in milliseconds on the meters' clock; `None` once the time is
+    /// metered elsewhere or the answer has ended.
     counted_to_ms: Option<u64>,
-    /// Its part of the token's counted time, in milliseconds.
+    /// The request's part of the token's counted time, in milliseconds.
     time_ms: u64,
 }
 
-/// What is left of bytes and seconds.
+/// The bytes and seconds that are left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rest {
     pub(super) bytes: Option<u64>,
@@ -96,7 +101,8 @@ impl Meter {
         max.saturating_sub(self.used.saturating_add(self.held))
     }
 
-    /// Whether this claim may run beyond the grant. While something is left, the asking claim becomes the one that may.
+    /// Whether this claim may exceed the grant. While something is left, the permission goes to the
+    /// claim that asks.
     fn lets_beyond(&mut self, id: u64, is_left: bool) -> bool {
         if is_left || self.beyond.is_none() {
             self.beyond = Some(id);
@@ -106,7 +112,7 @@ impl Meter {
 }
 
 impl Meters {
-    /// Meters with the counts of the store.
+    /// Makes meters from the stored counts.
     pub(super) fn new(bytes: u64, time_ms: u64) -> Self {
         let meter = |used| Meter {
             used,
@@ -119,17 +125,17 @@ impl Meters {
         }
     }
 
-    /// Bytes that were delivered.
+    /// Returns the delivered bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.used
     }
 
-    /// Time that was counted.
+    /// Returns the counted time, in milliseconds.
     pub(super) fn time_ms(&self) -> u64 {
         self.time.used
     }
 
-    /// What is left after all running answers.
+    /// Returns what is left after all running answers.
     pub(super) fn rest(&self, allowance: &Allowance, now_ms: u64) -> Rest {
         let running_ms = self.begun.ms(now_ms);
         Rest {
@@ -156,7 +162,7 @@ impl Meters {
         has_bytes && has_time
     }
 
-    /// Adds one more request.
+    /// Adds a request.
     pub(super) fn claim(&mut self, now_ms: u64) -> Claim {
         self.last_id += 1;
         self.unknown += 1;
@@ -171,8 +177,8 @@ impl Meters {
         }
     }
 
-    /// Begins an answer, of this length if it is known. `false` if other answers have used up the grant since the
-    /// request was passed on.
+    /// Begins an answer of this length, if the length is known. Returns `false` if other answers
+    /// have used up the grant since the request was passed on.
     pub(super) fn begin(
         &mut self,
         claim: &mut Claim,
@@ -214,7 +220,7 @@ impl Meters {
         true
     }
 
-    /// Counts bytes of an answer, and returns how many of them may be sent.
+    /// Counts bytes of an answer and returns how many of them may be sent.
     pub(super) fn deliver(
         &mut self,
         claim: &mut Claim,
@@ -246,8 +252,9 @@ impl Meters {
         promised + allowed
     }
 
-    /// Reserves this many bytes in all for the answer's next messages, which must pass as a whole. `false` if less is left:
-    /// then the rest counts as used up, because no message fits into it.
+    /// Holds this many bytes in all for the answer's next messages, which must not be split.
+    /// Returns `false` if fewer bytes are left; these then count as used, because no message fits
+    /// into them.
     pub(super) fn hold(
         &mut self,
         claim: &mut Claim,
@@ -274,14 +281,14 @@ impl Meters {
         fits
     }
 
-    /// Counts the time since the last count, and returns it.
+    /// Counts the time since the last count and returns it.
     pub(super) fn pass_time(&mut self, claim: &mut Claim, now_ms: u64) -> u64 {
         let passed_ms = self.count_from(claim, now_ms);
         self.add_time(claim, passed_ms);
         passed_ms
     }
 
-    /// Skips the time until now, and returns it.
+    /// Skips the time since the last count and returns it.
     pub(super) fn count_from(&mut self, claim: &mut Claim, now_ms: u64) -> u64 {
         let Some(since_ms) = claim.counted_to_ms else {
             return 0;
@@ -315,13 +322,13 @@ impl Meters {
             && secs_left(last, used_ms) > 0
     }
 
-    /// Counts time metered elsewhere, instead of the elapsed time.
+    /// Counts time that was metered elsewhere, instead of the elapsed time.
     pub(super) fn report(&mut self, claim: &mut Claim, worked_ms: u64) {
         self.stop_time(claim);
         self.add_time(claim, worked_ms);
     }
 
-    /// Ends the answer: held bytes that it has not used go back.
+    /// Ends the answer. Held bytes that it has not used go back.
     pub(super) fn end(&mut self, claim: &mut Claim) {
         self.bytes.held -= std::mem::take(&mut claim.held);
         if std::mem::take(&mut claim.is_unknown) {
@@ -330,7 +337,7 @@ impl Meters {
         self.stop_time(claim);
     }
 
-    /// Ends the answer and uncounts its time. Returns the time that goes back.
+    /// Ends the answer and takes its time off the count. Returns the time that goes back.
     pub(super) fn give_back(&mut self, claim: &mut Claim) -> u64 {
         self.end(claim);
         let time_ms = std::mem::take(&mut claim.time_ms);
@@ -352,24 +359,24 @@ impl Meters {
         }
     }
 
-    /// The sums in which this claim's time runs.
+    /// Returns the sums that include the time of this claim.
     fn running_of(&mut self, claim: &Claim) -> impl Iterator<Item = &mut Running> {
         let begun = claim.has_begun.then_some(&mut self.begun);
         std::iter::once(&mut self.asked).chain(begun)
     }
 }
 
-/// See [`AT_ONCE`].
+/// Returns the part of a grant that one request sets aside (see [`AT_ONCE`]).
 fn share(max: u64) -> u64 {
     (max / AT_ONCE).max(1)
 }
 
-/// The last byte that an answer of unknown length may reach beyond this grant.
+/// Returns the most bytes that a token gets if an answer of unknown length exceeds this grant.
 fn last_byte(max: u64) -> u64 {
     max.saturating_add(max.max(BEYOND_BYTES_MIN))
 }
 
-/// The seconds left; a second counts as used once it is over.
+/// Returns the seconds left. A second counts as used once it is over.
 fn secs_left(max: u64, used_ms: u64) -> u64 {
     max.saturating_sub(used_ms / 1_000)
 }

@@ -1,4 +1,5 @@
-//! One request's use of a token: reserved before it is served, metered while it is, settled behind it.
+//! One request's use of a token: reserved before the request is served, metered while the answer
+//! runs, and settled after it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,60 +12,62 @@ use crate::protocol::l402::caveat::Allowance;
 
 use super::{Claim, Usage, whole_ms};
 
-/// What happens if an answer that began within the grant runs beyond it.
+/// The treatment of an answer that begins within the grant and exceeds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overrun {
-    /// The answer is served, and the token is used up. Only one answer at a time may do so: no other begins once
-    /// the grant is held or used, and those of unknown length end with the grant. An answer of unknown length runs
-    /// beyond it by at most the grant's size, or by a mebibyte or a minute if that is more.
+    /// Serve the answer and use the token up. Only one answer at a time may exceed the grant. Once
+    /// the grant is held or used, no other answer begins, and other answers of unknown length end
+    /// with the grant. An answer of unknown length exceeds the grant by at most the grant's size,
+    /// or by a mebibyte or a minute if that is more.
     #[default]
     Serve,
-    /// The answer is cut off, and its connection is closed.
+    /// Cut the answer off and close its connection.
     Cut,
 }
 
-/// What is left of a grant; `None` where it has no such limit.
+/// The rest of a grant; a field is `None` if the grant does not limit it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Left {
-    /// Requests, this one and those in flight taken off.
+    /// The requests left, without this request and those in flight.
     pub requests: Option<u64>,
-    /// Response bytes, before this answer and without those held for others.
+    /// The response bytes left before this answer, without the bytes held for other answers.
     pub bytes: Option<u64>,
-    /// Metered seconds, before this answer.
+    /// The metered seconds left before this answer.
     pub seconds: Option<u64>,
-    /// Until when it is good, Unix seconds.
+    /// The end of the token's validity, in Unix seconds.
     pub expires_secs: Option<u64>,
 }
 
-/// Why a request was not reserved.
+/// The reason why a request was not reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreserved {
-    /// Everything that was bought has been served, or is being served.
+    /// The whole grant has been served or is being served.
     UsedUp,
-    /// The token is used too often.
+    /// The requests come faster than the token's pace.
     TooFast(Room),
 }
 
-/// One reserved use of a token. Dropping it counts it as served: a client that hangs up midway has had the resource.
-/// [`Reservation::give_back`] returns it, and so does a panic before anything was delivered.
+/// One reserved use of a token. Dropping it counts the use as served, because a client that hangs
+/// up midway has received the resource. [`Reservation::give_back`] returns the use, and so does a
+/// panic before anything was delivered.
 #[derive(Debug)]
 #[must_use = "a dropped reservation counts as served; call `give_back` if it was not"]
 pub struct Reservation {
-    /// The token's counts; taken when the reservation is given back.
+    /// The token's counts; `None` once the reservation is given back.
     usage: Option<Arc<Usage>>,
-    /// Where the time comes from when it is settled.
+    /// The source of the time of settlement.
     clock: Clock,
-    /// What the token allows in all.
+    /// The token's whole grant.
     allowance: Allowance,
-    /// What happens beyond it.
+    /// The treatment of an answer that exceeds the grant.
     overrun: Overrun,
-    /// What was left when the use was reserved, or when its answer began.
+    /// The rest of the grant when the use was reserved, or when its answer began.
     left: Left,
-    /// Its part of bytes and time.
+    /// The request's part of bytes and time.
     claim: Claim,
-    /// The number of its window, if all requests for the file count as one.
+    /// The number of the file's window, if all requests for the file count as one.
     window: Option<u64>,
-    /// Whether somebody else meters its time.
+    /// Whether the time is metered elsewhere and reported by `Reservation::report`.
     is_metered_elsewhere: bool,
     /// Whether the client has received any bytes.
     has_delivered: bool,
@@ -79,7 +82,8 @@ impl Reservation {
         file: Option<u64>,
         clock: &Clock,
     ) -> Result<Self, Unreserved> {
-        // The pace first: what is refused for it must not have been taken from the grant, not even for a moment.
+        // The pace is checked first, so that a request refused for its pace never takes from the
+        // grant.
         if let Some(pace) = pace {
             usage
                 .keep_pace(pace, clock.since_boot_ms())
@@ -107,7 +111,8 @@ impl Reservation {
         })
     }
 
-    /// What is left: requests as of now, bytes and seconds as of the answer's beginning.
+    /// Returns what is left: requests as of now, bytes and seconds as of the beginning of the
+    /// answer.
     pub fn left(&self) -> Left {
         let usage = self.usage.as_ref();
         let requests = usage.and_then(|usage| usage.requests_left(&self.allowance));
@@ -117,7 +122,7 @@ impl Reservation {
         }
     }
 
-    /// Counts time from now on only.
+    /// Starts counting time now. Earlier time does not count.
     pub fn count_from_now(&mut self) {
         if let Some(usage) = &self.usage {
             let now_ms = usage.ms(Instant::now());
@@ -125,13 +130,13 @@ impl Reservation {
         }
     }
 
-    /// Whether other running answers can take from what is left.
+    /// Whether other running answers can use up what is left.
     pub fn is_shared(&self) -> bool {
         self.allowance.bytes_max.is_some() || self.allowance.seconds_max.is_some()
     }
 
-    /// Begins the answer, and holds `length` bytes for it if its length is known. `false` if other answers have
-    /// used up the rest in the meantime.
+    /// Begins the answer, and holds `length` bytes for it if the length is known. Returns `false`
+    /// if other answers have used up the grant in the meantime.
     pub fn begin(&mut self, length: Option<u64>) -> bool {
         let Some(usage) = &self.usage else {
             return false;
@@ -152,7 +157,7 @@ impl Reservation {
         Some(self.usage.as_ref()?.token.token_id)
     }
 
-    /// Counts response bytes and says how many of them may go out.
+    /// Counts response bytes and returns how many of them may be sent.
     pub fn deliver(&mut self, bytes: u64) -> u64 {
         let Some(usage) = &self.usage else {
             return 0;
@@ -165,8 +170,8 @@ impl Reservation {
         allowed
     }
 
-    /// Reserves this many bytes in all for the answer's next messages, which must pass as a whole. `false` if less is left,
-    /// which is then used up.
+    /// Holds this many bytes in all for the answer's next messages, which must not be split.
+    /// Returns `false` if fewer bytes are left, and uses those up.
     pub fn hold(&mut self, bytes: u64) -> bool {
         let Some(usage) = &self.usage else {
             return false;
@@ -180,14 +185,14 @@ impl Reservation {
         fits
     }
 
-    /// Whether passing time has to be looked at while the answer runs: because the token has a limit of it, or because the
-    /// answer is cut when the token's time is over.
+    /// Whether the elapsed time must be checked while the answer runs: the token limits metered
+    /// time, or the answer is cut when the token expires.
     pub fn is_timed(&self) -> bool {
         let is_metered = self.allowance.seconds_max.is_some() && !self.is_metered_elsewhere;
         is_metered || self.overrun == Overrun::Cut
     }
 
-    /// Counts the time since it was last counted. `false` if the answer has to be cut off.
+    /// Counts the time since the last count. Returns `false` if the answer must be cut off.
     pub fn pass_time(&mut self) -> bool {
         self.pass_time_to(Instant::now())
     }
@@ -201,7 +206,7 @@ impl Reservation {
         };
         let now_ms = usage.ms(now);
         let mut meters = usage.meters();
-        // What is below a millisecond is counted the next time.
+        // A fraction of a millisecond is counted the next time.
         let passed_ms = meters.pass_time(&mut self.claim, now_ms);
         let has_time = meters.has_time(&self.claim, &self.allowance, self.overrun, now_ms);
         drop(meters);
@@ -211,14 +216,14 @@ impl Reservation {
         has_time
     }
 
-    /// Whether the token's time is over, and the answer is to be cut for it.
+    /// Whether the token has expired and its answer must be cut off for that.
     pub fn is_overdue(&self) -> bool {
         let until_secs = self.allowance.valid_until_secs;
         self.overrun == Overrun::Cut
             && until_secs.is_some_and(|until| self.clock.unix_secs() >= until)
     }
 
-    /// Counts time that was metered by whoever did the work.
+    /// Counts time that was metered elsewhere.
     pub fn report(&mut self, worked: Duration) {
         self.is_metered_elsewhere = true;
         if let Some(usage) = &self.usage {
@@ -227,8 +232,8 @@ impl Reservation {
         }
     }
 
-    /// Returns the use to the holder, because nothing was delivered and that was not the holder's doing. Returns
-    /// what is left for the next request.
+    /// Returns the use to the holder, because nothing was delivered and the holder did not cause
+    /// that. Returns what is left for the next request.
     pub fn give_back(mut self) -> Left {
         self.return_it()
     }
@@ -248,16 +253,17 @@ impl Reservation {
         usage.left(&self.allowance)
     }
 
-    /// Whether the use may be given back because its answer brought nothing. Each call counts towards the token's limit. A
-    /// grant of bytes or seconds always counts what such an answer takes: a HEAD may have worked for a minute.
+    /// Whether the use may be given back because its answer brought the client nothing. Each call
+    /// counts towards the token's limit. The use of a grant of bytes or seconds always counts,
+    /// because even a HEAD request may take a minute of work.
     pub fn is_excused(&self) -> bool {
         let is_metered = self.allowance.bytes_max.is_some() || self.allowance.seconds_max.is_some();
         let usage = self.usage.as_ref().filter(|_| !is_metered);
         usage.is_some_and(|usage| usage.excuses(&self.allowance))
     }
 
-    /// Gives back a use that was reserved for a hook call and not needed. For a minute, this token reserves no use before
-    /// the price is known.
+    /// Gives back a use that was reserved for a hook call and not needed. For a minute, the token's
+    /// uses are then reserved only once the price is known.
     pub fn withdraw(self) {
         if let Some(usage) = &self.usage {
             usage.be_withdrawn(self.clock.since_boot_ms());
@@ -265,8 +271,8 @@ impl Reservation {
         self.give_back();
     }
 
-    /// Ends the use of a client that left before the first byte of an answer. The use goes back, but only a few
-    /// times.
+    /// Ends the use of a client that left before the first byte of an answer. The use goes back,
+    /// but only a few times.
     pub fn leave(self) {
         let usage = self.usage.as_ref();
         if usage.is_some_and(|usage| usage.forgives_leaving(&self.allowance)) {
@@ -275,7 +281,7 @@ impl Reservation {
     }
 }
 
-/// Begun milliseconds: work below one is work.
+/// Converts to milliseconds, rounded up, so that the shortest work counts.
 fn ms_begun(span: Duration) -> u64 {
     whole_ms(span + Duration::from_nanos(999_999))
 }

@@ -174,7 +174,7 @@ fn bytes_and_seconds_are_limits_like_requests() {
     let left = (first.left().bytes, first.left().seconds);
     assert_eq!(left, (Some(10), Some(2)));
     assert_eq!(first.deliver(9), 9);
-    // The one in flight may need more than there is: the next waits for it.
+    // The request in flight may need more than what is left, so the next request waits for it.
     assert!(reserve(&usage, &allowance, &clock).is_none());
     first.report(Duration::from_micros(1_499_001));
     drop(first);
@@ -306,7 +306,7 @@ fn left_is_reported_as_the_next_request_finds_it() {
     );
     let left = first.give_back();
     assert_eq!((left.requests, left.bytes), (Some(4), Some(300)));
-    // Five hundred bytes were never delivered.
+    // Five hundred of the held bytes were never delivered.
     assert_eq!(second.deliver(200), 200);
     drop(second);
     let third = reserve(&usage, &allowance, &clock).unwrap();

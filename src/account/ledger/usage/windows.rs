@@ -1,10 +1,11 @@
-//! Counts the requests for one file as one, such as the ranges that a player or a download fetches. Kept in memory; a restart
-//! ends the windows.
+//! Counts the requests for one file as one, such as the ranges that a player or a download fetches.
+//! The windows are in memory, so a restart ends them.
 
-/// How long the requests for a file count as one, from the first one: enough to resume a download or to seek in a video.
+/// How long the requests for a file count as one, from the first request on. Ten minutes are enough
+/// to resume a download or to seek in a video.
 const WINDOW_MS: u64 = 600_000;
 
-/// The most open windows of one token. Beyond that, each request counts.
+/// The most open windows of one token. Beyond this number, each request counts.
 const WINDOWS_MAX: usize = 64;
 
 /// The open windows of one token.
@@ -15,13 +16,13 @@ pub(super) struct Windows {
     next: u64,
 }
 
-/// The requests for one file. One use is held for them, and counts once any of them is delivered.
+/// The requests for one file. They hold one use, which counts once any of them is delivered.
 #[derive(Debug)]
 struct Window {
     /// The hash of the path, with a random key.
     file: u64,
     number: u64,
-    /// When the window closes, in milliseconds since boot.
+    /// The time at which the window closes, in milliseconds since the machine started.
     until_ms: u64,
     running: usize,
     is_delivered: bool,
@@ -30,16 +31,16 @@ struct Window {
 /// The state of the use that a window holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Held {
-    /// It counts from now on.
+    /// The use counts from now on.
     Counts,
-    /// Nothing was delivered and no request is running: give it back.
+    /// Nothing was delivered and no request is running, so the use goes back.
     GoesBack,
-    /// Unchanged: it was settled before, or another request is still running.
+    /// The use was counted before, or another request is still running.
     Stays,
 }
 
 impl Windows {
-    /// Joins the open window of this file, and returns its number.
+    /// Joins the open window of this file, if one exists, and returns its number.
     pub(super) fn join(&mut self, file: u64, now_ms: u64) -> Option<u64> {
         let mut open = self.list.iter_mut();
         let window = open.find(|it| it.file == file && it.until_ms > now_ms)?;
@@ -47,7 +48,7 @@ impl Windows {
         Some(window.number)
     }
 
-    /// Opens a window, and returns its number. `None` if there are too many.
+    /// Opens a window and returns its number. Returns `None` if too many windows are open.
     pub(super) fn open(&mut self, file: u64, now_ms: u64) -> Option<u64> {
         self.list
             .retain(|window| window.running > 0 || window.until_ms > now_ms);
@@ -66,7 +67,7 @@ impl Windows {
         Some(number)
     }
 
-    /// Ends a request of this window.
+    /// Ends one request of this window.
     pub(super) fn end(&mut self, number: u64, is_delivered: bool) -> Held {
         let Some(at) = self.list.iter().position(|it| it.number == number) else {
             return Held::Stays;

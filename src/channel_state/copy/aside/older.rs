@@ -1,12 +1,13 @@
-//! A recovery that an older program began.
+//! A recovery that an older version of this program began.
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::{LIVE, PUT_BACK, Stage, is_table};
 
-/// Makes the table of the keys of the monitors that a recovery has put back, if there is none: older programs kept no keys. They put
-/// back all at once, and no channel is opened meanwhile: so where such a recovery is beyond its first stage, what is loaded is what
-/// was put back.
+/// Creates the table with the keys of the monitors that a recovery has put back, if it is missing.
+/// Older versions kept no keys, but they put back all monitors at once, and no channel is opened
+/// during a recovery. So after the first stage of such a recovery, all loaded monitors were put
+/// back.
 pub(super) fn make_put_back(connection: &mut Connection, stage: &str) -> rusqlite::Result<()> {
     if is_table(connection, "tollhouse_put_back")? {
         return Ok(());
@@ -49,14 +50,14 @@ mod tests {
                     stage.name()
                 ))
                 .unwrap();
-            // Twice: what is there is not made again.
+            // The second call changes nothing, because the table exists.
             for _ in 0..2 {
                 let fence = begin(folder).unwrap().unwrap();
                 assert_eq!((fence.stage, fence.put_back), (stage, known));
             }
             let is_known = put_back(&connection).unwrap().contains("one");
             assert_eq!(is_known, known == 1);
-            // It is read: that it is no monitor is noticed.
+            // `loaded` reads the row and reports that it is not a monitor.
             let found = loaded(folder, &keys);
             assert!(matches!(found, Err(StateError::Monitors(_))), "{found:?}");
         }

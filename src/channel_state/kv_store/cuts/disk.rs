@@ -1,4 +1,4 @@
-//! What a disk may hold between two contents of the store's files.
+//! Contents that a disk may have between two contents of the store's files.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,33 +8,38 @@ use tempfile::TempDir;
 use super::super::super::database;
 use super::super::*;
 
-/// What the store holds.
+/// The content of the store.
 pub(super) type Table = BTreeMap<[String; 3], Vec<u8>>;
 
-/// In front of the log. The bytes from 8 on say how large its pages are.
+/// The length of the log's header. Its bytes from 8 on are the page size.
 const HEADER: usize = 32;
-/// In front of each page in it.
+/// The length of the header of each page in the log.
 const FRAME_HEADER: usize = 24;
-/// What a disk writes whole, or not.
+/// The length of a sector, which is the unit of a disk's writes.
 const SECTOR: usize = 512;
-/// A log is cut where the fields of its own header and of each frame's begin, and within the first byte of a page.
+/// Places of cuts: where the fields of the log's header and of each page's header begin, and after
+/// the first byte of a page.
 const FIELDS: [usize; 6] = [0, 4, 8, 16, 24, 25];
-/// And it is cut at every so many bytes besides, 4,120 / 2,039 = 2 times a frame. SQLite makes one sum over a frame, so that one
-/// place in it is like another; every byte, which is a stride of 1, takes half an hour and was tried by hand.
+/// The distance of further cuts: about one cut for every two pages of 24 + 1,024 bytes. SQLite has
+/// one checksum per page in the log, so all places in such a page are alike. A stride of 1, which
+/// cuts at every byte, takes half an hour and was tried by hand.
 const STRIDE: usize = 2_039;
-/// Of these cuts so many are tried at a moment, drawn by lot: some hundred moments, and 2 ms to open one.
+/// The average number of cuts that are tried at a moment, drawn at random. There are some hundred
+/// moments, and opening a disk takes 2 ms.
 const CUTS_MAX: u64 = 60;
-/// Where the files are for a moment: in memory if there is such a folder, for all that is synced there again is not looked at.
+/// The folder for the files of a moment. It is in memory, if it exists, because the tests do not
+/// look at further syncs.
 const MEMORY: &str = "/dev/shm";
 
-/// The files. No log is an empty one.
+/// The content of the files. If no log exists, `log` is empty.
 #[derive(Clone)]
 pub(super) struct Disk {
     /// The database.
     pub(super) database: Vec<u8>,
-    /// Its write-ahead log.
+    /// The write-ahead log.
     pub(super) log: Vec<u8>,
-    /// The log's index, which SQLite has in memory; what is left of it belongs to another log or another time.
+    /// The log's index, which SQLite keeps in memory. A leftover index belongs to another log or to
+    /// an earlier state.
     pub(super) index: Vec<u8>,
 }
 
@@ -49,12 +54,13 @@ impl Disk {
         }
     }
 
-    /// The log's header: another one when it was begun anew.
+    /// The log's header, which changes when the log restarts.
     pub(super) fn header(&self) -> Option<&[u8]> {
         self.log.get(..HEADER)
     }
 
-    /// A folder that holds them. If a node was made there, its database must not be empty.
+    /// Writes the files to a folder. If `is_made` is set, the folder is marked as a node's, and its
+    /// database must not be empty.
     pub(super) fn put(&self, is_made: bool) -> TempDir {
         let folder = tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir());
         let folder = folder.unwrap();
@@ -70,7 +76,7 @@ impl Disk {
         folder
     }
 
-    /// What the program finds there, or why it does not start.
+    /// The content that the program finds, or why it does not start.
     pub(super) fn opened(&self, is_made: bool) -> Result<Table, ChannelStateError> {
         let folder = self.put(is_made);
         database::prepare(folder.path())?;
@@ -89,19 +95,19 @@ impl Disk {
     }
 }
 
-/// Pseudo-random, and the same in every run.
+/// A pseudo-random generator with the same sequence in every run.
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn is_one_of(&mut self, many: u64) -> bool {
-        // Knuth's MMIX; of such a generator the upper bits are the good ones.
+        // The constants are those of Knuth's MMIX. Its upper bits are the good ones.
         let next = self.0.wrapping_mul(6_364_136_223_846_793_005);
         self.0 = next.wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33).is_multiple_of(many)
     }
 }
 
-/// The pieces of so many bytes in which the one content is not the other.
+/// The pieces of `bytes` bytes in which the two contents differ.
 fn changed(sure: &[u8], now: &[u8], bytes: usize) -> Vec<Range<usize>> {
     assert!(now.len() >= sure.len(), "no file becomes shorter");
     let pieces = (0..now.len()).step_by(bytes);
@@ -111,7 +117,7 @@ fn changed(sure: &[u8], now: &[u8], bytes: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// The one content with pieces of the other. What lies in between and in neither is zero.
+/// The content `sure` with these pieces of `now`. Gaps behind its end are zero.
 fn with(sure: &[u8], now: &[u8], pieces: &[Range<usize>]) -> Vec<u8> {
     let mut mixed = sure.to_vec();
     for piece in pieces {
@@ -121,13 +127,13 @@ fn with(sure: &[u8], now: &[u8], pieces: &[Range<usize>]) -> Vec<u8> {
     mixed
 }
 
-/// The one content up to here, and what is left of the other.
+/// The content `now` up to `at`, and then the rest of `sure`.
 fn until(sure: &[u8], now: &[u8], at: usize) -> Vec<u8> {
     let left = sure.get(at..).unwrap_or_default();
     [&now[..at], left].concat()
 }
 
-/// Where a log is cut, in what was not synced.
+/// The places in the unsynced part at which a log is cut.
 fn cuts(log: &[u8], unsynced: Range<usize>, dice: &mut Dice) -> Vec<usize> {
     let page = u32::from_be_bytes(log[8..12].try_into().unwrap());
     let frame = FRAME_HEADER + page as usize;
@@ -141,7 +147,7 @@ fn cuts(log: &[u8], unsynced: Range<usize>, dice: &mut Dice) -> Vec<usize> {
     cuts
 }
 
-/// What may be in the log's file.
+/// All contents that the log's file may have.
 pub(super) fn logs(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
     let mut found = vec![now.to_vec()];
     let bytes = changed(sure, now, 1);
@@ -151,14 +157,15 @@ pub(super) fn logs(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
     found.push(sure.to_vec());
     let mut sure = sure.to_vec();
     if first.start < HEADER && !sure.is_empty() {
-        // Begun anew: the header is torn, or it is on the disk before the rest.
+        // The log was restarted: its header is torn, or is on the disk before the rest.
         found.extend(FIELDS.map(|at| until(&sure, now, at)));
         sure = until(&sure, now, HEADER);
     }
     let cuts = cuts(now, first.start..last.end, dice);
     for (number, at) in cuts.into_iter().enumerate() {
         let mut cut = until(&sure, now, at);
-        // What was not written is as it was, or the file has grown before its bytes came, or the sector holds anything.
+        // The unwritten bytes are as before, or zero because the file has grown first, or
+        // arbitrary.
         match number % 3 {
             0 => {}
             1 => cut.resize(now.len(), 0),
@@ -180,7 +187,7 @@ pub(super) fn logs(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
     found
 }
 
-/// What may be in the database's file of pages that were moved into it.
+/// All contents that the database's file may have while pages are moved into it.
 pub(super) fn databases(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
     let mut found = vec![now.to_vec()];
     let page = usize::from(u16::from_be_bytes(now[16..18].try_into().unwrap()));
@@ -195,7 +202,7 @@ pub(super) fn databases(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<Vec<u8>
     found
 }
 
-/// One of them, drawn by lot: none of the pages, or some of them or of their sectors.
+/// A random content: none of the changed pages, or some of the pages or of their sectors.
 pub(super) fn some(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<u8> {
     let page = usize::from(u16::from_be_bytes(now[16..18].try_into().unwrap()));
     let mut some = changed(sure, now, if dice.is_one_of(2) { page } else { SECTOR });
@@ -203,7 +210,7 @@ pub(super) fn some(sure: &[u8], now: &[u8], dice: &mut Dice) -> Vec<u8> {
     some.retain(|_| !is_none && dice.is_one_of(2));
     let mut mixed = with(sure, now, &some);
     if dice.is_one_of(2) {
-        // The file has grown already.
+        // The file has already grown.
         mixed.resize(now.len(), 0);
     }
     mixed

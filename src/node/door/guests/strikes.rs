@@ -1,4 +1,4 @@
-//! How often networks and peers exceeded the limits.
+//! Counts how often networks and peers exceeded the limits.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The most networks or peers that are remembered for exceeding the limits, each 70 bytes.
+/// The maximum number of networks or peers with remembered violations, each 70 bytes.
 const STRUCK_MAX: usize = 10_000;
 
 /// The ways in which a stranger can exceed the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::node) enum Violation {
-    /// It had a channel accepted that it never funded, or that exceeded the limits. Each leaves some kilobytes in the node's
-    /// database, and two addresses that the wallet has given out.
+    /// A channel that was accepted but never funded, or that exceeded the limits. Each one leaves
+    /// some kilobytes in the node's database, and uses two of the wallet's addresses.
     Channel,
-    /// It asked for a channel that ldk-node refused at once, as it does while coins are missing. An honest peer asks again for
-    /// a channel of another type.
+    /// A request for a channel that ldk-node refused at once, as it does while coins are missing.
+    /// An honest peer then asks again, for a channel of another type.
     Refused,
 }
 
 impl Violation {
-    /// The weight of one such violation.
+    /// The weight of one violation of this kind.
     pub(super) const fn weight(self) -> u32 {
         match self {
             Self::Channel => 10,
@@ -30,7 +30,8 @@ impl Violation {
     }
 }
 
-/// The violations of the limits, by their weight, within a period that begins with the first of them.
+/// The sum of the weights of all violations, by key. Each sum covers a period that begins with the
+/// key's first violation.
 #[derive(Debug)]
 pub(super) struct Strikes<K> {
     period: Duration,
@@ -49,7 +50,7 @@ impl<K: Eq + Hash> Strikes<K> {
     pub(super) fn add(&mut self, key: K, violation: Violation, now: Instant) {
         let sums = &mut self.sums;
         if sums.len() >= STRUCK_MAX {
-            // Many that have one strike each do not make the others forgotten.
+            // Many keys with one violation each must not displace the others.
             sums.retain(|_, (sum, _)| *sum > Violation::Channel.weight());
         }
         if sums.len() >= STRUCK_MAX {
@@ -62,7 +63,8 @@ impl<K: Eq + Hash> Strikes<K> {
         *sum = sum.saturating_add(violation.weight());
     }
 
-    /// Whether the violations of this key weigh more than this number of [`Violation::Channel`].
+    /// Whether the violations of this key weigh more than `channels` times a
+    /// [`Violation::Channel`].
     pub(super) fn is_beyond(&self, key: &K, channels: u32, now: Instant) -> bool {
         self.sums.get(key).is_some_and(|(sum, since)| {
             *sum > channels * Violation::Channel.weight()

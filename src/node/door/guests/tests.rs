@@ -112,7 +112,7 @@ fn only_kept_peers_of_a_blocked_network_are_released() {
     for _ in 0..=STRIKES {
         guests.struck.add(home, Violation::Channel, Instant::now());
     }
-    // It has never connected before.
+    // The peer has never connected before.
     let customer = enter(&mut guests, "192.0.2.1").unwrap();
     let stranger = enter(&mut guests, "192.0.2.2").unwrap();
     assert!(!customer.released.is_cancelled() && !stranger.released.is_cancelled());

@@ -1,4 +1,5 @@
-//! The content of the [`spending`](super) file: the amount that each token has spent, and its payments under way.
+//! The content of the [`spending`](super) file: each token's spent amount and its payments under
+//! way.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,8 @@ pub(super) struct Account {
     pub(super) pending: Vec<Pending>,
 }
 
-/// An account in the file. Without pending payments it is a plain number, as older programs wrote it.
+/// An account in the file. Without pending payments it is a plain number, as older programs wrote
+/// it.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {

@@ -1,16 +1,18 @@
-//! When changes of the channels are followed by a backup: within seconds, with a limit on how often.
+//! The schedule of backups after changes of the channels: soon after a change, but not too often.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the channels must be unchanged before a backup: opening one changes them several times within seconds.
+/// How long the channels must be unchanged before a backup. Opening a channel changes them several
+/// times within seconds.
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 
-/// The longest that a change waits for the channels to be unchanged.
+/// The longest time that a backup waits for the channels to be unchanged.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// The period in which at most two backups are made: opening a channel and its becoming usable are two changes.
+/// The period in which at most two backups are made for changes. Opening a channel causes two
+/// changes, the second when the channel becomes usable.
 const TWO_WITHIN: Duration = Duration::from_secs(600);
 
 /// The wait after a failed attempt.
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn a_change_is_followed_within_seconds_and_many_changes_by_few_backups() {
         assert_eq!(made_in_an_hour(10_000), [5]);
-        // Two changes are followed soon each, and after a while the next two.
+        // One change per 20 minutes is followed by one backup each.
         assert_eq!(made_in_an_hour(1_200), [5, 1_205, 2_405]);
         let many = made_in_an_hour(9);
         assert_eq!(many[..2], [5, 14]);

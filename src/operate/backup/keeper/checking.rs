@@ -1,4 +1,4 @@
-//! Looking through one's own backups: a file that was damaged after it was written is found before it is needed.
+//! Verifying this data folder's backups, so that a damaged file is found before it is needed.
 
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -16,14 +16,15 @@ use super::checks::{Checks, Seen, Verdict};
 use super::status::Own;
 use super::{Backups, CHECKS};
 
-/// Where a backup is unpacked to be looked through, in the data folder.
+/// The folder in the data folder that a backup is unpacked to for a check.
 const SCRATCH: &str = "backup.check";
 
-/// Where one is put that was fetched from the store, in the data folder.
+/// The folder in the data folder for a backup that was fetched from the store.
 const FETCHED: &str = "backup.fetched";
 
 impl Backups {
-    /// Looks through the newest backup of the folder if that is due, and makes another one if it is bad. Blocks on the disk.
+    /// Verifies the newest backup in the folder if a check is due, and makes another one if it is
+    /// bad. Blocks on the disk.
     pub(super) fn check(&self) {
         if self.node.is_recovering() {
             return;
@@ -54,7 +55,7 @@ impl Backups {
         }
     }
 
-    /// Makes a backup in the place of a bad one.
+    /// Makes a backup to replace a bad one.
     fn remake(&self, now_secs: u64) {
         let mut may = false;
         self.note(|checks| may = checks.may_remake(now_secs));
@@ -76,7 +77,8 @@ impl Backups {
         }
     }
 
-    /// Fetches the backup that the store holds and looks through it, if that is due; one that is bad is sent again.
+    /// Fetches the newest backup from the store and verifies it, if a check is due. A bad one is
+    /// sent again.
     pub(super) async fn check_store(self: &Arc<Self>) {
         let Some(remote) = &self.remote else {
             return;
@@ -90,7 +92,8 @@ impl Backups {
         if !self.checks().is_store_due(now_secs) {
             return;
         }
-        // Before a byte was fetched: a program that is killed meanwhile does not fetch it again with each start.
+        // Record the check before fetching, so that a program that is killed repeatedly does not
+        // fetch the backup at every start.
         let begun = seen.clone();
         self.off(move |backups| backups.note(|checks| checks.store.begin(&begun, now_secs)))
             .await;
@@ -148,20 +151,22 @@ impl Backups {
             .unwrap_or_else(|| Verdict::Unknown("looking through it panicked".to_owned()))
     }
 
-    /// What `tollhouse backup verify` does. Blocks on the disk.
+    /// Verifies a backup, like `tollhouse backup verify`. Blocks on the disk.
     fn look_through(&self, file: &Path) -> Verdict {
         let bytes = file.metadata().map_or(0, |there| there.len());
         if let Some(why) = self.too_little_room(bytes) {
             return Verdict::Unknown(why);
         }
-        // Nothing is made or let go meanwhile, and there is one scratch folder.
+        // The turn keeps backups from being made or deleted meanwhile, and protects the scratch
+        // folder.
         let _turn = self.turn();
         let scratch = self.source.data_dir.join(SCRATCH);
         let look = || {
             let network = Some(self.source.network);
             verify(file, &self.source.keys, network, &scratch, &self.clock)
         };
-        // The books of the copy tell of being rebuilt, as if they were ours.
+        // Rebuilding the copy of the ledger would log messages that seem to be about the real
+        // ledger.
         let silent = tracing::subscriber::NoSubscriber::default();
         match tracing::subscriber::with_default(silent, look) {
             Ok(_) => Verdict::Good,
@@ -170,7 +175,8 @@ impl Backups {
         }
     }
 
-    /// Why a backup of this length is not unpacked now.
+    /// Why there is too little disk space to unpack a backup of this length; `None` if there is
+    /// enough.
     fn too_little_room(&self, bytes: u64) -> Option<String> {
         let free = disk_space::left(&self.source.data_dir)?;
         let wanted = room_wanted(bytes);
@@ -180,12 +186,12 @@ impl Backups {
         })
     }
 
-    /// What is known.
+    /// The results of earlier checks.
     pub(super) fn checks(&self) -> MutexGuard<'_, Checks> {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is known, and keeps it. Blocks on the disk.
+    /// Changes the results and writes them to their file. Blocks on the disk.
     pub(super) fn note(&self, change: impl FnOnce(&mut Checks)) {
         let mut checks = self.checks();
         change(&mut checks);
@@ -194,7 +200,7 @@ impl Backups {
         }
     }
 
-    /// Does this where it may block; `None` if it panicked.
+    /// Runs blocking work on another thread; `None` if it panicked.
     pub(super) async fn off<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
@@ -205,7 +211,7 @@ impl Backups {
     }
 }
 
-/// Whether the backup is at fault, rather than the disk that it was to be unpacked to.
+/// Whether the error is due to the backup itself rather than to the disk that it is unpacked to.
 fn is_of_the_file(error: &BackupError, file: &Path) -> bool {
     match error {
         BackupError::Io { path, .. } => path == file,

@@ -1,4 +1,5 @@
-//! What is known of the backups that were looked through, over restarts: which are good, and when the next look is due.
+//! The results of verifying backups, kept over restarts: which backups are good, and when the next
+//! check is due.
 
 use std::fs::Metadata;
 use std::io;
@@ -9,31 +10,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::secret_file::{self, SecretFileError};
 
-/// How long the newest backup of the folder is taken for good, unless its file changes: a look writes all of it to the disk once
-/// more, which for a backup of 100 MB is 100 MB a day, as much as making it was.
+/// How long the newest backup in the folder counts as good while its file does not change. A check
+/// writes all of the backup to the disk once more. For a backup of 100 MB that is 100 MB a day, as
+/// much as making it.
 const EVERY_SECS: u64 = 86_400;
 
-/// How often a backup is fetched back from the store, whatever happens meanwhile, restarts and new backups included. Bytes out
-/// of a store cost up to some 0.09 USD a gigabyte: 100 MB a day are 3 GB a month, or 27 cents.
+/// How often a backup is fetched from the store, regardless of restarts and new backups. Traffic
+/// out of a store costs up to about 0.09 USD a gigabyte: 100 MB a day are 3 GB a month, or 27
+/// cents.
 const STORE_EVERY_SECS: u64 = 86_400;
 
-/// When a look that came to nothing (no room, no answer) is tried again: at most 24 a day.
+/// The wait after a check without a result, for lack of disk space or of an answer: at most 24
+/// checks a day.
 const RETRY_SECS: u64 = 3_600;
 
-/// How often another backup is made in the place of a bad one: where each is bad, the disk is not to be written full of them.
+/// How often a bad backup is replaced by another one. If every backup is bad, they must not fill
+/// the disk.
 const REMAKE_SECS: u64 = 3_600;
 
-/// A file as it was when it was looked through.
+/// A file as it was when it was verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Seen {
     pub(super) name: String,
     pub(super) bytes: u64,
-    /// When it was last written to, Unix milliseconds. Whoever changes it on purpose can set that back: then it takes a day.
+    /// When the file was last written, Unix milliseconds. Somebody who changes the file on purpose
+    /// can reset this time. The change is then found within a day.
     modified_ms: u64,
 }
 
 impl Seen {
-    /// `None` if it is not there.
+    /// Reads the file's properties; `None` if the file does not exist.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let there: Metadata = path.metadata().ok()?;
         let modified = there.modified().ok()?.duration_since(UNIX_EPOCH);
@@ -47,23 +53,23 @@ impl Seen {
     }
 }
 
-/// What a look through a backup has shown.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It can be restored.
+    /// The backup can be restored.
     Good,
-    /// It cannot, and why.
+    /// The backup cannot be restored, with the reason.
     Bad(String),
-    /// It could not be looked through, and why: nothing is known.
+    /// The backup could not be checked, with the reason.
     Unknown(String),
 }
 
-/// The last look.
+/// The last check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Look {
     at: Seen,
     secs: u64,
-    /// Whether something is known since.
+    /// Whether the check had a result.
     is_known: bool,
 }
 
@@ -71,7 +77,7 @@ struct Look {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Good {
     pub(super) seen: Seen,
-    /// When it was looked through, Unix seconds.
+    /// When the backup was verified, Unix seconds.
     pub(super) secs: u64,
 }
 
@@ -80,22 +86,22 @@ pub(super) struct Good {
 pub(super) struct Bad {
     pub(super) seen: Seen,
     pub(super) why: String,
-    /// Whether another one was put in its place.
+    /// Whether another backup has replaced this one.
     pub(super) is_replaced: bool,
 }
 
-/// What is known of one place: the folder, or the store.
+/// The known state of one place, the folder or the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     last: Option<Look>,
-    /// The last one that was good.
+    /// The last backup that was found good.
     pub(super) good: Option<Good>,
-    /// The last one that was not.
+    /// The last backup that was found bad.
     pub(super) bad: Option<Bad>,
 }
 
 impl Place {
-    /// A look begins.
+    /// Records the beginning of a check.
     pub(super) fn begin(&mut self, at: &Seen, secs: u64) {
         self.last = Some(Look {
             at: at.clone(),
@@ -104,7 +110,7 @@ impl Place {
         });
     }
 
-    /// A look has ended.
+    /// Records the end of a check.
     pub(super) fn end(&mut self, at: &Seen, secs: u64, verdict: &Verdict) {
         self.last = Some(Look {
             at: at.clone(),
@@ -113,7 +119,8 @@ impl Place {
         });
         match verdict {
             Verdict::Good => {
-                // What is still bad in the folder is not forgotten for it; one that was mended is.
+                // A good result for one file does not clear the bad result of another. It clears
+                // only the bad result of a file of the same name.
                 if self
                     .bad
                     .as_ref()
@@ -144,33 +151,33 @@ impl Place {
         }
     }
 
-    /// Whether this very file is known to be bad.
+    /// Whether exactly this file is known to be bad.
     pub(super) fn is_bad(&self, seen: &Seen) -> bool {
         self.bad.as_ref().is_some_and(|bad| bad.seen == *seen)
     }
 
-    /// Whether this very file was found good.
+    /// Whether exactly this file was found good.
     pub(super) fn is_good(&self, seen: &Seen) -> bool {
         self.good.as_ref().is_some_and(|good| good.seen == *seen)
     }
 
-    /// The name of the one that is not let go, however old it gets.
+    /// The name of the backup that must not be deleted, whatever its age.
     pub(super) fn spared(&self) -> Option<String> {
         self.good.as_ref().map(|good| good.seen.name.clone())
     }
 }
 
-/// What is known of all of them.
+/// The results for the folder and the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Checks {
     pub(super) folder: Place,
     pub(super) store: Place,
-    /// When one was last made in the place of a bad one, Unix seconds.
+    /// When a bad backup was last replaced by another one, Unix seconds.
     remade_secs: Option<u64>,
 }
 
 impl Checks {
-    /// What was kept. What cannot be read is only found out anew.
+    /// Reads the results. Unreadable results count as missing, and the checks are repeated.
     pub(super) fn open(path: &Path) -> Self {
         let kept = secret_file::read(path);
         if let Err(SecretFileError::Io { source, .. }) = &kept
@@ -190,15 +197,15 @@ impl Checks {
         })
     }
 
-    /// Keeps it. Blocks on the disk.
+    /// Writes the results to the file. Blocks on the disk.
     pub(super) fn keep(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_string(self).map_err(io::Error::from)?;
         secret_file::replace(path, &text)
     }
 
-    /// Whether the newest file of the folder is to be looked through now.
+    /// Whether the newest file in the folder is due for a check.
     pub(super) fn is_due(&self, newest: &Seen, now_secs: u64) -> bool {
-        // A bad one that is still the newest could not be replaced: that is tried again.
+        // If the newest backup is bad, replacing it has failed so far, so the check is retried.
         let is_settled = |look: &Look| look.is_known && !self.folder.is_bad(newest);
         let every = |look: &Look| {
             if is_settled(look) {
@@ -213,20 +220,20 @@ impl Checks {
             .is_none_or(|look| look.at != *newest || is_past(look.secs, every(look), now_secs))
     }
 
-    /// Whether one may be fetched back from the store now.
+    /// Whether a backup in the store is due for a check.
     pub(super) fn is_store_due(&self, now_secs: u64) -> bool {
         let last = self.store.last.as_ref();
         last.is_none_or(|look| is_past(look.secs, STORE_EVERY_SECS, now_secs))
     }
 
-    /// The store was sent what it is to hold.
+    /// Records that the bad backup in the store was replaced by sending it again.
     pub(super) fn sent_again(&mut self) {
         if let Some(bad) = &mut self.store.bad {
             bad.is_replaced = true;
         }
     }
 
-    /// Whether another one is made in the place of a bad one now; said once, it counts as done.
+    /// Whether a bad backup may be replaced now. A positive answer is recorded as a replacement.
     pub(super) fn may_remake(&mut self, now_secs: u64) -> bool {
         let is_due = self
             .remade_secs
@@ -238,7 +245,8 @@ impl Checks {
     }
 }
 
-/// Whether so much time has passed. A clock that was set back must not put it off for years.
+/// Whether this much time has passed. The difference counts in both directions, so that a clock
+/// that was set back does not delay a check for years.
 fn is_past(then_secs: u64, span_secs: u64, now_secs: u64) -> bool {
     now_secs.abs_diff(then_secs) >= span_secs
 }

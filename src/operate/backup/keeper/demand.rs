@@ -1,5 +1,5 @@
-//! Backups after changes that must not be lost and leave the channels as they are: a revocation, and a new master
-//! key.
+//! Backups after changes that must not be lost and do not concern channels: revocations and new
+//! master keys.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,14 +11,15 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{BackupError, Backups, Created};
 
-/// The time between two backups made for revocations: a hundred revocations make one backup. So the right to revoke
-/// does not suffice to fill the disk or to push out older backups.
+/// The time between two backups made for revocations, so that a hundred revocations make one
+/// backup. The right to revoke therefore does not suffice to fill the disk or to displace older
+/// backups.
 const FOLLOWS_EVERY: Duration = Duration::from_secs(5 * 60);
 
-/// How long a key rotation waits until the store has the backup, which has some megabytes.
+/// How long a key rotation waits until the store has the backup. A backup has some megabytes.
 const SENT_WITHIN: Duration = Duration::from_secs(120);
 
-/// Whether the newest backup lacks something.
+/// The record of changes that the newest backup lacks.
 #[derive(Debug, Default)]
 pub(super) struct Lacking {
     is_some: AtomicBool,
@@ -46,7 +47,7 @@ impl Lacking {
         self.is_some.swap(false, Ordering::AcqRel)
     }
 
-    /// Records again that something is lacking; the next look finds it.
+    /// Records again that something is lacking. The next check finds it.
     pub(super) fn put_back(&self) {
         self.is_some.store(true, Ordering::Release);
     }
@@ -58,13 +59,13 @@ impl Lacking {
 }
 
 impl Backups {
-    /// Requests a backup for a change that is not one of the channels. It is made within seconds, or some minutes
-    /// after the last one.
+    /// Requests a backup for a change that does not concern channels. The backup is made within
+    /// seconds, or up to five minutes after the last one.
     pub fn follow(&self) {
         self.lacking.note();
     }
 
-    /// Whether enough time has passed since the last backup.
+    /// Whether enough time has passed since the last backup for one on request.
     pub(super) fn may_follow(&self) -> bool {
         let made_at = *self
             .made_at
@@ -73,12 +74,12 @@ impl Backups {
         made_at.is_none_or(|at| at.elapsed() >= FOLLOWS_EVERY)
     }
 
-    /// Checks after a start whether a revocation or a new key is missing from the newest backup. Blocks on the
-    /// disk.
+    /// Checks after a start whether a revocation or a new key is missing from the newest backup.
+    /// Reads the file once. Blocks on the disk.
     pub(super) fn note_what_is_lacking(&self) {
         let now_secs = self.clock.unix_secs();
         let made_secs = self.newest().and_then(|own| own.kept.made_secs(now_secs));
-        // If the ledger cannot be read, the program ends anyway.
+        // An unreadable ledger ends the program elsewhere, so the error is ignored here.
         let revoked_secs = self.ledger.revoked_secs().ok().flatten();
         let key_secs = changed_secs(&self.source.data_dir.join("master.key"));
         let changed_secs = revoked_secs.max(key_secs);

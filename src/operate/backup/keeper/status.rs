@@ -1,5 +1,5 @@
-//! What the operator is told of the backups: of those in the folder by what was found when it was last looked into, so that a folder
-//! on a network that is gone keeps nobody waiting.
+//! The status of the backups. For the folder, it shows the result of the last listing, so that an
+//! unreachable network folder does not delay the answer.
 
 use std::path::{Path, PathBuf};
 
@@ -15,39 +15,40 @@ use crate::operate::backup::{CHECKS, Config, io_at};
 
 use super::checks::{Checks, Seen};
 
-/// What the operator is told of the backups.
+/// The status of the backups.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct BackupStatus {
-    /// The folder.
+    /// The folder of the backups.
     #[schema(value_type = String)]
     pub folder: PathBuf,
-    /// How many there are that this data folder has made.
+    /// The number of backups that this data folder made.
     pub count: usize,
-    /// The newest of them.
+    /// The newest backup that this data folder made.
     #[schema(value_type = Option<String>)]
     pub newest: Option<PathBuf>,
-    /// How old that is, in seconds.
+    /// The age of the newest backup, in seconds.
     pub age_secs: Option<u64>,
     /// When a channel last became ready or was closed, Unix seconds.
     pub channels_changed_secs: Option<u64>,
-    /// Whether the newest was made before that.
+    /// Whether the newest backup was made before that change.
     pub is_behind_channels: bool,
-    /// The newest that was looked through, as by `tollhouse backup verify`, and found good.
+    /// The newest backup that was verified, as with `tollhouse backup verify`, and found good.
     #[schema(value_type = Option<String>)]
     pub verified: Option<PathBuf>,
-    /// How old that is, in seconds.
+    /// The age of the verified backup, in seconds.
     pub verified_age_secs: Option<u64>,
-    /// When it was last looked through, Unix seconds.
+    /// When the verified backup was checked, Unix seconds.
     pub verified_secs: Option<u64>,
-    /// Whether a channel has changed since that one was made, or none was found good.
+    /// Whether a channel has changed since the verified backup was made, or no backup is verified.
     pub is_verified_behind_channels: bool,
-    /// What is wrong with a backup in the folder that was found bad.
+    /// The damage of a backup in the folder that was found bad.
     pub damage: Option<String>,
-    /// Why the last attempt failed, if it did.
+    /// Why the last attempt to make a backup failed, if it did.
     pub error: Option<String>,
-    /// For how long one is being made or looked through, in seconds.
+    /// How long a backup has been in the making or under verification, in seconds.
     pub busy_secs: Option<u64>,
-    /// How many backups of this node are in the folder that this data folder did not make; they are never let go.
+    /// The number of backups of this node in the folder that this data folder did not make. They
+    /// are never deleted.
     pub others: usize,
     /// The name of the newest of them.
     pub newest_other: Option<String>,
@@ -55,52 +56,54 @@ pub struct BackupStatus {
     pub s3: Option<RemoteStatus>,
 }
 
-/// What the operator is told of the store.
+/// The status of the store.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct RemoteStatus {
-    /// Where it is.
+    /// The place of the store.
     pub place: String,
-    /// Whether it holds the newest backup.
+    /// Whether the store holds the newest backup.
     pub has_newest: bool,
-    /// For how long it is known not to hold it, in seconds.
+    /// How long the store has been known to lack the newest backup, in seconds.
     pub lacks_newest_secs: Option<u64>,
-    /// Why not, if it was tried.
+    /// Why sending the newest backup failed, if it did.
     pub error: Option<String>,
-    /// How many backups of this node are there that this data folder did not make; they are never let go.
+    /// The number of backups of this node in the store that this data folder did not make. They are
+    /// never deleted.
     pub others: usize,
     /// The name of the newest of them.
     pub newest_other: Option<String>,
     /// The name of the backup that was last fetched back and found good.
     pub verified: Option<String>,
-    /// When that was, Unix seconds.
+    /// When that backup was checked, Unix seconds.
     pub verified_secs: Option<u64>,
-    /// What was wrong with one that was fetched back, until one is found good.
+    /// The damage of a backup that was fetched from the store, until a good one is fetched.
     pub damage: Option<String>,
 }
 
-/// A backup that this data folder has made.
+/// A backup that this data folder made.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
     pub(super) kept: Kept,
-    /// Its file; `None` if it went away under our eyes.
+    /// The properties of its file; `None` if the file was deleted meanwhile.
     pub(super) seen: Option<Seen>,
 }
 
-/// What was in the folder when it was last looked into.
+/// The content of the folder when it was last read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Listing {
-    /// What this data folder has made, the newest first.
+    /// The backups that this data folder made, the newest first.
     pub(super) own: Vec<Own>,
-    /// What else there is of this node.
+    /// The other backups of this node.
     pub(super) others: Others,
-    /// The names of all that this data folder has made.
+    /// The names of all backups that this data folder made.
     pub(super) made: Made,
-    /// Why it could not be looked into.
+    /// Why the folder could not be read.
     error: Option<String>,
 }
 
 impl Listing {
-    /// Looks into it, by what this data folder has made. Blocks on the disk, for ever if that is one of a machine that is gone.
+    /// Reads the folder and separates this data folder's own backups. Blocks on the disk, and
+    /// without end if the folder is on an unreachable machine.
     pub(super) fn of(folder: &Path, made: Made, node_id: &str) -> Self {
         match folder::of(folder, node_id) {
             Ok(kept) => {
@@ -128,7 +131,7 @@ impl Listing {
         }
     }
 
-    /// What there is to tell of it; nothing yet of the store, of attempts that failed, and of one that is under way.
+    /// The status of the folder, without the store, failed attempts and work in progress.
     pub(super) fn status(
         &self,
         folder: &Path,
@@ -183,7 +186,7 @@ impl Listing {
     }
 }
 
-/// What is known of the backups while the program does not run. Blocks on the disk.
+/// The status of the backups while the program is not running. Blocks on the disk.
 pub fn at_rest(
     config: &Config,
     data_dir: &Path,

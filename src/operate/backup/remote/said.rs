@@ -1,11 +1,11 @@
-//! What a store says when it refuses, and what to do about it.
+//! Error answers of a store, and advice about them.
 
 use crate::base::text;
 
-/// How much of what a store said goes into the log.
+/// The maximum number of characters of a store's answer in the log.
 const SAID_CHARS_MAX: usize = 200;
 
-/// What an error of S3 says, without its XML: `<Code>` and `<Message>`.
+/// The text of an S3 error without its XML: `<Code>` and `<Message>`.
 pub(super) fn said(answer: &[u8]) -> String {
     let text = String::from_utf8_lossy(answer);
     let within = |tag: &str| {
@@ -19,7 +19,8 @@ pub(super) fn said(answer: &[u8]) -> String {
     };
     let said: String = said.trim().chars().take(SAID_CHARS_MAX).collect();
     let said = text::shown(&said);
-    // Only what stands in sentences: the last is what the others are written with.
+    // Decode only the entities that occur in sentences. `&amp;` comes last, because decoding it may
+    // produce other entities.
     let said = said.replace("&#39;", "'").replace("&quot;", "\"");
     let said = said.replace("&lt;", "<").replace("&gt;", ">");
     let said = said.replace("&amp;", "&");
@@ -30,10 +31,11 @@ pub(super) fn said(answer: &[u8]) -> String {
     }
 }
 
-/// What to do about it, as the end of a sentence; nothing where the store has to mend itself.
+/// The advice for this error, as the end of a sentence; empty if only the store can fix the error.
 pub(super) fn advice(said: &str) -> &'static str {
     let (code, message) = said.split_once(": ").unwrap_or((said, ""));
-    // Some stores give a code of its own to a time that is wrong, others the one for whatever is not allowed.
+    // For a wrong clock, some stores answer with a separate code, others with the code for any
+    // denied request.
     let is_of_time = ["request time", "expired", "not valid yet", "not yet valid"]
         .iter()
         .any(|words| message.contains(words));
@@ -59,7 +61,7 @@ pub(super) fn advice(said: &str) -> &'static str {
     }
 }
 
-/// A signature says when it was made.
+/// The clock matters because a signature contains its time.
 const WRONG_CLOCK: &str =
     "; this machine's clock and the store's differ: set this one, best by NTP";
 
@@ -86,7 +88,7 @@ mod tests {
             let said = said(xml.as_bytes());
             RemoteError::Status { status, said }.to_string()
         };
-        // As rclone says it; the next as AWS does.
+        // The first message is from rclone, the next ones are from AWS.
         let late = "The difference between the request time and the server&#39;s time exceeds the maximum allowed.";
         let said = told("AccessDenied", late);
         assert!(said.contains("the server's time"), "{said}");

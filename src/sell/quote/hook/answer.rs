@@ -1,5 +1,5 @@
-//! The answer of a hook: `{"price_msat", "description"?, "grant"?, "class"?}`. Any other key is refused, because a
-//! misspelled `grant` would sell something else than was meant.
+//! The answer of a hook: `{"price_msat", "description"?, "grant"?, "class"?}`. Any other key is
+//! refused, because a misspelled `grant` would sell something that the operator did not intend.
 
 use std::sync::Arc;
 
@@ -12,43 +12,47 @@ use crate::protocol::l402::sold_as::Word;
 use super::super::ask::said;
 use super::HookError;
 
-/// The longest description that is kept: it stands in the invoice, where wallets show a line or two.
+/// The longest description that is kept. The description goes into the invoice, where wallets show
+/// a line or two.
 const DESCRIPTION_CHARS_MAX: usize = 200;
 
-/// The longest time of a grant: a hundred years, as in the settings.
+/// The longest validity of a grant: a hundred years, as in the settings.
 const VALID_SECS_MAX: u64 = 100 * 365 * 86_400;
 
-/// What one request costs.
+/// The hook's price for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quoted {
     /// The price; never zero.
     pub price: Msat,
-    /// What the invoice says, if the hook says so: one line.
+    /// The description for the invoice, as one line; `None` if the hook gave none.
     pub description: Option<Arc<str>>,
-    /// What one payment buys, where it is not what the route says.
+    /// The parts of the grant that differ from the route's grant.
     pub grant: QuotedGrant,
-    /// The request's class, if the hook names one: a token of another class does not open it.
+    /// The class of the request, if the hook names one. A token of another class does not open the
+    /// request.
     pub class: Option<Word>,
-    /// Whether this is the price of the settings because the hook is away. Then the request's class is not known.
+    /// Whether this price comes from the settings because the hook is away. In that case the
+    /// request's class is unknown.
     pub is_fallback: bool,
 }
 
-/// What one payment buys, by the hook. What is `None` is as the route says; what is there is never zero.
+/// The grant that the hook chose. A value that is `None` comes from the route; other values are
+/// never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuotedGrant {
-    /// How many requests.
+    /// The number of requests.
     pub requests: Option<u64>,
-    /// How long it is good, in seconds.
+    /// The validity in seconds.
     pub valid_secs: Option<u64>,
-    /// How many bytes of responses.
+    /// The number of response bytes.
     pub bytes: Option<u64>,
-    /// How many seconds of work.
+    /// The number of seconds of work.
     pub seconds: Option<u64>,
 }
 
 impl Quoted {
-    /// The settings' price, where the hook gave none.
+    /// The price from the settings, for a hook that is away.
     pub(super) fn without_an_answer(price: Msat) -> Self {
         Self {
             price,
@@ -103,8 +107,8 @@ pub(super) fn read(answer: &[u8], max: Msat) -> Result<Quoted, HookError> {
     })
 }
 
-/// The description as one line, for the invoice. Because it is signed and may repeat a stranger's text, invisible
-/// or misleading characters are an error.
+/// Returns the description as one line for the invoice. Invisible or misleading characters are an
+/// error, because the description is signed and may repeat a stranger's text.
 fn one_line(text: &str) -> Result<Option<Arc<str>>, HookError> {
     let line = text.replace(['\t', '\r', '\n'], " ");
     let line = text::readable(line.trim()).map_err(HookError::Description)?;

@@ -1,5 +1,6 @@
-//! Whether a hook is away, judged by its connections. A client must not be able to make a hook look away: neither with
-//! a request that crashes it, nor with requests that keep it too busy for another connection.
+//! Decides by its connections whether a hook is away. A client must not be able to make a hook look
+//! away: neither by a request that crashes the hook, nor by requests that keep it too busy to
+//! accept another connection.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,28 +11,29 @@ use crate::base::clock::Clock;
 
 use super::super::ask::{AskError, Connection};
 
-/// How long after a connection a hook does not count as away: longer than requests keep it busy.
+/// How long a hook does not count as away after a connection: longer than requests keep it busy.
 const DOUBT: Duration = Duration::from_secs(30);
 
-/// How long after an unanswered request a hook does not count as away: the request may have crashed it, and a
-/// restart may take minutes. An answer that comes at least `DOUBT` later ends this, because the hook has survived
-/// the request.
+/// How long a hook does not count as away after an unanswered request. The request may have crashed
+/// the hook, and a restart may take minutes. An answer at least `DOUBT` later ends this period,
+/// because it shows that the hook survived the request.
 const DOUBT_UNANSWERED: Duration = Duration::from_secs(600);
 
-/// The times of its connections. A `std` mutex: held for a few instructions.
+/// The times of one hook's connections. A `std` mutex: held for a few instructions.
 #[derive(Debug, Default)]
 pub(super) struct Contact(Mutex<Times>);
 
-/// Times since the machine started, which setting the clock does not change.
+/// Times since the machine started, so that setting the clock does not change them.
 #[derive(Debug, Default)]
 struct Times {
-    /// When it last had a connection.
+    /// The time of the hook's last connection.
     reached: Option<Duration>,
-    /// When it last left a request unanswered; `None` once it has survived that.
+    /// The time of the last unanswered request; `None` if the hook has survived that request.
     unanswered: Option<Duration>,
 }
 
-/// A request on its way. Dropped, for example when its client hangs up, it counts as unanswered.
+/// A running request to the hook. It counts as unanswered if this value is dropped early, for
+/// example because the client hangs up.
 #[must_use = "call `heard` with the answer"]
 pub(super) struct Asking<'a> {
     contact: &'a Contact,
@@ -56,13 +58,13 @@ impl Contact {
         let is_within = |time: Option<Duration>, doubt| {
             time.is_some_and(|time| now.saturating_sub(time) < doubt)
         };
-        // A request may have crashed it, or blocks it.
+        // A request may have crashed the hook, or still blocks it.
         if is_within(times.unanswered, DOUBT_UNANSWERED) {
             return false;
         }
         match why {
             AskError::Unreachable { is_absent, .. } => *is_absent,
-            // It may be too busy.
+            // The hook may be too busy to accept connections.
             AskError::NoConnection(_) => !is_within(times.reached, DOUBT),
             AskError::Late(_)
             | AskError::BrokeOff { .. }

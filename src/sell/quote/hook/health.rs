@@ -1,4 +1,4 @@
-//! How a hook does: what the log is told of it, and what the operator sees.
+//! The health of a hook, for the log and for the operator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,33 +17,33 @@ use super::{HookConfig, HookError, HookRequest};
 /// The shortest time between two log lines about one hook.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// How a hook has done so far.
+/// The results of a hook's calls so far.
 #[derive(Debug)]
 pub(super) struct Health {
     asked: u64,
     failed: u64,
-    /// The last failure, and when it was, in milliseconds since the machine started.
+    /// The last failure, and its time in milliseconds since the machine started.
     last_failure: Option<(String, u64)>,
     /// Limits the log lines, because clients decide how often Tollhouse calls the hook.
     log: Arc<Sparing>,
-    /// Whether the log thinks that it fails.
+    /// Whether the log's last message says that the hook fails.
     is_told_failing: bool,
 }
 
-/// How a hook has done since the start, or since its settings changed.
+/// The results of a hook's calls since the start, or since its settings changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HookStatus {
-    /// Its name in the settings.
+    /// The hook's name in the settings.
     pub name: String,
-    /// Its URL, without the query.
+    /// The hook's URL, without the query.
     pub address: String,
-    /// How often it was asked; what was still known is not among them.
+    /// The number of calls to the hook, without the answers from the cache.
     pub asked: u64,
-    /// How often it gave no price.
+    /// The number of calls that gave no price.
     pub failed: u64,
-    /// Why it gave none when that was so last.
+    /// The reason for the last failure.
     pub last_failure: Option<String>,
-    /// How long ago that was.
+    /// Seconds since the last failure.
     pub last_failure_age_secs: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Health {
         }
     }
 
-    /// Counts what came of a question, and tells the log what is news to it.
+    /// Counts the result of a call, and logs a failure or a recovery.
     pub(super) fn hear(
         &mut self,
         config: &HookConfig,

@@ -1,4 +1,4 @@
-//! What a hook said, for a while.
+//! The cache of a hook's answers.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,17 +8,17 @@ use sha2::{Digest as _, Sha256};
 
 use super::{HookError, Quoted};
 
-/// Questions whose answers are kept; each costs some 500 bytes, with a long description twice that. Where there are more,
-/// the one that came first makes room.
+/// The most questions in the cache. Each takes about 500 bytes, or twice that with a long
+/// description. When the cache is full, the oldest question is removed.
 const SLOTS_MAX: usize = 10_000;
 
-/// What came of a question.
+/// The result of a question.
 pub(super) type Outcome = Result<Quoted, HookError>;
 
-/// One question's answer; locked while it is asked.
+/// The cached answer to one question. The slot is locked while the hook is asked.
 pub(super) type Slot = tokio::sync::Mutex<Option<Kept>>;
 
-/// An outcome and when it is good.
+/// A result and the time span in which it is valid.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     outcome: Outcome,
@@ -36,7 +36,7 @@ impl Kept {
         }
     }
 
-    /// The outcome, if it is still good. A clock that has gone back makes nothing good for longer.
+    /// The result, if it is still valid. Setting the clock back does not extend its validity.
     pub(super) fn at(&self, now_ms: u64) -> Option<Outcome> {
         (self.from_ms..self.until_ms)
             .contains(&now_ms)
@@ -44,23 +44,24 @@ impl Kept {
     }
 }
 
-/// The answers to all questions.
+/// The cached answers to all questions.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    /// A `std` mutex: held for a look, never across a wait.
+    /// The cache. A `std` mutex: held for a look-up and never across an await.
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By the hash of what is sent, which may be long and is a stranger's to choose.
+    /// The slots by the hash of the question, because the question may be long and a stranger
+    /// chooses it.
     slots: HashMap<[u8; 32], Arc<Slot>>,
-    /// The same keys in the order in which they came.
+    /// The keys of `slots`, the oldest first.
     order: VecDeque<[u8; 32]>,
 }
 
 impl Slots {
-    /// The slot of this question.
+    /// Returns the slot of this question, or a new slot.
     pub(super) fn of(&self, question: &[u8]) -> Arc<Slot> {
         let key: [u8; 32] = Sha256::digest(question).into();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,23 +1,24 @@
-//! The limit on a hook's running requests. Some are kept for holders of valid credentials, and no network of
-//! clients can use all of them.
+//! The limit on the running calls to a hook. Part of it is reserved for holders of valid
+//! credentials, and no single network of clients can use all of it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The most requests to one hook at once: at 10 ms each, it answers 6,400 a second.
+/// The most concurrent calls to one hook. At 10 ms per call, this allows 6,400 calls per second.
 const PLACES: usize = 64;
 
-/// The most requests for strangers; the rest is kept for holders.
+/// The most concurrent calls for strangers; the rest is reserved for holders.
 const STRANGERS_MAX: usize = 48;
 
-/// The most requests for strangers of one network, so that at least four networks have room.
+/// The most concurrent calls for strangers of one network, so that at least four networks have
+/// room.
 const OF_STRANGERS_MAX: usize = 12;
 
-/// The most requests for holders of one network.
+/// The most concurrent calls for holders of one network.
 const OF_HOLDERS_MAX: usize = 32;
 
-/// The client for whom a hook is asked, by its network.
+/// The client that causes a call to the hook, identified by its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Asking {
     /// A client with a credential that could open the request.
@@ -26,7 +27,7 @@ pub enum Asking {
     Stranger(IpAddr),
 }
 
-/// A hook's places. A `std` mutex: held for a moment.
+/// The places of one hook; each running call takes one. A `std` mutex: held for a moment.
 #[derive(Debug, Default)]
 pub(super) struct Places(Arc<Mutex<Taken>>);
 
@@ -34,11 +35,11 @@ pub(super) struct Places(Arc<Mutex<Taken>>);
 struct Taken {
     all: usize,
     strangers: usize,
-    /// The number of places by network; at most as many entries as places.
+    /// The number of places that each network takes; at most one entry per place.
     by_network: HashMap<Asking, usize>,
 }
 
-/// One place; dropping it frees the place.
+/// One place. Dropping this value frees the place.
 #[derive(Debug)]
 #[must_use = "dropping it frees the place"]
 pub(super) struct Place {
@@ -47,8 +48,8 @@ pub(super) struct Place {
 }
 
 impl Places {
-    /// Takes a place for this client; `None` if no place is free for it. A request without
-    /// a client (`asking` is `None`) has no share to keep to.
+    /// Takes a place for this client. Returns `None` if no place is free for the client. A call
+    /// without a client (`asking` is `None`) is not limited to a share.
     pub(super) fn take(&self, asking: Option<Asking>) -> Option<Place> {
         let mut taken = lock(&self.0);
         let of_network = asking.and_then(|asking| taken.by_network.get(&asking).copied());
@@ -98,7 +99,7 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
 mod tests {
     use super::*;
 
-    /// Takes as many places as this client gets.
+    /// Takes as many places as this client can get.
     fn all(places: &Places, asking: Asking) -> Vec<Place> {
         std::iter::from_fn(|| places.take(Some(asking))).collect()
     }
@@ -115,7 +116,7 @@ mod tests {
             .collect();
         let counts: Vec<_> = taken.iter().map(Vec::len).collect();
         assert_eq!(counts, [12, 12, 12, 12, 0, 0, 0, 0, 0]);
-        // Holders of the same network have room, too.
+        // Holders of the same network still get places.
         let holders = all(&places, Asking::Holder(network(0)));
         assert_eq!(holders.len(), 16);
         drop(taken);

@@ -1,4 +1,4 @@
-//! What a hook is told of a request.
+//! The description of a request that the hook receives.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,20 @@ use serde::Serialize;
 
 use crate::protocol::l402::credential;
 
-/// The request that wants a price.
+/// The request that needs a price.
 #[derive(Clone, Copy, Debug)]
 pub struct HookRequest<'a> {
-    /// Its method.
+    /// The method of the request.
     pub method: &'a Method,
-    /// Its path, normalised.
+    /// The normalised path.
     pub path: &'a str,
-    /// Its query, without the question mark.
+    /// The query, without the question mark.
     pub query: Option<&'a str>,
-    /// All of its headers; the hook is told those that its settings name.
+    /// All headers of the request. The hook receives only the headers named in its settings.
     pub headers: &'a HeaderMap,
-    /// The service that it wants.
+    /// The name of the requested service.
     pub service: &'a str,
-    /// The route that it is for.
+    /// The route that matches the request.
     pub route: &'a str,
 }
 
@@ -30,15 +30,16 @@ struct Question<'a> {
     method: &'a str,
     path: &'a str,
     query: Option<&'a str>,
-    /// A header that came in several lines is one line, as RFC 9110 has it. Ordered, so that the same is the same text.
+    /// The headers by name; several lines of one header are joined, as in RFC 9110. They are
+    /// sorted, so that equal questions have equal text.
     headers: BTreeMap<&'a str, String>,
     service: &'a str,
     route: &'a str,
 }
 
 impl HookRequest<'_> {
-    /// What is sent. A credential of ours is never in it: to ask for a price needs none, and the same request has the same
-    /// price before and after it is paid for.
+    /// Returns the JSON text for the hook. It never contains a Tollhouse credential: a price
+    /// request needs none, and the same request must have the same price before and after payment.
     pub(super) fn as_json(&self, chosen: &[HeaderName]) -> Vec<u8> {
         let mut headers = HeaderMap::with_capacity(chosen.len());
         for name in chosen {

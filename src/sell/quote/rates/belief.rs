@@ -1,5 +1,5 @@
-//! The rate that new ones are compared with. A change that is too large for a single answer is believed once its
-//! sources have confirmed it for long enough.
+//! The anchor: the accepted rate with which new rates are compared. A change that is too large for
+//! a single answer is accepted once the sources have confirmed it for long enough.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,60 +9,62 @@ use crate::base::price::Rate;
 use super::Watched;
 use super::judge::{self, Doubt};
 
-/// How long several servers must confirm a change that is too large for a single answer. Two companies do not make
-/// the same mistake for that long.
+/// How long several servers must confirm a change that is too large for a single answer. Two
+/// companies rarely make the same mistake for that long.
 const CONFIRMED_BY_SEVERAL: Duration = Duration::from_secs(10 * 60);
 
-/// The same for a single server: long enough for an operator to read the log.
+/// How long a single server must confirm such a change: long enough for an operator to read the
+/// log.
 const CONFIRMED_BY_ONE: Duration = Duration::from_secs(24 * 3_600);
 
-/// How many times the change must have been reported by then.
+/// The fewest reports that confirm such a change.
 const TIMES_MIN: u32 = 3;
 
-/// The state of one currency. Times count from the machine's start, so setting the clock does not change them.
+/// The anchor of one currency and the change that waits for confirmation. Times count from the
+/// machine's start, so setting the clock does not change them.
 #[derive(Debug, Default)]
 pub(super) struct Belief {
-    /// The rate that new ones are compared with. It is replaced only after a while; otherwise a rate that doubles
-    /// with each answer would be accepted.
+    /// The rate with which new rates are compared. It is replaced only after a while. Otherwise a
+    /// rate that doubles with each answer would be accepted.
     anchor: Option<Anchor>,
-    /// A rate too far from the anchor, which may be right.
+    /// A rate too far from the anchor, which is accepted once it is confirmed.
     claim: Option<Claim>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Anchor {
     rate: Rate,
-    /// When the anchor was set.
+    /// The time at which the anchor was set.
     since: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Claim {
-    /// The last answer.
+    /// The rate in the most recent answer.
     rate: Rate,
-    /// Confirmations by any number of servers.
+    /// Confirmations by one or more servers.
     by_one: Witnessed,
-    /// Confirmations by several servers in a row.
+    /// Uninterrupted confirmations by several servers.
     by_several: Witnessed,
 }
 
-/// Since when a rate is confirmed, and how often it was.
+/// The start and the number of a rate's confirmations.
 #[derive(Clone, Copy, Debug)]
 struct Witnessed {
     since: Duration,
     times: u32,
 }
 
-/// A rate that can be taken.
+/// An accepted rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Believed {
     pub(super) rate: Rate,
-    /// The previous rate, if this one is so far from it that it had to be confirmed.
+    /// The previous rate, if the change was so large that it had to be confirmed.
     pub(super) changed_from: Option<Rate>,
 }
 
 impl Belief {
-    /// Starts with a known rate as the anchor.
+    /// Makes a known rate the anchor.
     pub(super) fn begin(&mut self, rate: Rate, now: Duration) {
         self.anchor = Some(Anchor { rate, since: now });
     }

@@ -1,51 +1,53 @@
-//! Whether what the sources gave can be taken for the rate. Pure.
+//! Decides whether the rates from the sources can be accepted. Pure functions.
 
 use crate::base::price::Rate;
 
 use super::Watched;
 
-/// How far a source may be from the median and still agree with it, in percent. Exchanges differ by less than one; a source
-/// that is off by more gives another currency, another coin, or yesterday.
+/// How far a source may be from the median and still agree with it, in percent. Exchanges differ by
+/// less than one percent. A source that is off by more reports another currency, another coin or an
+/// old rate.
 const AGREE_PERCENT: u128 = 5;
 
-/// By what factor a rate may differ from the anchor, up or down. Bitcoin has never doubled within days, so a
-/// doubled rate is a mistake, such as cents for dollars, unless its sources stand by it.
+/// The largest factor by which a rate may differ from the anchor, up or down. Bitcoin has never
+/// doubled within days. A doubled rate is probably a mistake, such as cents instead of dollars,
+/// unless the sources keep confirming it.
 const CHANGE_MAX: u64 = 2;
 
-/// How far two answers may differ, in percent, and still claim the same new rate. A market that moves so much
-/// differs that far.
+/// How far two successive answers may differ, in percent, and still confirm the same new rate.
+/// While a rate jumps, the market moves by that much.
 const LEVEL_PERCENT: u128 = 25;
 
-/// Why the sources' answers are not taken.
+/// The reason why the sources' answers are not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
-    /// Too few answered.
+    /// Fewer sources than the quorum gave a rate.
     #[error("{answered} of {asked} sources gave one, and {quorum} must")]
     TooFew {
-        /// How many gave a rate.
+        /// The number of sources that gave a rate.
         answered: usize,
-        /// How many were asked.
+        /// The number of sources that were asked.
         asked: usize,
-        /// How many must.
+        /// The number of rates that are needed.
         quorum: usize,
     },
-    /// They answered, and too few of them alike.
+    /// Fewer rates than the quorum agree with the median.
     #[error(
         "its sources disagree, they gave {given}; {quorum} must be within {AGREE_PERCENT} % of the median"
     )]
     Disagree {
-        /// All that was given.
+        /// All rates that the sources gave.
         given: String,
-        /// How many must agree.
+        /// The number of sources that must agree.
         quorum: usize,
     },
-    /// Outside of what the settings allow.
+    /// The median is outside the bounds in the settings.
     #[error("its sources gave {rate}, which is below at_least or above at_most")]
     OutOfBounds {
         /// The median.
         rate: Rate,
     },
-    /// Too far from the last one.
+    /// The median is too far from the anchor.
     #[error(
         "the sources report {rate} after {last}; accepted once two or more servers confirm it for ten minutes, or one for \
          a day. If it is right, change the currency's settings (such as `at_least` and `at_most`) to take it at once"
@@ -53,12 +55,13 @@ pub enum Doubt {
     Jumped {
         /// The median.
         rate: Rate,
-        /// The last one that was taken.
+        /// The anchor, which is the accepted rate used for comparison.
         last: Rate,
     },
 }
 
-/// The median of the given rates, if it can be taken at once. `last` is the rate to compare it with, however old.
+/// Returns the median of the given rates, if it can be accepted at once. `last` is the rate to
+/// compare it with, however old.
 pub(super) fn judge(watched: &Watched, given: &[Rate], last: Option<Rate>) -> Result<Rate, Doubt> {
     let quorum = watched.quorum.max(1);
     let too_few = Doubt::TooFew {
@@ -90,7 +93,7 @@ pub(super) fn judge(watched: &Watched, given: &[Rate], last: Option<Rate>) -> Re
     Ok(rate)
 }
 
-/// Whether the rate is within `at_least` and `at_most`.
+/// Whether the rate is neither below `at_least` nor above `at_most`.
 pub(super) fn is_within_bounds(watched: &Watched, rate: Rate) -> bool {
     let micros = rate.micros_per_btc;
     let is_below = |bound: Rate| micros < bound.micros_per_btc;
@@ -98,12 +101,12 @@ pub(super) fn is_within_bounds(watched: &Watched, rate: Rate) -> bool {
     !(watched.at_least.is_some_and(is_below) || watched.at_most.is_some_and(is_above))
 }
 
-/// Whether a source's answer agrees with this rate.
+/// Whether a source's rate agrees with this rate.
 pub(super) fn agrees(other: Rate, rate: Rate) -> bool {
     is_off_by_at_most(other, rate, AGREE_PERCENT)
 }
 
-/// Whether two answers, one after the other, claim the same new rate.
+/// Whether two successive answers confirm the same new rate.
 pub(super) fn is_near_level(one: Rate, other: Rate) -> bool {
     is_off_by_at_most(one, other, LEVEL_PERCENT)
 }
@@ -113,7 +116,7 @@ fn is_off_by_at_most(other: Rate, rate: Rate, percent: u128) -> bool {
     u128::from(off) * 100 <= u128::from(rate.micros_per_btc) * percent
 }
 
-/// The middle one, or the middle between two.
+/// The middle rate, or the mean of the two middle rates.
 fn median(given: &[Rate]) -> Option<Rate> {
     let mut sorted = given.to_vec();
     sorted.sort_by_key(|rate| rate.micros_per_btc);
@@ -198,7 +201,7 @@ mod tests {
             let doubt = judged(3, quorum, &given, None).unwrap_err();
             assert!(matches!(doubt, Doubt::TooFew { .. }), "{doubt}");
         }
-        // A quorum of none would take the word of nobody.
+        // A quorum of zero would accept a rate without any answer.
         assert!(judged(1, 0, &[], None).is_err());
     }
 

@@ -1,5 +1,5 @@
-//! The last good rate of each currency, in a small file. After a start, the first answers are compared with these
-//! rates.
+//! A small file with the last accepted rate of each currency. After a start, the first answers are
+//! compared with these rates.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,19 @@ use crate::base::secret_file;
 use super::judge;
 use super::{RateConfig, Taken, Watched};
 
-/// The age at which a rate is ignored: within a month a currency may have changed by any amount.
+/// The age at which a stored rate is ignored: within a month a currency may change by any amount.
 const AGE_MAX: Duration = Duration::from_secs(30 * 86_400);
 
-/// The shortest time between two writes to the disk, which may be a memory card. A larger change than sources may
-/// differ by is written at once.
+/// The shortest time between two writes to the disk, which may be a memory card. A change larger
+/// than the permitted difference between sources is written at once.
 const NOTE_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// The file and its content.
 #[derive(Debug)]
 pub(super) struct Memory {
     path: PathBuf,
-    /// A `std` mutex: held while the file is written, off the threads that serve requests.
+    /// The content. A `std` mutex: held while the file is written, but not on the threads that
+    /// serve requests.
     kept: Mutex<Kept>,
 }
 
@@ -42,10 +43,10 @@ struct Kept {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Line {
     micros_per_btc: u64,
-    /// When its sources were asked, Unix milliseconds.
+    /// The time at which the sources were asked, in Unix milliseconds.
     asked_ms: u64,
-    /// A hash of the settings under which the rate was taken. Under other settings it is not used: an operator
-    /// changes them to accept a rate that jumped.
+    /// A hash of the settings under which the rate was accepted. The rate is not used under other
+    /// settings, because an operator changes them to accept a rate that jumped.
     settings: String,
 }
 
@@ -73,7 +74,7 @@ impl Memory {
         }
     }
 
-    /// The last rate that was taken under these settings.
+    /// The last rate that was accepted under these settings, if it is still plausible.
     pub(super) fn of(&self, config: &RateConfig, watched: &Watched, now_ms: u64) -> Option<Taken> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let line = kept.rates.get(&config.currency.to_string())?;
@@ -92,7 +93,7 @@ impl Memory {
         })
     }
 
-    /// Records a rate that was taken, unless the file has a recent one that agrees with it. Blocks.
+    /// Stores an accepted rate, unless the file has a recent rate that agrees with it. Blocks.
     pub(super) fn note(&self, config: &RateConfig, watched: &Watched, taken: Taken) {
         let line = Line {
             micros_per_btc: taken.rate.micros_per_btc,
@@ -102,7 +103,7 @@ impl Memory {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let currency = config.currency.to_string();
         if kept.rates.get(&currency).is_some_and(|known| {
-            // After the clock was set back, the recorded rate does not count as recent.
+            // If the clock was set back, the stored rate does not count as recent.
             let age_ms = line.asked_ms.checked_sub(known.asked_ms);
             let is_young = age_ms.is_some_and(|age_ms| Duration::from_millis(age_ms) < NOTE_EVERY);
             let known_rate = Rate {
@@ -203,7 +204,7 @@ mod tests {
             Some(known)
         );
         assert_eq!(again.of(&config_a, &watched, NOW_MS + month_ms + 1), None);
-        // The clock was set back: the rate is still known, with its old time.
+        // The clock was set back; the rate is still known, with its old time.
         assert_eq!(again.of(&config_a, &watched, 0), Some(known));
         for (config, watched) in [
             config("https://a.example/?key=other", None),

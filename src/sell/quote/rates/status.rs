@@ -1,37 +1,38 @@
-//! What the operator sees of the rates.
+//! The state of the rates, as shown to the operator.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Entry, RateOrigin, Taken};
 
-/// What is known of one currency.
+/// The state of one currency's rate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RateStatus {
-    /// Its code.
+    /// The currency code.
     pub currency: String,
-    /// Whether prices in it can be asked for now.
+    /// Whether prices in this currency can be converted now.
     pub is_usable: bool,
-    /// What a bitcoin costs, as in `97123.45 USD`, by the last answers that were taken.
+    /// The price of a bitcoin by the last accepted answers, as in `97123.45 USD`.
     pub per_bitcoin: Option<String>,
-    /// How long ago its sources were asked for that; `None` for a rate of the settings.
+    /// Seconds since the sources were asked for this rate; `None` for a fixed rate from the
+    /// settings.
     pub age_secs: Option<u64>,
-    /// Why the last answers were not taken.
+    /// The reason why the last answers were not accepted.
     pub doubt: Option<String>,
-    /// Its sources, in the settings' order.
+    /// The sources, in the order of the settings.
     pub sources: Vec<SourceStatus>,
 }
 
-/// What is known of one source.
+/// The state of one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SourceStatus {
-    /// Its URL, without the query.
+    /// The source's URL, without the query.
     pub address: String,
-    /// What a bitcoin cost by its last answer.
+    /// The price of a bitcoin by the source's last valid answer.
     pub per_bitcoin: Option<String>,
-    /// How long ago it was asked for that.
+    /// Seconds since the source was asked for that answer.
     pub age_secs: Option<u64>,
-    /// Why it gave nothing when it was last asked.
+    /// The reason why the source's last answer gave no rate.
     pub error: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! A file that was checked, with the headers of every answer about it.
+//! A checked file, with the headers for every answer about it.
 
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,7 +17,7 @@ use super::stamp::Stamp;
 /// The last second that a date header can express: the end of the year 9999.
 const DATE_MAX_SECS: u64 = 253_402_300_799;
 
-/// Bytes of the digest in an entity tag: a collision is unlikely below 2^48 versions.
+/// The digest bytes in an entity tag: a collision is unlikely below 2^48 versions.
 const ETAG_BYTES: usize = 12;
 
 /// The type of a file without a known extension.
@@ -30,18 +30,18 @@ pub(super) struct Known {
     pub(super) stamp: Stamp,
     content_type: HeaderValue,
     etag: HeaderValue,
-    /// `None` if no header can express the date.
+    /// The modification date; `None` if a header cannot express it.
     last_modified: Option<HeaderValue>,
     /// The whole content, if it is kept.
     pub(super) content: Option<Bytes>,
-    /// When this version was first seen.
+    /// The time when this version was first seen.
     pub(super) first_seen: Instant,
-    /// When the file was last checked in full.
+    /// The time of the last full check.
     pub(super) looked_at: Instant,
 }
 
 impl Known {
-    /// A file that was just found at this path.
+    /// Builds the entry for a file that was just found at this path.
     pub(super) fn new(file: &Path, stamp: Stamp) -> Self {
         let now = Instant::now();
         Self {
@@ -55,7 +55,7 @@ impl Known {
         }
     }
 
-    /// The version for preconditions and ranges.
+    /// Returns the version for preconditions and ranges.
     pub(super) fn version(&self) -> Version<'_> {
         Version {
             etag: self.etag.as_bytes(),
@@ -64,7 +64,7 @@ impl Known {
         }
     }
 
-    /// The headers of this answer.
+    /// Builds the headers of this answer.
     pub(super) fn headers(&self, wanted: &Wanted) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         let size = self.stamp.size;
@@ -101,7 +101,8 @@ fn header(text: &str) -> HeaderValue {
     HeaderValue::try_from(text).expect("letters and digits are a header's value")
 }
 
-/// The type by the file's extension. Text is declared as UTF-8, because browsers otherwise guess another encoding.
+/// Returns the type by the file's extension. Text is declared as UTF-8, because browsers otherwise
+/// guess another encoding.
 fn content_type(file: &Path) -> HeaderValue {
     let kind = mime_guess::from_path(file).first_raw().unwrap_or(BYTES);
     if kind.starts_with("text/") {
@@ -111,7 +112,7 @@ fn content_type(file: &Path) -> HeaderValue {
     }
 }
 
-/// A strong entity tag. Hashed, so that it does not reveal the inode.
+/// Builds a strong entity tag. It is a hash, so it does not reveal the inode.
 fn etag(stamp: &Stamp) -> HeaderValue {
     let (secs, nanos) = stamp.modified;
     let version = format!("{} {} {secs} {nanos}", stamp.inode(), stamp.size);

@@ -1,4 +1,5 @@
-//! Remembers the files that were checked last, with the content of small ones. Does not know which files may be served.
+//! Remembers the files that were checked recently, with the content of small ones. Does not know
+//! which files may be served.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -14,21 +15,23 @@ use super::known::Known;
 /// The largest file to cache. Sending a larger one takes so long that opening it hardly matters.
 pub(super) const CONTENT_BYTES_MAX: u64 = 64 * 1024;
 
-/// The most memory used, in bytes: 128 of the largest files, or a thousand pages of 7 KB. Nothing is allocated before files are
-/// requested.
+/// The most memory used, in bytes: 128 of the largest files, or a thousand pages of 7 KB. Memory is
+/// allocated only when files are requested.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// The overhead of an entry, without its content and twice its path: the headers, and its slots in the table and the queue.
+/// The overhead of an entry, without its content and its path (which is stored twice): the headers,
+/// and its slots in the table and the queue.
 const ENTRY_BYTES: usize = 1024;
 
-/// When files are checked in full again, and when their content is kept.
+/// The times that decide when a file is checked in full again, and when its content is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// The longest time between full checks: all links are followed, the file is opened and checked against the secrets. In
-    /// between, each request checks only that path and file have not changed.
+    /// The longest time between full checks. A full check follows all links, opens the file and
+    /// compares it with the secrets. In between, each request checks only that the path and the
+    /// file have not changed.
     pub(super) look_every: Duration,
-    /// How long a file must stay unchanged before its content is kept. File systems count time in steps of up to two seconds
-    /// (FAT), so a second change within one step would not be noticed.
+    /// How long a file must stay unchanged before its content is kept. File systems count time in
+    /// steps of up to two seconds (FAT), so a second change within one step would go unnoticed.
     pub(super) settled: Duration,
 }
 
@@ -41,11 +44,11 @@ impl Default for Pace {
     }
 }
 
-/// The files that were checked, by their paths without links.
+/// The checked files by their paths, which contain no links.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pace: Pace,
-    /// A `std` mutex: held only for a lookup in the table.
+    /// The entries. A `std` mutex: held only for a lookup in the table.
     table: Mutex<Table>,
 }
 
@@ -54,7 +57,7 @@ struct Table {
     entries: HashMap<OsString, Entry>,
     /// The paths of all entries; the front one is removed next.
     queue: VecDeque<OsString>,
-    /// The size of all entries.
+    /// The total size of all entries.
     bytes: usize,
 }
 
@@ -62,7 +65,7 @@ struct Table {
 struct Entry {
     known: Arc<Known>,
     bytes: usize,
-    /// Whether it was requested since it last reached the front of the queue.
+    /// Whether the file was requested since its entry last reached the front of the queue.
     is_used: AtomicBool,
 }
 
@@ -79,13 +82,13 @@ impl Memory {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file at this path, if it was checked within the last second.
+    /// Returns the file at this path, if it was checked within the last second.
     pub(super) fn find(&self, path: &Path) -> Option<Arc<Known>> {
         let known = self.last(path)?;
         (known.looked_at.elapsed() < self.pace.look_every).then_some(known)
     }
 
-    /// The same, regardless of when it was checked.
+    /// Returns the file at this path, regardless of when it was checked.
     pub(super) fn last(&self, path: &Path) -> Option<Arc<Known>> {
         let table = self.table();
         let entry = table.entries.get(path.as_os_str())?;
@@ -98,7 +101,7 @@ impl Memory {
         now.duration_since(first_seen) >= self.pace.settled
     }
 
-    /// Keeps the file at this path, replacing an older entry.
+    /// Keeps the file at this path and replaces an older entry.
     pub(super) fn keep(&self, path: &Path, known: Arc<Known>) {
         let content = known.content.as_ref().map_or(0, |content| content.len());
         let bytes = ENTRY_BYTES + 2 * path.as_os_str().len() + content;
@@ -129,7 +132,8 @@ impl Memory {
 }
 
 impl Table {
-    /// Removes entries that were not requested since their last turn, until the rest fits.
+    /// Removes entries that were not requested since their last turn in the queue, until the memory
+    /// limit is met.
     fn make_room(&mut self) {
         while self.bytes > BYTES_MAX
             && let Some(path) = self.queue.pop_front()

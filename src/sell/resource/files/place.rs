@@ -1,4 +1,5 @@
-//! Resolves a path in a folder to a file, and decides which files are never served. All access to files goes through here.
+//! Resolves a path in a folder to a file, and decides which files are never served. All access to
+//! files goes through this module.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -13,15 +14,16 @@ use crate::base::secret_file::Secrets;
 /// The file that is served for a folder.
 const INDEX: &str = "index.html";
 
-/// The only name with a leading dot that is served (RFC 8615), and only directly in the served folder.
+/// The only name with a leading dot that is served (RFC 8615), and only directly in the served
+/// folder.
 const WELL_KNOWN: &str = ".well-known";
 
 /// A path below a served folder.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::sell::resource) struct Place<'a> {
-    /// The folder, absolute and without links.
+    /// The folder; its path is absolute and contains no links.
     pub(in crate::sell::resource) folder: &'a Path,
-    /// The path below it, percent-encoded, beginning with a slash.
+    /// The path below the folder, percent-encoded, beginning with a slash.
     pub(in crate::sell::resource) path: &'a str,
     /// Whether the client's path ends with a slash, and so means a folder.
     pub(in crate::sell::resource) has_slash: bool,
@@ -30,7 +32,7 @@ pub(in crate::sell::resource) struct Place<'a> {
 /// The result of resolving a place.
 #[derive(Debug)]
 pub(super) enum At {
-    /// A file that may be served, open for reading.
+    /// A file that may be served, opened for reading.
     File(PathBuf, File),
     /// A folder with an index that may be served.
     Folder,
@@ -38,7 +40,8 @@ pub(super) enum At {
     Nothing,
 }
 
-/// The file path of a place, before links are followed. `None` if the name rules it out.
+/// Returns the file path of a place, before links are followed. Returns `None` if the name must not
+/// be served.
 pub(super) fn named(place: &Place<'_>) -> Option<PathBuf> {
     let path = place.path.strip_prefix('/').unwrap_or(place.path);
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -46,7 +49,8 @@ pub(super) fn named(place: &Place<'_>) -> Option<PathBuf> {
     if relative.is_empty() {
         return Some(wanted(place.folder.to_owned(), place.has_slash));
     }
-    // Normalised paths have neither encoded separators nor dot segments; this checks it a second time.
+    // A normalised path has neither encoded separators nor dot segments; this check is a second
+    // safeguard.
     let is_plain = |(number, segment): (usize, &str)| {
         let is_visible = !segment.starts_with('.') || (number == 0 && segment == WELL_KNOWN);
         !segment.is_empty() && is_visible && !segment.contains(['\\', '\0'])
@@ -59,7 +63,8 @@ fn wanted(path: PathBuf, is_folder: bool) -> PathBuf {
     if is_folder { path.join(INDEX) } else { path }
 }
 
-/// Follows all links. Serves only regular files inside the folder that are neither hidden nor secret.
+/// Follows all links. Serves only regular files inside the folder that are neither hidden nor
+/// secret.
 pub(super) fn look(
     folder: &Path,
     named: &Path,
@@ -76,14 +81,14 @@ pub(super) fn look(
     let Ok(inside) = file.strip_prefix(folder) else {
         return Ok(At::Nothing);
     };
-    // A link inside the folder may point at something hidden there.
+    // A link inside the folder may point at a hidden file in the folder.
     if is_hidden(inside) || !file.is_file() {
         return Ok(At::Nothing);
     }
     // Opened before anything is sold, so that an unreadable file is not sold.
     let opened = open(&file)?;
     let metadata = opened.metadata()?;
-    // Checks the opened file, which is the one that is served.
+    // The opened file is checked, because that file is served.
     if !metadata.is_file() || secrets.hold(&file, &metadata) {
         return Ok(At::Nothing);
     }

@@ -1,4 +1,4 @@
-//! Evaluates a request's preconditions and range (RFC 9110, sections 13 and 14). Pure.
+//! Evaluates a request's preconditions and range (RFC 9110, sections 13 and 14). Pure functions.
 
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,11 +11,11 @@ use http::header::{
 /// A version of a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Version<'a> {
-    /// Its strong entity tag: in quotes, without a `W/`.
+    /// The strong entity tag: in quotes, without `W/`.
     pub(super) etag: &'a [u8],
-    /// When it was modified, seconds since 1970.
+    /// The modification time, in seconds since 1970.
     pub(super) modified_secs: i64,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(super) size: u64,
 }
 
@@ -34,7 +34,7 @@ pub(super) enum Wanted {
     NoSuchPart,
 }
 
-/// The answer to a GET or HEAD with these headers.
+/// Returns the answer to a GET or HEAD with these headers.
 pub(super) fn wanted(headers: &HeaderMap, version: &Version<'_>) -> Wanted {
     let is_met = if headers.contains_key(IF_MATCH) {
         names(headers, &IF_MATCH, |tag| tag == version.etag)
@@ -76,7 +76,8 @@ fn is_of_this_version(headers: &HeaderMap, version: &Version<'_>) -> bool {
 /// Whether one of the tags in this header matches, or the header is `*`.
 fn names(headers: &HeaderMap, name: &HeaderName, is_it: impl Fn(&[u8]) -> bool) -> bool {
     let lines = headers.get_all(name).iter();
-    // A tag may contain a comma. Ours has none, so no piece of a foreign tag equals it.
+    // A tag may contain a comma. Our tags contain none, so a piece of another tag never equals
+    // ours.
     let mut tags = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     tags.any(|tag| {
         let tag = tag.trim_ascii();
@@ -84,7 +85,7 @@ fn names(headers: &HeaderMap, name: &HeaderName, is_it: impl Fn(&[u8]) -> bool) 
     })
 }
 
-/// The date in this header, seconds since 1970. An invalid date is ignored.
+/// Returns the date in this header, in seconds since 1970. An invalid date is ignored.
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<i64> {
     let text = headers.get(name)?.to_str().ok()?;
     let date: SystemTime = httpdate::parse_http_date(text).ok()?;
@@ -92,13 +93,13 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<i64> {
     i64::try_from(since.as_secs()).ok()
 }
 
-/// The single range that the header asks for; `None` if it selects no byte or several ranges. `bytes=0-9`, `bytes=10-` and
-/// `bytes=-10`.
+/// Returns the single range in the header, in the form `bytes=0-9`, `bytes=10-` or `bytes=-10`.
+/// Returns `None` if the header selects no byte or several ranges.
 fn part(range: &str, size: u64) -> Option<Range<u64>> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let number = |text: &str| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        // A number that does not fit means beyond the end.
+        // A number that does not fit lies beyond the end of any file.
         is_number.then(|| text.parse().unwrap_or(u64::MAX))
     };
     let part = if first.is_empty() {

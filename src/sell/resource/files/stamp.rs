@@ -13,11 +13,12 @@ pub(super) struct Stamp {
     file: (u32, u32, u64),
     /// Length in bytes.
     pub(super) size: u64,
-    /// The modification time, which programs can set: seconds since 1970, possibly negative, and nanoseconds.
+    /// The modification time, which programs can set: seconds since 1970, possibly negative, and
+    /// nanoseconds.
     pub(super) modified: (i64, u32),
-    /// The time of the last change to content, permissions or names. Programs cannot set it.
+    /// The time of the last change to content, permissions or names. Programs cannot set this time.
     changed: (i64, u32),
-    /// Its type and permissions.
+    /// The file's type and permissions.
     mode: u16,
 }
 
@@ -39,9 +40,10 @@ impl Stamp {
 
     /// Whether this path still leads to the unchanged file, without any link on the way.
     ///
-    /// Uses only what the kernel holds in memory, so a worker may call it: it takes about two microseconds and never waits for
-    /// a disk or a network file system. It returns `false` if memory is not enough, or if a kernel before Linux 5.12 or a
-    /// sandbox does not support the call; the file is then checked in full.
+    /// Uses only data that the kernel holds in memory, so an async worker may call it. It takes
+    /// about two microseconds and never waits for a disk or a network file system. Returns `false`
+    /// if that data is not enough, or if a kernel before Linux 5.12 or a sandbox does not support
+    /// the call. The file is then checked in full.
     pub(super) fn is_unchanged_at(&self, path: &Path) -> bool {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::CACHED;

@@ -1,4 +1,4 @@
-//! A kept file is served only while a full check would give the same result.
+//! A file in memory is served only while a full check would give the same result.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -17,7 +17,8 @@ struct Shop {
 }
 
 impl Shop {
-    /// Keeps every file at once, and never repeats a full check because of its age.
+    /// Builds a shop that keeps every file at once and never repeats a full check because of its
+    /// age.
     fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let secret = dir.path().join("secret.key");
@@ -54,7 +55,7 @@ impl Shop {
     }
 }
 
-/// The content served at this path.
+/// Returns the content served at this path.
 async fn read(files: &Files, folder: &Path, path: &str) -> String {
     let place = Place {
         folder,
@@ -79,8 +80,8 @@ const PATH: &str = "/deep/deeper/page.txt";
 const FILE: &str = "shop/deep/deeper/page.txt";
 const GONE: &str = "there is nothing here";
 
-/// Serves a file from memory, changes something, and compares the next answer with that of a newly started program. `None` if
-/// the result depends on the user that runs the test.
+/// Serves a file from memory, changes something, and compares the next answer with that of a newly
+/// started program. `None` means that the result depends on the user that runs the test.
 async fn is_seen(what: &str, change: impl FnOnce(&Shop), expected: Option<&str>) {
     let shop = Shop::open();
     shop.write(FILE, "as it was");
@@ -141,7 +142,7 @@ async fn every_change_of_a_file_is_seen_by_the_next_request() {
             let mode = fs::Permissions::from_mode(mode);
             fs::set_permissions(shop.at(FILE), mode).unwrap();
         };
-        // Root can read it anyway.
+        // Root can read the file anyway.
         is_seen("may not be read", closed, None).await;
     }
 }

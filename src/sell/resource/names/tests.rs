@@ -64,9 +64,9 @@ async fn a_redirect_to_the_upstream_becomes_one_to_the_route() {
         ("/login", LOCATION, "/api/login"),
         ("/", LOCATION, "/api/"),
         ("/apix", LOCATION, "/api/apix"),
-        // The request to the upstream used this name.
+        // The upstream received this name as the request's host.
         ("http://shop.example:8402/login", LOCATION, "/api/login"),
-        // The upstream knows the prefix already.
+        // The upstream already uses the prefix.
         ("http://up.internal:3000/api/login", LOCATION, "/api/login"),
         unchanged("/api/login"),
         unchanged("/api"),
@@ -186,7 +186,8 @@ fn a_redirect_stays_in_the_shop_or_leaves_it() {
     ] {
         assert!(!stays(location), "{location}");
     }
-    // A request that changes something was done before the client is sent on.
+    // A 301 to 303 answer to a request that changes something means that the upstream has done the
+    // work.
     for (status, is_undone) in [
         (StatusCode::MOVED_PERMANENTLY, false),
         (StatusCode::FOUND, false),

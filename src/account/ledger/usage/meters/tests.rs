@@ -52,7 +52,7 @@ fn one_answer_of_unknown_length_runs_beyond_and_the_others_end_with_the_grant() 
     assert_eq!(whole, 1);
     let all: u64 = got.iter().sum();
     assert!((MEGABYTE..MEGABYTE + 700_000).contains(&all), "{all}");
-    // The answer that runs beyond the grant has a limit, too.
+    // The answer that exceeds the grant has a limit, too.
     let one = claims.iter_mut().zip(&got).max_by_key(|(_, got)| **got);
     let (one, _) = one.unwrap();
     meters.deliver(one, &bytes(), Overrun::Serve, 100 * MEGABYTE);
@@ -77,7 +77,7 @@ fn an_unused_hold_is_returned_and_another_answer_may_run_beyond() {
     let mut next = meters.claim(0);
     let length = Some(2 * MEGABYTE);
     assert!(meters.begin(&mut next, &bytes(), Overrun::Serve, (length, 0)));
-    // The stream that ran beyond the grant while everything was reserved now ends with the grant.
+    // The stream that exceeded the grant while everything was held now ends with the grant.
     assert_eq!(meters.deliver(&mut stream, &bytes(), Overrun::Serve, 10), 0);
 }
 
@@ -159,7 +159,8 @@ fn a_message_passes_whole_or_not_at_all() {
         assert!(meters.begin(&mut one, &bytes(), overrun, (None, 0)));
         assert!(meters.begin(&mut other, &bytes(), overrun, (None, 0)));
         assert!(meters.hold(&mut one, &bytes(), overrun, 900_000));
-        // Bytes held for one answer are not available to the other, and a rest too small for its message is used up.
+        // Bytes held for one answer are not available to the other. A rest that is too small for
+        // the next message is used up.
         let is_served = meters.hold(&mut other, &bytes(), overrun, 200_000);
         assert_eq!(is_served, overrun == Overrun::Serve);
         for _ in 0..9 {
