@@ -8,6 +8,7 @@ mod certificates;
 mod embedded;
 mod error;
 mod folder;
+mod guarded;
 mod inbound;
 mod missing_files;
 mod reload;

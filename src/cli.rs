@@ -9,6 +9,7 @@ mod check;
 mod completions;
 mod descriptors;
 mod doctor;
+mod exit_code;
 mod ids;
 mod init;
 mod liquidity;
@@ -29,26 +30,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use operator::Operator;
+use exit_code::BAD_SETTINGS;
 use output::Effect;
-
-/// Exit code: the program or the node failed.
-const FAULT: u8 = 1;
-
-/// Exit code: the settings or the arguments are wrong.
-const BAD_SETTINGS: u8 = 2;
-
-/// Exit code: the program cannot be reached.
-const UNREACHABLE: u8 = 3;
-
-/// Exit code: the program refused the request, and retrying it unchanged will not help.
-const REFUSED: u8 = 4;
-
-/// Exit code: the outcome is not known yet.
-const PENDING: u8 = 5;
-
-/// Exit code: the command succeeded, but its output could not be written.
-const NOT_SHOWN: u8 = 6;
 
 /// A Lightning node with a paywall built in: sells HTTP requests with L402.
 #[derive(Debug, Parser)]
@@ -162,10 +145,4 @@ fn told_by_clap(told: &clap::Error) -> ExitCode {
         return ExitCode::from(BAD_SETTINGS);
     }
     output::ended(written, Effect::None)
-}
-
-/// Writes a message to standard error, because the log may not be running yet.
-fn complain(text: &dyn std::fmt::Display) {
-    // If this fails, the exit code still reports the problem. `eprintln` would panic.
-    let _ = writeln!(std::io::stderr(), "{}", show::lines(&text.to_string()));
 }

@@ -11,9 +11,11 @@ mod environment;
 mod front;
 mod liquidity;
 mod log;
+mod log_config;
 mod meaning;
 mod node;
 mod offers;
+mod origin;
 mod overlap;
 mod peers;
 mod presets;
@@ -27,12 +29,12 @@ mod strict;
 mod understood;
 mod upstreams;
 mod usual_rates;
+mod variables;
 mod vss;
 mod web_address;
 mod withdraw;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::Path;
 
 use serde::Deserialize as _;
@@ -46,7 +48,7 @@ use sources::merged;
 use strict::Strict;
 
 pub use complaint::{Complaint, Complaints};
-pub use log::{LogConfig, LogFormat};
+pub use log_config::{LogConfig, LogFormat};
 pub use presets::{Preset, Presets};
 pub use settings::Config;
 pub use understood::{Understood, understood, understood_with};
@@ -64,7 +66,7 @@ pub fn load_with(
     let origin = file.display().to_string();
     let (merged, own) = merged(file, environment)?;
     let raw = Raw::deserialize(Strict::root(&merged)).map_err(|mismatch| {
-        let is_variable = mismatch.origin.as_deref() == Some(strict::ENVIRONMENT);
+        let is_variable = mismatch.origin.as_deref() == Some(origin::ENVIRONMENT);
         let key = match mismatch.key.unwrap_or_default() {
             key if is_variable && mismatch.is_table => named_for(&key, &own),
             key => key,

@@ -151,15 +151,12 @@ impl Network {
             steps: Vec::new(),
             dir: Some(dir),
         };
-        let payments = [
-            (network.payer.new_address().await?, PAYER_FUNDS),
-            (deposit, MERCHANT_FUNDS),
-        ];
-        network.bitcoind.send(&payments).await?;
+        let address = network.payer.new_address().await?;
+        network.bitcoind.send(&[(address, PAYER_FUNDS)]).await?;
         network.mine(1).await?;
-        clock.step("money for both");
-        network.open_channel().await?;
-        clock.step("a channel, 6 blocks deep");
+        clock.step("money for the payer");
+        network.open_first_channel(deposit).await?;
+        clock.step("money for the merchant, and a channel, 6 blocks deep");
         network.steps = clock.steps;
         Ok(network)
     }
@@ -344,6 +341,17 @@ impl Network {
         let status = self.merchant.terminate().await?;
         self.tear_down();
         Ok(status)
+    }
+
+    /// Opens the channel before the merchant has coins. Otherwise it would depend on the merchant's last look at the chain
+    /// whether it accepts a channel with anchors, for which it reserves coins.
+    async fn open_first_channel(&mut self, deposit: bitcoin::Address) -> Result<()> {
+        let funding = self.payer.open_channel(self.peer, self.channel_sat).await?;
+        self.bitcoind.wait_for_mempool(funding).await?;
+        self.bitcoind.send(&[(deposit, MERCHANT_FUNDS)]).await?;
+        self.mine(CHANNEL_BLOCKS).await?;
+        self.wait_usable(funding).await?;
+        self.merchant.wait_ready().await
     }
 
     async fn open_channel(&mut self) -> Result<()> {

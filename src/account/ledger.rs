@@ -10,161 +10,56 @@ pub mod challenges;
 mod channels;
 mod claims;
 mod copying;
+mod error;
 mod journal;
 mod late;
 mod living;
 mod losses;
 mod opening;
+mod payment;
+mod put;
 pub mod quotas;
 pub mod record;
 mod revocations;
+mod revoked;
 mod sales;
+mod state;
 pub mod usage;
 
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
-pub use activations::{ACTIVATIONS_PAGE_MAX, Arrived};
-pub use challenges::Challenge;
-pub use claims::Claims;
-pub use living::Living;
-pub use quotas::{Free, QuotaUse};
-pub use revocations::REVOCATION_REASON_CHARS_MAX;
-pub use sales::{SALES_PAGE_MAX, SalesPage, TOKENS_PAGE_MAX, TokenSearch, TokensPage};
-pub use usage::{Left, Overrun, Reservation, Unreserved};
-
-use crate::account::store::{Store, StoreError, Together, Tree, calm};
 use crate::base::clock::Clock;
 use crate::base::pace::Pace;
 use crate::protocol::l402::{TokenId, Verified};
 
+use super::store::{Store, StoreError, calm};
 use challenges::Challenges;
 use journal::{Journal, Line};
 use opening::{open_store, remove_if_there};
+use put::put_sale;
 use quotas::Quotas;
-use record::{
-    ActivationRecord, ChallengeBatch, ChannelRecord, QuotaRecord, RevocationRecord, SaleRecord,
-    TokenRecord, Totals,
-};
-use revocations::Revocations;
+use record::{SaleRecord, TokenRecord};
+use revoked::Revocations;
+use state::{Books, TOTALS_KEY};
 use usage::{Usage, Usages};
 
-/// The key of the one [`Totals`] record.
-const TOTALS_KEY: &[u8] = b"sales";
-
-/// The ledger's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The folder that holds store, journal and dump.
-    pub folder: PathBuf,
-    /// The maximum number of unpaid challenges in memory.
-    pub challenges_max: usize,
-    /// The maximum number of networks whose free quotas are counted.
-    pub quotas_max: usize,
-}
-
-/// An error of the ledger. A failed write ends the program, because a record that is not on disk
-/// must not be acknowledged. A request that cannot read a count is answered with 500. A damaged
-/// store then ends the program too, and the next start repairs it.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The store failed.
-    #[error("failed to use the ledger's store")]
-    Store(#[from] StoreError),
-    /// The journal or a dump failed.
-    #[error("failed to use the ledger's journal")]
-    Journal(#[from] io::Error),
-}
-
-/// A payment that the node received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Payment {
-    /// The payment hash.
-    pub payment_hash: [u8; 32],
-    /// The amount that arrived, in msat.
-    pub amount_msat: u64,
-}
-
-/// The meaning of a received payment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settlement {
-    /// A new sale, now on disk.
-    New(SaleRecord),
-    /// A sale that is already recorded: the node repeated the event.
-    Known,
-    /// Another payment of an invoice that was already paid.
-    Surplus(SaleRecord),
-}
-
-/// The ledger.
-#[derive(Debug)]
-pub struct Ledger {
-    /// The database's file.
-    store: Store,
-    /// The trees of `store`.
-    trees: Trees,
-    /// Challenges that may still be paid.
-    challenges: Challenges,
-    /// Counts of the tokens in use.
-    usages: Usages,
-    /// Use of the free quotas by clients without a token.
-    quotas: Arc<Quotas>,
-    /// The payments that the node is claiming; set once the node has started.
-    claims: OnceLock<Arc<Claims>>,
-    /// The number of settled sales, for the requests that wait for one.
-    settlements: watch::Sender<u64>,
-    /// The revoked tokens.
-    revocations: Revocations,
-    /// Set when the store turns out to be damaged: the next write behind ends the program.
-    is_damaged: AtomicBool,
-    /// The file that tells the next start to set the damaged store aside.
-    damage_note: PathBuf,
-    /// Locked while a sale is changed, its journal line included. Holders wait for the disk, so the
-    /// request path never takes this lock.
-    books: Mutex<Books>,
-    /// The source of the current time.
-    clock: Clock,
-    /// Marks the sales that were both challenged and settled in this run of the program.
-    run: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Trees {
-    challenges: Tree<ChallengeBatch>,
-    sales: Tree<SaleRecord>,
-    sales_by_time: Tree<()>,
-    tokens: Tree<TokenRecord>,
-    channels: Tree<ChannelRecord>,
-    totals: Tree<Totals>,
-    revocations: Tree<RevocationRecord>,
-    quotas: Tree<QuotaRecord>,
-    activations: Tree<ActivationRecord>,
-}
-
-impl Trees {
-    /// Adds a sale to an atomic group of writes.
-    fn put_sale(&self, writes: Together, sale: &SaleRecord) -> Result<Together, StoreError> {
-        writes.put(&self.sales, &sale.payment_hash, sale)?.put(
-            &self.sales_by_time,
-            &sale.time_key(),
-            &(),
-        )
-    }
-}
-
-#[derive(Debug)]
-struct Books {
-    journal: Journal,
-    totals: Totals,
-    /// A write failed. The state on disk is unknown, so nothing more is written.
-    is_poisoned: bool,
-}
+pub use activations::{ACTIVATIONS_PAGE_MAX, Arrived};
+pub use challenges::Challenge;
+pub use claims::Claims;
+pub use error::LedgerError;
+pub use living::Living;
+pub use payment::{Payment, Settlement};
+pub use quotas::{Free, QuotaUse};
+pub use revoked::REVOCATION_REASON_CHARS_MAX;
+pub use sales::{SALES_PAGE_MAX, SalesPage, TOKENS_PAGE_MAX, TokenSearch, TokensPage};
+pub use state::{Config, Ledger};
+pub use usage::{Left, Overrun, Reservation, Unreserved};
 
 impl Ledger {
     /// Whether this folder holds a ledger: a journal, a dump or a store.
@@ -485,14 +380,4 @@ fn redeem(sale: &mut SaleRecord, token: &TokenRecord) {
     sale.service.get_or_insert_with(|| token.service.clone());
     sale.token_id.get_or_insert(token.token_id);
     sale.redeemed_ms.get_or_insert(token.first_used_ms);
-}
-
-fn put_sale(
-    store: &Store,
-    trees: &Trees,
-    sale: &SaleRecord,
-    totals: &Totals,
-) -> Result<(), StoreError> {
-    let writes = trees.put_sale(Together::default(), sale)?;
-    store.write(writes.put(&trees.totals, TOTALS_KEY, totals)?)
 }

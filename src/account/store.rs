@@ -2,6 +2,9 @@
 //!
 //! No other module names a sled type, and this module knows nothing about sales.
 
+mod buffers;
+mod error;
+mod handle;
 pub mod lock;
 #[path = "../../migrations/mod.rs"]
 pub mod migrations;
@@ -12,10 +15,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use buffers::let_go_of_buffers;
+use migrations::MIGRATIONS;
+
+pub use error::StoreError;
+pub use handle::Store;
 pub use lock::{DataLock, LockError};
 pub use record::{Entry, Record, Together, Tree};
-
-use migrations::MIGRATIONS;
 
 /// The size of sled's page cache. The default is 1 GiB, which is all the memory of some Raspberry
 /// Pis. The use counts and challenges, which are read often, are kept in memory elsewhere.
@@ -33,61 +39,6 @@ const FORMAT_KEY: &[u8] = b"format";
 
 /// The key of the newest dump whose content is known to be complete in the store.
 const COMPLETE_KEY: &[u8] = b"complete";
-
-/// An error of the store, sorted by the possible reaction.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// sled found damage; the store must be set aside and rebuilt.
-    #[error("the store is damaged: {0}")]
-    Corrupt(String),
-    /// A newer program wrote the store; it stays untouched.
-    #[error(
-        "the store has format {found}, this program knows formats up to {known}: start the newer program"
-    )]
-    Newer {
-        /// The format of the store.
-        found: u32,
-        /// The newest format that this program knows.
-        known: u32,
-    },
-    /// The operating system reported an error: missing permissions, a full disk or a held lock.
-    #[error("failed to use the store")]
-    Io(#[source] io::Error),
-    /// sled refused the operation for another reason.
-    #[error("the database refused: {0}")]
-    Refused(String),
-    /// An earlier flush failed, so the state on disk is unknown.
-    #[error("an earlier write failed, nothing more is written until a restart")]
-    Poisoned,
-}
-
-impl From<sled::Error> for StoreError {
-    fn from(error: sled::Error) -> Self {
-        match error {
-            sled::Error::Corruption { at, .. } => {
-                Self::Corrupt(format!("sled reports corruption at {at:?}"))
-            }
-            sled::Error::Io(error) => Self::Io(error),
-            sled::Error::Unsupported(why) => Self::Refused(why),
-            sled::Error::ReportableBug(why) => Self::Refused(why),
-            sled::Error::CollectionNotFound(name) => Self::Corrupt(format!(
-                "a tree is missing: {}",
-                String::from_utf8_lossy(&name)
-            )),
-        }
-    }
-}
-
-/// An open database.
-#[derive(Clone)]
-pub struct Store {
-    /// sled's handle.
-    db: sled::Db,
-    /// sled's database file, because sled's own flush does not fully sync it. The file stays open
-    /// because sled's thread also syncs it and ignores failures. The kernel reports a failed sync
-    /// once to each descriptor that was open then, and never to one that is opened later.
-    file: Arc<File>,
-}
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -210,13 +161,6 @@ impl Store {
         }
         Ok(None)
     }
-}
-
-/// Frees the buffers that this thread's writes have left behind. sled retires a buffer after each
-/// half megabyte written, but each thread keeps up to 64 of them until this call. That is 32 MB,
-/// although 2 MB should be enough.
-fn let_go_of_buffers() {
-    sled::pin().flush();
 }
 
 /// Counts the damaged databases next to this folder.

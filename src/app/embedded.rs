@@ -9,14 +9,15 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::base::live::Live;
-use crate::config::{self, Config};
+use crate::config;
 use crate::operate::api::Reload;
 use crate::sell::http::Stop;
-use crate::sell::layer::{Guard, GuardError, Guards, can_be_priced};
+use crate::sell::layer::{Guard, GuardError, Guards};
 use crate::sell::route::{Grant, Offer};
 
 use super::build::Built;
 use super::error::AppError;
+use super::guarded::fits;
 use super::running::Front;
 
 /// A running node with its ledger and its operator's listener, and the guards of the program that
@@ -155,25 +156,4 @@ impl Drop for Tollhouse {
     fn drop(&mut self) {
         self.stop.begin.cancel();
     }
-}
-
-/// Checks that these settings can sell the guarded offers.
-pub(super) fn fits(guarded: &[Offer], config: &Config) -> Result<(), AppError> {
-    // These settings would silently have no effect in an embedding program.
-    let unserved = [
-        ("route", config.routes.iter().next().is_some()),
-        ("http.tls", config.http.tls.is_some()),
-        ("http.proxy_protocol", config.http.proxy_protocol),
-    ];
-    if let Some((key, _)) = unserved.iter().find(|(_, is_there)| *is_there) {
-        return Err(AppError::OnlyRun(key));
-    }
-    for offer in guarded {
-        can_be_priced(
-            offer,
-            |currency| config.rates.iter().any(|rate| rate.currency == currency),
-            |name| config.hooks.iter().any(|hook| &*hook.name == name),
-        )?;
-    }
-    Ok(())
 }

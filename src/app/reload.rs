@@ -21,7 +21,7 @@ use crate::sell::resource::{Background, Ending};
 use crate::sell::route::{Offer, RouteTable};
 
 use super::error::AppError;
-use super::{broken, embedded};
+use super::{broken, guarded};
 
 /// The parts of the program that a reload changes, and the inputs of a reload.
 pub(super) struct Reloading {
@@ -217,7 +217,7 @@ impl Reloading {
     /// Checks that these settings can sell the offers of guards.
     fn fits(&self, config: &Config) -> Result<(), AppError> {
         match &self.guarded {
-            Some(guarded) => embedded::fits(&guarded.get(), config),
+            Some(guarded) => guarded::fits(&guarded.get(), config),
             None => Ok(()),
         }
     }

@@ -6,10 +6,9 @@ use std::fmt;
 use bitcoin::Network;
 use serde::Deserialize;
 
-use crate::base::error_chain;
-use crate::base::secret_file;
+use crate::base::{error_chain, secret_file};
 
-use super::{Bitcoind, ChainSource, Login};
+use super::source::{Bitcoind, ChainSource, Login};
 
 /// The limit for the check. ldk-node itself gives up after five seconds.
 const TIMEOUT_SECS: u64 = 5;

@@ -3,15 +3,18 @@
 //! all of them at one moment.
 
 mod aside;
+mod channel;
+mod error;
+mod reading;
 mod rows;
+mod tables;
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use bitcoin::constants::ChainHash;
 use bitcoin::{Network, OutPoint};
-use lightning::chain::channelmonitor::{Balance, ChannelMonitor};
+use lightning::chain::channelmonitor::ChannelMonitor;
 use lightning::ln::types::ChannelId;
 use lightning::sign::InMemorySigner;
 use rusqlite::config::DbConfig;
@@ -20,63 +23,18 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use crate::keys::NodeKeys;
 
 use aside::is_fenced;
+use reading::{at, channels, look_again, open};
+use tables::{ASIDE, BUSY_TIMEOUT, LIVE};
 
 pub use aside::fence;
+pub use channel::MonitoredChannel;
+pub use error::StateError;
+pub use tables::FILE;
 
 pub(crate) use aside::{
     Fence, Recovered, Sorted, Stage, begin, end, loaded, recovered, search, set_aside, sort,
     sort_left,
 };
-
-/// The name of ldk-node's file.
-pub const FILE: &str = "ldk_node_data.sqlite";
-
-/// ldk-node's table.
-const LIVE: &str = "ldk_node_data";
-
-/// Our table in the same file: monitors that must not be loaded yet. ldk-node does not read it.
-const ASIDE: &str = "tollhouse_set_aside";
-
-/// The maximum wait while another connection locks the file. ldk-node's own writes take
-/// milliseconds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The version of ldk-node's schema that this program knows.
-const SCHEMA_VERSION: u32 = 2;
-
-/// Why the channel state cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// The file does not exist: the node was never started.
-    #[error("there is no channel state in {0}: the node was never started")]
-    Missing(PathBuf),
-    /// SQLite returned an error.
-    #[error("failed to use the channel state {path}")]
-    Database {
-        /// The file.
-        path: PathBuf,
-        /// SQLite's error.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// SQLite finds the file damaged.
-    #[error("the channel state is damaged: {0}")]
-    Damaged(String),
-    /// Another version of ldk-node wrote the file.
-    #[error(
-        "the channel state has schema {found}, this program knows {SCHEMA_VERSION}: use the program that wrote it"
-    )]
-    Schema {
-        /// The version in the file.
-        found: u32,
-    },
-    /// The content of a row is invalid.
-    #[error("the channel state holds no {0} that can be read")]
-    Unreadable(&'static str),
-    /// The monitors cannot be read.
-    #[error("failed to read the channel monitors (are the words those of this node?)")]
-    Monitors(#[source] lightning::io::Error),
-}
 
 /// The content of a copy of the channel state.
 #[derive(Clone, Debug, Default)]
@@ -91,29 +49,6 @@ pub struct State {
     pub set_aside: Vec<MonitoredChannel>,
     /// Whether a recovery is under way in the copy.
     pub is_recovering: bool,
-}
-
-/// A channel, as its monitor knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MonitoredChannel {
-    /// The key of its monitor.
-    pub key: String,
-    /// The channel's id.
-    pub channel_id: [u8; 32],
-    /// The node id of the channel's peer, hex.
-    pub counterparty: String,
-    /// The output that holds the channel's money.
-    pub funding: OutPoint,
-    /// The number of updates that its monitor has seen.
-    pub update_id: u64,
-    /// The height of the chain that its monitor knows.
-    pub height: u32,
-    /// Our balance in it, according to its monitor.
-    pub balance_sat: u64,
-    /// Whether the channel is open: its monitor has not seen a closing.
-    pub is_open: bool,
-    /// The funding outputs of pending splices.
-    pub splices: Vec<OutPoint>,
 }
 
 /// Copies the state of one moment to a new file, even while the node runs.
@@ -210,15 +145,6 @@ fn head(manager: &[u8]) -> Option<(Network, u32)> {
     Some((network, u32::from_be_bytes(height)))
 }
 
-fn channels(
-    connection: Connection,
-    table: &'static str,
-    keys: &NodeKeys,
-) -> Result<Vec<MonitoredChannel>, StateError> {
-    let monitors = rows::monitors(connection, table, keys).map_err(StateError::Monitors)?;
-    Ok(monitors.iter().map(MonitoredChannel::of).collect())
-}
-
 /// The funding outputs of all channels with a monitor, loaded or set aside.
 pub(crate) fn fundings(folder: &Path, keys: &NodeKeys) -> Result<HashSet<OutPoint>, StateError> {
     let path = folder.join(FILE);
@@ -227,74 +153,10 @@ pub(crate) fn fundings(folder: &Path, keys: &NodeKeys) -> Result<HashSet<OutPoin
     Ok(known.into_iter().map(|channel| channel.funding).collect())
 }
 
-impl MonitoredChannel {
-    fn of(monitor: &ChannelMonitor<InMemorySigner>) -> Self {
-        let balances = monitor.get_claimable_balances();
-        let sat = balances.iter().map(Balance::claimable_amount_satoshis);
-        let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
-        // The monitor of an open channel watches its funding output and those of its splices. Each
-        // of them is the only watched output of its transaction.
-        let watched = monitor.get_outputs_to_watch().into_iter();
-        let splices = watched.filter_map(|(txid, outputs)| match outputs.as_slice() {
-            [(vout, _)] if txid != funding.txid => Some(OutPoint::new(txid, *vout)),
-            [..] => None,
-        });
-        Self {
-            key: monitor.persistence_key().to_string(),
-            channel_id: monitor.channel_id().0,
-            counterparty: monitor.get_counterparty_node_id().to_string(),
-            funding,
-            update_id: monitor.get_latest_update_id(),
-            height: monitor.current_best_block().height,
-            balance_sat: sat.sum(),
-            is_open: balances
-                .iter()
-                .any(|balance| matches!(balance, Balance::ClaimableOnChannelClose { .. })),
-            splices: splices.collect(),
-        }
-    }
-}
-
 /// Prepares a copy for a start without a recovery.
 pub fn refresh(path: &Path) -> Result<(), StateError> {
     let connection = open(path)?;
     look_again(&connection).map_err(at(path))
-}
-
-/// Makes ldk-node search for wallet addresses beyond those that the backup knows, because it may
-/// have given out more since then. ldk-node does this only if it has never synced its wallet.
-fn look_again(connection: &Connection) -> rusqlite::Result<()> {
-    let delete =
-        format!("DELETE FROM {LIVE} WHERE primary_namespace = '' AND key = 'node_metrics'");
-    connection.execute(&delete, []).map(drop)
-}
-
-/// Opens the file for reading and writing, if this program knows its schema.
-fn open(path: &Path) -> Result<Connection, StateError> {
-    let open = || {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        // A stage must be on the disk before the node starts with it, in any journal mode.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        // The failure of a checkpoint during a write would go unnoticed. The log keeps all that was
-        // written.
-        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-        let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        Ok((connection, found))
-    };
-    let (connection, found) = open().map_err(at(path))?;
-    // Version 0 means that this program made the file, and ldk-node has not opened it yet.
-    if found != SCHEMA_VERSION && found != 0 {
-        return Err(StateError::Schema { found });
-    }
-    Ok(connection)
-}
-
-fn at(path: &Path) -> impl Fn(rusqlite::Error) -> StateError + use<'_> {
-    |source| StateError::Database {
-        path: path.to_owned(),
-        source,
-    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use crate::channel_state::ChannelStateError;
-use crate::channel_state::copy::FILE;
+use super::copy::FILE;
+use super::error::ChannelStateError;
 
 /// The file's write-ahead log.
 const LOG: &str = "ldk_node_data.sqlite-wal";

@@ -57,8 +57,7 @@ use lightning::util::persist::{
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::channel_state::ChannelStateError;
-
+use super::error::ChannelStateError;
 use log::{Log, Place, Syncing};
 use moving::{Beside, Mover};
 use waiting::{METRICS_KEY, Waiting};

@@ -11,70 +11,29 @@ mod client;
 pub(crate) mod headers;
 pub(crate) mod lease;
 mod owner;
+mod place;
 pub(crate) mod trouble;
 mod write_permit;
 
-use std::fmt;
 use std::io;
 use std::path::Path;
 
 use crate::base::secret_file;
-use crate::channel_state::ChannelStateError;
-use crate::channel_state::copy::FILE;
 
+use super::copy::FILE;
 use super::database;
+use super::error::ChannelStateError;
 
 pub use headers::{Headers, HeadersError};
 pub use lease::{RENEWED_WITHIN, StoreSeen, seen};
+pub use place::Vss;
 pub use write_permit::StoreStatus;
 
+pub(crate) use place::Lost;
 pub(crate) use write_permit::Pass;
 
 /// The file that records which server has the state of this folder's node.
 pub const MARK: &str = "vss.place";
-
-/// Why the node must write nothing more, if it must not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// The node may write.
-    #[default]
-    No,
-    /// Another program uses the state.
-    Taken,
-    /// The server no longer has the state.
-    Gone,
-    /// LDK could not write the state, and has given up.
-    GivenUp,
-}
-
-impl Lost {
-    pub(crate) fn why(self) -> Option<ChannelStateError> {
-        match self {
-            Self::No => None,
-            Self::Taken => Some(ChannelStateError::Taken),
-            Self::Gone => Some(ChannelStateError::Gone),
-            Self::GivenUp => Some(ChannelStateError::Away),
-        }
-    }
-}
-
-/// A server and the node's store there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vss {
-    /// The server's base URL, without a slash at the end.
-    pub url: String,
-    /// The name of the node's store.
-    pub store_id: String,
-    /// The headers of each request.
-    pub headers: Headers,
-}
-
-/// The store and its server.
-impl fmt::Display for Vss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}", self.store_id, self.url)
-    }
-}
 
 /// Checks that the settings name the store of the node in this folder, and returns whether that
 /// node has used a server before. Otherwise a node without its channels could start.

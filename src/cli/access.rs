@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use crate::base::amount::Msat;
 
+use super::ids;
+use super::operator::Operator;
 use super::show::{list, number, short, table, text};
 use super::units::{ago, amount, msat, span_secs};
-use super::{Operator, ids};
 
 /// `tollhouse access`
 #[derive(Debug, Args)]

@@ -12,16 +12,17 @@ use http::Method;
 use crate::account::store::{DataLock, LockError};
 use crate::app;
 use crate::base::clock::Clock;
-use crate::base::disk_space;
-use crate::base::secret_file;
+use crate::base::{disk_space, secret_file};
 use crate::config::{self, Config};
 use crate::keys::NodeKeys;
 use crate::operate::backup::{self, How, Manifest, Restored, Verified};
 
+use super::exit_code::{BAD_SETTINGS, complain};
+use super::operator::Operator;
 use super::output::{self, Effect};
+use super::scratch;
 use super::show::lines;
 use super::units::{ago, span};
-use super::{BAD_SETTINGS, Operator, complain, scratch};
 
 /// The argument that stands for standard input instead of a file of words.
 const STANDARD_INPUT: &str = "-";

@@ -7,9 +7,10 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use super::ids;
+use super::operator::Operator;
 use super::show::{list, number, short, table, text};
 use super::units::{ago, grouped, msat};
-use super::{Operator, ids};
 
 /// `tollhouse sales`
 #[derive(Debug, Args)]

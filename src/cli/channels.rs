@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::base::amount::Msat;
 
-use super::operator::NoAnswer;
+use super::exit_code::{BAD_SETTINGS, FAULT, complain};
+use super::operator::{NoAnswer, Operator};
 use super::show::{list, number, text};
 use super::units::{amount, grouped, whole_sat};
-use super::{BAD_SETTINGS, FAULT, Operator, complain, ids, state};
+use super::{ids, state};
 
 /// `tollhouse channels`
 #[derive(Debug, Args)]

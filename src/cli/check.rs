@@ -9,9 +9,9 @@ use crate::base::clock::Clock;
 use crate::config::{self, Config, Understood};
 use crate::sell::route::{Access, Forward, Offer, Plan, Pricing, Resource, Route};
 
+use super::exit_code::{BAD_SETTINGS, complain};
 use super::output::{self, Effect};
 use super::show::{lines, pairs, table};
-use super::{BAD_SETTINGS, complain};
 
 /// Exits with 0 and shows the settings, or with 2 and lists every mistake in the settings and in
 /// the files that they name.

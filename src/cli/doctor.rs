@@ -4,6 +4,7 @@
 mod backups;
 mod chain;
 mod customers;
+mod findings;
 mod missing_files;
 mod peers;
 mod prices;
@@ -14,7 +15,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use http::Method;
@@ -23,55 +23,18 @@ use serde_json::{Value, json};
 use crate::base::disk_space;
 use crate::config::{self, Config};
 
+use super::exit_code::{BAD_SETTINGS, FAULT, UNREACHABLE, complain};
+use super::operator::Operator;
 use super::output::Effect;
 use super::show::{number, text};
 use super::units::{ago, grouped};
-use super::{BAD_SETTINGS, FAULT, Operator, UNREACHABLE, complain};
-
-/// How long to wait for a connection to a port.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+use findings::{CONNECT_TIMEOUT, Finding, Findings, Grade};
 
 /// `tollhouse doctor`
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
     #[command(flatten)]
     operator: Operator,
-}
-
-/// The severity of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Grade {
-    Good,
-    Look,
-    Bad,
-}
-
-/// The result of one check.
-struct Finding {
-    what: &'static str,
-    grade: Grade,
-    /// The result, and what to do about it.
-    found: String,
-}
-
-/// The results of all checks.
-#[derive(Default)]
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn note(&mut self, what: &'static str, grade: Grade, found: impl Into<String>) {
-        let found = found.into();
-        self.0.push(Finding { what, grade, found });
-    }
-
-    fn worst(&self) -> Grade {
-        let is = |grade| self.0.iter().any(|finding| finding.grade == grade);
-        match (is(Grade::Bad), is(Grade::Look)) {
-            (true, _) => Grade::Bad,
-            (false, true) => Grade::Look,
-            (false, false) => Grade::Good,
-        }
-    }
 }
 
 impl Doctor {
@@ -129,17 +92,6 @@ impl Doctor {
             Grade::Good | Grade::Look => shown,
             Grade::Bad => ExitCode::from(FAULT),
         }
-    }
-}
-
-impl Finding {
-    fn json(&self) -> Value {
-        let grade = match self.grade {
-            Grade::Good => "good",
-            Grade::Look => "look",
-            Grade::Bad => "bad",
-        };
-        json!({ "what": self.what, "grade": grade, "found": self.found })
     }
 }
 

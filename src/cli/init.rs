@@ -19,8 +19,8 @@ use crate::keys::NodeKeys;
 use crate::node::PeerAddress;
 use crate::sell::route::Pattern;
 
+use super::exit_code::{BAD_SETTINGS, complain};
 use super::output::{self, Effect};
-use super::{BAD_SETTINGS, complain};
 use ask::{Ask, Question};
 use text::{Answers, Provider, Seed, Sold};
 

@@ -8,9 +8,10 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use super::ids;
+use super::operator::Operator;
 use super::show::{list, number, pairs, short, table, text};
 use super::units::{ago, grouped, msat, whole_sat};
-use super::{Operator, ids};
 
 /// `tollhouse liquidity`
 #[derive(Debug, Args)]

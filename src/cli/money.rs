@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::base::amount::Msat;
 
-use super::operator::{NoAnswer, View};
+use super::exit_code::{FAULT, PENDING, complain};
+use super::operator::{NoAnswer, Operator, View};
 use super::output::Effect;
 use super::show::{list, number, pairs, short, table, text};
 use super::units::{ago, amount, fee_rate, grouped, msat, span_secs, whole_sat};
-use super::{FAULT, Operator, PENDING, complain};
 
 /// `tollhouse balance`
 #[derive(Debug, Args)]

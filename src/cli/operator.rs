@@ -25,9 +25,9 @@ use crate::config;
 use crate::sell::quote::Address;
 use crate::sell::resource;
 
+use super::exit_code::{BAD_SETTINGS, FAULT, PENDING, REFUSED, UNREACHABLE, complain};
 use super::output::{self, Effect};
 use super::show::{json, lines};
-use super::{BAD_SETTINGS, FAULT, PENDING, REFUSED, UNREACHABLE, complain};
 
 /// How long to wait for an answer. A payment takes at most a minute, and then the program answers
 /// that it is pending.

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use super::{FAULT, NOT_SHOWN, complain};
+use super::exit_code::{FAULT, NOT_SHOWN, complain};
 
 /// Whether a command has changed anything before it writes its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::json;
 
+use super::ids;
+use super::operator::Operator;
 use super::show::{list, table, text};
-use super::{Operator, ids};
 
 /// `tollhouse peers`
 #[derive(Debug, Args)]

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app;
-use crate::config;
 use crate::operate::api::Reload;
 use crate::sell::http::Stop;
+use crate::{app, config};
 
-use super::{BAD_SETTINGS, complain, descriptors, tracing::start};
+use super::descriptors;
+use super::exit_code::{BAD_SETTINGS, complain};
+use super::tracing::start;
 
 /// Exits with 0 after SIGINT or SIGTERM, 2 if the settings are wrong, and 1 after a fault.
 pub(super) fn run(file: &Path) -> ExitCode {

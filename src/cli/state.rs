@@ -7,10 +7,10 @@ use clap::Args;
 use http::Method;
 use serde_json::Value;
 
-use super::operator::NoAnswer;
+use super::exit_code::{FAULT, REFUSED, complain};
+use super::operator::{NoAnswer, Operator};
 use super::show::{list, number, pairs, short, table, text};
 use super::units::{ago, grouped, msat, span};
-use super::{FAULT, Operator, REFUSED, complain};
 
 /// `tollhouse status`
 #[derive(Debug, Args)]

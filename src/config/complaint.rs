@@ -1,7 +1,9 @@
 //! What is wrong with the settings.
 
-use super::environment::{PREFIX, variable_of};
-use super::{fmt, strict};
+use std::fmt;
+
+use super::origin;
+use super::variables::{PREFIX, variable_of};
 
 /// One mistake in the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +20,7 @@ impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.key.is_empty() {
             write!(f, "{}: {}", self.origin, self.what)
-        } else if self.origin == strict::ENVIRONMENT && !self.key.starts_with(PREFIX) {
+        } else if self.origin == origin::ENVIRONMENT && !self.key.starts_with(PREFIX) {
             let (origin, variable) = (&self.origin, variable_of(&self.key));
             write!(f, "{origin}: {variable} ({}): {}", self.key, self.what)
         } else {

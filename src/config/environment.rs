@@ -4,13 +4,8 @@
 use std::ffi::OsString;
 
 use super::complaint::{Complaint, Complaints};
-use super::strict::ENVIRONMENT;
-
-/// The prefix of the program's variables.
-pub(super) const PREFIX: &str = "TOLLHOUSE";
-
-/// The separator between the parts of a key.
-const SEPARATOR: &str = "__";
+use super::origin::ENVIRONMENT;
+use super::variables::{PREFIX, SEPARATOR, variable_of};
 
 /// Quotes that a shell or an env file should have removed.
 const QUOTES: [(char, char); 5] = [
@@ -114,13 +109,6 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
         };
         is_port && is_protocol && ends_well
     })
-}
-
-/// The variable that sets this key: `TOLLHOUSE__HTTP__LISTEN` for `http.listen`.
-pub(super) fn variable_of(key: &str) -> String {
-    let parts = key.split('.').map(|part| part.to_ascii_uppercase());
-    let parts: Vec<_> = std::iter::once(PREFIX.to_owned()).chain(parts).collect();
-    parts.join(SEPARATOR)
 }
 
 /// The variable that sets this key, or else one that sets a part of it.

@@ -1,25 +1,8 @@
 //! The settings of the log.
 
+use super::log_config::{LogConfig, LogFormat};
 use super::meaning::Meaning;
 use super::raw::Raw;
-
-/// The format of the log's lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people.
-    Text,
-    /// JSON for programs.
-    Json,
-}
-
-/// The settings of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    /// The least important level that is written.
-    pub level: tracing::Level,
-    /// The format of the lines.
-    pub format: LogFormat,
-}
 
 impl Meaning<'_> {
     pub(super) fn log(&mut self, raw: &Raw) -> LogConfig {

@@ -10,7 +10,7 @@ use crate::operate::backup;
 use crate::sell::route::RouteTable;
 use crate::sell::{gate, http, quote, resource};
 
-use super::log::LogConfig;
+use super::log_config::LogConfig;
 
 /// The settings of every room.
 #[derive(Clone, Debug)]

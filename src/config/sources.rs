@@ -6,7 +6,8 @@ use std::path::Path;
 use config::{Environment, File, FileFormat};
 
 use super::complaint::{Complaint, Complaints};
-use super::environment::{PREFIX, own_variables};
+use super::environment::own_variables;
+use super::variables::PREFIX;
 
 /// The default settings, in a file with comments for operators.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");

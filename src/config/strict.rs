@@ -11,8 +11,7 @@ use serde::de::{
     self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 
-/// The `config` crate's name for the environment.
-pub(super) const ENVIRONMENT: &str = "the environment";
+use super::origin::ENVIRONMENT;
 
 /// A value that does not have the type of its key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

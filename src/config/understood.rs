@@ -7,9 +7,9 @@ use std::path::Path;
 use config::{Value, ValueKind};
 
 use super::complaint::Complaints;
-use super::environment::variable_of;
+use super::origin::ENVIRONMENT;
 use super::sources::{BUILT_IN, merged};
-use super::strict::ENVIRONMENT;
+use super::variables::variable_of;
 
 /// The text shown instead of a value that may be secret.
 const HIDDEN: &str = "(not shown)";

@@ -117,11 +117,11 @@ struct Step {
 
 /// The result of a step.
 struct Taken {
-    is_event: bool,
-    reach: Reach,
-    is_provider_here: bool,
+    pub(super) is_event: bool,
+    pub(super) reach: Reach,
+    pub(super) is_provider_here: bool,
     /// Whether withheld channels, over which nothing may be sold, are still open.
-    is_closing_withheld: bool,
+    pub(super) is_closing_withheld: bool,
 }
 
 impl Step {

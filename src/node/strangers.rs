@@ -59,25 +59,25 @@ pub(super) struct Strangers {
 #[derive(Debug)]
 struct State {
     /// Requested channels without a funding transaction, and when they were requested.
-    unbegun: HashMap<ChannelId, Instant>,
+    pub(super) unbegun: HashMap<ChannelId, Instant>,
     /// Channels that wait for their confirmations.
-    pending: HashMap<ChannelId, Pending>,
+    pub(super) pending: HashMap<ChannelId, Pending>,
     /// Channels with payments that the wallet's coins cannot claim on chain.
-    withheld: HashSet<ChannelId>,
+    pub(super) withheld: HashSet<ChannelId>,
     /// The last comparison of the channels with the coins.
-    covered: Option<Covered>,
+    pub(super) covered: Option<Covered>,
     /// Channels that the node is closing.
-    closing: HashSet<ChannelId>,
+    pub(super) closing: HashSet<ChannelId>,
     /// Channels that could not be closed, and when closing them was tried.
-    not_closed: HashMap<ChannelId, Instant>,
+    pub(super) not_closed: HashMap<ChannelId, Instant>,
     /// The funding transactions of the existing channels.
-    real: HashSet<Txid>,
+    pub(super) real: HashSet<Txid>,
     /// Channels that ended before their funding transaction was seen.
-    abandoned: Abandoned,
+    pub(super) abandoned: Abandoned,
     /// All channels that were ever pending or ready. The end of any other channel is not a change.
-    known: HashSet<ChannelId>,
+    pub(super) known: HashSet<ChannelId>,
     /// The number of channels that were closed for exceeding the limits, since the start.
-    closed: u64,
+    pub(super) closed: u64,
 }
 
 /// The limits on strangers, and the current numbers.

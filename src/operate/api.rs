@@ -3,8 +3,11 @@
 
 mod access;
 mod access_list;
+mod admin;
+mod answering;
 mod backup;
 mod bundle;
+mod bundle_error;
 mod channels;
 mod door;
 mod fault;
@@ -17,13 +20,14 @@ mod outlook;
 mod payments;
 mod peers;
 mod reload;
+mod reloading;
 mod sales;
+mod scope;
 mod spending;
 mod state;
 mod tokens;
 mod wallet;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::routing::get;
@@ -31,62 +35,17 @@ use axum::{Json, Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use access::{AdminToken, Granted, Scope};
-pub use bundle::{BundleError, Bundles};
+use door::Door;
+
+pub use access::{AdminToken, Granted};
+pub use admin::Admin;
+pub use bundle::Bundles;
+pub use bundle_error::BundleError;
 pub use following::Following;
 pub use outlook::{Outlook, Turn, Watch, dearest};
-pub use reload::{Ahead, Broken, Reload, Reloaded, Reloads, Wish};
+pub use reloading::{Ahead, Broken, Reload, Reloaded, Reloads, Wish};
+pub use scope::Scope;
 pub use spending::{Spending, SpendingError};
-
-use crate::account::ledger::{Ledger, LedgerError};
-use crate::base::clock::Clock;
-use crate::base::live::Live;
-use crate::node::Node;
-use crate::operate::backup::Backups;
-use crate::sell::gate::{Gate, Keyring};
-use crate::sell::http::{Shop, TlsSource};
-use crate::sell::route::{Offer, RouteTable};
-
-use access::Caller;
-use door::Door;
-use fault::Fault;
-
-/// The parts of the program that the operator API reads and changes.
-#[derive(Debug)]
-pub struct Admin {
-    /// The Lightning node.
-    pub node: Arc<Node>,
-    /// The account of sales and payments.
-    pub ledger: Arc<Ledger>,
-    /// The gate, which decides on each paid request.
-    pub gate: Arc<Gate>,
-    /// The master keys of the tokens.
-    pub keyring: Arc<Keyring>,
-    /// The routes that are sold.
-    pub routes: Arc<Live<RouteTable>>,
-    /// The server of the public routes.
-    pub shop: Arc<Live<Shop>>,
-    /// The offers of handlers in the same program.
-    pub guarded: Arc<Live<Vec<Offer>>>,
-    /// The operator's token and the list of access tokens.
-    pub access: Arc<AdminToken>,
-    /// The amounts that access tokens with a limit have spent.
-    pub spending: Arc<Spending>,
-    /// Backups of the node and the ledger.
-    pub backups: Arc<Backups>,
-    /// The sender of reload requests.
-    pub reload: Reload,
-    /// The data folder.
-    pub data_dir: PathBuf,
-    /// The number of sales below which the status warns that little can be received.
-    pub low_sales: u32,
-    /// The source of the time.
-    pub clock: Clock,
-    /// When the program started, Unix seconds.
-    pub started_secs: u64,
-    /// The listeners' certificates, each with the settings key that names it.
-    pub certificates: Vec<(&'static str, TlsSource)>,
-}
 
 /// Builds the operator's router. Every path requires a token whose scope allows it.
 pub fn router(admin: Admin) -> Router {
@@ -178,19 +137,4 @@ fn deciding() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(granting::grant))
         .routes(routes!(granting::list))
         .routes(routes!(granting::revoke))
-}
-
-/// Runs work that reads the ledger's store on a thread that may block.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
-) -> Result<T, LedgerError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .expect("what the operator asks of the books does not panic")
-}
-
-/// Decodes the start of a page, which is the `next` of the page before.
-fn before(next: Option<String>) -> Result<Option<Vec<u8>>, Fault> {
-    let before = next.map(hex::decode).transpose();
-    before.map_err(|_| Fault::Asked("`before` is the `next` of the page before"))
 }

@@ -3,6 +3,7 @@
 
 mod ahead;
 mod bundle;
+mod bundles;
 mod challenge;
 mod choice;
 mod cost;
@@ -15,6 +16,7 @@ mod permit;
 mod price;
 mod proven;
 mod state;
+mod why;
 
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ use crate::protocol::l402::{Proven, Refusal, SoldAs, Verified, prove};
 
 use super::route::{Access, Count, Offer, Pricing};
 use ahead::Ahead;
-use bundle::Bundles;
+use bundles::Bundles;
 use choice::wanted;
 use decision::{Admission, Held};
 use dry_run::DryRuns;
@@ -39,10 +41,10 @@ use permit::Opened;
 use price::Cost;
 use proven::ProvenBefore;
 
-pub use bundle::{Bundle, LaidReady};
+pub use bundles::{Bundle, LaidReady};
 pub use challenge::{Challenge, Choice, Denial};
 pub use choice::{ACCEPT_GRANT, GRANT_PARAMETER, without_choice};
-pub use decision::{Asked, Decision, Unpaid, Why};
+pub use decision::{Asked, Decision, Unpaid};
 pub use dry_run::DryRun;
 pub use issue::describe;
 pub use keyring::{Epoch, Keyring, KeyringError};
@@ -50,6 +52,7 @@ pub use limit::{Limiter, Limits};
 pub use permit::{Over, Permit, Reason};
 pub use price::Quotes;
 pub use state::Gate;
+pub use why::Why;
 
 pub(crate) use limit::network;
 pub(crate) use permit::Cause;
@@ -178,7 +181,7 @@ impl Gate {
             name,
             client: asked.client,
             is_counted: is_stranger,
-            network: asked.client.and_then(bundle::network),
+            network: asked.client.and_then(bundles::network),
             why,
         }))
     }

@@ -5,6 +5,8 @@ mod body;
 mod cache;
 mod client;
 mod delivered;
+mod downstream;
+mod failure;
 mod files;
 mod forward;
 mod framing;
@@ -23,31 +25,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
-use http_body_util::combinators::UnsyncBoxBody;
 use serde::Serialize;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa::ToSchema;
 
-use crate::account::ledger::Left;
 use crate::base::via::{Circle, Via};
-use crate::sell::gate::Permit;
-use crate::sell::route::{Access, RequestPath, Resource, Route, RouteTable, Upstream};
 
-pub use client::certificates;
-pub use headers::{is_framing, is_ours, join_cookies, remove_named};
-
+use super::gate::Permit;
+use super::route::{Access, RequestPath, Resource, Route, RouteTable, Upstream};
 use files::{Files, Place};
 use servers::Servers;
 
-/// Any error inside a body.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A streamed request or response body.
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub use client::certificates;
+pub use downstream::{Body, BoxError, Downstream};
+pub use failure::{Failure, Unserved};
+pub use headers::{is_framing, is_ours, join_cookies, remove_named};
 
 /// The limits on forwarded requests.
 #[derive(Clone, Copy, Debug)]
@@ -60,77 +55,6 @@ pub struct Config {
     pub upstream_timeout: Duration,
     /// How long an upstream may pause within an answer, unless the route sets another time.
     pub idle_timeout: Duration,
-}
-
-/// A permitted request that was not served.
-#[derive(Debug)]
-pub struct Unserved {
-    /// The reason for the failure.
-    pub why: Failure,
-    /// The rest of the grant or quota for the client's next request.
-    pub left: Left,
-}
-
-impl Unserved {
-    /// Builds this value after returning the use to the holder.
-    fn giving_back(permit: Permit, why: Failure) -> Self {
-        let left = permit.give_back();
-        Self { why, left }
-    }
-
-    /// Builds this value for a failure that the client caused, so the use counts.
-    fn counting(permit: Permit, why: Failure) -> Self {
-        let left = permit.left();
-        Self { why, left }
-    }
-}
-
-/// The reason why a permitted request was not served. The use goes back to the holder, unless the
-/// request's own body was the reason.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The file does not exist or must not be served.
-    #[error("there is nothing here")]
-    NotFound,
-    /// The URL of a folder has no final slash, so relative links in its index would break.
-    #[error("the URL of a folder must end with a slash")]
-    IsFolder,
-    /// The method is not GET or HEAD, the only methods for files.
-    #[error("a file takes GET and HEAD only")]
-    MethodNotAllowed,
-    /// The request's body is longer than the limit.
-    #[error("the request's body is longer than {0} bytes")]
-    BodyTooLarge(u64),
-    /// The request's body did not arrive in time.
-    #[error("the request's body took too long")]
-    BodyTooSlow,
-    /// The request's body ended early.
-    #[error("the request's body broke off")]
-    BodyBroken,
-    /// The upstream did not answer.
-    #[error("the upstream does not answer")]
-    UpstreamUnreachable(#[source] BoxError),
-    /// The upstream's answer is not HTTP, or has too many headers.
-    #[error("the upstream sent an invalid response")]
-    UpstreamUnreadable(#[source] BoxError),
-    /// The upstream did not answer in time.
-    #[error("the upstream took too long")]
-    UpstreamTimeout,
-    /// An existing file cannot be read.
-    #[error("failed to read a file")]
-    Unreadable(#[source] std::io::Error),
-    /// Other answers on the same token used up the grant before this answer began.
-    #[error("what was left is taken")]
-    UsedUp,
-}
-
-/// The origin of a request, as reported to the upstream.
-#[derive(Clone, Copy, Debug)]
-pub struct Downstream {
-    /// The client's address.
-    pub client: std::net::IpAddr,
-    /// Whether the request came over TLS.
-    pub is_secure: bool,
 }
 
 /// Serves the resources of all routes.

@@ -5,10 +5,13 @@
 //! recorded when its invoice is made, and no challenge waits for that write. The node's event
 //! settles it, and the sale of a bundle is recorded in the same write.
 
-use super::journal::Line;
-use super::record::{ActivationRecord, ActivationTotals, BundleRecord, SaleRecord};
-use super::{Books, Ledger, LedgerError, Payment, TOTALS_KEY};
 use crate::account::store::Together;
+
+use super::error::LedgerError;
+use super::journal::Line;
+use super::payment::Payment;
+use super::record::{ActivationRecord, ActivationTotals, BundleRecord, SaleRecord};
+use super::state::{Books, Ledger, TOTALS_KEY};
 
 /// The most activations on one page. A node needs a handful in its life.
 pub const ACTIVATIONS_PAGE_MAX: usize = 500;

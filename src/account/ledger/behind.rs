@@ -4,10 +4,12 @@ use std::sync::atomic::Ordering;
 
 use crate::account::store::StoreError;
 
+use super::error::LedgerError;
 use super::journal::Line;
 use super::record::{SaleRecord, TokenRecord};
+use super::redeem;
+use super::state::{Ledger, Trees};
 use super::usage::Unwritten;
-use super::{Ledger, LedgerError, Trees, redeem};
 
 /// The age at which a challenge is written behind. Under a flood, newer challenges push it out of
 /// the table before that age.

@@ -64,16 +64,16 @@ pub(super) struct Challenges {
 struct Table {
     /// The challenges in the order in which they were made. The first has the sequence number
     /// `first`.
-    ring: VecDeque<Challenge>,
+    pub(super) ring: VecDeque<Challenge>,
     /// The sequence number of the oldest challenge in the ring.
-    first: u64,
+    pub(super) first: u64,
     /// The number of challenges, counted from the oldest, that are already in the store.
-    written: usize,
+    pub(super) written: usize,
     /// The first sequence number of this run of the program.
-    run_first: u64,
+    pub(super) run_first: u64,
     /// Maps the first eight bytes of a payment hash to the sequence number. Payment hashes are
     /// random and made by us, so eight bytes suffice; [`Challenges::find`] compares the rest.
-    by_hash: HashMap<u64, u64>,
+    pub(super) by_hash: HashMap<u64, u64>,
 }
 
 /// The changes that make the store match the table.

@@ -1,8 +1,9 @@
 //! Channels in the ledger: when each became ready, and how it ended.
 
+use super::error::LedgerError;
 use super::journal::Line;
 use super::record::{ChannelRecord, REASON_CHARS_MAX};
-use super::{Books, Ledger, LedgerError};
+use super::state::{Books, Ledger};
 
 impl Ledger {
     /// Records a channel that is ready. Blocks on the disk.

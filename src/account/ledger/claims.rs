@@ -23,9 +23,9 @@ pub struct Claims(Mutex<Table>);
 #[derive(Debug, Default)]
 struct Table {
     /// Whether LDK has repeated everything after its start.
-    is_past_replays: bool,
+    pub(super) is_past_replays: bool,
     /// The claims by payment hash.
-    claims: HashMap<[u8; 32], Claim>,
+    pub(super) claims: HashMap<[u8; 32], Claim>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,8 +4,10 @@
 use std::io;
 use std::path::Path;
 
+use super::error::LedgerError;
+use super::journal;
 use super::record::Totals;
-use super::{Config, Ledger, LedgerError, journal};
+use super::state::{Config, Ledger};
 
 impl Ledger {
     /// Copies the ledger to a folder as of one moment, and returns the totals of that moment.

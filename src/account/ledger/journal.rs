@@ -5,17 +5,16 @@
 //! line. The ledger is rebuilt from the newest dump, which holds all records as packed lines, and
 //! the journal after it.
 
+mod line;
 mod packed;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use super::record::{ActivationRecord, ChannelRecord, RevocationRecord, SaleRecord, TokenRecord};
-
 use packed::Packing;
+
+pub(super) use line::Line;
 
 /// The journal is folded into a dump at this length or at twice the length of the last dump,
 /// if that is longer. All writes together then stay within three times the size of the kept
@@ -32,26 +31,6 @@ const NO_DUMP: u64 = 0;
 /// Stands for a dump whose first line is damaged. No store is marked with this number, so the dump
 /// is read.
 const UNKNOWN_DUMP: u64 = u64::MAX;
-
-/// One line of the journal or of a dump.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Line {
-    /// A sale at the time of writing. A later line for the same payment replaces it.
-    Sale(SaleRecord),
-    /// A token and its counts.
-    Token(TokenRecord),
-    /// A channel at the time of writing.
-    Channel(ChannelRecord),
-    /// A revocation of tokens.
-    Revocation(RevocationRecord),
-    /// A payment that opens a channel, at the time of writing.
-    Activation(ActivationRecord),
-    /// The first line of a dump: a random number that identifies the dump.
-    Dump(u64),
-    /// Several lines of a dump, compressed (see [`packed`]).
-    Packed(String),
-}
 
 /// The open journal.
 #[derive(Debug)]

@@ -9,8 +9,10 @@ use tokio::time::{Instant, timeout_at};
 use crate::account::store::calm;
 use crate::protocol::l402::{Identifier, TokenId};
 
+use super::claims::Claims;
+use super::error::LedgerError;
 use super::record::SaleRecord;
-use super::{Claims, Ledger, LedgerError};
+use super::state::Ledger;
 
 /// How long to wait for a payment that the node is claiming. Its payer may present the token before
 /// the payment is recorded.

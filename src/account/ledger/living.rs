@@ -1,8 +1,11 @@
 //! Reads the sold tokens that may still be valid, to show the effect of new settings.
 
-use super::record::{SaleRecord, TokenRecord};
-use super::{Ledger, LedgerError, SALES_PAGE_MAX};
 use crate::protocol::l402::TokenId;
+
+use super::error::LedgerError;
+use super::record::{SaleRecord, TokenRecord};
+use super::sales::SALES_PAGE_MAX;
+use super::state::Ledger;
 
 /// The most sales that are read, the newest first. Reading them takes about a second.
 const SALES_MAX: usize = 100_000;

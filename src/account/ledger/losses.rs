@@ -1,8 +1,9 @@
 //! Sales that lost their payment on chain. The channel closed before its peer signed a commitment
 //! that pays this node, and the peer took the payment back.
 
+use super::error::LedgerError;
 use super::record::{RevocationRecord, Revoked, SaleRecord};
-use super::{Ledger, LedgerError};
+use super::state::Ledger;
 
 /// The reason that is recorded with the revoked token.
 const REASON: &str = "its payment was taken back on chain";

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use crate::account::store::{Store, StoreError};
 
+use super::error::LedgerError;
 use super::journal::{Journal, Line};
+use super::put::put_sale;
 use super::record::{ChallengeBatch, SaleRecord, TokenRecord};
-use super::{LedgerError, TOTALS_KEY, Trees, put_sale};
+use super::state::{TOTALS_KEY, Trees};
 
 /// The store, its trees, and the stored challenges with their sequence numbers.
 pub(super) type Opened = (Store, Trees, Vec<(u64, ChallengeBatch)>);

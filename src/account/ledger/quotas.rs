@@ -44,14 +44,14 @@ pub(super) struct Quotas {
 
 #[derive(Debug, Default)]
 struct Table {
-    windows: HashMap<Key, Window>,
+    pub(super) windows: HashMap<Key, Window>,
     /// Whether a client found the table full since this was last read.
-    was_full: bool,
+    pub(super) was_full: bool,
     /// How far the wall clock was ahead of the time since the machine started when it was last
     /// checked, in milliseconds.
-    ahead_ms: u64,
+    pub(super) ahead_ms: u64,
     /// The serial number of the last window.
-    last_serial: u64,
+    pub(super) last_serial: u64,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -2,8 +2,9 @@
 
 use std::sync::PoisonError;
 
+use super::error::LedgerError;
 use super::record::{SaleRecord, TokenRecord, Totals};
-use super::{Ledger, LedgerError};
+use super::state::Ledger;
 
 /// The longest page of sales.
 pub const SALES_PAGE_MAX: usize = 500;

@@ -5,28 +5,32 @@
 //! crash never costs the customer a use.
 
 mod meters;
+mod overrun;
 mod reservation;
+mod state;
 mod windows;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-pub use reservation::{Left, Overrun, Reservation, Unreserved};
 
 use tokio::time::Instant;
 
 use crate::base::clock::Moment;
-use crate::base::pace::{Bucket, Pace, Room};
+use crate::base::pace::{Pace, Room};
 use crate::protocol::l402::TokenId;
 use crate::protocol::l402::caveat::Allowance;
 
 use super::record::TokenRecord;
-
 use meters::{Claim, Meters};
+use state::whole_ms;
 use windows::{Held, Windows};
+
+pub use overrun::Overrun;
+pub use reservation::{Left, Reservation, Unreserved};
+
+pub(super) use state::Usage;
 
 /// The bits of the counter that hold the requests in flight. One token has at most 65,535 requests
 /// in flight; further requests are refused.
@@ -61,49 +65,6 @@ const WITHDRAWN_MS: u64 = 60_000;
 
 /// The number of locks over the map. Two cores rarely need the same one of sixteen.
 const SHARDS: usize = 16;
-
-/// The counts of one token.
-#[derive(Debug)]
-pub(super) struct Usage {
-    /// Served requests in the upper 48 bits, requests in flight in the lower 16. One word holds
-    /// both, so that a reservation reads both at once.
-    counter: AtomicU64,
-    /// Response bytes and metered time. It uses a `std` mutex, which is held for a few additions.
-    meters: Mutex<Meters>,
-    /// The start of the meters' clock.
-    begun: Instant,
-    /// How often a use went back because the client left before the first byte of an answer.
-    left_early: AtomicU64,
-    /// The latest end of the token's validity when a use went back, in Unix seconds.
-    left_early_until_secs: AtomicU64,
-    /// How often a use went back because the answer brought the client nothing.
-    excused: AtomicU64,
-    /// The end of the time in which uses are reserved only once the price is known. In milliseconds
-    /// since the machine started.
-    withdrawn_until_ms: AtomicU64,
-    /// Incremented after each change of the counts: a reader that sees the increment also sees the
-    /// counts.
-    changes: AtomicU64,
-    /// The value of `changes` at the last write to the journal.
-    journaled: AtomicU64,
-    /// The value of `changes` at the last write to the store.
-    stored: AtomicU64,
-    /// The time of the last write to the store, in milliseconds since the machine started.
-    stored_ms: AtomicU64,
-    /// The time of the last use, in Unix milliseconds.
-    last_used_ms: AtomicU64,
-    /// The time of the last reserved or settled use, in milliseconds since the machine started.
-    touched_ms: AtomicU64,
-    /// How many seconds after its invoice expired the token was paid; 0 if not known.
-    late_secs: AtomicU64,
-    /// The uses counted for the token's pace. It uses a `std` mutex, which is held to count.
-    bucket: Mutex<Bucket>,
-    /// The files whose requests count as one. It uses a `std` mutex, held only to search a short
-    /// list.
-    windows: Mutex<Windows>,
-    /// The token, with its counts as they were when loaded.
-    token: TokenRecord,
-}
 
 impl Usage {
     /// Makes the counts of a token from its stored record.
@@ -368,10 +329,6 @@ impl Usage {
 /// Returns the number of requests served or in flight.
 fn begun(counter: u64) -> u64 {
     (counter >> IN_FLIGHT_BITS) + (counter & IN_FLIGHT_MASK)
-}
-
-fn whole_ms(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Counts that must be written.

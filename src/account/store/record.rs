@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Store, StoreError};
+use super::error::StoreError;
+use super::handle::Store;
 
 /// A type that the store can hold.
 pub trait Record: Serialize + DeserializeOwned {
@@ -142,7 +143,7 @@ impl<R: Record> Tree<R> {
 
     fn apply(&self, batch: sled::Batch) -> Result<(), StoreError> {
         self.tree.apply_batch(batch)?;
-        super::let_go_of_buffers();
+        super::buffers::let_go_of_buffers();
         Ok(())
     }
 

@@ -11,8 +11,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout};
 
-use crate::base::error_chain;
-use crate::base::text;
+use crate::base::{error_chain, text};
 
 use super::date::Heard;
 use super::fault::Fault;
@@ -54,9 +53,9 @@ pub(super) struct Endpoint {
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// The times of the requests within the last hour.
-    sent: VecDeque<Instant>,
+    pub(super) sent: VecDeque<Instant>,
     /// The number of failures since the last success.
-    failures: u32,
+    pub(super) failures: u32,
     /// The time until which the endpoint is paused.
     pub(super) until: Option<Instant>,
     /// The height of the endpoint's newest block, and the time at which the endpoint reported it.

@@ -10,7 +10,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, Transaction
 
 use crate::keys::NodeKeys;
 
-use super::{ASIDE, FILE, LIVE, MonitoredChannel, StateError, at, channels, look_again, open};
+use super::channel::MonitoredChannel;
+use super::error::StateError;
+use super::reading::{at, channels, look_again, open};
+use super::tables::{ASIDE, FILE, LIVE};
 
 /// Our second table: monitors that can do nothing any more, kept for inspection.
 const RETIRED: &str = "tollhouse_retired";

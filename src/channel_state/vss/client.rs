@@ -9,8 +9,8 @@ use vss_client_ng::util::retry::{
     ExponentialBackoffRetryPolicy, MaxAttemptsRetryPolicy, RetryPolicy as _,
 };
 
-use super::Vss;
 use super::headers::Sent;
+use super::place::Vss;
 
 /// The key of the lease. ldk-node's own keys are obfuscated, so none of them equals this one.
 pub(super) const KEY: &str = "tollhouse.lease";

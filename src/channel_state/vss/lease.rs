@@ -18,14 +18,14 @@ use vss_client_ng::error::VssError;
 use vss_client_ng::types::{GetObjectRequest, KeyValue, PutObjectRequest};
 
 use crate::base::secret_file;
-use crate::channel_state::ChannelStateError;
-use crate::channel_state::vss::owner::{Whose, whose};
-use crate::channel_state::vss::write_permit::Pass;
+use crate::channel_state::error::ChannelStateError;
 
 use super::client::{Client, KEY, client};
 use super::headers::{Current, Sent};
+use super::owner::{Whose, whose};
+use super::place::{Lost, Vss};
 use super::trouble::Trouble;
-use super::{Lost, Vss};
+use super::write_permit::Pass;
 
 /// The file with the last known version of the lease. A server that shows an older version was
 /// reset to an earlier state.

@@ -12,8 +12,8 @@ use vss_client_ng::headers::{VssHeaderProvider, VssHeaderProviderError};
 use crate::base::clock::Clock;
 use crate::protocol::invoice::Unready;
 
-use super::Vss;
 use super::headers::{Current, Given, Named};
+use super::place::Vss;
 use super::trouble::{NOT_RENEWED, Trouble};
 
 /// How long after a renewal was sent the client may send requests. The client waits ten seconds for
@@ -34,12 +34,12 @@ pub(crate) struct Pass {
 struct Known {
     /// When the last answered renewal was sent, counted from the boot of the machine; `None`
     /// without a lease.
-    renewed: Option<Duration>,
+    pub(super) renewed: Option<Duration>,
     /// The server's current trouble, until it gives a good answer.
-    trouble: Option<Trouble>,
+    pub(super) trouble: Option<Trouble>,
     /// The headers of that renewal. Other headers may belong to another account, which lacks the
     /// node's state. A state that is written there would be missing here.
-    named: Named,
+    pub(super) named: Named,
 }
 
 /// The status of a server that keeps the channels' state, for the operator.

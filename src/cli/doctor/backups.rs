@@ -11,7 +11,7 @@ use crate::operate::backup::{self, BackupStatus};
 
 use super::super::show::text;
 use super::super::units::grouped;
-use super::{Findings, Grade};
+use super::findings::{Findings, Grade};
 
 const WHAT: &str = "backup";
 

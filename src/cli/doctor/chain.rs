@@ -8,7 +8,7 @@ use crate::{chain, node};
 
 use super::super::show::{list, number, text};
 use super::super::units::{ago, grouped};
-use super::{Findings, Grade};
+use super::findings::{Findings, Grade};
 
 /// The largest accepted difference between the newest block's time and the clock. Consensus allows
 /// a block's time to be two hours off, and a block may take hours to be found.

@@ -13,7 +13,7 @@ use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::sell::http::{Certificate, Term, TlsSource};
 
-use super::{CONNECT_TIMEOUT, Findings, Grade};
+use super::findings::{CONNECT_TIMEOUT, Findings, Grade};
 
 /// How long to wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

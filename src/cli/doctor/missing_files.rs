@@ -4,7 +4,7 @@ use crate::account::ledger::Ledger;
 use crate::config::Config;
 use crate::node::made;
 
-use super::{Findings, Grade};
+use super::findings::{Findings, Grade};
 
 /// Goes by the same marks as the start of the program.
 pub(crate) fn look(config: &Config, findings: &mut Findings) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::show::{number, text};
 use super::super::units::grouped;
-use super::{Findings, Grade};
+use super::findings::{Findings, Grade};
 
 /// The subject of the findings.
 const PORT: &str = "Lightning port";

@@ -10,7 +10,7 @@ use crate::sell::quote::{HookConfig, OnFailure, Rates};
 
 use super::super::show::{list, number, text};
 use super::super::units::grouped;
-use super::{CONNECT_TIMEOUT, Findings, Grade};
+use super::findings::{CONNECT_TIMEOUT, Findings, Grade};
 
 /// How long the last failure of a hook is reported, in seconds.
 const FAILURE_SECS: u64 = 3_600;

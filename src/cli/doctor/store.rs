@@ -12,7 +12,7 @@ use crate::config::Config;
 
 use super::super::show::text;
 use super::super::units::grouped;
-use super::{Findings, Grade};
+use super::findings::{Findings, Grade};
 
 const SERVER: &str = "node.vss";
 

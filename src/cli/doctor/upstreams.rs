@@ -7,7 +7,7 @@ use http::Uri;
 
 use crate::sell::route::{Resource, RouteTable};
 
-use super::{CONNECT_TIMEOUT, Findings, Grade};
+use super::findings::{CONNECT_TIMEOUT, Findings, Grade};
 
 /// Tries to connect to each server once.
 pub(super) fn look(routes: &RouteTable, findings: &mut Findings) {

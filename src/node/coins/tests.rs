@@ -2,10 +2,10 @@ use super::*;
 
 #[derive(Default)]
 struct Known {
-    txids: Vec<Txid>,
-    channels: Vec<(UserChannelId, Option<Txid>)>,
-    read_secs: u64,
-    is_taken: bool,
+    pub(super) txids: Vec<Txid>,
+    pub(super) channels: Vec<(UserChannelId, Option<Txid>)>,
+    pub(super) read_secs: u64,
+    pub(super) is_taken: bool,
 }
 
 impl Wallet for Known {

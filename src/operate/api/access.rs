@@ -11,20 +11,17 @@ use std::sync::Arc;
 use hmac::{Hmac, Mac as _};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
-use utoipa::ToSchema;
 
 use crate::base::clock::Clock;
 use crate::base::secret_file::{self, SecretFileError};
-use crate::node::Drawing;
+use crate::operate::backup::ACCESS_LIST;
 use crate::protocol::l402::base64::{decode_base64, encode_base64};
 use crate::protocol::l402::{Identifier, MasterKey, RootKeys, TokenId, macaroon, signed};
 
-use crate::operate::backup::ACCESS_LIST;
-
 use super::access_list::{AccessError, AccessList, Made, Tokens};
+use super::scope::Scope;
 
 /// Separates the key of access tokens from everything else that is derived from the operator's
 /// token.
@@ -39,45 +36,6 @@ const UNDER_BYTES: usize = 16;
 
 /// The value in an access token at the place where a sold token has its payment hash.
 const NO_PAYMENT: [u8; 32] = *b"tollhouse access, not a payment\0";
-
-/// The requests that a token allows. Each scope includes those above it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// Read everything, change nothing.
-    Read,
-    /// Make invoices and addresses, so that money comes in.
-    Invoices,
-    /// Pay within the token's limit, so that money goes out.
-    Spend,
-    /// Do everything.
-    Admin,
-}
-
-impl Scope {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Invoices => "invoices",
-            Self::Spend => "spend",
-            Self::Admin => "admin",
-        }
-    }
-
-    /// How the node counts addresses and invoices that a holder of this scope requests. Only those
-    /// of the operator are unlimited.
-    pub(super) fn drawing(self) -> Drawing {
-        match self {
-            Self::Admin => Drawing::ByOperator,
-            Self::Read | Self::Invoices | Self::Spend => Drawing::ByOthers,
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        let all = [Self::Read, Self::Invoices, Self::Spend, Self::Admin];
-        all.into_iter().find(|scope| scope.name() == name)
-    }
-}
 
 /// The rights of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::base::live::Live;
 use crate::base::secret_file::{self, SecretFileError};
 use crate::protocol::l402::TokenId;
 
-use super::Scope;
+use super::scope::Scope;
 
 /// The maximum number of access tokens at once. Each takes about 300 bytes, so the file has at most
 /// 600 KB. That is below the megabyte up to which a backup includes a file of the data folder, and

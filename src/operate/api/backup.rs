@@ -8,7 +8,8 @@ use http::StatusCode;
 
 use crate::operate::backup::Created;
 
-use super::{Admin, Fault};
+use super::admin::Admin;
+use super::fault::Fault;
 
 /// Makes a backup in the configured folder, and returns its path.
 #[utoipa::path(

@@ -7,33 +7,13 @@ use crate::account::ledger::Ledger;
 use crate::account::ledger::record::{ActivationRecord, BundleRecord};
 use crate::base::live::Live;
 use crate::node::Node;
-use crate::node::liquidity::{ActivateError, Activation};
+use crate::node::liquidity::Activation;
 use crate::protocol::invoice::Invoice;
 use crate::sell::gate::{Bundle, Gate};
-use crate::sell::route::{Access, NotABundle, Offer, RouteTable};
+use crate::sell::route::{Access, Offer, RouteTable};
 
-use super::Admin;
-
-/// Why a bundle was not prepared.
-#[derive(Debug, thiserror::Error)]
-pub enum BundleError {
-    /// The name matches no route and no guarded service.
-    #[error(
-        "nothing is sold on `{0}`: give the path of a route as it stands in the settings, or the service of a guard"
-    )]
-    NotSold(String),
-    /// The grant cannot be sold in a bundle.
-    #[error("on `{name}`: {why}")]
-    NotABundle {
-        /// The name of the route or guarded service.
-        name: String,
-        /// The reason.
-        why: NotABundle,
-    },
-    /// The invoice could not be made.
-    #[error(transparent)]
-    Activate(#[from] ActivateError),
-}
+use super::admin::Admin;
+use super::bundle_error::BundleError;
 
 /// The parts that prepare a bundle.
 #[derive(Clone, Debug)]

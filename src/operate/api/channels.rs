@@ -11,7 +11,8 @@ use utoipa::ToSchema;
 use crate::node::status::Channel;
 use crate::node::{ChannelOpening, ForceCloseCost};
 
-use super::{Admin, Fault};
+use super::admin::Admin;
+use super::fault::Fault;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChannelsBody {

@@ -14,8 +14,9 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::sell::http::Guest;
 
-use super::access::{AdminToken, Caller, Scope};
+use super::access::{AdminToken, Caller};
 use super::fault::Fault;
+use super::scope::Scope;
 
 /// The longest accepted body. The longest real body holds an invoice or an offer and has a few KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;

@@ -14,11 +14,10 @@ use crate::node::map::MapError;
 use crate::node::{NodeUnavailable, OperationError, WithdrawError};
 use crate::operate::backup::BackupError;
 use crate::sell::gate::KeyringError;
-
 use crate::sell::route::NotABundle;
 
 use super::access_list::AccessError;
-use super::bundle::BundleError;
+use super::bundle_error::BundleError;
 use super::spending::SpendingError;
 
 /// Why a request of the operator failed.

@@ -10,8 +10,8 @@ use crate::base::clock::Clock;
 use crate::base::error_chain::chain;
 use crate::node::{Node, OperationError, Payment, Progress};
 
-use super::spending::Pending;
-use super::{Admin, Spending};
+use super::admin::Admin;
+use super::spending::{Pending, Spending};
 
 /// How often the payments are checked if the node reports no events.
 const ASK_EVERY: Duration = Duration::from_secs(30);

@@ -9,8 +9,11 @@ use utoipa::ToSchema;
 
 use crate::protocol::l402::TokenId;
 
+use super::access::{Caller, Granted};
 use super::access_list::Made;
-use super::{Admin, Caller, Fault, Granted, Scope};
+use super::admin::Admin;
+use super::fault::Fault;
+use super::scope::Scope;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -16,8 +16,10 @@ use crate::node::liquidity::{Activation, Order, OrderStatus, Terms};
 use crate::node::map::Map;
 use crate::sell::gate::LaidReady;
 
+use super::admin::Admin;
+use super::answering::blocking;
 use super::bundle::Bundles;
-use super::{Admin, Fault, blocking};
+use super::fault::Fault;
 
 /// The body of `POST /liquidity/activate`: an amount or a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -10,9 +10,11 @@ use utoipa::{IntoParams, ToSchema};
 use crate::base::error_chain::chain;
 use crate::node::{HandInvoice, OperationError, Payable, Paying, Payment, Sending};
 
+use super::access::Caller;
+use super::admin::Admin;
+use super::fault::Fault;
 use super::following::spent;
-use super::spending::{Reserved, Wanted};
-use super::{Admin, Caller, Fault, SpendingError};
+use super::spending::{Reserved, SpendingError, Wanted};
 
 /// The number of payments on a page: by default 100, and at most 1,000.
 const PAYMENTS_PAGE: usize = 100;

@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 
 use crate::node::status::Peer;
 
-use super::{Admin, Fault};
+use super::admin::Admin;
+use super::fault::Fault;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PeersBody {

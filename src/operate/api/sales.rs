@@ -10,7 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 use crate::account::ledger::SALES_PAGE_MAX;
 use crate::account::ledger::record::{SaleRecord, Totals};
 
-use super::{Admin, Fault, before, blocking};
+use super::admin::Admin;
+use super::answering::{before, blocking};
+use super::fault::Fault;
 
 /// The default number of sales on a page.
 const SALES_PAGE: usize = 100;

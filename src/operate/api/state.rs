@@ -19,8 +19,10 @@ use crate::sell::quote::{HookStatus, RateStatus, Rates, Unpriced};
 use crate::sell::resource::ServerStatus;
 use crate::sell::route::{Access, Offer, RouteTable};
 
+use super::admin::Admin;
+use super::answering::blocking;
+use super::fault::Fault;
 use super::outlook::{self, Outlook};
-use super::{Admin, Fault, blocking};
 
 /// The number of closed channels in the status. The ledger keeps all of them.
 const CLOSURES_SHOWN: usize = 100;

@@ -14,10 +14,11 @@ use crate::base::error_chain::chain;
 use crate::operate::backup::BackupError;
 use crate::protocol::l402::TokenId;
 use crate::sell::gate::Epoch;
-
 use crate::sell::route::Access;
 
-use super::{Admin, Fault, before, blocking};
+use super::admin::Admin;
+use super::answering::{before, blocking};
+use super::fault::Fault;
 
 /// The default number of tokens on a page.
 const TOKENS_PAGE: usize = 100;

@@ -10,7 +10,9 @@ use utoipa::ToSchema;
 use crate::node::closed::OnchainMoney;
 use crate::node::{Fee, OnchainAmount, SentOnchain, Withdrawal};
 
-use super::{Admin, Caller, Fault};
+use super::access::Caller;
+use super::admin::Admin;
+use super::fault::Fault;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AddressBody {

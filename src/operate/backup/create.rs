@@ -15,10 +15,13 @@ use crate::channel_state::copy::{self, State};
 use crate::channel_state::vss::{MARK, Vss};
 use crate::node::made;
 
+use super::config::{CHECKS, CLEAN_STOP, Source};
+use super::error::{BackupError, io_at};
+use super::folder;
 use super::made::Made;
 use super::manifest::{ChannelEntry, LEDGER, Manifest, NODE, PartEntry, SETTINGS, WORDS};
+use super::name::name_of;
 use super::seal::Sealer;
-use super::{BackupError, CHECKS, CLEAN_STOP, Source, folder, io_at};
 
 /// The maximum size of the files directly in the data folder that a backup includes. Keys and
 /// tokens have some hundred bytes, so larger files are not ours.
@@ -312,12 +315,6 @@ pub(super) fn make_new(path: &Path) -> Result<(), BackupError> {
         .mode(0o700)
         .create(path)
         .map_err(io_at("make", path))
-}
-
-/// The file name of a backup.
-pub(super) fn name_of(file: &Path) -> String {
-    let name = file.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
 }
 
 pub(super) fn sync_folder(path: &Path) -> Result<(), BackupError> {

@@ -20,15 +20,17 @@ use crate::base::clock::Clock;
 use crate::base::error_chain;
 use crate::node::Node;
 
+use super::config::{CHECKS, Config, Source};
+use super::create::Created;
+use super::error::{BackupError, io_at};
 use super::folder;
 use super::made::Made;
 use super::remote::{Others, Remote, Wanted};
-use super::{BackupError, CHECKS, Config, Created, Source, io_at};
-
 use changes::{Changes, QUIET};
 use checks::Checks;
-pub use status::{BackupStatus, RemoteStatus, at_rest};
 use status::{Listing, Own};
+
+pub use status::{BackupStatus, RemoteStatus, at_rest};
 
 /// How often the age of the newest backup is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(60);

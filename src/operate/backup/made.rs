@@ -13,7 +13,7 @@ use crate::base::error_chain;
 use crate::base::secret_file::{self, SecretFileError};
 use crate::node::made as node_made;
 
-use super::{BackupError, io_at};
+use super::error::{BackupError, io_at};
 
 /// The file in the data folder, with one name per line, the newest last.
 const FILE: &str = "backup.made";

@@ -5,10 +5,12 @@ use std::path::Path;
 use crate::base::error_chain;
 use crate::keys::NodeKeys;
 
-use super::create::name_of;
+use super::config::Config;
+use super::error::{BackupError, io_at};
+use super::folder;
+use super::name::name_of;
 use super::open::Opened;
 use super::remote::Remote;
-use super::{BackupError, Config, folder, io_at};
 
 /// Fails if a newer backup is in the file's own folder, or in the folder or store of the settings.
 pub(super) async fn must_be_newest(

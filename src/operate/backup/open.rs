@@ -10,9 +10,9 @@ use sha2::{Digest as _, Sha256};
 use crate::keys::NodeKeys;
 
 use super::create::{make_new, sync_folder};
+use super::error::{BackupError, io_at};
 use super::manifest::{Manifest, PartEntry, WORDS};
 use super::seal::{FORMAT, HEADER, Opener, Unopened};
-use super::{BackupError, io_at};
 
 /// The maximum length of the manifest. A channel takes about 300 bytes, so this is enough for
 /// 10,000 channels.

@@ -29,10 +29,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::base::error_chain::chain;
 
-use super::create::name_of;
 use super::folder;
 use super::made::Made;
-
+use super::name::name_of;
 use said::{advice, said};
 
 /// How long a signed request is valid. If the clocks differ by more, the store refuses the request.

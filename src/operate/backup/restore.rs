@@ -9,13 +9,16 @@ use crate::channel_state::copy;
 use crate::channel_state::database::MADE;
 use crate::keys::NodeKeys;
 
-use super::create::{Staging, make_new, make_private, name_of, sync_folder};
+use super::config::{ACCESS_LIST, Config};
+use super::create::{Staging, make_new, make_private, sync_folder};
+use super::error::{BackupError, io_at};
+use super::folder;
 use super::made::Made;
 use super::manifest::{Manifest, NODE};
+use super::name::name_of;
 use super::newer::must_be_newest;
 use super::open::Opened;
 use super::verify::is_of;
-use super::{ACCESS_LIST, BackupError, Config, folder, io_at};
 
 /// The state that the restored folder begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,10 @@ use crate::channel_state::copy::{self, State};
 use crate::keys::NodeKeys;
 
 use super::create::Staging;
+use super::error::BackupError;
+use super::folder;
 use super::manifest::{LEDGER, Manifest, NODE};
 use super::open::Opened;
-use super::{BackupError, folder};
 
 /// The content of a verified backup.
 #[derive(Clone, Debug)]

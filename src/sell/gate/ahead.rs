@@ -9,10 +9,11 @@ use crate::protocol::l402::Proven;
 use crate::sell::route::Offer;
 
 use super::challenge::Denial;
-use super::decision::{Admission, Asked, Decision, Why};
+use super::decision::{Admission, Asked, Decision};
 use super::permit::Permit;
 use super::price::Cost;
 use super::state::Gate;
+use super::why::Why;
 
 /// A use that is reserved while the hook is asked for the price. Dropping this value withdraws the
 /// use. For a while, the token's holder is then treated like a client without a token, because the

@@ -8,7 +8,7 @@ use crate::protocol::invoice::{Invoice, Unready};
 use crate::sell::quote::{AskError, HookError, Unpriced};
 use crate::sell::route::{Grant, Unclassed};
 
-use super::decision::Why;
+use super::why::Why;
 
 /// A challenge, ready to be written as headers and a body.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use crate::base::pace::Room;
-use crate::protocol::l402::{Proven, Refusal};
+use crate::protocol::l402::Proven;
 use crate::sell::route::{Offer, Plan, RequestPath};
 
 use super::challenge::Denial;
 use super::permit::Permit;
 use super::price::Cost;
+use super::why::Why;
 
 /// The parts of a request that the gate looks at.
 #[derive(Clone, Copy, Debug)]
@@ -26,26 +27,6 @@ pub struct Asked<'a> {
     pub headers: &'a HeaderMap,
     /// The address of the client, if known.
     pub client: Option<IpAddr>,
-}
-
-/// The reason why the presented credential does not open the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Why {
-    /// The request has no credential.
-    #[error("this resource is sold: pay the invoice and ask again with the token and the preimage")]
-    NotPaid,
-    /// The request has a credential that cannot be parsed.
-    #[error("the credential cannot be read: write `Authorization: L402 <macaroon>:<preimage>`")]
-    Unreadable,
-    /// The credential was parsed, and the check failed.
-    #[error("the credential is refused: {0}")]
-    Refused(#[from] Refusal),
-    /// The operator has revoked the credential.
-    #[error("the credential is revoked")]
-    Revoked,
-    /// Everything that the payment bought has been served.
-    #[error("the credential is used up")]
-    UsedUp,
 }
 
 /// The gate's decision about a request.

@@ -9,7 +9,7 @@ use crate::protocol::l402::base64::encode_base64;
 use crate::protocol::l402::{Identifier, SoldAs, TokenId, macaroon};
 use crate::sell::route::{Grant, Plan};
 
-use super::bundle::{Instead, Wish};
+use super::bundles::{Instead, Wish};
 use super::challenge::{Challenge, Choice, Denial};
 use super::decision::Unpaid;
 use super::state::Gate;

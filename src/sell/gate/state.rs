@@ -8,7 +8,7 @@ use crate::base::live::Live;
 use crate::base::sparing::Sparing;
 use crate::protocol::invoice::Minter;
 
-use super::bundle::Bundles;
+use super::bundles::Bundles;
 use super::dry_run::DryRuns;
 use super::keyring::Keyring;
 use super::limit::Limiter;

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::sell::gate::network;
 
 use guest::unpaid;
+
 pub(crate) use guest::{Guest, Held};
 
 /// The most connections that wait for a place. Each is a socket that is not read.
@@ -44,11 +45,11 @@ struct All {
 #[derive(Debug, Default)]
 struct Table {
     /// All connections, by the network or proxy that they are charged to.
-    holders: HashMap<Holder, Vec<Guest>>,
+    pub(super) holders: HashMap<Holder, Vec<Guest>>,
     /// The number of connections.
-    count: usize,
+    pub(super) count: usize,
     /// The number of the next connection.
-    next: u64,
+    pub(super) next: u64,
 }
 
 /// The network or proxy that a connection is charged to.

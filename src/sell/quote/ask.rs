@@ -18,7 +18,7 @@ use crate::base::error_chain::chain;
 use crate::base::text;
 use crate::base::via::Via;
 
-use super::Address;
+use super::address::Address;
 
 /// The longest answer that is read: a price takes a line, and a list of all currencies about 20
 /// KiB.

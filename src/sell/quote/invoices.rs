@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::address::{Address, AddressError};
 use super::ask::{AskError, Asker, said};
-use super::{Address, AddressError};
 
 /// The timeout for one request to a source. A withdrawal keeps no client waiting.
 const TIMEOUT: Duration = Duration::from_secs(20);

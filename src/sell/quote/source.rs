@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::base::price::{Currency, Rate, RateError};
 
-use super::Address;
+use super::address::Address;
 use super::ask::{AskError, Asker, said};
 
 /// A server that reports the price of a bitcoin.

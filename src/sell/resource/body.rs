@@ -17,8 +17,9 @@ use tokio::time::{Instant, Sleep};
 
 use crate::sell::route::Forward;
 
+use super::downstream::{Body, BoxError};
+use super::headers;
 use super::servers::InFlight;
-use super::{Body, BoxError, headers};
 
 /// An empty body.
 pub(super) fn empty() -> Body {

@@ -20,8 +20,8 @@ use tower::Service;
 
 use crate::sell::route::{Protocol, Upstream};
 
+use super::downstream::{Body, BoxError};
 use super::line::{Line, Told};
-use super::{Body, BoxError};
 
 /// A pool of connections.
 type Pool = legacy::Client<Connector, Body>;

@@ -16,9 +16,11 @@ use tokio::time::{Instant, Sleep};
 use crate::account::ledger::Left;
 use crate::sell::gate::{Over, Permit, Reason};
 
+use super::downstream::{Body, BoxError};
+use super::failure::{Failure, Unserved};
 use super::framing::Framing;
+use super::headers;
 use super::over::Speech;
-use super::{Body, BoxError, Failure, Unserved, headers};
 
 /// How often the time of a running answer is charged. A crash loses at most this much.
 pub(super) const TICK: Duration = Duration::from_secs(1);

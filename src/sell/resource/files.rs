@@ -23,8 +23,8 @@ use crate::base::secret_file::Secrets;
 use crate::sell::gate::Permit;
 
 use super::delivered::{Delivered, Shape};
-use super::{Body, Failure, Unserved};
-
+use super::downstream::Body;
+use super::failure::{Failure, Unserved};
 use known::Known;
 use memory::{CONTENT_BYTES_MAX, Memory};
 use place::{At, look, named};
@@ -277,7 +277,7 @@ async fn deliver<B>(
 ) -> Result<(Body, crate::account::ledger::Left), Unserved>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<super::BoxError>,
+    B::Error: Into<super::downstream::BoxError>,
 {
     let shape = Shape {
         is_head: wants == For::Head,

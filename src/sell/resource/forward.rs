@@ -17,13 +17,15 @@ use tracing::Level;
 use crate::sell::gate::{Permit, Reason};
 use crate::sell::route::{Forward, Offer, Protocol};
 
+use super::Resources;
 use super::body::{Downloaded, Stalled, TooSlow, Upload, empty};
 use super::client::{Way, is_unreadable};
 use super::delivered::{Delivered, Shape};
+use super::downstream::{Body, Downstream};
+use super::failure::{Failure, Unserved};
 use super::headers::remove_hop_by_hop;
 use super::outgoing::Outgoing;
 use super::servers::{InFlight, Server, Servers, Tried};
-use super::{Body, Downstream, Failure, Resources, Unserved};
 
 /// The reason why one server gave no answer.
 enum Unanswered {

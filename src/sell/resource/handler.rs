@@ -15,8 +15,10 @@ use crate::protocol::l402::credential;
 use crate::sell::gate::Permit;
 
 use super::delivered::{Delivered, Shape};
+use super::downstream::{Body, BoxError};
+use super::failure::Unserved;
 use super::names::sends_on;
-use super::{Body, BoxError, Unserved, cache, headers};
+use super::{cache, headers};
 
 /// Calls the service with the request, without the credential, and uses up the permit. `held` is
 /// dropped with the body of the answer.

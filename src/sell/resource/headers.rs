@@ -14,7 +14,7 @@ use crate::protocol::l402::credential;
 use crate::sell::gate::Permit;
 use crate::sell::route::{Forward, folded};
 
-use super::Downstream;
+use super::downstream::Downstream;
 
 /// Headers of a single connection (RFC 9110, section 7.6.1), in addition to those that `Connection`
 /// names.

@@ -23,11 +23,11 @@ pub(super) struct Line(Arc<Known>);
 
 #[derive(Debug)]
 struct Known {
-    opened: Instant,
+    pub(super) opened: Instant,
     /// Whether bytes have arrived since we last sent any.
-    is_answering: AtomicBool,
+    pub(super) is_answering: AtomicBool,
     /// Whether the server has closed the connection.
-    has_ended: AtomicBool,
+    pub(super) has_ended: AtomicBool,
 }
 
 impl Line {

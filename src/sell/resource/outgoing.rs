@@ -20,11 +20,11 @@ use crate::sell::route::{Forward, Offer, Protocol};
 
 use super::body::{Talk, Terms, Unread, Upload, Uploaded, empty};
 use super::client::cause;
+use super::downstream::{Body, Downstream};
 use super::headers::{names, remove_claims, remove_hop_by_hop, set_forwarded, set_paid};
 use super::names::Names;
 use super::servers::{Server, Servers};
 use super::tunnel::Switch;
-use super::{Body, Downstream};
 
 /// The only `TE` value that is sent. It is always our own value, because this program forwards
 /// trailers.

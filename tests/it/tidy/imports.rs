@@ -39,6 +39,8 @@ fn module(path: &str) -> Module {
 fn code(source: &Source) -> String {
     let lines = source.code().map(|(_, line)| line);
     let lines = lines.take_while(|line| line != "#[cfg(test)]");
+    // `pub(in path)` says who may see an item, and imports nothing.
+    let lines = lines.map(|line| line.replace("pub(in crate::", "pub(in "));
     lines.map(|line| line + "\n").collect()
 }
 

@@ -12,7 +12,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use super::Line;
+use super::line::Line;
 
 /// The text packed into one line. The compressor looks back no further than this.
 const TEXT_BYTES: usize = 32 * 1024;

@@ -1,3 +1,5 @@
+use crate::account::ledger::record::SaleRecord;
+
 use super::*;
 
 fn sale(number: u8) -> Line {

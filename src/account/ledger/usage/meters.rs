@@ -7,7 +7,7 @@
 
 use crate::protocol::l402::caveat::Allowance;
 
-use super::Overrun;
+use super::overrun::Overrun;
 
 /// Each request sets aside this fraction of a grant, 1/64, until its answer's length is known. An
 /// answer of unknown length sets it aside until the answer ends. Otherwise any number of concurrent

@@ -1,8 +1,10 @@
 //! Unit tests of the counts.
 
-use super::*;
+use std::time::Duration;
 
 use crate::base::clock::Clock;
+
+use super::*;
 
 fn usage(requests: u64) -> Arc<Usage> {
     let token = TokenRecord {

@@ -25,8 +25,10 @@ pub(super) fn make_put_back(connection: &mut Connection, stage: &str) -> rusqlit
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FILE, StateError, begin, loaded, put_back};
+    use super::super::{begin, loaded, put_back};
     use super::*;
+    use crate::channel_state::copy::error::StateError;
+    use crate::channel_state::copy::tables::FILE;
     use crate::keys::NodeKeys;
 
     #[test]

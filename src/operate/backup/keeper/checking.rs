@@ -5,10 +5,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use http::StatusCode;
 
-use crate::base::disk_space;
-use crate::base::error_chain;
-use crate::operate::backup::BackupError;
+use crate::base::{disk_space, error_chain};
 use crate::operate::backup::create::Staging;
+use crate::operate::backup::error::BackupError;
 use crate::operate::backup::remote::{Remote, RemoteError};
 use crate::operate::backup::verify::{room_wanted, verify};
 

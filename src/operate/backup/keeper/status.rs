@@ -7,11 +7,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::base::error_chain;
-use crate::operate::backup::create::name_of;
+use crate::operate::backup::config::{CHECKS, Config};
+use crate::operate::backup::error::io_at;
 use crate::operate::backup::folder::{self, Kept};
 use crate::operate::backup::made::Made;
+use crate::operate::backup::name::name_of;
 use crate::operate::backup::remote::Others;
-use crate::operate::backup::{CHECKS, Config, io_at};
 
 use super::checks::{Checks, Seen};
 

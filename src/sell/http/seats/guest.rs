@@ -21,23 +21,23 @@ pub(crate) struct Guest(Arc<State>);
 
 #[derive(Debug)]
 struct State {
-    number: u64,
+    pub(super) number: u64,
     /// When the connection was accepted; all other times are milliseconds after that.
-    accepted: Instant,
+    pub(super) accepted: Instant,
     /// The number of requests that are being answered.
-    running: AtomicUsize,
+    pub(super) running: AtomicUsize,
     /// The number of paid requests that are being answered.
-    paid: AtomicUsize,
+    pub(super) paid: AtomicUsize,
     /// When a request last began or ended; 0 before the first.
-    asked_ms: AtomicU64,
+    pub(super) asked_ms: AtomicU64,
     /// When a request with a valid credential last began or ended; 0 before the first.
-    paid_ms: AtomicU64,
+    pub(super) paid_ms: AtomicU64,
     /// Whether bytes wait for the client to take them.
-    is_writing: AtomicBool,
+    pub(super) is_writing: AtomicBool,
     /// Whether the connection has switched to another protocol. Its counts then no longer change.
-    is_tunnel: AtomicBool,
+    pub(super) is_tunnel: AtomicBool,
     /// Cancelled when the connection has to give up its place.
-    leave: CancellationToken,
+    pub(super) leave: CancellationToken,
 }
 
 /// Marks a connection as having a running request, or a paid one, until this is dropped.

@@ -10,7 +10,7 @@ use crate::base::text;
 use crate::protocol::l402::sold_as::Word;
 
 use super::super::ask::said;
-use super::HookError;
+use super::config::HookError;
 
 /// The longest description that is kept. The description goes into the invoice, where wallets show
 /// a line or two.

@@ -12,7 +12,8 @@ use crate::base::error_chain::chain;
 use crate::base::sparing::Sparing;
 
 use super::super::ask::said;
-use super::{HookConfig, HookError, HookRequest};
+use super::config::{HookConfig, HookError};
+use super::question::HookRequest;
 
 /// The shortest time between two log lines about one hook.
 const TELL_EVERY: Duration = Duration::from_secs(10);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{HookError, Quoted};
+use super::answer::Quoted;
+use super::config::HookError;
 
 /// The most questions in the cache. Each takes about 500 bytes, or twice that with a long
 /// description. When the cache is full, the oldest question is removed.

@@ -33,10 +33,10 @@ pub(super) struct Places(Arc<Mutex<Taken>>);
 
 #[derive(Debug, Default)]
 struct Taken {
-    all: usize,
-    strangers: usize,
+    pub(super) all: usize,
+    pub(super) strangers: usize,
     /// The number of places that each network takes; at most one entry per place.
-    by_network: HashMap<Asking, usize>,
+    pub(super) by_network: HashMap<Asking, usize>,
 }
 
 /// One place. Dropping this value frees the place.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::price::Rate;
 
-use super::Watched;
+use super::config::Watched;
 use super::judge::{self, Doubt};
 
 /// How long several servers must confirm a change that is too large for a single answer. Two

@@ -2,7 +2,7 @@
 
 use crate::base::price::Rate;
 
-use super::Watched;
+use super::config::Watched;
 
 /// How far a source may be from the median and still agree with it, in percent. Exchanges differ by
 /// less than one percent. A source that is off by more reports another currency, another coin or an

@@ -13,8 +13,9 @@ use crate::base::error_chain::chain;
 use crate::base::price::Rate;
 use crate::base::secret_file;
 
+use super::config::{RateConfig, Watched};
 use super::judge;
-use super::{RateConfig, Taken, Watched};
+use super::taken::Taken;
 
 /// The age at which a stored rate is ignored: within a month a currency may change by any amount.
 const AGE_MAX: Duration = Duration::from_secs(30 * 86_400);

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Entry, RateOrigin, Taken};
+use super::config::RateOrigin;
+use super::rate::Entry;
+use super::taken::Taken;
 
 /// The state of one currency's rate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]

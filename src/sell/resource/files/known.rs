@@ -28,10 +28,10 @@ const BYTES: &str = "application/octet-stream";
 pub(super) struct Known {
     /// The identity of the version.
     pub(super) stamp: Stamp,
-    content_type: HeaderValue,
-    etag: HeaderValue,
+    pub(super) content_type: HeaderValue,
+    pub(super) etag: HeaderValue,
     /// The modification date; `None` if a header cannot express it.
-    last_modified: Option<HeaderValue>,
+    pub(super) last_modified: Option<HeaderValue>,
     /// The whole content, if it is kept.
     pub(super) content: Option<Bytes>,
     /// The time when this version was first seen.

@@ -54,19 +54,19 @@ pub(super) struct Memory {
 
 #[derive(Debug, Default)]
 struct Table {
-    entries: HashMap<OsString, Entry>,
+    pub(super) entries: HashMap<OsString, Entry>,
     /// The paths of all entries; the front one is removed next.
-    queue: VecDeque<OsString>,
+    pub(super) queue: VecDeque<OsString>,
     /// The total size of all entries.
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    known: Arc<Known>,
-    bytes: usize,
+    pub(super) known: Arc<Known>,
+    pub(super) bytes: usize,
     /// Whether the file was requested since its entry last reached the front of the queue.
-    is_used: AtomicBool,
+    pub(super) is_used: AtomicBool,
 }
 
 impl Memory {
