@@ -5,7 +5,7 @@
 //! curl -i http://127.0.0.1:8402/joke
 //! ```
 //!
-//! The settings are those of `tollhouse run` without `[[route]]` tables; README.md shows the least of them.
+//! The settings are those of `tollhouse run` without `[[route]]` tables; docs/embedding.md shows the least of them.
 
 use std::error::Error;
 use std::net::SocketAddr;

@@ -137,7 +137,7 @@ fn grants(offer: &Offer) -> String {
     grants.join("; ")
 }
 
-/// The servers, and the change of the path on the way to them.
+/// Describes the servers of a route, and how the path is changed before a request is forwarded.
 fn forwarded(route: &Route, forward: &Forward) -> String {
     let servers: Vec<String> = forward
         .upstream

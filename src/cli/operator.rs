@@ -36,8 +36,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(100);
 /// How long a connection may take. A reachable machine accepts it within a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The maximum length of an answer. A page of 500 sales, which is the most on one page, has about
-/// 350 KB.
+/// The maximum length of an answer. The largest page of sales, with 500 of them, takes about 350
+/// KB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The program to ask, and how to show its answer.

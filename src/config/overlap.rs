@@ -183,7 +183,7 @@ impl<'a> Reached<'a> {
         }
     }
 
-    /// A place that both routes reach with a method that both accept.
+    /// Describes a URL or a file that both routes serve for a common method.
     fn meets(&self, other: &Self) -> Option<String> {
         let is_elsewhere = self
             .host

@@ -16,7 +16,8 @@ use super::meaning::Meaning;
 use super::raw::{RawHook, RawRate, RawSource};
 use super::usual_rates;
 
-/// The most sources of one currency. Fewer public sources are worth asking.
+/// The maximum number of rate sources for one currency. There are not that many public sources
+/// worth asking.
 const SOURCES_MAX: usize = 9;
 
 /// The default time between two requests to a source. Public sources allow this, and few of their

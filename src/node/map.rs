@@ -59,7 +59,8 @@ pub enum MapError {
 }
 
 impl Gossip {
-    /// The gossip source at this moment: none as long as the map is put off.
+    /// The gossip source to use now. For `Auto`, this is `None` until a payment has needed the
+    /// network graph.
     pub(super) fn now(&self, folder: &Path) -> Self {
         let Self::Auto(url) = self else {
             return self.clone();

@@ -49,7 +49,7 @@ pub enum OperationError {
     /// The node is unavailable.
     #[error(transparent)]
     Unavailable(#[from] NodeUnavailable),
-    /// A path needs a map of the network, and the map is missing.
+    /// Finding a path needs the network graph, which is missing.
     #[error(transparent)]
     Map(#[from] MapError),
     /// The wallet's previous transaction has to be seen first.
@@ -136,7 +136,7 @@ pub enum OperationError {
     AboveOnchainWithFee {
         /// The requested amount.
         asked_sat: u64,
-        /// The additional cost.
+        /// The name of the additional cost, for the message.
         besides: &'static str,
         /// The amount that can be spent.
         spendable_sat: u64,

@@ -74,7 +74,8 @@ struct State {
     pub(super) real: HashSet<Txid>,
     /// Channels that ended before their funding transaction was seen.
     pub(super) abandoned: Abandoned,
-    /// All channels that were ever pending or ready. The end of any other channel is not a change.
+    /// Channels that have been pending or ready and are not closed yet. If any other channel
+    /// closes, a backup is not out of date.
     pub(super) known: HashSet<ChannelId>,
     /// The number of channels that were closed for exceeding the limits, since the start.
     pub(super) closed: u64,

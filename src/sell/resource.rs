@@ -247,7 +247,7 @@ impl Resources {
     }
 
     /// Serves the request and uses up the permit. The response's extensions contain the
-    /// [rest](Left) of the grant or quota.
+    /// rest of the grant or quota.
     pub async fn serve(
         &self,
         permit: Permit,

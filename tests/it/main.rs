@@ -22,6 +22,7 @@ mod crowd;
 mod damage;
 mod defaults;
 mod delivery;
+mod docs;
 mod embedded;
 mod endings;
 mod files;

@@ -1,6 +1,7 @@
 //! The architecture, held by reading the source: what the compiler cannot see inside one crate.
 
 mod imports;
+mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -299,6 +300,36 @@ fn no_two_files_import_each_other() {
 #[test]
 fn outside_crates_stay_in_their_rooms() {
     assert_none(sources(PROGRAM).iter().flat_map(out_of_place).collect());
+}
+
+#[test]
+fn comments_and_documents_are_in_plain_words() {
+    let mut found: Vec<_> = sources(PROGRAM)
+        .iter()
+        .flat_map(words::in_comments)
+        .collect();
+    let mut documents = vec![PathBuf::from("README.md")];
+    for folder in ["docs", "config"] {
+        let entries = std::fs::read_dir(root().join(folder)).unwrap();
+        documents.extend(entries.map(|entry| Path::new(folder).join(entry.unwrap().file_name())));
+    }
+    for path in documents {
+        let text = std::fs::read_to_string(root().join(&path)).unwrap();
+        let path = path.display().to_string();
+        found.extend(words::in_text(&Source { path, text }));
+    }
+    assert_none(found);
+    for (text, count) in [
+        ("// Nobody pays", 1),
+        ("let nobody = 1;", 0),
+        ("// renewed, anew.", 1),
+    ] {
+        assert_eq!(
+            words::in_comments(&source("src/x.rs", text)).len(),
+            count,
+            "{text}"
+        );
+    }
 }
 
 #[test]

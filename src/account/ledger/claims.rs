@@ -81,7 +81,7 @@ impl Claims {
         claim.is_some_and(|claim| claim.claimed > 0)
     }
 
-    /// Records that the payment was recorded in the ledger.
+    /// Ends the claim: the payment is in the ledger.
     pub fn end(&self, payment_hash: &[u8; 32]) {
         let mut table = self.table();
         let Some(claim) = table.claims.get_mut(payment_hash) else {

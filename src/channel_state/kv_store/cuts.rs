@@ -202,7 +202,8 @@ impl Witness {
         }
     }
 
-    /// Notes that the power may fail now.
+    /// Records the current state of the disk as a moment at which the test lets the power fail, and
+    /// returns that state.
     fn note(&mut self) -> Arc<Disk> {
         let now = Arc::new(Disk::of(&self.folder));
         if now.header() != self.sure.header() && !self.sure.log.is_empty() {

@@ -18,9 +18,9 @@ pub(super) struct Log {
     files: Option<Files>,
     /// The number of writes in the log.
     written: AtomicU64,
-    /// The number of writes that are synced. Held during a sync, so that no sync counts as
-    /// successful after another one has failed. A caller that had to wait finds its write synced,
-    /// or shares the next sync.
+    /// The number of writes that are synced. The lock is held during a sync, so that a caller that
+    /// waited sees whether that sync failed. If it succeeded, the caller's write is already synced,
+    /// or the next sync covers it together with other writes.
     synced: Mutex<u64>,
     /// The highest place for which `begin_sync` has requested a sync.
     begun: AtomicU64,

@@ -53,8 +53,8 @@ impl Trouble {
         Self::in_line(&text, headers).unwrap_or_else(away)
     }
 
-    /// The trouble that a line of ldk-node's log reports; `None` if the server works but the stored
-    /// data is bad.
+    /// The server's trouble, as reported in a line of ldk-node's log; `None` if the line reports
+    /// none, for example if it says that stored data cannot be read.
     pub(crate) fn in_line(line: &str, headers: &Current) -> Option<Self> {
         let refused = |said: &str| Self::Refused {
             file: headers.file.clone(),

@@ -37,8 +37,9 @@ struct Known {
     pub(super) renewed: Option<Duration>,
     /// The server's current trouble, until it gives a good answer.
     pub(super) trouble: Option<Trouble>,
-    /// The headers of that renewal. Other headers may belong to another account, which lacks the
-    /// node's state. A state that is written there would be missing here.
+    /// The headers of the last answered renewal. Different headers may select another account,
+    /// which does not have the node's state. State written to that account would be missing from
+    /// this one.
     pub(super) named: Named,
 }
 

@@ -207,7 +207,7 @@ impl Strangers {
         self.state().covered = None;
     }
 
-    /// Whether channels over which nothing may be sold still have to be closed.
+    /// Whether the node still has to close a channel that it no longer sells over.
     pub(in crate::node) fn has_open_withheld(&self) -> bool {
         let state = self.state();
         state.withheld.iter().any(|id| !state.closing.contains(id))

@@ -128,7 +128,8 @@ impl Following {
     }
 }
 
-/// The age until which a payment without a record at the node may still have been sent.
+/// If the node has no record of a payment, the age in seconds at which the payment counts as not
+/// sent.
 fn unknown_secs(is_unsure: bool) -> u64 {
     if is_unsure { UNSURE_SECS } else { UNKNOWN_SECS }
 }

@@ -15,7 +15,7 @@ use crate::channel_state::copy::{self, State};
 use crate::channel_state::vss::{MARK, Vss};
 use crate::node::made;
 
-use super::config::{CHECKS, CLEAN_STOP, Source};
+use super::config::{ACCESS_LIST, CHECKS, CLEAN_STOP, Source};
 use super::error::{BackupError, io_at};
 use super::folder;
 use super::made::Made;
@@ -26,6 +26,10 @@ use super::seal::Sealer;
 /// The maximum size of the files directly in the data folder that a backup includes. Keys and
 /// tokens have some hundred bytes, so larger files are not ours.
 const SECRET_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The files directly in the data folder that a backup includes in any size. What access tokens
+/// have spent may take a few megabytes. Without it, their limits would start again at zero.
+const GROWING: [&str; 3] = [ACCESS_LIST, "access.spent", "backup.made"];
 
 /// The staging folder, in the data folder.
 const STAGING: &str = "backup.new";
@@ -129,7 +133,7 @@ impl Source {
         make_private(&own)?;
         for path in files(&self.data_dir)? {
             let meta = path.metadata().map_err(io_at("look at", &path))?;
-            let is_ours = meta.len() <= SECRET_BYTES_MAX
+            let is_ours = is_included(&path, meta.len())
                 && path.extension().is_none_or(|ending| ending != "new")
                 // This mark is created again where the backup is restored.
                 && path != made::mark(&self.node_folder)
@@ -337,4 +341,35 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, BackupError> {
         Ok(files)
     };
     list().map_err(io_at("list", path))
+}
+
+/// Whether a backup includes a file of this size directly in the data folder.
+fn is_included(path: &Path, bytes: u64) -> bool {
+    let is_growing = GROWING.iter().any(|name| path.ends_with(name));
+    let is_included = is_growing || bytes <= SECRET_BYTES_MAX;
+    if !is_included {
+        tracing::warn!(
+            file.path = %path.display(),
+            file.bytes = bytes,
+            "The backup leaves out {}: it is larger than {SECRET_BYTES_MAX} bytes, so it is not a file of Tollhouse",
+            path.display()
+        );
+    }
+    is_included
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tollhouse_writes_is_included_in_any_size_and_other_large_files_are_not() {
+        let included = |name: &str, bytes| is_included(&Path::new("/data").join(name), bytes);
+        assert!(included("admin.token", 100));
+        assert!(included("access.spent", 5_000_000));
+        assert!(included("access.made", 2_000_000));
+        assert!(included("backup.made", 2_000_000));
+        assert!(included("a-secret-of-a-later-version", SECRET_BYTES_MAX));
+        assert!(!included("video.mp4", SECRET_BYTES_MAX + 1));
+    }
 }

@@ -47,8 +47,8 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(600);
 /// about 400 KB.
 const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// The maximum number of lists that are requested in a row, so at most ten thousand backups of a
-/// node.
+/// The maximum number of list pages that are requested. With a thousand objects on a page, this
+/// covers ten thousand backups of a node.
 const LISTS_MAX: usize = 10;
 
 /// The number of bytes that are read and sent at once.

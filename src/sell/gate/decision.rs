@@ -45,7 +45,7 @@ pub enum Decision<'a> {
     Denied(Denial),
 }
 
-/// A request that must be paid for. [`Gate::challenge`] makes the challenge.
+/// A request that must be paid for. `Gate::challenge` makes the challenge.
 #[derive(Debug)]
 #[must_use = "a request that is not paid for is answered with a challenge"]
 pub struct Unpaid<'a> {

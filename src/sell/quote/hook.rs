@@ -80,8 +80,8 @@ impl Hook {
         self.quote_for(request, None).await
     }
 
-    /// Returns the price of this request for this client, which may use only its share of the
-    /// running calls.
+    /// Returns the price of this request. A client that is named may take only its share of the
+    /// concurrent calls to the hook.
     pub async fn quote_for(
         &self,
         request: &HookRequest<'_>,

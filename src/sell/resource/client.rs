@@ -55,7 +55,8 @@ const HTTP2_CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
 pub(super) enum Way {
     /// A pooled connection: if it was stale, the request is sent again.
     Kept,
-    /// A pooled connection that was in use a moment ago: if it breaks, the request is lost.
+    /// A pooled connection that was used within the last second, for a request that must not be
+    /// sent twice. If the connection breaks, the request fails.
     Careful,
     /// A new connection, which is not reused.
     Fresh,

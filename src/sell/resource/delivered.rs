@@ -61,7 +61,8 @@ pub(super) struct Delivered<B> {
     has_begun: bool,
     /// Whether the client had to wait for a frame.
     was_awaited: bool,
-    /// The start of an event stream, for which staying connected is a delivery.
+    /// When the answer started, if it is an event stream. A stream that stays open for
+    /// `OPEN_DELIVERS` counts as delivered, even without an event.
     open_since: Option<Instant>,
     /// The field of the same name in [`Shape`].
     is_open_ended: bool,
@@ -76,7 +77,7 @@ pub(super) struct Delivered<B> {
     over: Option<Over>,
     /// The protocol of the answer.
     speech: Speech,
-    /// The state of the messages, if messages must not be split.
+    /// The position within the current message, for protocols whose messages must not be split.
     framing: Option<Framing>,
     /// The beginning of a message of unknown length.
     unread: Bytes,

@@ -51,7 +51,7 @@ pub struct BackupStatus {
     /// The number of backups of this node in the folder that this data folder did not make. They
     /// are never deleted.
     pub others: usize,
-    /// The name of the newest of them.
+    /// The name of the newest backup counted in `others`.
     pub newest_other: Option<String>,
     /// The S3-compatible store, if there is one.
     pub s3: Option<RemoteStatus>,
@@ -77,7 +77,8 @@ pub struct RemoteStatus {
     pub verified: Option<String>,
     /// When that backup was checked, Unix seconds.
     pub verified_secs: Option<u64>,
-    /// The damage of a backup that was fetched from the store, until a good one is fetched.
+    /// The damage found in the last backup fetched from the store; cleared when a good one is
+    /// fetched.
     pub damage: Option<String>,
 }
 

@@ -26,7 +26,7 @@ pub struct HookConfig {
     pub cache: Duration,
     /// The highest price that is accepted. A higher price counts as a mistake.
     pub price_max: Msat,
-    /// The reaction while the hook is away.
+    /// The reaction while the hook is unreachable.
     pub on_failure: OnFailure,
 }
 
