@@ -178,7 +178,7 @@ fn a_rate_that_could_go_wrong_is_refused_with_what_would_be_right() {
 #[test]
 fn the_hook_that_the_defaults_file_describes_is_good() {
     let config = load(&described(
-        "# Servers of yours that say what a request costs, one table a server:",
+        "# Servers of yours that set the price of a request, one table a server:",
     ))
     .unwrap();
     let [hook] = &config.hooks[..] else {
