@@ -343,8 +343,9 @@ impl Network {
         Ok(status)
     }
 
-    /// Opens the channel before the merchant has coins. Otherwise it would depend on the merchant's last look at the chain
-    /// whether it accepts a channel with anchors, for which it reserves coins.
+    /// Opens the channel before the merchant has coins, so that it always is of the kind without
+    /// anchors. A merchant with coins accepts a channel with anchors and reserves coins for it.
+    /// Whether it has seen its coins in time would depend on the load of the machine.
     async fn open_first_channel(&mut self, deposit: bitcoin::Address) -> Result<()> {
         let funding = self.payer.open_channel(self.peer, self.channel_sat).await?;
         self.bitcoind.wait_for_mempool(funding).await?;

@@ -41,6 +41,7 @@
 
 mod log;
 mod moving;
+mod wait;
 mod waiting;
 
 use std::fs::File;
@@ -51,8 +52,7 @@ use ldk_node::io::sqlite_store::{KV_TABLE_NAME, SQLITE_DB_FILE_NAME};
 use lightning::io;
 use lightning::util::async_poll::AsyncResult;
 use lightning::util::persist::{
-    CHANNEL_MANAGER_PERSISTENCE_KEY, CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE, KVStore,
-    KVStoreSync, NETWORK_GRAPH_PERSISTENCE_KEY, SCORER_PERSISTENCE_KEY,
+    CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE, KVStore, KVStoreSync,
 };
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -60,6 +60,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::error::ChannelStateError;
 use log::{Log, Place, Syncing};
 use moving::{Beside, Mover};
+use wait::Wait;
 use waiting::{METRICS_KEY, Waiting};
 
 pub(crate) use log::Complaint;
@@ -166,37 +167,6 @@ impl Rows {
             waiting: Mutex::default(),
             log: Arc::new(log),
         })))
-    }
-}
-
-/// How long a write waits for the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    /// Until the write would survive a power cut.
-    Done,
-    /// Until a sync has begun. This applies to the channel manager: the disk must not delay LDK's
-    /// next write of it, because until then a kill costs the channels that have moved on. Nothing
-    /// relies on the sync: after a power cut, the next start finds the previous manager, as after
-    /// an earlier power cut.
-    Begun,
-    /// No wait. Scores, graph and metrics can be learned again. The event queue is safe by its
-    /// order in the log: LDK adds an event before it writes the manager that has forgotten the
-    /// event. So the event is on the disk when that manager is. An event that was removed and is
-    /// back after a power cut is handled again, which the ledger allows for.
-    Not,
-}
-
-impl Wait {
-    /// How long a write of this row waits.
-    fn of(primary: &str, key: &str) -> Self {
-        match key {
-            _ if !primary.is_empty() => Self::Done,
-            CHANNEL_MANAGER_PERSISTENCE_KEY => Self::Begun,
-            NETWORK_GRAPH_PERSISTENCE_KEY | SCORER_PERSISTENCE_KEY | "events" | METRICS_KEY => {
-                Self::Not
-            }
-            _ => Self::Done,
-        }
     }
 }
 

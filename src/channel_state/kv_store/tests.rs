@@ -1,6 +1,7 @@
 //! Tests of the store's promises, except for power cuts and failing disks.
 
 use ldk_node::io::sqlite_store::SqliteStore;
+use lightning::util::persist::CHANNEL_MANAGER_PERSISTENCE_KEY;
 use lightning::util::persist::CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE as UPDATES;
 
 use super::*;

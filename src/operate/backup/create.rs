@@ -18,7 +18,7 @@ use crate::node::made;
 use super::config::{ACCESS_LIST, CHECKS, CLEAN_STOP, Source};
 use super::error::{BackupError, io_at};
 use super::folder;
-use super::made::Made;
+use super::made::{FILE as MADE_LIST, Made};
 use super::manifest::{ChannelEntry, LEDGER, Manifest, NODE, PartEntry, SETTINGS, WORDS};
 use super::name::name_of;
 use super::seal::Sealer;
@@ -29,7 +29,7 @@ const SECRET_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The files directly in the data folder that a backup includes in any size. What access tokens
 /// have spent may take a few megabytes. Without it, their limits would start again at zero.
-const GROWING: [&str; 3] = [ACCESS_LIST, "access.spent", "backup.made"];
+const GROWING: [&str; 3] = [ACCESS_LIST, "access.spent", MADE_LIST];
 
 /// The staging folder, in the data folder.
 const STAGING: &str = "backup.new";

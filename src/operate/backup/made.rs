@@ -16,7 +16,7 @@ use crate::node::made as node_made;
 use super::error::{BackupError, io_at};
 
 /// The file in the data folder, with one name per line, the newest last.
-const FILE: &str = "backup.made";
+pub(super) const FILE: &str = "backup.made";
 
 /// The first line of the file, if names without a mark belong to this data folder.
 const UNMARKED: &str = "all that have no mark";
