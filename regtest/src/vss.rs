@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use axum::Router;
@@ -69,6 +70,8 @@ enum Account {
 struct Objects {
     kept: BTreeMap<(Account, String, String), Object>,
     next_order: i64,
+    /// When ldk-node last wrote something; the lease does not count.
+    written: Option<Instant>,
 }
 
 /// The server; it can be stopped and started again at the same address, with what it kept.
@@ -169,6 +172,13 @@ impl Vss {
         let found =
             kept.find(|((account, _, key), _)| *account == Account::Second && key == LEASE_KEY);
         found.map(|(_, object)| (object.value.clone(), object.version))
+    }
+
+    /// How long ago ldk-node last wrote something. The program renews its lease all the time, which does not count.
+    #[must_use]
+    pub fn idle_for(&self) -> Duration {
+        let written = self.shared.objects().written;
+        written.map_or(Duration::ZERO, |written| written.elapsed())
     }
 
     /// How many objects it keeps.
@@ -353,6 +363,9 @@ impl Objects {
         };
         let next_order = self.next_order;
         self.next_order += 1;
+        if item.key != LEASE_KEY {
+            self.written = Some(Instant::now());
+        }
         let place = (account, store_id.to_owned(), item.key);
         let object = self.kept.entry(place).or_insert(Object {
             value: Vec::new(),

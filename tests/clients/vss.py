@@ -76,6 +76,8 @@ def comes_back(places, shop):
     shop.stop()
     shop.start()
     shop.sells(other(places, shop))
+    # A kill before the channel manager is on the server costs the channel.
+    time.sleep(2)
     shop.program.kill()
     shop.program.wait(STOP_DEADLINE_SECS)
     shop.start()

@@ -50,6 +50,19 @@ pub(crate) fn settings(server: &Vss, folder: &Path) -> String {
     format!("[node.vss]\nurl = \"{url}\"\nstore_id = \"shop\"\nheaders_file = \"{headers}\"\n")
 }
 
+/// Waits until the last payment is over for the server, too: a kill before the channel manager is written there, which
+/// is one round trip after the payment, costs the channel.
+async fn has_written_all(server: &Vss) {
+    eventually("the node to have written all", DEADLINE, || async {
+        match server.idle_for() {
+            idle if idle >= Duration::from_secs(2) => Ok(Some(())),
+            idle => Err(format!("it wrote {idle:?} ago")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn channels_whose_state_is_on_a_server_outlive_the_data_folder_and_go_on() {
     let dir = regtest::folder::temporary().unwrap();
@@ -62,6 +75,7 @@ async fn channels_whose_state_is_on_a_server_outlive_the_data_folder_and_go_on()
     }
 
     // Killed, and back with its channel once the lease has lapsed.
+    has_written_all(&server).await;
     shop.network.merchant.kill().unwrap();
     shop.network.merchant.restart().await.unwrap();
     shop.network.merchant.wait_running().await.unwrap();
