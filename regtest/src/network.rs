@@ -352,7 +352,23 @@ impl Network {
         self.bitcoind.send(&[(deposit, MERCHANT_FUNDS)]).await?;
         self.mine(CHANNEL_BLOCKS).await?;
         self.wait_usable(funding).await?;
-        self.merchant.wait_ready().await
+        self.merchant.wait_ready().await?;
+        self.wait_for_coins().await
+    }
+
+    /// Waits until the merchant's wallet has seen its coins.
+    async fn wait_for_coins(&self) -> Result<()> {
+        let admin = self.merchant.admin();
+        eventually("the merchant's coins", USABLE_DEADLINE, || async {
+            let status = admin.status().await.map_err(|error| format!("{error:#}"))?;
+            let balances = &status["node"]["balances"];
+            if balances["onchain_spendable_sat"].as_u64() > Some(0) {
+                return Ok(Some(()));
+            }
+            self.sync().await.map_err(|error| format!("{error:#}"))?;
+            Err(balances.to_string())
+        })
+        .await
     }
 
     async fn open_channel(&mut self) -> Result<()> {

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::secret_file;
 use crate::chain::esplora::{self, Relay};
 
-use super::operation::{OperationError, refused};
+use super::operation::refused;
+use super::wallet_error::WalletError;
 
 /// The maximum number of addresses that a client with the right to bring money in may draw while no
 /// money arrives on chain.
@@ -73,7 +74,7 @@ pub(super) fn another(
     node: &ldk_node::Node,
     relay: Option<&Relay>,
     drawing: Drawing,
-) -> Result<String, OperationError> {
+) -> Result<String, WalletError> {
     let path = folder.join("addresses.drawn");
     let kept = std::fs::read_to_string(&path).ok();
     let drawn: Drawn = kept
@@ -81,7 +82,7 @@ pub(super) fn another(
         .unwrap_or_default();
     let arrived = node.list_payments_with_filter(|payment| has_arrived(payment));
     let Some(drawn) = drawn.another(arrived.len(), drawing) else {
-        return Err(OperationError::AddressesUnpaid(UNPAID_MAX));
+        return Err(WalletError::AddressesUnpaid(UNPAID_MAX));
     };
     let text = serde_json::to_string(&drawn).expect("two numbers are JSON");
     // Written before the draw, so that a crash in between makes the count too high, never too low.

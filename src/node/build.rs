@@ -5,34 +5,25 @@ use std::sync::Arc;
 
 use ldk_node::config::AnchorChannelsConfig;
 use ldk_node::lightning::ln::msgs::SocketAddress;
-use tokio::sync::watch;
 
-use crate::account::ledger::Claims;
 use crate::base::clock::Clock;
 use crate::base::sparing::{PERIOD, Sparing};
-use crate::channel_state::vss::Lost;
 use crate::channel_state::vss::Pass;
 use crate::channel_state::vss::Vss;
 use crate::channel_state::vss::trouble::{Trouble, shown};
 use crate::channel_state::{ChannelStateError, database, kv_store, vss};
 
-use super::{Config, Gossip, NodeError, Purpose, chain, liquidity, log, made};
+use super::chain::told::Told;
+use super::config::{Config, Gossip};
+use super::core::Purpose;
+use super::error::NodeError;
+use super::liquidity::builder;
+use super::writing::Writing;
+use super::{log, made};
 
 /// The on-chain reserve that a node in recovery demands for each channel that a peer opens: all
 /// bitcoin that will ever exist. ldk-node has no other way to refuse such channels.
 const REFUSE_CHANNELS_SATS: u64 = 21_000_000 * 100_000_000;
-
-/// The parts that observe and permit writes of the node's state.
-pub(super) struct Writing {
-    /// Receives the error if the state cannot be written to the disk.
-    pub(super) unwritable: kv_store::Complaint,
-    /// Receives the report that LDK has given up.
-    pub(super) lost: watch::Sender<Lost>,
-    /// Receives the payments that the node claims.
-    pub(super) claims: Arc<Claims>,
-    /// The right to write to a server; `None` if the state is in the node's folder.
-    pub(super) pass: Option<Arc<Pass>>,
-}
 
 /// The reasons why the node was not built.
 pub(super) enum Unbuilt {
@@ -57,7 +48,7 @@ impl From<ChannelStateError> for Unbuilt {
 pub(super) fn build(
     config: &Config,
     purpose: Purpose,
-    told: chain::Told,
+    told: Told,
     mnemonic: bip39::Mnemonic,
     onward: Option<SocketAddr>,
     runtime: tokio::runtime::Handle,
@@ -67,7 +58,7 @@ pub(super) fn build(
         storage_dir_path: config.folder.to_string_lossy().into_owned(),
         network: config.network,
         anchor_channels_config: Some(match purpose {
-            Purpose::Sell => liquidity::anchors(config),
+            Purpose::Sell => builder::anchors(config),
             Purpose::Recover => AnchorChannelsConfig {
                 per_channel_reserve_sats: REFUSE_CHANNELS_SATS,
                 ..AnchorChannelsConfig::default()
@@ -78,7 +69,7 @@ pub(super) fn build(
     builder.set_runtime(runtime);
     builder.set_entropy_bip39_mnemonic(mnemonic, None);
     told.set(&mut builder);
-    liquidity::configure(&mut builder, config);
+    builder::configure(&mut builder, config);
     let said = Arc::new(log::Said::default());
     writing.claims.restart();
     builder.set_custom_logger(Arc::new(log::ToTracing {

@@ -20,11 +20,9 @@ use utoipa::ToSchema;
 
 use crate::account::ledger::Ledger;
 use crate::account::ledger::record::ChannelRecord;
-use crate::chain::ChainSource;
 
-use super::Node;
 use super::operation::OperationError;
-use super::wallet::{self, OnchainBalance};
+use super::wallet::{self, OnchainBalance, Wallet};
 
 /// The beginning of the ledger's reason for a cooperative close, in LDK's words. In other reasons,
 /// the text of a peer comes after LDK's own words.
@@ -51,25 +49,21 @@ pub struct OnchainMoney {
     pub sweeping_from_height: Option<u32>,
 }
 
-impl Node {
+impl Wallet {
     /// The on-chain balance, and the amount that comes back from closed channels.
-    pub async fn onchain_money(&self, ledger: Arc<Ledger>) -> Result<OnchainMoney, OperationError> {
-        let sees_mempool = self.sees_mempool();
-        self.read("read the balance", move |node| {
-            let balance = || wallet::balance(node);
-            let (wallet, parts) = stable(balance, || parts(node, &ledger, sees_mempool));
-            Ok(OnchainMoney {
-                wallet,
-                sweeping_sat: parts.coming_sat,
-                sweeping_from_height: parts.from_height,
+    pub async fn money(&self, ledger: Arc<Ledger>) -> Result<OnchainMoney, OperationError> {
+        let sees_mempool = self.core.config.sees_mempool();
+        self.core
+            .read("read the balance", move |node| {
+                let balance = || wallet::balance(node);
+                let (wallet, parts) = stable(balance, || parts(node, &ledger, sees_mempool));
+                Ok(OnchainMoney {
+                    wallet,
+                    sweeping_sat: parts.coming_sat,
+                    sweeping_from_height: parts.from_height,
+                })
             })
-        })
-        .await
-    }
-
-    /// Whether the wallet receives mempool transactions every two seconds, and not only at a sync.
-    pub(super) fn sees_mempool(&self) -> bool {
-        matches!(self.config.chain.source, ChainSource::Bitcoind(_))
+            .await
     }
 }
 

@@ -13,12 +13,12 @@ use bitcoin::hashes::Hash as _;
 use ldk_node::{Event, UserChannelId};
 use lightning::ln::channelmanager::PaymentId;
 use lightning::ln::types::ChannelId;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::chain::ChainSource;
 use crate::chain::esplora::Relay;
 
-use super::operation::{CoinsInUse, OperationError};
-use super::{Node, Phase};
+use super::wallet_error::CoinsInUse;
 
 /// The time in seconds after which a sent transaction counts as lost, if a sync that ends later
 /// does not find it. An endpoint has four seconds to answer, and servers relay transactions to each
@@ -213,6 +213,28 @@ impl Coins {
         }
     }
 
+    /// Waits until the wallet's transaction before is made.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    /// The reason why ldk-node's wallet can make no transaction now, if there is one.
+    pub(super) fn in_use_of(
+        &self,
+        node: &ldk_node::Node,
+        source: &ChainSource,
+        relay: Option<&Relay>,
+        started_secs: u64,
+        now_secs: u64,
+    ) -> Option<CoinsInUse> {
+        let wallet = Ldk {
+            node,
+            lists_unconfirmed: !matches!(source, ChainSource::Bitcoind(_)),
+            relay,
+        };
+        self.in_use(&wallet, started_secs, now_secs)
+    }
+
     /// The reason why no transaction can be made now, if there is one.
     fn in_use(&self, wallet: &impl Wallet, started_secs: u64, now_secs: u64) -> Option<CoinsInUse> {
         let mut last = self.last();
@@ -222,7 +244,7 @@ impl Coins {
     }
 
     /// Whether a sync may clear this reason, and is worth its requests now.
-    fn may_look(&self, why: CoinsInUse, now_secs: u64) -> bool {
+    pub(super) fn may_look(&self, why: CoinsInUse, now_secs: u64) -> bool {
         match why {
             // The peers of these channels must answer first.
             CoinsInUse::Opening | CoinsInUse::Splicing(_) => return false,
@@ -299,73 +321,6 @@ fn judged(
             }
         },
         Last::Splicing { channel, .. } => (last, Some(CoinsInUse::Splicing(channel))),
-    }
-}
-
-impl Node {
-    /// Makes a transaction from the wallet, once the previous one was seen. The closure `work`
-    /// records the new transaction.
-    pub(super) async fn spend<T: Send + 'static>(
-        &self,
-        what: &'static str,
-        work: impl FnOnce(&Arc<ldk_node::Node>, &Coins) -> Result<T, OperationError> + Send + 'static,
-    ) -> Result<T, OperationError> {
-        let turn = Arc::clone(&self.coins.turn).lock_owned().await;
-        self.coins_free().await?;
-        let (coins, strangers) = (self.coins.clone(), self.strangers.clone());
-        self.operate(what, move |node| {
-            let _turn = turn;
-            let done = work(node, &coins);
-            strangers.coins_changed();
-            done
-        })
-        .await
-    }
-
-    /// Checks that the previous transaction was seen, with a sync if needed. After that, the
-    /// wallet's balance is correct.
-    pub(super) async fn coins_free(&self) -> Result<(), OperationError> {
-        let Some(why) = self.coins_in_use().await? else {
-            return Ok(());
-        };
-        if !self.coins.may_look(why, self.clock.unix_secs()) {
-            return Err(why.into());
-        }
-        let looked = self.look(&self.running()?).await;
-        looked.map_err(|error| self.unread(error))?;
-        match self.coins_in_use().await? {
-            Some(why) => Err(why.into()),
-            None => Ok(()),
-        }
-    }
-
-    async fn coins_in_use(&self) -> Result<Option<CoinsInUse>, OperationError> {
-        let Phase::Running { since_secs, .. } = self.phase() else {
-            return Err(super::NodeUnavailable::NotRunning.into());
-        };
-        let lists_unconfirmed = !matches!(self.config.chain.source, ChainSource::Bitcoind(_));
-        let (coins, now_secs) = (self.coins.clone(), self.clock.unix_secs());
-        let relay = self.chain.relay().cloned();
-        let in_use = self.operate("look at the wallet", move |node| {
-            let wallet = Ldk {
-                node,
-                lists_unconfirmed,
-                relay: relay.as_deref(),
-            };
-            Ok(coins.in_use(&wallet, since_secs, now_secs))
-        });
-        let in_use = in_use.await?;
-        self.keep_sending();
-        Ok(in_use)
-    }
-
-    /// Makes the relay rebroadcast the unseen transaction until an endpoint has it. The relay
-    /// rebroadcasts no other transaction, because coins that are free again must not be spent by a
-    /// late broadcast.
-    pub(super) fn keep_sending(&self) {
-        if let Some(relay) = self.chain.relay() {
-            relay.keep_sending(self.coins.sent());
-        }
     }
 }
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
 
-use crate::chain::ChainConfig;
+use crate::base::amount::Msat;
+use crate::chain::{ChainConfig, ChainSource};
 use crate::channel_state::vss::Vss;
+use crate::sell::quote::InvoiceSource;
 
-use super::{WithdrawConfig, liquidity};
+use super::liquidity::settings as liquidity;
 
 /// The settings of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,35 @@ pub struct Config {
     pub gossip: Gossip,
     /// The providers of inbound liquidity.
     pub liquidity: liquidity::Config,
+}
+
+impl Config {
+    /// Whether the wallet receives mempool transactions every two seconds, and not only at a sync.
+    pub(super) fn sees_mempool(&self) -> bool {
+        matches!(self.chain.source, ChainSource::Bitcoind(_))
+    }
+}
+
+/// The settings of the automatic withdrawal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithdrawConfig {
+    /// The threshold, which applies to the channels and to the wallet separately.
+    pub above: Msat,
+    /// The amount that is left after a withdrawal.
+    pub keep: Msat,
+    /// The interval between two checks.
+    pub every: Duration,
+    /// The destination.
+    pub to: WithdrawTo,
+}
+
+/// The destination of a withdrawal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WithdrawTo {
+    /// This address. On-chain money goes there by a transaction, channel money by a splice.
+    Address(String),
+    /// Invoices from this source, for channel money only.
+    Invoices(InvoiceSource),
 }
 
 /// The coins kept on chain for each channel, to close it and to claim payments from a peer that

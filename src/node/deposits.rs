@@ -12,7 +12,7 @@ use bitcoin::Txid;
 use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind, PaymentStatus};
 use tokio::time::Instant;
 
-use super::Node;
+use super::chain::source::Chain;
 
 /// The age in seconds from which the chain source is asked about a record. Before that, another
 /// server may not have the transaction yet.
@@ -40,8 +40,8 @@ pub(in crate::node) struct Deposits {
 impl Deposits {
     /// Removes the records of lost deposits. Called after a wallet sync; does nothing without an
     /// Esplora API.
-    pub(in crate::node) async fn look(&mut self, node: &Node, ldk: &Arc<ldk_node::Node>) {
-        let Some(relay) = node.chain.relay() else {
+    pub(in crate::node) async fn look(&mut self, chain: &Chain, ldk: &Arc<ldk_node::Node>) {
+        let Some(relay) = chain.relay() else {
             return;
         };
         let listed = Arc::clone(ldk);
@@ -59,7 +59,7 @@ impl Deposits {
         if std::mem::replace(&mut self.records, records) != records {
             self.asked.clear();
         }
-        let (now, now_secs) = (Instant::now(), node.clock.unix_secs());
+        let (now, now_secs) = (Instant::now(), chain.core.clock.unix_secs());
         let is_due = |payment: &&PaymentDetails, asked: &HashMap<Txid, Instant>| {
             let is_old = now_secs.saturating_sub(payment.latest_update_timestamp) >= YOUNG_SECS;
             let asked = open_deposit(payment).and_then(|txid| asked.get(&txid));

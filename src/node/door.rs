@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, NodeError};
+use super::config::Config;
+use super::error::NodeError;
 
 pub(super) use guests::Violation;
 use guests::{Entered, Guests};

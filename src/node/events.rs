@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ldk_node::Event;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -15,85 +17,182 @@ use crate::chain::esplora::Relay;
 use crate::channel_state::ChannelStateError;
 use crate::protocol::invoice::Reach;
 
+use super::chain::source::Chain;
 use super::coins::Coins;
 use super::contested::{Contested, Turn};
+use super::core::Core;
 use super::door::Door;
+use super::error::NodeError;
 use super::keysends::Keysends;
+use super::liquidity::activation::{arrived, is_provider_here};
+use super::liquidity::facet::Liquidity;
+use super::liquidity::settings as liquidity;
+use super::payments::Payments;
+use super::reach::{self, Reachability};
 use super::strangers::Strangers;
-use super::{Node, NodeError, REFRESH_EVERY, REFRESH_UNREADY_EVERY, liquidity, reach};
+use super::wallet::Wallet;
+use super::writing::Writing;
+
+/// How often the event loop reads the channels, besides after each event. The node gets no event
+/// when a peer reconnects.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+
+/// The interval of these reads while the node cannot receive payments, because clients are waiting.
+const REFRESH_UNREADY_EVERY: Duration = Duration::from_millis(50);
 
 /// The time after which a step counts as stuck. A step takes milliseconds, unless a node whose
 /// state is on a server waits for that server.
-const STUCK_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// Handles events one by one until told to stop. This is the node's only consumer of events.
-pub(super) async fn handle(
-    node: &Node,
-    ldk: &Arc<ldk_node::Node>,
-    ledger: &Arc<Ledger>,
-    stop: &CancellationToken,
-) -> Result<(), NodeError> {
-    ledger.follow(Arc::clone(&node.claims));
-    let (told, books) = (Arc::clone(ldk), Arc::clone(ledger));
-    let strangers = node.strangers.clone();
-    let known = tokio::task::spawn_blocking(move || {
-        strangers.started(&told.list_channels());
-        enter_channels(&told, &books)
-    });
-    known.await.map_err(NodeError::Panicked)??;
-    let mut refresh_at = Instant::now();
-    loop {
-        let event = tokio::select! {
-            event = ldk.next_event_async() => Some(event),
-            () = sleep_until(refresh_at) => None,
-            () = stop.cancelled() => return Ok(()),
-        };
-        let changes_channels = event
-            .as_ref()
-            .is_some_and(|event| node.strangers.changes_channels(event));
-        if let (Some(event), Some(door), false) = (&event, &node.door, changes_channels) {
-            node.strangers.given_up(event, door);
+/// Handles the node's events.
+#[derive(Debug)]
+pub(super) struct Events {
+    core: Arc<Core>,
+    chain: Arc<Chain>,
+    reach: Arc<Reachability>,
+    wallet: Arc<Wallet>,
+    payments: Arc<Payments>,
+    liquidity: Arc<Liquidity>,
+    writing: Writing,
+    /// The channels of peers that the operator did not choose.
+    strangers: Strangers,
+    door: Option<Arc<Door>>,
+    /// The payments that the node claims on chain. A `std` mutex: held for one check, on a thread
+    /// that may block.
+    contested: Arc<Mutex<Contested>>,
+    /// The records of payments without an invoice (keysend).
+    keysends: Keysends,
+    /// The number of times that a channel was opened, became ready or was closed since the start.
+    channel_changes: watch::Sender<u64>,
+}
+
+/// The facets that events change.
+pub(super) struct Facets<'a> {
+    pub(super) chain: &'a Arc<Chain>,
+    pub(super) reach: &'a Arc<Reachability>,
+    pub(super) wallet: &'a Arc<Wallet>,
+    pub(super) payments: &'a Arc<Payments>,
+    pub(super) liquidity: &'a Arc<Liquidity>,
+}
+
+impl Events {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        facets: &Facets<'_>,
+        writing: &Writing,
+        strangers: &Strangers,
+        door: Option<&Arc<Door>>,
+    ) -> Self {
+        let config = &core.config;
+        Self {
+            core: Arc::clone(core),
+            chain: Arc::clone(facets.chain),
+            reach: Arc::clone(facets.reach),
+            wallet: Arc::clone(facets.wallet),
+            payments: Arc::clone(facets.payments),
+            liquidity: Arc::clone(facets.liquidity),
+            writing: writing.clone(),
+            strangers: strangers.clone(),
+            door: door.cloned(),
+            contested: Arc::default(),
+            keysends: Keysends::new(config.peers.keysends_max, &config.folder),
+            channel_changes: watch::channel(0).0,
         }
-        let step = Step::of(node, ldk, ledger);
-        // Every step may wait for the disk, or for a lock that the node holds while it waits for
-        // the disk.
-        let handled = tokio::task::spawn_blocking(move || step.take(event));
-        let mut handled = std::pin::pin!(handled);
-        let ended = tokio::select! {
-            ended = &mut handled => ended,
-            () = sleep_until(Instant::now() + STUCK_AFTER) => {
-                if let Some(pass) = &node.pass {
-                    node.reached(Reach::Unready(pass.unready()));
-                }
-                tokio::select! {
-                    ended = &mut handled => ended,
-                    // An orderly stop would also wait for the server.
-                    () = stop.cancelled() => return Err(ChannelStateError::Away.into()),
-                }
-            }
-        };
-        let Taken {
-            is_event,
-            reach,
-            is_provider_here,
-            is_closing_withheld,
-        } = ended.map_err(NodeError::Panicked)??;
-        if is_event {
-            node.handled.send_modify(|handled| *handled += 1);
-        }
-        refresh_at = Instant::now()
-            + match reach {
-                Reach::Ready(_) if !is_closing_withheld => REFRESH_EVERY,
-                // A withheld channel must be closed as soon as its peer reconnects, before it
-                // carries a payment.
-                Reach::Ready(_) | Reach::Unready(_) => REFRESH_UNREADY_EVERY,
+    }
+
+    /// Subscribes to the number of times that a channel was opened, became ready or was closed.
+    pub(super) fn channel_changes(&self) -> watch::Receiver<u64> {
+        self.channel_changes.subscribe()
+    }
+
+    /// Handles events one by one until told to stop. This is the node's only consumer of events.
+    pub(super) async fn handle(
+        &self,
+        ldk: &Arc<ldk_node::Node>,
+        ledger: &Arc<Ledger>,
+        stop: &CancellationToken,
+    ) -> Result<(), NodeError> {
+        ledger.follow(Arc::clone(&self.writing.claims));
+        let (told, books) = (Arc::clone(ldk), Arc::clone(ledger));
+        let strangers = self.strangers.clone();
+        let known = tokio::task::spawn_blocking(move || {
+            strangers.started(&told.list_channels());
+            enter_channels(&told, &books)
+        });
+        known.await.map_err(NodeError::Panicked)??;
+        let mut refresh_at = Instant::now();
+        loop {
+            let event = tokio::select! {
+                event = ldk.next_event_async() => Some(event),
+                () = sleep_until(refresh_at) => None,
+                () = stop.cancelled() => return Ok(()),
             };
-        // Set before the reach. A request that finds the node unready looks for the bundle kept
-        // ready, which needs the provider.
-        node.provider_is_here(is_provider_here);
-        node.reached(reach);
-        if changes_channels {
-            node.channel_changes.send_modify(|count| *count += 1);
+            let changes_channels = event
+                .as_ref()
+                .is_some_and(|event| self.strangers.changes_channels(event));
+            if let (Some(event), Some(door), false) = (&event, &self.door, changes_channels) {
+                self.strangers.given_up(event, door);
+            }
+            let step = self.step(ldk, ledger);
+            // Every step may wait for the disk, or for a lock that the node holds while it waits for
+            // the disk.
+            let handled = tokio::task::spawn_blocking(move || step.take(event));
+            let mut handled = std::pin::pin!(handled);
+            let ended = tokio::select! {
+                ended = &mut handled => ended,
+                () = sleep_until(Instant::now() + STUCK_AFTER) => {
+                    if let Some(pass) = &self.writing.pass {
+                        self.reach.set(Reach::Unready(pass.unready()));
+                    }
+                    tokio::select! {
+                        ended = &mut handled => ended,
+                        // An orderly stop would also wait for the server.
+                        () = stop.cancelled() => return Err(ChannelStateError::Away.into()),
+                    }
+                }
+            };
+            let Taken {
+                is_event,
+                reach,
+                is_provider_here,
+                is_closing_withheld,
+            } = ended.map_err(NodeError::Panicked)??;
+            if is_event {
+                self.payments.event_handled();
+            }
+            refresh_at = Instant::now()
+                + match reach {
+                    Reach::Ready(_) if !is_closing_withheld => REFRESH_EVERY,
+                    // A withheld channel must be closed as soon as its peer reconnects, before it
+                    // carries a payment.
+                    Reach::Ready(_) | Reach::Unready(_) => REFRESH_UNREADY_EVERY,
+                };
+            // Set before the reach. A request that finds the node unready looks for the bundle kept
+            // ready, which needs the provider.
+            self.liquidity.provider_is_here(is_provider_here);
+            self.reach.set(reach);
+            if changes_channels {
+                self.channel_changes.send_modify(|count| *count += 1);
+            }
+        }
+    }
+
+    /// The parts that handling the next event needs.
+    fn step(&self, ldk: &Arc<ldk_node::Node>, ledger: &Arc<Ledger>) -> Step {
+        Step {
+            ldk: Arc::clone(ldk),
+            ledger: Arc::clone(ledger),
+            strangers: self.strangers.clone(),
+            door: self.door.clone(),
+            keysends: self.keysends.clone(),
+            claims: Arc::clone(&self.writing.claims),
+            contested: Arc::clone(&self.contested),
+            liquidity: self.core.config.liquidity.clone(),
+            is_recovering: self.core.is_recovering(),
+            clock: self.core.clock.clone(),
+            folder: self.core.config.folder.clone(),
+            coins: self.wallet.coins().clone(),
+            relay: self.chain.relay().cloned(),
         }
     }
 }
@@ -125,24 +224,6 @@ struct Taken {
 }
 
 impl Step {
-    fn of(node: &Node, ldk: &Arc<ldk_node::Node>, ledger: &Arc<Ledger>) -> Self {
-        Self {
-            ldk: Arc::clone(ldk),
-            ledger: Arc::clone(ledger),
-            strangers: node.strangers.clone(),
-            door: node.door.clone(),
-            keysends: node.keysends.clone(),
-            claims: Arc::clone(&node.claims),
-            contested: Arc::clone(&node.contested),
-            liquidity: node.config.liquidity.clone(),
-            is_recovering: node.is_recovering(),
-            clock: node.clock.clone(),
-            folder: node.config.folder.clone(),
-            coins: node.coins.clone(),
-            relay: node.chain.relay().cloned(),
-        }
-    }
-
     /// Records an event, if there is one, and checks the channels.
     fn take(self, event: Option<Event>) -> Result<Taken, NodeError> {
         let ldk = &self.ldk;
@@ -182,7 +263,7 @@ impl Step {
         Ok(Taken {
             is_event: event.is_some(),
             reach: reach::now(ldk, &channels, strangers, &self.clock, &self.folder),
-            is_provider_here: liquidity::is_provider_here(&peers, &self.liquidity),
+            is_provider_here: is_provider_here(&peers, &self.liquidity),
             is_closing_withheld: strangers.has_open_withheld(),
         })
     }
@@ -382,9 +463,8 @@ fn receive(
         );
         return Ok(());
     }
-    let arrived = record.and_then(|record| {
-        liquidity::arrived(&record.kind, payment.payment_hash, amount_msat, liquidity)
-    });
+    let arrived = record
+        .and_then(|record| arrived(&record.kind, payment.payment_hash, amount_msat, liquidity));
     // If the node has lost its record, the activation in the ledger tells the provider and the fee.
     let arrived = arrived.or_else(|| {
         activation.map(|activation| Arrived {

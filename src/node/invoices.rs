@@ -7,9 +7,10 @@ use lightning_invoice::{Bolt11InvoiceDescription, Description};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Node;
 use super::address::Drawing;
 use super::operation::{OperationError, refused};
+use super::payment_error::PaymentError;
+use super::payments::Payments;
 use crate::base::text;
 
 /// The range of an invoice's expiry, in seconds. Payers need at least a minute. The node keeps an
@@ -45,65 +46,67 @@ pub struct HandInvoice {
     pub payable_now: bool,
 }
 
-impl Node {
+impl Payments {
     /// Makes an invoice that sells nothing and that any payer can pay. Also deletes old unpaid
     /// invoices.
-    pub async fn invoice_by_hand(
+    pub async fn invoice(
         &self,
         by: Drawing,
         amount_msat: Option<u64>,
         description: String,
         expiry_secs: u32,
-    ) -> Result<HandInvoice, OperationError> {
-        self.uses_channels()?;
+    ) -> Result<HandInvoice, PaymentError> {
+        self.core.uses_channels().map_err(OperationError::from)?;
         if description.len() > DESCRIPTION_BYTES_MAX {
-            return Err(OperationError::DescriptionTooLong);
+            return Err(PaymentError::DescriptionTooLong);
         }
         // The node signs the text that the payer reads. Removing characters silently would change
         // its meaning.
         text::readable(&description)?;
         if !EXPIRY_SECS.contains(&expiry_secs) {
-            return Err(OperationError::Expiry);
+            return Err(PaymentError::Expiry);
         }
         if amount_msat == Some(0) {
-            return Err(OperationError::NoAmount);
+            return Err(PaymentError::NoAmount);
         }
-        let payable_now = self.takes(amount_msat.unwrap_or(1));
-        let now_secs = self.clock.unix_secs();
+        let payable_now = self.reach.takes(amount_msat.unwrap_or(1));
+        let now_secs = self.core.clock.unix_secs();
         let expires_at_secs = now_secs + u64::from(expiry_secs);
         // With a wrong clock, no invoice counts as expired.
-        let drops_old = self.is_clock_believed();
+        let drops_old = self.chain.is_clock_believed();
         let turn = Arc::clone(&self.turns.invoice);
-        self.operate("make an invoice", move |node| {
-            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut unpaid = node.list_payments_with_filter(|payment| is_unpaid_invoice(payment));
-            if drops_old {
-                let over: Vec<_> = unpaid
-                    .extract_if(.., |payment| is_long_over(payment, now_secs))
-                    .collect();
-                for over in over.iter().take(REMOVED_MAX) {
-                    // An invoice that is not removed now is removed with the next invoice.
-                    let _ = node.remove_payment(&over.id);
+        self.core
+            .operate("make an invoice", move |node| {
+                let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut unpaid =
+                    node.list_payments_with_filter(|payment| is_unpaid_invoice(payment));
+                if drops_old {
+                    let over: Vec<_> = unpaid
+                        .extract_if(.., |payment| is_long_over(payment, now_secs))
+                        .collect();
+                    for over in over.iter().take(REMOVED_MAX) {
+                        // An invoice that is not removed now is removed with the next invoice.
+                        let _ = node.remove_payment(&over.id);
+                    }
                 }
-            }
-            may_wait(unpaid.len(), by)?;
-            let description =
-                Description::new(description).map_err(|_| OperationError::DescriptionTooLong)?;
-            let description = Bolt11InvoiceDescription::Direct(description);
-            let maker = node.bolt11_payment();
-            let invoice = match amount_msat {
-                Some(msat) => maker.receive(msat, &description, expiry_secs),
-                None => maker.receive_variable_amount(&description, expiry_secs),
-            };
-            let invoice = invoice.map_err(refused("make an invoice"))?;
-            Ok(HandInvoice {
-                payment_hash: invoice.payment_hash().to_string(),
-                bolt11: invoice.to_string(),
-                expires_at_secs,
-                payable_now,
+                may_wait(unpaid.len(), by)?;
+                let description =
+                    Description::new(description).map_err(|_| PaymentError::DescriptionTooLong)?;
+                let description = Bolt11InvoiceDescription::Direct(description);
+                let maker = node.bolt11_payment();
+                let invoice = match amount_msat {
+                    Some(msat) => maker.receive(msat, &description, expiry_secs),
+                    None => maker.receive_variable_amount(&description, expiry_secs),
+                };
+                let invoice = invoice.map_err(refused("make an invoice"))?;
+                Ok(HandInvoice {
+                    payment_hash: invoice.payment_hash().to_string(),
+                    bolt11: invoice.to_string(),
+                    expires_at_secs,
+                    payable_now,
+                })
             })
-        })
-        .await
+            .await
     }
 }
 
@@ -122,9 +125,9 @@ fn is_long_over(unpaid: &PaymentDetails, now_secs: u64) -> bool {
 }
 
 /// Fails if there are too many unpaid invoices to make another one.
-fn may_wait(unpaid: usize, by: Drawing) -> Result<(), OperationError> {
+fn may_wait(unpaid: usize, by: Drawing) -> Result<(), PaymentError> {
     match by {
-        Drawing::ByOthers if unpaid >= UNPAID_MAX => Err(OperationError::InvoicesUnpaid(unpaid)),
+        Drawing::ByOthers if unpaid >= UNPAID_MAX => Err(PaymentError::InvoicesUnpaid(unpaid)),
         Drawing::ByOthers | Drawing::ByOperator => Ok(()),
     }
 }

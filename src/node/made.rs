@@ -7,7 +7,7 @@ use crate::base::secret_file;
 use crate::channel_state::database;
 use crate::channel_state::vss::MARK;
 
-use super::NodeError;
+use super::error::NodeError;
 
 /// The text of the mark, for a person who finds it.
 const SAYS: &str = "A node was made in the folder of this name. While this file is here, no other one is begun in its place.";

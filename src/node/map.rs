@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use utoipa::ToSchema;
 
-use super::{Gossip, Node, NodeUnavailable};
+use super::config::Gossip;
+use super::core::Core;
+use super::error::NodeUnavailable;
 
 /// The file in the node's folder that records that a map was needed once. The next start then
 /// fetches a map at once.
@@ -73,19 +75,31 @@ impl Gossip {
     }
 }
 
-impl Node {
+/// Fetches the map of the network.
+#[derive(Debug)]
+pub(super) struct NetworkMap {
+    core: Arc<Core>,
+}
+
+impl NetworkMap {
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        Self {
+            core: Arc::clone(core),
+        }
+    }
+
     /// Ensures that there is a map, for payments over more than one hop. If the map was put off
     /// until now, the node restarts to fetch it. For about a second the node cannot receive
     /// payments; payments in flight continue afterwards.
-    pub async fn fetch_map(&self) -> Result<Map, MapError> {
-        self.uses_channels()?;
-        let (gossip, folder) = (&self.config.gossip, &self.config.folder);
+    pub(super) async fn fetch(&self) -> Result<Map, MapError> {
+        self.core.uses_channels()?;
+        let (gossip, folder) = (&self.core.config.gossip, &self.core.config.folder);
         if *gossip == Gossip::None {
             return Err(MapError::NotWanted);
         }
         // The weak reference lets the old node be dropped, but prevents another node from getting
         // its memory address.
-        let before = Arc::downgrade(&self.running()?);
+        let before = Arc::downgrade(&self.core.running()?);
         let was_put_off = gossip.now(folder) == Gossip::None;
         if was_put_off {
             let file = folder.join(FILE);
@@ -94,7 +108,7 @@ impl Node {
             let noted = noted.await.map_err(NodeUnavailable::Panicked)?;
             noted.map_err(MapError::Note)?;
             tracing::info!("A map of the network is wanted: the node starts again, to fetch it");
-            self.another_wanted.notify_one();
+            self.core.restart();
         }
         let is_fetched = matches!(gossip.now(folder), Gossip::Rapid(_));
         let there = async {
@@ -102,7 +116,9 @@ impl Node {
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
-                let Ok(node) = self.running() else { continue };
+                let Ok(node) = self.core.running() else {
+                    continue;
+                };
                 if was_put_off && Arc::downgrade(&node).ptr_eq(&before) {
                     continue;
                 }

@@ -7,7 +7,7 @@ use bitcoin::address::{Address, NetworkUnchecked};
 use bitcoin::{Amount, Denomination};
 use percent_encoding::percent_decode_str;
 
-use super::operation::OperationError;
+use super::payment_error::PaymentError;
 
 /// The prefix of a Lightning link.
 const LIGHTNING: &str = "lightning:";
@@ -32,7 +32,7 @@ pub(super) struct Found<'a> {
 
 /// The invoice or offer in this text; an error says what the text is instead. All of it may be in
 /// capitals, as in a QR code.
-pub(super) fn invoice_or_offer(text: &str) -> Result<Found<'_>, OperationError> {
+pub(super) fn invoice_or_offer(text: &str) -> Result<Found<'_>, PaymentError> {
     let alone = |text| {
         Ok(Found {
             text: named(text)?,
@@ -58,36 +58,36 @@ pub(super) fn invoice_or_offer(text: &str) -> Result<Found<'_>, OperationError> 
             Some(way) => &mut ways[way],
             None if name.eq_ignore_ascii_case("amount") => &mut amount,
             None if without(name, "req-").is_some() => {
-                return Err(OperationError::BadLink(
+                return Err(PaymentError::BadLink(
                     "it requires an unknown parameter (`req-…`)",
                 ));
             }
             None => continue,
         };
         if place.replace(value).is_some() {
-            return Err(OperationError::BadLink("it repeats a parameter"));
+            return Err(PaymentError::BadLink("it repeats a parameter"));
         }
     }
     let Some(value) = ways.into_iter().flatten().next() else {
         return alone(address);
     };
     let text = percent_decode_str(value).decode_utf8();
-    let text = text.map_err(|_| OperationError::NotPayable)?;
+    let text = text.map_err(|_| PaymentError::NotPayable)?;
     let amount = amount.map(|amount| Amount::from_str_in(amount, Denomination::Bitcoin));
     let amount = amount
         .transpose()
-        .map_err(|_| OperationError::BadLink("its amount is not a number of bitcoins"))?;
+        .map_err(|_| PaymentError::BadLink("its amount is not a number of bitcoins"))?;
     let amount_msat = amount.map(|amount| amount.to_sat().saturating_mul(1_000));
     Ok(Found { text, amount_msat })
 }
 
 /// Returns the text, unless it is something that is paid in another way.
-fn named(text: &str) -> Result<Cow<'_, str>, OperationError> {
+fn named(text: &str) -> Result<Cow<'_, str>, PaymentError> {
     if Address::<NetworkUnchecked>::from_str(text).is_ok() {
-        return Err(OperationError::OnlyOnchain(text.to_owned()));
+        return Err(PaymentError::OnlyOnchain(text.to_owned()));
     }
     if without(text, LNURL).is_some() {
-        return Err(OperationError::Lnurl);
+        return Err(PaymentError::Lnurl);
     }
     let name = text.strip_prefix('\u{20bf}').unwrap_or(text);
     if let Some((user, domain)) = name.split_once('@')
@@ -95,7 +95,7 @@ fn named(text: &str) -> Result<Cow<'_, str>, OperationError> {
         && domain.contains('.')
         && !domain.contains([':', '/'])
     {
-        return Err(OperationError::PayeeName(name.to_owned()));
+        return Err(PaymentError::PayeeName(name.to_owned()));
     }
     Ok(text.into())
 }
@@ -153,7 +153,7 @@ mod tests {
             "bitcoin:?amount=&lightning=lnbc1",
         ] {
             let refused = invoice_or_offer(link);
-            assert!(matches!(refused, Err(OperationError::BadLink(_))), "{link}");
+            assert!(matches!(refused, Err(PaymentError::BadLink(_))), "{link}");
         }
     }
 

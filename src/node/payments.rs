@@ -16,10 +16,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
-use super::map::MapError;
+use super::chain::source::Chain;
+use super::channel_error::AboveChannels;
+use super::core::Core;
+use super::error::NodeUnavailable;
+use super::map::{Map, MapError, NetworkMap};
 use super::operation::{OperationError, refused};
 use super::pay_to::invoice_or_offer;
-use super::{Node, NodeUnavailable};
+use super::payment_error::PaymentError;
+use super::reach::Reachability;
 
 /// The longest wait for a payment. LDK tries for ten seconds, and a longer delay comes from a peer.
 const PAYMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -117,68 +122,107 @@ pub struct Payment {
     pub updated_secs: u64,
 }
 
-impl Node {
+/// The payments and invoices of the operator.
+#[derive(Debug)]
+pub struct Payments {
+    pub(super) core: Arc<Core>,
+    pub(super) chain: Arc<Chain>,
+    pub(super) reach: Arc<Reachability>,
+    map: NetworkMap,
+    /// The number of handled events. A task that waits for an event checks again when this number
+    /// changes.
+    handled: watch::Sender<u64>,
+    /// The locks that allow one payment and one manual invoice at a time.
+    pub(super) turns: Turns,
+}
+
+impl Payments {
+    pub(super) fn new(core: &Arc<Core>, chain: &Arc<Chain>, reach: &Arc<Reachability>) -> Self {
+        Self {
+            core: Arc::clone(core),
+            chain: Arc::clone(chain),
+            reach: Arc::clone(reach),
+            map: NetworkMap::new(core),
+            handled: watch::Sender::default(),
+            turns: Turns::default(),
+        }
+    }
+
+    /// Ensures that there is a map of the network, for payments over more than one hop. If the map
+    /// was put off until now, the node restarts to fetch it. For about a second the node cannot
+    /// receive payments; payments in flight continue afterwards.
+    pub async fn fetch_map(&self) -> Result<Map, MapError> {
+        self.map.fetch().await
+    }
+
+    /// Counts a handled event.
+    pub(super) fn event_handled(&self) {
+        self.handled.send_modify(|handled| *handled += 1);
+    }
+
     /// Parses the text to pay and checks it against the node's records and channels. Sends nothing.
-    pub async fn payable(&self, paying: Paying) -> Result<Payable, OperationError> {
-        self.uses_channels()?;
-        let network = self.config.network;
-        let now_secs = self.clock.unix_secs();
-        let own_id = self.keys.payment_keys().node_id();
-        self.operate("read the invoice", move |node| {
-            let found = invoice_or_offer(&paying.to)?;
-            let text = &found.text;
-            let (to, asked_msat) = if let Ok(invoice) = Bolt11Invoice::from_str(text) {
-                if invoice.network() != network {
-                    return Err(OperationError::PayableElsewhere(network));
-                }
-                if let Some(ago_secs) = expired_secs_ago(&invoice, now_secs) {
-                    return Err(OperationError::Expired { ago_secs });
-                }
-                if invoice.get_payee_pub_key() == own_id {
-                    return Err(OperationError::OwnInvoice);
-                }
-                is_new(node, &invoice)?;
-                let asked_msat = invoice.amount_milli_satoshis();
-                (To::Invoice(Box::new(invoice)), asked_msat)
-            } else {
-                let offer = Offer::from_str(text).map_err(|_| OperationError::NotPayable)?;
-                if !offer.supports_chain(ChainHash::using_genesis_block(network)) {
-                    return Err(OperationError::PayableElsewhere(network));
-                }
-                let asked_msat = match offer.amount() {
-                    Some(Amount::Bitcoin { amount_msats }) => Some(amount_msats),
-                    Some(Amount::Currency { .. }) | None => None,
+    pub async fn payable(&self, paying: Paying) -> Result<Payable, PaymentError> {
+        self.core.uses_channels().map_err(OperationError::from)?;
+        let network = self.core.config.network;
+        let now_secs = self.core.clock.unix_secs();
+        let own_id = self.core.keys.payment_keys().node_id();
+        self.core
+            .operate("read the invoice", move |node| {
+                let found = invoice_or_offer(&paying.to)?;
+                let text = &found.text;
+                let (to, asked_msat) = if let Ok(invoice) = Bolt11Invoice::from_str(text) {
+                    if invoice.network() != network {
+                        return Err(PaymentError::PayableElsewhere(network));
+                    }
+                    if let Some(ago_secs) = expired_secs_ago(&invoice, now_secs) {
+                        return Err(PaymentError::Expired { ago_secs });
+                    }
+                    if invoice.get_payee_pub_key() == own_id {
+                        return Err(PaymentError::OwnInvoice);
+                    }
+                    is_new(node, &invoice)?;
+                    let asked_msat = invoice.amount_milli_satoshis();
+                    (To::Invoice(Box::new(invoice)), asked_msat)
+                } else {
+                    let offer = Offer::from_str(text).map_err(|_| PaymentError::NotPayable)?;
+                    if !offer.supports_chain(ChainHash::using_genesis_block(network)) {
+                        return Err(PaymentError::PayableElsewhere(network));
+                    }
+                    let asked_msat = match offer.amount() {
+                        Some(Amount::Bitcoin { amount_msats }) => Some(amount_msats),
+                        Some(Amount::Currency { .. }) | None => None,
+                    };
+                    (To::Offer(Box::new(offer)), asked_msat)
                 };
-                (To::Offer(Box::new(offer)), asked_msat)
-            };
-            // A person who follows a link has read the link's amount, not the invoice's.
-            let asked_msat = match found.amount_msat {
-                Some(_) => Some(agreed(asked_msat, found.amount_msat)?),
-                None => asked_msat,
-            };
-            let amount_msat = agreed(asked_msat, paying.amount_msat)?;
-            let fee_max_msat = paying
-                .fee_max_msat
-                .unwrap_or(amount_msat / FEE_MAX_PART + FEE_MAX_BASE_MSAT);
-            let sendable = node.list_channels().into_iter();
-            let sendable_msat = sendable
-                .filter(|channel| channel.is_usable)
-                .map(|channel| channel.outbound_capacity_msat)
-                .sum();
-            if amount_msat > sendable_msat {
-                return Err(OperationError::AboveChannels {
-                    asked_msat: amount_msat,
-                    sendable_msat,
-                });
-            }
-            Ok(Payable {
-                needs_map: !is_next_door(node, &to),
-                to,
-                amount_msat,
-                fee_max_msat,
+                // A person who follows a link has read the link's amount, not the invoice's.
+                let asked_msat = match found.amount_msat {
+                    Some(_) => Some(agreed(asked_msat, found.amount_msat)?),
+                    None => asked_msat,
+                };
+                let amount_msat = agreed(asked_msat, paying.amount_msat)?;
+                let fee_max_msat = paying
+                    .fee_max_msat
+                    .unwrap_or(amount_msat / FEE_MAX_PART + FEE_MAX_BASE_MSAT);
+                let sendable = node.list_channels().into_iter();
+                let sendable_msat = sendable
+                    .filter(|channel| channel.is_usable)
+                    .map(|channel| channel.outbound_capacity_msat)
+                    .sum();
+                if amount_msat > sendable_msat {
+                    return Err(AboveChannels {
+                        asked_msat: amount_msat,
+                        sendable_msat,
+                    }
+                    .into());
+                }
+                Ok(Payable {
+                    needs_map: !is_next_door(node, &to),
+                    to,
+                    amount_msat,
+                    fee_max_msat,
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Pays, reports the progress, and waits up to a minute for the result. A payment that is still
@@ -188,18 +232,18 @@ impl Node {
         &self,
         payable: Payable,
         tell: impl Fn(Sending<'_>) + Send + 'static,
-    ) -> Result<Payment, OperationError> {
+    ) -> Result<Payment, PaymentError> {
         if payable.needs_map {
-            match self.fetch_map().await {
+            match self.map.fetch().await {
                 // Without a map, a path may still be found.
                 Ok(_) | Err(MapError::NotWanted) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         let mut handled = self.handled.subscribe();
-        let under_way = payable.under_way(self.clock.unix_secs());
+        let under_way = payable.under_way(self.core.clock.unix_secs());
         let turn = Arc::clone(&self.turns.pay);
-        let sending = self.operate("pay", move |node| {
+        let sending = self.core.operate("pay", move |node| {
             // ldk-node checks its records, lets LDK find a path and send, and then writes its
             // record. Two concurrent payments of one payment hash would both find no record. If one
             // of them finds no path, it would record the other as failed.
@@ -211,7 +255,9 @@ impl Node {
             let sent = send(node, payable);
             match &sent {
                 Ok(id) => tell(Sending::Sent(&hex::encode(id.0))),
-                Err(OperationError::Unsure { .. }) => tell(Sending::Unsure),
+                Err(PaymentError::Operation(OperationError::Unsure { .. })) => {
+                    tell(Sending::Unsure)
+                }
                 Err(_) => tell(Sending::NotSent),
             }
             sent
@@ -219,7 +265,7 @@ impl Node {
         let sent = sending.await.map_err(|error| {
             let panicked = matches!(
                 error,
-                OperationError::Unavailable(NodeUnavailable::Panicked(_))
+                PaymentError::Operation(OperationError::Unavailable(NodeUnavailable::Panicked(_)))
             );
             if panicked { unsure() } else { error }
         })?;
@@ -250,16 +296,17 @@ impl Node {
     }
 
     /// The payment with this id.
-    pub async fn payment(&self, payment_id: &str) -> Result<Payment, OperationError> {
-        let unknown = || OperationError::NoPayment(payment_id.to_owned());
+    pub async fn get(&self, payment_id: &str) -> Result<Payment, PaymentError> {
+        let unknown = || PaymentError::NoPayment(payment_id.to_owned());
         let id = hex::decode(payment_id).map_err(|_| unknown())?;
         let id = id.try_into().map_err(|_| unknown())?;
         let shown = |payment: &PaymentDetails| Payment::from(payment);
         let id = PaymentId(id);
-        self.read("look for the payment", move |node| {
-            payment_of(node, id, shown)
-        })
-        .await
+        self.core
+            .read("look for the payment", move |node| {
+                payment_of(node, id, shown)
+            })
+            .await
     }
 
     /// The payment with this id, for its sender. Waits as long as an operation may take.
@@ -267,21 +314,23 @@ impl Node {
         &self,
         id: PaymentId,
         shown: fn(&PaymentDetails) -> Payment,
-    ) -> Result<Payment, OperationError> {
-        self.operate("look for the payment", move |node| {
-            payment_of(node, id, shown)
-        })
-        .await
+    ) -> Result<Payment, PaymentError> {
+        self.core
+            .operate("look for the payment", move |node| {
+                payment_of(node, id, shown)
+            })
+            .await
     }
 
     /// At most this many incoming and outgoing payments, the newest first. Sales are in the ledger.
-    pub async fn payments(&self, limit: usize) -> Result<Vec<Payment>, OperationError> {
-        self.read("list the payments", move |node| {
-            let mut payments = node.list_payments();
-            payments.sort_by_key(|payment| std::cmp::Reverse(payment.latest_update_timestamp));
-            Ok(payments.iter().take(limit).map(Payment::from).collect())
-        })
-        .await
+    pub async fn list(&self, limit: usize) -> Result<Vec<Payment>, PaymentError> {
+        self.core
+            .read("list the payments", move |node| {
+                let mut payments = node.list_payments();
+                payments.sort_by_key(|payment| std::cmp::Reverse(payment.latest_update_timestamp));
+                Ok(payments.iter().take(limit).map(Payment::from).collect())
+            })
+            .await
     }
 }
 
@@ -318,9 +367,9 @@ fn payment_of(
     node: &ldk_node::Node,
     id: PaymentId,
     shown: fn(&PaymentDetails) -> Payment,
-) -> Result<Payment, OperationError> {
+) -> Result<Payment, PaymentError> {
     let payment = node.payment(&id);
-    let unknown = || OperationError::NoPayment(hex::encode(id.0));
+    let unknown = || PaymentError::NoPayment(hex::encode(id.0));
     payment.map(|payment| shown(&payment)).ok_or_else(unknown)
 }
 
@@ -332,12 +381,12 @@ fn expired_secs_ago(invoice: &Bolt11Invoice, now_secs: u64) -> Option<u64> {
 }
 
 /// The amount to pay, from the amount asked for and the operator's amount.
-fn agreed(asked_msat: Option<u64>, said_msat: Option<u64>) -> Result<u64, OperationError> {
+fn agreed(asked_msat: Option<u64>, said_msat: Option<u64>) -> Result<u64, PaymentError> {
     match (asked_msat, said_msat) {
-        (None, None) => Err(OperationError::AmountMissing),
-        (Some(0), _) | (_, Some(0)) => Err(OperationError::NoAmount),
+        (None, None) => Err(PaymentError::AmountMissing),
+        (Some(0), _) | (_, Some(0)) => Err(PaymentError::NoAmount),
         (Some(invoice_msat), Some(asked_msat)) if invoice_msat != asked_msat => {
-            Err(OperationError::OtherAmount {
+            Err(PaymentError::OtherAmount {
                 invoice_msat,
                 asked_msat,
             })
@@ -362,19 +411,19 @@ fn is_next_door(node: &ldk_node::Node, to: &To) -> bool {
 }
 
 /// Fails if this invoice was paid before, because its payee owes nothing for a second payment.
-fn is_new(node: &ldk_node::Node, invoice: &Bolt11Invoice) -> Result<(), OperationError> {
+fn is_new(node: &ldk_node::Node, invoice: &Bolt11Invoice) -> Result<(), PaymentError> {
     let id: &[u8] = invoice.payment_hash().as_ref();
     let id = PaymentId(id.try_into().expect("SHA-256 has 32 bytes"));
     let is_paid = node
         .payment(&id)
         .is_some_and(|payment| payment.status != PaymentStatus::Failed);
     if is_paid {
-        return Err(OperationError::PaidBefore);
+        return Err(PaymentError::PaidBefore);
     }
     Ok(())
 }
 
-fn send(node: &Arc<ldk_node::Node>, payable: Payable) -> Result<PaymentId, OperationError> {
+fn send(node: &Arc<ldk_node::Node>, payable: Payable) -> Result<PaymentId, PaymentError> {
     let limits = Some(RouteParametersConfig {
         max_total_routing_fee_msat: Some(payable.fee_max_msat),
         ..RouteParametersConfig::default()
@@ -395,19 +444,19 @@ fn send(node: &Arc<ldk_node::Node>, payable: Payable) -> Result<PaymentId, Opera
     };
     sent.map_err(|error| {
         if error == ldk_node::NodeError::DuplicatePayment {
-            return OperationError::PaidBefore;
+            return PaymentError::PaidBefore;
         }
         // ldk-node writes its record after sending, so a payment without a record may arrive.
         if error == ldk_node::NodeError::PersistenceFailed {
             return unsure();
         }
-        refused("pay (is there a path within the fee limit?)")(error)
+        refused("pay (is there a path within the fee limit?)")(error).into()
     })
 }
 
 /// The error if the result of a payment is unknown.
-fn unsure() -> OperationError {
-    OperationError::Unsure { what: "pay" }
+fn unsure() -> PaymentError {
+    OperationError::Unsure { what: "pay" }.into()
 }
 
 /// The payment with its preimage, for its payer.

@@ -1,94 +1,86 @@
 //! The peers of the node.
 
-use std::str::FromStr;
+use std::sync::Arc;
 
 use bitcoin::secp256k1::PublicKey;
 use ldk_node::lightning::ln::msgs::SocketAddress;
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::Node;
+use super::channel_error::ChannelError;
+use super::core::Core;
+use super::door::Door;
 use super::operation::{OperationError, refused};
+use super::peer_address::PeerAddress;
+use super::strangers::Strangers;
 
-/// The number of digits in a node id, a compressed public key in hex.
-const NODE_ID_DIGITS: usize = 66;
-
-/// The id of a node, and its address if known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerAddress {
-    /// The node id.
-    pub(super) node_id: PublicKey,
-    /// The address on which the node listens.
-    pub(super) address: Option<SocketAddress>,
+/// A peer.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Peer {
+    /// The peer's node id, hex.
+    pub node_id: String,
+    /// The peer's address.
+    pub address: String,
+    /// Whether the peer is connected.
+    pub is_connected: bool,
 }
 
-impl FromStr for PeerAddress {
-    type Err = OperationError;
+/// The peers of the node.
+#[derive(Debug)]
+pub struct Peers {
+    core: Arc<Core>,
+    strangers: Strangers,
+    /// The door that lets peers connect; `None` if `node.listen` is empty.
+    door: Option<Arc<Door>>,
+}
 
-    /// Parses `ID@HOST:PORT`, or `ID` for a known peer.
-    fn from_str(text: &str) -> Result<Self, OperationError> {
-        let not_a_peer = || OperationError::NotAPeer(text.to_owned());
-        let (node_id, address) = match text.trim().split_once('@') {
-            Some((node_id, address)) => (node_id, Some(address)),
-            None => (text.trim(), None),
-        };
-        let address = address.map(|text| socket_address(text).ok_or_else(not_a_peer));
-        Ok(Self {
-            node_id: self::node_id(node_id).ok_or_else(not_a_peer)?,
-            address: address.transpose()?,
-        })
+impl Peers {
+    pub(super) fn new(core: &Arc<Core>, strangers: &Strangers, door: Option<&Arc<Door>>) -> Self {
+        Self {
+            core: Arc::clone(core),
+            strangers: strangers.clone(),
+            door: door.cloned(),
+        }
     }
-}
 
-/// Parses a node id: 66 hex digits. The library accepts other forms of a key, which no other tool
-/// shows.
-pub fn node_id(text: &str) -> Option<PublicKey> {
-    text.parse().ok().filter(|_| text.len() == NODE_ID_DIGITS)
-}
+    /// The peers that the node knows.
+    pub async fn list(&self) -> Result<Vec<Peer>, OperationError> {
+        let door = self.door.clone();
+        self.core
+            .read("list the peers", move |node| {
+                Ok(shown_peers(node, door.as_deref()))
+            })
+            .await
+    }
 
-/// Parses the address on which a node listens.
-pub(super) fn socket_address(text: &str) -> Option<SocketAddress> {
-    host_and_port(text)?;
-    text.parse().ok()
-}
+    /// The peers that the node knows. Takes locks of the node.
+    pub(super) fn of(&self, node: &ldk_node::Node) -> Vec<Peer> {
+        shown_peers(node, self.door.as_deref())
+    }
 
-/// Parses `host:port`, with a name, an IPv4 address, or an IPv6 address in brackets as the host.
-/// All other code uses this parser.
-pub fn host_and_port(text: &str) -> Option<(String, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
-    let port: u16 = port.parse().ok().filter(|port| is_number && *port != 0)?;
-    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let bracketed = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let is_good = match bracketed {
-        Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(is_host),
-    };
-    is_good.then(|| (host.to_owned(), port))
-}
-
-impl Node {
     /// Connects to a peer. If `is_kept`, the node also connects to it after each start.
-    pub async fn connect(&self, peer: PeerAddress, is_kept: bool) -> Result<(), OperationError> {
+    pub async fn connect(&self, peer: PeerAddress, is_kept: bool) -> Result<(), ChannelError> {
         let standings = self.strangers.standings().clone();
-        self.operate("connect to the peer", move |node| {
-            let address = dialled(node, &peer)?;
-            standings.choose(peer.node_id);
-            let connected = node.connect(peer.node_id, address, is_kept);
-            connected.map_err(|error| unreachable("connect to the peer", &peer.node_id, error))
-        })
-        .await
+        self.core
+            .operate("connect to the peer", move |node| {
+                let address = dialled(node, &peer)?;
+                standings.choose(peer.node_id);
+                let connected = node.connect(peer.node_id, address, is_kept);
+                connected.map_err(|error| unreachable("connect to the peer", &peer.node_id, error))
+            })
+            .await
     }
 
     /// Disconnects a peer and forgets it. A peer with a channel reconnects by itself, or is dialled
     /// again when it is needed.
-    pub async fn disconnect(&self, node_id: &str) -> Result<(), OperationError> {
+    pub async fn disconnect(&self, node_id: &str) -> Result<(), ChannelError> {
         let peer: PeerAddress = node_id.parse()?;
-        self.operate("disconnect the peer", move |node| {
-            let disconnected = node.disconnect(peer.node_id);
-            disconnected.map_err(refused("disconnect the peer"))
-        })
-        .await
+        self.core
+            .operate("disconnect the peer", move |node| {
+                let disconnected = node.disconnect(peer.node_id);
+                Ok(disconnected.map_err(refused("disconnect the peer"))?)
+            })
+            .await
     }
 }
 
@@ -96,7 +88,7 @@ impl Node {
 pub(super) fn dialled(
     node: &ldk_node::Node,
     peer: &PeerAddress,
-) -> Result<SocketAddress, OperationError> {
+) -> Result<SocketAddress, ChannelError> {
     if let Some(address) = &peer.address {
         return Ok(address.clone());
     }
@@ -105,7 +97,7 @@ pub(super) fn dialled(
     known
         .next()
         .map(|known| known.address)
-        .ok_or_else(|| OperationError::NoAddressOfPeer(peer.node_id.to_string()))
+        .ok_or_else(|| ChannelError::NoAddressOfPeer(peer.node_id.to_string()))
 }
 
 /// The operator's error for a failed connection.
@@ -113,73 +105,40 @@ pub(super) fn unreachable(
     what: &'static str,
     node_id: &PublicKey,
     error: ldk_node::NodeError,
-) -> OperationError {
+) -> ChannelError {
     let is_unreachable = matches!(
         error,
         ldk_node::NodeError::ConnectionFailed | ldk_node::NodeError::InvalidSocketAddress
     );
     if is_unreachable {
-        return OperationError::PeerUnreachable(node_id.to_string());
+        return ChannelError::PeerUnreachable(node_id.to_string());
     }
-    refused(what)(error)
+    refused(what)(error).into()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ID: &str = "034066e29e402d9cf55af1ae1026cc5adf92eed1e0e421785442f53717ad1453b0";
-
-    #[test]
-    fn a_host_and_a_port_are_both_there() {
-        for (good, host, port) in [
-            ("127.0.0.1:8332", "127.0.0.1", 8332),
-            ("node.example:1", "node.example", 1),
-            ("[::1]:8332", "[::1]", 8332),
-        ] {
-            assert_eq!(host_and_port(good), Some((host.to_owned(), port)));
-        }
-        for bad in [
-            "",
-            "a",
-            "a:",
-            ":1",
-            "a:0",
-            "a:+1",
-            "a:65536",
-            "a b:1",
-            "http://a:1",
-            "::1:1",
-            "[a]:1",
-            "[:1",
-            "]:1",
-        ] {
-            assert_eq!(host_and_port(bad), None, "{bad}");
+impl From<&ldk_node::PeerDetails> for Peer {
+    fn from(peer: &ldk_node::PeerDetails) -> Self {
+        Self {
+            node_id: peer.node_id.to_string(),
+            address: peer.address.to_string(),
+            is_connected: peer.is_connected,
         }
     }
+}
 
-    #[test]
-    fn the_settings_and_the_operator_name_a_node_alike() {
-        use super::super::liquidity::Provider;
-
-        for (address, is_good) in [
-            ("203.0.113.5:9735", true),
-            ("[::1]:9735", true),
-            ("node.example:9735", true),
-            ("node.example:0", false),
-            ("node.example", false),
-            ("node.example:+9735", false),
-            ("203.0.113.5: 9735", false),
-            ("", false),
-        ] {
-            let named = format!("{ID}@{address}").parse::<PeerAddress>();
-            assert_eq!(named.is_ok(), is_good, "{address}");
-            assert_eq!(Provider::new("", ID, address).is_ok(), is_good, "{address}");
-        }
-        let uncompressed = format!("04{}", "ab".repeat(64));
-        for id in ["", "02", &ID[1..], &uncompressed] {
-            assert!(format!("{id}@a:1").parse::<PeerAddress>().is_err(), "{id}");
-            assert!(Provider::new("", id, "a:1").is_err(), "{id}");
-        }
-    }
+/// The peers with the addresses that they connected from. For ldk-node, they all connect from
+/// loopback.
+fn shown_peers(node: &ldk_node::Node, door: Option<&Door>) -> Vec<Peer> {
+    let address = |peer: &ldk_node::PeerDetails| {
+        let door = door.filter(|_| peer.is_connected)?;
+        door.address_of(&peer.node_id)
+    };
+    let shown = |peer: &ldk_node::PeerDetails| match address(peer) {
+        None => Peer::from(peer),
+        Some(address) => Peer {
+            address: address.to_string(),
+            ..Peer::from(peer)
+        },
+    };
+    node.list_peers().iter().map(shown).collect()
 }

@@ -4,17 +4,23 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use bitcoin::secp256k1::PublicKey;
 use ldk_node::ChannelDetails;
 use lightning::routing::gossip::RoutingFees;
 use lightning::routing::router::{RouteHint, RouteHintHop};
+use tokio::sync::watch;
 
+use crate::base::amount::Msat;
 use crate::base::clock::Clock;
 use crate::base::disk_space;
+use crate::channel_state::vss::Pass;
 use crate::protocol::invoice::{Inbound, Reach, Unready};
 
-use super::chain;
+use super::chain::behind;
+use super::chain::source::Chain;
+use super::core::Core;
 use super::standing::Standing;
 use super::strangers::Strangers;
 
@@ -24,6 +30,88 @@ const HINTS_MAX: usize = 3;
 /// The number of confirmations after which payers may rely on gossip of a channel (BOLT 7:
 /// announced at 6).
 const ANNOUNCED_CONFIRMATIONS: u32 = 7;
+
+/// Whether and how payments reach the node, as the minter and the status read it.
+#[derive(Debug)]
+pub(super) struct Reachability {
+    core: Arc<Core>,
+    chain: Arc<Chain>,
+    /// The right to write to the server that keeps the state; `None` without such a server.
+    pass: Option<Arc<Pass>>,
+    reach: watch::Sender<Reach>,
+}
+
+impl Reachability {
+    /// The reach of a node that is not started yet.
+    pub(super) fn new(core: &Arc<Core>, chain: &Arc<Chain>, pass: Option<Arc<Pass>>) -> Self {
+        Self {
+            core: Arc::clone(core),
+            chain: Arc::clone(chain),
+            pass,
+            reach: watch::channel(Reach::Unready(Unready::Starting)).0,
+        }
+    }
+
+    /// Subscribes to whether and how payments reach the node.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Reach> {
+        self.reach.subscribe()
+    }
+
+    /// Whether and how payments reach the node now.
+    pub(super) fn now(&self) -> watch::Ref<'_, Reach> {
+        self.reach.borrow()
+    }
+
+    /// Whether the node can receive this amount now.
+    pub(super) fn takes(&self, amount_msat: u64) -> bool {
+        match (&*self.reach.borrow(), Msat::new(amount_msat)) {
+            (Reach::Ready(inbound), Some(amount)) => inbound.takes(amount),
+            (Reach::Ready(_) | Reach::Unready(_), _) => false,
+        }
+    }
+
+    /// Tells the minter that nothing can be paid, and why. Logs nothing.
+    pub(super) fn stop(&self, why: Unready) {
+        self.reach.send_replace(Reach::Unready(why));
+    }
+
+    /// Tells the minter whether and how payments reach the node, if this has changed.
+    pub(super) fn set(&self, reach: Reach) {
+        let reach = if self.core.is_recovering() {
+            Reach::Unready(Unready::Recovering)
+        } else if self.chain.is_clock_behind() {
+            Reach::Unready(Unready::ClockBehind)
+        } else if let Some(pass) = self.pass.as_ref().filter(|pass| !pass.is_fresh()) {
+            // Payments would have to be written to the server, which is not possible now.
+            Reach::Unready(pass.unready())
+        } else {
+            reach
+        };
+        self.reach.send_if_modified(|current| {
+            let is_changed = *current != reach;
+            if is_changed {
+                tell(current, &reach);
+                *current = reach;
+            }
+            is_changed
+        });
+    }
+}
+
+/// Logs when the node becomes able or unable to receive payments. The capacity changes with every
+/// sale, so it is not logged.
+fn tell(before: &Reach, after: &Reach) {
+    match (before, after) {
+        (Reach::Unready(_), Reach::Ready(inbound)) => {
+            tracing::info!(
+                "The node can be paid: {} msat can arrive",
+                inbound.capacity_msat
+            );
+        }
+        (_, Reach::Unready(why)) => tracing::warn!("The node cannot be paid: {why}"),
+        (Reach::Ready(_), Reach::Ready(_)) => {}
+    }
+}
 
 /// Whether and how payments reach the node now, over these channels. Checks the free space of the
 /// folder's disk.
@@ -46,7 +134,7 @@ pub(super) fn now(
             channel,
         })
         .collect();
-    chain::judged(of(&relied_on), seen_secs, clock.unix_secs())
+    behind::judged(of(&relied_on), seen_secs, clock.unix_secs())
 }
 
 /// The value of a channel for payers that look for a path to the node, the best first.

@@ -9,11 +9,16 @@ use tokio_util::sync::CancellationToken;
 use crate::account::ledger::Ledger;
 use crate::channel_state::vss::lease::Lease;
 use crate::channel_state::{ChannelStateError, copy, database, vss};
-use crate::protocol::invoice::{Reach, Unready};
+use crate::protocol::invoice::Unready;
 
+use super::chain::watch;
+use super::core::{Phase, Purpose};
+use super::door::Door;
+use super::error::NodeError;
+use super::facets::Node;
 use super::stop::stop_node;
 use super::threads::Threads;
-use super::{Node, NodeError, Phase, Purpose, chain, door, events, panics, recovery};
+use super::{panics, recovery};
 
 /// The longest time to stop a node whose state is on a server, because a stop waits for pending
 /// writes. It is shorter than the time after which supervisors kill a process.
@@ -28,7 +33,7 @@ impl Node {
         let threads = Threads::start()?;
         // Cancelled on an error too, so that no task keeps waiting for the chain.
         let ending = stop.child_token();
-        let listeners = door::Door::listen(&self.config.listen).await?;
+        let listeners = Door::listen(&self.core.config.listen).await?;
         let running = async {
             let ended = self.rounds(threads.handle(), ledger, &ending).await;
             ending.cancel();
@@ -38,27 +43,27 @@ impl Node {
             let (ended, ()) = tokio::join!(running, self.let_in(listeners, &ending));
             ended
         };
-        let ended = match chain::open(&self.chain, &self.config, &self.clock).await? {
+        let ended = match self.chain.open().await? {
             None => running.await,
             Some((relay, listener)) => tokio::select! {
                 ended = running => ended,
                 never = relay.run(listener, ending.clone()) => match never {},
             },
         };
-        self.reach.send_replace(Reach::Unready(Unready::Stopping));
-        self.enter(Phase::Stopped);
+        self.reach.stop(Unready::Stopping);
+        self.core.enter(Phase::Stopped);
         ended
     }
 
     /// Lets peers in until told to stop. Restarts the node if its own listener has died.
     async fn let_in(&self, listeners: Vec<tokio::net::TcpListener>, stop: &CancellationToken) {
         let Some(door) = &self.door else { return };
-        let is_running = self.is_running.subscribe();
+        let is_running = self.core.is_running();
         let mending = async {
             loop {
                 door.dead().await;
                 tracing::error!("The node's listener has died, restarting the node");
-                self.another_wanted.notify_one();
+                self.core.restart();
             }
         };
         tokio::select! {
@@ -80,7 +85,7 @@ impl Node {
             tokio::pin!(running);
             let ended = tokio::select! {
                 ended = &mut running => return ended,
-                () = self.another_wanted.notified() => {
+                () = self.core.restart_requested() => {
                     round.cancel();
                     running.await
                 }
@@ -88,9 +93,9 @@ impl Node {
             if ended.is_err() || stop.is_cancelled() {
                 return ended;
             }
-            self.reach.send_replace(Reach::Unready(Unready::Starting));
+            self.reach.stop(Unready::Starting);
             // Drops the node, because the next one opens its database.
-            self.enter(Phase::Starting);
+            self.core.enter(Phase::Starting);
         }
     }
 
@@ -102,7 +107,10 @@ impl Node {
     ) -> Result<(), NodeError> {
         // Runs before anything else opens the database, because a damaged database must not be
         // changed.
-        let (folder, vss) = (self.config.folder.clone(), self.config.vss.clone());
+        let (folder, vss) = (
+            self.core.config.folder.clone(),
+            self.core.config.vss.clone(),
+        );
         let prepared = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&folder).map_err(NodeError::Folder)?;
             let is_marked = vss::fits(vss.as_ref(), &folder)?;
@@ -112,11 +120,11 @@ impl Node {
             Ok::<_, NodeError>(is_marked)
         });
         let is_marked = prepared.await.map_err(NodeError::Panicked)??;
-        let (Some(vss), Some(pass)) = (&self.config.vss, &self.pass) else {
+        let (Some(vss), Some(pass)) = (&self.core.config.vss, &self.writing.pass) else {
             return self.run_prepared(runtime, ledger, ending).await;
         };
         let running = async {
-            match self.lease(vss, pass, is_marked, &ending).await? {
+            match self.starter.lease(vss, pass, is_marked, &ending).await? {
                 None => Ok(()),
                 Some(lease) => self.run_leased(&lease, runtime, ledger, ending).await,
             }
@@ -143,7 +151,7 @@ impl Node {
         };
         let keeping = async {
             if let Err(lost) = lease.keep(&kept).await {
-                self.lost.send_replace(lost);
+                self.writing.lost.send_replace(lost);
             }
         };
         let (ended, ()) = tokio::join!(running, keeping);
@@ -160,24 +168,24 @@ impl Node {
         ledger: Arc<Ledger>,
         ending: CancellationToken,
     ) -> Result<(), NodeError> {
-        if !recovery::run(self, &runtime, &ledger, &ending).await? {
+        if !recovery::run(&self.recovery_parts(), &runtime, &ledger, &ending).await? {
             return Ok(());
         }
-        let Some(node) = self.up(&runtime, Purpose::Sell, &ending).await? else {
+        let Some(node) = self.starter.up(&runtime, Purpose::Sell, &ending).await? else {
             return Ok(());
         };
         let handling = async {
-            let ended = events::handle(self, &node, &ledger, &ending).await;
+            let ended = self.events.handle(&node, &ledger, &ending).await;
             ending.cancel();
             ended
         };
         let withdrawing = async {
-            if let Some(config) = &self.config.withdraw {
-                self.withdraw(config, &ending).await;
+            if let Some(config) = &self.core.config.withdraw {
+                self.withdrawals.keep(config, &ending).await;
             }
         };
-        let watching = chain::keep(self, &node, &ending);
-        let after = recovery::watch_after(self, &node, &ending);
+        let watching = watch::keep(&self.sync, &node, &ending);
+        let after = recovery::watch_after(&self.recovery, &node, &ending);
         let (ended, (), (), ()) = tokio::select! {
             biased;
             why = self.undone() => {
@@ -188,7 +196,7 @@ impl Node {
             }
             ended = async { tokio::join!(handling, watching, withdrawing, after) } => ended,
         };
-        self.reach.send_replace(Reach::Unready(Unready::Stopping));
+        self.reach.stop(Unready::Stopping);
         if let Some(relay) = self.chain.relay() {
             relay.keep_at_the_end().await;
         }
@@ -200,7 +208,7 @@ impl Node {
             return ended;
         }
         let stopping = stop_node(&node);
-        if self.config.vss.is_none() {
+        if self.core.config.vss.is_none() {
             stopping.await;
         } else if timeout(STOP_MAX, stopping).await.is_err() {
             tracing::error!("The node did not stop: its server is away");
@@ -213,11 +221,14 @@ impl Node {
     /// Waits for a reason to end at once without another write. Either the state cannot be written,
     /// another program owns it, or a task panicked.
     async fn undone(&self) -> NodeError {
-        let (mut unwritable, mut lost) = (self.unwritable.subscribe(), self.lost.subscribe());
+        let (mut unwritable, mut lost) = (
+            self.writing.unwritable.subscribe(),
+            self.writing.lost.subscribe(),
+        );
         let mut panics = panics::listen();
         loop {
             if let Some(why) = unwritable.borrow_and_update().clone() {
-                let path = self.config.folder.join(copy::FILE);
+                let path = self.core.config.folder.join(copy::FILE);
                 return NodeError::Unwritable { path, why };
             }
             if let Some(why) = lost.borrow_and_update().why() {
@@ -231,14 +242,23 @@ impl Node {
                 _ = lost.changed() => {}
                 _ = panics.changed() => {
                     if let Some(what) = panics.borrow_and_update().clone() {
-                        let is_explained = self.unwritable.subscribe().borrow().is_some()
-                            || self.lost.borrow().why().is_some();
+                        let is_explained = self.writing.unwritable.subscribe().borrow().is_some()
+                            || self.writing.lost.borrow().why().is_some();
                         if !is_explained {
                             return NodeError::TaskGone(what);
                         }
                     }
                 }
             }
+        }
+    }
+
+    fn recovery_parts(&self) -> recovery::Parts<'_> {
+        recovery::Parts {
+            recovery: &self.recovery,
+            starter: &self.starter,
+            events: &self.events,
+            sync: &self.sync,
         }
     }
 }

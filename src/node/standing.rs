@@ -12,7 +12,7 @@ use ldk_node::ChannelDetails;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Config;
+use super::config::Config;
 use crate::base::secret_file;
 
 /// The file with the peers that the operator dialled or opened a channel with, one node id a line,

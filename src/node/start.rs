@@ -10,10 +10,16 @@ use crate::channel_state::vss::Pass;
 use crate::channel_state::vss::Vss;
 use crate::channel_state::vss::lease::{Lease, NoLease};
 use crate::channel_state::vss::trouble::Trouble;
-use crate::protocol::invoice::{Reach, Unready};
+use crate::protocol::invoice::Unready;
 
-use super::build::{Unbuilt, Writing, build};
-use super::{Node, NodeError, Phase, Purpose, chain};
+use super::build::{Unbuilt, build};
+use super::chain::source::Chain;
+use super::chain::told::{Told, is_new};
+use super::core::{Core, Phase, Purpose};
+use super::door::Door;
+use super::error::NodeError;
+use super::reach::Reachability;
+use super::writing::Writing;
 
 /// The first pause after a failed start. It doubles each time, up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -24,10 +30,59 @@ const SOURCE: Unready = Unready::ChainSourceUnreachable;
 /// The longest pause between two starts.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-impl Node {
+/// Builds and starts the node.
+#[derive(Debug)]
+pub(super) struct Starter {
+    core: Arc<Core>,
+    chain: Arc<Chain>,
+    reach: Arc<Reachability>,
+    door: Option<Arc<Door>>,
+    writing: Writing,
+}
+
+impl Starter {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        chain: &Arc<Chain>,
+        reach: &Arc<Reachability>,
+        door: Option<&Arc<Door>>,
+        writing: &Writing,
+    ) -> Self {
+        Self {
+            core: Arc::clone(core),
+            chain: Arc::clone(chain),
+            reach: Arc::clone(reach),
+            door: door.cloned(),
+            writing: writing.clone(),
+        }
+    }
+
+    /// Builds the node and starts it. Returns `None` if told to stop before the node runs.
+    pub(super) async fn up(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        purpose: Purpose,
+        stop: &CancellationToken,
+    ) -> Result<Option<Arc<ldk_node::Node>>, NodeError> {
+        let Some(node) = self.build(purpose, runtime.clone(), stop).await? else {
+            return Ok(None);
+        };
+        if node.node_id() != self.core.keys.payment_keys().node_id() {
+            tracing::error!(
+                "The node's keys are not the ones that invoices are made with: nothing is sold"
+            );
+            self.reach.stop(Unready::KeyMismatch);
+            self.core
+                .waiting(Some(&node), Unready::KeyMismatch.to_string());
+            stop.cancelled().await;
+            return Ok(None);
+        }
+        Ok(self.start(&node, stop).await?.then_some(node))
+    }
+
     /// Builds the node; `None` if told to stop before that. Without its bitcoind, a new node would
     /// begin at the first block of the chain, so the build waits for bitcoind.
-    pub(super) async fn build(
+    async fn build(
         &self,
         purpose: Purpose,
         runtime: tokio::runtime::Handle,
@@ -45,14 +100,9 @@ impl Node {
         };
         pause = RETRY_MIN;
         loop {
-            let (config, told, runtime) = (self.config.clone(), told.clone(), runtime.clone());
-            let seed = self.keys.mnemonic();
-            let writing = Writing {
-                unwritable: self.unwritable.clone(),
-                lost: self.lost.clone(),
-                claims: Arc::clone(&self.claims),
-                pass: self.pass.clone(),
-            };
+            let (config, told, runtime) = (self.core.config.clone(), told.clone(), runtime.clone());
+            let seed = self.core.keys.mnemonic();
+            let writing = self.writing.clone();
             let onward = self.door.as_ref().map(|door| door.onward());
             let building = tokio::task::spawn_blocking(move || {
                 build(&config, purpose, told, seed, onward, runtime, writing)
@@ -82,11 +132,11 @@ impl Node {
         is_marked: bool,
         stop: &CancellationToken,
     ) -> Result<Option<Lease>, NodeError> {
-        let seed = self.keys.store_seed();
+        let seed = self.core.keys.store_seed();
         let mut pause = RETRY_MIN;
         loop {
             let taken = tokio::select! {
-                taken = Lease::take(vss, &self.config.folder, is_marked, &seed, pass) => taken,
+                taken = Lease::take(vss, &self.core.config.folder, is_marked, &seed, pass) => taken,
                 () = stop.cancelled() => return Ok(None),
             };
             let trouble = match taken {
@@ -108,37 +158,37 @@ impl Node {
         stop: &CancellationToken,
     ) -> bool {
         let (unready, why) = (trouble.unready(), trouble.to_string());
-        if let Some(pass) = &self.pass {
+        if let Some(pass) = &self.writing.pass {
             pass.is_troubled(trouble);
         }
         self.wait(None, unready, why, pause, stop).await
     }
 
     /// The chain source, in the form that ldk-node needs. An error is a reason to wait.
-    async fn told(&self) -> Result<chain::Told, String> {
-        match &self.config.chain.source {
+    async fn told(&self) -> Result<Told, String> {
+        match &self.core.config.chain.source {
             ChainSource::Esplora { .. } => {
                 let relay = self.chain.relay().ok_or("the relay is not open")?;
-                Ok(chain::Told::Esplora(relay.url().to_owned()))
+                Ok(Told::Esplora(relay.url().to_owned()))
             }
-            ChainSource::Electrum(url) => Ok(chain::Told::Electrum(url.clone())),
+            ChainSource::Electrum(url) => Ok(Told::Electrum(url.clone())),
             ChainSource::Bitcoind(bitcoind) => {
-                if chain::is_new(&self.config.folder) {
-                    let source = &self.config.chain.source;
-                    let complaint = bitcoind::complaint(source, self.config.network).await;
+                if is_new(&self.core.config.folder) {
+                    let source = &self.core.config.chain.source;
+                    let complaint = bitcoind::complaint(source, self.core.config.network).await;
                     complaint.map_or(Ok(()), Err)?;
                 }
                 let login = bitcoind.login.clone();
                 let read = tokio::task::spawn_blocking(move || bitcoind::credentials(&login)).await;
                 let credentials = read.map_err(|error| error.to_string())??;
-                Ok(chain::Told::Bitcoind(bitcoind.clone(), credentials))
+                Ok(Told::Bitcoind(bitcoind.clone(), credentials))
             }
         }
     }
 
     /// Starts the node, however long its chain source is away; `false` if told to stop before the
     /// node runs. With a relay in front, the chain source is never away.
-    pub(super) async fn start(
+    async fn start(
         &self,
         node: &Arc<ldk_node::Node>,
         stop: &CancellationToken,
@@ -147,9 +197,9 @@ impl Node {
         loop {
             // The server is checked first, because ldk-node connects when it starts, and can start
             // again only after a stop.
-            if matches!(self.config.chain.source, ChainSource::Electrum(_))
+            if matches!(self.core.config.chain.source, ChainSource::Electrum(_))
                 && let Some(why) = tokio::select! {
-                    why = bitcoind::complaint(&self.config.chain.source, self.config.network) => why,
+                    why = bitcoind::complaint(&self.core.config.chain.source, self.core.config.network) => why,
                     () = stop.cancelled() => return Ok(false),
                 }
             {
@@ -159,7 +209,7 @@ impl Node {
                 continue;
             }
             // Another program may by now own the state that the node was built from.
-            if let Some(why) = self.lost.borrow().why() {
+            if let Some(why) = self.writing.lost.borrow().why() {
                 return Err(why.into());
             }
             let starting = Arc::clone(node);
@@ -167,9 +217,9 @@ impl Node {
             match started.map_err(NodeError::Panicked)? {
                 Ok(()) => {
                     tracing::info!(node.id = %node.node_id(), "The node is running");
-                    self.enter(Phase::Running {
+                    self.core.enter(Phase::Running {
                         node: Arc::clone(node),
-                        since_secs: self.clock.unix_secs(),
+                        since_secs: self.core.clock.unix_secs(),
                     });
                     return Ok(true);
                 }
@@ -183,8 +233,8 @@ impl Node {
                 ) => {}
                 Err(error) => return Err(NodeError::Start(error)),
             }
-            let source = &self.config.chain.source;
-            let complaint = bitcoind::complaint(source, self.config.network).await;
+            let source = &self.core.config.chain.source;
+            let complaint = bitcoind::complaint(source, self.core.config.network).await;
             let why =
                 complaint.unwrap_or_else(|| "it answers but gave no fee estimates".to_owned());
             if !self.wait(Some(node), SOURCE, why, &mut pause, stop).await {
@@ -204,25 +254,13 @@ impl Node {
     ) -> bool {
         let why = format!("{unready} ({why})");
         tracing::warn!("Next try in {pause:?}: {why}");
-        self.reach.send_replace(Reach::Unready(unready));
-        self.waiting(node, why);
+        self.reach.stop(unready);
+        self.core.waiting(node, why);
         let next = tokio::time::Instant::now() + *pause;
         *pause = (*pause * 2).min(RETRY_MAX);
         tokio::select! {
             () = tokio::time::sleep_until(next) => true,
             () = stop.cancelled() => false,
         }
-    }
-
-    pub(super) fn waiting(&self, node: Option<&Arc<ldk_node::Node>>, why: String) {
-        let since_secs = match self.phase() {
-            Phase::Waiting { since_secs, .. } => since_secs,
-            Phase::Starting | Phase::Running { .. } | Phase::Stopped => self.clock.unix_secs(),
-        };
-        self.enter(Phase::Waiting {
-            node: node.cloned(),
-            why,
-            since_secs,
-        });
     }
 }

@@ -27,9 +27,10 @@ use utoipa::ToSchema;
 use crate::chain::esplora::Relay;
 use crate::keys::NodeKeys;
 
+use super::config::{Config, PeersConfig, Reserve};
 use super::door::{Door, Violation};
+use super::liquidity::builder;
 use super::standing::{Standing, Standings};
-use super::{Config, PeersConfig, Reserve};
 use abandoned::Abandoned;
 use bounds::{Beyond, Pending};
 use claims::{Covered, Types};
@@ -116,7 +117,7 @@ pub struct StrangersStatus {
 impl Strangers {
     /// Builds the limits from these settings and from the files of earlier runs.
     pub(super) fn of(config: &Config, keys: &NodeKeys) -> Self {
-        let reserve_sat = super::liquidity::anchors(config).per_channel_reserve_sats;
+        let reserve_sat = builder::anchors(config).per_channel_reserve_sats;
         let providers: Vec<_> = config.liquidity.providers().map(|it| it.node_id).collect();
         let is_wanted = matches!(config.reserve, Reserve::PerChannel { .. });
         Self {

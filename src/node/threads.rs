@@ -1,7 +1,7 @@
 //! The node's own threads. ldk-node waits for its database on them, and requests must not wait with
 //! it.
 
-use super::NodeError;
+use super::error::NodeError;
 
 /// The name of the threads.
 pub(super) const NAME: &str = "node";

@@ -1,7 +1,7 @@
 //! The on-chain wallet: deposits, balance and payments.
 
 use std::str::FromStr as _;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::address::{Address, NetworkUnchecked};
@@ -12,10 +12,15 @@ use utoipa::ToSchema;
 
 use crate::chain::esplora::Sent;
 
-use super::Node;
 use super::address::{self, Drawing};
-use super::coins::{Last, total_sat};
+use super::chain::source::Chain;
+use super::coins::{Coins, Last, total_sat};
+use super::core::{Core, Phase};
+use super::error::NodeUnavailable;
 use super::operation::{OperationError, refused};
+use super::strangers::Strangers;
+use super::sync::ChainSync;
+use super::wallet_error::{CoinsInUse, WalletError};
 
 /// The highest accepted fee rate, in sat per virtual byte. A higher figure is more likely a mistake
 /// in its unit.
@@ -80,43 +85,84 @@ pub struct SentOnchain {
     pub kept_sat: u64,
 }
 
-impl Node {
+/// The on-chain wallet.
+#[derive(Debug)]
+pub struct Wallet {
+    pub(super) core: Arc<Core>,
+    chain: Arc<Chain>,
+    sync: Arc<ChainSync>,
+    strangers: Strangers,
+    /// The last transaction that was made from the wallet.
+    coins: Coins,
+    /// The deposit address, once it is known. A `std` mutex: held while the address is drawn, off
+    /// the request path.
+    deposit: Mutex<Option<String>>,
+    /// Held while another address is drawn and counted, so that only one is drawn at a time. A
+    /// `std` mutex: held on a thread that may block.
+    drawing: Arc<Mutex<()>>,
+}
+
+impl Wallet {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        chain: &Arc<Chain>,
+        sync: &Arc<ChainSync>,
+        strangers: &Strangers,
+    ) -> Self {
+        Self {
+            core: Arc::clone(core),
+            chain: Arc::clone(chain),
+            sync: Arc::clone(sync),
+            strangers: strangers.clone(),
+            coins: Coins::default(),
+            deposit: Mutex::new(None),
+            drawing: Arc::default(),
+        }
+    }
+
+    /// The last transaction that was made from the wallet.
+    pub(super) fn coins(&self) -> &Coins {
+        &self.coins
+    }
+
     /// The on-chain balance.
-    pub async fn onchain_balance(&self) -> Result<OnchainBalance, OperationError> {
-        self.read("read the balance", |node| Ok(balance(node)))
+    pub async fn balance(&self) -> Result<OnchainBalance, WalletError> {
+        self.core
+            .read("read the balance", |node| Ok(balance(node)))
             .await
     }
 
     /// Draws a new address. Each sync asks the chain source about it from then on. For a single
     /// payer, the deposit address in the status is enough.
-    pub async fn new_address(&self, drawing: Drawing) -> Result<String, OperationError> {
-        let (folder, turn) = (self.config.folder.clone(), Arc::clone(&self.drawing));
+    pub async fn new_address(&self, drawing: Drawing) -> Result<String, WalletError> {
+        let (folder, turn) = (self.core.config.folder.clone(), Arc::clone(&self.drawing));
         let relay = self.chain.relay().cloned();
-        self.operate("draw an address", move |node| {
-            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            address::another(&folder, node, relay.as_deref(), drawing)
-        })
-        .await
+        self.core
+            .operate("draw an address", move |node| {
+                let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                address::another(&folder, node, relay.as_deref(), drawing)
+            })
+            .await
     }
 
     /// Sends money to this address, once the previous transaction was seen. On return, the chain
     /// source has the transaction.
-    pub async fn send_onchain(
+    pub async fn send(
         &self,
         address: &str,
         amount: OnchainAmount,
         fee: Fee,
-    ) -> Result<SentOnchain, OperationError> {
-        let address = self.onchain_address(address)?;
+    ) -> Result<SentOnchain, WalletError> {
+        let address = self.address(address)?;
         let rate = self.fee_rate(fee).await?;
-        let (clock, relay) = (self.clock.clone(), self.chain.relay().cloned());
+        let (clock, relay) = (self.core.clock.clone(), self.chain.relay().cloned());
         let sending = self.spend("send on chain", move |node, coins| {
             let wallet = node.onchain_payment();
             let before_sat = total_sat(node);
             let before = balance(node);
             let began = Instant::now();
             let sent = match amount {
-                OnchainAmount::Sat(0) => return Err(OperationError::NoAmount),
+                OnchainAmount::Sat(0) => return Err(WalletError::NoAmount),
                 OnchainAmount::Sat(sat) => {
                     is_there(node, sat)?;
                     wallet.send_to_address(&address, sat, rate)
@@ -132,7 +178,7 @@ impl Node {
                     ldk_node::NodeError::InsufficientFunds,
                     OnchainAmount::All | OnchainAmount::AllWithReserve,
                 ) => nothing(&balance(node)),
-                (error, _) => refused("send on chain")(error),
+                (error, _) => refused("send on chain")(error).into(),
             })?;
             coins.note(Last::Sent {
                 txid,
@@ -155,7 +201,7 @@ impl Node {
 
     /// Waits for the relay's answer to a broadcast, if there is a relay. If all endpoints refuse
     /// the transaction, its coins are free again.
-    async fn is_taken(&self, txid: Txid, began: Instant) -> Result<(), OperationError> {
+    async fn is_taken(&self, txid: Txid, began: Instant) -> Result<(), WalletError> {
         let Some(relay) = self.chain.relay() else {
             return Ok(());
         };
@@ -164,38 +210,38 @@ impl Node {
             Some(Sent::Refused(words)) => {
                 self.coins.note(Last::Seen);
                 self.keep_sending();
-                Err(OperationError::NotTaken { words })
+                Err(WalletError::NotTaken { words })
             }
-            Some(Sent::Nowhere(why)) => Err(OperationError::NotTakenYet { txid, why }),
+            Some(Sent::Nowhere(why)) => Err(WalletError::NotTakenYet { txid, why }),
             Some(Sent::Malformed) | None => {
                 let why = "no endpoint has answered".to_owned();
-                Err(OperationError::NotTakenYet { txid, why })
+                Err(WalletError::NotTakenYet { txid, why })
             }
         }
     }
 
     /// Fails if the chain source's fee rate is absurdly high. Transactions whose fee ldk-node
     /// chooses, such as a channel's funding, have no other limit.
-    pub(super) async fn fees_can_be_meant(&self) -> Result<(), OperationError> {
+    pub(super) async fn check_fee_rate(&self) -> Result<(), WalletError> {
         self.fee_rate(Fee::Usual).await.map(drop)
     }
 
     /// Parses an address of this node's network.
-    pub(super) fn onchain_address(&self, text: &str) -> Result<Address, OperationError> {
+    pub(super) fn address(&self, text: &str) -> Result<Address, WalletError> {
         let address = Address::<NetworkUnchecked>::from_str(text.trim())
-            .map_err(|_| OperationError::NotAnAddress(text.to_owned()))?;
+            .map_err(|_| WalletError::NotAnAddress(text.to_owned()))?;
         address
-            .require_network(self.config.network)
-            .map_err(|_| OperationError::OtherNetwork(self.config.network))
+            .require_network(self.core.config.network)
+            .map_err(|_| WalletError::OtherNetwork(self.core.config.network))
     }
 
-    async fn fee_rate(&self, fee: Fee) -> Result<Option<FeeRate>, OperationError> {
+    async fn fee_rate(&self, fee: Fee) -> Result<Option<FeeRate>, WalletError> {
         let sat_per_vbyte = match fee {
-            Fee::Usual => match self.fee_rate_within(USUAL_BLOCKS).await {
+            Fee::Usual => match self.chain.fee_rate_within(USUAL_BLOCKS).await {
                 // Without a relay, only ldk-node knows the rate.
                 None => return Ok(None),
                 Some(rate) if rate > FEE_RATE_MAX_SAT_VB => {
-                    return Err(OperationError::FeeRate(
+                    return Err(WalletError::FeeRate(
                         "the chain source asks for more than 1,000 sat per virtual byte: that is more likely a mistake. Where a fee rate can be given, give one",
                     ));
                 }
@@ -203,23 +249,104 @@ impl Node {
             },
             Fee::SatPerVbyte(rate) => rate,
             Fee::Within(blocks) if !(1..=TARGET_BLOCKS_MAX).contains(&blocks) => {
-                return Err(OperationError::FeeRate(
+                return Err(WalletError::FeeRate(
                     "a confirmation target has 1 to 1,008 blocks",
                 ));
             }
             Fee::Within(blocks) => {
-                let rate = self.fee_rate_within(blocks).await;
-                rate.ok_or(OperationError::FeeRate(
+                let rate = self.chain.fee_rate_within(blocks).await;
+                rate.ok_or(WalletError::FeeRate(
                     "the chain source gives no fee rate for that target now: give a fee rate yourself",
                 ))?
             }
         };
         if !(1..=FEE_RATE_MAX_SAT_VB).contains(&sat_per_vbyte) {
-            return Err(OperationError::FeeRate(
+            return Err(WalletError::FeeRate(
                 "a fee rate has 1 to 1,000 sat per virtual byte",
             ));
         }
         Ok(FeeRate::from_sat_per_vb(sat_per_vbyte))
+    }
+
+    /// The address for deposits, drawn from the wallet once. Takes locks of the node.
+    pub(super) fn deposit_address(&self, node: &ldk_node::Node) -> Option<String> {
+        let mut deposit = self.deposit.lock().unwrap_or_else(PoisonError::into_inner);
+        if deposit.is_none() {
+            let (folder, network) = (&self.core.config.folder, self.core.config.network);
+            let relay = self.chain.relay().map(Arc::as_ref);
+            *deposit = address::deposit(folder, network, node, relay);
+        }
+        deposit.clone()
+    }
+
+    /// Makes a transaction from the wallet, once the previous one was seen. The closure `work`
+    /// records the new transaction.
+    pub(super) async fn spend<T, E>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Arc<ldk_node::Node>, &Coins) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<WalletError> + From<OperationError> + Send + 'static,
+    {
+        let turn = self.coins.turn().await;
+        self.coins_free().await?;
+        let (coins, strangers) = (self.coins.clone(), self.strangers.clone());
+        self.core
+            .operate(what, move |node| {
+                let _turn = turn;
+                let done = work(node, &coins);
+                strangers.coins_changed();
+                done
+            })
+            .await
+    }
+
+    /// Checks that the previous transaction was seen, with a sync if needed. After that, the
+    /// wallet's balance is correct.
+    pub(super) async fn coins_free(&self) -> Result<(), WalletError> {
+        let Some(why) = self.coins_in_use().await? else {
+            return Ok(());
+        };
+        if !self.coins.may_look(why, self.core.clock.unix_secs()) {
+            return Err(why.into());
+        }
+        self.sync.look_now().await.map_err(OperationError::from)?;
+        match self.coins_in_use().await? {
+            Some(why) => Err(why.into()),
+            None => Ok(()),
+        }
+    }
+
+    async fn coins_in_use(&self) -> Result<Option<CoinsInUse>, WalletError> {
+        let Phase::Running { since_secs, .. } = self.core.phase() else {
+            return Err(OperationError::from(NodeUnavailable::NotRunning).into());
+        };
+        let source = self.core.config.chain.source.clone();
+        let (coins, now_secs) = (self.coins.clone(), self.core.clock.unix_secs());
+        let relay = self.chain.relay().cloned();
+        let in_use = self.core.operate("look at the wallet", move |node| {
+            Ok::<_, OperationError>(coins.in_use_of(
+                node,
+                &source,
+                relay.as_deref(),
+                since_secs,
+                now_secs,
+            ))
+        });
+        let in_use = in_use.await?;
+        self.keep_sending();
+        Ok(in_use)
+    }
+
+    /// Makes the relay rebroadcast the unseen transaction until an endpoint has it. The relay
+    /// rebroadcasts no other transaction, because coins that are free again must not be spent by a
+    /// late broadcast.
+    pub(super) fn keep_sending(&self) {
+        if let Some(relay) = self.chain.relay() {
+            relay.keep_sending(self.coins.sent());
+        }
     }
 }
 
@@ -239,7 +366,7 @@ pub(super) fn balance(node: &ldk_node::Node) -> OnchainBalance {
 }
 
 /// Fails if this amount cannot be spent.
-pub(super) fn is_there(node: &ldk_node::Node, sat: u64) -> Result<(), OperationError> {
+pub(super) fn is_there(node: &ldk_node::Node, sat: u64) -> Result<(), WalletError> {
     let balance = balance(node);
     if sat > balance.spendable_sat {
         return Err(above(sat, FEE, &balance));
@@ -252,7 +379,7 @@ pub(super) fn above(
     asked_sat: u64,
     besides: &'static str,
     balance: &OnchainBalance,
-) -> OperationError {
+) -> WalletError {
     let OnchainBalance {
         spendable_sat,
         pending_sat: unconfirmed_sat,
@@ -260,7 +387,7 @@ pub(super) fn above(
         ..
     } = *balance;
     if asked_sat <= spendable_sat {
-        return OperationError::AboveOnchainWithFee {
+        return WalletError::AboveOnchainWithFee {
             asked_sat,
             besides,
             spendable_sat,
@@ -268,7 +395,7 @@ pub(super) fn above(
             reserved_sat,
         };
     }
-    OperationError::AboveOnchain {
+    WalletError::AboveOnchain {
         asked_sat,
         spendable_sat,
         unconfirmed_sat,
@@ -276,8 +403,8 @@ pub(super) fn above(
     }
 }
 
-fn nothing(balance: &OnchainBalance) -> OperationError {
-    OperationError::NothingOnchain {
+fn nothing(balance: &OnchainBalance) -> WalletError {
+    WalletError::NothingOnchain {
         spendable_sat: balance.spendable_sat,
         unconfirmed_sat: balance.pending_sat,
         reserved_sat: balance.reserved_sat,

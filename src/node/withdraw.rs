@@ -1,6 +1,6 @@
 //! Automatic withdrawal. The node's key is hot, so money above a threshold goes to a safer place.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -11,10 +11,16 @@ use crate::base::amount::Msat;
 use crate::base::error_chain::chain;
 use crate::sell::quote::{InvoiceSource, InvoiceSourceError};
 
-use super::Node;
+use super::chain::source::Chain;
+use super::channel_error::ChannelError;
+use super::channels::Channels;
+use super::config::{WithdrawConfig, WithdrawTo};
+use super::core::Core;
 use super::operation::OperationError;
-use super::payments::{Paying, Progress};
-use super::wallet::{Fee, OnchainAmount, USUAL_BLOCKS};
+use super::payment_error::PaymentError;
+use super::payments::{Paying, Payments, Progress};
+use super::wallet::{Fee, OnchainAmount, USUAL_BLOCKS, Wallet};
+use super::wallet_error::WalletError;
 
 /// The share of a withdrawal that stays in the channels for fees, besides the amount to keep: a
 /// hundredth.
@@ -33,28 +39,6 @@ const FEE_RATE_UNKNOWN: u64 = 20;
 /// The largest share of a withdrawal that the on-chain fee may take: a twentieth. The withdrawal
 /// can wait for lower fees.
 const ONCHAIN_FEE_PART: u64 = 20;
-
-/// The settings of the automatic withdrawal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WithdrawConfig {
-    /// The threshold, which applies to the channels and to the wallet separately.
-    pub above: Msat,
-    /// The amount that is left after a withdrawal.
-    pub keep: Msat,
-    /// The interval between two checks.
-    pub every: Duration,
-    /// The destination.
-    pub to: WithdrawTo,
-}
-
-/// The destination of a withdrawal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WithdrawTo {
-    /// This address. On-chain money goes there by a transaction, channel money by a splice.
-    Address(String),
-    /// Invoices from this source, for channel money only.
-    Invoices(InvoiceSource),
-}
 
 /// A withdrawal that was started, and perhaps completed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -75,9 +59,18 @@ pub enum WithdrawError {
     /// The settings do not ask for withdrawals.
     #[error("there is no `[node.withdraw]` in the settings")]
     NotWanted,
-    /// The node's operation failed.
+    /// The node did not do it.
     #[error(transparent)]
     Operation(#[from] OperationError),
+    /// The wallet did not send.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    /// The channel was not spliced.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The invoice was not paid.
+    #[error(transparent)]
+    PaymentRefused(#[from] PaymentError),
     /// The source gave no invoice.
     #[error(transparent)]
     Source(#[from] InvoiceSourceError),
@@ -96,9 +89,38 @@ pub enum WithdrawError {
     Failed,
 }
 
-impl Node {
+/// The automatic withdrawal.
+#[derive(Debug)]
+pub struct Withdrawals {
+    core: Arc<Core>,
+    chain: Arc<Chain>,
+    wallet: Arc<Wallet>,
+    channels: Arc<Channels>,
+    payments: Arc<Payments>,
+    /// Held during a withdrawal, so that only one runs at a time.
+    running: tokio::sync::Mutex<()>,
+}
+
+impl Withdrawals {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        chain: &Arc<Chain>,
+        wallet: &Arc<Wallet>,
+        channels: &Arc<Channels>,
+        payments: &Arc<Payments>,
+    ) -> Self {
+        Self {
+            core: Arc::clone(core),
+            chain: Arc::clone(chain),
+            wallet: Arc::clone(wallet),
+            channels: Arc::clone(channels),
+            payments: Arc::clone(payments),
+            running: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// Withdraws at each interval, until told to stop.
-    pub(super) async fn withdraw(&self, config: &WithdrawConfig, stop: &CancellationToken) {
+    pub(super) async fn keep(&self, config: &WithdrawConfig, stop: &CancellationToken) {
         let mut tick = interval_at(Instant::now() + config.every, config.every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -122,15 +144,15 @@ impl Node {
     }
 
     /// Withdraws the amounts that are above the threshold now.
-    pub async fn withdraw_now(&self) -> Result<Vec<Withdrawal>, WithdrawError> {
-        let config = self.config.withdraw.as_ref();
+    pub async fn now(&self) -> Result<Vec<Withdrawal>, WithdrawError> {
+        let config = self.core.config.withdraw.as_ref();
         self.withdraw_by(config.ok_or(WithdrawError::NotWanted)?)
             .await
     }
 
     async fn withdraw_by(&self, config: &WithdrawConfig) -> Result<Vec<Withdrawal>, WithdrawError> {
         // Two withdrawals at once would each withdraw the whole excess.
-        let _one_at_a_time = self.withdrawing.lock().await;
+        let _one_at_a_time = self.running.lock().await;
         let (withdrawn, fault) = match &config.to {
             WithdrawTo::Invoices(source) => (vec![self.pay_invoice(config, source).await?], None),
             WithdrawTo::Address(address) => {
@@ -166,7 +188,7 @@ impl Node {
 
     /// The approximate on-chain fee for withdrawing this amount; an error if the fee is too high.
     async fn fee_for(&self, amount_sat: u64) -> Result<u64, WithdrawError> {
-        let Some(rate) = self.fee_rate_within(USUAL_BLOCKS).await else {
+        let Some(rate) = self.chain.fee_rate_within(USUAL_BLOCKS).await else {
             return Ok(FEE_RATE_UNKNOWN * ONCHAIN_VBYTES);
         };
         fee_at(rate, amount_sat)
@@ -177,7 +199,7 @@ impl Node {
         config: &WithdrawConfig,
         source: &InvoiceSource,
     ) -> Result<Option<Withdrawal>, WithdrawError> {
-        let channels = self.channels().await?;
+        let channels = self.channels.list().await?;
         let usable = channels.iter().filter(|channel| channel.usable);
         let sendable_msat = usable.map(|channel| channel.outbound_msat).sum();
         let Some(excess_msat) = excess(sendable_msat, config) else {
@@ -194,7 +216,10 @@ impl Node {
             amount_msat: Some(amount_msat),
             fee_max_msat: Some(fee_max_msat),
         };
-        let payment = self.pay(self.payable(paying).await?, |_| {}).await?;
+        let payment = self
+            .payments
+            .pay(self.payments.payable(paying).await?, |_| {})
+            .await?;
         if payment.status == Progress::Failed {
             return Err(WithdrawError::Failed);
         }
@@ -211,8 +236,8 @@ impl Node {
         config: &WithdrawConfig,
         address: &str,
     ) -> Result<Option<Withdrawal>, WithdrawError> {
-        self.coins_free().await?;
-        let spendable_sat = self.onchain_balance().await?.spendable_sat;
+        self.wallet.coins_free().await?;
+        let spendable_sat = self.wallet.balance().await?.spendable_sat;
         let excess_msat = excess(spendable_sat.saturating_mul(1_000), config);
         let Some(sat) = excess_msat.map(whole_sat).filter(is_worth_it) else {
             return Ok(None);
@@ -231,7 +256,7 @@ impl Node {
         Ok(Some(Withdrawal {
             by: "onchain",
             amount_msat: sat * 1_000,
-            id: self.send_onchain(address, amount, Fee::Usual).await?.txid,
+            id: self.wallet.send(address, amount, Fee::Usual).await?.txid,
             is_done: false,
         }))
     }
@@ -241,7 +266,7 @@ impl Node {
         config: &WithdrawConfig,
         address: &str,
     ) -> Result<Option<Withdrawal>, WithdrawError> {
-        let channels = self.channels().await?;
+        let channels = self.channels.list().await?;
         let usable = channels.into_iter().filter(|channel| channel.usable);
         let Some(fullest) = usable.max_by_key(|channel| channel.outbound_msat) else {
             return Ok(None);
@@ -255,7 +280,9 @@ impl Node {
         let Some(sat) = less_fee(excess_sat, fee_sat) else {
             return Ok(None);
         };
-        self.splice_out(&fullest.channel_id, address, sat).await?;
+        self.channels
+            .splice_out(&fullest.channel_id, address, sat)
+            .await?;
         Ok(Some(Withdrawal {
             by: "splice",
             amount_msat: sat * 1_000,

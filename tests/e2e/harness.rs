@@ -119,7 +119,8 @@ fn the_demonstration_ends_with_the_resource_bought() {
         .output()
         .unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{told}");
+    let failed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}{failed}");
     for part in [
         "402 Payment Required",
         "chain_requests=2",

@@ -109,7 +109,7 @@ async fn a_payment_that_fails_after_minutes_and_a_kill_frees_its_reservation_and
     let figures = shop.figures().await;
     assert_eq!(figures.0, 0);
     assert!(figures.1 >= 20_000_000, "{figures:?}");
-    shop.network.merchant.kill().unwrap();
+    shop.kill().await;
     shop.come_back().await;
     assert_eq!(shop.figures().await, figures, "no payment has ended");
     let (fails, arrives) = (first.2, (second.1, second.2));
@@ -129,7 +129,7 @@ async fn a_payment_that_fails_after_minutes_and_a_kill_frees_its_reservation_and
     })
     .await
     .unwrap();
-    shop.network.merchant.kill().unwrap();
+    shop.kill().await;
     shop.come_back().await;
     assert_eq!(shop.figures().await, (10_000_000, 0));
 }

@@ -84,7 +84,7 @@ async fn each_payment_of_an_invoice_is_recorded_once_also_after_a_stop_and_after
             0 => {}
             1 => shop.restart().await,
             _ => {
-                shop.network.merchant.kill().unwrap();
+                shop.kill().await;
                 shop.come_back().await;
             }
         }
@@ -101,7 +101,7 @@ async fn each_payment_of_an_invoice_is_recorded_once_also_after_a_stop_and_after
         shop.has_surplus((before as u64 + 1) * 10_000).await;
     }
     // A payment that LDK repeats after a start does not count again.
-    shop.network.merchant.kill().unwrap();
+    shop.kill().await;
     shop.come_back().await;
     shop.buy(HEIGHT).await;
     let status = shop.network.merchant.admin().status().await.unwrap();

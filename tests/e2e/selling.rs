@@ -145,7 +145,7 @@ async fn the_operator_takes_tokens_back_without_a_restart_and_they_stay_so_behin
     assert_eq!(shop.get(ARTICLE, Some(&good)).await.status, StatusCode::OK);
     let newer = shop.buy(ARTICLE).await;
 
-    shop.network.merchant.kill().unwrap();
+    shop.kill().await;
     shop.come_back().await;
     shop.refused(ARTICLE, &bad).await;
     for credential in [&good, &newer] {

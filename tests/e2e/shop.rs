@@ -1,7 +1,7 @@
 //! What the tests sell, and to whom.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regtest::client::{Answer, Credential};
 use regtest::folder;
@@ -17,6 +17,9 @@ pub(crate) const ARTICLE: &str = "/articles/one.html";
 /// What the article says.
 pub(crate) const ARTICLE_TEXT: &str =
     "<!doctype html><title>One</title><p>One request, one payment.";
+
+/// A node that wrote nothing for this long has no payment under way.
+const WRITES_NOTHING: Duration = Duration::from_secs(1);
 
 /// How long what is written behind may take to show: it is written once a second.
 const WRITTEN_DEADLINE: Duration = Duration::from_secs(15);
@@ -88,6 +91,37 @@ impl Shop {
                 .and_then(|token| token.payment_hash_hex())
         );
         answer
+    }
+
+    /// Kills the merchant once the last payment is over. LDK writes its channel manager a moment after a payment, and a kill
+    /// before that costs the channel.
+    pub(crate) async fn kill(&mut self) {
+        let log = self
+            .network
+            .merchant
+            .data_dir()
+            .join("node/ldk_node_data.sqlite-wal");
+        let written = || {
+            let meta = fs::metadata(&log).unwrap();
+            (meta.len(), meta.modified().unwrap())
+        };
+        let (mut last, mut since) = (written(), Instant::now());
+        eventually("the node to have written all", WRITTEN_DEADLINE, || {
+            let now = written();
+            if std::mem::replace(&mut last, now) != now {
+                since = Instant::now();
+            }
+            let idle = since.elapsed();
+            async move {
+                match idle {
+                    idle if idle >= WRITES_NOTHING => Ok(Some(())),
+                    idle => Err(format!("it wrote {idle:?} ago")),
+                }
+            }
+        })
+        .await
+        .unwrap();
+        self.network.merchant.kill().unwrap();
     }
 
     /// Starts it again and waits until it can be paid. These tests let no payment be under way, so no channel is lost.

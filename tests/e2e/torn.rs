@@ -38,7 +38,7 @@ async fn a_log_of_the_node_with_a_torn_end_opens_and_a_torn_database_ends_the_pr
     // over, so that the kill costs no channel.
     for (sales, torn) in (1..).zip([1, 24, FRAME_BYTES / 2, FRAME_BYTES]) {
         shop.redeemed_sales(sales).await;
-        shop.network.merchant.kill().unwrap();
+        shop.kill().await;
         let mut end = fs::File::options().append(true).open(&log).unwrap();
         end.write_all(&vec![0xa5; torn]).unwrap();
         drop(end);

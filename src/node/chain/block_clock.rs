@@ -2,19 +2,26 @@
 //! of the network's time (consensus). The time that Esplora servers report is better, but other
 //! sources have only this.
 
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
 use crate::chain::{ChainSource, bitcoind, electrum};
-use crate::node::Node;
+use crate::node::config::Config;
 
 /// The maximum time by which a block may be ahead (`MAX_FUTURE_BLOCK_TIME` of Bitcoin Core).
 const AHEAD_MAX_SECS: u64 = 2 * 3_600;
 
+/// The newest block's time as a clock.
+#[derive(Debug, Default)]
+pub(super) struct BlockClock {
+    /// A time that has certainly passed. A `std` mutex: never held across an await.
+    passed: Mutex<Option<Passed>>,
+}
+
 /// A time that has certainly passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Passed {
+struct Passed {
     /// The time of the machine's clock, Unix seconds.
     secs: u64,
     /// When the passed time became known.
@@ -37,31 +44,27 @@ impl Passed {
     }
 }
 
-impl Node {
+impl BlockClock {
     /// Asks a chain source other than Esplora for the newest block's time, which takes up to half a
     /// minute. Without an answer, the last known time stays.
-    pub(crate) async fn ask_for_a_block_time(&self) {
-        let network = self.config.network;
-        let newest = match &self.config.chain.source {
+    pub(super) async fn ask(&self, config: &Config) {
+        let network = config.network;
+        let newest = match &config.chain.source {
             ChainSource::Esplora { .. } => return,
             ChainSource::Electrum(url) => electrum::newest(url, network).await.ok(),
             ChainSource::Bitcoind(bitcoind) => bitcoind::newest(bitcoind, network).await.ok(),
         };
         if let Some((_, block_secs)) = newest {
             let passed = Passed::of(block_secs, Instant::now());
-            let known = self.chain.passed.lock();
+            let known = self.passed.lock();
             *known.unwrap_or_else(PoisonError::into_inner) = Some(passed);
         }
     }
 
-    /// How far our clock is certainly behind, by the last known block time.
-    pub(crate) fn certainly_behind_secs(&self) -> Option<i64> {
-        let passed = *self
-            .chain
-            .passed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        passed?.behind_secs(self.clock.unix_secs(), Instant::now())
+    /// How far a clock that shows `now_secs` is certainly behind, by the last known block time.
+    pub(super) fn behind_secs(&self, now_secs: u64) -> Option<i64> {
+        let passed = *self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        passed?.behind_secs(now_secs, Instant::now())
     }
 }
 

@@ -5,9 +5,10 @@ use utoipa::ToSchema;
 
 use crate::chain::ChainSource;
 use crate::chain::esplora::EndpointStatus;
-use crate::node::{Node, NodeUnavailable};
+use crate::node::error::NodeUnavailable;
 
 use super::behind;
+use super::source::Chain;
 
 /// The current status of the chain source.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -51,13 +52,13 @@ pub struct ChainStatus {
 /// seconds.
 const BITCOIND_SILENT_SECS: u64 = 60;
 
-impl Node {
+impl Chain {
     /// Adds to an error which chain source could not be read, and the source's complaints.
     pub(in crate::node) fn unread(&self, error: NodeUnavailable) -> NodeUnavailable {
         let NodeUnavailable::Refused(refused) = error else {
             return error;
         };
-        let relay = self.chain.relay().map(|relay| relay.status());
+        let relay = self.relay().map(|relay| relay.status());
         let endpoints = relay.into_iter().flat_map(|relay| relay.endpoints);
         let failing = endpoints.filter(|it| it.last_complaint_secs >= it.last_success_secs);
         let complaints =
@@ -70,18 +71,18 @@ impl Node {
             complaints.push(refused.to_string());
         }
         NodeUnavailable::ChainUnread {
-            named: self.config.chain.source.to_string(),
+            named: self.core.config.chain.source.to_string(),
             why: complaints.join("; "),
         }
     }
 
     /// The status of the chain source. `seen_secs` is when the node last saw the chain, Unix
     /// seconds.
-    pub(in crate::node) fn chain_status(&self, seen_secs: Option<u64>) -> ChainStatus {
-        let now_secs = self.clock.unix_secs();
+    pub(in crate::node) fn status(&self, seen_secs: Option<u64>) -> ChainStatus {
+        let now_secs = self.core.clock.unix_secs();
         let behind_secs = behind::since(seen_secs, now_secs).map(|behind| behind.as_secs());
         let looks = self.looks();
-        let source = &self.config.chain.source;
+        let source = &self.core.config.chain.source;
         let mut status = ChainStatus {
             source: source.to_string(),
             complaint: looks.complaint,
@@ -99,7 +100,7 @@ impl Node {
             } => {
                 status.kind = "esplora";
                 status.requests_per_hour = Some(*requests_per_hour);
-                if let Some(relay) = self.chain.relay().map(|relay| relay.status()) {
+                if let Some(relay) = self.relay().map(|relay| relay.status()) {
                     status.degraded_since_secs = relay.degraded_since_secs;
                     status.height = Some(relay.height);
                     status.fees_heard_secs = relay.fees_heard_secs;

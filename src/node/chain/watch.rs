@@ -1,7 +1,7 @@
 //! Syncs the node with the chain, as often as there is something to watch and as the budget allows.
 //! Raises an alarm if syncs fail for long.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::ChainSource;
 use crate::chain::clock_jump::Clocks;
 use crate::node::deposits::Deposits;
-use crate::node::{Node, NodeUnavailable};
+use crate::node::error::NodeUnavailable;
+use crate::node::sync::ChainSync;
 
 use super::behind;
+use super::source::{CLOCK_OFF_SECS, Chain, clock_minutes};
 
 /// How often the loop checks whether a sync is due. A new channel is watched within this time.
 const TICK: Duration = Duration::from_secs(5);
@@ -32,14 +34,6 @@ const PLANNED_PERCENT: u64 = 60;
 /// The first pause after a failed sync. It doubles up to the usual interval.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 
-/// A clock that differs by this much from all servers' clocks is wrong. Correct clocks differ by a
-/// second.
-pub const CLOCK_OFF_SECS: i64 = 120;
-
-/// The node sells nothing if its clock is this far behind: half of the ten minutes for which an
-/// invoice is valid by default.
-const CLOCK_BEHIND_MAX_SECS: i64 = 300;
-
 /// The time without a wallet sync after which an error is logged. If a sync costs nearly the whole
 /// hourly budget, every second one fails, and syncs are half an hour apart. In three hours, three
 /// should have succeeded.
@@ -55,66 +49,54 @@ const BLOCK_TIME_EVERY: Duration = Duration::from_secs(3_600);
 /// The minimum time between two alarms.
 const ALARM_EVERY: Duration = Duration::from_secs(3_600);
 
-/// The results of the syncs, including those that the operator starts.
-#[derive(Clone, Debug, Default)]
-pub(in crate::node) struct Looks {
-    /// The number of failures in a row.
-    failures: u32,
-    /// When the syncs began to fail, Unix seconds; `None` while they succeed.
-    pub(super) failing_secs: Option<u64>,
-    /// The error of the last sync, if it failed.
-    pub(super) complaint: Option<String>,
-    /// When the next sync is due, Unix seconds.
-    pub(super) next_secs: Option<u64>,
-}
-
 /// Syncs with the chain until `stop`.
 pub(in crate::node) async fn keep(
-    node: &Node,
+    sync: &ChainSync,
     ldk: &Arc<ldk_node::Node>,
     stop: &CancellationToken,
 ) {
-    if let Some(relay) = node.chain.relay() {
+    let chain = sync.chain();
+    if let Some(relay) = chain.relay() {
         relay.seen(ldk.status().current_best_block.height);
     }
     // ldk-node itself polls a bitcoind, which belongs to the operator, every two seconds.
-    let is_ours = !matches!(node.config.chain.source, ChainSource::Bitcoind(_));
+    let is_ours = !matches!(chain.core.config.chain.source, ChainSource::Bitcoind(_));
     let mut pace = Pace::default();
     let mut deposits = Deposits::default();
     let (mut looked, mut alarmed): (Option<Instant>, Option<Instant>) = (None, None);
     let mut asked_time: Option<Instant> = None;
-    let mut clocks = Clocks::seen(node.clock.unix_secs(), Instant::now());
+    let mut clocks = Clocks::seen(chain.core.clock.unix_secs(), Instant::now());
     loop {
         let now = Instant::now();
-        if node.tell_of_a_clock_that_was_set(&mut clocks, now) {
+        if chain.tell_of_a_clock_that_was_set(&mut clocks, now) {
             // A set clock makes the age of the last sync unknown, so the node syncs again.
             looked = None;
         }
-        let due = looked.map_or(now, |at| pace.due(node, at));
-        node.plan(is_ours.then(|| due.saturating_duration_since(now)));
+        let due = looked.map_or(now, |at| pace.due(chain, at));
+        chain.plan(is_ours.then(|| due.saturating_duration_since(now)));
         if is_ours && now >= due {
-            let before = node.spent();
-            let Some(ended) = look(node, ldk, stop).await else {
+            let before = chain.spent();
+            let Some(ended) = look(sync, ldk, stop).await else {
                 return;
             };
             looked = Some(Instant::now());
-            pace.looked(node.spent() - before, ended.is_ok());
-            if let Some(relay) = node.chain.relay() {
+            pace.looked(chain.spent() - before, ended.is_ok());
+            if let Some(relay) = chain.relay() {
                 relay.keep().await;
             }
             tokio::select! {
-                () = deposits.look(node, ldk) => {}
+                () = deposits.look(chain, ldk) => {}
                 () = stop.cancelled() => return,
             }
         }
         if asked_time.is_none_or(|at| now >= at + BLOCK_TIME_EVERY) {
             asked_time = Some(now);
             tokio::select! {
-                () = node.ask_for_a_block_time() => {}
+                () = chain.block_clock.ask(&chain.core.config) => {}
                 () = stop.cancelled() => return,
             }
         }
-        if alarmed.is_none_or(|at| now >= at + ALARM_EVERY) && node.alarm(ldk) {
+        if alarmed.is_none_or(|at| now >= at + ALARM_EVERY) && chain.alarm(ldk) {
             alarmed = Some(now);
         }
         tokio::select! {
@@ -127,11 +109,11 @@ pub(in crate::node) async fn keep(
 
 /// Runs one sync; `None` if the program stops meanwhile.
 async fn look(
-    node: &Node,
+    sync: &ChainSync,
     ldk: &Arc<ldk_node::Node>,
     stop: &CancellationToken,
 ) -> Option<Result<(), NodeUnavailable>> {
-    let mut looking = std::pin::pin!(node.look(ldk));
+    let mut looking = std::pin::pin!(sync.look(ldk));
     tokio::select! {
         ended = &mut looking => Some(ended),
         () = stop.cancelled() => {
@@ -201,20 +183,20 @@ impl Pace {
     }
 
     /// When to sync again after a sync at this time.
-    fn due(&self, node: &Node, looked: Instant) -> Instant {
-        let chain = &node.config.chain;
-        let budget = match &chain.source {
+    fn due(&self, chain: &Chain, looked: Instant) -> Instant {
+        let config = &chain.core.config.chain;
+        let budget = match &config.source {
             ChainSource::Esplora {
                 requests_per_hour, ..
             } => Some(*requests_per_hour),
             ChainSource::Electrum(_) | ChainSource::Bitcoind(_) => None,
         };
-        let failures = node.looks().failures;
+        let failures = chain.looks().failures;
         if failures == 0 {
-            return looked + self.pause_of(chain.sync_interval, budget);
+            return looked + self.pause_of(config.sync_interval, budget);
         }
-        let pause = retry(failures).min(chain.sync_interval);
-        let relay = node.chain.relay();
+        let pause = retry(failures).min(config.sync_interval);
+        let relay = chain.relay();
         let room = relay.and_then(|relay| relay.room_at(self.dearest()));
         again(looked, pause, room)
     }
@@ -245,74 +227,17 @@ fn again(looked: Instant, pause: Duration, room: Option<Instant>) -> Instant {
     room.map_or(soon, |room| room.clamp(soon, looked + INTERVAL_MAX))
 }
 
-/// A clock's error in minutes, rounded to the nearest, because two clocks are never read at the
-/// same moment.
-pub fn clock_minutes(secs: i64) -> u64 {
-    (secs.unsigned_abs() + 30) / 60
-}
-
 /// The pause after this number of failures.
 fn retry(failures: u32) -> Duration {
     RETRY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16))
 }
 
-impl Node {
-    /// The number of requests sent to endpoints so far.
-    fn spent(&self) -> u64 {
-        self.chain.relay().map_or(0, |relay| relay.requests())
-    }
-
-    /// The results of the syncs.
-    pub(super) fn looks(&self) -> Looks {
-        let looks = self.chain.looks.lock();
-        looks.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Notes when the next look is due.
-    fn plan(&self, pause: Option<Duration>) {
-        let mut looks = self
-            .chain
-            .looks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        looks.next_secs = pause.map(|pause| self.clock.unix_secs() + pause.as_secs());
-    }
-
-    /// Notes the result of a sync. Logs only the first failure in a row and the first success after
-    /// it.
-    pub(in crate::node) fn looked(&self, ended: &Result<(), NodeUnavailable>) {
-        let mut looks = self
-            .chain
-            .looks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match ended {
-            Ok(()) => {
-                if looks.failing_secs.take().is_some() {
-                    tracing::info!("The chain is read again");
-                }
-                looks.failures = 0;
-                looks.complaint = None;
-            }
-            Err(error) => {
-                looks.failures = looks.failures.saturating_add(1);
-                if looks.failing_secs.is_none() {
-                    looks.failing_secs = Some(self.clock.unix_secs());
-                    tracing::warn!(
-                        "Failed to read the chain: {}",
-                        crate::base::error_chain::chain(error)
-                    );
-                }
-                looks.complaint = Some(crate::base::error_chain::chain(error));
-            }
-        }
-    }
-
+impl Chain {
     /// Logs an error if the node has not seen the chain for long, if the clock is wrong, or if the
     /// wallet has not been synced for long. Returns whether it logged one.
     fn alarm(&self, ldk: &ldk_node::Node) -> bool {
         let seen_secs = ldk.status().latest_lightning_wallet_sync_timestamp;
-        let behind = behind::since(seen_secs, self.clock.unix_secs());
+        let behind = behind::since(seen_secs, self.core.clock.unix_secs());
         let is_late = behind.is_some_and(|behind| behind >= behind::ALARM);
         if is_late {
             let minutes = behind.unwrap_or_default().as_secs() / 60;
@@ -320,7 +245,7 @@ impl Node {
             tracing::error!(
                 "The chain was last seen {minutes} minutes ago: a channel that is closed meanwhile may cost money, and \
                  after {limit} minutes nothing is sold. Is the chain source {} reachable?",
-                self.config.chain.source
+                self.core.config.chain.source
             );
         }
         let is_off = self.tell_of_a_wrong_clock();
@@ -332,7 +257,7 @@ impl Node {
     /// Returns whether it did.
     fn tell_of_a_starved_wallet(&self, ldk: &ldk_node::Node) -> bool {
         let seen_secs = ldk.status().latest_onchain_wallet_sync_timestamp;
-        let behind = behind::since(seen_secs, self.clock.unix_secs());
+        let behind = behind::since(seen_secs, self.core.clock.unix_secs());
         let late = behind.filter(|behind| *behind >= WALLET_ALARM);
         if let Some(behind) = late {
             tracing::error!(
@@ -344,31 +269,9 @@ impl Node {
         late.is_some()
     }
 
-    /// How far our clock is behind the clocks of the chain source's servers, in seconds. Without
-    /// such clocks, how far it is certainly behind the newest block.
-    pub(in crate::node) fn clock_behind_secs(&self) -> Option<i64> {
-        match self.chain.relay() {
-            Some(relay) => relay.clock_behind_secs(),
-            None => self.certainly_behind_secs(),
-        }
-    }
-
-    /// Whether payers would take a new invoice for expired, because its timestamp comes from our
-    /// clock and that is too far behind.
-    pub(in crate::node) fn is_clock_behind(&self) -> bool {
-        let behind = self.clock_behind_secs();
-        behind.is_some_and(|behind| behind >= CLOCK_BEHIND_MAX_SECS)
-    }
-
-    /// Whether no known time contradicts our clock.
-    pub(in crate::node) fn is_clock_believed(&self) -> bool {
-        let behind = self.clock_behind_secs();
-        behind.is_none_or(|behind| behind.abs() < CLOCK_OFF_SECS)
-    }
-
     /// Logs a warning if the clock was set since the last comparison. Returns whether it was.
     fn tell_of_a_clock_that_was_set(&self, clocks: &mut Clocks, now: Instant) -> bool {
-        let seen = Clocks::seen(self.clock.unix_secs(), now);
+        let seen = Clocks::seen(self.core.clock.unix_secs(), now);
         let by = clocks.set_by(seen);
         let is_set = by.abs() >= CLOCK_OFF_SECS;
         if is_set {

@@ -13,7 +13,7 @@ use ldk_node::lightning::ln::msgs::SocketAddress;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::PeersConfig;
+use crate::node::config::PeersConfig;
 
 use strikes::Strikes;
 pub(in crate::node) use strikes::Violation;

@@ -7,7 +7,10 @@ use ldk_node::liquidity::LSPS1OrderStatus;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::{Node, NodeUnavailable, address};
+use crate::node::address;
+use crate::node::error::NodeUnavailable;
+
+use super::facet::Liquidity;
 
 /// The default lifetime of an ordered channel: 13,000 blocks are about three months.
 const EXPIRY_BLOCKS: u32 = 13_000;
@@ -129,7 +132,7 @@ pub enum OrderError {
     Node(#[from] NodeUnavailable),
 }
 
-impl Node {
+impl Liquidity {
     /// Orders a channel from the provider. Pays nothing: the answer tells the price and the ways to
     /// pay.
     pub async fn order_channel(&self, order: Order) -> Result<OrderStatus, OrderError> {
@@ -169,12 +172,12 @@ impl Node {
         + Send
         + 'static,
     ) -> Result<OrderStatus, OrderError> {
-        if self.config.liquidity.order_provider.is_none() {
+        if self.core.config.liquidity.order_provider.is_none() {
             return Err(OrderError::NoProvider);
         }
-        let node = self.running()?;
+        let node = self.core.running()?;
         let node = Arc::clone(&node);
-        let (folder, relay) = (self.config.folder.clone(), self.chain.relay().cloned());
+        let (folder, relay) = (self.core.config.folder.clone(), self.chain.relay().cloned());
         let asked = tokio::task::spawn_blocking(move || {
             let status = ask(&node)?;
             let onchain = status.payment_options.onchain.as_ref();

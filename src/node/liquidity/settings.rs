@@ -3,17 +3,18 @@
 use std::fmt;
 
 use bitcoin::secp256k1::PublicKey;
-use ldk_node::config::AnchorChannelsConfig;
 use ldk_node::lightning::ln::msgs::SocketAddress;
 
 use crate::base::amount::Msat;
 
-use super::super::config::RESERVE_SAT;
-use super::super::standing::trusted;
-use super::super::{Config as NodeConfig, Gossip, Reserve, peers};
+use super::super::peer_address;
 
-/// A URL whose fetch fails at once, without network traffic. With it, ldk-node gets no gossip.
-const NO_GOSSIP: &str = "none:";
+/// The least amount, after the fee, from which a provider can make a working channel. The channel's
+/// opener keeps a reserve of 1,000 sat, 660 sat in anchors and, at the lowest fee rates, about 750
+/// sat for the closing fee: together 2,400 sat. This must fit into the tenth by which a provider
+/// makes the channel larger than the payment. Smaller channels were seen to open and then to fail
+/// their first payment.
+const NET_MIN: Msat = Msat::from_sat(24_000).expect("it is less than all bitcoin");
 
 /// The liquidity providers and the limits on their fees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,8 +89,8 @@ impl Provider {
     pub fn new(name: &str, node_id: &str, address: &str) -> Result<Self, NotAProvider> {
         Ok(Self {
             name: name.to_owned(),
-            node_id: peers::node_id(node_id).ok_or(NotAProvider::NodeId)?,
-            address: peers::socket_address(address).ok_or(NotAProvider::Address)?,
+            node_id: peer_address::node_id(node_id).ok_or(NotAProvider::NodeId)?,
+            address: peer_address::socket_address(address).ok_or(NotAProvider::Address)?,
             token: None,
             published: None,
         })
@@ -115,7 +116,7 @@ impl Config {
     /// The least amount that leaves enough for a channel, even after the highest fee within the
     /// ceiling; whole satoshi.
     pub fn least(&self) -> Msat {
-        let enough = super::NET_MIN;
+        let enough = NET_MIN;
         let rest_percent = u64::from(100_u32.saturating_sub(self.fee_max_percent)).max(1);
         let by_share = (enough.msat() * 100).div_ceil(rest_percent);
         let by_fee = enough.saturating_add(self.fee_max).msat();
@@ -127,45 +128,6 @@ impl Config {
     pub(in crate::node) fn providers(&self) -> impl Iterator<Item = &Provider> {
         self.provider.iter().chain(&self.order_provider)
     }
-}
-
-/// The on-chain reserve for each anchor channel. ldk-node refuses an anchor channel from a peer if
-/// coins are missing for it, and an LDK peer then tries a channel without anchors. In such a
-/// channel, the transactions that claim payments carry their own fees. So a peer cannot take
-/// payments back, even from a node without coins.
-pub(in crate::node) fn anchors(config: &NodeConfig) -> AnchorChannelsConfig {
-    match config.reserve {
-        // ldk-node relies on a trusted peer to get a closing confirmed. It still claims payments
-        // with the coins that it has.
-        Reserve::None | Reserve::Trusted => AnchorChannelsConfig {
-            per_channel_reserve_sats: RESERVE_SAT,
-            trusted_peers_no_reserve: trusted(config).collect(),
-        },
-        Reserve::PerChannel { sat } => AnchorChannelsConfig {
-            per_channel_reserve_sats: sat,
-            trusted_peers_no_reserve: Vec::new(),
-        },
-    }
-}
-
-/// Tells ldk-node about the providers and the gossip source. ldk-node then trusts these providers
-/// with channels whose funding is not confirmed. If a provider takes its funding back, the sales
-/// over that channel are lost.
-pub(in crate::node) fn configure(builder: &mut ldk_node::Builder, config: &NodeConfig) {
-    let token = |provider: &Provider| provider.token.as_ref().map(|token| token.0.clone());
-    if let Some(provider) = &config.liquidity.provider {
-        let address = provider.address.clone();
-        builder.set_liquidity_source_lsps2(provider.node_id, address, token(provider));
-    }
-    if let Some(provider) = &config.liquidity.order_provider {
-        let address = provider.address.clone();
-        builder.set_liquidity_source_lsps1(provider.node_id, address, token(provider));
-    }
-    match config.gossip.now(&config.folder) {
-        Gossip::None | Gossip::Auto(_) => builder.set_gossip_source_rgs(NO_GOSSIP.to_owned()),
-        Gossip::Rapid(url) => builder.set_gossip_source_rgs(url),
-        Gossip::PeerToPeer => builder.set_gossip_source_p2p(),
-    };
 }
 
 #[cfg(test)]
@@ -200,7 +162,7 @@ mod tests {
             let config = config(fee, percent);
             let least = config.least();
             let left = least.msat() - config.ceiling(least).msat();
-            assert!(left >= super::super::NET_MIN.msat(), "{fee} {percent}");
+            assert!(left >= NET_MIN.msat(), "{fee} {percent}");
         }
     }
 

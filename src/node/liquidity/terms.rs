@@ -4,8 +4,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::{Gossip, Node, Reserve};
-use super::Provider;
+use crate::node::config::{Gossip, Reserve};
+
+use super::facet::Liquidity;
+use super::settings::Provider;
 
 /// The terms that ldk-node learns from a provider and does not pass on.
 const HIDDEN: &[&str] = &[
@@ -80,13 +82,13 @@ impl From<&Provider> for ProviderTerms {
     }
 }
 
-impl Node {
+impl Liquidity {
     /// The ways to get inbound liquidity, and their known terms. Sends no request.
     pub fn terms(&self) -> Terms {
-        let config = &self.config.liquidity;
+        let config = &self.core.config.liquidity;
         let all = |providers: &[Provider]| providers.iter().map(ProviderTerms::from).collect();
         Terms {
-            network: self.config.preset.clone(),
+            network: self.core.config.preset.clone(),
             provider: config.provider.as_ref().map(ProviderTerms::from),
             order_provider: config.order_provider.as_ref().map(ProviderTerms::from),
             known: all(&config.known),
@@ -94,12 +96,12 @@ impl Node {
             fee_max_msat: config.fee_max.msat(),
             fee_max_percent: config.fee_max_percent,
             amount_min_sat: config.least().msat() / 1_000,
-            reserve: match self.config.reserve {
+            reserve: match self.core.config.reserve {
                 Reserve::None => "none".to_owned(),
                 Reserve::Trusted => "trusted".to_owned(),
                 Reserve::PerChannel { sat } => format!("{sat} sat"),
             },
-            gossip: match &self.config.gossip {
+            gossip: match &self.core.config.gossip {
                 Gossip::None => "none",
                 Gossip::Auto(_) => "auto",
                 Gossip::Rapid(_) => "rapid",

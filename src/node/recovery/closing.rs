@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::account::ledger::Ledger;
 use crate::base::error_chain;
 use crate::channel_state::copy::{Fence, MonitoredChannel, Sorted};
-use crate::node::{Node, NodeError};
+use crate::node::error::NodeError;
 
+use super::progress::{OldChannel, Recoveries};
+use super::proof;
 use super::trail::{Spender, Trail, Whereabouts, is_commitment};
-use super::{OldChannel, look_again, proof};
 
 /// The number of confirmations after which LDK treats a transaction as final (its
 /// `ANTI_REORG_DELAY`).
@@ -70,7 +71,7 @@ pub(super) struct Closed {
 /// because it has limited time to punish an old state and to claim payments. Also ends when there
 /// is nothing left to wait for; `None` if told to stop before.
 pub(super) async fn watch(
-    node: &Node,
+    recovery: &Recoveries,
     fence: Fence,
     channels: Vec<MonitoredChannel>,
     ledger: &Arc<Ledger>,
@@ -79,7 +80,7 @@ pub(super) async fn watch(
     let mut old: Vec<Watched> = channels.into_iter().map(Watched::new).collect();
     loop {
         let looked = tokio::select! {
-            looked = look(node, &mut old) => looked,
+            looked = look(recovery, &mut old) => looked,
             () = until.cancelled() => return Ok(None),
         };
         let happening = match &looked {
@@ -90,18 +91,25 @@ pub(super) async fn watch(
             ),
         };
         let shown = old.iter().map(|watched| watched.old.clone()).collect();
-        node.tell_recovery(fence.closing(happening, shown));
-        let backup_age_secs = node.clock.unix_secs().saturating_sub(fence.backup_secs);
+        recovery.tell(fence.closing(happening, shown));
+        let backup_age_secs = recovery
+            .core
+            .clock
+            .unix_secs()
+            .saturating_sub(fence.backup_secs);
         let is_done = |watched: &Watched| watched.is_done(backup_age_secs);
         if looked.is_ok() {
-            let is_over = node.recovery.is_to_leave() || old.iter().all(is_done);
+            let is_over = recovery.is_to_leave() || old.iter().all(is_done);
             let sorted = sorted(&old, backup_age_secs);
             if is_over || !sorted.is_empty() {
                 enter_closed(&old, ledger).await?;
                 return Ok(Some(Closed { sorted, is_over }));
             }
         }
-        if !look_again(node, node.config.chain.sync_interval, until).await {
+        if !recovery
+            .look_again(recovery.core.config.chain.sync_interval, until)
+            .await
+        {
             return Ok(None);
         }
     }
@@ -132,15 +140,15 @@ struct View<'a> {
 }
 
 /// Checks the state of each channel.
-pub(super) async fn look(node: &Node, old: &mut [Watched]) -> Result<(), LookError> {
-    let client = client(node)?;
+pub(super) async fn look(recovery: &Recoveries, old: &mut [Watched]) -> Result<(), LookError> {
+    let client = client(recovery)?;
     let tip = client.get_height().await?;
     has_come_as_far(tip, old)?;
-    let scripts = node.keys.closing_scripts().into_iter().collect();
+    let scripts = recovery.core.keys.closing_scripts().into_iter().collect();
     let view = View {
         client: &client,
         tip,
-        network: node.config.network,
+        network: recovery.core.config.network,
         scripts: &scripts,
     };
     for watched in old {
@@ -291,8 +299,8 @@ pub(super) async fn enter_closed(old: &[Watched], ledger: &Arc<Ledger>) -> Resul
 }
 
 /// A client for the node's chain source.
-pub(super) fn client(node: &Node) -> Result<AsyncClient, esplora_client::Error> {
-    let relay = node.chain.relay();
+pub(super) fn client(recovery: &Recoveries) -> Result<AsyncClient, esplora_client::Error> {
+    let relay = recovery.chain.relay();
     let relay = relay.expect("a recovery does not begin without an Esplora API");
     esplora_client::Builder::new(&relay.url_for_searches())
         .timeout(TIMEOUT_SECS)

@@ -22,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 use crate::base::error_chain;
 use crate::channel_state::copy::Fence;
 use crate::keys::NodeKeys;
+use crate::node::error::NodeError;
 use crate::node::wallet::FEE_RATE_MAX_SAT_VB;
-use crate::node::{Node, NodeError};
 
 use super::closing::{self, BURIED_CONFIRMATIONS};
-use super::look_again;
+use super::progress::Recoveries;
 
 /// The number of scripts for each key. LDK lists the script without anchors first.
 const SCRIPTS_PER_KEY: usize = 2;
@@ -66,21 +66,21 @@ pub(super) struct Found {
 /// Looks up every script to which a closing may pay us, and sweeps the outputs until the sweep is
 /// confirmed; `false` if told to stop. Outputs that cost too much now are left for later searches.
 pub(super) async fn watch(
-    node: &Node,
+    recovery: &Recoveries,
     fence: Fence,
     ldk: &Arc<ldk_node::Node>,
     until: &CancellationToken,
 ) -> Result<bool, NodeError> {
-    let mut search = Search::new(&node.keys);
+    let mut search = Search::new(&recovery.core.keys);
     loop {
         if search.left.len() > MANY {
             let count = search.left.len();
-            node.tell_recovery(fence.searching(format!(
+            recovery.tell(fence.searching(format!(
                 "The chain is searched for {count} scripts; on a public chain source this takes hours."
             )));
         }
         let searched = tokio::select! {
-            searched = search.go_on(node, usize::MAX) => searched,
+            searched = search.go_on(recovery, usize::MAX) => searched,
             () = until.cancelled() => return Ok(false),
         };
         let rest = match searched {
@@ -88,25 +88,25 @@ pub(super) async fn watch(
                 let swept = if search.found.is_empty() {
                     None
                 } else {
-                    Some(sweep(node, ldk, &search.found).await?)
+                    Some(sweep(recovery, ldk, &search.found).await?)
                 };
                 if is_over(swept.as_ref(), search.young) {
                     return Ok(true);
                 }
                 let happening = swept.map_or_else(|| search.happening(), |swept| swept.to_string());
-                node.tell_recovery(fence.searching(happening));
+                recovery.tell(fence.searching(happening));
                 // The next round checks only scripts with unsettled outputs.
                 search.again();
-                node.config.chain.sync_interval
+                recovery.core.config.chain.sync_interval
             }
             Err(error) => {
                 let why = error_chain::chain(&error);
                 let happening = format!("The chain source does not answer ({why}).");
-                node.tell_recovery(fence.searching(happening));
+                recovery.tell(fence.searching(happening));
                 REST
             }
         };
-        if !look_again(node, rest, until).await {
+        if !recovery.look_again(rest, until).await {
             return Ok(false);
         }
     }
@@ -191,10 +191,10 @@ impl Search {
     /// Looks up the next scripts, at most this many.
     pub(super) async fn go_on(
         &mut self,
-        node: &Node,
+        recovery: &Recoveries,
         at_most: usize,
     ) -> Result<(), esplora_client::Error> {
-        let client = closing::client(node)?;
+        let client = closing::client(recovery)?;
         let tip = client.get_height().await?;
         for _ in 0..at_most {
             let Some((number, script)) = self.left.front().cloned() else {
@@ -303,12 +303,12 @@ impl fmt::Display for Swept {
 
 /// Broadcasts a transaction that sweeps all outputs into the wallet, if that is worth the fee.
 pub(super) async fn sweep(
-    node: &Node,
+    recovery: &Recoveries,
     ldk: &Arc<ldk_node::Node>,
     found: &[Found],
 ) -> Result<Swept, NodeError> {
     let asked = async {
-        let client = closing::client(node)?;
+        let client = closing::client(recovery)?;
         let rate = fee_rate(&client).await?;
         Ok((client, rate))
     };
@@ -319,14 +319,14 @@ pub(super) async fn sweep(
     // Any script of the wallet's kind gives the fee. An address is drawn only for a sweep, because
     // each costs a request in every later sync.
     let nobody = ScriptBuf::new_p2wpkh(&WPubkeyHash::all_zeros());
-    if sweeping(found, &nobody, rate, &node.keys).is_none() {
+    if sweeping(found, &nobody, rate, &recovery.core.keys).is_none() {
         return Ok(Swept::TooDear);
     }
     let asked = Arc::clone(ldk);
     let address = tokio::task::spawn_blocking(move || asked.onchain_payment().new_address());
     let address = address.await.map_err(NodeError::Panicked)?;
     let address = address.map_err(NodeError::Sweep)?;
-    let Some(tx) = sweeping(found, &address.script_pubkey(), rate, &node.keys) else {
+    let Some(tx) = sweeping(found, &address.script_pubkey(), rate, &recovery.core.keys) else {
         return Ok(Swept::TooDear);
     };
     let sent = client.broadcast(&tx).await;

@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel_state::copy::{Fence, MonitoredChannel};
-use crate::node::{Node, NodeError};
+use crate::node::error::NodeError;
 
-use super::look_again;
+use super::progress::Recoveries;
 
 /// The pause between two checks that must both find nothing left. An output that a monitor drops
 /// reaches the sweeper a moment later.
@@ -29,7 +29,7 @@ const SMALL_SAT: u64 = 5_000;
 /// Watches until nothing of the old channels is left to sweep, or until the operator does not want
 /// to wait. Returns `false` if told to stop before.
 pub(super) async fn watch(
-    node: &Node,
+    recovery: &Recoveries,
     fence: Fence,
     old: &[MonitoredChannel],
     ldk: &Arc<ldk_node::Node>,
@@ -38,7 +38,7 @@ pub(super) async fn watch(
     let ids: HashSet<[u8; 32]> = old.iter().map(|channel| channel.channel_id).collect();
     let mut was_empty = false;
     loop {
-        if node.recovery.is_to_leave() {
+        if recovery.is_to_leave() {
             return Ok(true);
         }
         let (asked, ids) = (Arc::clone(ldk), ids.clone());
@@ -55,12 +55,12 @@ pub(super) async fn watch(
                     return Ok(true);
                 }
                 was_empty = left.is_empty();
-                node.tell_recovery(fence.sweeping(left.happening()));
+                recovery.tell(fence.sweeping(left.happening()));
             }
             Err(error) => {
                 was_empty = false;
                 let happening = format!("The chain cannot be read ({error}).");
-                node.tell_recovery(fence.sweeping(happening));
+                recovery.tell(fence.sweeping(happening));
             }
         }
         let goes_on = if was_empty {
@@ -70,7 +70,9 @@ pub(super) async fn watch(
                 () = until.cancelled() => false,
             }
         } else {
-            look_again(node, node.config.chain.sync_interval, until).await
+            recovery
+                .look_again(recovery.core.config.chain.sync_interval, until)
+                .await
         };
         if !goes_on {
             return Ok(false);

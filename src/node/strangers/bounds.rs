@@ -13,8 +13,11 @@ use tokio::time::Instant;
 
 use crate::chain::esplora::Where;
 
-use super::super::PeersConfig;
-use super::fundings::ASK_EVERY;
+use super::super::config::PeersConfig;
+
+/// The minimum time between two queries for the same transaction, because one sync may directly
+/// follow another.
+const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// The maximum time for a funding transaction to confirm, if it was seen, or if the chain source
 /// cannot see it before it confirms.

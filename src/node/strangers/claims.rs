@@ -18,8 +18,8 @@ use crate::base::secret_file;
 use crate::channel_state::copy;
 use crate::keys::NodeKeys;
 
-use super::super::Config;
 use super::super::coins::total_sat;
+use super::super::config::Config;
 use super::super::reach::arrived_msat;
 use super::super::standing::Standing;
 use super::Strangers;

@@ -13,10 +13,6 @@ use crate::chain::esplora::{Fundings, Relay, Where};
 use super::abandoned::Heard;
 use super::{State, Strangers};
 
-/// The minimum time between two queries for the same transaction, because one sync may directly
-/// follow another.
-pub(super) const ASK_EVERY: Duration = Duration::from_secs(10);
-
 /// How long a cached answer about a transaction stays in use.
 const FRESH_FOR: Duration = Duration::from_secs(15);
 

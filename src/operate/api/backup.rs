@@ -29,7 +29,7 @@ pub(super) async fn create(State(admin): State<Arc<Admin>>) -> Result<Json<Creat
     responses((status = 202), (status = 409, description = "nothing is waited for"))
 )]
 pub(super) async fn leave(State(admin): State<Arc<Admin>>) -> Result<StatusCode, Fault> {
-    if admin.node.leave_unclosed() {
+    if admin.node.recovery().leave_unclosed() {
         Ok(StatusCode::ACCEPTED)
     } else {
         Err(Fault::NotWaiting)

@@ -92,7 +92,7 @@ impl Bundles {
             amount: price,
             bundle: Some((record, description)),
         };
-        let made = self.node.activate(&self.ledger, asked).await?;
+        let made = self.node.liquidity().activate(&self.ledger, asked).await?;
         self.gate.lay_ready(Bundle {
             name,
             plan: plan.name.clone(),
@@ -103,7 +103,7 @@ impl Bundles {
                 payment_hash: made.payment_hash,
                 expires_at_secs: made.expires_ms / 1_000,
             },
-            is_provider_here: self.node.provider_here(),
+            is_provider_here: self.node.liquidity().provider_here(),
         });
         Ok(made)
     }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::node::status::Channel;
+use crate::node::Channel;
 use crate::node::{ChannelOpening, ForceCloseCost};
 
 use super::admin::Admin;
@@ -61,7 +61,7 @@ pub(super) struct SpliceOutBody {
 /// Lists the channels.
 #[utoipa::path(get, path = "/channels", tag = "channels", responses((status = 200, body = ChannelsBody)))]
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<ChannelsBody>, Fault> {
-    let channels = admin.node.channels().await?;
+    let channels = admin.node.channels().list().await?;
     Ok(Json(ChannelsBody { channels }))
 }
 
@@ -82,7 +82,7 @@ pub(super) async fn open(
         push_msat: body.push_msat,
         is_announced: body.announced,
     };
-    admin.node.open_channel(opening).await?;
+    admin.node.channels().open(opening).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -95,7 +95,7 @@ pub(super) async fn close(
     State(admin): State<Arc<Admin>>,
     Path(channel_id): Path<String>,
 ) -> Result<StatusCode, Fault> {
-    admin.node.close_channel(&channel_id).await?;
+    admin.node.channels().close(&channel_id).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -108,7 +108,9 @@ pub(super) async fn force_close_cost(
     State(admin): State<Arc<Admin>>,
     Path(channel_id): Path<String>,
 ) -> Result<Json<ForceCloseCost>, Fault> {
-    Ok(Json(admin.node.force_close_cost(&channel_id).await?))
+    Ok(Json(
+        admin.node.channels().force_close_cost(&channel_id).await?,
+    ))
 }
 
 /// Closes a channel by force. `GET` on the same path shows the cost.
@@ -127,7 +129,7 @@ pub(super) async fn force_close(
             "`confirm` has to be the channel's id: GET of this path says what closing it by force costs",
         ));
     }
-    admin.node.force_close_channel(&channel_id).await?;
+    admin.node.channels().force_close(&channel_id).await?;
     tracing::warn!("The operator closes channel {channel_id} by force");
     Ok(StatusCode::ACCEPTED)
 }
@@ -142,7 +144,11 @@ pub(super) async fn splice_in(
     Path(channel_id): Path<String>,
     Json(body): Json<SpliceInBody>,
 ) -> Result<StatusCode, Fault> {
-    admin.node.splice_in(&channel_id, body.amount_sat).await?;
+    admin
+        .node
+        .channels()
+        .splice_in(&channel_id, body.amount_sat)
+        .await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -159,6 +165,7 @@ pub(super) async fn splice_out(
     let (address, amount_sat) = (&body.address, body.amount_sat);
     admin
         .node
+        .channels()
         .splice_out(&channel_id, address, amount_sat)
         .await?;
     tracing::info!("The operator takes {amount_sat} sat out of channel {channel_id}");

@@ -11,7 +11,9 @@ use crate::account::ledger::LedgerError;
 use crate::base::error_chain::chain;
 use crate::node::liquidity::{ActivateError, OrderError};
 use crate::node::map::MapError;
-use crate::node::{NodeUnavailable, OperationError, WithdrawError};
+use crate::node::{
+    ChannelError, NodeUnavailable, OperationError, PaymentError, WalletError, WithdrawError,
+};
 use crate::operate::backup::BackupError;
 use crate::sell::gate::KeyringError;
 use crate::sell::route::NotABundle;
@@ -57,6 +59,12 @@ pub(super) enum Fault {
     Spending(#[from] SpendingError),
     #[error(transparent)]
     Operation(#[from] OperationError),
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error(transparent)]
+    Payment(#[from] PaymentError),
     #[error(transparent)]
     Withdraw(#[from] WithdrawError),
     #[error(transparent)]
@@ -118,14 +126,11 @@ impl axum::response::IntoResponse for Fault {
                 tracing::error!("Failed to note what is spent: {}", chain(fault));
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Operation(ref refusal)
-            | Self::Withdraw(WithdrawError::Operation(ref refusal)) => operation_status(refusal),
-            Self::Withdraw(WithdrawError::NotWanted | WithdrawError::Dear { .. }) => {
-                StatusCode::CONFLICT
-            }
-            Self::Withdraw(WithdrawError::Source(_) | WithdrawError::Failed) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Operation(ref error) => status_of_operation(error),
+            Self::Wallet(ref error) => status_of_wallet(error),
+            Self::Channel(ref error) => status_of_channel(error),
+            Self::Payment(ref error) => status_of_payment(error),
+            Self::Withdraw(ref error) => status_of_withdrawal(error),
             Self::Node(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Activate(ref error) => status_of_activation(error),
             Self::Bundle(ref error) => status_of_bundle(error),
@@ -154,50 +159,85 @@ impl axum::response::IntoResponse for Fault {
     }
 }
 
-/// The status of a refused operation. It tells the caller whether to change the request or to retry
-/// it later.
-fn operation_status(refusal: &OperationError) -> StatusCode {
+/// The status of an operation that the node did not do. It tells the caller whether to change the
+/// request or to retry it later.
+fn status_of_operation(refusal: &OperationError) -> StatusCode {
     match refusal {
         OperationError::Unavailable(_) | OperationError::Waits(_) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        OperationError::Map(error) => status_of_map(error),
-        OperationError::Late { .. }
-        | OperationError::NotTakenYet { .. }
-        | OperationError::Unsure { .. }
-        | OperationError::PeerUnreachable(_) => StatusCode::GATEWAY_TIMEOUT,
-        OperationError::NoChannel(_) | OperationError::NoPayment(_) => StatusCode::NOT_FOUND,
-        OperationError::NotAnAddress(_)
-        | OperationError::OtherNetwork(_)
-        | OperationError::NoAmount
-        | OperationError::NoAddressOfPeer(_)
-        | OperationError::NotAPeer(_)
-        | OperationError::NotPayable
-        | OperationError::BadLink(_)
-        | OperationError::OnlyOnchain(_)
-        | OperationError::PayeeName(_)
-        | OperationError::Lnurl
-        | OperationError::PayableElsewhere(_)
-        | OperationError::AmountMissing
-        | OperationError::OtherAmount { .. }
-        | OperationError::FeeRate(_)
-        | OperationError::DescriptionTooLong
-        | OperationError::Description(_)
-        | OperationError::Expiry => StatusCode::BAD_REQUEST,
-        OperationError::AddressesUnpaid(_)
-        | OperationError::CoinsInUse(_)
-        | OperationError::PeerAway(_)
-        | OperationError::NotTaken { .. }
-        | OperationError::InvoicesUnpaid(_)
-        | OperationError::Refused { .. }
-        | OperationError::AboveOnchain { .. }
-        | OperationError::AboveOnchainWithFee { .. }
-        | OperationError::NothingOnchain { .. }
-        | OperationError::AboveChannels { .. }
-        | OperationError::NotAnnounceable
-        | OperationError::Expired { .. }
-        | OperationError::PaidBefore
-        | OperationError::OwnInvoice => StatusCode::CONFLICT,
+        OperationError::Late { .. } | OperationError::Unsure { .. } => StatusCode::GATEWAY_TIMEOUT,
+        OperationError::Refused { .. } => StatusCode::CONFLICT,
+    }
+}
+
+/// The status of what the wallet did not do.
+fn status_of_wallet(refusal: &WalletError) -> StatusCode {
+    match refusal {
+        WalletError::Operation(error) => status_of_operation(error),
+        WalletError::NotTakenYet { .. } => StatusCode::GATEWAY_TIMEOUT,
+        WalletError::NotAnAddress(_)
+        | WalletError::OtherNetwork(_)
+        | WalletError::NoAmount
+        | WalletError::FeeRate(_) => StatusCode::BAD_REQUEST,
+        WalletError::AddressesUnpaid(_)
+        | WalletError::CoinsInUse(_)
+        | WalletError::NotTaken { .. }
+        | WalletError::AboveOnchain { .. }
+        | WalletError::AboveOnchainWithFee { .. }
+        | WalletError::NothingOnchain { .. } => StatusCode::CONFLICT,
+    }
+}
+
+/// The status of what was not done with a channel or a peer.
+fn status_of_channel(refusal: &ChannelError) -> StatusCode {
+    match refusal {
+        ChannelError::Operation(error) => status_of_operation(error),
+        ChannelError::Wallet(error) => status_of_wallet(error),
+        ChannelError::PeerUnreachable(_) => StatusCode::GATEWAY_TIMEOUT,
+        ChannelError::NoChannel(_) => StatusCode::NOT_FOUND,
+        ChannelError::NoAddressOfPeer(_) | ChannelError::NotAPeer(_) => StatusCode::BAD_REQUEST,
+        ChannelError::PeerAway(_)
+        | ChannelError::AboveChannels(_)
+        | ChannelError::NotAnnounceable => StatusCode::CONFLICT,
+    }
+}
+
+/// The status of a payment that was not sent, or an invoice that was not made.
+fn status_of_payment(refusal: &PaymentError) -> StatusCode {
+    match refusal {
+        PaymentError::Operation(error) => status_of_operation(error),
+        PaymentError::Map(error) => status_of_map(error),
+        PaymentError::NoPayment(_) => StatusCode::NOT_FOUND,
+        PaymentError::NoAmount
+        | PaymentError::NotPayable
+        | PaymentError::BadLink(_)
+        | PaymentError::OnlyOnchain(_)
+        | PaymentError::PayeeName(_)
+        | PaymentError::Lnurl
+        | PaymentError::PayableElsewhere(_)
+        | PaymentError::AmountMissing
+        | PaymentError::OtherAmount { .. }
+        | PaymentError::DescriptionTooLong
+        | PaymentError::Description(_)
+        | PaymentError::Expiry => StatusCode::BAD_REQUEST,
+        PaymentError::InvoicesUnpaid(_)
+        | PaymentError::AboveChannels(_)
+        | PaymentError::Expired { .. }
+        | PaymentError::PaidBefore
+        | PaymentError::OwnInvoice => StatusCode::CONFLICT,
+    }
+}
+
+/// The status of a withdrawal that was not done.
+fn status_of_withdrawal(refusal: &WithdrawError) -> StatusCode {
+    match refusal {
+        WithdrawError::Operation(error) => status_of_operation(error),
+        WithdrawError::Wallet(error) => status_of_wallet(error),
+        WithdrawError::Channel(error) => status_of_channel(error),
+        WithdrawError::PaymentRefused(error) => status_of_payment(error),
+        WithdrawError::NotWanted | WithdrawError::Dear { .. } => StatusCode::CONFLICT,
+        WithdrawError::Source(_) | WithdrawError::Failed => StatusCode::BAD_GATEWAY,
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
 use crate::base::error_chain::chain;
-use crate::node::{Node, OperationError, Payment, Progress};
+use crate::node::{Node, Payment, PaymentError, Progress};
 
 use super::admin::Admin;
 use super::spending::{Pending, Spending};
@@ -51,7 +51,7 @@ impl Following {
 
     /// Follows the reservations until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
-        let mut handled = self.node.handled();
+        let mut handled = self.node.payments().handled();
         loop {
             handled.mark_unchanged();
             for pending in self.spending.left() {
@@ -92,9 +92,9 @@ impl Following {
             return Some(0);
         }
         let payment = match &pending.payment_id {
-            Some(payment_id) => match self.node.payment(payment_id).await {
+            Some(payment_id) => match self.node.payments().get(payment_id).await {
                 Ok(payment) => Some(payment),
-                Err(OperationError::NoPayment(_)) => None,
+                Err(PaymentError::NoPayment(_)) => None,
                 Err(_) => return None,
             },
             None => match self.of_an_offer(pending).await {
@@ -112,8 +112,8 @@ impl Following {
 
     /// Finds an offer's payment if the program was killed before it wrote the id. Of several
     /// matching payments, prefers one that did not fail.
-    async fn of_an_offer(&self, pending: &Pending) -> Result<Option<Payment>, OperationError> {
-        let payments = self.node.payments(LOOKED_THROUGH).await?;
+    async fn of_an_offer(&self, pending: &Pending) -> Result<Option<Payment>, PaymentError> {
+        let payments = self.node.payments().list(LOOKED_THROUGH).await?;
         let mut fitting: Vec<_> = payments
             .into_iter()
             .filter(|payment| {

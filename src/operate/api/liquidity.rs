@@ -69,7 +69,7 @@ impl From<LaidReady> for LaidReadyBody {
 /// Shows the liquidity settings and terms without asking a provider.
 #[utoipa::path(get, path = "/liquidity", tag = "liquidity", responses((status = 200, body = Terms)))]
 pub(super) async fn terms(State(admin): State<Arc<Admin>>) -> Json<Terms> {
-    Json(admin.node.terms())
+    Json(admin.node.liquidity().terms())
 }
 
 /// Makes an invoice that opens a channel when paid.
@@ -99,6 +99,7 @@ pub(super) async fn activate(
             let bundle = None;
             admin
                 .node
+                .liquidity()
                 .activate(&admin.ledger, Activation { amount, bundle })
                 .await?
         }
@@ -127,7 +128,7 @@ pub(super) async fn order(
             "send JSON, as in {\"lsp_balance_sat\": 1000000}; see the settings' order_provider",
         )
     })?;
-    Ok(Json(admin.node.order_channel(asked.0).await?))
+    Ok(Json(admin.node.liquidity().order_channel(asked.0).await?))
 }
 
 /// Shows the state of an order. The request asks the provider.
@@ -139,7 +140,7 @@ pub(super) async fn order_status(
     State(admin): State<Arc<Admin>>,
     Path(order_id): Path<String>,
 ) -> Result<Json<OrderStatus>, Fault> {
-    Ok(Json(admin.node.order_status(order_id).await?))
+    Ok(Json(admin.node.liquidity().order_status(order_id).await?))
 }
 
 /// Lists payments that opened channels, and invoices for them that are still unpaid.
@@ -160,5 +161,5 @@ pub(super) async fn activations(
 /// Fetches the network map that outgoing payments need. The node may restart for it.
 #[utoipa::path(post, path = "/gossip/fetch", tag = "liquidity", responses((status = 200, body = Map)))]
 pub(super) async fn fetch_map(State(admin): State<Arc<Admin>>) -> Result<Json<Map>, Fault> {
-    Ok(Json(admin.node.fetch_map().await?))
+    Ok(Json(admin.node.payments().fetch_map().await?))
 }

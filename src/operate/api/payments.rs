@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::base::error_chain::chain;
-use crate::node::{HandInvoice, OperationError, Payable, Paying, Payment, Sending};
+use crate::node::{HandInvoice, OperationError, Payable, Paying, Payment, PaymentError, Sending};
 
 use super::access::Caller;
 use super::admin::Admin;
@@ -71,7 +71,8 @@ pub(super) async fn list(
     let limit = query.limit.unwrap_or(PAYMENTS_PAGE);
     let payments = admin
         .node
-        .payments(limit.clamp(1, PAYMENTS_PAGE_MAX))
+        .payments()
+        .list(limit.clamp(1, PAYMENTS_PAGE_MAX))
         .await?;
     Ok(Json(PaymentsBody { payments }))
 }
@@ -85,7 +86,7 @@ pub(super) async fn one(
     State(admin): State<Arc<Admin>>,
     Path(payment_id): Path<String>,
 ) -> Result<Json<Payment>, Fault> {
-    Ok(Json(admin.node.payment(&payment_id).await?))
+    Ok(Json(admin.node.payments().get(&payment_id).await?))
 }
 
 /// Pays an invoice or an offer.
@@ -110,10 +111,10 @@ pub(super) async fn pay(
         amount_msat: body.amount_msat,
         fee_max_msat: body.fee_max_msat,
     };
-    let payable = admin.node.payable(paying).await?;
+    let payable = admin.node.payments().payable(paying).await?;
     let most_msat = payable.amount_msat.saturating_add(payable.fee_max_msat);
     let Some(reserved) = reserve(&admin, caller, &payable, most_msat).await? else {
-        return Ok(Json(admin.node.pay(payable, |_| {}).await?));
+        return Ok(Json(admin.node.payments().pay(payable, |_| {}).await?));
     };
     // If the caller hangs up, the reservation stays. `Following` then settles it, whether or not
     // the payment was sent.
@@ -121,6 +122,7 @@ pub(super) async fn pay(
     let hearing = Arc::clone(&reserved);
     let paid = admin
         .node
+        .payments()
         .pay(payable, move |step| hear(&hearing, step))
         .await;
     if let Some(spent_msat) = spent_by(&paid, most_msat) {
@@ -133,11 +135,13 @@ pub(super) async fn pay(
 }
 
 /// The amount that was certainly spent; `None` while the payment can still go through.
-fn spent_by(paid: &Result<Payment, OperationError>, most_msat: u64) -> Option<u64> {
+fn spent_by(paid: &Result<Payment, PaymentError>, most_msat: u64) -> Option<u64> {
     match paid {
         Ok(payment) => spent(payment, most_msat),
         // The payment can still succeed.
-        Err(OperationError::Late { .. } | OperationError::Unsure { .. }) => None,
+        Err(PaymentError::Operation(
+            OperationError::Late { .. } | OperationError::Unsure { .. },
+        )) => None,
         Err(_) => Some(0),
     }
 }
@@ -200,9 +204,11 @@ pub(super) async fn make_invoice(
 ) -> Result<Json<HandInvoice>, Fault> {
     let expiry_secs = body.expiry_secs.unwrap_or(EXPIRY_SECS);
     let by = caller.scope.drawing();
-    let invoice = admin
-        .node
-        .invoice_by_hand(by, body.amount_msat, body.description, expiry_secs);
+    let invoice =
+        admin
+            .node
+            .payments()
+            .invoice(by, body.amount_msat, body.description, expiry_secs);
     Ok(Json(invoice.await?))
 }
 
@@ -215,9 +221,12 @@ mod tests {
     #[test]
     fn a_payment_that_may_still_go_through_stays_reserved() {
         for (paid, spent_msat) in [
-            (Err(OperationError::Unsure { what: "pay" }), None),
-            (Err(OperationError::PaidBefore), Some(0)),
-            (Err(NodeUnavailable::NotRunning.into()), Some(0)),
+            (Err(OperationError::Unsure { what: "pay" }.into()), None),
+            (Err(PaymentError::PaidBefore), Some(0)),
+            (
+                Err(OperationError::from(NodeUnavailable::NotRunning).into()),
+                Some(0),
+            ),
         ] {
             assert_eq!(spent_by(&paid, 1_100), spent_msat, "{paid:?}");
         }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::node::status::Peer;
+use crate::node::Peer;
 
 use super::admin::Admin;
 use super::fault::Fault;
@@ -31,7 +31,7 @@ pub(super) struct ConnectBody {
 /// Lists the node's peers.
 #[utoipa::path(get, path = "/peers", tag = "peers", responses((status = 200, body = PeersBody)))]
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<PeersBody>, Fault> {
-    let peers = admin.node.peers().await?;
+    let peers = admin.node.peers().list().await?;
     Ok(Json(PeersBody { peers }))
 }
 
@@ -44,7 +44,11 @@ pub(super) async fn connect(
     State(admin): State<Arc<Admin>>,
     Json(body): Json<ConnectBody>,
 ) -> Result<StatusCode, Fault> {
-    admin.node.connect(body.peer.parse()?, body.keep).await?;
+    admin
+        .node
+        .peers()
+        .connect(body.peer.parse()?, body.keep)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -57,6 +61,6 @@ pub(super) async fn disconnect(
     State(admin): State<Arc<Admin>>,
     Path(node_id): Path<String>,
 ) -> Result<StatusCode, Fault> {
-    admin.node.disconnect(&node_id).await?;
+    admin.node.peers().disconnect(&node_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -44,7 +44,7 @@ pub(super) struct SendBody {
 #[utoipa::path(get, path = "/onchain", tag = "wallet", responses((status = 200, body = OnchainMoney)))]
 pub(super) async fn balance(State(admin): State<Arc<Admin>>) -> Result<Json<OnchainMoney>, Fault> {
     let ledger = Arc::clone(&admin.ledger);
-    Ok(Json(admin.node.onchain_money(ledger).await?))
+    Ok(Json(admin.node.wallet().money(ledger).await?))
 }
 
 /// Draws a new on-chain address.
@@ -60,7 +60,11 @@ pub(super) async fn new_address(
     State(admin): State<Arc<Admin>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<AddressBody>, Fault> {
-    let address = admin.node.new_address(caller.scope.drawing()).await?;
+    let address = admin
+        .node
+        .wallet()
+        .new_address(caller.scope.drawing())
+        .await?;
     Ok(Json(AddressBody { address }))
 }
 
@@ -101,7 +105,7 @@ pub(super) async fn send(
             ));
         }
     };
-    let sent = admin.node.send_onchain(&body.address, amount, fee).await?;
+    let sent = admin.node.wallet().send(&body.address, amount, fee).await?;
     let txid = &sent.txid;
     tracing::info!("Sent on chain by the operator's wish: transaction {txid}");
     Ok(Json(sent))
@@ -123,6 +127,6 @@ pub(super) struct WithdrawnBody {
 pub(super) async fn withdraw(
     State(admin): State<Arc<Admin>>,
 ) -> Result<Json<WithdrawnBody>, Fault> {
-    let withdrawn = admin.node.withdraw_now().await?;
+    let withdrawn = admin.node.withdrawals().now().await?;
     Ok(Json(WithdrawnBody { withdrawn }))
 }

@@ -217,7 +217,7 @@ impl Backups {
     }
 
     fn create_one(&self) -> Result<Created, BackupError> {
-        if self.node.is_recovering() {
+        if self.node.recovery().is_under_way() {
             return Err(BackupError::Recovering);
         }
         let folder = &self.config.folder;
@@ -423,7 +423,7 @@ impl Backups {
 
     /// Makes a backup if one is due or the newest is too old. Returns false if that failed.
     fn create_if(&self, is_due: bool) -> bool {
-        if self.node.is_recovering() {
+        if self.node.recovery().is_under_way() {
             return true;
         }
         let now_secs = self.clock.unix_secs();

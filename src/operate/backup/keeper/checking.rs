@@ -25,7 +25,7 @@ impl Backups {
     /// Verifies the newest backup in the folder if a check is due, and makes another one if it is
     /// bad. Blocks on the disk.
     pub(super) fn check(&self) {
-        if self.node.is_recovering() {
+        if self.node.recovery().is_under_way() {
             return;
         }
         let Some(Own {
