@@ -6,7 +6,7 @@ use tollhouse::account::ledger::record::{ActivationRecord, ActivationTotals, Bun
 use tollhouse::account::ledger::{Arrived, Ledger};
 use tollhouse::base::clock::Clock;
 
-use crate::books::{
+use crate::support::books::{
     Books, account, challenge, copy_folder, find_sale, payment, token, totals, use_once,
 };
 

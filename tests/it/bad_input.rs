@@ -1,17 +1,13 @@
 //! What no well-behaved client sends: each gets a clear status, never the resource, and the server answers afterwards.
 
-use std::time::Duration;
-
 use http::StatusCode;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, interval};
 use tollhouse::sell::resource;
 
-use crate::gate::assert_served;
-use crate::raw;
+use crate::support::answers::assert_served;
+use crate::support::raw;
+use crate::support::upstream::{HELLO, SOON, Upstream};
 use crate::support::{PAGE, Setup, Shop};
-use crate::upstream::{HELLO, SOON, Upstream};
 
 /// A request line, its header lines without `Host`, and the status that it gets.
 struct Row(&'static str, Vec<u8>, u16);
@@ -128,13 +124,6 @@ fn request_lines() -> Vec<Row> {
     ]
 }
 
-fn with_upstream(upstream: &Upstream) -> Setup {
-    Setup {
-        upstream: Some(upstream.address),
-        ..Setup::default()
-    }
-}
-
 async fn assert_answers(shop: &Shop) {
     assert_served(&shop.get("/free/page.txt").await);
     assert_served(
@@ -223,7 +212,7 @@ async fn a_request_names_one_host() {
 #[tokio::test]
 async fn a_body_above_the_limit_is_refused_whether_it_says_so_or_not() {
     let upstream = Upstream::start().await;
-    let shop = Shop::with(with_upstream(&upstream)).await;
+    let shop = Shop::with(Setup::before(upstream.address)).await;
     let sold = shop.sell("up", Some(1));
     let start = format!(
         "POST /up/x HTTP/1.1\r\nHost: shop\r\nAuthorization: {}\r\n",
@@ -262,7 +251,7 @@ async fn a_body_above_the_limit_is_refused_whether_it_says_so_or_not() {
 #[tokio::test]
 async fn an_unpaid_body_is_not_passed_on() {
     let upstream = Upstream::start().await;
-    let shop = Shop::with(with_upstream(&upstream)).await;
+    let shop = Shop::with(Setup::before(upstream.address)).await;
     let post = shop
         .request(http::Method::POST, "/up/x")
         .body("an unpaid body");
@@ -275,7 +264,7 @@ async fn an_unpaid_body_is_not_passed_on() {
 async fn a_second_request_on_a_connection_needs_a_credential_of_its_own() {
     let shop = Shop::open().await;
     let sold = shop.sell("articles", None);
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let page = "GET /articles/page.txt HTTP/1.1\r\nHost: shop\r\n";
     let both = format!("{page}Authorization: {}\r\n\r\n{page}\r\n", sold.header());
     stream.write_all(both.as_bytes()).await.unwrap();
@@ -286,7 +275,7 @@ async fn a_second_request_on_a_connection_needs_a_credential_of_its_own() {
 #[tokio::test]
 async fn a_request_inside_a_body_is_a_body() {
     let upstream = Upstream::start().await;
-    let shop = Shop::with(with_upstream(&upstream)).await;
+    let shop = Shop::with(Setup::before(upstream.address)).await;
     let hidden = "GET /up/hidden HTTP/1.1\r\nHost: shop\r\n\r\n";
     let length = hidden.len();
     let request = format!(
@@ -299,22 +288,10 @@ async fn a_request_inside_a_body_is_a_body() {
     assert_eq!(upstream.take_one().body, hidden.as_bytes());
 }
 
-/// Writes one byte at a time, with a pause in front of each, until all are written or the server has had enough.
-pub(crate) async fn drip(stream: &mut TcpStream, bytes: &[u8]) {
-    let mut tick = interval(Duration::from_millis(20));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for byte in bytes {
-        tick.tick().await;
-        if stream.write_all(&[*byte]).await.is_err() {
-            return;
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_body_that_drips_is_cut_off() {
     let upstream = Upstream::start().await;
-    let setup = with_upstream(&upstream);
+    let setup = Setup::before(upstream.address);
     let shop = Shop::with(Setup {
         resource: resource::Config {
             body_timeout: SOON,
@@ -324,13 +301,13 @@ async fn a_body_that_drips_is_cut_off() {
     })
     .await;
     let sold = shop.sell("up", Some(1));
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let head = format!(
         "POST /up/x HTTP/1.1\r\nHost: shop\r\nAuthorization: {}\r\nContent-Length: 100\r\n\r\n",
         sold.header()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    drip(&mut stream, &[b'x'; 60]).await;
+    raw::drip(&mut stream, &[b'x'; 60]).await;
     let reply = raw::reply(&mut stream).await.unwrap();
     assert_eq!(reply.status, 408, "{}", reply.text());
     // The holder's doing: it counts.

@@ -4,12 +4,13 @@ use http::header::{AUTHORIZATION, ORIGIN};
 use http::{Method, StatusCode};
 use regtest::client::Answer;
 
-use crate::gate::{assert_challenged, assert_served};
-use crate::layer::Program;
-use crate::manners::{Answering, FREE, route, sold};
-use crate::raw;
+use crate::support::answers::{assert_challenged, assert_served};
+use crate::support::program::Program;
+use crate::support::raw;
+use crate::support::routes::{FREE, route, sold};
+use crate::support::server::Server;
+use crate::support::upstream::Upstream;
 use crate::support::{Closed, Shop};
-use crate::upstream::Upstream;
 
 /// A preflight for these headers.
 async fn preflight(shop: &Shop, path: &str, origin: &str, wanted: &str) -> Answer {
@@ -54,7 +55,7 @@ async fn a_preflight_allows_the_headers_that_the_script_asks_for() {
 
 #[tokio::test]
 async fn headers_that_the_upstream_exposes_stay_exposed() {
-    let upstream = Answering::with(
+    let upstream = Server::saying(
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\nAccess-Control-Expose-Headers: X-Total, retry-after\r\n\
          Access-Control-Expose-Headers: X-Page\r\nAccess-Control-Allow-Origin: https://app.example\r\n\r\n",
     )
@@ -75,7 +76,7 @@ async fn headers_that_the_upstream_exposes_stay_exposed() {
 
 #[tokio::test]
 async fn scripts_of_named_origins_may_send_credentials() {
-    let upstream = Answering::with(
+    let upstream = Server::saying(
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\nVary: Accept\r\nAccess-Control-Allow-Origin: *\r\n\r\n",
     )
     .await;
@@ -85,7 +86,7 @@ async fn scripts_of_named_origins_may_send_credentials() {
         sold("/a/*", upstream.address, "")
     );
     let shop = Shop::selling(&settings).await;
-    let paid = shop.pay(&assert_challenged(&shop.get("/a/x").await));
+    let paid = shop.buy("/a/x").await;
     let asked = shop
         .request(Method::GET, "/a/x")
         .header(ORIGIN, named)

@@ -17,7 +17,7 @@ use tollhouse::protocol::invoice::{Inbound, Invoice, Reach, Unready};
 use tollhouse::sell::gate::{ACCEPT_GRANT, Bundle};
 use tollhouse::sell::route::Grant;
 
-use crate::gate::{assert_challenged, assert_served};
+use crate::support::answers::{assert_challenged, assert_served};
 use crate::support::{NOW_SECS, Shop, new_folder};
 
 const SETTINGS: &str = r#"

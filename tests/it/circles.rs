@@ -10,11 +10,11 @@ use tollhouse::sell::gate::{Limits, Quotes};
 use tollhouse::sell::quote::{HookConfig, Hooks, OnFailure, Rates};
 use tollhouse::sell::route::{Forward, HeaderEdits, Protocol, Upstream as Servers};
 
-use crate::forward::{assert_hello, shop_before};
-use crate::gate::assert_challenged;
-use crate::raw;
 use crate::support::Shop;
-use crate::upstream::Upstream;
+use crate::support::answers::assert_challenged;
+use crate::support::answers::assert_hello;
+use crate::support::raw;
+use crate::support::upstream::Upstream;
 
 fn to(address: SocketAddr) -> Forward {
     Forward::to(format!("http://{address}").parse().unwrap())
@@ -30,7 +30,7 @@ async fn status(shop: &Shop, lines: &str) -> u16 {
 #[tokio::test]
 async fn a_gate_in_front_of_itself_answers_after_one_round_and_counts_nothing() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", Some(1));
     // Twice, as after two reloads of the settings.
     shop.lead_to(to(shop.address));
@@ -115,7 +115,7 @@ async fn a_circle_ends_in_every_protocol() {
 #[tokio::test]
 async fn the_via_of_a_request_is_passed_on_and_ends_after_many_servers() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let way = |count: usize| format!("Via: {}\r\n", vec!["1.1 proxy"; count].join(", "));
     assert_eq!(status(&shop, &way(20)).await, 200);
     let seen = upstream.take_one();

@@ -2,14 +2,13 @@
 
 use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tollhouse::sell::http::{Clients, Limits, Networks};
 
-use crate::gate::{assert_challenged, assert_served};
-use crate::raw;
+use crate::support::answers::{assert_challenged, assert_served};
+use crate::support::raw;
+use crate::support::upstream::{SOON, Upstream};
 use crate::support::{DEADLINE, PAGE, Setup, Shop};
-use crate::upstream::{SOON, Upstream};
 
 fn networks(list: &[&str]) -> Networks {
     Networks::parse(list).unwrap()
@@ -256,7 +255,7 @@ async fn a_proxy_that_says_nothing_is_not_waited_for() {
     };
     let shop = shop_behind(&["127.0.0.1"], limits, None).await;
     for said in [&b""[..], b"PROXY TCP4 203.0.113.9"] {
-        let mut stream = TcpStream::connect(shop.address).await.unwrap();
+        let mut stream = shop.connect().await;
         stream.write_all(said).await.unwrap();
         let mut rest = Vec::new();
         let read = timeout(DEADLINE, stream.read_to_end(&mut rest)).await;

@@ -10,20 +10,14 @@ use axum::response::Response;
 use http::header::{AUTHORIZATION, HOST, LOCATION};
 use http::{Method, StatusCode};
 use regtest::client::Answer;
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
-use crate::gate::assert_challenged;
+use crate::support::answers::assert_challenged;
+use crate::support::server::Server;
 use crate::support::{Shop, Sold};
 
 /// A server that answers with the status at the end of the path, and redirects to the URL in the query.
-async fn obliging() -> (SocketAddr, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new().fallback(answer);
-    let mut serving = JoinSet::new();
-    serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (address, serving)
+async fn obliging() -> Server {
+    Server::routing(|_| Router::new().fallback(answer)).await
 }
 
 async fn answer(request: Request) -> Response {
@@ -73,9 +67,9 @@ async fn left(shop: &Shop, method: Method, path: &str) -> u64 {
 
 #[tokio::test]
 async fn answers_that_bring_nothing_cost_nothing_unless_the_route_says_so() {
-    let (upstream, _serving) = obliging().await;
-    let shop = selling(upstream, "").await;
-    let inside = format!("303?http://{upstream}/login");
+    let upstream = obliging().await;
+    let shop = selling(upstream.address, "").await;
+    let inside = format!("303?http://{}/login", upstream.address);
     for (method, answer) in [
         (Method::GET, "304"),
         (Method::GET, "401"),
@@ -128,8 +122,8 @@ async fn answers_that_bring_nothing_cost_nothing_unless_the_route_says_so() {
 
 #[tokio::test]
 async fn a_client_cannot_make_another_server_the_shop_by_its_host_header() {
-    let (upstream, _serving) = obliging().await;
-    let shop = selling(upstream, "").await;
+    let upstream = obliging().await;
+    let shop = selling(upstream.address, "").await;
     let sold = shop.sell("a", Some(3));
     let path = "/a/302?https://elsewhere.example/signed";
     let request = shop.request(Method::GET, path);
@@ -143,8 +137,8 @@ async fn a_client_cannot_make_another_server_the_shop_by_its_host_header() {
 
 #[tokio::test]
 async fn a_token_gets_twenty_for_nothing_and_four_more_for_each_use_that_counted() {
-    let (upstream, _serving) = obliging().await;
-    let shop = selling(upstream, "").await;
+    let upstream = obliging().await;
+    let shop = selling(upstream.address, "").await;
     let sold = shop.sell("a", Some(3));
     let asked = async |path: &str| {
         let answer = ask(&shop, Method::GET, path, &sold).await;
@@ -169,9 +163,9 @@ async fn a_token_gets_twenty_for_nothing_and_four_more_for_each_use_that_counted
 
 #[tokio::test]
 async fn free_answers_count_towards_the_limits() {
-    let (upstream, _serving) = obliging().await;
+    let upstream = obliging().await;
     let limits = "[limits]\ntokens = { requests = 3, per = \"1m\" }";
-    let shop = selling(upstream, limits).await;
+    let shop = selling(upstream.address, limits).await;
     let sold = shop.sell("a", Some(1));
     for _ in 0..3 {
         assert_eq!(ask(&shop, Method::HEAD, "/a/200", &sold).await.status, 200);
@@ -182,8 +176,8 @@ async fn free_answers_count_towards_the_limits() {
 
 #[tokio::test]
 async fn a_free_quota_counts_free_answers() {
-    let (upstream, _serving) = obliging().await;
-    let shop = selling(upstream, "").await;
+    let upstream = obliging().await;
+    let shop = selling(upstream.address, "").await;
     for left in ["1", "0"] {
         let answer = shop.get("/d/404").await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND);
@@ -194,13 +188,14 @@ async fn a_free_quota_counts_free_answers() {
 
 #[tokio::test]
 async fn a_grant_of_bytes_counts_what_they_take() {
-    let (upstream, _serving) = obliging().await;
+    let upstream = obliging().await;
     let shop = Shop::selling(&format!(
-        "[[route]]\npath = \"/a/*\"\nservice = \"a\"\nprice = \"10 sat\"\nupstream = \"http://{upstream}\"\n\
-         grant = {{ bytes = 9 }}\n"
+        "[[route]]\npath = \"/a/*\"\nservice = \"a\"\nprice = \"10 sat\"\nupstream = \"http://{}\"\n\
+         grant = {{ bytes = 9 }}\n",
+        upstream.address
     ))
     .await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/a/200").await));
+    let sold = shop.buy("/a/200").await;
     for (method, left) in [(Method::HEAD, "9"), (Method::GET, "9"), (Method::GET, "5")] {
         let answer = ask(&shop, method, "/a/404", &sold).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND);

@@ -6,7 +6,7 @@ use http::{Method, StatusCode, header::AUTHORIZATION};
 use tokio::task::JoinSet;
 use tollhouse::protocol::l402::RootKeys;
 
-use crate::gate::{assert_challenged, assert_served};
+use crate::support::answers::{assert_challenged, assert_served};
 use crate::support::{PAGE, Shop, Sold, master_key};
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tollhouse::account::ledger::{LedgerError, Settlement};
 use tollhouse::account::store::{DataLock, LockError, StoreError};
 
-use crate::books::{Books, PRICE_MSAT, account, challenge, find_sale, payment, totals};
+use crate::support::books::{Books, PRICE_MSAT, account, challenge, find_sale, payment, totals};
 
 /// One sale in the books, and one more on its way: before anything of it was written, and after all of it was.
 fn around_a_settlement() -> (Books, Books) {

@@ -1,19 +1,17 @@
 //! More connections than places: no network keeps the others out, and payers keep their place.
 
-use std::net::SocketAddr;
-
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tollhouse::sell::http::{Clients, Limits, Networks};
 
-use crate::raw;
+use crate::support::raw;
+use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, PAGE, Setup, Shop, Sold};
-use crate::upstream::Upstream;
 
 /// As few places as the tests need, and the share of one network.
 pub(crate) fn limits() -> Limits {
@@ -22,7 +20,7 @@ pub(crate) fn limits() -> Limits {
         connections_of_network: 8,
         // No connection ends by itself while a test waits.
         header_timeout: 10 * DEADLINE,
-        ..Setup::default().limits
+        ..Setup::usual_limits()
     }
 }
 
@@ -33,15 +31,6 @@ fn setup() -> Setup {
     }
 }
 
-/// Opens a connection from this address.
-pub(crate) async fn from(address: &str, to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket
-        .bind(format!("{address}:0").parse().unwrap())
-        .unwrap();
-    socket.connect(to).await.unwrap()
-}
-
 const ASK: &[u8] = b"GET /free/page.txt HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
 
 /// Sends twelve requests from this address, each on its own connection after the bytes in `start`. Returns how many
@@ -49,7 +38,7 @@ const ASK: &[u8] = b"GET /free/page.txt HTTP/1.1\r\nHost: shop\r\nConnection: cl
 async fn answered_behind(start: &str, address: &str, shop: &Shop) -> usize {
     let mut answered = 0;
     for _ in 0..12 {
-        let mut stream = from(address, shop.address).await;
+        let mut stream = raw::connect_from(address, shop.address).await;
         let sent = [start.as_bytes(), ASK].concat();
         let _ = stream.write_all(&sent).await;
         let reply = raw::reply(&mut stream).await;
@@ -73,7 +62,7 @@ async fn idle_sockets_of_one_address_keep_nobody_out() {
     let shop = Shop::with(setup()).await;
     let mut idle = Vec::new();
     for number in 0..16 {
-        let mut stream = from("127.0.0.1", shop.address).await;
+        let mut stream = raw::connect_from("127.0.0.1", shop.address).await;
         // Some send nothing, and some never finish their request.
         if number % 2 == 1 {
             stream
@@ -96,7 +85,7 @@ async fn connections_of_several_networks_keep_no_newcomer_out() {
     let mut idle = Vec::new();
     for address in ["127.0.1.1", "127.0.2.1", "127.0.3.1", "127.0.4.1"] {
         for _ in 0..8 {
-            let mut stream = from(address, shop.address).await;
+            let mut stream = raw::connect_from(address, shop.address).await;
             let kept = b"GET /free/page.txt HTTP/1.1\r\nHost: shop\r\n\r\n";
             stream.write_all(kept).await.unwrap();
             idle.push(stream);
@@ -113,7 +102,7 @@ struct Many {
 
 impl Many {
     async fn connect(address: &str, shop: &Shop) -> Self {
-        let stream = TokioIo::new(from(address, shop.address).await);
+        let stream = TokioIo::new(raw::connect_from(address, shop.address).await);
         let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await;
         let (sender, connection) = shaken.unwrap();
         let mut running = tokio::task::JoinSet::new();
@@ -177,7 +166,7 @@ async fn unpaid_answers_are_displaced_and_paid_ones_stay() {
     let ask = |path: &str, authorization: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: shop\r\n{authorization}\r\n")
     };
-    let mut paid = from("127.0.5.1", shop.address).await;
+    let mut paid = raw::connect_from("127.0.5.1", shop.address).await;
     let authorization = format!("Authorization: {}\r\n", sold.header());
     let asked = ask("/up/stream", &authorization);
     paid.write_all(asked.as_bytes()).await.unwrap();
@@ -186,7 +175,7 @@ async fn unpaid_answers_are_displaced_and_paid_ones_stay() {
     let mut free = Vec::new();
     for address in ["127.0.1.1", "127.0.2.1"] {
         for _ in 0..7 {
-            let mut stream = from(address, shop.address).await;
+            let mut stream = raw::connect_from(address, shop.address).await;
             stream
                 .write_all(ask("/open/stream", "").as_bytes())
                 .await
@@ -218,7 +207,7 @@ async fn a_proxy_has_no_share_and_the_clients_that_it_names_have_one() {
     let shop = Shop::with(trusting(false)).await;
     let mut kept = Vec::new();
     for _ in 0..16 {
-        let mut stream = from("127.0.9.1", shop.address).await;
+        let mut stream = raw::connect_from("127.0.9.1", shop.address).await;
         let ask = b"GET /free/page.txt HTTP/1.1\r\nHost: shop\r\n\r\n";
         stream.write_all(ask).await.unwrap();
         assert_eq!(raw::reply(&mut stream).await.unwrap().status, 200);
@@ -232,7 +221,7 @@ async fn a_proxy_has_no_share_and_the_clients_that_it_names_have_one() {
     let by_proxy = |client: &str| format!("PROXY TCP4 {client} 127.0.0.1 4711 80\r\n");
     let mut idle = Vec::new();
     for _ in 0..16 {
-        let mut stream = from("127.0.9.1", shop.address).await;
+        let mut stream = raw::connect_from("127.0.9.1", shop.address).await;
         let start = by_proxy("192.0.2.1");
         stream.write_all(start.as_bytes()).await.unwrap();
         idle.push(stream);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tollhouse::account::ledger::{LedgerError, Settlement};
 use tollhouse::account::store::StoreError;
 
-use crate::books::{
+use crate::support::books::{
     Books, PRICE_MSAT, account, challenge, copy_folder, find_sale, payment, token, totals,
     use_once, uses_left, with_surplus,
 };

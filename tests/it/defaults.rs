@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tollhouse::config::understood_with;
 
-use crate::settings::Settings;
+use crate::support::settings::Settings;
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 

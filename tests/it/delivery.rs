@@ -1,22 +1,21 @@
 //! Delivery: streaming in both directions, when an upstream's failure gives the use back, and when it does not.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 
 use http::header::AUTHORIZATION;
 use http::{Method, StatusCode};
 use regtest::client::Answer;
 use regtest::wait::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tollhouse::sell::resource;
 
-use crate::forward::{assert_hello, shop_before};
-use crate::gate::assert_challenged;
-use crate::raw;
+use crate::support::answers::assert_challenged;
+use crate::support::answers::assert_hello;
+use crate::support::answers::assert_problem;
+use crate::support::raw;
+use crate::support::server::Server;
+use crate::support::upstream::{HELLO, SOON, Upstream};
 use crate::support::{DEADLINE, Setup, Shop, Sold};
-use crate::upstream::{HELLO, SOON, Upstream};
 
 /// The request that this token still buys is served, and no other.
 async fn assert_one_left(shop: &Shop, sold: &Sold) {
@@ -31,7 +30,7 @@ fn assert_left(answer: &Answer, left: &str) {
 #[tokio::test]
 async fn an_upstream_that_says_it_failed_gives_the_use_back() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", Some(1));
     for _ in 0..3 {
         let answer = shop.get_with("/up/fails", &sold).await;
@@ -43,30 +42,11 @@ async fn an_upstream_that_says_it_failed_gives_the_use_back() {
     assert_one_left(&shop, &sold).await;
 }
 
-pub(crate) fn assert_problem(answer: &Answer, status: StatusCode) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    assert_eq!(
-        answer.header("content-type"),
-        Some("application/problem+json")
-    );
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
-    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(problem["status"], status.as_u16());
-    // What RFC 9457, section 4.2.1 wants of a problem without a type of its own.
-    assert_eq!(problem["type"], "about:blank");
-    assert_eq!(problem["title"], status.canonical_reason().unwrap());
-    assert!(problem["detail"].as_str().unwrap().contains("not counted"));
-}
-
 #[tokio::test]
 async fn an_upstream_that_is_not_there_gives_the_use_back() {
     let closed = crate::support::Closed::new();
     let nobody = closed.address;
-    let shop = Shop::with(Setup {
-        upstream: Some(nobody),
-        ..Setup::default()
-    })
-    .await;
+    let shop = Shop::before(nobody).await;
     let sold = shop.sell("up", Some(1));
     for _ in 0..2 {
         let answer = shop.get_with("/up/x", &sold).await;
@@ -100,7 +80,7 @@ async fn an_upstream_that_takes_too_long_gives_the_use_back() {
 #[tokio::test]
 async fn a_paid_answer_of_an_upstream_is_private_unless_it_is_stricter() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     for (path, kept) in [
         ("/up/x", "private"),
@@ -120,9 +100,9 @@ async fn a_paid_answer_of_an_upstream_is_private_unless_it_is_stricter() {
 #[tokio::test]
 async fn an_answer_streams_and_a_client_that_hangs_up_has_had_it() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", Some(1));
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let request = format!(
         "GET /up/stream HTTP/1.1\r\nHost: shop\r\nAuthorization: {}\r\n\r\n",
         sold.header()
@@ -145,8 +125,8 @@ async fn an_answer_streams_and_a_client_that_hangs_up_has_had_it() {
 #[tokio::test]
 async fn a_body_streams_to_the_upstream() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let shop = Shop::before(upstream.address).await;
+    let mut stream = shop.connect().await;
     let head = "POST /open/echo HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     for word in ["first", "again"] {
@@ -164,9 +144,9 @@ async fn a_body_streams_to_the_upstream() {
 #[tokio::test]
 async fn a_client_that_breaks_its_body_off_does_not_bring_the_server_down() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let head = format!(
         "POST /up/x HTTP/1.1\r\nHost: shop\r\nAuthorization: {}\r\nContent-Length: 100\r\n\r\nhalf",
         sold.header()
@@ -180,8 +160,8 @@ async fn a_client_that_breaks_its_body_off_does_not_bring_the_server_down() {
 #[tokio::test]
 async fn expect_continue_is_answered_by_us() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let shop = Shop::before(upstream.address).await;
+    let mut stream = shop.connect().await;
     let head =
         "POST /open/x HTTP/1.1\r\nHost: shop\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -195,35 +175,6 @@ async fn expect_continue_is_answered_by_us() {
     );
 }
 
-/// An upstream that sends these bytes in answer to every request, and then closes the connection or waits.
-async fn saying(bytes: &'static str, waits: bool) -> (SocketAddr, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut serving = JoinSet::new();
-    serving.spawn(async move {
-        let mut kept = Vec::new();
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 16 * 1024];
-            // Clients may have left already.
-            let _ = stream.read(&mut request).await;
-            let _ = stream.write_all(bytes.as_bytes()).await;
-            if waits {
-                kept.push(stream);
-            }
-        }
-    });
-    (address, serving)
-}
-
-async fn shop_of(upstream: SocketAddr) -> Shop {
-    Shop::with(Setup {
-        upstream: Some(upstream),
-        ..Setup::default()
-    })
-    .await
-}
-
 const LONG: &str = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 const OPEN_ENDED: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
@@ -233,8 +184,8 @@ const EVENTS: &str =
 #[tokio::test]
 async fn an_upstream_that_sends_a_head_and_no_byte_gives_the_use_back() {
     for head in [LONG, CHUNKED, OPEN_ENDED, EVENTS] {
-        let (upstream, _serving) = saying(head, false).await;
-        let shop = shop_of(upstream).await;
+        let upstream = Server::saying(head).await;
+        let shop = Shop::before(upstream.address).await;
         let sold = shop.sell("up", Some(1));
         for _ in 0..5 {
             let request = format!(
@@ -274,8 +225,8 @@ async fn an_answer_that_has_begun_counts_however_it_ends_and_an_empty_one_counts
         ("HTTP/1.1 204 No Content\r\n\r\n", 204),
         ("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", 403),
     ] {
-        let (upstream, _serving) = saying(answer, false).await;
-        let shop = shop_of(upstream).await;
+        let upstream = Server::saying(answer).await;
+        let shop = Shop::before(upstream.address).await;
         let sold = shop.sell("up", Some(1));
         let request = shop.request(Method::GET, "/up/x");
         let request = request.header(AUTHORIZATION, sold.header());
@@ -294,7 +245,7 @@ async fn leave_early(shop: &Shop, sold: &Sold) -> Option<()> {
         "GET /up/x HTTP/1.1\r\nHost: shop\r\nAuthorization: {}\r\n\r\n",
         sold.header()
     );
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut start = [0; 12];
     match tokio::time::timeout(SOON, stream.read_exact(&mut start)).await {
@@ -310,8 +261,8 @@ async fn leave_early(shop: &Shop, sold: &Sold) -> Option<()> {
 #[tokio::test]
 async fn a_client_that_waits_in_vain_for_the_first_byte_gets_the_use_back_a_few_times() {
     for head in [LONG, CHUNKED] {
-        let (upstream, _serving) = saying(head, true).await;
-        let shop = shop_of(upstream).await;
+        let upstream = Server::holding(head).await;
+        let shop = Shop::before(upstream.address).await;
         let sold = shop.sell("up", Some(1));
         // The fourth use counts, whatever the upstream does.
         for _ in 0..4 {
@@ -330,8 +281,8 @@ async fn a_websocket_that_the_upstream_closes_without_a_byte_gives_the_use_back(
     let granted =
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     for (behind, is_use) in [("", false), ("word", true)] {
-        let (upstream, _serving) = saying(format!("{granted}{behind}").leak(), false).await;
-        let shop = shop_of(upstream).await;
+        let upstream = Server::saying(format!("{granted}{behind}")).await;
+        let shop = Shop::before(upstream.address).await;
         let sold = shop.sell("up", Some(1));
         let request = format!(
             "GET /up/x HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: websocket\r\nAuthorization: {}\r\n\r\n",
@@ -358,8 +309,8 @@ async fn a_websocket_that_the_upstream_closes_without_a_byte_gives_the_use_back(
 async fn a_websocket_closed_without_a_byte_after_the_clients_gives_the_use_back_a_few_times() {
     let granted =
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let (upstream, _serving) = saying(granted, false).await;
-    let shop = shop_of(upstream).await;
+    let upstream = Server::saying(granted).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", Some(1));
     let request = format!(
         "GET /up/x HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: websocket\r\nAuthorization: {}\r\n\r\ncommand",

@@ -23,7 +23,8 @@ use tollhouse::Tollhouse;
 use tollhouse::protocol::l402::{MasterKey, RootKeys};
 use tower::ServiceExt as _;
 
-use crate::layer::{JOKE, assert_told};
+use crate::support::answers::assert_told;
+use crate::support::program::JOKE;
 use crate::support::{DEADLINE, Sold};
 
 /// A folder with settings that start without anybody to talk to.

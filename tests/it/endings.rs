@@ -11,30 +11,27 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tollhouse::account::ledger::record::Revoked;
 
-use crate::calls::{Calls, Speech};
-use crate::gate::assert_challenged;
-use crate::http2::Client;
-use crate::raw;
+use crate::support::answers::assert_challenged;
+use crate::support::calls::{Calls, Speech};
+use crate::support::http2::Client;
+use crate::support::raw;
+use crate::support::server::Server;
+use crate::support::websocket::{Echo, Socket, connect, say};
 use crate::support::{DEADLINE, Shop, Sold};
-use crate::websocket::{Echo, Socket, connect, say, sold_by};
+use crate::websocket::sold_by;
 
 /// A shop in front of a server that speaks gRPC, or another protocol.
-async fn shop_before(address: SocketAddr, protocol: &str, keys: &str) -> Shop {
+async fn shop_of(address: SocketAddr, protocol: &str, keys: &str) -> Shop {
     Shop::selling(&format!(
         "[[route]]\npath = \"/rpc/*\"\nservice = \"rpc\"\nprice = \"10 sat\"\n\
          upstream = {{ url = \"http://{address}\", protocol = \"{protocol}\" }}\n{keys}\n"
     ))
     .await
-}
-
-async fn bought(shop: &Shop) -> Sold {
-    shop.pay(&assert_challenged(&shop.get("/rpc/x").await))
 }
 
 async fn call(client: &Client, path: &str, sold: &Sold) -> Response<Incoming> {
@@ -59,8 +56,8 @@ async fn a_call_that_uses_up_its_grant_ends_after_a_message_with_a_status() {
     let calls = Calls::start(Speech::Clear).await;
     for (bytes, whole) in [(25, 20), (20, 20), (19, 10), (9, 0), (30, 30)] {
         let keys = format!("grant = {{ bytes = {bytes} }}\noverrun = \"cut\"");
-        let shop = shop_before(calls.address, "http2", &keys).await;
-        let sold = bought(&shop).await;
+        let shop = shop_of(calls.address, "http2", &keys).await;
+        let sold = shop.buy("/rpc/x").await;
         let client = Client::connect(&shop).await;
         let (got, trailers) = messages(call(&client, "/rpc/framed", &sold).await).await;
         assert_eq!(got.len(), whole, "{bytes}");
@@ -77,8 +74,8 @@ async fn a_call_that_uses_up_its_grant_ends_after_a_message_with_a_status() {
 #[tokio::test]
 async fn a_call_whose_token_is_revoked_ends_with_a_status() {
     let calls = Calls::start(Speech::Clear).await;
-    let shop = shop_before(calls.address, "http2", "").await;
-    let sold = bought(&shop).await;
+    let shop = shop_of(calls.address, "http2", "").await;
+    let sold = shop.buy("/rpc/x").await;
     let client = Client::connect(&shop).await;
     let call = call(&client, "/rpc/for-ever", &sold).await;
     let token_id = sold.identifier().token_id.0;
@@ -94,48 +91,36 @@ async fn a_call_whose_token_is_revoked_ends_with_a_status() {
 async fn a_call_that_uses_up_its_time_ends_with_a_status() {
     let calls = Calls::start(Speech::Clear).await;
     let keys = "grant = { seconds = 1 }\noverrun = \"cut\"";
-    let shop = shop_before(calls.address, "http2", keys).await;
-    let sold = bought(&shop).await;
+    let shop = shop_of(calls.address, "http2", keys).await;
+    let sold = shop.buy("/rpc/x").await;
     let client = Client::connect(&shop).await;
     let (got, trailers) = messages(call(&client, "/rpc/for-ever", &sold).await).await;
     assert!(!got.is_empty() && got.len() % 8 == 0);
     assert_eq!(trailers["grpc-status"], "8");
 }
 
-/// A server that sends this head and body, in chunks of seven bytes, to every request.
-async fn chunking(head: &'static str, body: &'static [u8]) -> (SocketAddr, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut serving = JoinSet::new();
-    serving.spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            // Clients may disconnect at any time.
-            let _ = stream.read(&mut [0; 16 * 1024]).await;
-            let _ = stream.write_all(head.as_bytes()).await;
-            for piece in body.chunks(7) {
-                let size = format!("{:x}\r\n", piece.len());
-                let chunk = [size.as_bytes(), piece, b"\r\n"].concat();
-                let _ = stream.write_all(&chunk).await;
-            }
-            let _ = stream.write_all(b"0\r\n\r\n").await;
-        }
-    });
-    (address, serving)
+/// This head and body, in chunks of seven bytes.
+fn chunked(head: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = head.as_bytes().to_vec();
+    for piece in body.chunks(7) {
+        bytes.extend(format!("{:x}\r\n", piece.len()).as_bytes());
+        bytes.extend([piece, b"\r\n"].concat());
+    }
+    [&bytes[..], b"0\r\n\r\n"].concat()
 }
 
 #[tokio::test]
 async fn a_grpc_web_call_ends_with_a_trailer_frame() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc-web+proto\r\nTransfer-Encoding: chunked\r\n\r\n";
     let body = b"\0\0\0\0\x05first\0\0\0\0\x05again\x80\0\0\0\x0fgrpc-status:0\r\n";
-    let (address, _serving) = chunking(head, body).await;
+    let server = Server::saying(chunked(head, body)).await;
     for (bytes, ending) in [
         (15, &b"grpc-status:8\r\n"[..]),
         (40, &b"grpc-status:0\r\n"[..]),
     ] {
         let keys = format!("grant = {{ bytes = {bytes} }}\noverrun = \"cut\"");
-        let shop = shop_before(address, "http1", &keys).await;
-        let sold = bought(&shop).await;
+        let shop = shop_of(server.address, "http1", &keys).await;
+        let sold = shop.buy("/rpc/x").await;
         let request = shop.request(Method::POST, "/rpc/x");
         let request = request
             .header(AUTHORIZATION, sold.header())
@@ -157,8 +142,8 @@ async fn a_grpc_web_call_ends_with_a_trailer_frame() {
 
 #[tokio::test]
 async fn a_browser_may_send_the_headers_of_grpc_web() {
-    let (address, _serving) = chunking("", b"").await;
-    let shop = shop_before(address, "http1", "").await;
+    let server = Server::saying(chunked("", b"")).await;
+    let shop = shop_of(server.address, "http1", "").await;
     let wanted = [
         "x-grpc-web",
         "x-user-agent",
@@ -248,8 +233,8 @@ async fn half_a_message_is_not_followed_by_a_close_frame() {
         listener.local_addr().unwrap()
     );
     let shop = Shop::selling(&route).await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/ws/x").await));
-    let mut client = tokio::net::TcpStream::connect(shop.address).await.unwrap();
+    let sold = shop.buy("/ws/x").await;
+    let mut client = shop.connect().await;
     let request = format!(
         "GET /ws/x HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: websocket\r\nAuthorization: {}\r\n\r\n",
         sold.header()

@@ -120,7 +120,7 @@ async fn encoded_separators_are_decided_before_the_folder_is_looked_at() {
         "page.txt%00",
         "page.txt%00.html",
     ] {
-        let answer = crate::raw::get(shop.address, &format!("/free/{name}")).await;
+        let answer = crate::support::raw::get(shop.address, &format!("/free/{name}")).await;
         assert_eq!(answer.status, 400, "{name}");
         assert!(!answer.text().contains(PAGE), "{name}");
     }

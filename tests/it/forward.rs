@@ -2,28 +2,13 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode, header::AUTHORIZATION};
-use regtest::client::Answer;
+use http::{Method, header::AUTHORIZATION};
 
-use crate::gate::assert_challenged;
-use crate::raw;
-use crate::support::{Setup, Shop, Sold};
-use crate::upstream::{HELLO, Seen, Upstream};
-
-pub(crate) async fn shop_before(upstream: &Upstream) -> Shop {
-    Shop::with(Setup {
-        upstream: Some(upstream.address),
-        ..Setup::default()
-    })
-    .await
-}
-
-pub(crate) fn assert_hello(answer: &Answer) {
-    assert_eq!(
-        (answer.status, answer.text().as_str()),
-        (StatusCode::OK, HELLO)
-    );
-}
+use crate::support::answers::assert_challenged;
+use crate::support::answers::assert_hello;
+use crate::support::raw;
+use crate::support::upstream::{Seen, Upstream};
+use crate::support::{Shop, Sold};
 
 /// Sends these header lines with a good credential, and gives what arrived.
 async fn forwarded(shop: &Shop, upstream: &Upstream, headers: &[(&str, &str)]) -> Seen {
@@ -55,7 +40,7 @@ fn assert_no_credential(seen: &Seen, sold: &Sold) {
 #[tokio::test]
 async fn a_credential_never_reaches_the_upstream() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     let inside = sold.with_caveat(&format!("preimage={}", hex::encode(sold.preimage)));
     let in_hex = hex::encode(&inside.macaroon);
@@ -98,7 +83,7 @@ async fn a_credential_never_reaches_the_upstream() {
 #[tokio::test]
 async fn a_free_route_passes_no_credential_on_either() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     assert_hello(&shop.get_with("/open/x", &sold).await);
     assert_no_credential(&upstream.take_one(), &sold);
@@ -107,7 +92,7 @@ async fn a_free_route_passes_no_credential_on_either() {
 #[tokio::test]
 async fn what_is_somebody_elses_passes() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let seen = forwarded(
         &shop,
         &upstream,
@@ -130,7 +115,7 @@ async fn what_is_somebody_elses_passes() {
 #[tokio::test]
 async fn what_speaks_of_one_connection_passes_in_neither_direction() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let seen = forwarded(
         &shop,
         &upstream,
@@ -175,7 +160,7 @@ async fn what_speaks_of_one_connection_passes_in_neither_direction() {
 #[tokio::test]
 async fn where_a_request_comes_from_is_what_we_know_not_what_it_claims() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let seen = forwarded(
         &shop,
         &upstream,
@@ -210,7 +195,7 @@ async fn where_a_request_comes_from_is_what_we_know_not_what_it_claims() {
 #[tokio::test]
 async fn connection_cannot_name_away_what_we_say() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let named = "x-forwarded-for, host, content-length, authorization";
     let seen = forwarded(&shop, &upstream, &[("connection", named)]).await;
     assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
@@ -223,7 +208,7 @@ async fn connection_cannot_name_away_what_we_say() {
 #[tokio::test]
 async fn the_path_that_was_matched_is_the_path_that_is_forwarded() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     for (asked, forwarded) in [
         ("/up/x", "/base/up/x"),
@@ -256,7 +241,7 @@ async fn the_path_that_was_matched_is_the_path_that_is_forwarded() {
 #[tokio::test]
 async fn a_request_is_forwarded_once_with_its_method_and_body() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     for method in [
         Method::GET,
@@ -282,7 +267,7 @@ async fn a_request_is_forwarded_once_with_its_method_and_body() {
 #[tokio::test]
 async fn a_body_whose_length_is_said_twice_is_forwarded_with_one_meaning() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let request = "POST /open/x HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Length: 3\r\n\
                    Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     let reply = raw::exchange(shop.address, request.as_bytes())
@@ -298,7 +283,7 @@ async fn a_body_whose_length_is_said_twice_is_forwarded_with_one_meaning() {
 #[tokio::test]
 async fn the_clock_of_a_grant_is_the_shops() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     shop.clock.advance(Duration::from_secs(3_600));
     assert_challenged(&shop.get_with("/up/x", &sold).await);

@@ -6,27 +6,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, StatusCode, header::AUTHORIZATION};
 use lightning_invoice::Bolt11Invoice;
-use regtest::client::{Answer, read_invoice};
+use regtest::client::read_invoice;
 use regtest::token::Token;
 use tollhouse::protocol::invoice::{Inbound, Reach, Unready};
 use tollhouse::protocol::l402::RootKeys;
 
-use crate::raw;
+use crate::support::answers::assert_challenged;
+use crate::support::answers::assert_served;
+use crate::support::raw;
 use crate::support::{INVOICE_EXPIRY, NOW_SECS, PAGE, Shop, Sold, master_key};
-
-/// The resource, and nothing but the resource.
-pub(crate) fn assert_served(answer: &Answer) {
-    assert_eq!(
-        (answer.status, answer.text().as_str()),
-        (StatusCode::OK, PAGE)
-    );
-}
-
-/// A challenge, and nothing of the resource.
-pub(crate) fn assert_challenged(answer: &Answer) -> regtest::client::Challenge {
-    assert!(!answer.text().contains(PAGE), "{}", answer.text());
-    answer.challenge().unwrap()
-}
 
 #[tokio::test]
 async fn a_challenge_has_the_lines_that_deployed_clients_read_in_their_order() {

@@ -9,37 +9,29 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tollhouse::sell::resource;
-use tollhouse::sell::route::{Forward, Protocol, Upstream};
+use tollhouse::sell::route::{Protocol, Upstream};
 
-use crate::calls::{Calls, MESSAGE, Speech, self_signed};
-use crate::frames::{self, frame};
-use crate::http2::Client;
-use crate::raw;
+use crate::support::calls::{Calls, MESSAGE, Speech, self_signed};
+use crate::support::frames::{self, frame};
+use crate::support::http2::Client;
+use crate::support::raw;
+use crate::support::upstream::SOON;
 use crate::support::{Setup, Shop, Sold};
-use crate::upstream::SOON;
 
 /// A shop in front of these servers that speak HTTP/2.
-pub(crate) async fn shop_before(urls: &[String], authorities: Vec<Vec<u8>>) -> Shop {
+pub(crate) async fn shop_of_http2(urls: &[String], authorities: Vec<Vec<u8>>) -> Shop {
     let servers = urls.iter().map(|url| url.parse().unwrap()).collect();
     let upstream = Upstream {
         protocol: Protocol::Http2,
         authorities,
         ..Upstream::of(servers)
     };
-    Shop::with(Setup {
-        forward: Some(Forward {
-            upstream: upstream.into(),
-            ..Forward::to("http://nobody".parse().unwrap())
-        }),
-        ..Setup::default()
-    })
-    .await
+    Shop::with(Setup::of(upstream)).await
 }
 
 async fn clear() -> (Calls, Shop) {
     let calls = Calls::start(Speech::Clear).await;
-    let shop = shop_before(&[format!("http://{}", calls.address)], Vec::new()).await;
+    let shop = shop_of_http2(&[format!("http://{}", calls.address)], Vec::new()).await;
     (calls, shop)
 }
 
@@ -125,7 +117,7 @@ async fn grpc_passes_from_end_to_end() {
 #[tokio::test]
 async fn messages_pass_one_by_one() {
     let (_calls, shop) = clear().await;
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let head = "POST /open/echo HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     for word in ["first", "again"] {
@@ -140,7 +132,7 @@ async fn messages_pass_one_by_one() {
 
 /// Says a word at a time to a server that says it back, for longer than an upload may take, and gives what came back last.
 async fn talk(shop: &Shop) -> Option<String> {
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let head = "POST /open/echo HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut tick = tokio::time::interval(SOON * 2 / 3);
@@ -165,19 +157,9 @@ async fn a_conversation_is_no_upload_and_may_go_on_for_as_long_as_both_speak() {
         protocol: Protocol::Http2,
         ..Upstream::of(vec![format!("http://{}", calls.address).parse().unwrap()])
     };
-    let setup = Setup::default();
-    let shop = Shop::with(Setup {
-        forward: Some(Forward {
-            upstream: upstream.into(),
-            ..Forward::to("http://nobody".parse().unwrap())
-        }),
-        resource: resource::Config {
-            body_timeout: SOON,
-            ..setup.resource
-        },
-        ..setup
-    })
-    .await;
+    let mut setup = Setup::of(upstream);
+    setup.resource.body_timeout = SOON;
+    let shop = Shop::with(setup).await;
     assert!(talk(&shop).await.is_some());
 }
 
@@ -215,7 +197,7 @@ async fn over_tls_http2_is_agreed_on() {
     let (speech, pem) = self_signed("127.0.0.1", &[b"h2", b"http/1.1"]);
     let calls = Calls::start(speech).await;
     let authorities = tollhouse::sell::resource::certificates(pem.as_bytes()).unwrap();
-    let shop = shop_before(&[format!("https://{}", calls.address)], authorities).await;
+    let shop = shop_of_http2(&[format!("https://{}", calls.address)], authorities).await;
     let sold = shop.sell("up", None);
     assert!(call(&shop, "/up/x", &sold).await.contains(MESSAGE));
     assert_eq!(calls.take_one().version, Version::HTTP_2);
@@ -228,7 +210,7 @@ async fn an_upstream_that_went_away_gives_the_use_back_and_another_is_asked() {
         Calls::start(Speech::Clear).await,
     );
     let urls = [&calls, &other].map(|calls| format!("http://{}", calls.address));
-    let shop = shop_before(&urls, Vec::new()).await;
+    let shop = shop_of_http2(&urls, Vec::new()).await;
     let sold = shop.sell("up", Some(6));
     // Both have a connection.
     for _ in 0..2 {
@@ -277,7 +259,7 @@ async fn refuse(mut stream: TcpStream, said: Vec<u8>) {
 async fn a_customer_that_takes_nothing_does_not_stop_the_others_of_its_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let shop = shop_before(&[url], Vec::new()).await;
+    let shop = shop_of_http2(&[url], Vec::new()).await;
     let sold = shop.sell("up", None);
     let mut asking = JoinSet::new();
     asking.spawn(async move { drop(shop.get_with("/up/x", &sold).await) });
@@ -323,11 +305,11 @@ async fn a_stream_that_is_refused_before_its_answer_is_not_counted_and_goes_else
     ] {
         let (address, _serving) = refusing(said).await;
         let url = format!("http://{address}");
-        let shop = shop_before(std::slice::from_ref(&url), Vec::new()).await;
+        let shop = shop_of_http2(std::slice::from_ref(&url), Vec::new()).await;
         let sold = shop.sell("up", Some(1));
         assert_eq!(shop.get_with("/up/x", &sold).await.status, 502, "{name}");
         shop.is_counted(&sold, 0).await;
-        let shop = shop_before(&[url, format!("http://{}", other.address)], Vec::new()).await;
+        let shop = shop_of_http2(&[url, format!("http://{}", other.address)], Vec::new()).await;
         assert_eq!(shop.get_with("/up/x", &sold).await.status, 200, "{name}");
         shop.is_counted(&sold, 1).await;
     }

@@ -16,10 +16,11 @@ use tollhouse::Offer;
 use tollhouse::sell::route::{Class, Plan, PriceTable, Pricing, Selector};
 use tower::{Layer as _, Service, ServiceExt as _};
 
-use crate::gate::assert_challenged;
-use crate::layer::{JOKE, Program, assert_told, offer};
-use crate::raw;
 use crate::support::Sold;
+use crate::support::answers::assert_challenged;
+use crate::support::answers::assert_told;
+use crate::support::program::{JOKE, Program, offer};
+use crate::support::raw;
 
 fn with_quota(requests: u64) -> Offer {
     Offer {

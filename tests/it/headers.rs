@@ -4,10 +4,10 @@ use http::Method;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use tollhouse::sell::route::{Forward, HeaderEdits};
 
-use crate::forward::{assert_hello, shop_before};
-use crate::raw;
+use crate::support::answers::assert_hello;
+use crate::support::raw;
+use crate::support::upstream::{Seen, Upstream};
 use crate::support::{Setup, Shop, Sold};
-use crate::upstream::{Seen, Upstream};
 
 /// A shop whose route does this besides.
 async fn shop_with(upstream: &Upstream, change: impl FnOnce(&mut Forward)) -> Shop {
@@ -74,7 +74,7 @@ async fn ask(shop: &Shop, path: &str, sold: Option<&Sold>) {
 #[tokio::test]
 async fn the_upstream_is_told_who_paid_for_what_and_nobody_can_forge_it() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     ask(&shop, "/up/x", Some(&sold)).await;
     let token_id = sold.identifier().token_id.to_string();
@@ -90,7 +90,7 @@ async fn the_upstream_is_told_who_paid_for_what_and_nobody_can_forge_it() {
 #[tokio::test]
 async fn what_another_server_would_read_as_a_claim_or_a_credential_does_not_pass() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     let in_hex = hex::encode(&sold.macaroon);
     let header = sold.header();
@@ -249,7 +249,7 @@ async fn of_the_services_that_a_token_opens_the_one_of_the_route_is_named() {
 #[tokio::test]
 async fn the_standards_header_says_where_a_request_comes_from() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     assert_hello(&shop.get_with("/up/x", &shop.sell("up", None)).await);
     let seen = upstream.take_one();
     let expected = format!("for=127.0.0.1;host=\"{}\";proto=http", shop.address);
@@ -342,7 +342,7 @@ async fn a_prefix_is_taken_off_and_another_put_in_its_place() {
 #[tokio::test]
 async fn trailers_pass_in_both_directions_and_carry_no_claims() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     let in_hex = hex::encode(&sold.macaroon);
     let request = format!(

@@ -2,97 +2,28 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tollhouse::sell::http::Limits;
 
-use crate::bad_input::drip;
-use crate::forward::shop_before;
-use crate::frames::{self, frame};
-use crate::raw;
-use crate::support::{DEADLINE, PAGE, Setup, Shop, Sold};
-use crate::upstream::{HELLO, SOON, Upstream};
-
-/// A client with one connection.
-pub(crate) struct Client {
-    sender: SendRequest<Full<Bytes>>,
-    _connection: JoinSet<()>,
-}
-
-impl Client {
-    pub(crate) async fn connect(shop: &Shop) -> Self {
-        let stream = TcpStream::connect(shop.address).await.unwrap();
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
-        let mut connections = JoinSet::new();
-        connections.spawn(async move { drop(connection.await) });
-        Self {
-            sender,
-            _connection: connections,
-        }
-    }
-
-    pub(crate) async fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> hyper::Result<Response<Incoming>> {
-        let mut sender = self.sender.clone();
-        timeout(DEADLINE, sender.send_request(request))
-            .await
-            .expect("an answer in time")
-    }
-
-    pub(crate) async fn get(&self, path: &str, sold: Option<&Sold>) -> (StatusCode, String) {
-        let mut request = Request::get(format!("http://shop{path}"));
-        if let Some(sold) = sold {
-            request = request.header("authorization", sold.header());
-        }
-        let answer = self.send(request.body(Full::default()).unwrap()).await;
-        read(answer.unwrap()).await
-    }
-}
-
-pub(crate) async fn read(answer: Response<Incoming>) -> (StatusCode, String) {
-    assert_eq!(answer.version(), Version::HTTP_2);
-    let status = answer.status();
-    let body = timeout(DEADLINE, answer.into_body().collect())
-        .await
-        .expect("a body in time")
-        .unwrap()
-        .to_bytes();
-    (status, String::from_utf8(body.to_vec()).unwrap())
-}
+use crate::support::frames::{self, frame};
+use crate::support::http2::Client;
+use crate::support::http2::read;
+use crate::support::raw;
+use crate::support::upstream::{HELLO, SOON, Upstream};
+use crate::support::{DEADLINE, PAGE, Setup, Shop};
 
 fn ok(text: &str) -> (StatusCode, String) {
     (StatusCode::OK, text.to_owned())
 }
 
-async fn shop_with(limits: Limits) -> Shop {
-    Shop::with(Setup {
-        limits,
-        ..Setup::default()
-    })
-    .await
-}
-
-fn limits() -> Limits {
-    Setup::default().limits
-}
-
 #[tokio::test]
 async fn one_port_speaks_both_and_sells_by_both() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let client = Client::connect(&shop).await;
     let (status, body) = client.get("/articles/page.txt", None).await;
     assert_eq!(status, StatusCode::PAYMENT_REQUIRED, "{body}");
@@ -117,7 +48,7 @@ async fn one_port_speaks_both_and_sells_by_both() {
 #[tokio::test]
 async fn a_body_and_many_requests_at_once_pass() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let client = Client::connect(&shop).await;
     let body = vec![b'x'; 60 * 1024];
     let post = Request::builder()
@@ -152,18 +83,18 @@ async fn headers_have_the_same_limits() {
 
 #[tokio::test]
 async fn a_preface_that_drips_is_understood_or_cut_off_with_a_word() {
-    let shop = shop_with(Limits {
+    let shop = Shop::limited(Limits {
         header_timeout: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
-    drip(&mut stream, &frames::PREFACE[..10]).await;
+    let mut stream = shop.connect().await;
+    raw::drip(&mut stream, &frames::PREFACE[..10]).await;
     stream.write_all(&frames::PREFACE[10..]).await.unwrap();
     let settings = frame(frames::SETTINGS, 0, 0, &[]);
     stream.write_all(&settings).await.unwrap();
     assert!(frames::until(&mut stream, frames::SETTINGS).await.is_some());
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     stream.write_all(&frames::PREFACE[..10]).await.unwrap();
     let reply = raw::reply(&mut stream).await;
     assert_eq!(reply.map(|reply| reply.status), Some(408));
@@ -176,10 +107,10 @@ async fn is_closed(stream: &mut TcpStream) {
 
 #[tokio::test]
 async fn a_connection_that_asks_nothing_is_closed() {
-    let shop = shop_with(Limits {
+    let shop = Shop::limited(Limits {
         header_timeout: SOON,
         write_timeout: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
     // It never answers what it is sent, not even the farewell.
@@ -211,10 +142,10 @@ fn wide_open() -> Vec<u8> {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_given_up() {
-    let shop = shop_with(Limits {
+    let shop = Shop::limited(Limits {
         connections_max: 1,
         write_timeout: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
     let large = std::fs::File::create(shop.folder.join("large.bin")).unwrap();
@@ -235,7 +166,7 @@ async fn an_answer_that_is_not_taken_is_given_up_without_the_others() {
         upstream: Some(upstream.address),
         limits: Limits {
             write_timeout: SOON,
-            ..limits()
+            ..Setup::usual_limits()
         },
         ..Setup::default()
     })
@@ -261,7 +192,7 @@ async fn requests_above_the_limit_are_told_to_come_again() {
         upstream: Some(upstream.address),
         limits: Limits {
             connections_max: 2,
-            ..limits()
+            ..Setup::usual_limits()
         },
         ..Setup::default()
     })
@@ -291,10 +222,10 @@ async fn requests_above_the_limit_are_told_to_come_again() {
 
 #[tokio::test]
 async fn who_leaves_refusals_lying_keeps_nobody_out() {
-    let shop = shop_with(Limits {
+    let shop = Shop::limited(Limits {
         connections_max: 3,
         header_timeout: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
     let settings = frames::setting(frames::INITIAL_WINDOW_SIZE, 0);
@@ -319,7 +250,10 @@ async fn who_leaves_refusals_lying_keeps_nobody_out() {
 async fn streaming(upstream: &Upstream, grace: Duration) -> (Shop, TcpStream) {
     let shop = Shop::with(Setup {
         upstream: Some(upstream.address),
-        limits: Limits { grace, ..limits() },
+        limits: Limits {
+            grace,
+            ..Setup::usual_limits()
+        },
         ..Setup::default()
     })
     .await;
@@ -348,9 +282,9 @@ async fn a_request_in_flight_is_finished_before_the_end() {
 
 #[tokio::test]
 async fn idle_connections_do_not_hold_up_the_end() {
-    let shop = shop_with(Limits {
+    let shop = Shop::limited(Limits {
         write_timeout: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
     // It never answers what it is sent.

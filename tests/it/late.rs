@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tollhouse::account::ledger::{Challenge, Claims, Payment, Settlement};
 
-use crate::gate::{assert_challenged, assert_served};
+use crate::support::answers::{assert_challenged, assert_served};
 use crate::support::{INVOICE_EXPIRY, NOW_SECS, Shop, Sold};
 
 const SETTINGS: &str = r#"

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tollhouse::account::ledger::{Claims, Overrun, Payment, Settlement};
 
-use crate::books::{
+use crate::support::books::{
     Books, PRICE_MSAT, account, challenge, find_sale, payment, token, totals, use_once, uses_left,
     with_surplus,
 };

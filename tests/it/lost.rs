@@ -12,8 +12,8 @@ use tollhouse::base::clock::Clock;
 use tollhouse::keys::NodeKeys;
 
 use crate::embedded::{folder, settings};
-use crate::secrets::Log;
 use crate::support::DEADLINE;
+use crate::support::log::Log;
 
 fn data(dir: &TempDir) -> PathBuf {
     dir.path().join("tollhouse-data")
@@ -156,8 +156,7 @@ async fn where_there_never_was_a_node_one_is_begun() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn books_that_are_gone_begin_anew_and_it_is_said_what_that_means() {
-    let log = Log::default();
-    let listening = log.listen();
+    let (log, listening) = Log::listen();
     let dir = folder("");
     runs(&dir).await;
     runs(&dir).await;

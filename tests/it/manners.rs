@@ -1,39 +1,24 @@
 //! Cookies in several lines, and upstream answers that are hard to parse.
 
-use std::net::SocketAddr;
-
 use axum::Router;
 use axum::routing::any;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
-use crate::delivery::assert_problem;
-use crate::forward::assert_hello;
-use crate::http2::{Client, read};
-use crate::layer::Program;
-use crate::quote::Teller;
 use crate::quoted::hooked;
-use crate::raw;
-use crate::secrets::Log;
-use crate::support::{Setup, Shop};
-use crate::upstream::{HELLO, Upstream};
-
-/// A route to this server, with these keys.
-pub(crate) fn route(path: &str, upstream: SocketAddr, keys: &str) -> String {
-    format!("[[route]]\npath = \"{path}\"\nupstream = \"http://{upstream}\"\n{keys}\n")
-}
-
-/// A sold route.
-pub(crate) fn sold(path: &str, upstream: SocketAddr, more: &str) -> String {
-    let keys = format!("service = \"a\"\nprice = \"1 sat\"\n{more}");
-    route(path, upstream, &keys)
-}
-
-pub(crate) const FREE: &str = "access = \"free\"";
+use crate::support::Shop;
+use crate::support::answers::assert_hello;
+use crate::support::answers::assert_problem;
+use crate::support::http2::{Client, read};
+use crate::support::log::Log;
+use crate::support::program::Program;
+use crate::support::raw;
+use crate::support::routes::FREE;
+use crate::support::routes::route;
+use crate::support::server::Server;
+use crate::support::teller::Teller;
+use crate::support::upstream::{HELLO, Upstream};
 
 /// A GET over HTTP/2 with the cookie in several lines.
 fn in_pieces(path: &str) -> Request<Full<Bytes>> {
@@ -116,46 +101,6 @@ async fn cookies(request: axum::extract::Request) -> String {
     format!("{:?}", lines.collect::<Vec<_>>())
 }
 
-/// A server that sends the same bytes to every request, and closes the connection.
-pub(crate) struct Answering {
-    pub(crate) address: SocketAddr,
-    _serving: JoinSet<()>,
-}
-
-impl Answering {
-    pub(crate) async fn with(answer: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let answer = answer.to_owned();
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let Ok(byte) = stream.read_u8().await else {
-                        break;
-                    };
-                    head.push(byte);
-                }
-                let _ = stream.write_all(answer.as_bytes()).await;
-            }
-        });
-        Self {
-            address,
-            _serving: serving,
-        }
-    }
-}
-
-async fn shop_in_front_of(upstream: &Answering) -> Shop {
-    Shop::with(Setup {
-        upstream: Some(upstream.address),
-        ..Setup::default()
-    })
-    .await
-}
-
 #[tokio::test]
 async fn an_answer_that_cannot_be_parsed_is_not_reported_as_missing() {
     let many: String = (0..101).map(|n| format!("X-{n}: y\r\n")).collect();
@@ -164,10 +109,9 @@ async fn an_answer_that_cannot_be_parsed_is_not_reported_as_missing() {
         "HTTP/1.1 200 OK\r\nX Y: z\r\n\r\n".to_owned(),
         "SSH-2.0-OpenSSH_9.2\r\n\r\n".to_owned(),
     ] {
-        let upstream = Answering::with(&answer).await;
-        let shop = shop_in_front_of(&upstream).await;
-        let log = Log::default();
-        let _listening = log.listen();
+        let upstream = Server::saying(&*answer).await;
+        let shop = Shop::before(upstream.address).await;
+        let (log, _listening) = Log::listen();
         let sold = shop.sell("up", Some(1));
         for _ in 0..2 {
             let got = shop.get_with("/up/x", &sold).await;
@@ -185,12 +129,12 @@ async fn an_answer_that_cannot_be_parsed_is_not_reported_as_missing() {
 async fn many_headers_and_folded_lines_of_an_upstream_pass() {
     // With the `Date` header, this is the limit of our HTTP client.
     let many: String = (0..97).map(|n| format!("X-{n}: y\r\n")).collect();
-    let upstream = Answering::with(&format!(
+    let upstream = Server::saying(format!(
         "HTTP/1.1 200 OK\r\n{many}X-Folded: one,\r\n two,\r\n\tthree\r\nContent-Length: {}\r\n\r\n{HELLO}",
         HELLO.len()
     ))
     .await;
-    let shop = shop_in_front_of(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let answer = shop.get("/open/x").await;
     assert_hello(&answer);
     assert_eq!(answer.header("x-96"), Some("y"));
@@ -202,11 +146,11 @@ async fn many_headers_and_folded_lines_of_an_upstream_pass() {
 #[tokio::test]
 async fn an_answer_has_a_date_and_the_upstreams_is_kept() {
     let date = "Sun, 06 Nov 1994 08:49:37 GMT";
-    let upstream = Answering::with(&format!(
+    let upstream = Server::saying(format!(
         "HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n"
     ))
     .await;
-    let shop = shop_in_front_of(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let answer = shop.get("/open/x").await;
     assert_eq!(answer.header("date"), Some(date));
     for answer in [shop.get("/free/page.txt").await, shop.get("/nothing").await] {

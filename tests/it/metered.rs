@@ -3,9 +3,9 @@
 use http::header::AUTHORIZATION;
 use tollhouse::account::ledger::record::Revoked;
 
-use crate::gate::assert_challenged;
+use crate::support::answers::assert_challenged;
+use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, Shop, Sold};
-use crate::upstream::Upstream;
 
 async fn metered(upstream: &Upstream, keys: &str) -> Shop {
     let route = "[[route]]\npath = \"/w/*\"\nservice = \"w\"\nprice = \"10 sat\"";
@@ -36,7 +36,7 @@ async fn what_the_upstream_says_of_its_work_is_what_counts() {
     for path in ["/w/worked", "/w/worked-behind"] {
         let keys = "grant = { seconds = 5 }\nmetered_by = \"x-work-seconds\"";
         let shop = metered(&upstream, keys).await;
-        let sold = shop.pay(&assert_challenged(&shop.get(path).await));
+        let sold = shop.buy(path).await;
         // Two and a half seconds each.
         assert_eq!(left(&shop, &sold, path).await, 5);
         assert_eq!(left(&shop, &sold, path).await, 3);
@@ -51,7 +51,7 @@ async fn an_upstream_that_fails_takes_no_seconds() {
     let upstream = Upstream::start().await;
     let keys = "grant = { seconds = 5 }\nmetered_by = \"x-work-seconds\"";
     let shop = metered(&upstream, keys).await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/w/worked").await));
+    let sold = shop.buy("/w/worked").await;
     for _ in 0..3 {
         let failed = shop.get_with("/w/fails", &sold).await;
         assert_eq!(failed.status, 503);
@@ -63,7 +63,7 @@ async fn an_upstream_that_fails_takes_no_seconds() {
 async fn where_nobody_says_it_the_time_until_the_last_byte_counts_also_while_it_runs() {
     let upstream = Upstream::start().await;
     let shop = metered(&upstream, "grant = { seconds = 60 }").await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
+    let sold = shop.buy("/w/stream").await;
     let running = begin_stream(&shop, &sold).await;
     upstream.is_streaming(true).await;
     shop.has_counted_a_second().await;
@@ -75,7 +75,7 @@ async fn where_nobody_says_it_the_time_until_the_last_byte_counts_also_while_it_
 async fn an_answer_that_runs_out_of_seconds_is_cut_where_the_route_says() {
     let upstream = Upstream::start().await;
     let shop = metered(&upstream, "grant = { seconds = 1 }\noverrun = \"cut\"").await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
+    let sold = shop.buy("/w/stream").await;
     let running = begin_stream(&shop, &sold).await;
     upstream.send_chunk();
     let ended = tokio::time::timeout(DEADLINE, running.bytes()).await;
@@ -89,8 +89,8 @@ async fn an_answer_that_runs_ends_when_its_token_is_revoked() {
     let upstream = Upstream::start().await;
     // Neither metered nor cut by its grant: only the revocation ends it.
     let shop = metered(&upstream, "grant = { requests = 9 }").await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
-    let other = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
+    let sold = shop.buy("/w/stream").await;
+    let other = shop.buy("/w/stream").await;
     let (running, its_neighbour) = (
         begin_stream(&shop, &sold).await,
         begin_stream(&shop, &other).await,
@@ -108,7 +108,7 @@ async fn an_answer_that_runs_ends_when_its_token_is_revoked() {
 async fn a_running_answer_ends_when_the_key_of_its_token_retires() {
     let upstream = Upstream::start().await;
     let shop = metered(&upstream, "grant = { requests = 9 }").await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/w/stream").await));
+    let sold = shop.buy("/w/stream").await;
     let running = begin_stream(&shop, &sold).await;
     shop.keyring.rotate(shop.clock.unix_secs()).unwrap();
     assert_cut_off(&upstream, running).await;

@@ -4,7 +4,7 @@ use tollhouse::account::ledger::{Overrun, Settlement};
 use tollhouse::protocol::l402::caveat::Allowance;
 
 use crate::activations::activation;
-use crate::books::{Books, account, challenge, payment, token, totals};
+use crate::support::books::{Books, account, challenge, payment, token, totals};
 
 /// Format 1's records, field by field in their order.
 type Challenge = (

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use tollhouse::config::{Complaint, Config};
 
-use crate::settings::{CHAIN, Settings};
+use crate::support::settings::{CHAIN, Settings};
 
 /// A route to a server; sold unless `rest` sets the access.
 fn route(path: &str, upstream: &str, rest: &str) -> String {

@@ -1,7 +1,6 @@
 //! A byte grant and many concurrent answers: at most one of them overruns the grant, and undelivered bytes go back.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,13 +12,14 @@ use futures_util::{StreamExt as _, stream};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE};
 use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use crate::gate::{assert_challenged, assert_served};
-use crate::http2;
-use crate::raw;
+use crate::support::answers::{assert_challenged, assert_served};
+use crate::support::http2::{self, Client};
+use crate::support::raw;
+use crate::support::server::Server;
 use crate::support::{DEADLINE, Shop, Sold};
 use regtest::wait::eventually;
 
@@ -28,25 +28,13 @@ const FILE: usize = 700_000;
 const AT_ONCE: usize = 50;
 
 /// An upstream that begins its answers once fifty requests have arrived.
-struct Crowd {
-    address: SocketAddr,
-    _serving: JoinSet<()>,
-}
-
-impl Crowd {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = Router::new()
+async fn crowd_server() -> Server {
+    Server::routing(|_| {
+        Router::new()
             .route("/crowd/{what}", axum::routing::get(answer))
-            .with_state(Arc::new(Barrier::new(AT_ONCE)));
-        let mut serving = JoinSet::new();
-        serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self {
-            address,
-            _serving: serving,
-        }
-    }
+            .with_state(Arc::new(Barrier::new(AT_ONCE)))
+    })
+    .await
 }
 
 async fn answer(State(all): State<Arc<Barrier>>, Path(what): Path<String>) -> Response {
@@ -94,13 +82,9 @@ async fn selling(behind: &str, overrun: &str) -> Shop {
     .await
 }
 
-async fn before(crowd: &Crowd, overrun: &str) -> Shop {
+async fn before(crowd: &Server, overrun: &str) -> Shop {
     let upstream = format!("upstream = \"http://{}\"", crowd.address);
     selling(&upstream, overrun).await
-}
-
-async fn bought(shop: &Shop, path: &str) -> Sold {
-    shop.pay(&assert_challenged(&shop.get(path).await))
 }
 
 /// The outcome of one of many requests: its status, the number of its bytes, and whether it was complete.
@@ -139,10 +123,10 @@ fn with(got: &[Got], wanted: StatusCode) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_fifty_answers_of_known_length_one_overruns_the_grant_and_the_rest_are_refused() {
-    let crowd = Crowd::start().await;
+    let crowd = crowd_server().await;
     for (path, status) in [("/crowd/long", 200), ("/crowd/part", 206)] {
         let shop = before(&crowd, "serve").await;
-        let sold = bought(&shop, path).await;
+        let sold = shop.buy(path).await;
         let got = crowd_in(&shop, Method::GET, path, &sold).await;
         let whole = got.iter().filter(|(.., bytes, _)| *bytes == FILE).count();
         assert_eq!((whole, delivered(&got)), (2, 2 * FILE), "{path}");
@@ -156,10 +140,10 @@ async fn of_fifty_answers_of_known_length_one_overruns_the_grant_and_the_rest_ar
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn with_cut_fifty_answers_at_once_get_exactly_the_grant() {
-    let crowd = Crowd::start().await;
+    let crowd = crowd_server().await;
     for path in ["/crowd/long", "/crowd/stream"] {
         let shop = before(&crowd, "cut").await;
-        let sold = bought(&shop, path).await;
+        let sold = shop.buy(path).await;
         let got = crowd_in(&shop, Method::GET, path, &sold).await;
         assert_eq!(delivered(&got), GRANT, "{path}");
         if path == "/crowd/long" {
@@ -172,9 +156,9 @@ async fn with_cut_fifty_answers_at_once_get_exactly_the_grant() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_fifty_streams_one_overruns_the_grant_and_the_others_end_with_it() {
-    let crowd = Crowd::start().await;
+    let crowd = crowd_server().await;
     let shop = before(&crowd, "serve").await;
-    let sold = bought(&shop, "/crowd/stream").await;
+    let sold = shop.buy("/crowd/stream").await;
     let got = crowd_in(&shop, Method::GET, "/crowd/stream", &sold).await;
     let all = delivered(&got);
     assert!((GRANT..GRANT + FILE).contains(&all), "{all}");
@@ -187,9 +171,9 @@ async fn of_fifty_streams_one_overruns_the_grant_and_the_others_end_with_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn answers_without_a_body_use_no_bytes() {
-    let crowd = Crowd::start().await;
+    let crowd = crowd_server().await;
     let shop = before(&crowd, "serve").await;
-    let sold = bought(&shop, "/crowd/long").await;
+    let sold = shop.buy("/crowd/long").await;
     for (method, path, status) in [
         (Method::HEAD, "/crowd/long", StatusCode::OK),
         (Method::GET, "/crowd/same", StatusCode::NOT_MODIFIED),
@@ -206,14 +190,14 @@ async fn a_file_answer_holds_its_length_and_a_range_only_the_range() {
     for (overrun, bytes) in [("serve", 2 * FILE), ("cut", GRANT)] {
         let shop = selling("files = \"shop\"", overrun).await;
         std::fs::write(shop.folder.join("long"), vec![b'x'; FILE]).unwrap();
-        let sold = bought(&shop, "/crowd/page.txt").await;
+        let sold = shop.buy("/crowd/page.txt").await;
         let got = crowd_in(&shop, Method::GET, "/crowd/long", &sold).await;
         // A machine that runs the requests one after the other uses up the grant in the same way.
         assert_eq!(delivered(&got), bytes, "{overrun}");
     }
     let shop = selling("files = \"shop\"", "serve").await;
     std::fs::write(shop.folder.join("long"), vec![b'x'; 100 * GRANT]).unwrap();
-    let sold = bought(&shop, "/crowd/page.txt").await;
+    let sold = shop.buy("/crowd/page.txt").await;
     let mut first = begin(&shop, "/crowd/long", "Range: bytes=0-899999\r\n", &sold).await;
     raw::expect(&mut first, "\r\n\r\n").await;
     assert_served(&shop.get_with("/crowd/page.txt", &sold).await);
@@ -222,7 +206,7 @@ async fn a_file_answer_holds_its_length_and_a_range_only_the_range() {
 
 /// Sends a request and leaves its answer to be read.
 async fn begin(shop: &Shop, path: &str, header: &str, sold: &Sold) -> TcpStream {
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: shop\r\nAuthorization: {}\r\n{header}\r\n",
         sold.header()
@@ -233,9 +217,9 @@ async fn begin(shop: &Shop, path: &str, header: &str, sold: &Sold) -> TcpStream 
 
 #[tokio::test]
 async fn bytes_held_for_an_answer_that_breaks_off_go_back() {
-    let crowd = Crowd::start().await;
+    let crowd = crowd_server().await;
     let shop = before(&crowd, "serve").await;
-    let sold = bought(&shop, "/crowd/short").await;
+    let sold = shop.buy("/crowd/short").await;
     let mut slow = begin(&shop, "/crowd/slow", "", &sold).await;
     raw::expect(&mut slow, &"x".repeat(1_000)).await;
     // The answer holds the whole grant.
@@ -251,10 +235,10 @@ async fn bytes_held_for_an_answer_that_breaks_off_go_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn requests_on_one_http2_connection_get_no_more_than_on_many() {
-    let crowd = Crowd::start().await;
+    let crowd = crowd_server().await;
     let shop = before(&crowd, "serve").await;
-    let sold = bought(&shop, "/crowd/long").await;
-    let client = Arc::new(http2::Client::connect(&shop).await);
+    let sold = shop.buy("/crowd/long").await;
+    let client = Arc::new(Client::connect(&shop).await);
     let mut asking = JoinSet::new();
     for _ in 0..AT_ONCE {
         let (client, header) = (Arc::clone(&client), sold.header());

@@ -4,7 +4,7 @@ use bitcoin::Network;
 use tollhouse::config::{Config, Presets};
 use tollhouse::node::{Gossip, Reserve};
 
-use crate::settings::Settings;
+use crate::support::settings::Settings;
 
 const NODE_ID: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
 

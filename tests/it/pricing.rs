@@ -2,14 +2,15 @@
 //! writes them, and asked for over the real router.
 
 use http::{Method, StatusCode, header::AUTHORIZATION};
-use regtest::client::{Answer, Challenge};
+use regtest::client::Answer;
 
 use tollhouse::protocol::invoice::{Reach, Unready};
 
-use crate::gate::{assert_challenged, assert_served};
-use crate::raw;
+use crate::support::answers::price;
+use crate::support::answers::{assert_challenged, assert_served};
+use crate::support::raw;
+use crate::support::upstream::Upstream;
 use crate::support::{NOW_SECS, PAGE, Shop, Sold, new_folder};
-use crate::upstream::Upstream;
 
 /// A shop of one folder, sold as these keys of its route say.
 async fn selling(keys: &str) -> Shop {
@@ -18,19 +19,6 @@ async fn selling(keys: &str) -> Shop {
 
 fn route(name: &str, keys: &str) -> String {
     format!("[[route]]\npath = \"/{name}/*\"\nservice = \"{name}\"\nfiles = \"shop\"\n{keys}\n")
-}
-
-/// What a challenge asks, in msat.
-fn price(challenge: &Challenge) -> u64 {
-    challenge.problem["price_msat"].as_u64().unwrap()
-}
-
-async fn asked(shop: &Shop, path: &str) -> Challenge {
-    assert_challenged(&shop.get(path).await)
-}
-
-async fn bought(shop: &Shop, path: &str) -> Sold {
-    shop.pay(&asked(shop, path).await)
 }
 
 fn number(answer: &Answer, header: &str) -> Option<u64> {
@@ -45,7 +33,7 @@ async fn a_cheap_token_never_opens_a_dear_request() {
     let path = |size: &str| format!("/a/page.txt?size={size}");
     let sizes = [("small", 1_000), ("medium", 5_000), ("large", 10_000)];
     for (bought_size, price_msat) in sizes {
-        let challenge = asked(&shop, &path(bought_size)).await;
+        let challenge = shop.challenge(&path(bought_size)).await;
         assert_eq!(price(&challenge), price_msat);
         let sold = shop.pay(&challenge);
         for (size, dear_msat) in sizes {
@@ -58,8 +46,8 @@ async fn a_cheap_token_never_opens_a_dear_request() {
         }
     }
     // What is left out costs what the table says, and a cheap token does not open that either.
-    assert_eq!(price(&asked(&shop, "/a/page.txt").await), 5_000);
-    let cheap = bought(&shop, &path("small")).await;
+    assert_eq!(price(&shop.challenge("/a/page.txt").await), 5_000);
+    let cheap = shop.buy(&path("small")).await;
     assert_challenged(&shop.get_with("/a/page.txt", &cheap).await);
     for odd in ["huge", "LARGE", "small&size=large", "small&Size=large", ""] {
         for answer in [
@@ -106,10 +94,10 @@ async fn routes_of_one_service_are_told_apart_by_their_prices() {
         )
     };
     let shop = Shop::selling(&(route("/dear/*", "9 sat") + &route("/cheap/*", "1 sat"))).await;
-    let cheap = bought(&shop, "/cheap/page.txt").await;
+    let cheap = shop.buy("/cheap/page.txt").await;
     assert_served(&shop.get_with("/cheap/page.txt", &cheap).await);
     assert_challenged(&shop.get_with("/dear/page.txt", &cheap).await);
-    let dear = bought(&shop, "/dear/page.txt").await;
+    let dear = shop.buy("/dear/page.txt").await;
     assert_served(&shop.get_with("/dear/page.txt", &dear).await);
     assert_served(&shop.get_with("/cheap/page.txt", &dear).await);
     // A token that says of itself that it is of a higher class has another signature.
@@ -122,7 +110,7 @@ async fn the_answer_tells_what_is_left() {
     let grant = r#"price = "10 sat"
         grant = { requests = 3, bytes = 1000, seconds = 60, valid = "1h" }"#;
     let shop = selling(grant).await;
-    let challenge = asked(&shop, "/a/page.txt").await;
+    let challenge = shop.challenge("/a/page.txt").await;
     assert_eq!(
         challenge.problem["grant"],
         serde_json::json!({ "requests": 3, "bytes": 1000, "seconds": 60, "valid_secs": 3600 })
@@ -159,7 +147,7 @@ async fn bytes_run_out_and_the_answer_that_runs_over_is_served_or_cut() {
             page + 5
         );
         let shop = selling(&keys).await;
-        let sold = bought(&shop, "/a/page.txt").await;
+        let sold = shop.buy("/a/page.txt").await;
         assert_served(&shop.get_with("/a/page.txt", &sold).await);
         let url = shop.url("/a/page.txt");
         let over = reqwest::Client::new()
@@ -186,7 +174,7 @@ const BUNDLES: &str = r#"
 #[tokio::test]
 async fn a_client_picks_one_of_several_grants() {
     let shop = selling(BUNDLES).await;
-    let default = asked(&shop, "/a/page.txt").await;
+    let default = shop.challenge("/a/page.txt").await;
     assert_eq!(price(&default), 10_000);
     let listed: Vec<_> = default.problem["grants"]
         .as_array()
@@ -203,7 +191,7 @@ async fn a_client_picks_one_of_several_grants() {
         listed,
         [("default", 10_000), ("ten", 80_000), ("day", 500_000)]
     );
-    let by_query = asked(&shop, "/a/page.txt?l402-grant=ten").await;
+    let by_query = shop.challenge("/a/page.txt?l402-grant=ten").await;
     let by_header = shop
         .request(Method::GET, "/a/page.txt")
         .header("Accept-Grant", "day");
@@ -235,14 +223,14 @@ async fn one_token_opens_several_services_and_is_counted_once() {
     ) + &route("b", "price = \"10 sat\"")
         + &route("c", "price = \"10 sat\"");
     let shop = Shop::selling(&settings).await;
-    let both = bought(&shop, "/a/page.txt?l402-grant=both").await;
+    let both = shop.buy("/a/page.txt?l402-grant=both").await;
     assert_served(&shop.get_with("/b/page.txt", &both).await);
     assert_challenged(&shop.get_with("/c/page.txt", &both).await);
     assert_served(&shop.get_with("/a/page.txt", &both).await);
     assert_served(&shop.get_with("/b/page.txt", &both).await);
     assert_challenged(&shop.get_with("/b/page.txt", &both).await);
     assert_challenged(&shop.get_with("/a/page.txt", &both).await);
-    let single = bought(&shop, "/a/page.txt").await;
+    let single = shop.buy("/a/page.txt").await;
     assert_challenged(&shop.get_with("/b/page.txt", &single).await);
 }
 
@@ -266,7 +254,7 @@ async fn a_free_quota_is_served_first_and_survives_a_restart() {
     assert_challenged(&shop.get("/a/page.txt").await);
     shop.ledger.write_behind().unwrap();
     shop.ledger.close().unwrap();
-    crate::books::copy_folder(&shop.ledger_folder(), &copy.path().join("ledger"));
+    crate::support::books::copy_folder(&shop.ledger_folder(), &copy.path().join("ledger"));
     let again = Shop::selling_in(copy, &route("a", keys)).await;
     assert_challenged(&again.get("/a/page.txt").await);
     again.clock.advance(std::time::Duration::from_secs(86_400));
@@ -288,7 +276,7 @@ async fn a_dry_run_lets_all_through_and_sells_nothing() {
 async fn who_asks_too_often_waits_and_a_holder_is_not_in_the_way() {
     let limits = "[limits]\nchallenges = { requests = 2, per = \"10s\" }\ntokens = { requests = 3, per = \"30s\" }\n";
     let shop = Shop::selling(&format!("{limits}{}", route("a", "price = \"10 sat\""))).await;
-    let sold = bought(&shop, "/a/page.txt").await;
+    let sold = shop.buy("/a/page.txt").await;
     assert_challenged(&shop.get("/a/page.txt").await);
     let refused = shop.get("/a/page.txt").await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
@@ -385,7 +373,7 @@ async fn no_form_body_bypasses_a_price_by_query_or_by_method() {
         request.header(AUTHORIZATION, sold.header())
     };
     let small = "/q/x?size=small";
-    let sold = bought(&shop, small).await;
+    let sold = shop.buy(small).await;
     let form = "application/x-www-form-urlencoded";
     for kinds in [
         vec![form],
@@ -409,7 +397,7 @@ async fn no_form_body_bypasses_a_price_by_query_or_by_method() {
         seen.header("content-type"),
         Some("application/octet-stream")
     );
-    let sold = bought(&shop, "/m/x").await;
+    let sold = shop.buy("/m/x").await;
     let named = shop.send(post("/m/x?_method=DELETE", &sold)).await;
     assert_eq!(named.status, StatusCode::BAD_REQUEST);
     let asked = post("/m/x", &sold).header("content-type", form);

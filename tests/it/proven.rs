@@ -2,7 +2,7 @@
 
 use http::{Method, header::AUTHORIZATION};
 
-use crate::gate::{assert_challenged, assert_served};
+use crate::support::answers::{assert_challenged, assert_served};
 use crate::support::{Shop, Sold};
 
 const PAGE: &str = "/articles/page.txt";

@@ -5,6 +5,3 @@ mod belief;
 mod hooks;
 mod rates;
 mod settings;
-mod teller;
-
-pub(crate) use teller::{Manner, Teller};

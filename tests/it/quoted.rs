@@ -3,22 +3,19 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode, header::AUTHORIZATION};
-use regtest::client::{Answer, Challenge};
+use regtest::client::Answer;
 use regtest::wait::eventually;
 use tollhouse::protocol::invoice::{Reach, Unready};
 
-use crate::gate::{assert_challenged, assert_served};
-use crate::quote::{Manner, Teller};
+use crate::support::answers::price;
+use crate::support::answers::{assert_challenged, assert_served};
+use crate::support::teller::{Manner, Teller};
 use crate::support::{DEADLINE, Shop, Sold};
 
 fn route(name: &str, price: &str) -> String {
     format!(
         "[[route]]\npath = \"/{name}/*\"\nservice = \"{name}\"\nfiles = \"shop\"\nprice = {price}\n"
     )
-}
-
-pub(crate) fn price(challenge: &Challenge) -> u64 {
-    challenge.problem["price_msat"].as_u64().unwrap()
 }
 
 /// No challenge, nothing to pay, and a word for when to ask again.
@@ -151,7 +148,7 @@ async fn a_stranger_asks_the_hook_no_more_often_than_for_challenges_and_a_holder
     let hook = Teller::who_says("{\"price_msat\": 1000}").await;
     let limits = "[limits]\nchallenges = { requests = 3, per = \"10m\" }";
     let shop = hooked(&hook, limits).await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt?n=0").await));
+    let sold = shop.buy("/a/page.txt?n=0").await;
     let dear = assert_challenged(&shop.get("/a/page.txt?n=1").await);
     for number in 2..10 {
         let answer = shop.get(&format!("/a/page.txt?n={number}")).await;
@@ -284,7 +281,7 @@ async fn limits_apply_before_the_hook_is_asked_also_to_holders_of_used_up_tokens
     let hook = Teller::who_says("{\"price_msat\": 1000, \"grant\": {\"requests\": 1}}").await;
     let limits = "[limits]\nchallenges = { requests = 2, per = \"10m\" }";
     let shop = hooked(&hook, limits).await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
+    let sold = shop.buy("/a/page.txt").await;
     assert_served(&shop.get_with("/a/page.txt", &sold).await);
     let used_up = assert_challenged(&shop.get_with("/a/page.txt", &sold).await);
     let detail = used_up.problem["detail"].as_str().unwrap();
@@ -301,7 +298,7 @@ async fn the_pace_of_a_token_applies_before_the_hook_is_asked_and_counts_once() 
     let hook = Teller::who_says("{\"price_msat\": 1000}").await;
     let limits = "[limits]\ntokens = { requests = 2, per = \"10m\" }";
     let shop = hooked(&hook, limits).await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
+    let sold = shop.buy("/a/page.txt").await;
     for _ in 0..2 {
         assert_served(&shop.get_with("/a/page.txt", &sold).await);
     }
@@ -331,7 +328,7 @@ async fn a_dry_run_asks_no_hook_beyond_the_limits_and_lets_everybody_through() {
 async fn limited(hook: &Teller, challenges: usize) -> (Shop, Sold) {
     let limits = format!("[limits]\nchallenges = {{ requests = {challenges}, per = \"10000s\" }}");
     let shop = hooked(hook, &limits).await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
+    let sold = shop.buy("/a/page.txt").await;
     (shop, sold)
 }
 
@@ -439,7 +436,7 @@ fn waiting(shop: &Shop, count: usize, sold: Option<&Sold>) -> tokio::task::JoinS
 async fn strangers_of_one_network_leave_places_at_the_hook_for_others_and_for_holders() {
     let hook = Teller::who_says("{\"price_msat\": 1000}").await;
     let shop = hooked(&hook, "").await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
+    let sold = shop.buy("/a/page.txt").await;
     hook.now(Manner::SaysWhenTold("{\"price_msat\": 1000}".to_owned()));
     let strangers = waiting(&shop, 60, None);
     hook.is_asked(13).await;
@@ -457,7 +454,7 @@ async fn strangers_of_one_network_leave_places_at_the_hook_for_others_and_for_ho
 async fn a_use_that_waits_for_its_price_is_neither_lost_with_the_client_nor_given_twice() {
     let hook = Teller::who_says("{\"price_msat\": 1000, \"grant\": {\"requests\": 1}}").await;
     let shop = hooked(&hook, "").await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/a/page.txt").await));
+    let sold = shop.buy("/a/page.txt").await;
     hook.now(Manner::SaysWhenTold("{\"price_msat\": 1000}".to_owned()));
     let mut gone = waiting(&shop, 1, Some(&sold));
     hook.is_asked(2).await;

@@ -10,43 +10,35 @@ use http::header::{
     CONTENT_LOCATION, HeaderName, HeaderValue, LINK, LOCATION, REFRESH, SET_COOKIE,
 };
 use http::{HeaderMap, StatusCode};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
-use crate::forward::{assert_hello, shop_before};
 use crate::support::Shop;
-use crate::upstream::Upstream;
+use crate::support::answers::assert_hello;
+use crate::support::server::Server;
+use crate::support::upstream::Upstream;
 
 /// The `X-Forwarded-Prefix` that the upstream received.
 const TOLD: HeaderName = HeaderName::from_static("x-told");
 
 /// A server that uses the `Host` that it receives in its headers, and does not know the shop.
-struct Proud {
-    address: SocketAddr,
-    _serving: JoinSet<()>,
+async fn proud() -> Server {
+    Server::routing(|address| Router::new().fallback(answer).with_state(address)).await
 }
 
-impl Proud {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = Router::new().fallback(answer).with_state(address);
-        let mut serving = JoinSet::new();
-        serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self {
-            address,
-            _serving: serving,
-        }
-    }
-
-    async fn shop(&self, keys: &str) -> Shop {
-        Shop::selling(&format!(
-            "[[route]]\npath = \"/api/*\"\nservice = \"api\"\nprice = \"10 sat\"\n\
-             upstream = \"http://{}/base\"\n{keys}\n",
-            self.address
-        ))
-        .await
-    }
+async fn shop_of(upstream: &Server, keys: &str) -> Shop {
+    let keys = format!(
+        "service = \"api\"
+price = \"10 sat\"
+{keys}"
+    );
+    let url = format!("http://{}/base", upstream.address);
+    Shop::selling(&format!(
+        "[[route]]
+path = \"/api/*\"
+upstream = \"{url}\"
+{keys}
+"
+    ))
+    .await
 }
 
 async fn answer(State(address): State<SocketAddr>, request: Request) -> Response {
@@ -91,8 +83,8 @@ fn cookies(headers: &HeaderMap) -> Vec<&str> {
 
 #[tokio::test]
 async fn headers_that_name_the_upstream_name_the_route() {
-    let proud = Proud::start().await;
-    let shop = proud.shop("strip_prefix = true").await;
+    let proud = proud().await;
+    let shop = shop_of(&proud, "strip_prefix = true").await;
     let headers = said(&shop).await;
     assert_eq!(headers[LOCATION], "/api/x/next?a=b");
     assert_eq!(headers[CONTENT_LOCATION], "/api/x/this");
@@ -118,16 +110,14 @@ async fn headers_that_name_the_upstream_name_the_route() {
 
 #[tokio::test]
 async fn without_strip_prefix_only_the_upstreams_own_prefix_is_removed() {
-    let proud = Proud::start().await;
-    let shop = proud.shop("").await;
+    let proud = proud().await;
+    let shop = shop_of(&proud, "").await;
     let headers = said(&shop).await;
     assert_eq!(headers[LOCATION], "/api/x/next?a=b");
     assert_eq!(headers[CONTENT_LOCATION], "/api/x/this");
     assert_eq!(cookies(&headers)[0], "a=b; Path=/; HttpOnly");
     assert_eq!(headers[TOLD], "None");
-    let added = proud
-        .shop("strip_prefix = true\nadd_prefix = \"/v2\"")
-        .await;
+    let added = shop_of(&proud, "strip_prefix = true\nadd_prefix = \"/v2\"").await;
     let headers = said(&added).await;
     assert_eq!(headers[LOCATION], "/api/x/next?a=b");
     // The path covers more than the route, so the cookie is for the whole route.
@@ -136,23 +126,21 @@ async fn without_strip_prefix_only_the_upstreams_own_prefix_is_removed() {
 
 #[tokio::test]
 async fn a_route_can_keep_these_headers_or_set_its_own() {
-    let proud = Proud::start().await;
-    let shop = proud
-        .shop("strip_prefix = true\nredirects = \"keep\"")
-        .await;
+    let proud = proud().await;
+    let shop = shop_of(&proud, "strip_prefix = true\nredirects = \"keep\"").await;
     let headers = said(&shop).await;
     let kept = format!("http://{}/base/x/next?a=b", proud.address);
     assert_eq!(headers[LOCATION], kept.as_str());
     assert_eq!(cookies(&headers)[0], "a=b; Path=/base; HttpOnly");
     let set = "response_headers = { set = { location = \"/base/mine\" } }";
-    let shop = proud.shop(&format!("strip_prefix = true\n{set}")).await;
+    let shop = shop_of(&proud, &format!("strip_prefix = true\n{set}")).await;
     assert_eq!(said(&shop).await[LOCATION], "/base/mine");
 }
 
 #[tokio::test]
 async fn only_we_set_the_forwarded_prefix() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     for (path, told) in [("/up/x", None), ("/stripped/x", Some("/stripped"))] {
         let request = shop.request(http::Method::GET, path);

@@ -5,7 +5,7 @@ use macaroon::{Macaroon, MacaroonKey};
 use regtest::token::Token;
 use tollhouse::protocol::l402::{MasterKey, RootKeys};
 
-use crate::gate::{assert_challenged, assert_served};
+use crate::support::answers::{assert_challenged, assert_served};
 use crate::support::{Shop, Sold, master_key};
 
 /// A signed third-party caveat: only somebody else could discharge it.

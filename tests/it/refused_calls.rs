@@ -7,10 +7,10 @@ use http_body_util::Full;
 use tokio::io::AsyncWriteExt as _;
 use tollhouse::protocol::invoice::{Reach, Unready};
 
-use crate::frames::{self, END_HEADERS, END_STREAM, frame};
-use crate::http2::{Client, read};
-use crate::support::{Setup, Shop};
-use crate::upstream::{HELLO, Upstream};
+use crate::support::Shop;
+use crate::support::frames::{self, END_HEADERS, END_STREAM, frame};
+use crate::support::http2::{Client, read};
+use crate::support::upstream::{HELLO, Upstream};
 
 /// A call to a path of the shop.
 fn call(path: &str) -> Request<Full<Bytes>> {
@@ -29,18 +29,10 @@ async fn refused(client: &Client, request: Request<Full<Bytes>>) -> HeaderMap {
     answer.headers().clone()
 }
 
-async fn shop_before(upstream: Option<std::net::SocketAddr>) -> Shop {
-    Shop::with(Setup {
-        upstream,
-        ..Setup::default()
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_call_that_is_not_paid_for_is_challenged_as_interceptors_read_it() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(Some(upstream.address)).await;
+    let shop = Shop::before(upstream.address).await;
     let client = Client::connect(&shop).await;
     let headers = refused(&client, call("/up/x")).await;
     assert_eq!(headers["grpc-status"], "13");
@@ -83,7 +75,7 @@ async fn it_is_one_frame() {
 async fn other_refusals_are_said_in_its_words_too() {
     let closed = crate::support::Closed::new();
     let nobody = closed.address;
-    let shop = shop_before(Some(nobody)).await;
+    let shop = Shop::before(nobody).await;
     let client = Client::connect(&shop).await;
     let mut many = call("/up/x");
     let long = "x".repeat(17 * 1024).parse().unwrap();

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tollhouse::account::ledger::record::Revoked;
 
-use crate::gate::{assert_challenged, assert_served};
+use crate::support::answers::{assert_challenged, assert_served};
 use crate::support::{Shop, new_folder};
 
 const PAGE: &str = "/articles/page.txt";
@@ -38,7 +38,7 @@ async fn a_revoked_token_opens_nothing_nor_do_its_copies_and_others_do() {
 #[tokio::test]
 async fn all_tokens_of_a_service_are_revoked_and_the_next_one_sold_is_good() {
     let shop = Shop::open().await;
-    let before = shop.pay(&assert_challenged(&shop.get(PAGE).await));
+    let before = shop.buy(PAGE).await;
     let other = shop.sell("counted", None);
     shop.ledger
         .revoke(Revoked::Service("articles".to_owned()), "")
@@ -46,7 +46,7 @@ async fn all_tokens_of_a_service_are_revoked_and_the_next_one_sold_is_good() {
     assert_challenged(&shop.get_with(PAGE, &before).await);
     assert_served(&shop.get_with("/counted/page.txt", &other).await);
     // In the very second of the revocation.
-    let after = shop.pay(&assert_challenged(&shop.get(PAGE).await));
+    let after = shop.buy(PAGE).await;
     assert_served(&shop.get_with(PAGE, &after).await);
     shop.clock.advance(Duration::from_secs(5));
     assert_challenged(&shop.get_with(PAGE, &before).await);
@@ -64,7 +64,7 @@ async fn a_revocation_is_there_after_a_restart_and_after_the_store_is_lost() {
     for is_store_lost in [false, true] {
         let copy = new_folder();
         let ledger = copy.path().join("ledger");
-        crate::books::copy_folder(&shop.ledger_folder(), &ledger);
+        crate::support::books::copy_folder(&shop.ledger_folder(), &ledger);
         if is_store_lost {
             std::fs::remove_dir_all(ledger.join("store")).unwrap();
         }
@@ -77,7 +77,7 @@ async fn a_revocation_is_there_after_a_restart_and_after_the_store_is_lost() {
 #[tokio::test]
 async fn tokens_of_an_older_key_are_good_until_it_retires() {
     let shop = Shop::open().await;
-    let old = shop.pay(&assert_challenged(&shop.get(PAGE).await));
+    let old = shop.buy(PAGE).await;
     assert_served(&shop.get_with(PAGE, &old).await);
     let day = Duration::from_secs(86_400);
     shop.keyring.rotate(shop.clock.unix_secs() + 3_600).unwrap();

@@ -1,66 +1,16 @@
 //! What must never be read by anybody else: nothing of it in the log, nothing of it in what types print.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use bitcoin::Network;
 use http::Method;
 use tollhouse::keys::NodeKeys;
 use tollhouse::protocol::invoice::{PaymentKeys, Reach, Unready};
 use tollhouse::protocol::l402::credential::{Presented, presented};
 use tollhouse::protocol::l402::{MasterKey, RootKeys};
-use tracing_subscriber::fmt::MakeWriter;
 
-use crate::gate::assert_served;
-use crate::raw;
-use crate::support::{Setup, Shop, Sold, master_key};
-
-/// A log in memory.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-/// Keeps a second listener alive. With only one, tracing asks the thread that says something first, whether anybody listens at
-/// all, and keeps to its answer: another test's thread would silence this one's log.
-pub(crate) fn hear_each_thread() {
-    static SECOND: std::sync::OnceLock<tracing::Dispatch> = std::sync::OnceLock::new();
-    SECOND.get_or_init(|| tracing::Dispatch::new(tracing_subscriber::registry()));
-}
-
-impl Log {
-    /// Takes what this thread says, until the guard is dropped.
-    pub(crate) fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(self.clone())
-            .finish();
-        hear_each_thread();
-        tracing::subscriber::set_default(subscriber)
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+use crate::support::answers::assert_served;
+use crate::support::log::Log;
+use crate::support::raw;
+use crate::support::{Shop, Sold, master_key};
 
 fn assert_silent(text: &str, sold: &Sold) {
     for secret in [
@@ -79,14 +29,9 @@ fn assert_silent(text: &str, sold: &Sold) {
 /// On one thread, so that everything the server says goes to this test's log.
 #[tokio::test]
 async fn no_token_and_no_preimage_is_ever_in_the_log() {
-    let log = Log::default();
-    let _listening = log.listen();
+    let (log, _listening) = Log::listen();
     let closed = crate::support::Closed::new();
-    let shop = Shop::with(Setup {
-        upstream: Some(closed.address),
-        ..Setup::default()
-    })
-    .await;
+    let shop = Shop::before(closed.address).await;
     let sold = shop.sell("counted", Some(1));
     let edited = sold.edited(|token| drop(token.caveats.pop()));
     let inside = sold.with_caveat(&format!("preimage={}", hex::encode(sold.preimage)));

@@ -14,39 +14,22 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tollhouse::sell::http::{Entry, Limits, Server, Stop};
 
-use crate::bad_input::drip;
-use crate::gate::assert_served;
-use crate::raw;
+use crate::support::answers::assert_served;
+use crate::support::raw;
+use crate::support::upstream::{SOON, Upstream};
 use crate::support::{DEADLINE, Setup, Shop};
-use crate::upstream::{SOON, Upstream};
-
-fn limits() -> Limits {
-    Setup::default().limits
-}
-
-async fn shop_with(limits: Limits) -> Shop {
-    Shop::with(Setup {
-        limits,
-        ..Setup::default()
-    })
-    .await
-}
-
-async fn connect(shop: &Shop) -> TcpStream {
-    TcpStream::connect(shop.address).await.unwrap()
-}
 
 #[tokio::test]
 async fn headers_that_drip_are_cut_off_with_a_word() {
-    let shop = shop_with(Limits {
+    let shop = Shop::limited(Limits {
         header_timeout: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
-    let mut stream = connect(&shop).await;
+    let mut stream = shop.connect().await;
     let long = "x".repeat(100);
     let request = format!("GET /free/page.txt HTTP/1.1\r\nHost: shop\r\nX: {long}\r\n\r\n");
-    drip(&mut stream, request.as_bytes()).await;
+    raw::drip(&mut stream, request.as_bytes()).await;
     let reply = raw::reply(&mut stream).await;
     assert_eq!(reply.map(|reply| reply.status), Some(408));
     assert_served(&shop.get("/free/page.txt").await);
@@ -54,13 +37,13 @@ async fn headers_that_drip_are_cut_off_with_a_word() {
 
 #[tokio::test]
 async fn a_connection_that_asks_nothing_is_closed_without_a_word() {
-    let shop = shop_with(Limits {
+    let shop = Shop::limited(Limits {
         header_timeout: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
-    let mut silent = connect(&shop).await;
-    let mut kept = connect(&shop).await;
+    let mut silent = shop.connect().await;
+    let mut kept = shop.connect().await;
     kept.write_all(b"GET /free/page.txt HTTP/1.1\r\nHost: shop\r\n\r\n")
         .await
         .unwrap();
@@ -74,20 +57,20 @@ async fn a_connection_that_asks_nothing_is_closed_without_a_word() {
 
 #[tokio::test]
 async fn a_connection_above_the_limit_waits_for_its_turn() {
-    let shop = shop_with(Limits {
+    let shop = Shop::limited(Limits {
         connections_max: 1,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
     let large = std::fs::File::create(shop.folder.join("large.bin")).unwrap();
     large.set_len(256 * 1024 * 1024).unwrap();
-    let mut first = connect(&shop).await;
+    let mut first = shop.connect().await;
     first
         .write_all(b"GET /free/large.bin HTTP/1.1\r\nHost: shop\r\n\r\n")
         .await
         .unwrap();
     raw::expect(&mut first, "200 OK").await;
-    let mut second = connect(&shop).await;
+    let mut second = shop.connect().await;
     second
         .write_all(b"GET /free/page.txt HTTP/1.1\r\nHost: shop\r\n\r\n")
         .await
@@ -100,16 +83,16 @@ async fn a_connection_above_the_limit_waits_for_its_turn() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_given_up() {
-    let shop = shop_with(Limits {
+    let shop = Shop::limited(Limits {
         connections_max: 1,
         write_timeout: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
     let large = std::fs::File::create(shop.folder.join("large.bin")).unwrap();
     // More than both sockets' buffers take.
     large.set_len(256 * 1024 * 1024).unwrap();
-    let mut first = connect(&shop).await;
+    let mut first = shop.connect().await;
     first
         .write_all(b"GET /free/large.bin HTTP/1.1\r\nHost: shop\r\n\r\n")
         .await
@@ -122,11 +105,14 @@ async fn a_client_that_reads_nothing_is_given_up() {
 async fn streaming(upstream: &Upstream, grace: Duration) -> (Shop, TcpStream) {
     let shop = Shop::with(Setup {
         upstream: Some(upstream.address),
-        limits: Limits { grace, ..limits() },
+        limits: Limits {
+            grace,
+            ..Setup::usual_limits()
+        },
         ..Setup::default()
     })
     .await;
-    let mut stream = connect(&shop).await;
+    let mut stream = shop.connect().await;
     stream
         .write_all(b"GET /open/stream HTTP/1.1\r\nHost: shop\r\n\r\n")
         .await
@@ -161,12 +147,12 @@ async fn a_client_that_never_ends_is_not_waited_for_longer_than_the_grace() {
 #[tokio::test]
 async fn idle_connections_do_not_hold_up_the_end() {
     let shop = Shop::open().await;
-    let mut kept = connect(&shop).await;
+    let mut kept = shop.connect().await;
     kept.write_all(b"GET /free/page.txt HTTP/1.1\r\nHost: shop\r\n\r\n")
         .await
         .unwrap();
     assert_eq!(raw::reply(&mut kept).await.unwrap().status, 200);
-    let _silent = connect(&shop).await;
+    let _silent = shop.connect().await;
     shop.close();
     shop.is_closed().await;
     assert!(TcpStream::connect(shop.address).await.is_err());
@@ -216,7 +202,7 @@ async fn a_tunnel_keeps_its_place_until_it_ends() {
     let (address, _tracker, stop) = echoing(Limits {
         connections_max: 1,
         header_timeout: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
     let mut first = tunnel(address).await;
@@ -236,7 +222,7 @@ async fn a_tunnel_keeps_its_place_until_it_ends() {
 async fn a_tunnel_that_never_ends_is_not_waited_for_longer_than_the_grace() {
     let (address, tracker, stop) = echoing(Limits {
         grace: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     })
     .await;
     let mut stream = tunnel(address).await;

@@ -11,14 +11,14 @@ use regtest::wait::eventually;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tollhouse::sell::route::{Forward, Health, Upstream};
+use tollhouse::sell::route::{Health, Upstream};
 
-use crate::calls::{Calls, Speech};
-use crate::delivery::assert_problem;
+use crate::support::answers::assert_problem;
+use crate::support::calls::{Calls, Speech};
 use crate::support::{DEADLINE, Setup, Shop, Sold};
 
 /// A shop in front of these servers.
-async fn shop_before(servers: &[SocketAddr], health: Option<Health>) -> Shop {
+async fn shop_of(servers: &[SocketAddr], health: Option<Health>) -> Shop {
     let servers = servers
         .iter()
         .map(|server| format!("http://{server}").parse().unwrap());
@@ -26,14 +26,7 @@ async fn shop_before(servers: &[SocketAddr], health: Option<Health>) -> Shop {
         health,
         ..Upstream::of(servers.collect())
     };
-    Shop::with(Setup {
-        forward: Some(Forward {
-            upstream: upstream.into(),
-            ..Forward::to("http://nobody".parse().unwrap())
-        }),
-        ..Setup::default()
-    })
-    .await
+    Shop::with(Setup::of(upstream)).await
 }
 
 async fn send(shop: &Shop, method: Method, sold: &Sold, body: &'static str) -> Answer {
@@ -84,7 +77,7 @@ async fn each_has_its_share() {
         Calls::start(Speech::Http1).await,
         Calls::start(Speech::Http1).await,
     );
-    let shop = shop_before(&[a.address, b.address], None).await;
+    let shop = shop_of(&[a.address, b.address], None).await;
     let sold = shop.sell("up", None);
     for _ in 0..10 {
         assert_eq!(send(&shop, Method::GET, &sold, "").await.status, 200);
@@ -102,7 +95,7 @@ async fn each_has_its_share() {
 async fn a_server_that_dies_costs_nobody_a_request() {
     let mut a = Calls::start(Speech::Http1).await;
     let b = Calls::start(Speech::Http1).await;
-    let shop = shop_before(&[a.address, b.address], None).await;
+    let shop = shop_of(&[a.address, b.address], None).await;
     let sold = shop.sell("up", Some(40));
     for number in 0..40 {
         let method = if number % 2 == 0 {
@@ -125,8 +118,8 @@ async fn a_server_that_dies_costs_nobody_a_request() {
 async fn a_body_that_nobody_has_read_goes_to_the_other_server() {
     let closed = crate::support::Closed::new();
     let nobody = closed.address;
-    let upstream = crate::upstream::Upstream::start().await;
-    let shop = shop_before(&[nobody, upstream.address], None).await;
+    let upstream = crate::support::upstream::Upstream::start().await;
+    let shop = shop_of(&[nobody, upstream.address], None).await;
     let sold = shop.sell("up", Some(3));
     for _ in 0..3 {
         let answer = send(&shop, Method::POST, &sold, "a body").await;
@@ -139,7 +132,7 @@ async fn a_body_that_nobody_has_read_goes_to_the_other_server() {
 #[tokio::test]
 async fn what_may_have_been_worked_on_is_asked_again_only_if_it_can_be_done_twice() {
     let breaker = Breaker::start().await;
-    let upstream = crate::upstream::Upstream::start().await;
+    let upstream = crate::support::upstream::Upstream::start().await;
     for (method, body, is_repeated) in [
         (Method::GET, "", true),
         (Method::HEAD, "", true),
@@ -151,7 +144,7 @@ async fn what_may_have_been_worked_on_is_asked_again_only_if_it_can_be_done_twic
         (Method::PUT, "a body", false),
     ] {
         // The first is asked first.
-        let shop = shop_before(&[breaker.address, upstream.address], None).await;
+        let shop = shop_of(&[breaker.address, upstream.address], None).await;
         let sold = shop.sell("up", Some(1));
         let (asked, arrived) = (breaker.asked(), upstream.count());
         let answer = send(&shop, method.clone(), &sold, body).await;
@@ -173,7 +166,7 @@ async fn no_server_is_asked_twice_and_without_one_the_use_goes_back() {
     let (a, b) = (Breaker::start().await, Breaker::start().await);
     let closed = crate::support::Closed::new();
     let nobody = closed.address;
-    let shop = shop_before(&[a.address, nobody, b.address], None).await;
+    let shop = shop_of(&[a.address, nobody, b.address], None).await;
     let sold = shop.sell("up", Some(1));
     for round in 1..4 {
         let answer = send(&shop, Method::GET, &sold, "").await;
@@ -186,7 +179,7 @@ async fn no_server_is_asked_twice_and_without_one_the_use_goes_back() {
 #[tokio::test]
 async fn one_server_alone_is_asked_once() {
     let breaker = Breaker::start().await;
-    let shop = shop_before(&[breaker.address], None).await;
+    let shop = shop_of(&[breaker.address], None).await;
     let sold = shop.sell("up", Some(1));
     let answer = send(&shop, Method::GET, &sold, "").await;
     assert_problem(&answer, StatusCode::BAD_GATEWAY);
@@ -197,12 +190,12 @@ async fn one_server_alone_is_asked_once() {
 #[tokio::test]
 async fn a_server_that_is_not_well_is_passed_over() {
     let breaker = Breaker::start().await;
-    let upstream = crate::upstream::Upstream::start().await;
+    let upstream = crate::support::upstream::Upstream::start().await;
     let health = Health {
         path: "/health".to_owned(),
         every: Duration::from_millis(200),
     };
-    let shop = shop_before(&[breaker.address, upstream.address], Some(health)).await;
+    let shop = shop_of(&[breaker.address, upstream.address], Some(health)).await;
     let sold = shop.sell("up", None);
     eventually("the health check to notice", DEADLINE, || async {
         for _ in 0..6 {

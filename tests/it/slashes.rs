@@ -2,12 +2,12 @@
 
 use http::{Method, StatusCode};
 
-use crate::forward::assert_hello;
-use crate::gate::assert_challenged;
-use crate::manners::{FREE, route, sold};
-use crate::raw;
 use crate::support::Shop;
-use crate::upstream::Upstream;
+use crate::support::answers::assert_challenged;
+use crate::support::answers::assert_hello;
+use crate::support::raw;
+use crate::support::routes::{FREE, route, sold};
+use crate::support::upstream::Upstream;
 
 const PASS: &str = "encoded_slashes = \"pass\"";
 

@@ -2,13 +2,12 @@
 //! customer's request arrives as it was sent.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::forward::{assert_hello, shop_before};
-use crate::frames::{self, END_HEADERS, END_STREAM, frame};
+use crate::support::answers::assert_hello;
+use crate::support::frames::{self, END_HEADERS, END_STREAM, frame};
+use crate::support::upstream::Upstream;
 use crate::support::{DEADLINE, Shop, Sold};
-use crate::upstream::Upstream;
 
 /// What an attacker wants to have served.
 const HIDDEN: &str = "GET /up/hidden HTTP/1.1\r\nHost: shop\r\n\r\n";
@@ -18,7 +17,7 @@ const LAST: &[u8] = b"GET /last HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\
 
 /// Sends bytes and reads all that comes back.
 async fn answers(shop: &Shop, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     // A server that refuses early closes while we still write: its answer is there all the same.
     let _ = stream.write_all(&[bytes, LAST].concat()).await;
     let mut answers = Vec::new();
@@ -154,7 +153,7 @@ fn heads() -> Vec<(String, &'static [&'static str])> {
 #[tokio::test]
 async fn nothing_sold_is_reached_through_lengths_and_encodings() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let victim = shop.sell("up", None);
     let mut wrong = Vec::new();
     for (headers, body, expected) in lengths() {
@@ -178,7 +177,7 @@ async fn nothing_sold_is_reached_through_lengths_and_encodings() {
 #[tokio::test]
 async fn nothing_sold_is_reached_through_heads() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let victim = shop.sell("up", None);
     let mut wrong = Vec::new();
     for (request, expected) in heads() {
@@ -321,7 +320,7 @@ async fn ask(shop: &Shop, fields: &Fields) {
 #[tokio::test]
 async fn nothing_sold_is_reached_through_oddities_of_http2() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let victim = shop.sell("up", None);
     assert_eq!(HIDDEN.len(), 39);
     let mut wrong = Vec::new();
@@ -343,7 +342,7 @@ async fn nothing_sold_is_reached_through_oddities_of_http2() {
 #[tokio::test]
 async fn a_length_without_a_body_takes_nothing_of_the_next_request() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let victim = shop.sell("up", None);
     let mut stream = frames::connect(shop.address, &[]).await;
     let headers = frames::block(&fields(&[("content-length", "39")]));
@@ -360,7 +359,7 @@ async fn a_length_without_a_body_takes_nothing_of_the_next_request() {
 #[tokio::test]
 async fn who_has_paid_is_not_for_a_client_to_say() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", None);
     let ours = hex::encode(sold.identifier().token_id.0);
     for name in [
@@ -389,7 +388,7 @@ async fn who_has_paid_is_not_for_a_client_to_say() {
 #[tokio::test]
 async fn headers_that_decide_about_a_request_occur_once() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let form = "application/x-www-form-urlencoded";
     for lines in [
         format!("Content-Type: text/plain\r\nContent-Type: {form}\r\n"),

@@ -1,8 +1,9 @@
 //! Tokens sold at a hook's price open only what they were sold as; the price alone does not tell that.
 
-use crate::gate::{assert_challenged, assert_served};
-use crate::quote::{Manner, Teller};
-use crate::quoted::{assert_unpriced, hooked, hooked_at, price};
+use crate::quoted::{assert_unpriced, hooked, hooked_at};
+use crate::support::answers::price;
+use crate::support::answers::{assert_challenged, assert_served};
+use crate::support::teller::{Manner, Teller};
 use crate::support::{NOW_SECS, Shop, Sold};
 
 use std::time::Duration;
@@ -16,7 +17,7 @@ const SINGLE: &str = "{\"price_msat\": 100000, \"grant\": {\"requests\": 1}}";
 
 async fn buy(shop: &Shop, hook: &Teller, answer: &str) -> Sold {
     hook.now_says(answer);
-    shop.pay(&assert_challenged(&shop.get(PATH).await))
+    shop.buy(PATH).await
 }
 
 /// Whether a token opens a request for which the hook gives this answer.
@@ -196,7 +197,7 @@ async fn while_the_hook_is_away_tokens_of_every_class_open() {
         price(&assert_challenged(&shop.get_with(PATH, &cheap).await)),
         7_000
     );
-    let bought = shop.pay(&assert_challenged(&shop.get(PATH).await));
+    let bought = shop.buy(PATH).await;
     assert_served(&shop.get_with(PATH, &bought).await);
 }
 
@@ -204,7 +205,7 @@ async fn while_the_hook_is_away_tokens_of_every_class_open() {
 async fn a_hook_that_answers_late_makes_no_class_cheaper() {
     let hook = Teller::who_says("{\"price_msat\": 50000, \"class\": \"bulk\"}").await;
     let shop = hooked(&hook, "on_failure = \"7 sat\"").await;
-    let bulk = shop.pay(&assert_challenged(&shop.get(PATH).await));
+    let bulk = shop.buy(PATH).await;
     hook.now(Manner::Lingers);
     assert_unpriced(&shop.get_with("/a/page.txt?slow", &bulk).await);
 }

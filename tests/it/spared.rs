@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tollhouse::base::sparing::{LINES_MAX, PERIOD};
 
-use crate::secrets::Log;
+use crate::support::log::Log;
+use crate::support::server::Server;
 use crate::support::{Closed, Setup, Shop};
 
 const REQUESTS: u64 = 200;
@@ -51,8 +51,7 @@ async fn a_dry_run_is_logged_a_few_times_and_then_counted() {
         "price = \"10 sat\"\ndry_run = true\nfiles = \"shop\"",
     ))
     .await;
-    let log = Log::default();
-    let _listening = log.listen();
+    let (log, _listening) = Log::listen();
     assert_spared(&shop, &log, "/a/page.txt", "Dry run: GET").await;
     assert_eq!(shop.gate.dry_run().requests, REQUESTS + 1);
 }
@@ -60,13 +59,8 @@ async fn a_dry_run_is_logged_a_few_times_and_then_counted() {
 #[tokio::test]
 async fn an_upstream_that_is_away_is_logged_a_few_times_and_then_counted() {
     let closed = Closed::new();
-    let shop = Shop::with(Setup {
-        upstream: Some(closed.address),
-        ..Setup::default()
-    })
-    .await;
-    let log = Log::default();
-    let _listening = log.listen();
+    let shop = Shop::before(closed.address).await;
+    let (log, _listening) = Log::listen();
     assert_spared(&shop, &log, "/open/x", "does not answer").await;
 }
 
@@ -78,8 +72,7 @@ async fn one_of_two_servers_that_is_away_is_logged_a_few_times_and_then_counted(
         a.address, b.address
     );
     let shop = Shop::selling(&servers).await;
-    let log = Log::default();
-    let _listening = log.listen();
+    let (log, _listening) = Log::listen();
     assert_spared(&shop, &log, "/a/x", "The upstream of /a/* does not answer").await;
 }
 
@@ -92,40 +85,29 @@ async fn an_upstream_that_never_answers_is_logged_a_few_times_and_then_counted()
     };
     setup.resource.upstream_timeout = Duration::from_millis(1);
     let shop = Shop::with(setup).await;
-    let log = Log::default();
-    let _listening = log.listen();
+    let (log, _listening) = Log::listen();
     assert_spared(&shop, &log, "/open/x", "took too long").await;
 }
 
 #[tokio::test]
 async fn answers_that_break_off_are_logged_a_few_times_and_then_counted() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let upstream = tokio_util::task::TaskTracker::new().spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let _ = stream.read(&mut [0; 4096]).await;
-            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly this";
-            let _ = stream.write_all(head).await;
-        }
-    });
-    let shop = Shop::with(Setup {
-        upstream: Some(address),
-        ..Setup::default()
-    })
-    .await;
-    let log = Log::default();
-    let _listening = log.listen();
+    let broken = "HTTP/1.1 200 OK
+content-length: 1000
+
+only this";
+    let upstream = Server::saying(broken).await;
+    let shop = Shop::before(upstream.address).await;
+    let (log, _listening) = Log::listen();
     let request = format!(
         "GET /open/x HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
         shop.address
     );
     for _ in 0..REQUESTS {
-        crate::raw::exchange(shop.address, request.as_bytes()).await;
+        crate::support::raw::exchange(shop.address, request.as_bytes()).await;
     }
     let said = lines(&log);
     let about = said.iter().filter(|line| line.contains("broke off"));
     assert_eq!(about.count() as u64, LINES_MAX, "{said:#?}");
-    upstream.abort();
 }
 
 #[tokio::test]
@@ -137,8 +119,7 @@ async fn a_hook_that_is_away_is_logged_a_few_times_and_then_counted() {
         route("price = { by = \"hook:h\" }\nfiles = \"shop\"")
     );
     let shop = Shop::selling(&hook).await;
-    let log = Log::default();
-    let _listening = log.listen();
+    let (log, _listening) = Log::listen();
     for number in 0..REQUESTS {
         // A failure is remembered for a moment.
         shop.clock.advance(Duration::from_millis(10));
@@ -155,8 +136,7 @@ async fn a_hook_that_is_away_is_logged_a_few_times_and_then_counted() {
 #[tokio::test]
 async fn refused_requests_log_nothing() {
     let shop = Shop::open().await;
-    let log = Log::default();
-    let _listening = log.listen();
+    let (log, _listening) = Log::listen();
     for broken in [
         "GET / HTTP/1.1\r\n\r\n",
         "GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n",
@@ -165,7 +145,7 @@ async fn refused_requests_log_nothing() {
         "GET /counted/page.txt HTTP/1.1\r\nhost: a\r\nauthorization: L402 AAAA:00\r\n\r\n",
     ] {
         for _ in 0..20 {
-            crate::raw::exchange(shop.address, broken.as_bytes()).await;
+            crate::support::raw::exchange(shop.address, broken.as_bytes()).await;
         }
     }
     assert_eq!(lines(&log), [""; 0]);

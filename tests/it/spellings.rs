@@ -5,7 +5,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use http::Method;
 use regtest::client::Answer;
 
-use crate::gate::{assert_challenged, assert_served};
+use crate::support::answers::{assert_challenged, assert_served};
 use crate::support::{Shop, Sold};
 
 type Headers = Vec<(&'static str, String)>;

@@ -11,12 +11,12 @@ use regtest::client::Answer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tollhouse::sell::route::{Forward, Health, Protocol, Upstream};
+use tollhouse::sell::route::{Health, Protocol, Upstream};
 
-use crate::calls::{Calls, Speech};
-use crate::delivery::assert_problem;
-use crate::http2::Client;
-use crate::raw;
+use crate::support::answers::assert_problem;
+use crate::support::calls::{Calls, Speech};
+use crate::support::http2::Client;
+use crate::support::raw;
 use crate::support::{DEADLINE, Setup, Shop, Sold};
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -57,14 +57,7 @@ impl Closer {
         let base = format!("http://{}", self.address).parse().unwrap();
         let mut upstream = Upstream::of(vec![base]);
         change(&mut upstream);
-        Shop::with(Setup {
-            forward: Some(Forward {
-                upstream: upstream.into(),
-                ..Forward::to("http://nobody".parse().unwrap())
-            }),
-            ..Setup::default()
-        })
-        .await
+        Shop::with(Setup::of(upstream)).await
     }
 
     fn asked(&self) -> Vec<String> {
@@ -193,20 +186,13 @@ async fn a_request_that_cannot_be_repeated_uses_no_connection_that_was_idle_for_
 
 #[tokio::test]
 async fn a_connection_that_is_never_idle_is_replaced_when_it_is_old() {
-    let keeping = crate::upstream::Upstream::start().await;
+    let keeping = crate::support::upstream::Upstream::start().await;
     let base = format!("http://{}", keeping.address).parse().unwrap();
     let old = Duration::from_millis(400);
-    let shop = Shop::with(Setup {
-        forward: Some(Forward {
-            upstream: Upstream {
-                connection_age_max: old,
-                ..Upstream::of(vec![base])
-            }
-            .into(),
-            ..Forward::to("http://nobody".parse().unwrap())
-        }),
-        ..Setup::default()
-    })
+    let shop = Shop::with(Setup::of(Upstream {
+        connection_age_max: old,
+        ..Upstream::of(vec![base])
+    }))
     .await;
     let begun = std::time::Instant::now();
     while begun.elapsed() < old * 4 {
@@ -220,18 +206,11 @@ async fn a_connection_that_is_never_idle_is_replaced_when_it_is_old() {
 async fn an_answer_continues_on_an_old_connection() {
     let calls = Calls::start(Speech::Clear).await;
     let base = format!("http://{}", calls.address).parse().unwrap();
-    let shop = Shop::with(Setup {
-        forward: Some(Forward {
-            upstream: Upstream {
-                protocol: Protocol::Http2,
-                connection_age_max: Duration::from_millis(300),
-                ..Upstream::of(vec![base])
-            }
-            .into(),
-            ..Forward::to("http://nobody".parse().unwrap())
-        }),
-        ..Setup::default()
-    })
+    let shop = Shop::with(Setup::of(Upstream {
+        protocol: Protocol::Http2,
+        connection_age_max: Duration::from_millis(300),
+        ..Upstream::of(vec![base])
+    }))
     .await;
     let client = Client::connect(&shop).await;
     let request = http::Request::get("http://shop/open/for-ever");

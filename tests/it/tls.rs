@@ -19,10 +19,10 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion
 use tollhouse::sell::http::{Limits, Tls, TlsError, TlsFiles, TlsSource};
 
 use crate::crowd;
-use crate::http2::read;
-use crate::raw;
+use crate::support::http2::read;
+use crate::support::raw;
+use crate::support::upstream::{SOON, Upstream};
 use crate::support::{DEADLINE, PAGE, Setup, Shop};
-use crate::upstream::{SOON, Upstream};
 
 /// A folder with a certificate for `shop` and its key.
 struct Files {
@@ -70,10 +70,6 @@ async fn shop_over(files: &Files, limits: Limits, upstream: Option<&Upstream>) -
     .await
 }
 
-fn limits() -> Limits {
-    Setup::default().limits
-}
-
 /// Shakes hands, believing in this certificate only.
 async fn shake(
     shop: &Shop,
@@ -90,7 +86,7 @@ async fn shake(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    let stream = TcpStream::connect(shop.address).await.unwrap();
+    let stream = shop.connect().await;
     let name = ServerName::try_from("shop").unwrap();
     let shaken = TlsConnector::from(Arc::new(config)).connect(name, stream);
     timeout(DEADLINE, shaken)
@@ -114,7 +110,7 @@ const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS12, &version::TLS13];
 async fn both_protocols_are_spoken_over_both_versions() {
     let upstream = Upstream::start().await;
     let files = Files::new();
-    let shop = shop_over(&files, limits(), Some(&upstream)).await;
+    let shop = shop_over(&files, Setup::usual_limits(), Some(&upstream)).await;
     for versions in [&BOTH[..1], &BOTH[1..]] {
         for protocols in [&[&b"http/1.1"[..]][..], &[]] {
             let mut stream = shake(&shop, &files.cert, protocols, versions)
@@ -150,7 +146,7 @@ async fn both_protocols_are_spoken_over_both_versions() {
 #[tokio::test]
 async fn who_speaks_something_else_is_turned_away() {
     let files = Files::new();
-    let shop = shop_over(&files, limits(), None).await;
+    let shop = shop_over(&files, Setup::usual_limits(), None).await;
     let plain = b"GET /free/page.txt HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
     assert!(raw::exchange(shop.address, plain).await.is_none());
     // No protocol in common.
@@ -165,10 +161,10 @@ async fn a_handshake_has_no_more_time_than_headers_and_a_place_like_a_connection
     let limits = Limits {
         header_timeout: SOON,
         connections_max: 1,
-        ..limits()
+        ..Setup::usual_limits()
     };
     let shop = shop_over(&files, limits, None).await;
-    let mut silent = TcpStream::connect(shop.address).await.unwrap();
+    let mut silent = shop.connect().await;
     silent.write_all(b"\x16\x03\x01\x02\x00").await.unwrap();
     // It is served when the other one's time is over.
     let mut stream = shake(&shop, &files.cert, &[], BOTH).await.unwrap();
@@ -185,7 +181,7 @@ async fn handshakes_that_never_end_keep_nobody_out() {
     let mut silent = Vec::new();
     for address in ["127.0.1.1", "127.0.2.1"] {
         for _ in 0..8 {
-            let mut stream = crowd::from(address, shop.address).await;
+            let mut stream = raw::connect_from(address, shop.address).await;
             stream.write_all(b"\x16\x03\x01\x02\x00").await.unwrap();
             silent.push(stream);
         }
@@ -202,7 +198,7 @@ async fn a_client_that_reads_nothing_is_given_up() {
     let limits = Limits {
         connections_max: 1,
         write_timeout: SOON,
-        ..limits()
+        ..Setup::usual_limits()
     };
     let shop = shop_over(&files, limits, None).await;
     let large = std::fs::File::create(shop.folder.join("large.bin")).unwrap();

@@ -10,9 +10,9 @@ use flate2::read::GzDecoder;
 use tollhouse::account::ledger::record::{SaleRecord, Totals};
 use tollhouse::account::ledger::{Ledger, Settlement};
 
-use crate::books::{Books, PRICE_MSAT, account, payment, token, uses_left};
 use crate::damage::{a_full_account, folded};
-use crate::secrets::Log;
+use crate::support::books::{Books, PRICE_MSAT, account, payment, token, uses_left};
+use crate::support::log::Log;
 
 /// Places at which each file is torn, besides its last bytes.
 const PLACES: usize = 24;
@@ -54,8 +54,7 @@ fn length(books: &Books, file: &str) -> usize {
 
 /// Opens it; what the log says meanwhile.
 fn open(books: &Books, what: &str) -> (Ledger, String) {
-    let log = Log::default();
-    let listening = log.listen();
+    let (log, listening) = Log::listen();
     let opened = books.when_free();
     drop(listening);
     (

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tollhouse::base::secret_file;
 use tollhouse::sell::route::{Forward, Health, Protocol, Resource};
 
-use crate::settings::{CHAIN, Settings};
+use crate::support::settings::{CHAIN, Settings};
 
 /// What only the upstream may read.
 const KEY: &str = "sk-upstream-0123456789";

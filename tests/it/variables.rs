@@ -2,7 +2,7 @@
 
 use tollhouse::config::understood_with;
 
-use crate::settings::{CHAIN, Settings};
+use crate::support::settings::{CHAIN, Settings};
 
 #[test]
 fn variables_of_a_kubernetes_service_called_tollhouse_are_ignored() {

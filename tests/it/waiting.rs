@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tollhouse::sell::route;
-use tollhouse::sell::route::Forward;
 
-use crate::delivery::assert_problem;
-use crate::forward::{assert_hello, shop_before};
-use crate::raw;
+use crate::support::answers::assert_hello;
+use crate::support::answers::assert_problem;
+use crate::support::raw;
+use crate::support::upstream::{SOON, Upstream};
 use crate::support::{DEADLINE, Setup, Shop};
-use crate::upstream::{SOON, Upstream};
 
 /// How long a pause may be in these tests: three times as long as one is, for machines that are busy.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(3);
@@ -29,14 +27,7 @@ async fn shop_with(
         idle_timeout,
         ..route::Upstream::of(vec![base])
     };
-    Shop::with(Setup {
-        forward: Some(Forward {
-            upstream: upstream.into(),
-            ..Forward::to("http://nobody".parse().unwrap())
-        }),
-        ..Setup::default()
-    })
-    .await
+    Shop::with(Setup::of(upstream)).await
 }
 
 #[tokio::test]
@@ -57,7 +48,7 @@ async fn an_answer_may_pause_for_as_long_as_its_route_says() {
     let upstream = Upstream::start().await;
     let shop = shop_with(&upstream, None, Some(PAUSE_MAX)).await;
     let sold = shop.sell("up", Some(1));
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let request = format!(
         "GET /up/stream HTTP/1.1\r\nHost: shop\r\nAuthorization: {}\r\n\r\n",
         sold.header()
@@ -83,9 +74,9 @@ async fn an_answer_may_pause_for_as_long_as_its_route_says() {
 #[tokio::test]
 async fn each_event_arrives_before_the_next_is_sent() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", Some(1));
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let request = format!(
         "GET /up/events HTTP/1.1\r\nHost: shop\r\nAccept: text/event-stream\r\nAuthorization: {}\r\n\r\n",
         sold.header()
@@ -112,8 +103,8 @@ fn upload(shop: &Shop, authorization: &str) -> String {
 #[tokio::test]
 async fn who_has_not_paid_is_told_so_before_the_upload() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let shop = Shop::before(upstream.address).await;
+    let mut stream = shop.connect().await;
     stream
         .write_all(upload(&shop, "").as_bytes())
         .await
@@ -127,9 +118,9 @@ async fn who_has_not_paid_is_told_so_before_the_upload() {
 #[tokio::test]
 async fn who_has_paid_is_asked_for_the_upload() {
     let upstream = Upstream::start().await;
-    let shop = shop_before(&upstream).await;
+    let shop = Shop::before(upstream.address).await;
     let sold = shop.sell("up", Some(1));
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let authorization = format!("Authorization: {}\r\n", sold.header());
     let head = upload(&shop, &authorization);
     stream.write_all(head.as_bytes()).await.unwrap();

@@ -3,151 +3,31 @@
 //! The file is long because every test sends the same few frames by hand: no library lets a test send broken ones.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
 use tollhouse::account::ledger::record::Revoked;
-use tollhouse::sell::http::Limits;
-use tollhouse::sell::route::{self, Forward};
+use tollhouse::sell::route::Forward;
 
 use crate::crowd;
-use crate::delivery::assert_problem;
-use crate::gate::assert_challenged;
-use crate::raw;
+use crate::support::answers::assert_challenged;
+use crate::support::answers::assert_problem;
+use crate::support::raw;
+use crate::support::server::Server;
+use crate::support::upstream::SOON;
+use crate::support::websocket::Echo;
+use crate::support::websocket::Socket;
+use crate::support::websocket::connect;
+use crate::support::websocket::connect_from;
+use crate::support::websocket::say;
 use crate::support::{DEADLINE, Setup, Shop, Sold};
-use crate::upstream::SOON;
 use crate::waiting::PAUSE_MAX;
-
-/// A server that says back what it is told, and hangs up when it is told `bye`.
-pub(crate) struct Echo {
-    address: SocketAddr,
-    seen: Arc<Mutex<Vec<HeaderMap>>>,
-    /// One connection each; ends with the client's.
-    ended: Arc<tokio::sync::Semaphore>,
-    _serving: JoinSet<()>,
-}
-
-impl Echo {
-    pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let seen = Arc::<Mutex<Vec<HeaderMap>>>::default();
-        let ended = Arc::new(tokio::sync::Semaphore::new(0));
-        let mut serving = JoinSet::new();
-        let (log, done) = (Arc::clone(&seen), Arc::clone(&ended));
-        serving.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(echo(stream, Arc::clone(&log), Arc::clone(&done)));
-            }
-        });
-        Self {
-            address,
-            seen,
-            ended,
-            _serving: serving,
-        }
-    }
-
-    /// Waits until one connection has come to its end.
-    async fn is_left(&self) {
-        let ended = timeout(DEADLINE, self.ended.acquire()).await;
-        ended
-            .expect("the connection ends in time")
-            .unwrap()
-            .forget();
-    }
-
-    pub(crate) async fn shop(&self, change: impl FnOnce(&mut route::Upstream)) -> Shop {
-        self.shop_with(DEADLINE, change).await
-    }
-
-    async fn shop_with(&self, grace: Duration, change: impl FnOnce(&mut route::Upstream)) -> Shop {
-        let base = format!("http://{}", self.address).parse().unwrap();
-        let mut upstream = route::Upstream::of(vec![base]);
-        change(&mut upstream);
-        let setup = Setup::default();
-        Shop::with(Setup {
-            forward: Some(Forward {
-                upstream: upstream.into(),
-                ..Forward::to("http://nobody".parse().unwrap())
-            }),
-            limits: Limits {
-                grace,
-                ..setup.limits
-            },
-            ..setup
-        })
-        .await
-    }
-}
-
-#[expect(clippy::result_large_err, reason = "what the library's callback gives")]
-async fn echo(
-    stream: TcpStream,
-    seen: Arc<Mutex<Vec<HeaderMap>>>,
-    ended: Arc<tokio::sync::Semaphore>,
-) {
-    let note = |request: &Request, response: Response| {
-        seen.lock().unwrap().push(request.headers().clone());
-        Ok(response)
-    };
-    // A plain request is answered by the library, with a 4xx.
-    if let Ok(mut socket) = accept_hdr_async(stream, note).await {
-        while let Some(Ok(message)) = socket.next().await {
-            if message == Message::text("bye") || !message.is_text() {
-                break;
-            }
-            if socket.send(message).await.is_err() {
-                break;
-            }
-        }
-    }
-    ended.add_permits(1);
-}
-
-pub(crate) type Socket = WebSocketStream<TcpStream>;
-
-/// A client's handshake with the shop.
-pub(crate) async fn connect(shop: &Shop, path: &str, sold: Option<&Sold>) -> Result<Socket, Error> {
-    connect_from("127.0.0.1", shop, path, sold).await
-}
-
-async fn connect_from(
-    address: &str,
-    shop: &Shop,
-    path: &str,
-    sold: Option<&Sold>,
-) -> Result<Socket, Error> {
-    let mut request = format!("ws://{}{path}", shop.address).into_client_request()?;
-    if let Some(sold) = sold {
-        let value = sold.header().parse().unwrap();
-        request.headers_mut().insert(AUTHORIZATION, value);
-    }
-    let stream = crowd::from(address, shop.address).await;
-    let handshake = client_async(request, stream);
-    let (socket, _) = timeout(DEADLINE, handshake)
-        .await
-        .expect("an answer in time")?;
-    Ok(socket)
-}
-
-pub(crate) async fn say(socket: &mut Socket, text: &'static str) {
-    socket.send(Message::text(text)).await.unwrap();
-    let heard = timeout(DEADLINE, socket.next()).await;
-    assert_eq!(heard.unwrap().unwrap().unwrap(), Message::text(text));
-}
 
 /// Nothing more comes, and that is said in time.
 async fn is_over(socket: &mut Socket) {
@@ -222,7 +102,7 @@ async fn what_nobody_speaks_on_is_closed() {
 /// A shop that sells this server by these keys, and a token that it sold.
 pub(crate) async fn sold_by(echo: &Echo, keys: &str) -> (Shop, Sold) {
     let shop = shop_by(echo, keys).await;
-    let sold = shop.pay(&assert_challenged(&shop.get("/ws/x").await));
+    let sold = shop.buy("/ws/x").await;
     (shop, sold)
 }
 
@@ -347,16 +227,14 @@ async fn the_end_does_not_wait_for_a_client_that_sends_to_a_server_that_reads_no
     let granted =
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     let (address, _serving) = deaf(granted).await;
-    let echo = Echo {
-        address,
-        ..Echo::start().await
-    };
+    let mut echo = Echo::start().await;
+    echo.address = address;
     let hour = Duration::from_secs(3_600);
     let shop = echo
         .shop_with(SOON, |upstream| upstream.idle_timeout = Some(hour))
         .await;
     let sold = shop.sell("up", Some(1));
-    let mut stream = TcpStream::connect(shop.address).await.unwrap();
+    let mut stream = shop.connect().await;
     let request = format!(
         "GET /up/x HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: websocket\r\nAuthorization: {}\r\n\r\n",
         sold.header()
@@ -391,23 +269,6 @@ async fn deaf(bytes: &'static str) -> (SocketAddr, JoinSet<()>) {
     (address, serving)
 }
 
-/// A server that answers everything with these bytes.
-async fn answering(bytes: &'static str) -> (SocketAddr, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut serving = JoinSet::new();
-    serving.spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 16 * 1024];
-            // Clients come and go as they like.
-            let _ = stream.read(&mut request).await;
-            let _ = stream.write_all(bytes.as_bytes()).await;
-        }
-    });
-    (address, serving)
-}
-
 #[tokio::test]
 async fn a_switch_that_nobody_asked_for_is_no_answer() {
     let granted = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ";
@@ -428,12 +289,8 @@ async fn a_switch_that_nobody_asked_for_is_no_answer() {
         (ask, other),
         (ask, none),
     ] {
-        let (address, _serving) = answering(answer).await;
-        let shop = Shop::with(Setup {
-            upstream: Some(address),
-            ..Setup::default()
-        })
-        .await;
+        let server = Server::saying(&*answer).await;
+        let shop = Shop::before(server.address).await;
         let sold = shop.sell("up", Some(1));
         let request = format!(
             "GET /up/x HTTP/1.1\r\nHost: shop\r\n{asked}Authorization: {}\r\n\r\n",
@@ -449,7 +306,7 @@ async fn a_switch_that_nobody_asked_for_is_no_answer() {
 
 #[tokio::test]
 async fn a_route_that_switches_to_nothing_passes_the_request_as_a_plain_one() {
-    let upstream = crate::upstream::Upstream::start().await;
+    let upstream = crate::support::upstream::Upstream::start().await;
     let base = format!("http://{}", upstream.address);
     let shop = Shop::with(Setup {
         forward: Some(Forward {
@@ -473,11 +330,7 @@ async fn a_route_that_switches_to_nothing_passes_the_request_as_a_plain_one() {
 #[tokio::test]
 async fn an_upstream_that_is_away_gives_the_use_of_a_switch_back() {
     let closed = crate::support::Closed::new();
-    let shop = Shop::with(Setup {
-        upstream: Some(closed.address),
-        ..Setup::default()
-    })
-    .await;
+    let shop = Shop::before(closed.address).await;
     let sold = shop.sell("up", Some(1));
     let Err(Error::Http(answer)) = connect(&shop, "/up/x", Some(&sold)).await else {
         panic!("switched")

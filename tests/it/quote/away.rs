@@ -11,7 +11,9 @@ use tollhouse::base::amount::Msat;
 use tollhouse::sell::quote::{AskError, Hook, HookConfig, HookError, OnFailure, QuotedGrant};
 
 use super::hooks::{IMPATIENCE, PRICE, config, hook, impatient, quote, why, wrong};
-use super::teller::{Log, Manner, Teller, nobody};
+use crate::support::log::Log;
+use crate::support::teller::{Manner, Teller, nobody};
+use tracing::Level;
 
 /// Longer than the time after an unanswered request in which a hook does not count as away.
 const OUT_OF_DOUBT: Duration = Duration::from_secs(601);
@@ -67,7 +69,7 @@ fn inducible() -> Vec<(Manner, &'static str)> {
 #[tokio::test]
 async fn a_failure_that_a_client_can_cause_never_gets_the_fallback_price() {
     for (manner, words) in inducible() {
-        let (log, _listening) = Log::listen();
+        let (log, _listening) = Log::listen_at(Level::INFO);
         let teller = Teller::who(manner).await;
         let (hook, clock) = hook(with_fallback(config(teller.address)));
         for _ in 0..2 {
@@ -105,7 +107,7 @@ async fn a_request_that_takes_too_long_gets_no_price() {
 #[tokio::test]
 async fn while_a_hook_is_away_the_fallback_price_applies() {
     for cache in [Duration::from_secs(60), Duration::ZERO] {
-        let (log, _listening) = Log::listen();
+        let (log, _listening) = Log::listen_at(Level::INFO);
         let (hook, clock) = hook(HookConfig {
             cache,
             ..with_fallback(config(nobody()))

@@ -8,7 +8,9 @@ use tollhouse::base::clock::Clock;
 use tollhouse::sell::quote::{Rates, Source, Unpriced, Watched};
 
 use super::rates::{MAX_AGE, clock, rate, rates, usd, watched};
-use super::teller::{Log, Manner, Teller};
+use crate::support::log::Log;
+use crate::support::teller::{Manner, Teller};
+use tracing::Level;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -43,7 +45,7 @@ async fn taken_after(rates: &Rates, clock: &Clock, units: &str, minutes: u64) ->
 
 #[tokio::test]
 async fn a_real_doubling_is_believed_once_several_servers_confirm_it_for_minutes() {
-    let (log, _listening) = Log::listen();
+    let (log, _listening) = Log::listen_at(Level::INFO);
     let tellers = tellers(&[97_000, 97_000, 97_000]).await;
     let clock = clock();
     let rates = rates(of(&tellers, 2), &clock);
@@ -71,7 +73,7 @@ async fn a_real_doubling_is_believed_once_several_servers_confirm_it_for_minutes
 
 #[tokio::test]
 async fn one_server_alone_cannot_confirm_itself_within_a_day() {
-    let (_log, _listening) = Log::listen();
+    let (_log, _listening) = Log::listen_at(Level::INFO);
     let tellers = tellers(&[97_000]).await;
     // A second address of the same server does not count as a second server.
     let twice = |tellers: &[Teller]| {
@@ -99,7 +101,7 @@ async fn one_server_alone_cannot_confirm_itself_within_a_day() {
 
 #[tokio::test]
 async fn a_rate_that_grows_with_each_answer_is_not_followed() {
-    let (_log, _listening) = Log::listen();
+    let (_log, _listening) = Log::listen_at(Level::INFO);
     let tellers = tellers(&[97_000]).await;
     let clock = clock();
     let rates = rates(of(&tellers, 1), &clock);
@@ -128,7 +130,7 @@ async fn a_rate_that_grows_with_each_answer_is_not_followed() {
 
 #[tokio::test]
 async fn a_claim_that_changes_or_is_withdrawn_starts_over() {
-    let (_log, _listening) = Log::listen();
+    let (_log, _listening) = Log::listen_at(Level::INFO);
     let tellers = tellers(&[97_000, 97_000]).await;
     let clock = clock();
     let rates = rates(of(&tellers, 2), &clock);
@@ -169,7 +171,7 @@ fn remembering(watched: Watched, clock: &Clock, folder: &Path) -> Rates {
 
 #[tokio::test]
 async fn the_first_answer_after_a_start_is_compared_with_the_last_good_rate() {
-    let (_log, _listening) = Log::listen();
+    let (_log, _listening) = Log::listen_at(Level::INFO);
     let folder = tempfile::tempdir().unwrap();
     let tellers = tellers(&[97_000]).await;
     let first = remembering(of(&tellers, 1), &clock(), folder.path());
@@ -205,7 +207,7 @@ async fn the_first_answer_after_a_start_is_compared_with_the_last_good_rate() {
 
 #[tokio::test]
 async fn an_old_rate_or_one_of_other_settings_is_not_compared_with() {
-    let (_log, _listening) = Log::listen();
+    let (_log, _listening) = Log::listen_at(Level::INFO);
     let folder = tempfile::tempdir().unwrap();
     let tellers = tellers(&[97_000]).await;
     let first = remembering(of(&tellers, 1), &clock(), folder.path());
@@ -234,7 +236,7 @@ async fn an_old_rate_or_one_of_other_settings_is_not_compared_with() {
 
 #[tokio::test]
 async fn a_confirmed_change_survives_a_start_too() {
-    let (_log, _listening) = Log::listen();
+    let (_log, _listening) = Log::listen_at(Level::INFO);
     let folder = tempfile::tempdir().unwrap();
     let tellers = tellers(&[97_000, 97_000]).await;
     let clock = clock();

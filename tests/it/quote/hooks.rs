@@ -16,7 +16,9 @@ use tollhouse::sell::quote::{
 
 use crate::support::{DEADLINE, NOW_SECS};
 
-use super::teller::{Log, Manner, Teller, nobody};
+use crate::support::log::Log;
+use crate::support::teller::{Manner, Teller, nobody};
+use tracing::Level;
 
 const CACHE: Duration = Duration::from_secs(60);
 
@@ -257,7 +259,7 @@ pub(super) fn wrong() -> Vec<(Manner, &'static str)> {
 #[tokio::test]
 async fn what_cannot_be_a_price_is_refused_and_the_log_says_which_hook_said_what() {
     for (manner, words) in wrong() {
-        let (log, _listening) = Log::listen();
+        let (log, _listening) = Log::listen_at(Level::INFO);
         let teller = Teller::who(manner).await;
         let (hook, _) = hook(config(teller.address));
         let unpriced = quote(&hook, "/a").await.unwrap_err();
@@ -333,7 +335,7 @@ async fn who_had_to_wait_for_a_turn_speaks_for_nobody_else() {
 
 #[tokio::test]
 async fn a_hook_that_is_not_there_is_not_knocked_at_by_every_request() {
-    let (log, _listening) = Log::listen();
+    let (log, _listening) = Log::listen_at(Level::INFO);
     for cache in [CACHE, Duration::ZERO] {
         let clock = Clock::fixed(NOW_SECS);
         let config = HookConfig {
@@ -360,7 +362,7 @@ async fn a_hook_that_is_not_there_is_not_knocked_at_by_every_request() {
 
 #[tokio::test]
 async fn the_log_is_told_now_and_then_and_when_all_is_well_again() {
-    let (log, _listening) = Log::listen();
+    let (log, _listening) = Log::listen_at(Level::INFO);
     let teller = Teller::who(Manner::Refuses(500, String::new())).await;
     let clock = Clock::fixed(NOW_SECS);
     let hooks = Hooks::new(vec![config(teller.address)], &clock);

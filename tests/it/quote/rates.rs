@@ -12,7 +12,9 @@ use tollhouse::sell::quote::{RateConfig, RateOrigin, Rates, Source, Unpriced, Wa
 
 use crate::support::{DEADLINE, NOW_SECS};
 
-use super::teller::{Impostor, Log, Manner, Teller, nobody};
+use crate::support::log::Log;
+use crate::support::teller::{Impostor, Manner, Teller, nobody};
+use tracing::Level;
 
 pub(super) const MAX_AGE: Duration = Duration::from_secs(600);
 
@@ -133,7 +135,7 @@ fn wrong() -> Vec<(Manner, &'static str)> {
 #[tokio::test]
 async fn what_cannot_be_right_is_never_a_rate_and_the_log_says_who_said_what() {
     for (manner, words) in wrong() {
-        let (log, _listening) = Log::listen();
+        let (log, _listening) = Log::listen_at(Level::INFO);
         let teller = Teller::who(manner).await;
         let rates = rates(watched(&[teller.address], 1), &clock());
         rates.refresh().await;
@@ -166,7 +168,7 @@ async fn what_cannot_be_right_is_never_a_rate_and_the_log_says_who_said_what() {
 #[tokio::test]
 async fn a_source_that_is_late_is_not_waited_for() {
     for manner in [Manner::Lingers, Manner::Drips] {
-        let (log, _listening) = Log::listen();
+        let (log, _listening) = Log::listen_at(Level::INFO);
         let teller = Teller::who(manner).await;
         let late = Watched {
             timeout: Duration::from_millis(200),
@@ -183,7 +185,7 @@ async fn a_source_that_is_late_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_source_that_is_not_there_gives_no_rate() {
-    let (log, _listening) = Log::listen();
+    let (log, _listening) = Log::listen_at(Level::INFO);
     let rates = rates(watched(&[nobody()], 1), &clock());
     rates.refresh().await;
     assert!(rates.rate(usd()).is_err());
@@ -214,7 +216,7 @@ async fn nobody_waits_for_a_source_that_is_being_asked() {
 
 #[tokio::test]
 async fn a_source_that_cannot_prove_who_it_is_gives_no_rate() {
-    let (log, _listening) = Log::listen();
+    let (log, _listening) = Log::listen_at(Level::INFO);
     let impostor = Impostor::start().await;
     let mut watched = watched(&[impostor.address], 1);
     let url = format!("https://{}/price", impostor.address);
@@ -257,7 +259,7 @@ async fn one_liar_among_three_changes_nothing() {
 
 #[tokio::test]
 async fn a_liar_does_not_win_when_an_honest_source_falls_silent() {
-    let (log, _listening) = Log::listen();
+    let (log, _listening) = Log::listen_at(Level::INFO);
     let honest = Teller::who_says(r#"{"usd": 97000}"#).await;
     let silent = Teller::who_says(r#"{"usd": 97000}"#).await;
     let liar = Teller::who_says(r#"{"usd": 60000}"#).await;
@@ -287,7 +289,7 @@ async fn a_liar_does_not_win_when_an_honest_source_falls_silent() {
 
 #[tokio::test]
 async fn an_old_rate_is_refused_and_a_new_one_ends_that() {
-    let (log, _listening) = Log::listen();
+    let (log, _listening) = Log::listen_at(Level::INFO);
     let teller = Teller::who_says(r#"{"usd": 97000}"#).await;
     let clock = clock();
     let rates = rates(watched(&[teller.address], 1), &clock);
@@ -333,7 +335,7 @@ async fn a_clock_that_goes_back_makes_no_rate_young() {
 
 #[tokio::test]
 async fn a_rate_that_jumps_is_not_taken_until_it_comes_back_or_the_operator_says_so() {
-    let (log, _listening) = Log::listen();
+    let (log, _listening) = Log::listen_at(Level::INFO);
     let teller = Teller::who_says(r#"{"usd": 97000}"#).await;
     let clock = clock();
     let before = rates(watched(&[teller.address], 1), &clock);

@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use tollhouse::base::price::Rate;
-use tollhouse::config::{Complaint, Config, load_with};
+use tollhouse::config::{Complaint, Config};
 use tollhouse::sell::quote::{OnFailure, RateOrigin};
 
-const CHAIN: &str = "[node.chain]\nesplora = \"http://127.0.0.1:3002\"\n";
+use crate::support::settings::{CHAIN, Settings};
 
 fn load(text: &str) -> Result<Config, Vec<Complaint>> {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("settings.toml");
-    std::fs::write(&file, format!("{CHAIN}{text}")).unwrap();
-    load_with(&file, []).map_err(|complaints| complaints.0)
+    Settings::new().load(&format!("{CHAIN}{text}"), &[])
 }
 
 fn assert_refused(rows: &[Row]) {

@@ -1,10 +1,11 @@
 //! Bytes to the server and bytes back, with no client in between that would tidy them up.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::support::DEADLINE;
 
@@ -27,6 +28,15 @@ impl Reply {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+}
+
+/// Opens a connection from this address.
+pub(crate) async fn connect_from(address: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket
+        .bind(format!("{address}:0").parse().unwrap())
+        .unwrap();
+    socket.connect(to).await.unwrap()
 }
 
 /// GET on a connection of its own.
@@ -96,4 +106,16 @@ pub(crate) async fn expect(stream: &mut TcpStream, text: &str) {
         }
     };
     timeout(DEADLINE, read).await.expect(text);
+}
+
+/// Writes one byte at a time, with a pause in front of each, until all are written or the server has had enough.
+pub(crate) async fn drip(stream: &mut TcpStream, bytes: &[u8]) {
+    let mut tick = interval(Duration::from_millis(20));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for byte in bytes {
+        tick.tick().await;
+        if stream.write_all(&[*byte]).await.is_err() {
+            return;
+        }
+    }
 }
