@@ -56,6 +56,7 @@ mod settings;
 mod several;
 mod slashes;
 mod smuggling;
+mod snapshots;
 mod sold_as;
 mod spared;
 mod spellings;

@@ -15,6 +15,7 @@ pub(crate) mod server;
 pub(crate) mod settings;
 mod setup;
 mod shop;
+pub(crate) mod snapshot;
 mod sold;
 pub(crate) mod teller;
 pub(crate) mod upstream;
