@@ -14,6 +14,7 @@ pub mod client;
 pub mod environment;
 pub mod esplora;
 pub mod folder;
+pub mod fuzz;
 pub mod hostile;
 pub mod merchant;
 pub mod network;

@@ -25,6 +25,7 @@ mod embedded;
 mod endings;
 mod files;
 mod forward;
+mod fuzz;
 mod gate;
 mod grpc;
 mod guards;

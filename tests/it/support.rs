@@ -21,7 +21,7 @@ pub(crate) mod teller;
 pub(crate) mod upstream;
 pub(crate) mod websocket;
 
-pub(crate) use setup::Setup;
+pub(crate) use setup::{Setup, table_selling};
 pub(crate) use shop::{Closed, Shop, ledger_in, master_key, new_folder};
 pub(crate) use sold::Sold;
 

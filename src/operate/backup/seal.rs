@@ -268,4 +268,22 @@ mod tests {
         let error = opened(&[8; 32], &sealed(b"secret")).unwrap_err();
         assert_eq!(error.to_string(), "OtherKey");
     }
+
+    /// The content of the backups in the corpus that are whole.
+    const KNOWN: &[u8] = b"what was sealed";
+
+    /// A file that is said to be a backup.
+    fn fuzz_target(input: &[u8]) {
+        if input.len() < HEADER {
+            return;
+        }
+        if let Ok(bytes) = opened(&KEY, input) {
+            assert_eq!(bytes, KNOWN, "a forged backup was opened");
+        }
+    }
+
+    #[test]
+    fn fuzz_backup_header() {
+        regtest::fuzz::check("backup_header", fuzz_target);
+    }
 }

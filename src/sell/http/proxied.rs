@@ -108,6 +108,8 @@ fn length(bytes: &[u8]) -> Result<Option<usize>, ProxyError> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     async fn told(sent: &[u8]) -> Result<(Option<String>, Vec<u8>), ProxyError> {
@@ -206,5 +208,45 @@ mod tests {
             let shown = String::from_utf8_lossy(&sent).into_owned();
             assert!(told(&sent).await.is_err(), "{shown:?}");
         }
+    }
+
+    /// Hands out one byte at a time.
+    struct Dripping<'a>(&'a [u8]);
+
+    impl AsyncRead for Dripping<'_> {
+        fn poll_read(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            into: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            if let Some((byte, rest)) = self.0.split_first() {
+                into.put_slice(&[*byte]);
+                self.0 = rest;
+            }
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+
+    /// The start of a connection.
+    fn fuzz_target(input: &[u8]) {
+        let told = told(input).now_or_never().expect("all bytes are there");
+        let dripping = read(Dripping(input)).now_or_never();
+        let dripped = dripping.expect("all bytes are there");
+        let Ok((client, rest)) = told else {
+            assert!(dripped.is_err(), "refused, but not in pieces");
+            return;
+        };
+        assert!(input.ends_with(&rest), "the rest was changed");
+        assert!(
+            input.len() - rest.len() <= V2_BYTES_MAX,
+            "the header is too long"
+        );
+        let (_, same) = dripped.expect("accepted, but not in pieces");
+        assert_eq!(same.map(|client| client.to_string()), client);
+    }
+
+    #[test]
+    fn fuzz_proxy_header() {
+        regtest::fuzz::check("proxy_header", fuzz_target);
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tollhouse::sell::http::{self as public, Clients, Tls};
 use tollhouse::sell::resource;
-use tollhouse::sell::route::{Access, Forward, Grant, Offer, Pattern, Resource, Route, Upstream};
+use tollhouse::sell::route::{
+    Access, Forward, Grant, Offer, Pattern, Resource, Route, RouteTable, Upstream,
+};
 
 use super::DEADLINE;
 
@@ -141,4 +143,13 @@ fn route(path: &str, access: Access, resource: Resource) -> Route {
 fn paid(service: &str, grant: Grant) -> Access {
     let price = "10 sat".parse().unwrap();
     Access::Paid(Box::new(Offer::new(service, price, grant)))
+}
+
+/// A table with a sold and a free route.
+pub(crate) fn table_selling(sold: &str, free: &str) -> RouteTable {
+    let files = || Resource::Files {
+        folder: "unused".into(),
+    };
+    let sold = route(sold, paid("sold", DAY), files());
+    RouteTable::new(vec![sold, route(free, Access::Free, files())]).unwrap()
 }
