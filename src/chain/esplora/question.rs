@@ -345,7 +345,8 @@ fn fees(body: &[u8]) -> Result<Learned, Flaw> {
 fn blocks(body: &[u8]) -> Result<Learned, Flaw> {
     let blocks: Vec<BlockInfo> = json(body)?;
     let is_chain = blocks.windows(2).all(|pair| {
-        pair[0].previousblockhash == Some(pair[1].id) && pair[0].height == pair[1].height + 1
+        pair[0].previousblockhash == Some(pair[1].id)
+            && Some(pair[0].height) == pair[1].height.checked_add(1)
     });
     let newest = blocks.first().ok_or(Flaw("no blocks"))?;
     if !is_chain {
@@ -480,11 +481,50 @@ mod tests {
                 "{question}: {wrong}"
             );
         }
+        // No height follows the largest number, and none comes before 0.
+        let corpus = include_bytes!("../../../tests/fuzz/corpus/relay_answer/blocks-at-the-limit");
+        let body = corpus.strip_prefix(b"/blocks\n").unwrap();
+        let flaw = Question::Blocks.check(body).unwrap_err();
+        assert_eq!(flaw.0, "blocks that are no chain");
         assert!(Question::Fees.check(b"{}").unwrap().is_empty);
         let status = format!("{{\"in_best_chain\":true,\"height\":7,\"next_best\":\"{HASH}\"}}");
         let learned = Question::BlockStatus(block)
             .check(status.as_bytes())
             .unwrap();
         assert_eq!(learned.heights, [(block, 7)]);
+    }
+
+    /// A path, a line break and the answer of a server.
+    fn fuzz_target(input: &[u8]) {
+        let end = input.iter().position(|byte| *byte == b'\n');
+        let (path, body) = input.split_at(end.unwrap_or(input.len()));
+        let body = body.get(1..).unwrap_or_default();
+        let Some(question) = std::str::from_utf8(path).ok().and_then(Question::of) else {
+            return;
+        };
+        assert_eq!(Question::of(&question.to_string()), Some(question.clone()));
+        let Ok(learned) = question.check(body) else {
+            return;
+        };
+        let learned_items = learned.heights.len() + learned.blocks.len() + learned.paid.len();
+        assert!(
+            learned_items <= body.len(),
+            "an answer says no more than it is long"
+        );
+        if let Place::Tx(txid) = learned.place {
+            assert_eq!(question, Question::RawTx(txid), "about another transaction");
+        }
+        for (txid, _) in &learned.blocks {
+            if let Question::Proof(asked) | Question::Tx(asked) | Question::TxStatus(asked) =
+                &question
+            {
+                assert_eq!(txid, asked, "about another transaction");
+            }
+        }
+    }
+
+    #[test]
+    fn fuzz_relay_answer() {
+        regtest::fuzz::check("relay_answer", fuzz_target);
     }
 }
