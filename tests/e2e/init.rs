@@ -3,21 +3,18 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use regtest::folder;
+
+use crate::program;
 
 /// Of BIP 39's own test vectors.
 const WORDS: &str = "legal winner thank year wave sausage worth useful legal winner thank yellow";
 
 fn tollhouse(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tollhouse"))
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove(regtest::environment::TOLLHOUSE_EXE)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    let mut command = program::tollhouse(folder);
+    command.args(arguments).output().unwrap()
 }
 
 fn said(output: &Output) -> (Option<i32>, String, String) {

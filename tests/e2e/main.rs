@@ -26,6 +26,7 @@ mod newcomer;
 mod operations;
 mod operator;
 mod output;
+mod program;
 mod reload;
 mod restart;
 mod sale;

@@ -5,9 +5,11 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use tempfile::TempDir;
+
+use crate::program::tollhouse;
 
 /// Exit codes.
 const DONE: i32 = 0;
@@ -47,14 +49,8 @@ impl Setup {
 
     /// Runs a command with this standard output.
     fn run(&self, arguments: &[&str], stdout: Stdio) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_tollhouse"))
-            .args(arguments)
-            .current_dir(self.dir.path())
-            .env_remove(regtest::environment::TOLLHOUSE_EXE)
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .output()
-            .unwrap()
+        let mut command = tollhouse(self.dir.path());
+        command.args(arguments).stdout(stdout).output().unwrap()
     }
 
     /// The same for a command that asks the listener.

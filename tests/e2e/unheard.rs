@@ -4,12 +4,14 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tollhouse::account::store::DataLock;
 use tollhouse::base::secret_file;
+
+use crate::program::tollhouse;
 
 /// What the operator's token of these tests is.
 const TOKEN: &str = "5e5e5e5e5e5e5e5e";
@@ -92,13 +94,8 @@ impl House {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_tollhouse"))
-            .args(arguments)
-            .current_dir(self.dir.path())
-            .env_remove(regtest::environment::TOLLHOUSE_EXE)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        let mut command = tollhouse(self.dir.path());
+        command.args(arguments).output().unwrap()
     }
 
     /// Runs a command by the URL and the token's file; its exit code and what it says to a person.

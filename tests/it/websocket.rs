@@ -289,7 +289,7 @@ async fn a_switch_that_nobody_asked_for_is_no_answer() {
         (ask, other),
         (ask, none),
     ] {
-        let server = Server::saying(&*answer).await;
+        let server = Server::saying(answer).await;
         let shop = Shop::before(server.address).await;
         let sold = shop.sell("up", Some(1));
         let request = format!(

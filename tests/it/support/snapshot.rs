@@ -11,7 +11,6 @@ pub(crate) fn snapshot(name: &str, text: &str) {
     let path = format!("tests/snapshots/{name}.txt");
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
     let text = format!("{}\n", text.trim_end());
-    #[expect(clippy::disallowed_methods, reason = "it is no setting of the program")]
     if std::env::var_os(UPDATE).is_some() {
         std::fs::write(&file, &text).unwrap();
     }
