@@ -3,6 +3,8 @@
 //! other module gets the handle of ldk-node.
 
 mod address;
+mod arrived;
+mod booking;
 mod build;
 mod chain;
 mod channel_error;
@@ -27,6 +29,7 @@ pub mod map;
 mod operation;
 mod panics;
 mod pay_to;
+mod payment;
 mod payment_error;
 mod payments;
 mod peer_address;
@@ -57,8 +60,9 @@ pub use facets::Node;
 pub use invoices::HandInvoice;
 pub use liquidity::Liquidity;
 pub use operation::OperationError;
+pub use payment::{Payment, Progress};
 pub use payment_error::PaymentError;
-pub use payments::{Payable, Paying, Payment, Payments, Progress, Sending};
+pub use payments::{Payable, Paying, Payments, Sending};
 pub use peer_address::{PeerAddress, host_and_port, node_id};
 pub use peers::{Peer, Peers};
 pub use recovery::progress::{OldChannel, Recoveries, Recovery};

@@ -18,6 +18,7 @@ use crate::base::disk_space;
 use crate::channel_state::vss::Pass;
 use crate::protocol::invoice::{Inbound, Reach, Unready};
 
+use super::arrived::arrived_msat;
 use super::chain::behind;
 use super::chain::source::Chain;
 use super::core::Core;
@@ -156,14 +157,6 @@ impl Tier {
             Standing::Stranger => Self::Stranger,
         }
     }
-}
-
-/// Our balance in a channel that a peer has opened, where all money was the peer's at first. The
-/// reserve that we must keep cannot be sent, but counts.
-pub(super) fn arrived_msat(channel: &ChannelDetails) -> u64 {
-    let reserve_sat = channel.counterparty_unspendable_punishment_reserve;
-    let peers_msat = channel.inbound_capacity_msat + reserve_sat * 1_000;
-    (channel.channel_value_sats * 1_000).saturating_sub(peers_msat)
 }
 
 /// A channel and its tier.

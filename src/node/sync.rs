@@ -50,7 +50,7 @@ impl ChainSync {
         Ok(())
     }
 
-    /// Syncs with the chain now, and wakes nobody.
+    /// Syncs with the chain now, and leaves those asleep who wait for news.
     pub(super) async fn look_now(&self) -> Result<(), NodeUnavailable> {
         let looked = self.look(&self.core.running()?).await;
         looked.map_err(|error| self.chain.unread(error))

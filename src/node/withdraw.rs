@@ -17,8 +17,9 @@ use super::channels::Channels;
 use super::config::{WithdrawConfig, WithdrawTo};
 use super::core::Core;
 use super::operation::OperationError;
+use super::payment::Progress;
 use super::payment_error::PaymentError;
-use super::payments::{Paying, Payments, Progress};
+use super::payments::{Paying, Payments};
 use super::wallet::{Fee, OnchainAmount, USUAL_BLOCKS, Wallet};
 use super::wallet_error::WalletError;
 

@@ -18,9 +18,9 @@ use crate::base::secret_file;
 use crate::channel_state::copy;
 use crate::keys::NodeKeys;
 
+use super::super::arrived::arrived_msat;
 use super::super::coins::total_sat;
 use super::super::config::Config;
-use super::super::reach::arrived_msat;
 use super::super::standing::Standing;
 use super::Strangers;
 use super::bounds::Beyond;
