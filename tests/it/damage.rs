@@ -223,7 +223,7 @@ async fn a_kill_within_a_fold_changes_nothing() {
 
 /// Puts something into the store that no version of this program wrote.
 fn spoil(books: &Books, tree: &str, key: &[u8]) {
-    let database = sled::open(books.file("store")).unwrap();
+    let database = books.database();
     database.open_tree(tree).unwrap().insert(key, &[1]).unwrap();
 }
 
