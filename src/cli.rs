@@ -28,7 +28,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use exit_code::BAD_SETTINGS;
 use output::Effect;
@@ -133,7 +133,7 @@ pub fn main() -> ExitCode {
         Command::Peers(peers) => peers.run(),
         Command::Access(access) => access.run(),
         Command::Doctor(doctor) => doctor.run(),
-        Command::Completions(completions) => completions.run(),
+        Command::Completions(completions) => completions.run(Cli::command()),
         Command::Backup(command) => backup::run(command),
     }
 }

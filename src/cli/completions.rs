@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 
 use super::output::{self, Effect};
@@ -15,11 +15,11 @@ pub(super) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run(&self) -> ExitCode {
+    /// Prints the completions of this program's commands.
+    pub(super) fn run(&self, mut program: clap::Command) -> ExitCode {
         // Generate into memory, because the crate panics if it cannot write.
         let mut script = Vec::new();
-        let mut command = super::Cli::command();
-        clap_complete::generate(self.shell, &mut command, "tollhouse", &mut script);
+        clap_complete::generate(self.shell, &mut program, "tollhouse", &mut script);
         output::show(&String::from_utf8_lossy(&script), Effect::None)
     }
 }

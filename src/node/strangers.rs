@@ -9,6 +9,7 @@ mod abandoned;
 mod bounds;
 mod claims;
 mod fundings;
+mod types;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -33,7 +34,7 @@ use super::liquidity::builder;
 use super::standing::{Standing, Standings};
 use abandoned::Abandoned;
 use bounds::{Beyond, Pending};
-use claims::{Covered, Types};
+use types::{Covered, Types};
 
 /// The maximum time between a stranger's request for a channel and its funding transaction.
 const BEGUN_WITHIN: Duration = Duration::from_secs(60);

@@ -5,6 +5,7 @@ mod changes;
 mod checking;
 mod checks;
 mod demand;
+mod lacking;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -76,7 +77,7 @@ pub struct Backups {
     /// Notified when a backup was made.
     made: Notify,
     /// Changes that the newest backup lacks, other than those of channels.
-    lacking: demand::Lacking,
+    lacking: lacking::Lacking,
 }
 
 /// The known state of the store.
@@ -131,7 +132,7 @@ impl Backups {
             remote: config.s3.as_ref().and_then(Remote::new),
             sent: Mutex::default(),
             made: Notify::new(),
-            lacking: demand::Lacking::default(),
+            lacking: lacking::Lacking::default(),
             checks: Mutex::new(Checks::open(&source.data_dir.join(CHECKS))),
             config,
             source,

@@ -3,10 +3,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::{BackupError, Backups, Created};
@@ -18,45 +16,6 @@ const FOLLOWS_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// How long a key rotation waits until the store has the backup. A backup has some megabytes.
 const SENT_WITHIN: Duration = Duration::from_secs(120);
-
-/// The record of changes that the newest backup lacks.
-#[derive(Debug, Default)]
-pub(super) struct Lacking {
-    is_some: AtomicBool,
-    noted: Notify,
-    /// Counts the attempts to send a backup to the store.
-    tries: watch::Sender<u64>,
-}
-
-impl Lacking {
-    pub(super) fn note(&self) {
-        self.is_some.store(true, Ordering::Release);
-        self.noted.notify_one();
-    }
-
-    pub(super) async fn noted(&self) {
-        self.noted.notified().await;
-    }
-
-    pub(super) fn is_some(&self) -> bool {
-        self.is_some.load(Ordering::Acquire)
-    }
-
-    /// Records that nothing is lacking, and returns whether something was.
-    pub(super) fn take(&self) -> bool {
-        self.is_some.swap(false, Ordering::AcqRel)
-    }
-
-    /// Records again that something is lacking. The next check finds it.
-    pub(super) fn put_back(&self) {
-        self.is_some.store(true, Ordering::Release);
-    }
-
-    /// Records an attempt to send a backup to the store.
-    pub(super) fn tried(&self) {
-        self.tries.send_modify(|tries| *tries += 1);
-    }
-}
 
 impl Backups {
     /// Requests a backup for a change that does not concern channels. The backup is made within
